@@ -1,0 +1,57 @@
+# Two commands: `make demo` and `make test`. Everything is installed into $(VENV); nothing outside is touched.
+PYTHON ?= python3
+VENV ?= .venv
+TORCH ?= torch==2.13.0
+# CPU=1 adds the public index of CPU builds (about 0.2 GB instead of 3 GB of CUDA packages on Linux).
+CPU ?=
+EXTRA_INDEX := $(if $(CPU),--extra-index-url https://download.pytorch.org/whl/cpu)
+
+RUN := $(VENV)/bin
+KEY := $(shell $(PYTHON) -c "import hashlib, sys; print(hashlib.sha256(b''.join(open(f, 'rb').read() for f in ('pyproject.toml', 'constraints.txt')) + sys.argv[1].encode()).hexdigest()[:12])" "$(TORCH)")
+BASE := $(VENV)/base-$(KEY).stamp
+DEV := $(VENV)/dev-$(KEY).stamp
+
+.PHONY: help demo test test-slow lint format docs bench clean
+
+help:  ## list the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+demo: $(BASE)  ## the main job on real text: tuned Muon against tuned AdamW at equal compute, with a report
+	$(RUN)/isoflop demo
+
+test: $(DEV)  ## lint, types, and every test but the slow ones
+	$(RUN)/ruff check .
+	$(RUN)/ruff format --check .
+	$(RUN)/mypy
+	OMP_NUM_THREADS=1 $(RUN)/pytest -n 2 --dist worksteal
+
+test-slow: $(DEV)  ## the tests that take minutes (kill tests, coverage studies)
+	OMP_NUM_THREADS=1 $(RUN)/pytest -m slow
+
+lint: $(DEV)  ## ruff and mypy only
+	$(RUN)/ruff check .
+	$(RUN)/ruff format --check .
+	$(RUN)/mypy
+
+format: $(DEV)  ## let ruff mend what it can
+	$(RUN)/ruff check --fix .
+	$(RUN)/ruff format .
+
+docs: $(DEV)  ## write the generated documentation (method cards)
+	$(RUN)/isoflop show --markdown docs/cards.md
+
+bench: $(DEV)  ## speed of our parts beside the peers' (wants a quiet machine and the extra `hf`)
+	$(RUN)/python benchmarks/train_step.py
+
+clean:  ## remove the environment and caches, not the runs
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build src/*.egg-info
+
+$(BASE): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(RUN)/python -m pip install --quiet $(EXTRA_INDEX) "$(TORCH)"
+	$(RUN)/python -m pip install --quiet $(EXTRA_INDEX) -c constraints.txt -e .
+	@touch $@
+
+$(DEV): $(BASE)
+	$(RUN)/python -m pip install --quiet $(EXTRA_INDEX) -c constraints.txt -e ".[dev]"
+	@touch $@

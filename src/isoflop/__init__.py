@@ -1,0 +1,34 @@
+"""isoflop: how much more compute would the baseline have needed?
+
+``import isoflop`` is light: no torch, no numpy. Everything is reached by name when it is first used.
+"""
+
+from importlib import import_module
+from typing import Any
+
+__version__ = "0.1.0"
+
+_PUBLIC = {
+    "Recipe": "core.recipe",
+    "Table": "core.table",
+    "part": "core.registry",
+    "train": "train.run",
+    "Study": "lab.study",
+    "compare": "lab.compare",
+    "multiplier": "lab.multiplier",
+    "errors": "",
+}
+
+__all__ = ["__version__", *_PUBLIC]  # noqa: PLE0604
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'isoflop' has no attribute {name!r}")
+    if not _PUBLIC[name]:
+        return import_module(f"isoflop.{name}")
+    return getattr(import_module(f"isoflop.{_PUBLIC[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

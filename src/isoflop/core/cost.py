@@ -1,0 +1,54 @@
+"""The unit of the ledger: what one piece of work costs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a piece of work costs; costs add, and multiply by a count.
+
+    Attributes:
+        model: FLOPs that the mathematics needs, matmul class only (a multiply-add is 2), attention causal-exact.
+        hardware: FLOPs of the matmul class that are executed, masked attention and recomputation included.
+        elementwise: operations outside the matmul class (an estimate; never mixed with the two above).
+        moved: bytes read and written by the work's operands, each counted once (an estimate).
+    """
+
+    model: int = 0
+    hardware: int = 0
+    elementwise: int = 0
+    moved: int = 0
+
+    def __add__(self, other: Cost) -> Cost:
+        return Cost(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
+
+    def __mul__(self, count: int) -> Cost:
+        return Cost(*(getattr(self, f.name) * count for f in fields(self)))
+
+    __rmul__ = __mul__
+
+
+ZERO = Cost()
+
+
+@dataclass(frozen=True)
+class Work:
+    """Cost of a differentiable computation, by direction. ``recompute`` is forward work redone in the backward."""
+
+    forward: Cost = ZERO
+    backward: Cost = ZERO
+    recompute: Cost = ZERO
+
+    def __add__(self, other: Work) -> Work:
+        return Work(self.forward + other.forward, self.backward + other.backward, self.recompute + other.recompute)
+
+    def __mul__(self, count: int) -> Work:
+        return Work(self.forward * count, self.backward * count, self.recompute * count)
+
+    __rmul__ = __mul__
+
+    @property
+    def total(self) -> Cost:
+        return self.forward + self.backward + self.recompute

@@ -1,0 +1,83 @@
+"""The one family of errors: what is wrong, where, and what to do about it."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+
+
+class IsoflopError(Exception):
+    """Base of every error that isoflop raises on purpose.
+
+    Args:
+        what: what is wrong, one sentence.
+        where: file, key path or line that it is about; empty if there is none.
+        fix: what the user can do; empty if nothing sensible can be said.
+    """
+
+    exit_code = 1
+
+    def __init__(self, what: str, *, where: str = "", fix: str = "") -> None:
+        self.what, self.where, self.fix = what, where, fix
+        super().__init__(str(self))
+
+    def __str__(self) -> str:
+        place = f"{self.where}: " if self.where else ""
+        remedy = f"; {self.fix}" if self.fix else ""
+        return f"{place}{self.what}{remedy}"
+
+
+class UsageError(IsoflopError):
+    """The command or call does not fit: a missing file, a busy run directory, a refused comparison."""
+
+    exit_code = 2
+
+
+class RecipeError(UsageError):
+    """A recipe or study that is not legal; carries every problem found, not only the first."""
+
+    def __init__(self, problems: Sequence[str], *, source: str = "recipe") -> None:
+        self.problems = tuple(problems)
+        self.source = source
+        super().__init__("\n".join(f"{source}: {problem}" for problem in self.problems))
+
+
+class DataError(IsoflopError):
+    """Text, token shards or checkpoints that cannot be read or do not match their digests."""
+
+    exit_code = 3
+
+
+class StorageError(DataError):
+    """The disk refused a write (no space, no permission)."""
+
+
+class NumericsError(IsoflopError):
+    """A value that is not finite, found before it could change the model."""
+
+    exit_code = 4
+
+
+class BudgetError(IsoflopError):
+    """A budget in which not a single step fits, or that cannot bound a run."""
+
+    exit_code = 5
+
+
+class Stopped(IsoflopError):
+    """A signal asked the run to stop; its state was saved first. ``exit_code`` is 128 + signal number."""
+
+    def __init__(self, signal_number: int, what: str) -> None:
+        super().__init__(what)
+        self.exit_code = 128 + signal_number
+
+
+def nearest(word: str, legal: Iterable[str]) -> str:
+    """The remedy for an unknown name: ``did you mean lr? (legal: betas, lr)``, or only the legal names."""
+    names = sorted(legal)
+    listing = f"(legal: {', '.join(names)})" if names else "(none exist)"
+    close = difflib.get_close_matches(word, names, n=1, cutoff=0.5)
+    if not close:  # `learning_rate` for `lr`: initials, the commonest abbreviation of the field
+        initials = "".join(piece[0] for piece in word.split("_") if piece)
+        close = [name for name in names if name == initials]
+    return f"did you mean {close[0]}? {listing}" if close else listing

@@ -1,0 +1,220 @@
+"""The recipe: the whole description of one run, a frozen validated object <-> one TOML file. Its hash is its identity."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tomli_w
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, StringConstraints, model_validator
+
+from .digests import canonical_json, digest
+from .protocols import Part
+from .registry import SLOTS, Frozen
+from .rng import Rng
+from .slots import (
+    AveragingSlot,
+    MetricSlot,
+    ModelSlot,
+    ObjectiveSlot,
+    OptimizerSlot,
+    ScheduleSlot,
+    SourceSlot,
+    TokenizerSlot,
+    schema_of,
+)
+from .toml import parse, read, validated
+
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+"""One path component: letters, digits, '.', '_', '-', at most 64, beginning with a letter or digit."""
+
+
+class Budget(Frozen):
+    """A limit on exactly one axis. A run takes the most whole steps that fit, never more."""
+
+    flops: PositiveFloat | None = None
+    """Model FLOPs of training: forward, backward, recomputation and optimizer."""
+    steps: PositiveInt | None = None
+    """Optimizer steps."""
+    tokens: PositiveInt | None = None
+    """Predicted tokens."""
+    text_bytes: PositiveInt | None = None
+    """UTF-8 bytes of the predicted text."""
+    seconds: PositiveFloat | None = None
+    """Wall-clock seconds of training; only for schedules that need no horizon."""
+
+    @model_validator(mode="after")
+    def _one_axis(self) -> Budget:
+        given = sorted(self.model_fields_set)
+        if len(given) != 1:
+            axes = ", ".join(type(self).model_fields)
+            found = f"sets {len(given)} axes ({', '.join(given)})" if given else "sets no axis"
+            raise ValueError(f"a budget {found}; give exactly one of {axes}, e.g. budget={{steps=200}}")
+        return self
+
+    @property
+    def axis(self) -> str:
+        return next(iter(self.model_fields_set))
+
+    @property
+    def limit(self) -> float:
+        return float(getattr(self, self.axis))
+
+
+class Train(Frozen):
+    """How the loop runs, whatever the method."""
+
+    batch: PositiveInt = 8
+    """Sequences of one micro-batch."""
+    length: PositiveInt = 128
+    """Tokens of one sequence that are predicted (the context)."""
+    accumulate: PositiveInt = 1
+    """Micro-batches whose gradients are averaged into one step."""
+    clip: NonNegativeFloat = 1.0
+    """Largest 2-norm of the gradient; 0: no clipping."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """bf16: products in bfloat16 on weights and optimizer state kept in fp32."""
+    device: Annotated[str, StringConstraints(pattern=r"^(cpu|cuda|mps)(:[0-9]+)?$")] = "cpu"
+    compile: bool = False
+    """Compile the model (10-30 s once on a CPU)."""
+    evaluations: Annotated[int, Field(ge=1)] = 4
+    """Evaluations, at equal distances in FLOPs, the last at the end."""
+    checkpoints: Annotated[int, Field(ge=1)] = 1
+    """Checkpoints, at equal distances in steps, the last at the end."""
+    keep: PositiveInt = 2
+    """Checkpoints kept (the newest)."""
+
+
+class Recipe(Frozen):
+    """One run. Everything but ``name`` enters its hash."""
+
+    name: Name = "run"
+    """A label; not part of the identity."""
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    """Root of all randomness: initialisation, data order, sampling."""
+    source: SourceSlot
+    tokenizer: TokenizerSlot = "bytes"  # type: ignore[assignment]
+    model: ModelSlot
+    objective: ObjectiveSlot = "next_token"  # type: ignore[assignment]
+    optimizer: OptimizerSlot = "adamw"  # type: ignore[assignment]
+    schedule: ScheduleSlot = "cosine"  # type: ignore[assignment]
+    averaging: AveragingSlot | None = None
+    metrics: tuple[MetricSlot, ...] = ("bits_per_byte",)  # type: ignore[assignment]
+    budget: Budget
+    train: Train = Train()
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Recipe:
+        problems = []
+        for _, part in self.parts():
+            problems += part.check(self)
+            for slot, wanted in part.needs.items():
+                other = getattr(self, slot)
+                for missing in sorted(wanted - other.provides):
+                    problems.append(f"{part.slot}: {part.name} needs {slot} to be {missing}, which {other.name} is not")
+        if self.budget.seconds is not None and self.schedule.needs_horizon:
+            problems.append(
+                f"budget.seconds: has no horizon, which schedule {self.schedule.name} needs; "
+                "use schedule constant or another budget"
+            )
+        if problems:
+            raise ValueError("\n".join(problems))
+        return self
+
+    def parts(self) -> Iterator[tuple[str, Part]]:
+        """Every part with its key path, nested ones included."""
+        yield from _parts_of(self, "")
+
+    @property
+    def vocab_size(self) -> int:
+        """Token ids that the model must know."""
+        return self.source.vocab_size or self.tokenizer.vocabulary
+
+    @property
+    def rng(self) -> Rng:
+        return Rng(self.seed)
+
+    @functools.cached_property
+    def hash(self) -> str:
+        """SHA-256 (64 hex digits) of the canonical JSON of everything but the name."""
+        return digest({key: value for key, value in self.to_json().items() if key != "name"})
+
+    @property
+    def id(self) -> str:
+        """The first 12 digits of the hash."""
+        return self.hash[:12]
+
+    @classmethod
+    def load(cls, path: str | Path, *overrides: str) -> Recipe:
+        """Read a TOML file, apply ``key.path=value`` overrides, validate.
+
+        Raises:
+            RecipeError: every problem of the file and the overrides, with file, line and key path.
+        """
+        tree, text = read(Path(path))
+        return validated(cls, tree, overrides, source=str(path), text=text)
+
+    @classmethod
+    def from_toml(cls, text: str, *overrides: str) -> Recipe:
+        """Validate TOML text; RecipeError as in ``load``."""
+        return validated(cls, parse(text, "recipe"), overrides, source="recipe", text=text)
+
+    @classmethod
+    def from_json(cls, tree: Mapping[str, Any], *overrides: str, source: str = "recipe") -> Recipe:
+        """Validate a tree of JSON values; RecipeError as in ``load``."""
+        return validated(cls, dict(tree), overrides, source=source)
+
+    def to_json(self) -> dict[str, Any]:
+        """Every field, defaults included, as JSON values; what was not given and has no value is left out."""
+        return self.model_dump(mode="json", exclude_none=True)
+
+    def to_toml(self) -> str:
+        """Every field as TOML; ``from_toml`` of it has the same hash."""
+        return tomli_w.dumps(self.to_json())
+
+    def with_(self, *overrides: str) -> Recipe:
+        """A copy with ``key.path=value`` overrides applied and everything validated again."""
+        return validated(Recipe, self.to_json(), overrides, source=self.name)
+
+    def differences(self, other: Recipe) -> list[str]:
+        """Key paths (but ``name``) at which two recipes differ, each "path: ours -> theirs"."""
+        ours, theirs = dict(_leaves(self.to_json())), dict(_leaves(other.to_json()))
+        paths = [path for path in {**ours, **theirs} if path != "name" and ours.get(path) != theirs.get(path)]
+        return [f"{path}: {_shown(ours.get(path))} -> {_shown(theirs.get(path))}" for path in paths]
+
+
+def json_schema() -> dict[str, Any]:
+    """The recipe's JSON schema, for editors: every slot with every part. Imports all parts."""
+    schema = Recipe.model_json_schema()
+    definitions = schema.setdefault("$defs", {})
+    for slot in SLOTS:
+        table = schema_of(slot)
+        for option in table["anyOf"]:
+            definitions.update(option.pop("$defs", {}))
+        definitions[f"slot_{slot}"] = table
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+
+
+def _parts_of(node: Frozen, prefix: str) -> Iterator[tuple[str, Part]]:
+    for field in type(node).model_fields:
+        value = getattr(node, field)
+        for index, item in enumerate(value if isinstance(value, tuple) else (value,)):
+            path = f"{prefix}{field}" + (f".{index}" if isinstance(value, tuple) else "")
+            if isinstance(item, Part):
+                yield path, item
+            if isinstance(item, Frozen):
+                yield from _parts_of(item, f"{path}.")
+
+
+def _leaves(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(tree, dict):
+        for key, value in tree.items():
+            yield from _leaves(value, f"{prefix}.{key}" if prefix else key)
+    else:
+        yield prefix, tree
+
+
+def _shown(value: Any) -> str:
+    return "absent" if value is None else canonical_json(value)

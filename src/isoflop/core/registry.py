@@ -1,0 +1,142 @@
+"""Parts and the slots that they fill. A slot is a folder, a part is a file in it, the file's name is the part's name.
+
+Only the file that a recipe names is imported. Third parties register a class with ``@part`` in a module of their own,
+loaded either by importing it or through an entry point of the group ``isoflop.parts`` that the user enables by naming
+it in the environment variable ``ISOFLOP_PLUGINS`` (comma-separated).
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from importlib import import_module
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar
+
+from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer
+
+from .errors import RecipeError, UsageError, nearest
+
+SLOTS: dict[str, str] = {
+    "source": "data/sources",
+    "tokenizer": "data/tokenizers",
+    "model": "models/architectures",
+    "mixer": "models/mixers",
+    "feed_forward": "models/feed_forwards",
+    "objective": "objectives/losses",
+    "optimizer": "optim/optimizers",
+    "schedule": "optim/schedules",
+    "averaging": "optim/averaging",
+    "decoder": "decode/decoders",
+    "metric": "evals/metrics",
+}
+
+
+class Frozen(BaseModel):
+    """Base of everything that is written in a recipe or stored as JSON: immutable, strict, no unknown keys, no NaN."""
+
+    model_config = ConfigDict(
+        frozen=True, strict=True, extra="forbid", allow_inf_nan=False, validate_default=True, use_attribute_docstrings=True
+    )
+
+
+class Card(Frozen):
+    """What a part says of itself."""
+
+    summary: str
+    """One sentence: what it does."""
+    paper: str = ""
+    """Source, e.g. "Vaswani et al. 2017, arXiv 1706.03762"."""
+    equation: str = ""
+    """The update, loss or form in one line."""
+    defaults: str = ""
+    """The authors' defaults, where they differ from ours or need context."""
+    differs: str = "nothing"
+    """Where this implementation differs from the authors' one."""
+    cost: str = ""
+    """Cost in words: FLOPs, state, memory."""
+
+
+class Part(Frozen):
+    """A swappable method: its fields are its hyper-parameters, ``build(ctx)`` makes the live object.
+
+    Class attributes:
+        slot: the slot it fills (set by the slot's base class).
+        name: its name (set by ``@part``).
+        card: what it says of itself.
+        search: hyper-parameter -> the grid of values that tuning may try, ascending.
+        provides: capabilities (names in ``core.protocols``) of the live object.
+        needs: slot -> capabilities that this part requires of the part in that slot.
+    """
+
+    slot: ClassVar[str] = ""
+    name: ClassVar[str] = ""
+    card: ClassVar[Card] = Card(summary="")
+    search: ClassVar[dict[str, tuple[float, ...]]] = {}
+    provides: ClassVar[frozenset[str]] = frozenset()
+    needs: ClassVar[dict[str, frozenset[str]]] = {}
+
+    def fields(self) -> dict[str, Any]:
+        """Hyper-parameters by name."""
+        return {name: getattr(self, name) for name in type(self).model_fields}
+
+    def check(self, recipe: Any) -> list[str]:
+        """Problems of this part within the whole recipe, each "key.path: what; what to do"; none by default."""
+        return []
+
+    @model_serializer(mode="wrap")
+    def _with_name(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {"name": type(self).name, **handler(self)}
+
+
+P = TypeVar("P", bound=type[Part])
+_registered: dict[str, dict[str, type[Part]]] = {slot: {} for slot in SLOTS}
+
+
+def part(cls: P) -> P:
+    """Register a part under its file's name (a class may set ``name`` itself when its file holds several)."""
+    if not cls.slot:
+        raise UsageError(f"{cls.__qualname__} fills no slot", fix="derive it from a slot's base class in core.protocols")
+    if "name" not in vars(cls):
+        cls.name = cls.__module__.rsplit(".", 1)[-1]
+    known = _registered[cls.slot].get(cls.name)
+    if known is not None and (known.__module__, known.__qualname__) != (cls.__module__, cls.__qualname__):
+        raise UsageError(f"two parts are named {cls.name!r} in slot {cls.slot}: {known.__module__}, {cls.__module__}")
+    _registered[cls.slot][cls.name] = cls
+    return cls
+
+
+def names(slot: str) -> list[str]:
+    """The legal names of a slot, sorted: a listing of its folder plus what third parties registered. Imports nothing."""
+    _enable_plugins()
+    folder = Path(__file__).parent.parent / SLOTS[_known(slot)]
+    own = {path.stem for path in folder.glob("*.py") if not path.stem.startswith("_")}
+    return sorted(own | set(_registered[slot]))
+
+
+def get(slot: str, name: str) -> type[Part]:
+    """The part class ``name`` of ``slot``; only its file is imported. An unknown name is a UsageError with the nearest."""
+    if name not in names(slot):
+        raise UsageError(f"no {slot} is named {name!r}", fix=nearest(name, names(slot)))
+    if name not in _registered[slot]:
+        import_module(f"isoflop.{SLOTS[slot].replace('/', '.')}.{name}")
+    if name not in _registered[slot]:
+        raise RecipeError([f"the file of {slot} {name!r} registers no part of that name"], source="registry")
+    return _registered[slot][name]
+
+
+def _known(slot: str) -> str:
+    if slot not in SLOTS:
+        raise UsageError(f"no slot is named {slot!r}", fix=nearest(slot, SLOTS))
+    return slot
+
+
+@functools.cache
+def _enable_plugins() -> None:
+    wanted = [name for name in os.environ.get("ISOFLOP_PLUGINS", "").split(",") if name]
+    found = {point.name: point for point in entry_points(group="isoflop.parts")}
+    for name in wanted:
+        if name not in found:
+            raise UsageError(f"no plugin is named {name!r}", where="ISOFLOP_PLUGINS", fix=nearest(name, found))
+        found[name].load()

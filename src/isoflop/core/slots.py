@@ -1,0 +1,81 @@
+"""How a recipe holds a part: a field that accepts ``"name"``, ``{name = "...", ...}`` or the part itself."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+from pydantic import BeforeValidator, SerializeAsAny, WithJsonSchema
+from pydantic_core import PydanticCustomError
+
+from . import protocols, registry
+from .errors import UsageError
+from .registry import Part
+
+P = TypeVar("P", bound=Part)
+
+
+def resolve(slot: str, value: Any) -> Part:
+    """The part that ``value`` describes; problems are pydantic errors, so that they join the recipe's one report."""
+    if isinstance(value, Part):
+        if value.slot != slot:
+            raise PydanticCustomError("wrong_slot", f"{value.name} is a part of slot {value.slot}, not {slot}")
+        return value
+    if isinstance(value, str):
+        value = {"name": value}
+    if not isinstance(value, dict):
+        raise PydanticCustomError("part", f"should be the name of a {slot} or a table with a key 'name'")
+    if not isinstance(value.get("name"), str):
+        raise PydanticCustomError("part", f"lacks its key 'name' (legal: {', '.join(registry.names(slot))})")
+    try:
+        cls = registry.get(slot, value["name"])
+    except UsageError as error:  # braces are pydantic's templates
+        raise PydanticCustomError("unknown_part", str(error).replace("{", "(").replace("}", ")")) from None
+    fields = {key: content for key, content in value.items() if key != "name"}
+    return cls.model_validate_json(json.dumps(fields))  # a nested ValidationError keeps its places
+
+
+def schema_of(slot: str) -> dict[str, Any]:
+    """JSON schema of a slot: its names, or one of its parts' tables. Imports every part of the slot."""
+    tables = []
+    for name in registry.names(slot):
+        table = registry.get(slot, name).model_json_schema()
+        table["properties"] = {"name": {"const": name}, **table.get("properties", {})}
+        table["required"] = ["name", *table.get("required", [])]
+        tables.append(table)
+    return {"anyOf": [{"enum": registry.names(slot)}, *tables]}
+
+
+if TYPE_CHECKING:  # to a type checker a slot's field simply is the slot's base class
+    SourceSlot = protocols.SourcePart
+    TokenizerSlot = protocols.TokenizerPart
+    ModelSlot = protocols.ModelPart
+    MixerSlot = protocols.MixerPart
+    FeedForwardSlot = protocols.FeedForwardPart
+    ObjectiveSlot = protocols.ObjectivePart
+    OptimizerSlot = protocols.OptimizerPart
+    ScheduleSlot = protocols.SchedulePart
+    AveragingSlot = protocols.AveragingPart
+    DecoderSlot = protocols.DecoderPart
+    MetricSlot = protocols.MetricPart
+else:
+
+    def _field(base: type[P]) -> Any:
+        slot = base.slot
+        return Annotated[
+            SerializeAsAny[base],
+            BeforeValidator(lambda value: resolve(slot, value)),
+            WithJsonSchema({"$ref": f"#/$defs/slot_{slot}"}),
+        ]
+
+    SourceSlot = _field(protocols.SourcePart)
+    TokenizerSlot = _field(protocols.TokenizerPart)
+    ModelSlot = _field(protocols.ModelPart)
+    MixerSlot = _field(protocols.MixerPart)
+    FeedForwardSlot = _field(protocols.FeedForwardPart)
+    ObjectiveSlot = _field(protocols.ObjectivePart)
+    OptimizerSlot = _field(protocols.OptimizerPart)
+    ScheduleSlot = _field(protocols.SchedulePart)
+    AveragingSlot = _field(protocols.AveragingPart)
+    DecoderSlot = _field(protocols.DecoderPart)
+    MetricSlot = _field(protocols.MetricPart)

@@ -1,0 +1,164 @@
+"""From TOML text and overrides to a validated object, with every problem in one report."""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from . import registry
+from .errors import RecipeError, UsageError, nearest
+from .registry import Part
+
+M = TypeVar("M", bound=BaseModel)
+_MAX_BYTES = 1 << 20
+
+
+def read(path: Path) -> tuple[dict[str, Any], str]:
+    """Tree and text of a TOML file; a file that cannot be read or parsed is a RecipeError with line and column."""
+    try:
+        if path.stat().st_size > _MAX_BYTES:
+            raise RecipeError([f"is larger than {_MAX_BYTES} bytes: not a recipe"], source=str(path))
+        text = path.read_bytes().decode("utf-8-sig")
+    except OSError as error:
+        raise RecipeError([f"cannot be read ({error.strerror})"], source=str(path)) from error
+    except UnicodeDecodeError as error:
+        raise RecipeError([f"is not UTF-8 text (byte {error.start})"], source=str(path)) from error
+    return parse(text, str(path)), text
+
+
+def parse(text: str, source: str) -> dict[str, Any]:
+    """TOML text to a tree; a syntax error is a RecipeError."""
+    try:
+        return tomllib.loads(text)
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise RecipeError([f"is not TOML: {error}"], source=source) from error
+
+
+def override(tree: dict[str, Any], assignment: str) -> None:
+    """Apply one ``key.path=value`` in place. The value is TOML; what is not TOML is taken as a string.
+
+    A table that names another part (``optimizer=muon``) replaces the old one as a whole.
+    """
+    path, equals, text = assignment.partition("=")
+    keys = path.strip().split(".")
+    if not equals or not all(keys):
+        raise RecipeError([f"override {assignment!r} is not of the form key.path=value"], source="command line")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text.strip()
+    node = tree
+    for key in keys[:-1]:
+        child = node.get(key)
+        if isinstance(child, str) and key in registry.SLOTS:  # `optimizer = "muon"` written short
+            child = {"name": child}
+        node[key] = child if isinstance(child, dict) else {}
+        node = node[key]
+    node[keys[-1]] = value
+
+
+def validated(
+    model: type[M], tree: dict[str, Any], overrides: Iterable[str] = (), *, source: str, text: str = ""
+) -> M:
+    """Validate a tree of TOML values strictly; RecipeError lists every problem with its line (if ``text`` is given)."""
+    tree = json.loads(_as_json(tree, source))
+    given = list(overrides)
+    for assignment in given:
+        override(tree, assignment)
+    try:
+        return model.model_validate_json(_as_json(tree, source))
+    except ValidationError as error:
+        problems = [_problem(model, tree, item, given, text) for item in error.errors(include_url=False)]
+        raise RecipeError(problems, source=source) from None
+
+
+def _as_json(tree: Any, source: str) -> str:
+    def refuse(value: Any) -> Any:
+        raise RecipeError([f"holds a {type(value).__name__} ({value}), which no key takes"], source=source)
+
+    return json.dumps(tree, default=refuse)
+
+
+def _problem(model: type[BaseModel], tree: Any, error: Any, overrides: Sequence[str], text: str) -> str:
+    loc = [piece for piece in error["loc"] if not (isinstance(piece, str) and piece.startswith("function-"))]
+    path = ".".join(str(piece) for piece in loc)
+    message = str(error["msg"]).removeprefix("Value error, ")
+    if error["type"] == "extra_forbidden":
+        message = f"no such key; {nearest(str(loc[-1]), _keys_at(model, tree, loc[:-1]))}"
+    elif error["type"] == "missing":
+        message = "is missing"
+    elif isinstance(error.get("input"), str | int | float | bool):
+        shown = repr(error["input"])
+        message = f"{message[0].lower()}{message[1:]}, got {shown if len(shown) < 80 else shown[:77] + '...'}"
+    return f"{_place(path, overrides, text)}{path}: {message}" if path else message
+
+
+def _keys_at(model: type[BaseModel], tree: Any, loc: Sequence[Any]) -> list[str]:
+    """Legal keys of the table at ``loc``, following slots to the part that the tree names there."""
+    fields: dict[str, Any] = dict(model.model_fields)
+    legal = list(fields)
+    for piece in loc:
+        try:
+            tree = tree[piece]
+        except (LookupError, TypeError):
+            tree = None
+        if isinstance(piece, int):
+            continue
+        slot = _slot_of(fields.get(piece))
+        target: type[BaseModel] | None = None
+        if slot:
+            name = tree.get("name") if isinstance(tree, dict) else tree
+            try:
+                target = registry.get(slot, str(name))
+            except UsageError:
+                return legal
+        else:
+            target = _model_of(fields.get(piece))
+        if target is None:
+            return legal
+        fields = dict(target.model_fields)
+        legal = (["name"] if issubclass(target, Part) else []) + list(fields)
+    return legal
+
+
+def _classes(annotation: Any) -> list[type]:
+    inner = [cls for argument in getattr(annotation, "__args__", ()) for cls in _classes(argument)]
+    return ([annotation] if isinstance(annotation, type) else []) + inner
+
+
+def _model_of(field: Any) -> type[BaseModel] | None:
+    return next((cls for cls in _classes(getattr(field, "annotation", None)) if issubclass(cls, BaseModel)), None)
+
+
+def _slot_of(field: Any) -> str:
+    cls = _model_of(field)
+    return cls.slot if cls is not None and issubclass(cls, Part) else ""
+
+
+def _place(path: str, overrides: Sequence[str], text: str) -> str:
+    """Where a key stands: "override ...: " or "line N: ", as far as it can be found."""
+    for assignment in overrides:
+        target = assignment.partition("=")[0].strip()
+        if path == target or path.startswith(f"{target}."):
+            return f"override {assignment}: "
+    table: list[str] = []
+    best = ""
+    for number, line in enumerate(text.splitlines(), 1):
+        if header := re.match(r"\s*\[([^\[\]]+)\]", line):
+            table = [piece.strip(" \"'") for piece in header[1].split(".")]
+            here = ".".join(table)
+        elif key := re.match(r"\s*([A-Za-z0-9_\-.\"']+)\s*=", line):
+            here = ".".join([*table, key[1].strip("\"'")])
+        else:
+            continue
+        if here == path:
+            return f"line {number}: "
+        if path.startswith(f"{here}."):
+            best = f"line {number}: "
+    return best

@@ -1,0 +1,141 @@
+"""The stored result of a study: written by ``lab``, read by ``report`` and by anybody's notebook."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from ..core.errors import DataError
+from ..core.files import read_json, write_json
+from ..core.registry import Frozen
+from ..core.table import Table
+
+Axis = Literal["flops", "hardware_flops", "steps", "tokens", "text_bytes", "seconds"]
+
+
+class Point(Frozen):
+    """One evaluation within a run: what had been spent (training phases only) and the quality reached."""
+
+    step: int
+    flops: int
+    hardware_flops: int
+    tokens: int
+    text_bytes: int
+    seconds: float
+    value: float
+    stderr: float
+    domains: dict[str, float] = {}
+
+
+class RunRow(Frozen):
+    """One run of a study. ``curve``'s last point is the run's end; a diverged or failed run has an empty curve."""
+
+    run: str
+    recipe_hash: str
+    arm: str
+    rung: int
+    seed: int
+    role: Literal["tuning", "evaluation"]
+    hyper: dict[str, float] = {}
+    status: Literal["done", "diverged", "failed"]
+    curve: list[Point] = []
+    ledger: dict[str, dict[str, float]] = {}
+    reused: bool = False
+
+    @property
+    def end(self) -> Point | None:
+        return self.curve[-1] if self.curve and self.status == "done" else None
+
+
+class Tuning(Frozen):
+    """One arm's tuning of one hyper-parameter at one rung. ``quality`` is bits per byte, None where a trial diverged."""
+
+    arm: str
+    rung: int
+    hyper: str
+    values: list[float]
+    quality: list[float | None]
+    chosen: float
+    edge: bool = False
+    """The optimum lay at the edge of the grid and the grid could not be widened."""
+
+
+class MultiplierRow(Frozen):
+    """Compute-equivalent gain of one arm at one rung on one axis (DESIGN: the multiplier, exactly).
+
+    ``value``, ``low`` and ``high`` are None when any seed is censored; then ``bound`` holds with ``censored``:
+    "above": the multiplier is > bound; "below": it is < bound.
+    """
+
+    arm: str
+    rung: int
+    axis: Axis
+    all_in: bool = False
+    """Charges tuning too."""
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
+    p: float | None = None
+    """Holm-adjusted two-sided p-value of log m = 0."""
+    significant: bool = False
+    censored: Literal["", "above", "below", "mixed"] = ""
+    bound: float | None = None
+    censored_seeds: int = 0
+    seeds: int
+    per_seed: list[float | None] = []
+    sentence: str = ""
+    """The row in words, as printed."""
+
+
+class StudyResult(Frozen):
+    """Everything that a report shows. ``schema_version`` counts incompatible changes of this file's form."""
+
+    schema_version: Literal[1] = 1
+    name: str
+    title: str
+    created: str
+    baseline: str
+    arms: list[str]
+    rung_axis: Axis
+    rungs: list[float]
+    """Budgets of the ladder, ascending, on ``rung_axis``."""
+    unit: str = "bits per byte"
+    runs: list[RunRow]
+    tunings: list[Tuning] = []
+    multipliers: list[MultiplierRow] = []
+    refusals: dict[str, str] = {}
+    """Axis -> why no multiplier is given on it."""
+    headline: str
+    notes: list[str] = []
+    bill: dict[str, dict[str, float]] = {}
+    """Phase -> axis -> amount, over every run of the study."""
+    corpus: dict[str, Any] = {}
+    """Fingerprint, bytes, documents, tokens, epochs, compressors' bits per byte."""
+    recipes: dict[str, str] = {}
+    """Arm -> the TOML of its recipe at the lowest rung."""
+    environment: dict[str, Any] = {}
+
+    @classmethod
+    def read(cls, path: Path) -> StudyResult:
+        """Read a stored result; DataError if it is broken or of another version."""
+        tree = read_json(path)
+        if not isinstance(tree, dict) or tree.get("schema_version") != 1:
+            raise DataError("is not a study result of version 1", where=str(path), fix="run `isoflop compare` again")
+        try:
+            return cls.model_validate(tree, strict=False)
+        except ValueError as error:
+            raise DataError(f"is not a study result ({error})", where=str(path)) from error
+
+    def write(self, path: Path) -> None:
+        """Write it atomically."""
+        write_json(path, self.model_dump(mode="json"))
+
+    def table(self) -> Table:
+        """One row per evaluation point, for laws and notebooks: arm, rung, seed, role, step, flops, ..., value."""
+        return Table.from_records(
+            {"arm": r.arm, "rung": r.rung, "seed": r.seed, "role": r.role, "run": r.run, **r.hyper}
+            | {k: v for k, v in p.model_dump().items() if k != "domains"}
+            | {f"value_{d}": v for d, v in p.domains.items()}
+            for r in self.runs
+            for p in r.curve
+        )
