@@ -6,6 +6,7 @@ import contextlib
 import errno
 import json
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Iterator
@@ -22,12 +23,19 @@ def disk_errors(path: Path) -> Iterator[None]:
     """Turn the disk's refusals (full, quota, read-only, no permission) into a StorageError that names ``path``."""
     try:
         yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+    except Exception as error:
+        code = error.errno if isinstance(error, OSError) else _foreign_errno(error)
+        if code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise StorageError("no space left to write", where=str(path), fix="free some and run again") from error
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        if code in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise StorageError("not allowed to write", where=str(path), fix="choose another --root") from error
         raise
+
+
+def _foreign_errno(error: Exception) -> int | None:
+    """The errno within the message of a library written in Rust (safetensors, tokenizers), whose errors are no OSError."""
+    found = re.search(r"\(os error (\d+)\)", str(error))
+    return int(found[1]) if found else None
 
 
 def fsync_directory(path: Path) -> None:
@@ -132,3 +140,18 @@ def read_jsonl(path: Path) -> list[Any]:
                 break
             raise DataError(f"line {number} is not JSON ({error})", where=str(path)) from error
     return records
+
+
+def mend_jsonl(path: Path) -> None:
+    """Make a JSONL file end in a whole line, so that appending is safe after a kill: a torn last line is cut off."""
+    if not path.exists():
+        return
+    with disk_errors(path), path.open("r+b") as file:
+        data = file.read()
+        whole = data.rfind(b"\n") + 1
+        try:
+            json.loads(data[whole:])
+        except ValueError:
+            file.truncate(whole)
+        else:  # only the newline is missing
+            file.write(b"\n")

@@ -37,7 +37,12 @@ class Frozen(BaseModel):
     """Base of everything that is written in a recipe or stored as JSON: immutable, strict, no unknown keys, no NaN."""
 
     model_config = ConfigDict(
-        frozen=True, strict=True, extra="forbid", allow_inf_nan=False, validate_default=True, use_attribute_docstrings=True
+        frozen=True,
+        strict=True,
+        extra="forbid",
+        allow_inf_nan=False,
+        validate_default=True,
+        use_attribute_docstrings=True,
     )
 
 
@@ -97,7 +102,9 @@ _registered: dict[str, dict[str, type[Part]]] = {slot: {} for slot in SLOTS}
 def part(cls: P) -> P:
     """Register a part under its file's name (a class may set ``name`` itself when its file holds several)."""
     if not cls.slot:
-        raise UsageError(f"{cls.__qualname__} fills no slot", fix="derive it from a slot's base class in core.protocols")
+        raise UsageError(
+            f"{cls.__qualname__} fills no slot", fix="derive it from a slot's base class in core.protocols"
+        )
     if "name" not in vars(cls):
         cls.name = cls.__module__.rsplit(".", 1)[-1]
     known = _registered[cls.slot].get(cls.name)

@@ -48,7 +48,9 @@ class Table(Mapping[str, Column]):
         columns: dict[str, Any] = {}
         for name in names:
             values = [row.get(name) for row in rows]
-            numeric = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values if value is not None)
+            numeric = all(
+                isinstance(value, int | float) and not isinstance(value, bool) for value in values if value is not None
+            )
             if numeric and None in values:
                 values = [np.nan if value is None else value for value in values]
             columns[name] = np.asarray(values) if numeric else np.asarray(values, dtype=object)

@@ -40,6 +40,14 @@ def parse(text: str, source: str) -> dict[str, Any]:
         raise RecipeError([f"is not TOML: {error}"], source=source) from error
 
 
+def value_of(text: str) -> Any:
+    """The TOML value that ``text`` is; what is not TOML is taken as a string."""
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text.strip()
+
+
 def override(tree: dict[str, Any], assignment: str) -> None:
     """Apply one ``key.path=value`` in place. The value is TOML; what is not TOML is taken as a string.
 
@@ -49,10 +57,7 @@ def override(tree: dict[str, Any], assignment: str) -> None:
     keys = path.strip().split(".")
     if not equals or not all(keys):
         raise RecipeError([f"override {assignment!r} is not of the form key.path=value"], source="command line")
-    try:
-        value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        value = text.strip()
+    value = value_of(text)
     node = tree
     for key in keys[:-1]:
         child = node.get(key)
@@ -63,9 +68,7 @@ def override(tree: dict[str, Any], assignment: str) -> None:
     node[keys[-1]] = value
 
 
-def validated(
-    model: type[M], tree: dict[str, Any], overrides: Iterable[str] = (), *, source: str, text: str = ""
-) -> M:
+def validated(model: type[M], tree: dict[str, Any], overrides: Iterable[str] = (), *, source: str, text: str = "") -> M:
     """Validate a tree of TOML values strictly; RecipeError lists every problem with its line (if ``text`` is given)."""
     tree = json.loads(_as_json(tree, source))
     given = list(overrides)

@@ -1,0 +1,55 @@
+"""Options that several verbs share, and how they find recipes and runs."""
+
+from __future__ import annotations
+
+import json
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ..core.errors import UsageError, nearest
+
+if TYPE_CHECKING:
+    from ..store.run import Run
+
+Root = Annotated[Path, typer.Option("--root", help="Directory of runs, studies and caches.", envvar="ISOFLOP_ROOT")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
+Overrides = Annotated[list[str] | None, typer.Argument(help="key.path=value, e.g. optimizer=muon optimizer.lr=0.01")]
+DEFAULT_ROOT = Path("runs")
+
+
+def recipe_path(name: str) -> Path:
+    """The file that ``name`` means: a path, or the name of a recipe or study shipped with isoflop."""
+    path = Path(name)
+    if path.exists():
+        return path
+    folder = Path(str(files("isoflop"))) / "recipes"
+    shipped = {file.stem: file for file in folder.glob("*.toml")}
+    if name in shipped:
+        return shipped[name]
+    raise UsageError("no such file, nor a recipe of that name", where=name, fix=nearest(name, shipped))
+
+
+def find_run(name: str, root: Path) -> Run:
+    """The run that ``name`` means: its directory, or its name, hash or a beginning of either, below ``root``."""
+    from ..store.run import Run
+
+    if (Path(name) / "resolved.json").exists():
+        return Run.read(Path(name))
+    found = [path.parent for path in sorted(root.glob("*/resolved.json"))]
+    hits = [path for path in found if path.name == name] or [
+        path for path in found if path.name.startswith(name) or path.name.rpartition("-")[2].startswith(name)
+    ]
+    if len(hits) == 1:
+        return Run.read(hits[0])
+    names = [path.name for path in found]
+    if not hits:
+        raise UsageError(f"no run is named {name!r}", where=str(root), fix=nearest(name, names))
+    raise UsageError(f"{name!r} means {len(hits)} runs", where=str(root), fix=f"({', '.join(p.name for p in hits)})")
+
+
+def emit(value: Any) -> None:
+    """Print one JSON object for machines."""
+    typer.echo(json.dumps(value, ensure_ascii=False, allow_nan=False))

@@ -1,0 +1,83 @@
+"""``isoflop VERB``: the verbs, and what happens to errors."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from ..core.errors import IsoflopError
+
+app = typer.Typer(
+    name="isoflop",
+    help="How much more compute would the baseline have needed? Train, compare and report at equal compute.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from .. import __version__
+
+        typer.echo(f"isoflop {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
+) -> None:
+    if debug:
+        os.environ["ISOFLOP_DEBUG"] = "1"
+
+
+from . import reference, runs, studies, training  # noqa: E402, F401  (each adds its verbs to the app)
+
+
+def run(arguments: list[str] | None = None) -> None:
+    """Entry point: errors of ours become one clear message and their exit code; no traceback without --debug."""
+    sys.exit(invoke(arguments))
+
+
+def invoke(arguments: list[str] | None = None) -> int:
+    """Run the command line on ``arguments`` (default: sys.argv) and return its exit code."""
+    from click import exceptions
+
+    try:
+        result = app(args=arguments, standalone_mode=False)
+        return result if isinstance(result, int) else 0
+    except IsoflopError as error:
+        if os.environ.get("ISOFLOP_DEBUG"):
+            raise
+        _say(error)
+        return error.exit_code
+    except exceptions.ClickException as error:
+        error.show()
+        return 2
+    except (exceptions.Exit, SystemExit) as stop:
+        code = getattr(stop, "exit_code", getattr(stop, "code", 0))
+        return code if isinstance(code, int) else 1
+    except (exceptions.Abort, KeyboardInterrupt):
+        return 130
+    except BrokenPipeError:  # the reader of our output has gone, as in `isoflop runs | head -1`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:
+        if os.environ.get("ISOFLOP_DEBUG"):
+            raise
+        typer.echo(f"error: unexpected {type(error).__name__}: {error}; run `isoflop --debug ...` for where", err=True)
+        return 1
+
+
+def _say(error: IsoflopError) -> None:
+    if "--json" in sys.argv:
+        typer.echo(json.dumps({"error": type(error).__name__, "message": str(error), "exit_code": error.exit_code}))
+    for line in str(error).splitlines():
+        typer.secho(f"error: {line}", err=True, fg=typer.colors.RED)

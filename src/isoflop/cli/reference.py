@@ -1,0 +1,128 @@
+"""Verbs that say what there is: show, schema."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ..core import registry
+from .common import Json, emit
+from .main import app
+
+if TYPE_CHECKING:
+    from ..core.registry import Part
+
+
+@app.command()
+def show(
+    slot: Annotated[str | None, typer.Argument(help="A slot, e.g. optimizer; none: all slots.")] = None,
+    part: Annotated[str | None, typer.Argument(help="A part of it; none: all.")] = None,
+    markdown: Annotated[Path | None, typer.Option("--markdown", help="Write every card to this file.")] = None,
+    json: Json = False,
+) -> None:
+    """Show the slots, the parts in them, and what a part says of itself."""
+    if markdown is not None:
+        from ..core.files import write_atomic
+
+        write_atomic(markdown, _all_cards())
+        typer.echo(str(markdown))
+        return
+    if slot is None:
+        listing = {name: registry.names(name) for name in registry.SLOTS}
+        if json:
+            emit(listing)
+        else:
+            width = max(map(len, listing))
+            for name, parts in listing.items():
+                typer.echo(f"{name:<{width}}  {', '.join(parts)}")
+        return
+    chosen = [part] if part is not None else registry.names(slot)
+    facts = [_facts(registry.get(slot, name)) for name in chosen]
+    if json:
+        emit(facts[0] if part is not None else facts)
+        return
+    for fact in facts:
+        _print(fact)
+
+
+@app.command()
+def schema(
+    study: Annotated[bool, typer.Option("--study", help="The schema of a study instead of a recipe.")] = False,
+) -> None:
+    """Print the JSON schema of recipes, for editors that check TOML while you type."""
+    if study:
+        from ..lab.study import json_schema
+    else:
+        from ..core.recipe import json_schema
+    emit(json_schema())
+
+
+def _facts(part: type[Part]) -> dict[str, Any]:
+    properties = part.model_json_schema()["properties"] if part.model_fields else {}
+    fields = {
+        name: {
+            "type": _type(properties[name]),
+            **({"default": _plain(field.default)} if not field.is_required() else {}),
+            "meaning": field.description or "",
+        }
+        for name, field in part.model_fields.items()
+    }
+    return {
+        "slot": part.slot,
+        "name": part.name,
+        **part.card.model_dump(),
+        "fields": fields,
+        "search": {name: list(grid) for name, grid in part.search.items()},
+        "provides": sorted(part.provides),
+        "needs": {slot: sorted(wanted) for slot, wanted in part.needs.items()},
+    }
+
+
+def _type(schema: dict[str, Any]) -> str:
+    if "anyOf" in schema:
+        return " | ".join(_type(option) for option in schema["anyOf"])
+    if "enum" in schema:
+        return " | ".join(map(str, schema["enum"]))
+    return str(schema.get("type", schema.get("$ref", "any").rpartition("/")[2].removeprefix("slot_")))
+
+
+def _plain(value: Any) -> Any:
+    return value if isinstance(value, str | int | float | bool | None) else str(value)
+
+
+_LINES = ("paper", "equation", "defaults", "differs", "cost")
+
+
+def _print(fact: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.markup import escape
+
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(f"[bold]{fact['slot']} {fact['name']}[/bold]  {escape(fact['summary'])}")
+    for line in _LINES:
+        if fact[line]:
+            console.print(f"  [dim]{line:<9}[/dim] {escape(fact[line])}")
+    for name, field in fact["fields"].items():
+        default = f" = {field['default']}" if "default" in field else ""
+        grid = fact["search"].get(name)
+        tried = f"  [dim]tuned over {', '.join(f'{v:g}' for v in grid)}[/dim]" if grid else ""
+        console.print(f"  {escape(name)}: {escape(field['type'])}{escape(default)}  {escape(field['meaning'])}{tried}")
+    console.print()
+
+
+def _all_cards() -> str:
+    """Every part's card as Markdown; generated, never edited by hand."""
+    pages = ["# Method cards\n\nWritten by `isoflop show --markdown docs/cards.md` from the parts themselves.\n"]
+    for slot in registry.SLOTS:
+        pages.append(f"## {slot}\n")
+        for name in registry.names(slot):
+            fact = _facts(registry.get(slot, name))
+            lines = [f"### {name}\n", f"{fact['summary']}\n"]
+            lines += [f"- {line}: {fact[line]}" for line in _LINES if fact[line]]
+            for field, about in fact["fields"].items():
+                default = f" = `{about['default']}`" if "default" in about else ""
+                lines.append(f"- `{field}`: {about['type']}{default}. {about['meaning']}")
+            pages.append("\n".join(lines) + "\n")
+    return "\n".join(pages)

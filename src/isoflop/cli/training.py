@@ -1,0 +1,174 @@
+"""Verbs on one run: train, eval, generate."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, cast
+
+import typer
+
+from ..core.errors import UsageError
+from .common import DEFAULT_ROOT, Json, Overrides, Root, emit, find_run, recipe_path
+from .main import app
+
+if TYPE_CHECKING:
+    from ..core.protocols import DecoderPart
+    from ..train.loop import Loop, Progress
+
+Threads = Annotated[int | None, typer.Option("--threads", min=1, help="torch threads; default: torch's own choice.")]
+
+
+@app.command()
+def train(
+    recipe: Annotated[str, typer.Argument(help="A recipe's TOML file, or the name of a shipped one.")],
+    overrides: Overrides = None,
+    root: Root = DEFAULT_ROOT,
+    name: Annotated[str | None, typer.Option("--name", help="Name of the run's directory.")] = None,
+    threads: Threads = None,
+    audit: Annotated[bool, typer.Option("--audit", help="Check the ledger against executed operations first.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what the run would cost; train nothing.")] = False,
+    json: Json = False,
+) -> None:
+    """Train one recipe to its budget; run it again to go on where it stopped."""
+    from ..core.recipe import Recipe
+
+    path = recipe_path(recipe)
+    loaded = Recipe.load(path, *(overrides or []))
+    if dry_run:
+        _dry_run(loaded, json)
+        return
+    from ..train.run import train as execute
+
+    with _progress(quiet=json) as show:
+        run = execute(loaded, root, name=name, text=path.read_text(), threads=threads, audit=audit, progress=show)
+    result = run.result()
+    if json:
+        emit({"run": str(run.path), **result})
+    else:
+        typer.echo(
+            f"{run.path}: {result['value']:.4f} bits per byte after {result['step']} steps, {result['flops']:.3e} FLOPs"
+        )
+
+
+def _dry_run(recipe: Any, json: bool) -> None:
+    from ..core.roles import numel
+    from ..train.run import plan
+
+    cost, steps = plan(recipe)
+    parameters = numel(recipe.model.shapes(recipe.vocab_size))
+    facts = {
+        "recipe": recipe.id,
+        "parameters": parameters,
+        "steps": steps,
+        "tokens": steps * recipe.train.batch * recipe.train.length * recipe.train.accumulate,
+        "flops": steps * cost.total.model,
+        "hardware_flops": steps * cost.total.hardware,
+        "optimizer_share": cost.optimizer.model / cost.total.model,
+    }
+    if json:
+        emit(facts)
+        return
+    typer.echo(
+        f"recipe {facts['recipe']}: {parameters:,} parameters, {steps:,} steps, {facts['tokens']:,} tokens\n"
+        f"{facts['flops']:.4e} model FLOPs ({facts['hardware_flops']:.4e} executed), "
+        f"{facts['optimizer_share']:.1%} of them the optimizer's"
+    )
+
+
+@contextmanager
+def _progress(*, quiet: bool) -> Iterator[Callable[[Progress], None] | None]:
+    """A live bar on a terminal, a line each tenth of the run elsewhere, nothing if quiet."""
+    if quiet:
+        yield None
+    elif sys.stderr.isatty():
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+        from rich.progress import Progress as Bar
+
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        with Bar(*columns, console=Console(stderr=True)) as bar:
+            task = bar.add_task("train", total=None)
+
+            def show(at: Progress) -> None:
+                bar.update(task, completed=at.step, total=at.horizon or None, description=_describe(at))
+
+            yield show
+    else:
+
+        def line(at: Progress) -> None:
+            tenth = max(1, at.horizon // 10)
+            if at.step % tenth == 0 or at.step == at.horizon:
+                left = (at.horizon - at.step) * at.seconds / at.step
+                typer.echo(f"step {at.step}/{at.horizon}  {_describe(at)}  {left:.0f} s left", err=True)
+
+        yield line
+
+
+def _describe(at: Progress) -> str:
+    value = f"  {at.value:.3f} bits per byte" if at.value is not None else ""
+    share = f"  {at.utilisation:.0%} of the matmul rate" if at.utilisation else ""
+    return f"loss {at.loss:.3f}  {at.tokens_per_second:,.0f} tokens/s{share}{value}"
+
+
+@app.command("eval")
+def evaluate(
+    run: Annotated[str, typer.Argument(help="A run's directory, name or hash.")],
+    root: Root = DEFAULT_ROOT,
+    threads: Threads = None,
+    device: Annotated[str | None, typer.Option("--device", help="Device to evaluate on.")] = None,
+    json: Json = False,
+) -> None:
+    """Measure a run's newest checkpoint on its held-out text."""
+    loop = _restored(run, root, threads, device)
+    results = loop.measure()
+    if json:
+        emit({name: dataclasses.asdict(result) for name, result in results.items()})
+        return
+    for name, result in results.items():
+        typer.echo(f"{name}: {result.value:.4f} +- {result.stderr:.4f} {result.unit}")
+        for domain, part in result.domains.items():
+            typer.echo(f"  {domain}: {part.value:.4f} +- {part.stderr:.4f} over {part.n:,} bytes")
+
+
+@app.command()
+def generate(
+    run: Annotated[str, typer.Argument(help="A run's directory, name or hash.")],
+    prompt: Annotated[str, typer.Option("--prompt", help="Text to go on from.")] = "",
+    tokens: Annotated[int, typer.Option("--tokens", min=1, help="Tokens to generate.")] = 200,
+    decoder: Annotated[str, typer.Option("--decoder", help="Decoder part, as name or inline TOML table.")] = "sample",
+    seed: Annotated[int, typer.Option("--seed", min=0)] = 0,
+    root: Root = DEFAULT_ROOT,
+    threads: Threads = None,
+    json: Json = False,
+) -> None:
+    """Write text with a run's newest checkpoint."""
+    from ..core.rng import Rng
+    from ..core.slots import resolve
+    from ..core.toml import value_of
+
+    loop = _restored(run, root, threads, None)
+    tokenizer = getattr(loop.parts.source, "tokenizer", None)
+    if tokenizer is None:
+        raise UsageError(f"source {loop.recipe.source.name} has no text, only ids", where=run)
+    ids = [tokenizer.eot, *tokenizer.encode(prompt).tolist()]
+    chosen = cast("DecoderPart", resolve("decoder", value_of(decoder)))
+    output = chosen.build(loop.ctx).generate(loop.parts.model, [ids], tokens, Rng(seed))[0]
+    text = tokenizer.decode(output)
+    if json:
+        emit({"prompt": prompt, "text": text, "tokens": len(output)})
+    else:
+        typer.echo(prompt + text)
+
+
+def _restored(run: str, root: Path, threads: int | None, device: str | None) -> Loop:
+    import torch
+
+    from ..train.run import restore
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+    return restore(find_run(run, root), device=device)

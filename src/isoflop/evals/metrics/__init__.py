@@ -1,0 +1,1 @@
+"""Slot `metric`: one file a metric."""

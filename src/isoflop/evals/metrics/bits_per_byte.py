@@ -1,0 +1,80 @@
+"""Bits per byte of held-out text: comparable across tokenizers, model sizes and objectives."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from pydantic import PositiveInt
+
+from ...core.context import Context
+from ...core.cost import Cost
+from ...core.errors import DataError
+from ...core.protocols import HeldOut, Measurement, MetricPart
+from ...core.registry import Card, part
+from ...core.rng import Rng
+from ...objectives.linear_cross_entropy import linear_cross_entropy
+
+
+class BitsPerByte:
+    """-log2 p(held-out text) / its UTF-8 bytes, in windows of ``length`` tokens.
+
+    The value is the byte-weighted mean over domains. The standard error is that of a ratio estimate over batches of
+    windows: it is about the text's variety, not about training seeds.
+    """
+
+    def __init__(self, length: int, batch: int, device: str) -> None:
+        self.length, self.batch, self.device = length, batch, device
+
+    @torch.no_grad()
+    def measure(self, model: Any, data: Mapping[str, HeldOut], rng: Rng) -> Measurement:
+        """Measure a causal model (``hidden``, ``head``, ``flops``) on held-out data by domain; deterministic."""
+        domains = {name: self._domain(model, heldout, name) for name, heldout in data.items()}
+        if not domains:
+            raise DataError("holds no held-out text", where="source", fix="add documents or raise its held-out share")
+        sizes = {name: data[name].text_bytes for name in domains}
+        total = sum(sizes.values())
+        return Measurement(
+            value=sum(domains[name].value * sizes[name] for name in domains) / total,
+            stderr=math.sqrt(sum((domains[name].stderr * sizes[name]) ** 2 for name in domains)) / total,
+            n=total,
+            unit="bits per byte",
+            domains=domains,
+            cost=sum((domain.cost for domain in domains.values()), Cost()),
+        )
+
+    def _domain(self, model: Any, heldout: HeldOut, name: str) -> Measurement:
+        bits: list[float] = []
+        sizes: list[int] = []
+        cost = Cost()
+        for batch in heldout.windows(self.length, self.batch):
+            inputs, targets = batch.inputs.to(self.device), batch.targets.to(self.device)
+            mask = None if batch.mask is None else batch.mask.to(self.device)
+            nats = linear_cross_entropy(model.hidden(inputs), model.head, targets, mask)
+            bits.append(float(nats) / math.log(2))
+            sizes.append(batch.text_bytes)
+            cost += model.flops(*inputs.shape).forward
+        value = math.fsum(bits) / sum(sizes)
+        n = len(bits)
+        spread = math.fsum((b - value * s) ** 2 for b, s in zip(bits, sizes, strict=True))
+        stderr = math.sqrt(spread * n / (n - 1)) / sum(sizes) if n > 1 else 0.0
+        return Measurement(value, stderr, sum(sizes), "bits per byte", cost=cost)
+
+
+@part
+class BitsPerBytePart(MetricPart):
+    """Bits per byte of held-out text, each domain apart and their byte-weighted mean."""
+
+    batch: PositiveInt = 32
+    """Windows evaluated at once; does not change the value beyond rounding."""
+    card = Card(
+        summary="Bits per byte of held-out text: -log2 p(text) / UTF-8 bytes.",
+        equation="bpb = -sum_i log2 p(x_i | x_<i in its window) / bytes",
+        differs="windows do not overlap: the first tokens of a window see little context, as in training",
+        cost="one forward pass over the held-out text",
+    )
+
+    def build(self, ctx: Context) -> BitsPerByte:
+        return BitsPerByte(ctx.length, self.batch, ctx.device)

@@ -1,0 +1,260 @@
+"""The loop: it fits a screen or two and knows no method by name."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..core.context import Context
+from ..core.cost import Cost
+from ..core.errors import DataError, NumericsError, Stopped
+from ..core.protocols import (
+    Averaging,
+    Batches,
+    Measurement,
+    Metric,
+    Objective,
+    Optimizer,
+    Outcome,
+    SchedulePart,
+    Source,
+    Stateful,
+)
+from ..core.recipe import Recipe
+from ..ledger.budgets import StepCost, marks
+from ..ledger.ledger import Ledger
+from ..store import checkpoint
+from ..store.run import Run
+from .problem import StepProblem
+from .signals import StopRequest
+from .state import load_tensors, load_tree, save_tensors, save_tree
+
+
+@dataclass
+class Parts:
+    """The live parts of one run."""
+
+    source: Source
+    batches: Batches
+    model: torch.nn.Module
+    objective: Objective
+    optimizer: Optimizer
+    schedule: SchedulePart
+    averaging: Averaging | None
+    metrics: list[tuple[str, Metric]]
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What a progress bar wants to know; ``seconds`` counts training alone, rates are over the last step."""
+
+    step: int
+    horizon: int
+    loss: float
+    seconds: float
+    tokens_per_second: float
+    utilisation: float
+    value: float | None
+
+
+@dataclass
+class Loop:
+    """Trains from wherever the newest checkpoint stands to the horizon.
+
+    Attributes:
+        cost: what one step costs, by phase. peak: FLOP/s that utilisation is a share of (0: unknown).
+        horizon: steps of the run; 0 with a budget in seconds.
+    """
+
+    recipe: Recipe
+    run: Run
+    ctx: Context
+    parts: Parts
+    cost: StepCost
+    peak: float = 0.0
+    progress: Callable[[Progress], None] | None = None
+    step: int = 0
+    ledger: Ledger = field(default_factory=Ledger)
+    value: float | None = None
+    first_loss: float | None = None
+    last_loss: float = math.nan
+
+    def __call__(self) -> None:
+        """Run to the end. Raises NumericsError (diverged), Stopped (a signal; the state is saved), StorageError."""
+        self._resume()
+        evaluations = set(marks(self.ctx.horizon, self.recipe.train.evaluations))
+        checkpoints = set(marks(self.ctx.horizon, self.recipe.train.checkpoints))
+        every = max(1, self.ctx.horizon // 200)
+        with StopRequest() as stop:
+            while not self._finished():
+                outcome, seconds = self._train_step()
+                if self.step % every == 0 or self.step in evaluations:
+                    self._record_step(outcome, seconds)
+                if self.step in evaluations:
+                    self.evaluate()
+                if self.step in checkpoints and not self._finished():
+                    self.save()
+                self.run.heartbeat(self.step)
+                self._show(outcome, seconds)
+                if stop.number and not self._finished():
+                    self.save()
+                    raise Stopped(
+                        stop.number, f"stopped by signal {stop.number} at step {self.step}; run again to go on"
+                    )
+        if self.ctx.horizon == 0:
+            self.evaluate()
+        self._refuse_divergence()
+        self.save()
+
+    def _train_step(self) -> tuple[Outcome, float]:
+        began = time.perf_counter()
+        parts, ctx = self.parts, self.ctx
+        batches = [next(parts.batches) for _ in range(ctx.accumulate)]
+        parts.optimizer.set_factor(parts.schedule.factor(self.step, ctx.horizon))
+        outcome = parts.optimizer.step(StepProblem(parts.objective, ctx, batches, self.recipe.train.clip))
+        if parts.averaging is not None:
+            parts.averaging.update(self.step)
+        self.step += 1
+        seconds = time.perf_counter() - began
+        self.last_loss = outcome.loss
+        self.first_loss = outcome.loss if self.first_loss is None else self.first_loss
+        self.ledger.add(
+            "train", self.cost.train, steps=1, tokens=outcome.tokens, text_bytes=outcome.text_bytes, seconds=seconds
+        )
+        self.ledger.add("recompute", self.cost.recompute)
+        self.ledger.add("optimizer", self.cost.optimizer)
+        return outcome, seconds
+
+    def _finished(self) -> bool:
+        if self.ctx.horizon:
+            return self.step >= self.ctx.horizon
+        spent = self.ledger.total("seconds")
+        mean = spent / self.step if self.step else 0.0
+        return spent + mean > self.recipe.budget.limit
+
+    def measure(self) -> dict[str, Measurement]:
+        """Every metric of the recipe, with the evaluation weights."""
+        weights = self.parts.averaging.evaluation_weights() if self.parts.averaging is not None else nullcontext()
+        heldout, rng = self.parts.source.heldout(), self.recipe.rng("evaluation")
+        with weights:
+            return {name: metric.measure(self.parts.model, heldout, rng(name)) for name, metric in self.parts.metrics}
+
+    def evaluate(self) -> None:
+        """Measure and record; the first metric is the run's value. NumericsError if one is not finite."""
+        began = time.perf_counter()
+        results = self.measure()
+        self.ledger.add(
+            "evaluation", sum((r.cost for r in results.values()), Cost()), seconds=time.perf_counter() - began
+        )
+        for name, result in results.items():
+            if not math.isfinite(result.value):
+                raise NumericsError(f"{name} is {result.value} at step {self.step}")
+        first = next(iter(results.values()))
+        self.value = first.value
+        self.run.record(
+            "evaluation",
+            step=self.step,
+            **self.spent(),
+            value=first.value,
+            stderr=first.stderr,
+            domains={name: domain.value for name, domain in first.domains.items()},
+            metrics={name: result.value for name, result in results.items()},
+        )
+        self.run.write_ledger(self.ledger)
+
+    def spent(self) -> dict[str, Any]:
+        """What training has cost so far, evaluation not counted."""
+        return {
+            axis: self.ledger.total(axis) for axis in ("flops", "hardware_flops", "tokens", "text_bytes", "seconds")
+        }
+
+    def _record_step(self, outcome: Outcome, seconds: float) -> None:
+        self.run.record(
+            "step",
+            step=self.step,
+            loss=outcome.loss,
+            grad_norm=outcome.grad_norm,
+            factor=self.parts.schedule.factor(self.step - 1, self.ctx.horizon),
+            tokens_per_second=outcome.tokens / seconds,
+            utilisation=self._utilisation(seconds),
+            **self.spent(),
+            **({"terms": dict(outcome.terms)} if outcome.terms else {}),
+        )
+
+    def _utilisation(self, seconds: float) -> float:
+        return self.cost.total.model / seconds / self.peak if self.peak else 0.0
+
+    def _show(self, outcome: Outcome, seconds: float) -> None:
+        if self.progress is not None:
+            spent = self.ledger.total("seconds")
+            rate = outcome.tokens / seconds
+            shown = (self.step, self.ctx.horizon, outcome.loss, spent, rate, self._utilisation(seconds), self.value)
+            self.progress(Progress(*shown))
+
+    def _refuse_divergence(self) -> None:
+        """A run that ends above where it began has diverged, however finite it is."""
+        if self.first_loss is not None and self.last_loss > self.first_loss:
+            raise NumericsError(
+                f"the loss ended at {self.last_loss:.3f}, above its start {self.first_loss:.3f}: the run diverged",
+                fix="try a lower learning rate",
+            )
+
+    # ------------------------------------------------------------ durability
+
+    def save(self) -> None:
+        """Commit a checkpoint of everything that the next step depends on."""
+
+        def write(directory: Path) -> None:
+            save_tensors(directory / "model.safetensors", self.parts.model.state_dict())
+            save_tree(directory, "state", {"fingerprint": self.parts.source.fingerprint, **self._state()})
+
+        checkpoint.commit(self.run.checkpoints, self.step, write, keep=self.recipe.train.keep)
+
+    def _stateful(self) -> dict[str, Stateful]:
+        candidates = {
+            "batches": self.parts.batches,
+            "objective": self.parts.objective,
+            "optimizer": self.parts.optimizer,
+            "averaging": self.parts.averaging,
+            "ledger": self.ledger,
+        }
+        return {name: part for name, part in candidates.items() if isinstance(part, Stateful)}
+
+    def _state(self) -> dict[str, Any]:
+        return {
+            "step": self.step,
+            "value": self.value,
+            "first_loss": self.first_loss,
+            "last_loss": self.last_loss if self.step else None,
+            "parts": {name: part.state_dict() for name, part in self._stateful().items()},
+        }
+
+    def load(self, step: int, directory: Path) -> None:
+        """Take up the state of a checkpoint. DataError if it was made on another corpus."""
+        state = load_tree(directory, "state")
+        if state["fingerprint"] != self.parts.source.fingerprint:
+            raise DataError(
+                f"the corpus has changed since this run began (fingerprint {state['fingerprint'][:12]}, "
+                f"now {self.parts.source.fingerprint[:12]})",
+                where=str(self.run.path),
+                fix="restore the corpus, or begin another run with --name",
+            )
+        self.parts.model.load_state_dict(load_tensors(directory / "model.safetensors"))
+        for name, part in self._stateful().items():
+            part.load_state_dict(state["parts"][name])
+        self.step, self.value = step, state["value"]
+        self.first_loss, self.last_loss = state["first_loss"], state["last_loss"]
+
+    def _resume(self) -> None:
+        found = checkpoint.newest(self.run.checkpoints, warn=lambda text: self.run.event("damaged", message=text))
+        if found is not None:
+            self.load(*found)
+            self.run.event("resumed", step=self.step)
+        self.run.truncate_metrics(self.step)

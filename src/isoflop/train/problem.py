@@ -1,0 +1,111 @@
+"""One step as an optimizer sees it, and the adapter that makes any plain torch optimizer a training rule."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+
+from ..core.context import Context
+from ..core.errors import NumericsError
+from ..core.protocols import Batch, Loss, Objective, Optimizer, Outcome, Problem
+
+
+class StepProblem:
+    """The loss of one step's micro-batches as a function of the policy's weights.
+
+    It owns accumulation (the mean over all tokens of the step, however they are split), clipping, and the check that
+    loss and gradient are finite: nothing that is not may reach the weights.
+
+    Args:
+        batches: the step's micro-batches.
+        clip: largest 2-norm of the gradient; 0 does not clip.
+    """
+
+    def __init__(self, objective: Objective, ctx: Context, batches: Sequence[Batch], clip: float = 0.0) -> None:
+        self._objective, self._ctx, self._batches, self._clip = objective, ctx, batches, clip
+        self._tokens = sum(batch.tokens for batch in batches)
+
+    def backward(self) -> Outcome:
+        """Put the clipped gradient of the mean loss into ``.grad``.
+
+        Raises:
+            NumericsError: the loss or a gradient is not finite; names the parameters, changes nothing.
+        """
+        for group in self._ctx.groups:
+            for p in group.params:
+                p.grad = None
+        total, text_bytes = 0.0, 0
+        terms: dict[str, float] = {}
+        for loss in self._losses():
+            value = float(loss.total.detach())
+            if not math.isfinite(value):
+                raise NumericsError(f"the loss is {value}", fix="the weights are unchanged; try a lower learning rate")
+            (loss.total / self._tokens).backward()  # type: ignore[no-untyped-call]
+            total += value
+            text_bytes += loss.text_bytes
+            for name, term in loss.terms.items():
+                terms[name] = terms.get(name, 0.0) + float(term) / self._tokens
+        return Outcome(total / self._tokens, self._clip_gradient(), self._tokens, text_bytes, terms)
+
+    def loss(self) -> float:
+        """Mean loss at the present weights, without gradients; nats a token."""
+        with torch.no_grad():
+            return sum(float(loss.total) for loss in self._losses()) / self._tokens
+
+    def _losses(self) -> Iterator[Loss]:
+        return (self._objective.loss(batch, self._ctx) for batch in self._batches)
+
+    def _clip_gradient(self) -> float:
+        named = [
+            (name, p.grad)
+            for group in self._ctx.groups
+            for name, p in zip(group.names, group.params, strict=True)
+            if p.grad is not None
+        ]
+        gradients = [gradient for _, gradient in named]
+        norm = float(torch.nn.utils.get_total_norm(gradients))
+        if not math.isfinite(norm):
+            broken = [name for name, gradient in named if not bool(torch.isfinite(gradient).all())]
+            raise NumericsError(
+                f"the gradient is not finite in {', '.join(broken[:5]) or 'its norm'}"
+                + (f" and {len(broken) - 5} more" if len(broken) > 5 else ""),
+                fix="the weights are unchanged; try a lower learning rate",
+            )
+        if self._clip and norm > self._clip:
+            torch._foreach_mul_(gradients, self._clip / norm)
+        return norm
+
+
+class Plain:
+    """A plain ``torch.optim.Optimizer`` as a training rule: one gradient, one step.
+
+    The rate of each group is its ``initial_lr`` (the one it was built with) times the schedule's factor.
+    """
+
+    def __init__(self, optimizer: torch.optim.Optimizer) -> None:
+        self._optimizer = optimizer
+        for group in optimizer.param_groups:
+            group.setdefault("initial_lr", group["lr"])
+
+    def set_factor(self, factor: float) -> None:
+        for group in self._optimizer.param_groups:
+            group["lr"] = group["initial_lr"] * factor
+
+    def step(self, problem: Problem) -> Outcome:
+        outcome = problem.backward()
+        self._optimizer.step()
+        return outcome
+
+    def state_dict(self) -> dict[str, Any]:
+        return self._optimizer.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any], /) -> None:
+        self._optimizer.load_state_dict(state)
+
+
+def training_rule(built: torch.optim.Optimizer | Optimizer) -> Optimizer:
+    """What an optimizer part built, as a training rule."""
+    return Plain(built) if isinstance(built, torch.optim.Optimizer) else built

@@ -1,0 +1,187 @@
+"""One recipe to one finished run: build the parts, resume if there is something to resume, train, leave the result."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..core.context import Context
+from ..core.digests import digest_file
+from ..core.errors import NumericsError, Stopped, UsageError
+from ..core.recipe import Recipe
+from ..core.roles import parameter_groups
+from ..ledger.audit import Audit
+from ..ledger.budgets import StepCost, step_cost, steps_within
+from ..ledger.peak import matmul_rate
+from ..store import checkpoint, machine
+from ..store.run import Run
+from .loop import Loop, Parts, Progress
+from .problem import StepProblem, training_rule
+
+
+def train(
+    recipe: Recipe,
+    root: Path | str = "runs",
+    *,
+    name: str | None = None,
+    text: str | None = None,
+    threads: int | None = None,
+    audit: bool = False,
+    progress: Callable[[Progress], None] | None = None,
+) -> Run:
+    """Train ``recipe`` to its budget and return the finished run; a finished one is returned as it stands.
+
+    A run that was stopped or killed goes on from its newest whole checkpoint, and ends with the same bytes.
+
+    Args:
+        root: directory of runs; token shards and tokenizers are shared in ``root/cache``.
+        name: name of the run's directory; default ``<recipe.name>-<hash12>``.
+        text: the recipe as the user wrote it, kept beside the resolved one.
+        threads: torch threads of this process; default: leave as they are.
+        audit: count the first step's operations as they execute and refuse to go on if the ledger is off by one FLOP.
+        progress: called after each step.
+
+    Raises:
+        NumericsError: the run diverged. Stopped: a signal. DataError, StorageError, BudgetError, UsageError.
+    """
+    if threads is not None:
+        torch.set_num_threads(threads)
+    run = Run.open(Path(root), recipe, text=text, name=name)
+    with run.lock():
+        if run.finished:
+            return run
+        run.describe_environment(threads=torch.get_num_threads())
+        run.set_status("running")
+        try:
+            loop = assemble(recipe, run, progress=progress)
+            if audit:
+                check_ledger(loop)
+            loop()
+        except Stopped as stop:
+            run.set_status("stopped", message=stop.what)
+            raise
+        except NumericsError as error:
+            run.write_result(status="diverged", message=str(error))
+            run.set_status("diverged", message=str(error))
+            raise
+        except BaseException as error:
+            run.set_status("failed", message=f"{type(error).__name__}: {error}")
+            raise
+        run.write_ledger(loop.ledger)
+        run.write_result(
+            status="done", value=loop.value, step=loop.step, **loop.spent(), weights_sha256=weights_digest(run)
+        )
+        run.set_status("done", step=loop.step)
+    return run
+
+
+def plan(recipe: Recipe) -> tuple[StepCost, int]:
+    """Cost of one step and whole steps within the budget (0: the budget is in seconds), without building anything.
+
+    A budget in text bytes depends on the text and is refused here with BudgetError; ``assemble`` solves it.
+    """
+    cost = step_cost(recipe)
+    return cost, steps_within(recipe.budget, cost)
+
+
+def assemble(recipe: Recipe, run: Run, *, progress: Callable[[Progress], None] | None = None) -> Loop:
+    """Build every live part of a recipe; nothing is trained yet."""
+    settings = recipe.train
+    ctx = base_context(recipe, run.root)
+    cost = step_cost(recipe)
+    source = recipe.source.build(ctx)
+    sizes = (next_bytes(source.batches(ctx), ctx.accumulate)) if recipe.budget.axis == "text_bytes" else None
+    ctx = ctx.having(horizon=steps_within(recipe.budget, cost, text_bytes=sizes))
+    model = recipe.model.build(ctx).to(ctx.device)
+    ctx = ctx.having(models={"policy": model}, groups=tuple(parameter_groups(model)))
+    parts = Parts(
+        source=source,
+        batches=source.batches(ctx),
+        model=model,
+        objective=recipe.objective.build(ctx),
+        optimizer=training_rule(recipe.optimizer.build(ctx)),
+        schedule=recipe.schedule.build(ctx),
+        averaging=recipe.averaging.build(ctx) if recipe.averaging is not None else None,
+        metrics=[(part.name, part.build(ctx)) for part in recipe.metrics],
+    )
+    rate = machine.rate(run.root, ctx.device, settings.precision, torch.get_num_threads(), measure=matmul_rate)
+    return Loop(recipe, run, ctx, parts, cost, peak=rate, progress=progress)
+
+
+def base_context(recipe: Recipe, root: Path) -> Context:
+    """The context of a recipe before any live part exists."""
+    settings = recipe.train
+    return Context(
+        rng=recipe.rng,
+        cache=root / "cache",
+        tokenizer=recipe.tokenizer,
+        vocab_size=recipe.vocab_size,
+        batch=settings.batch,
+        length=settings.length,
+        accumulate=settings.accumulate,
+        device=settings.device,
+        precision=settings.precision,
+        compile=settings.compile,
+    )
+
+
+def next_bytes(batches: Any, accumulate: int) -> Any:
+    """Text bytes of each step to come, endlessly."""
+    while True:
+        yield sum(next(batches).text_bytes for _ in range(accumulate))
+
+
+def check_ledger(loop: Loop) -> dict[str, int]:
+    """Execute one step under audit, on copies of nothing: the weights are put back afterwards.
+
+    Returns the executed FLOPs by phase. Raises UsageError if any differs from the ledger's hardware count by one.
+    """
+    ctx, parts = loop.ctx, loop.parts
+    if ctx.compile:
+        raise UsageError("the audit counts eager operations", where="train.compile", fix="audit with compile=false")
+    before = {name: tensor.clone() for name, tensor in parts.model.state_dict().items()}
+    optimizer, batches = parts.optimizer.state_dict(), parts.batches.state_dict()
+    step = [next(parts.batches) for _ in range(ctx.accumulate)]
+    with Audit() as audit:
+        parts.optimizer.set_factor(0.0)
+        parts.optimizer.step(StepProblem(parts.objective, ctx, step, loop.recipe.train.clip))
+    parts.model.load_state_dict(before)
+    parts.optimizer.load_state_dict(optimizer)
+    parts.batches.load_state_dict(batches)
+    expected = loop.cost.total.hardware
+    if audit.total != expected:
+        raise UsageError(
+            f"the audit counts {audit.total} FLOPs a step, the ledger {expected}", where=str(loop.run.path)
+        )
+    loop.run.event("audited", flops=audit.total)
+    return {"executed": audit.total, "ledger": expected}
+
+
+def weights_digest(run: Run) -> str:
+    """SHA-256 of the newest checkpoint's weights file."""
+    found = checkpoint.newest(run.checkpoints, warn=lambda text: None)
+    assert found is not None
+    return digest_file(found[1] / "model.safetensors")
+
+
+def restore(run: Run, *, device: str | None = None) -> Loop:
+    """The live parts of a run at its newest checkpoint; the model holds the evaluation (averaged) weights.
+
+    Raises UsageError if the run has no checkpoint yet.
+    """
+    recipe = run.recipe()
+    if device is not None:
+        recipe = recipe.with_(f'train.device="{device}"')
+    found = checkpoint.newest(run.checkpoints, warn=lambda text: None)
+    if found is None:
+        raise UsageError("has no checkpoint yet", where=str(run.path), fix="train it first")
+    loop = assemble(recipe, run)
+    loop.load(*found)
+    if loop.parts.averaging is not None:
+        with loop.parts.averaging.evaluation_weights():
+            averaged = {name: tensor.clone() for name, tensor in loop.parts.model.state_dict().items()}
+        loop.parts.model.load_state_dict(averaged)
+    return loop

@@ -1,0 +1,86 @@
+"""A run's state as files: nested dicts of tensors and plain values <-> safetensors + JSON. No pickle."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from ..core.errors import DataError
+from ..core.files import disk_errors, read_json, write_json
+
+_TENSOR, _TUPLE, _ITEMS = "__tensor__", "__tuple__", "__items__"
+
+
+def save_tensors(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
+    """Write tensors to a safetensors file; StorageError if the disk refuses."""
+    with disk_errors(path):
+        try:
+            save_file({name: tensor.detach().contiguous() for name, tensor in tensors.items()}, path)
+        except SafetensorError as error:
+            raise OSError(
+                28 if "os error 28" in str(error) or "os error 27" in str(error) else 5, str(error)
+            ) from error
+
+
+def load_tensors(path: Path) -> dict[str, torch.Tensor]:
+    """Read a safetensors file to the CPU; DataError if it is not one."""
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise DataError(f"cannot be read as safetensors ({error})", where=str(path)) from error
+
+
+def save_tree(directory: Path, name: str, tree: Any) -> None:
+    """Write a tree to ``<name>.json`` and, for its tensors, ``<name>.safetensors`` in ``directory``.
+
+    A tree is made of dicts (string or integer keys), lists, tuples, tensors and JSON values; all of it comes back.
+    """
+    tensors: dict[str, torch.Tensor] = {}
+    write_json(directory / f"{name}.json", _encode(tree, tensors, ""))
+    if tensors:
+        save_tensors(directory / f"{name}.safetensors", tensors)
+
+
+def load_tree(directory: Path, name: str) -> Any:
+    """Read what ``save_tree`` wrote; DataError if it is damaged."""
+    path = directory / f"{name}.safetensors"
+    tensors = load_tensors(path) if path.exists() else {}
+    try:
+        return _decode(read_json(directory / f"{name}.json"), tensors)
+    except KeyError as error:
+        raise DataError(f"lacks the tensor {error}", where=str(path)) from error
+
+
+def _encode(node: Any, tensors: dict[str, torch.Tensor], path: str) -> Any:
+    if isinstance(node, torch.Tensor):
+        tensors[path] = node
+        return {_TENSOR: path}
+    if isinstance(node, Mapping):
+        items = [[key, _encode(value, tensors, f"{path}/{key}")] for key, value in node.items()]
+        if all(isinstance(key, str) and key not in (_TENSOR, _TUPLE, _ITEMS) for key, _ in items):
+            return dict(items)
+        return {_ITEMS: items}
+    if isinstance(node, tuple):
+        return {_TUPLE: [_encode(value, tensors, f"{path}/{i}") for i, value in enumerate(node)]}
+    if isinstance(node, list):
+        return [_encode(value, tensors, f"{path}/{i}") for i, value in enumerate(node)]
+    return node
+
+
+def _decode(node: Any, tensors: Mapping[str, torch.Tensor]) -> Any:
+    if isinstance(node, list):
+        return [_decode(value, tensors) for value in node]
+    if not isinstance(node, dict):
+        return node
+    if set(node) == {_TENSOR}:
+        return tensors[node[_TENSOR]]
+    if set(node) == {_TUPLE}:
+        return tuple(_decode(value, tensors) for value in node[_TUPLE])
+    if set(node) == {_ITEMS}:
+        return {key: _decode(value, tensors) for key, value in node[_ITEMS]}
+    return {key: _decode(value, tensors) for key, value in node.items()}
