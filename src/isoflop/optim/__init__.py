@@ -1,0 +1,24 @@
+"""Training rules, learning-rate schedules and weight averages; each class also works alone in anybody's loop.
+
+``from isoflop.optim import AdEMAMix`` imports that class's file only.
+"""
+
+from importlib import import_module
+from typing import Any
+
+_PUBLIC = {
+    "Chain": "chain",
+    "EMA": "averaging.ema",
+}
+
+__all__ = list(_PUBLIC)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'isoflop.optim' has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_PUBLIC[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,1 @@
+"""Averages of the weights, for evaluation; one part a file."""

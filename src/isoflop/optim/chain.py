@@ -1,0 +1,62 @@
+"""Several optimizers, each for some of the parameters, that look like one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, overload
+
+import torch
+from torch.optim import Optimizer
+
+
+class Chain(Optimizer):
+    """Several optimizers over disjoint parameters as one ``torch.optim.Optimizer``.
+
+    Parameter groups are the members' own dictionaries and the state is one mapping shared by all, so that learning-rate
+    schedulers, ``state_dict``, sharded checkpoints and ``zero_grad`` work as for a single optimizer.
+
+    Args:
+        members: at least one optimizer; none may have been stepped, no parameter may be in two (ValueError).
+    """
+
+    def __init__(self, members: Sequence[Optimizer]) -> None:
+        if not members:
+            raise ValueError("a chain needs at least one optimizer")
+        if any(member.state for member in members):
+            raise ValueError("a chain takes optimizers that have not been stepped yet")
+        self.members = list(members)
+        self._counts = [len(member.param_groups) for member in members]
+        super().__init__([group for member in members for group in member.param_groups], {})
+        self._share()
+
+    def _share(self) -> None:
+        start = 0
+        for member, count in zip(self.members, self._counts, strict=True):
+            member.state = self.state
+            member.param_groups = self.param_groups[start : start + count]
+            start += count
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Only used while building: a new group would belong to no member."""
+        if "members" in vars(self) and len(self.param_groups) == sum(self._counts):
+            raise ValueError("add the group to a member before chaining: a chain cannot tell whose it is")
+        super().add_param_group(param_group)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Load what ``state_dict`` of an equally built chain gave."""
+        super().load_state_dict(state_dict)
+        self._share()
+
+    @overload
+    def step(self, closure: None = None) -> None: ...
+    @overload
+    def step(self, closure: Callable[[], float]) -> float: ...
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:
+        """Evaluate ``closure`` once, then step every member."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for member in self.members:
+            member.step()
+        return loss

@@ -1,0 +1,62 @@
+"""From groups by role to the dictionaries that torch's optimizers take, and what elementwise work on them costs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from ..core.cost import Cost
+from ..core.roles import Group, Role, Shape, numel
+
+DECAYED: frozenset[Role] = frozenset({"embedding", "head", "hidden"})
+"""Roles whose parameters weight decay acts on: matrices, not norms and biases."""
+
+
+def torch_groups(groups: Iterable[Group], weight_decay: float, **settings: Any) -> list[dict[str, Any]]:
+    """One dictionary a role, with named parameters (so that errors can name them), decay only on matrices."""
+    return [
+        {
+            "params": list(zip(group.names, group.params, strict=True)),
+            "role": group.role,
+            "weight_decay": weight_decay if group.role in DECAYED else 0.0,
+            **settings,
+        }
+        for group in groups
+    ]
+
+
+def split(groups: Iterable[Group]) -> tuple[list[Group], list[Group]]:
+    """(matrices inside the blocks, everything else): 2-D parameters of role "hidden" apart from the others."""
+    inner: list[Group] = []
+    rest: list[Group] = []
+    for group in groups:
+        for wanted, out in ((True, inner), (False, rest)):
+            chosen = [
+                (n, p)
+                for n, p in zip(group.names, group.params, strict=True)
+                if (group.role == "hidden" and p.ndim == 2) == wanted
+            ]
+            if chosen:
+                out.append(Group(group.role, tuple(n for n, _ in chosen), tuple(p for _, p in chosen)))
+    return inner, rest
+
+
+def split_shapes(shapes: Iterable[Shape]) -> tuple[list[Shape], list[Shape]]:
+    """``split`` for shapes."""
+    shapes = list(shapes)
+    inner = [s for s in shapes if s.role == "hidden" and len(s.shape) == 2]
+    return inner, [s for s in shapes if s not in inner]
+
+
+def elementwise(shapes: Sequence[Shape], operations: int, floats: int) -> Cost:
+    """Cost of ``operations`` a scalar that read and write ``floats`` fp32 numbers a scalar."""
+    n = numel(shapes)
+    return Cost(elementwise=operations * n, moved=4 * floats * n)
+
+
+def factor2(low: float, high: float) -> tuple[float, ...]:
+    """low, 2 low, 4 low ... up to high (included when it is hit): the usual grid of a learning rate."""
+    values = [low]
+    while values[-1] * 2 <= high * (1 + 1e-9):
+        values.append(values[-1] * 2)
+    return tuple(values)

@@ -1,0 +1,49 @@
+"""The shapes that schedules are made of: warm-up and decay, as pure functions without torch."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+Unit = Annotated[float, Field(ge=0, le=1)]
+Fraction = Annotated[float, Field(ge=0)]
+"""Below 1 a fraction of the horizon, from 1 on a number of steps."""
+
+Shape = Literal["linear", "sqrt", "one_minus_sqrt", "square", "exponential", "cosine", "mirrored_cosine"]
+
+
+def length(amount: float, horizon: int) -> int:
+    """Steps that ``amount`` stands for: a fraction of the horizon if below 1, else a number of steps."""
+    return round(amount * horizon) if amount < 1 else round(amount)
+
+
+def warm(t: int, steps: int, start: float | None) -> float:
+    """Linear warm-up: ``start`` at t = 0, 1 at t = ``steps``; None starts at the first of ``steps + 1`` equal stairs."""
+    if t >= steps:
+        return 1.0
+    low = 1 / (steps + 1) if start is None else start
+    return low + (1 - low) * t / steps
+
+
+def decay(x: float, shape: Shape, final: float) -> float:
+    """From 1 at x = 0 to ``final`` at x = 1; beyond, it stays there.
+
+    ``exponential`` is ``final ** x`` and needs final > 0. ``mirrored_cosine`` falls fastest at both ends: the line plus
+    the line minus the cosine.
+    """
+    if x >= 1:
+        return final
+    cosine = (1 + math.cos(math.pi * x)) / 2
+    falls: dict[str, float] = {
+        "linear": 1 - x,
+        "sqrt": math.sqrt(1 - x),
+        "one_minus_sqrt": 1 - math.sqrt(x),
+        "square": 1 - x * x,
+        "cosine": cosine,
+        "mirrored_cosine": 2 * (1 - x) - cosine,
+    }
+    if shape == "exponential":
+        return float(final**x)
+    return final + (1 - final) * falls[shape]

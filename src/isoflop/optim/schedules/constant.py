@@ -1,0 +1,31 @@
+"""Warm-up, then a constant rate: needs no horizon, so a run may be lengthened or branched."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from pydantic import NonNegativeInt
+
+from ...core.protocols import SchedulePart
+from ...core.registry import Card, part
+from ..ramps import Unit, warm
+
+
+@part
+class Constant(SchedulePart):
+    """A constant rate after a linear warm-up."""
+
+    card = Card(
+        summary="a constant rate after a linear warm-up; pair it with an average of the weights",
+        equation="factor = 1 for t >= warmup",
+        cost="none",
+    )
+    needs_horizon: ClassVar[bool] = False
+
+    warmup: NonNegativeInt = 0
+    """Steps of linear warm-up."""
+    warmup_start: Unit | None = None
+    """Factor at step 0; absent: 1 / (warmup + 1)."""
+
+    def factor(self, t: int, horizon: int) -> float:
+        return warm(t, self.warmup, self.warmup_start)

@@ -1,0 +1,33 @@
+"""Warm-up, then half a cosine (Loshchilov and Hutter 2017, arXiv 1608.03983, one period)."""
+
+from __future__ import annotations
+
+from ...core.protocols import SchedulePart
+from ...core.registry import Card, part
+from ..ramps import Fraction, Unit, decay, length, warm
+
+
+@part
+class Cosine(SchedulePart):
+    """Half a cosine from 1 to ``final`` after a linear warm-up."""
+
+    card = Card(
+        summary="half a cosine after a linear warm-up; must never be cut short",
+        paper="Loshchilov and Hutter 2017, arXiv 1608.03983",
+        equation="factor = final + (1 - final) (1 + cos(pi x)) / 2, x = (t - warmup) / (horizon - warmup)",
+        defaults="language models decay to a tenth",
+        cost="none",
+    )
+
+    warmup: Fraction = 0.05
+    """Linear warm-up: a fraction of the horizon, or steps from 1 on."""
+    warmup_start: Unit | None = None
+    """Factor at step 0; absent: 1 / (warm-up steps + 1)."""
+    final: Unit = 0.1
+    """Factor at the horizon, which is the step after the last."""
+
+    def factor(self, t: int, horizon: int) -> float:
+        start = length(self.warmup, horizon)
+        if t < start:
+            return warm(t, start, self.warmup_start)
+        return decay((t - start) / max(horizon - start, 1), "cosine", self.final)
