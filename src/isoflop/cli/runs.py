@@ -59,11 +59,11 @@ def show(
     found = find_run(run, root)
     facts = {
         "path": str(found.path),
-        "status": found.status(),
-        "result": found.result(),
-        "ledger": found.ledger(),
-        "recipe": found.resolved(),
-        "environment": found.environment(),
+        "status": {**found.status.model_dump(), "state": found.state},
+        "result": found.result,
+        "ledger": found.ledger,
+        "recipe": found.resolved,
+        "environment": found.environment,
     }
     if json:
         emit(facts)

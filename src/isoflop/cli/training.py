@@ -45,7 +45,7 @@ def train(
 
     with _progress(quiet=json) as show:
         run = execute(loaded, root, name=name, text=path.read_text(), threads=threads, audit=audit, progress=show)
-    result = run.result()
+    result = run.result
     if json:
         emit({"run": str(run.path), **result})
     else:

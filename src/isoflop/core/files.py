@@ -49,9 +49,9 @@ def fsync_directory(path: Path) -> None:
 
 def write_atomic(path: Path, data: bytes | str) -> None:
     """Replace ``path`` by ``data``: a reader, or a kill at any instant, sees the old bytes or the new."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{PARTIAL}{uuid.uuid4().hex[:8]}-{path.name}")
     with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
         try:
             with partial.open("wb") as file:
                 file.write(data.encode() if isinstance(data, str) else data)
@@ -83,9 +83,9 @@ def publish_directory(path: Path) -> Iterator[Path]:
 
     ``path`` must not exist. An exception inside removes the partial directory and leaves nothing behind.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{PARTIAL}{uuid.uuid4().hex[:8]}-{path.name}")
     with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
         partial.mkdir()
         try:
             yield partial

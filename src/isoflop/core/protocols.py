@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Batch:
-    """One micro-batch. ``inputs`` and ``targets`` are int64 (batch, length); ``targets[i, t]`` follows ``inputs[i, t]``.
+    """One micro-batch: ``inputs`` and ``targets``, int64 (batch, length); ``targets[i, t]`` follows ``inputs[i, t]``.
 
     ``text_bytes`` is the UTF-8 length of the targets' text. ``mask`` (bool, same shape; None means all) marks the
     targets that count.
@@ -340,3 +340,21 @@ class MetricPart(Part):
 
     @abstractmethod
     def build(self, ctx: Context) -> Metric: ...
+
+
+class LawPart(Part):
+    """A scaling law y = f(parameters, columns): a pure function, so the part is its own live object."""
+
+    slot: ClassVar[str] = "law"
+    columns: ClassVar[dict[str, str]] = {}
+    target: ClassVar[str] = "loss"
+
+    @abstractmethod
+    def predict(self, p: Mapping[str, npt.NDArray[Any]], x: Mapping[str, npt.NDArray[Any]]) -> npt.NDArray[Any]:
+        """Predictions (k, n) in the target's units for k parameter sets, each (k, 1), at the columns ``x``, each (n,).
+
+        Parameters may be complex (that is how gradients are taken): use numpy's analytic functions.
+        """
+
+    def build(self, ctx: Context | None = None) -> LawPart:
+        return self

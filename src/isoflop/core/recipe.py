@@ -1,4 +1,4 @@
-"""The recipe: the whole description of one run, a frozen validated object <-> one TOML file. Its hash is its identity."""
+"""The recipe: the whole description of one run, a frozen object <-> one TOML file. Its hash is its identity."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ class Recipe(Frozen):
     @functools.cached_property
     def hash(self) -> str:
         """SHA-256 (64 hex digits) of the canonical JSON of everything but the name."""
-        return digest({key: value for key, value in self.to_json().items() if key != "name"})
+        return hash_of(self.to_json())
 
     @property
     def id(self) -> str:
@@ -183,6 +183,11 @@ class Recipe(Frozen):
         ours, theirs = dict(_leaves(self.to_json())), dict(_leaves(other.to_json()))
         paths = [path for path in {**ours, **theirs} if path != "name" and ours.get(path) != theirs.get(path)]
         return [f"{path}: {_shown(ours.get(path))} -> {_shown(theirs.get(path))}" for path in paths]
+
+
+def hash_of(tree: Mapping[str, Any]) -> str:
+    """The hash of a recipe that is given as JSON values with every default; reads no part."""
+    return digest({key: value for key, value in tree.items() if key != "name"})
 
 
 def json_schema() -> dict[str, Any]:

@@ -30,6 +30,7 @@ SLOTS: dict[str, str] = {
     "averaging": "optim/averaging",
     "decoder": "decode/decoders",
     "metric": "evals/metrics",
+    "law": "laws/forms",
 }
 
 
@@ -115,7 +116,7 @@ def part(cls: P) -> P:
 
 
 def names(slot: str) -> list[str]:
-    """The legal names of a slot, sorted: a listing of its folder plus what third parties registered. Imports nothing."""
+    """The legal names of a slot, sorted: its folder's files and what third parties registered. Imports nothing."""
     _enable_plugins()
     folder = Path(__file__).parent.parent / SLOTS[_known(slot)]
     own = {path.stem for path in folder.glob("*.py") if not path.stem.startswith("_")}
@@ -123,7 +124,7 @@ def names(slot: str) -> list[str]:
 
 
 def get(slot: str, name: str) -> type[Part]:
-    """The part class ``name`` of ``slot``; only its file is imported. An unknown name is a UsageError with the nearest."""
+    """The part class ``name`` of ``slot``; only its file is imported. UsageError with the nearest name if unknown."""
     if name not in names(slot):
         raise UsageError(f"no {slot} is named {name!r}", fix=nearest(name, names(slot)))
     if name not in _registered[slot]:

@@ -30,7 +30,6 @@ from ..core.protocols import (
 from ..core.recipe import Recipe
 from ..ledger.budgets import StepCost, marks
 from ..ledger.ledger import Ledger
-from ..store import checkpoint
 from ..store.run import Run
 from .problem import StepProblem
 from .signals import StopRequest
@@ -167,7 +166,7 @@ class Loop:
             domains={name: domain.value for name, domain in first.domains.items()},
             metrics={name: result.value for name, result in results.items()},
         )
-        self.run.write_ledger(self.ledger)
+        self.run.write_ledger(self.ledger.to_json())
 
     def spent(self) -> dict[str, Any]:
         """What training has cost so far, evaluation not counted."""
@@ -215,7 +214,7 @@ class Loop:
             save_tensors(directory / "model.safetensors", self.parts.model.state_dict())
             save_tree(directory, "state", {"fingerprint": self.parts.source.fingerprint, **self._state()})
 
-        checkpoint.commit(self.run.checkpoints, self.step, write, keep=self.recipe.train.keep)
+        self.run.save(self.step, write)
 
     def _stateful(self) -> dict[str, Stateful]:
         candidates = {
@@ -253,7 +252,7 @@ class Loop:
         self.first_loss, self.last_loss = state["first_loss"], state["last_loss"]
 
     def _resume(self) -> None:
-        found = checkpoint.newest(self.run.checkpoints, warn=lambda text: self.run.event("damaged", message=text))
+        found = self.run.checkpoint()
         if found is not None:
             self.load(*found)
             self.run.event("resumed", step=self.step)

@@ -16,7 +16,7 @@ from ..core.roles import parameter_groups
 from ..ledger.audit import Audit
 from ..ledger.budgets import StepCost, step_cost, steps_within
 from ..ledger.peak import matmul_rate
-from ..store import checkpoint, machine
+from ..store import machine
 from ..store.run import Run
 from .loop import Loop, Parts, Progress
 from .problem import StepProblem, training_rule
@@ -52,11 +52,14 @@ def train(
     run = Run.open(Path(root), recipe, text=text, name=name)
     with run.lock():
         if run.finished:
+            if run.status.state == "diverged":
+                raise NumericsError(run.status.message, where=str(run.path))
             return run
-        run.describe_environment(threads=torch.get_num_threads())
+        run.check_environment(threads=torch.get_num_threads())
         run.set_status("running")
         try:
             loop = assemble(recipe, run, progress=progress)
+            run.set_status("running", horizon=loop.ctx.horizon)
             if audit:
                 check_ledger(loop)
             loop()
@@ -64,16 +67,15 @@ def train(
             run.set_status("stopped", message=stop.what)
             raise
         except NumericsError as error:
-            run.write_result(status="diverged", message=str(error))
+            run.write_result({"status": "diverged", "message": str(error)})
             run.set_status("diverged", message=str(error))
             raise
         except BaseException as error:
             run.set_status("failed", message=f"{type(error).__name__}: {error}")
             raise
-        run.write_ledger(loop.ledger)
-        run.write_result(
-            status="done", value=loop.value, step=loop.step, **loop.spent(), weights_sha256=weights_digest(run)
-        )
+        run.write_ledger(loop.ledger.to_json())
+        result = {"status": "done", "value": loop.value, "step": loop.step, **loop.spent()}
+        run.write_result({**result, "weights_sha256": weights_digest(run)})
         run.set_status("done", step=loop.step)
     return run
 
@@ -89,8 +91,8 @@ def plan(recipe: Recipe) -> tuple[StepCost, int]:
 
 def assemble(recipe: Recipe, run: Run, *, progress: Callable[[Progress], None] | None = None) -> Loop:
     """Build every live part of a recipe; nothing is trained yet."""
-    settings = recipe.train
-    ctx = base_context(recipe, run.root)
+    root = run.path.parent
+    ctx = base_context(recipe, root)
     cost = step_cost(recipe)
     source = recipe.source.build(ctx)
     sizes = (next_bytes(source.batches(ctx), ctx.accumulate)) if recipe.budget.axis == "text_bytes" else None
@@ -107,8 +109,15 @@ def assemble(recipe: Recipe, run: Run, *, progress: Callable[[Progress], None] |
         averaging=recipe.averaging.build(ctx) if recipe.averaging is not None else None,
         metrics=[(part.name, part.build(ctx)) for part in recipe.metrics],
     )
-    rate = machine.rate(run.root, ctx.device, settings.precision, torch.get_num_threads(), measure=matmul_rate)
-    return Loop(recipe, run, ctx, parts, cost, peak=rate, progress=progress)
+    threads = torch.get_num_threads()
+    peak = machine.remembered(
+        root,
+        f"matmul {ctx.precision}",
+        lambda: matmul_rate(ctx.device, ctx.precision, threads),
+        threads=threads,
+        device=ctx.device,
+    )
+    return Loop(recipe, run, ctx, parts, cost, peak=peak, progress=progress)
 
 
 def base_context(recipe: Recipe, root: Path) -> Context:
@@ -162,7 +171,7 @@ def check_ledger(loop: Loop) -> dict[str, int]:
 
 def weights_digest(run: Run) -> str:
     """SHA-256 of the newest checkpoint's weights file."""
-    found = checkpoint.newest(run.checkpoints, warn=lambda text: None)
+    found = run.checkpoint()
     assert found is not None
     return digest_file(found[1] / "model.safetensors")
 
@@ -172,10 +181,10 @@ def restore(run: Run, *, device: str | None = None) -> Loop:
 
     Raises UsageError if the run has no checkpoint yet.
     """
-    recipe = run.recipe()
+    recipe = run.recipe
     if device is not None:
         recipe = recipe.with_(f'train.device="{device}"')
-    found = checkpoint.newest(run.checkpoints, warn=lambda text: None)
+    found = run.checkpoint()
     if found is None:
         raise UsageError("has no checkpoint yet", where=str(run.path), fix="train it first")
     loop = assemble(recipe, run)
