@@ -33,7 +33,7 @@ def disk_errors(path: Path) -> Iterator[None]:
 
 
 def _foreign_errno(error: Exception) -> int | None:
-    """The errno within the message of a library written in Rust (safetensors, tokenizers), whose errors are no OSError."""
+    """The errno within the message of a library written in Rust (safetensors): its errors are no OSError."""
     found = re.search(r"\(os error (\d+)\)", str(error))
     return int(found[1]) if found else None
 
@@ -73,7 +73,7 @@ def read_json(path: Path) -> Any:
     """Read JSON; a broken or missing file is a DataError that names it."""
     try:
         return json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"cannot be read as JSON ({error})", where=str(path)) from error
 
 
@@ -135,7 +135,7 @@ def read_jsonl(path: Path) -> list[Any]:
             continue
         try:
             records.append(json.loads(line))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             if number == len(lines):  # the file does not end in a newline: torn
                 break
             raise DataError(f"line {number} is not JSON ({error})", where=str(path)) from error

@@ -11,8 +11,7 @@ import tomli_w
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, StringConstraints, model_validator
 
 from .digests import canonical_json, digest
-from .protocols import Part
-from .registry import SLOTS, Frozen
+from .registry import SLOTS, Frozen, Part
 from .rng import Rng
 from .slots import (
     AveragingSlot,

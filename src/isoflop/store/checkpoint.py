@@ -1,0 +1,178 @@
+"""Checkpoints that are whole or absent.
+
+A checkpoint is a directory ``<directory>/<step>/`` that was filled under another name, sealed by a manifest with the
+size and SHA-256 of every file, synced, and renamed in last. A kill at any instant leaves the previous ones untouched.
+One process at a time writes (the run's lock); any number may read.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from ..core.digests import canonical_json, digest, digest_file
+from ..core.errors import DataError, StorageError
+from ..core.files import PARTIAL, disk_errors, publish_directory, sweep
+from ..core.registry import Frozen
+
+MANIFEST = "MANIFEST.json"
+FORMAT = 1
+Report = Callable[[str], None]
+
+
+class _Entry(Frozen):
+    size: int
+    sha256: str
+
+
+class _Manifest(Frozen):
+    format: int
+    step: int
+    files: dict[str, _Entry]
+    sha256: str
+    """Of the canonical JSON of the other fields."""
+
+
+def _silent(message: str) -> None: ...
+
+
+def commit(directory: Path, step: int, write: Callable[[Path], None], keep: int, report: Report = _silent) -> Path:
+    """Publish the checkpoint of ``step``, then delete all but the newest ``keep`` whole ones.
+
+    Args:
+        directory: the run's checkpoints; leftovers of killed writers in it are removed first.
+        step: steps completed. If a good checkpoint of it exists already, that one is kept and nothing is written.
+        write: fills the fresh directory that it is given with files (folders are allowed).
+        keep: at least 1.
+        report: hears of what went wrong without being fatal: a checkpoint that could not be deleted.
+
+    Raises:
+        StorageError: the disk refused; earlier checkpoints are untouched and nothing half-written is left.
+    """
+    if keep < 1:
+        raise ValueError(f"keep must be at least 1, got {keep}")
+    path = directory / str(step)
+    with disk_errors(directory):
+        directory.mkdir(parents=True, exist_ok=True)
+        sweep(directory)
+        if path.exists():
+            if not damage(path):
+                return path
+            _discard(path)
+    try:
+        with publish_directory(path) as partial:
+            write(partial)
+            files = sorted(file for file in partial.rglob("*") if file.is_file())
+            _seal(partial, step, files)
+    except StorageError as error:
+        raise _with_sizes(error, directory) from error
+    _prune(directory, step, keep, report)
+    return path
+
+
+def newest(directory: Path, report: Report = _silent) -> tuple[int, Path] | None:
+    """Step and path of the newest checkpoint whose every byte is as written; None if there are no checkpoints.
+
+    Each damaged one on the way is reported: "checkpoint 40 is damaged (model.safetensors: digest differs); falling back
+    to 20". Changes nothing on disk.
+
+    Raises:
+        DataError: there are checkpoints, and all of them are damaged.
+    """
+    found = steps(directory)
+    problems = []
+    for index, step in enumerate(found):
+        problem = damage(directory / str(step))
+        if not problem:
+            return step, directory / str(step)
+        problems.append(f"{step} ({problem})")
+        if index + 1 < len(found):
+            report(f"checkpoint {step} is damaged ({problem}); falling back to {found[index + 1]}")
+    if not problems:
+        return None
+    raise DataError(
+        f"every checkpoint is damaged: {', '.join(problems)}",
+        where=str(directory),
+        fix="restore one from a copy, or delete this directory to begin again from step 0",
+    )
+
+
+def steps(directory: Path) -> list[int]:
+    """Steps of all published checkpoints, damaged ones included, the newest first."""
+    names = [path.name for path in directory.glob("*") if path.is_dir()]
+    return sorted((int(name) for name in names if name.isascii() and name.isdecimal()), reverse=True)
+
+
+def damage(path: Path, *, digests: bool = True) -> str:
+    """What is wrong with the checkpoint at ``path``, "" if nothing; without ``digests`` only presence and sizes."""
+    try:
+        manifest = _read_manifest(path)
+    except FileNotFoundError:
+        return f"{MANIFEST}: missing"
+    except ValidationError:
+        return f"{MANIFEST}: not a manifest"
+    except (OSError, ValueError, AttributeError, RecursionError) as error:
+        return f"{MANIFEST}: {error}"
+    for name, entry in manifest.files.items():
+        file = path / name
+        try:
+            if file.stat().st_size != entry.size:
+                return f"{name}: {file.stat().st_size} bytes, not {entry.size}"
+            if digests and digest_file(file) != entry.sha256:
+                return f"{name}: digest differs"
+        except OSError as error:
+            return f"{name}: {error.strerror or error}"
+    return ""
+
+
+def _seal(partial: Path, step: int, files: list[Path]) -> None:
+    entries = {f.relative_to(partial).as_posix(): {"size": f.stat().st_size, "sha256": digest_file(f)} for f in files}
+    body = {"format": FORMAT, "step": step, "files": entries}
+    (partial / MANIFEST).write_text(canonical_json({**body, "sha256": digest(body)}), encoding="utf-8")
+
+
+def _read_manifest(path: Path) -> _Manifest:
+    """The manifest of the checkpoint at ``path``; any changed byte of it, or another directory's, is a ValueError."""
+    text = (path / MANIFEST).read_bytes()
+    form = json.loads(text).get("format")
+    if form != FORMAT:
+        raise ValueError(f"format {form}, this version of isoflop reads {FORMAT}")
+    manifest = _Manifest.model_validate_json(text)
+    tree = manifest.model_dump()
+    if text != canonical_json(tree).encode() or tree.pop("sha256") != digest(tree) or str(manifest.step) != path.name:
+        raise ValueError("digest differs")
+    return manifest
+
+
+def _prune(directory: Path, step: int, keep: int, report: Report) -> None:
+    """Keep the newest whole ones up to ``step``; later ones were damaged when the run fell back behind them."""
+    whole = [s for s in steps(directory) if s <= step and not damage(directory / str(s), digests=False)]
+    for old in steps(directory):
+        if old not in whole[:keep]:
+            try:
+                _discard(directory / str(old))
+            except OSError as error:
+                report(f"checkpoint {old} could not be deleted ({error.strerror or error})")
+
+
+def _discard(path: Path) -> None:
+    """Delete a checkpoint; the rename first, so that a kill in between leaves something that is swept, not read."""
+    doomed = path.with_name(f"{PARTIAL}{uuid.uuid4().hex[:8]}-{path.name}")
+    path.rename(doomed)
+    shutil.rmtree(doomed)
+
+
+def _with_sizes(error: StorageError, directory: Path) -> StorageError:
+    """The error with the bytes needed (as far as an earlier checkpoint tells) and free in its remedy."""
+    if "space" not in error.what:
+        return error
+    free = f"{shutil.disk_usage(directory).free:,} bytes are free"
+    earlier = steps(directory)[:1]
+    sizes = [f.stat().st_size for s in earlier for f in (directory / str(s)).rglob("*") if f.is_file()]
+    need = f"a checkpoint takes about {sum(sizes):,} bytes, " if sizes else ""
+    return StorageError(error.what, where=error.where, fix=f"{need}{free}; {error.fix}")

@@ -1,0 +1,99 @@
+"""Where a run was made: versions, commit, processor, threads, and what must agree for a resumed run to be exact."""
+
+from __future__ import annotations
+
+import functools
+import os
+import platform
+import subprocess
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Literal
+
+from ..core.recipe import Train
+
+Determinism = Literal["exact", "order", "stat"]
+
+_PACKAGES = ("isoflop", "torch", "numpy", "safetensors", "tokenizers")
+_PREFIXES = ("OMP_", "KMP_", "GOMP_", "MKL_", "OPENBLAS_", "ONEDNN_", "DNNL_", "MALLOC_", "GLIBC_", "PYTORCH_", "TORCH")
+_NAMES = ("LD_PRELOAD", "CUBLAS_WORKSPACE_CONFIG", "CUDA_VISIBLE_DEVICES")
+_DECIDE_BYTES = ("isoflop", "commit", "dirty", "torch", "machine", "cpu", "device", "threads", "determinism")
+
+
+def determinism(train: Train) -> Determinism:
+    """What may be expected of a second run on the same type of machine with the same number of threads.
+
+    "exact": the same bytes. "order": the same samples and budget, losses within rounding. "stat": within the seeds'
+    noise (GPUs, whose kernels add in any order, and compiled models).
+    """
+    return "exact" if train.device == "cpu" and not train.compile else "stat"
+
+
+def environment(level: Determinism = "exact", **facts: Any) -> dict[str, Any]:
+    """JSON values that describe this process; ``facts`` adds or replaces entries (``threads``, ``device`` ...).
+
+    Imports none of the packages whose versions it states. ``threads`` is OMP_NUM_THREADS or the usable cores.
+    """
+    wanted = os.environ.get("OMP_NUM_THREADS", "")
+    found = {
+        **{name: _version(name) for name in _PACKAGES},
+        **checkout(),
+        "python": platform.python_version(),
+        "system": platform.platform(),
+        "machine": platform.machine(),
+        "cpu": cpu_model(),
+        "cores": cores(),
+        "threads": int(wanted) if wanted.isdecimal() else cores(),
+        "device": "cpu",
+        "determinism": level,
+        "variables": {k: v for k, v in sorted(os.environ.items()) if k.startswith(_PREFIXES) or k in _NAMES},
+    }
+    return {**found, **facts}
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """What differs of everything that decides a run's bytes, each "threads: 1 -> 2"."""
+    return [f"{key}: {before.get(key)} -> {now.get(key)}" for key in _DECIDE_BYTES if before.get(key) != now.get(key)]
+
+
+def cores() -> int:
+    """Processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@functools.cache
+def cpu_model() -> str:
+    """The processor's name as its maker gives it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:  # not Linux
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+@functools.cache
+def checkout() -> dict[str, Any]:
+    """``commit`` and ``dirty`` (tracked files changed) of the git checkout that isoflop runs from; None without."""
+    root = Path(__file__).parents[3]
+    nothing = {"commit": None, "dirty": None}
+    if not ((root / ".git").exists() and (root / "src" / "isoflop").is_dir()):
+        return nothing
+    commit, changes = _git(root, "rev-parse", "HEAD"), _git(root, "status", "--porcelain", "--untracked-files=no")
+    return nothing if commit is None else {"commit": commit, "dirty": None if changes is None else bool(changes)}
+
+
+def _git(root: Path, *words: str) -> str | None:
+    try:
+        done = subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None

@@ -1,0 +1,193 @@
+"""An SQLite index of all runs and studies under a root. Never the truth: it is derived from the directories, any time.
+
+Reading looks at every directory's time stamps and reads again what has changed, so the index is never stale and
+nothing is lost if ``index.sqlite`` is deleted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..core.errors import DataError, UsageError, nearest
+from ..core.files import read_json
+from ..core.table import Table
+from .names import printable
+from .run import Run
+
+INDEX = "index.sqlite"
+STUDY = "study.json"
+
+RUNS = {
+    "id": "TEXT",
+    "name": "TEXT",
+    "hash": "TEXT",
+    "status": "TEXT",
+    "optimizer": "TEXT",
+    "model": "TEXT",
+    "budget": "TEXT",
+    "steps": "INTEGER",
+    "flops": "REAL",  # soon beyond 64 bits
+    "tokens": "REAL",
+    "seconds": "REAL",
+    "value": "REAL",
+    "created": "TEXT",
+    "path": "TEXT",
+    "reason": "TEXT",
+}
+STUDIES = {"name": "TEXT", "title": "TEXT", "headline": "TEXT", "runs": "INTEGER", "created": "TEXT", "path": "TEXT"}
+_TABLES = {"runs": RUNS, "studies": STUDIES}
+_VERSION = 1  # of the tables; another one on disk is thrown away
+_FILES = ("resolved.json", "status.json", "result.json")  # what a row is made of
+
+
+def runs(root: str | Path, *, status: str | None = None, name: str | None = None, order: str = "created") -> Table:
+    """All runs under ``root``, one row each, with the columns of ``RUNS``.
+
+    Args:
+        status: only runs of this status ("done", "interrupted", "unreadable" ...).
+        name: only runs whose label matches this glob pattern.
+        order: the column to sort by; "-value" sorts downwards. Rows without a value come last.
+
+    A broken directory is a row of status "unreadable" with its ``reason``; unknown figures are NaN.
+    """
+    wanted = {"status = ?": status, "name GLOB ?": name}
+    return _select(Path(root), "runs", {k: v for k, v in wanted.items() if v is not None}, order)
+
+
+def studies(root: str | Path, *, order: str = "created") -> Table:
+    """All study results under ``root`` (``<root>/<study>/study.json``), with the columns of ``STUDIES``."""
+    return _select(Path(root), "studies", {}, order)
+
+
+def rebuild(root: str | Path) -> int:
+    """Throw the index away and read every directory; the number of runs found."""
+    root = Path(root)
+    _delete(root)
+    return len(_query(root, "SELECT path FROM runs"))
+
+
+def update(run: Run) -> None:
+    """Bring one run's row up to date. Never fails a run: what cannot be written now is found by the next reader."""
+    with contextlib.suppress(sqlite3.Error, OSError), _connect(run.path.parent) as database:
+        _put(database, "runs", _run_row(run.path), _stamp(run.path, _FILES))
+
+
+def _select(root: Path, table: str, wanted: dict[str, Any], order: str) -> Table:
+    columns = _TABLES[table]
+    key = order.removeprefix("-")
+    if key not in columns:
+        raise UsageError(f"no column is named {key!r} to order by", fix=nearest(key, columns))
+    where = f"WHERE {' AND '.join(wanted)}" if wanted else ""
+    way = "DESC" if order.startswith("-") else "ASC"
+    query = f"SELECT {', '.join(columns)} FROM {table} {where} ORDER BY {key} IS NULL, {key} {way}, path"
+    rows = _query(root, query, list(wanted.values()))
+    if not rows:
+        return Table({column: [] for column in columns})
+    return Table.from_records(dict(zip(columns, row, strict=True)) for row in rows)
+
+
+def _query(root: Path, query: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+    """Rows of an index that was just brought up to date, in memory where none can be kept on disk."""
+    if not root.is_dir():
+        raise DataError("is no directory of runs", where=str(root), fix="choose another --root")
+
+    def ask(place: Path | None) -> list[tuple[Any, ...]]:
+        with _connect(place) as database:
+            _refresh(database, root)
+            return database.execute(query, values).fetchall()
+
+    try:
+        return ask(root)
+    except sqlite3.OperationalError:  # read-only, no space, locked for long
+        return ask(None)
+    except sqlite3.DatabaseError:  # broken: the next reader makes a new one
+        _delete(root)
+        return ask(None)
+
+
+def _delete(root: Path) -> None:
+    for name in (INDEX, f"{INDEX}-wal", f"{INDEX}-shm"):
+        with contextlib.suppress(OSError):
+            (root / name).unlink()
+
+
+@contextlib.contextmanager
+def _connect(root: Path | None) -> Iterator[sqlite3.Connection]:
+    database = sqlite3.connect(root / INDEX if root else ":memory:", timeout=10)
+    try:
+        database.execute("PRAGMA journal_mode = WAL")
+        database.execute("PRAGMA synchronous = NORMAL")
+        with database:
+            if database.execute("PRAGMA user_version").fetchone()[0] != _VERSION:
+                for name, columns in _TABLES.items():
+                    database.execute(f"DROP TABLE IF EXISTS {name}")
+                    fields = ", ".join(f"{column} {kind}" for column, kind in columns.items())
+                    database.execute(f"CREATE TABLE {name} ({fields}, stamp TEXT, PRIMARY KEY (path))")
+                database.execute(f"PRAGMA user_version = {_VERSION}")
+        with database:
+            yield database
+    finally:
+        database.close()
+
+
+def _refresh(database: sqlite3.Connection, root: Path) -> None:
+    """Read what is new or changed since its row was written, forget what is gone."""
+    for table, files, row_of in (("runs", _FILES, _run_row), ("studies", (STUDY,), _study_row)):
+        old = dict(database.execute(f"SELECT path, stamp FROM {table}").fetchall())
+        for path in root.iterdir():
+            stamp = _stamp(path, files)
+            named = path.name.isprintable() and not path.name.startswith(".")
+            if stamp and named and old.pop(path.name, None) != stamp:
+                _put(database, table, row_of(path), stamp)
+        database.executemany(f"DELETE FROM {table} WHERE path = ?", [(name,) for name in old])
+
+
+def _put(database: sqlite3.Connection, table: str, row: dict[str, Any], stamp: str) -> None:
+    names = [*_TABLES[table], "stamp"]
+    holders = ", ".join("?" for _ in names)
+    full = {**row, "stamp": "" if row.get("status") == "running" else stamp}  # its process may end without a word
+    values = [full.get(name) for name in names]
+    database.execute(f"INSERT OR REPLACE INTO {table} ({', '.join(names)}) VALUES ({holders})", values)
+
+
+def _stamp(path: Path, files: tuple[str, ...]) -> str:
+    """Changes whenever one of ``files`` in ``path`` does; "" if it holds none of them."""
+    found = []
+    for name in files:
+        with contextlib.suppress(OSError):
+            info = (path / name).stat()
+            found.append(f"{name} {info.st_ino} {info.st_mtime_ns} {info.st_size}")
+    return "; ".join(found)
+
+
+def _run_row(path: Path) -> dict[str, Any]:
+    row = {"path": path.name, "id": "", "name": printable(path.name), "hash": "", "created": ""}
+    try:
+        run = Run.read(path)
+        row |= {"id": run.id, "name": run.label, "hash": run.hash}
+        row |= {slot: printable(run.resolved[slot]["name"]) for slot in ("optimizer", "model")}
+        row |= {"budget": printable(", ".join(f"{axis}={limit}" for axis, limit in run.resolved["budget"].items()))}
+        status, result = run.status, run.result
+        end = {**(result.get("curve") or [{}])[-1], **result}
+        figures = {column: _number(end.get(column)) for column in ("flops", "tokens", "seconds", "value")}
+        return {**row, **figures, "steps": status.step, "status": run.state, "created": status.created, "reason": ""}
+    except (DataError, LookupError, TypeError, AttributeError) as error:
+        return {**row, "status": "unreadable", "reason": printable(str(error))}
+
+
+def _study_row(path: Path) -> dict[str, Any]:
+    row = {"path": path.name, "name": printable(path.name), "title": "", "created": ""}
+    try:
+        tree = read_json(path / STUDY)
+        texts = {key: printable(str(tree[key])) for key in ("name", "title", "headline", "created")}
+        return {**row, **texts, "runs": len(tree["runs"])}
+    except (DataError, LookupError, TypeError) as error:
+        return {**row, "headline": printable(f"unreadable: {error}")}
+
+
+def _number(value: Any) -> float | None:
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None

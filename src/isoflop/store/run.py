@@ -1,0 +1,350 @@
+"""A run directory: one executed recipe, with everything that it was told, spent, measured and saved.
+
+::
+
+    <root>/<label>-<hash12>/
+      recipe.toml        as given              resolved.json   the recipe with every default
+      environment.json   versions, machine     status.json     state, heartbeat, process
+      metrics.jsonl      append-only           events.jsonl    append-only
+      ledger.json        what was spent        result.json     what came out
+      checkpoints/<step>/                      lock            held while a process works on the run
+
+Readers (``Run.read``, the index, reports) need no torch and import no part.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import functools
+import json
+import os
+import socket
+import time
+from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, PositiveInt
+
+from ..core.errors import DataError, RecipeError, UsageError
+from ..core.files import (
+    append_jsonl,
+    disk_errors,
+    mend_jsonl,
+    publish_directory,
+    read_json,
+    read_jsonl,
+    sweep,
+    write_atomic,
+    write_json,
+)
+from ..core.recipe import Recipe, hash_of
+from ..core.registry import Frozen
+from .checkpoint import Report, commit, newest
+from .environment import determinism, differences, environment
+from .names import component, printable
+
+State = Literal["created", "running", "done", "failed", "diverged", "stopped"]
+_BEAT = 1.0  # seconds between heartbeats, or 100 times what one takes to write if that is more
+
+
+class Status(Frozen):
+    """What a run is doing. Times are UTC, ISO 8601."""
+
+    state: State = "created"
+    created: str
+    updated: str
+    """The last heartbeat or change of state."""
+    pid: PositiveInt
+    host: str
+    step: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    """Steps completed."""
+    horizon: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    """Steps in all; 0: not known yet."""
+    message: str = ""
+
+
+class Run:
+    """One run directory. ``Run.open`` makes or continues one, ``Run.read`` only looks at it.
+
+    Attributes:
+        path: the directory. resolved: the recipe as JSON values. hash: the recipe's hash (64 hex digits).
+    """
+
+    def __init__(self, path: Path, resolved: Mapping[str, Any]) -> None:
+        self.path = path
+        self.resolved = dict(resolved)
+        self.hash = hash_of(self.resolved)
+        self._next_beat = 0.0
+
+    # ------------------------------------------------------------ opening
+
+    @classmethod
+    def open(cls, root: str | Path, recipe: Recipe, *, text: str | None = None, name: str | None = None) -> Run:
+        """The run of ``recipe`` under ``root``: the one that is there, under whatever label, or a new one.
+
+        Args:
+            root: directory of all runs; made if needed.
+            text: the TOML that the recipe was read from; by default the recipe written out.
+            name: the directory's whole name (one path component) instead of ``<label>-<hash12>``.
+
+        Raises:
+            RecipeError: the directory ``name`` holds another recipe; lists every key that differs.
+            UsageError: ``name`` is not one path component.
+            StorageError: the disk refused.
+        """
+        root = Path(root)
+        path = root / component(name) if name else _existing(root, recipe) or root / f"{recipe.name}-{recipe.id}"
+        if not path.exists():
+            _create(path, recipe, recipe.to_toml() if text is None else text)
+        run = cls.read(path)
+        if run.hash != recipe.hash:
+            changes = run.recipe.differences(recipe)
+            headline = "holds a run of another recipe, so give this one another name; what differs:"
+            raise RecipeError([headline, *changes], source=str(path))
+        run.recipe = recipe
+        return run
+
+    @classmethod
+    def read(cls, path: str | Path) -> Run:
+        """The run stored at ``path``; DataError if that is none or its recipe cannot be read."""
+        path = Path(path)
+        if not (path / "resolved.json").is_file():
+            raise DataError("is not a run directory", where=str(path), fix="`isoflop runs` lists the runs there are")
+        resolved = read_json(path / "resolved.json")
+        try:
+            return cls(path, resolved)
+        except (ValueError, TypeError) as error:
+            raise DataError(f"does not hold a recipe ({error})", where=str(path / "resolved.json")) from error
+
+    # ------------------------------------------------------------ what it holds
+
+    @property
+    def id(self) -> str:
+        """The first 12 digits of the hash."""
+        return self.hash[:12]
+
+    @property
+    def label(self) -> str:
+        """The directory's name without the hash."""
+        return printable(self.path.name.removesuffix(f"-{self.id}"))
+
+    @functools.cached_property
+    def recipe(self) -> Recipe:
+        """The recipe, validated again (imports its parts); RecipeError if this version of isoflop refuses it."""
+        return Recipe.from_json(self.resolved, source=str(self.path / "resolved.json"))
+
+    @property
+    def environment(self) -> dict[str, Any]:
+        return _tree(self.path / "environment.json")
+
+    @property
+    def ledger(self) -> dict[str, Any]:
+        """What was spent; {} before anything was written."""
+        return _tree(self.path / "ledger.json")
+
+    @property
+    def result(self) -> dict[str, Any]:
+        """What came out; {} before the end."""
+        return _tree(self.path / "result.json")
+
+    @property
+    def status(self) -> Status:
+        file = self.path / "status.json"
+        try:
+            return Status.model_validate_json(file.read_bytes())
+        except (OSError, ValueError) as error:
+            raise DataError(f"is not a run's status ({error})", where=str(file)) from error
+
+    @property
+    def state(self) -> str:
+        """The status' state, or "interrupted" where it says running but its process on this host is gone."""
+        status = self.status
+        gone = status.state == "running" and status.host == socket.gethostname() and not _exists(status.pid)
+        return "interrupted" if gone else status.state
+
+    @property
+    def finished(self) -> bool:
+        """Nothing is left to do: the run is done, or diverged (it would again)."""
+        return self.status.state in ("done", "diverged")
+
+    def metrics(self, kind: str | None = None) -> list[dict[str, Any]]:
+        """Recorded metrics in order, all or of one kind; a torn last line is left out."""
+        return _records(self.path / "metrics.jsonl", kind)
+
+    def events(self, kind: str | None = None) -> list[dict[str, Any]]:
+        """Recorded events in order, all or of one kind."""
+        return _records(self.path / "events.jsonl", kind)
+
+    # ------------------------------------------------------------ working on it
+
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[Run]:
+        """Work on the run alone; a lock vanishes with its process. Clears what a killed process left.
+
+        Raises:
+            UsageError: another process holds it (at once, naming pid and host).
+        """
+        file = self.path / "lock"
+        with disk_errors(file):
+            handle = os.open(file, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
+                    raise
+                holder = printable(os.read(handle, 200).decode(errors="replace")) or "another process"
+                fix = "wait for it, or stop it and run again"
+                raise UsageError(f"is in use by {holder}", where=str(self.path), fix=fix) from None
+            os.ftruncate(handle, 0)
+            os.write(handle, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
+            self._clear_leftovers()
+            yield self
+            os.ftruncate(handle, 0)
+        finally:
+            os.close(handle)
+
+    def set_status(
+        self, state: State, *, step: int | None = None, horizon: int | None = None, message: str = ""
+    ) -> None:
+        """Change the state; ``step`` and ``horizon`` stay as they were unless given."""
+        old = self.status
+        new = Status(
+            state=state,
+            created=old.created,
+            updated=_now(),
+            pid=os.getpid(),
+            host=socket.gethostname(),
+            step=old.step if step is None else step,
+            horizon=old.horizon if horizon is None else horizon,
+            message=message,
+        )
+        write_json(self.path / "status.json", new.model_dump())
+
+    def heartbeat(self, step: int) -> None:
+        """Say that the run is alive at ``step``: at most once a second, and at most 1 % of the time on a slow disk."""
+        start = time.monotonic()
+        if start < self._next_beat:
+            return
+        self.set_status("running", step=step)
+        self._next_beat = start + max(_BEAT, 100 * (time.monotonic() - start))
+
+    def record(self, kind: str, **values: Any) -> None:
+        """Append a metric; give ``step=`` (steps completed) so that a resumed run can drop what it does again."""
+        append_jsonl(self.path / "metrics.jsonl", {"kind": kind, **values})
+
+    def event(self, kind: str, **values: Any) -> None:
+        """Append an event with the time."""
+        append_jsonl(self.path / "events.jsonl", {"time": _now(), "kind": kind, **values})
+
+    def truncate_metrics(self, step: int) -> None:
+        """Drop the metrics after ``step`` steps, atomically: what a run does that continues from a checkpoint of it."""
+        records = self.metrics()
+        kept = [record for record in records if record.get("step", 0) <= step]
+        if len(kept) < len(records):
+            lines = "".join(json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n" for record in kept)
+            write_atomic(self.path / "metrics.jsonl", lines)
+
+    def save(self, step: int, write: Callable[[Path], None]) -> Path:
+        """Commit a checkpoint that ``write`` fills (see ``checkpoint.commit``), metrics up to it made durable first."""
+        for name in ("metrics.jsonl", "events.jsonl"):
+            with contextlib.suppress(FileNotFoundError), (self.path / name).open("rb") as file:
+                os.fsync(file.fileno())
+        return commit(self.path / "checkpoints", step, write, self.recipe.train.keep, self._report)
+
+    def checkpoint(self, report: Report | None = None) -> tuple[int, Path] | None:
+        """Step and path of the newest good checkpoint (see ``checkpoint.newest``); None: begin at step 0.
+
+        ``report`` hears of damaged ones; by default they become events.
+        """
+        return newest(self.path / "checkpoints", report or self._report)
+
+    def write_ledger(self, ledger: Mapping[str, Any]) -> None:
+        write_json(self.path / "ledger.json", ledger)
+
+    def write_result(self, result: Mapping[str, Any]) -> None:
+        """Store what came out; the state "done" is set after it. The index shows its step, flops, tokens, seconds and
+        value: its own, or those of the last point of its ``curve``."""
+        write_json(self.path / "result.json", result)
+
+    def check_environment(self, **facts: Any) -> list[str]:
+        """Compare this process with the one that began the run: what may change its bytes, each "threads: 1 -> 2".
+
+        ``facts`` are what only the caller knows (``threads``, ``device``). On a run not yet begun they are stored and
+        nothing differs. Differences become an event.
+        """
+        now = environment(determinism(self.recipe.train), **{"device": self.recipe.train.device, **facts})
+        if self.status.state == "created":
+            write_json(self.path / "environment.json", now)
+            return []
+        changes = differences(self.environment, now)
+        if changes:
+            self.event("environment", changes=changes)
+        return changes
+
+    # ------------------------------------------------------------ inside
+
+    def _clear_leftovers(self) -> None:
+        sweep(self.path)
+        sweep(self.path / "checkpoints")
+        mend_jsonl(self.path / "metrics.jsonl")
+        mend_jsonl(self.path / "events.jsonl")
+
+    def _report(self, message: str) -> None:
+        self.event("checkpoint", message=message)
+
+
+def _existing(root: Path, recipe: Recipe) -> Path | None:
+    """A directory of this recipe under any label."""
+    for path in sorted(root.glob(f"[!.]*-{recipe.id}")):
+        with contextlib.suppress(DataError):
+            if Run.read(path).hash == recipe.hash:
+                return path
+    return None
+
+
+def _create(path: Path, recipe: Recipe, text: str) -> None:
+    now = _now()
+    status = Status(created=now, updated=now, pid=os.getpid(), host=socket.gethostname())
+    facts = environment(determinism(recipe.train), device=recipe.train.device)
+    files = {"resolved.json": recipe.to_json(), "environment.json": facts, "status.json": status.model_dump()}
+    try:
+        with publish_directory(path) as partial:
+            (partial / "recipe.toml").write_text(text, encoding="utf-8")
+            for name, tree in files.items():
+                (partial / name).write_text(json.dumps(tree, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):  # another process was first: its directory is as good
+            raise
+
+
+def _tree(path: Path) -> dict[str, Any]:
+    tree = read_json(path) if path.exists() else {}
+    if not isinstance(tree, dict):
+        raise DataError("does not hold a JSON object", where=str(path))
+    return tree
+
+
+def _records(path: Path, kind: str | None) -> list[dict[str, Any]]:
+    records = read_jsonl(path)
+    if not all(isinstance(record, dict) for record in records):
+        raise DataError("holds a line that is no JSON object", where=str(path))
+    return [record for record in records if kind is None or record.get("kind") == kind]
+
+
+def _exists(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
