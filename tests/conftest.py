@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 ROOT = Path(__file__).parent.parent
@@ -17,3 +19,69 @@ def shared() -> Path:
     if not (path / "data").is_dir():
         pytest.skip("reference data not found: set ISOFLOP_SHARED to its folder")
     return path
+
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of 150 small English-like text files, the same on every machine."""
+    folder = tmp_path_factory.mktemp("corpus")
+    draw = np.random.default_rng(7)
+    words = ["".join(draw.choice(list("aeioubcdfgst"), size=draw.integers(2, 7))) for _ in range(120)]
+    weights = 1 / np.arange(1, 121)
+    for number in range(150):
+        text = " ".join(draw.choice(words, size=90, p=weights / weights.sum()))
+        (folder / f"{number:03}.txt").write_text(f"{text}.\n")
+    return folder
+
+
+TINY = """
+name = "tiny"
+seed = 3
+tokenizer = "bytes"
+objective = "next_token"
+
+[source]
+name = "text"
+paths = ["{corpus}/*.txt"]
+
+[model]
+name = "transformer"
+d_model = 16
+layers = 1
+mixer = {{name = "attention", heads = 2}}
+feed_forward = {{name = "swiglu", width = 24}}
+
+[optimizer]
+name = "adamw"
+lr = 0.01
+
+[budget]
+steps = 12
+
+[train]
+batch = 4
+length = 16
+evaluations = 2
+checkpoints = 3
+"""
+
+
+@pytest.fixture
+def tiny(corpus: Path, tmp_path: Path) -> Callable[..., Path]:
+    """``tiny("budget.steps=3")`` writes a recipe that trains in a moment and returns its path."""
+
+    def write(*overrides: str, name: str = "tiny.toml") -> Path:
+        from isoflop.core.recipe import Recipe
+
+        path = tmp_path / name
+        path.write_text(Recipe.from_toml(TINY.format(corpus=corpus), *overrides).to_toml())
+        return path
+
+    return write
+
+
+@pytest.fixture
+def toys() -> Iterator[None]:
+    """The parts of ``toy`` are legal in recipes for the time of one test."""
+    with toy.registered():
+        yield

@@ -1,9 +1,8 @@
-"""Options that several verbs share, and how they find recipes and runs."""
+"""Options that several verbs share, and how they find runs."""
 
 from __future__ import annotations
 
 import json
-from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,18 +17,6 @@ Root = Annotated[Path, typer.Option("--root", help="Directory of runs, studies a
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
 Overrides = Annotated[list[str] | None, typer.Argument(help="key.path=value, e.g. optimizer=muon optimizer.lr=0.01")]
 DEFAULT_ROOT = Path("runs")
-
-
-def recipe_path(name: str) -> Path:
-    """The file that ``name`` means: a path, or the name of a recipe or study shipped with isoflop."""
-    path = Path(name)
-    if path.exists():
-        return path
-    folder = Path(str(files("isoflop"))) / "recipes"
-    shipped = {file.stem: file for file in folder.glob("*.toml")}
-    if name in shipped:
-        return shipped[name]
-    raise UsageError("no such file, nor a recipe of that name", where=name, fix=nearest(name, shipped))
 
 
 def find_run(name: str, root: Path) -> Run:

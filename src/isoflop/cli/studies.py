@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..core.errors import UsageError
-from .common import DEFAULT_ROOT, Json, Overrides, Root, emit, find_run, recipe_path
+from .common import DEFAULT_ROOT, Json, Overrides, Root, emit, find_run
 from .main import app
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def compare(
     """Run a study: how much more compute would the baseline have needed? Finished runs are not repeated."""
     from ..lab.study import Study
 
-    loaded = Study.load(recipe_path(study), *(overrides or []))
+    loaded = Study.load(study, *(overrides or []))
     if dry_run:
         from ..lab.plan import plan
 

@@ -7,16 +7,17 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
 from ..core.errors import UsageError
-from .common import DEFAULT_ROOT, Json, Overrides, Root, emit, find_run, recipe_path
+from .common import DEFAULT_ROOT, Json, Overrides, Root, emit, find_run
 from .main import app
 
 if TYPE_CHECKING:
     from ..core.protocols import DecoderPart
+    from ..core.recipe import Recipe
     from ..train.loop import Loop, Progress
 
 Threads = Annotated[int | None, typer.Option("--threads", min=1, help="torch threads; default: torch's own choice.")]
@@ -35,16 +36,18 @@ def train(
 ) -> None:
     """Train one recipe to its budget; run it again to go on where it stopped."""
     from ..core.recipe import Recipe
+    from ..core.toml import locate
 
-    path = recipe_path(recipe)
-    loaded = Recipe.load(path, *(overrides or []))
+    loaded = Recipe.load(recipe, *(overrides or []))
     if dry_run:
-        _dry_run(loaded, json)
+        _dry_run(loaded, root, json)
         return
     from ..train.run import train as execute
 
     with _progress(quiet=json) as show:
-        run = execute(loaded, root, name=name, text=path.read_text(), threads=threads, audit=audit, progress=show)
+        run = execute(
+            loaded, root, name=name, text=locate(recipe).read_text(), threads=threads, audit=audit, progress=show
+        )
     result = run.result
     if json:
         emit({"run": str(run.path), **result})
@@ -54,11 +57,11 @@ def train(
         )
 
 
-def _dry_run(recipe: Any, json: bool) -> None:
+def _dry_run(recipe: Recipe, root: Path, json: bool) -> None:
     from ..core.roles import numel
     from ..train.run import plan
 
-    cost, steps = plan(recipe)
+    cost, steps = plan(recipe, root)
     parameters = numel(recipe.model.shapes(recipe.vocab_size))
     facts = {
         "recipe": recipe.id,

@@ -24,7 +24,7 @@ from .slots import (
     TokenizerSlot,
     schema_of,
 )
-from .toml import parse, read, validated
+from .toml import locate, parse, read, validated
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 """One path component: letters, digits, '.', '_', '-', at most 64, beginning with a letter or digit."""
@@ -147,12 +147,12 @@ class Recipe(Frozen):
 
     @classmethod
     def load(cls, path: str | Path, *overrides: str) -> Recipe:
-        """Read a TOML file, apply ``key.path=value`` overrides, validate.
+        """Read a TOML file (or a shipped recipe by its name), apply ``key.path=value`` overrides, validate.
 
         Raises:
             RecipeError: every problem of the file and the overrides, with file, line and key path.
         """
-        tree, text = read(Path(path))
+        tree, text = read(locate(path))
         return validated(cls, tree, overrides, source=str(path), text=text)
 
     @classmethod

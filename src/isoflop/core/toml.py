@@ -19,6 +19,16 @@ M = TypeVar("M", bound=BaseModel)
 _MAX_BYTES = 1 << 20
 
 
+def locate(name: str | Path) -> Path:
+    """The file that ``name`` means: a path, or the name of a recipe or study shipped with isoflop."""
+    shipped = {file.stem: file for file in (Path(__file__).parent.parent / "recipes").glob("*.toml")}
+    path = Path(name) if Path(name).exists() else shipped.get(str(name))
+    if path is None:
+        fix = nearest(str(name), shipped)
+        raise UsageError("no such file, nor a shipped recipe of that name", where=str(name), fix=fix)
+    return path
+
+
 def read(path: Path) -> tuple[dict[str, Any], str]:
     """Tree and text of a TOML file; a file that cannot be read or parsed is a RecipeError with line and column."""
     try:
@@ -48,24 +58,34 @@ def value_of(text: str) -> Any:
         return text.strip()
 
 
-def override(tree: dict[str, Any], assignment: str) -> None:
+def override(tree: dict[str, Any], assignment: str, model: type[BaseModel] | None = None) -> None:
     """Apply one ``key.path=value`` in place. The value is TOML; what is not TOML is taken as a string.
 
-    A table that names another part (``optimizer=muon``) replaces the old one as a whole.
+    A table that names another part (``optimizer=muon``) replaces the old one as a whole. With ``model``, a part that the
+    tree leaves out is the default one, so that ``optimizer.lr=1e-3`` needs no name.
     """
     path, equals, text = assignment.partition("=")
     keys = path.strip().split(".")
     if not equals or not all(keys):
         raise RecipeError([f"override {assignment!r} is not of the form key.path=value"], source="command line")
-    value = value_of(text)
     node = tree
-    for key in keys[:-1]:
+    for depth, key in enumerate(keys[:-1]):
         child = node.get(key)
+        if child is None and model is not None:
+            child = _default_part(_table_at(model, tree, keys[:depth]), key)
         if isinstance(child, str) and key in registry.SLOTS:  # `optimizer = "muon"` written short
             child = {"name": child}
         node[key] = child if isinstance(child, dict) else {}
         node = node[key]
-    node[keys[-1]] = value
+    node[keys[-1]] = _toml_value(text)
+
+
+def _toml_value(text: str) -> Any:
+    try:
+        tree = tomllib.loads(f"value = {text}")
+    except (tomllib.TOMLDecodeError, RecursionError):
+        return text.strip()
+    return tree["value"] if len(tree) == 1 else text.strip()
 
 
 def validated(model: type[M], tree: dict[str, Any], overrides: Iterable[str] = (), *, source: str, text: str = "") -> M:
@@ -73,7 +93,7 @@ def validated(model: type[M], tree: dict[str, Any], overrides: Iterable[str] = (
     tree = json.loads(_as_json(tree, source))
     given = list(overrides)
     for assignment in given:
-        override(tree, assignment)
+        override(tree, assignment, model)
     try:
         return model.model_validate_json(_as_json(tree, source))
     except ValidationError as error:
@@ -85,7 +105,10 @@ def _as_json(tree: Any, source: str) -> str:
     def refuse(value: Any) -> Any:
         raise RecipeError([f"holds a {type(value).__name__} ({value}), which no key takes"], source=source)
 
-    return json.dumps(tree, default=refuse)
+    try:
+        return json.dumps(tree, default=refuse)
+    except RecursionError:
+        raise RecipeError(["is nested too deeply to be a recipe"], source=source) from None
 
 
 def _problem(model: type[BaseModel], tree: Any, error: Any, overrides: Sequence[str], text: str) -> str:
@@ -96,38 +119,55 @@ def _problem(model: type[BaseModel], tree: Any, error: Any, overrides: Sequence[
         message = f"no such key; {nearest(str(loc[-1]), _keys_at(model, tree, loc[:-1]))}"
     elif error["type"] == "missing":
         message = "is missing"
-    elif isinstance(error.get("input"), str | int | float | bool):
+    elif error["type"] not in PROBLEMS and isinstance(error.get("input"), str | int | float | bool):
         shown = repr(error["input"])
         message = f"{message[0].lower()}{message[1:]}, got {shown if len(shown) < 80 else shown[:77] + '...'}"
     return f"{_place(path, overrides, text)}{path}: {message}" if path else message
 
 
 def _keys_at(model: type[BaseModel], tree: Any, loc: Sequence[Any]) -> list[str]:
-    """Legal keys of the table at ``loc``, following slots to the part that the tree names there."""
-    fields: dict[str, Any] = dict(model.model_fields)
-    legal = list(fields)
+    """Legal keys of the table at ``loc``."""
+    table = _table_at(model, tree, loc)
+    if table is None:
+        return []
+    return (["name"] if issubclass(table, Part) else []) + list(table.model_fields)
+
+
+def _table_at(model: type[BaseModel], tree: Any, loc: Sequence[Any]) -> type[BaseModel] | None:
+    """The class of the table at ``loc``, following slots to the part that the tree names there, or the default one."""
+    table: type[BaseModel] | None = model
     for piece in loc:
-        try:
-            tree = tree[piece]
-        except (LookupError, TypeError):
-            tree = None
-        if isinstance(piece, int):
+        tree = tree.get(piece) if isinstance(tree, dict) else tree[piece] if isinstance(tree, list) else None
+        if isinstance(piece, int):  # the index of a list is followed by nothing that its field does not say
+            table = _named_part(slot, tree) if slot else table
             continue
-        slot = _slot_of(fields.get(piece))
-        target: type[BaseModel] | None = None
-        if slot:
-            name = tree.get("name") if isinstance(tree, dict) else tree
-            try:
-                target = registry.get(slot, str(name))
-            except UsageError:
-                return legal
+        field = table.model_fields.get(piece) if table is not None else None
+        slot = _slot_of(field)
+        if isinstance(tree, list):
+            continue
+        if slot and table is not None:
+            table = _named_part(slot, tree if tree is not None else _default_part(table, piece))
         else:
-            target = _model_of(fields.get(piece))
-        if target is None:
-            return legal
-        fields = dict(target.model_fields)
-        legal = (["name"] if issubclass(target, Part) else []) + list(fields)
-    return legal
+            table = _model_of(field)
+    return table
+
+
+def _named_part(slot: str, value: Any) -> type[Part] | None:
+    name = value.get("name") if isinstance(value, dict) else value
+    try:
+        return registry.get(slot, str(name))
+    except UsageError:
+        return None
+
+
+def _default_part(table: type[BaseModel] | None, key: str) -> dict[str, str] | None:
+    """The default of a slot as its shortest table."""
+    field = table.model_fields.get(key) if table is not None else None
+    if not _slot_of(field):
+        return None
+    default = getattr(field, "default", None)
+    name = default.name if isinstance(default, Part) else default
+    return {"name": name} if isinstance(name, str) else None
 
 
 def _classes(annotation: Any) -> list[type]:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from ..core.context import Context
 from ..core.digests import digest_file
 from ..core.errors import NumericsError, Stopped, UsageError
+from ..core.protocols import Source
 from ..core.recipe import Recipe
 from ..core.roles import parameter_groups
 from ..ledger.audit import Audit
@@ -80,23 +80,26 @@ def train(
     return run
 
 
-def plan(recipe: Recipe) -> tuple[StepCost, int]:
-    """Cost of one step and whole steps within the budget (0: the budget is in seconds), without building anything.
+def plan(recipe: Recipe, root: Path | str = "runs") -> tuple[StepCost, int]:
+    """Cost of one step, and whole steps within the budget (0: the budget is in seconds).
 
-    A budget in text bytes depends on the text and is refused here with BudgetError; ``assemble`` solves it.
+    Builds nothing, but for a budget in text bytes, which only the text itself can solve.
     """
     cost = step_cost(recipe)
-    return cost, steps_within(recipe.budget, cost)
+    sizes = None
+    if recipe.budget.axis == "text_bytes":
+        ctx = base_context(recipe, Path(root))
+        sizes = _bytes_of_steps(recipe.source.build(ctx), ctx)
+    return cost, steps_within(recipe.budget, cost.total, cost.tokens, sizes)
 
 
 def assemble(recipe: Recipe, run: Run, *, progress: Callable[[Progress], None] | None = None) -> Loop:
     """Build every live part of a recipe; nothing is trained yet."""
     root = run.path.parent
     ctx = base_context(recipe, root)
-    cost = step_cost(recipe)
+    cost, horizon = plan(recipe, root)
     source = recipe.source.build(ctx)
-    sizes = (next_bytes(source.batches(ctx), ctx.accumulate)) if recipe.budget.axis == "text_bytes" else None
-    ctx = ctx.having(horizon=steps_within(recipe.budget, cost, text_bytes=sizes))
+    ctx = ctx.having(horizon=horizon)
     model = recipe.model.build(ctx).to(ctx.device)
     ctx = ctx.having(models={"policy": model}, groups=tuple(parameter_groups(model)))
     parts = Parts(
@@ -137,10 +140,11 @@ def base_context(recipe: Recipe, root: Path) -> Context:
     )
 
 
-def next_bytes(batches: Any, accumulate: int) -> Any:
-    """Text bytes of each step to come, endlessly."""
+def _bytes_of_steps(source: Source, ctx: Context) -> Iterator[int]:
+    """Text bytes of each step in turn, endlessly."""
+    batches = source.batches(ctx)
     while True:
-        yield sum(next(batches).text_bytes for _ in range(accumulate))
+        yield sum(next(batches).text_bytes for _ in range(ctx.accumulate))
 
 
 def check_ledger(loop: Loop) -> dict[str, int]:

@@ -1,0 +1,154 @@
+"""The command line as a user types it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from isoflop.cli.main import invoke
+
+Tiny = Callable[..., Path]
+
+
+def out(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    assert invoke(list(arguments)) == 0
+    return capsys.readouterr().out
+
+
+def test_train_eval_generate_runs_and_report_on_one_run(
+    tiny: Tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = ("--root", str(tmp_path / "runs"))
+    trained = json.loads(out(capsys, "train", str(tiny("averaging=ema")), *root, "--audit", "--json"))
+    assert trained["status"] == "done"
+    assert trained["step"] == 12
+
+    again = json.loads(out(capsys, "train", str(tiny("averaging=ema")), *root, "--json"))
+    assert again == trained
+
+    measured = json.loads(out(capsys, "eval", "tiny", *root, "--json"))
+    assert measured["bits_per_byte"]["value"] == pytest.approx(trained["value"], abs=1e-9)
+
+    written = json.loads(out(capsys, "generate", "tiny", *root, "--prompt", "abc", "--tokens", "7", "--json"))
+    assert written["tokens"] <= 7
+    assert out(capsys, "generate", "tiny", *root, "--prompt", "abc", "--tokens", "7").startswith("abc")
+
+    listed = json.loads(out(capsys, "runs", *root, "--json"))
+    assert [row["status"] for row in listed] == ["done"]
+    assert "tiny-" in out(capsys, "runs", *root)
+    shown = json.loads(out(capsys, "runs", "show", "tiny", *root, "--json"))
+    assert shown["ledger"]["train"]["steps"] == 12
+    assert shown["ledger"]["optimizer"]["steps"] == 0
+    assert shown["ledger"]["evaluation"]["flops"] > 0
+    assert "1 run" in out(capsys, "runs", "index", *root)
+
+    page = Path(json.loads(out(capsys, "report", "tiny", *root, "--json"))["report"])
+    assert "<svg" in page.read_text() or "vega" in page.read_text()
+
+
+def test_a_dry_run_says_what_it_would_cost_and_trains_nothing(
+    tiny: Tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = ("--root", str(tmp_path / "runs"))
+    facts = json.loads(out(capsys, "train", str(tiny()), *root, "--dry-run", "--json"))
+    assert not (tmp_path / "runs").exists()
+    assert facts["steps"] == 12
+    assert facts["tokens"] == 12 * 4 * 16
+    spent = json.loads(out(capsys, "train", str(tiny()), *root, "--json"))
+    assert spent["flops"] == facts["flops"]
+    assert spent["hardware_flops"] == facts["hardware_flops"]
+    text = out(capsys, "train", str(tiny()), "optimizer=muon", *root, "--dry-run")
+    assert "12 steps" in text
+
+
+@pytest.mark.parametrize("axis", ["flops", "tokens", "text_bytes", "seconds"])
+def test_a_run_never_exceeds_its_budget_and_could_not_have_taken_another_step(
+    tiny: Tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str], axis: str
+) -> None:
+    limit = {"flops": 5.0e7, "tokens": 700, "text_bytes": 700, "seconds": 0.3}[axis]
+    recipe = tiny(f"budget={{{axis}={limit}}}", "schedule=constant")
+    spent = json.loads(out(capsys, "train", str(recipe), "--root", str(tmp_path / "runs"), "--json"))
+    assert spent[axis] <= limit
+    if axis != "seconds":
+        assert spent[axis] * (spent["step"] + 1) / spent["step"] > limit
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("optimizer.learning_rate=1.0", "optimizer.learning_rate: no such key; did you mean lr?"),
+        ("optimizer=adamww", "did you mean adamw?"),
+        ("train.batch=true", "train.batch"),
+        ("train.batch=0", "train.batch"),
+        ("optimizer.lr=nan", "finite"),
+        ("budget.tokens=10", "sets 2 axes"),
+        ("model.mixer.heads=3", "heads"),
+        ("name=../outside", "name"),
+        ("noequals", "is not of the form key.path=value"),
+    ],
+)
+def test_a_bad_recipe_is_refused_with_exit_code_2_and_no_traceback(
+    tiny: Tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str], override: str, expected: str
+) -> None:
+    assert invoke(["train", str(tiny()), override, "--root", str(tmp_path / "runs")]) == 2
+    message = capsys.readouterr().err
+    assert expected in message
+    assert "Traceback" not in message
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_missing_recipe_names_the_shipped_ones(capsys: pytest.CaptureFixture[str]) -> None:
+    assert invoke(["train", "smal"]) == 2
+    assert "did you mean small?" in capsys.readouterr().err
+
+
+def test_missing_text_is_a_data_error(tiny: Tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recipe = tiny('source.paths=["/nowhere/*.txt"]')
+    assert invoke(["train", str(recipe), "--root", str(tmp_path / "runs")]) == 3
+    assert "/nowhere" in capsys.readouterr().err
+
+
+def test_show_lists_slots_and_cards(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "adamw" in json.loads(out(capsys, "show", "--json"))["optimizer"]
+    card = json.loads(out(capsys, "show", "optimizer", "muon", "--json"))
+    assert card["fields"]["lr"]["default"] > 0
+    assert card["paper"]
+    assert "optimizer muon" in out(capsys, "show", "optimizer", "muon")
+    assert invoke(["show", "optimiser"]) == 2
+
+
+def test_schema_is_a_json_schema_that_knows_every_optimizer(capsys: pytest.CaptureFixture[str]) -> None:
+    schema = json.loads(out(capsys, "schema"))
+    assert "muon" in schema["$defs"]["slot_optimizer"]["anyOf"][0]["enum"]
+
+
+def test_help_and_version_are_quick_to_reach_without_torch() -> None:
+    code = (
+        "import sys\n"
+        "from isoflop.cli.main import invoke\n"
+        "assert invoke(['--help']) == 0 and invoke(['train', '--help']) == 0 and invoke(['--version']) == 0\n"
+        "assert 'torch' not in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
+
+
+def test_an_unexpected_error_is_one_line_unless_debug(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import isoflop.train.run
+
+    def broken(*args: object, **kwargs: object) -> None:
+        raise ZeroDivisionError("of all things")
+
+    monkeypatch.setattr(isoflop.train.run, "train", broken)
+    monkeypatch.delenv("ISOFLOP_DEBUG", raising=False)
+    assert invoke(["train", str(tiny()), "--root", str(tmp_path / "runs")]) == 1
+    assert "unexpected ZeroDivisionError: of all things" in capsys.readouterr().err
+    monkeypatch.setenv("ISOFLOP_DEBUG", "1")
+    with pytest.raises(ZeroDivisionError):
+        invoke(["train", str(tiny()), "--root", str(tmp_path / "runs")])

@@ -1,0 +1,172 @@
+"""Bad input to a run: each a clear error with its exit code, nothing lost, nothing half-written."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from isoflop.cli.main import invoke
+from isoflop.core.recipe import Recipe
+from isoflop.errors import NumericsError
+from isoflop.store.run import Run
+from isoflop.train.run import train
+
+Tiny = Callable[..., Path]
+
+
+def run_of(root: Path) -> Run:
+    return Run.read(next(root.glob("tiny-*")))
+
+
+def test_an_impossible_budget_is_refused_before_anything_is_made(
+    tiny: Tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert invoke(["train", str(tiny("budget={flops=100.0}")), "--root", str(tmp_path / "runs")]) == 5
+    assert "not one step fits" in capsys.readouterr().err
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_checkpoint(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = Recipe.load(tiny())
+    from isoflop.objectives.losses import next_token
+
+    calls = [0]
+    honest = next_token.NextToken.loss
+
+    def poisoned(self, batch, ctx):  # type: ignore[no-untyped-def]
+        calls[0] += 1
+        loss = honest(self, batch, ctx)
+        return loss if calls[0] != 7 else type(loss)(loss.total * torch.nan, loss.tokens, loss.text_bytes)
+
+    monkeypatch.setattr(next_token.NextToken, "loss", poisoned)
+    with pytest.raises(NumericsError, match="the loss is nan"):
+        train(recipe, tmp_path / "runs")
+    run = run_of(tmp_path / "runs")
+    assert run.state == "diverged"
+    found = run.checkpoint()
+    assert found is not None
+    assert found[0] == 4
+    with pytest.raises(NumericsError, match="the loss is nan"):  # a diverged run is not tried again
+        train(recipe, tmp_path / "runs")
+    assert calls[0] == 7
+
+
+def test_one_gradient_that_is_not_finite_stops_the_run_and_names_the_parameter(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    honest = torch.nn.utils.get_total_norm
+
+    def poisoned(tensors):  # type: ignore[no-untyped-def]
+        tensors[1].view(-1)[0] = torch.inf
+        return honest(tensors)
+
+    monkeypatch.setattr(torch.nn.utils, "get_total_norm", poisoned)
+    assert invoke(["train", str(tiny()), "--root", str(tmp_path / "runs")]) == 4
+    assert "the gradient is not finite in" in capsys.readouterr().err
+    assert run_of(tmp_path / "runs").state == "diverged"
+
+
+def test_a_damaged_checkpoint_falls_back_to_the_previous_one_and_says_so(tiny: Tiny, tmp_path: Path) -> None:
+    recipe, root = Recipe.load(tiny()), tmp_path / "runs"
+    run = train(recipe, root)
+    expected = run.result["weights_sha256"]
+    weights = run.path / "checkpoints" / "12" / "model.safetensors"
+    damaged = bytearray(weights.read_bytes())
+    damaged[-3] ^= 1
+    weights.write_bytes(damaged)
+    run.set_status("running")
+    again = train(recipe, root)
+    assert again.result["weights_sha256"] == expected
+    assert any("checkpoint 12 is damaged" in event["message"] for event in again.events("checkpoint"))
+
+
+def test_a_changed_corpus_is_refused_on_resume(
+    tiny: Tiny, corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    for file in corpus.glob("*.txt"):
+        (copy / file.name).write_bytes(file.read_bytes())
+    recipe = tiny(f'source.paths=["{copy}/*.txt"]')
+    assert invoke(["train", str(recipe), "--root", str(tmp_path / "runs")]) == 0
+    run_of(tmp_path / "runs").set_status("running")
+    for file in sorted(copy.glob("*.txt"))[:5]:
+        file.write_text("something else entirely, and quite a bit of it, so that the text differs")
+    assert invoke(["train", str(recipe), "--root", str(tmp_path / "runs")]) == 3
+    assert "the corpus has changed" in capsys.readouterr().err
+
+
+def test_a_changed_recipe_under_the_same_name_lists_the_keys(
+    tiny: Tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = ["--root", str(tmp_path / "runs"), "--name", "mine"]
+    assert invoke(["train", str(tiny()), *root]) == 0
+    assert invoke(["train", str(tiny()), "optimizer.lr=0.02", "train.batch=2", *root]) == 2
+    message = capsys.readouterr().err
+    assert "optimizer.lr: 0.01 -> 0.02" in message
+    assert "train.batch: 4 -> 2" in message
+
+
+def test_a_run_in_use_is_refused(tiny: Tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recipe = tiny()
+    with Run.open(tmp_path / "runs", Recipe.load(recipe)).lock():
+        assert invoke(["train", str(recipe), "--root", str(tmp_path / "runs")]) == 2
+    assert f"process {os.getpid()}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_saves_the_state_and_exits_with_its_code(
+    tiny: Tiny, tmp_path: Path, number: signal.Signals, code: int
+) -> None:
+    recipe, root = tiny("budget.steps=100000", "train.evaluations=1"), tmp_path / "runs"
+    arguments = [sys.executable, "-m", "isoflop", "train", str(recipe), "--root", str(root), "--threads", "1"]
+    process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    wait_for(lambda: any(root.glob("tiny-*/metrics.jsonl")))
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == code
+    assert "run again to go on" in errors
+    run = run_of(root)
+    assert run.state == "stopped"
+    found = run.checkpoint()
+    assert found is not None
+    assert found[0] > 0
+
+
+def test_a_disk_that_is_full_stops_the_run_and_leaves_the_last_checkpoint_whole(tiny: Tiny, tmp_path: Path) -> None:
+    recipe, root = tiny(), tmp_path / "runs"
+    limited = (
+        "import resource, signal, sys; from isoflop.store import checkpoint; commit = checkpoint.commit\n"
+        "def full(directory, step, *rest):\n"
+        "    if step == 8:\n"
+        "        signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (4000, 4000))\n"
+        "    return commit(directory, step, *rest)\n"
+        "checkpoint.commit = full\n"
+        "from isoflop.cli.main import run; run(sys.argv[1:])\n"
+    )
+    arguments = [sys.executable, "-c", limited, "train", str(recipe), "--root", str(root)]
+    done = subprocess.run(arguments, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 3, done.stderr
+    assert "no space left" in done.stderr
+    run = run_of(root)
+    found = run.checkpoint()
+    assert found is not None
+    assert found[0] == 4
+    assert not list(run.path.rglob(".partial-*"))
+    assert invoke(["train", str(recipe), "--root", str(root)]) == 0
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 60.0) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited too long"
+        time.sleep(0.02)

@@ -1,0 +1,115 @@
+"""One step as an optimizer sees it: accumulation, clipping, and nothing that is not finite."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from isoflop.core.context import Context
+from isoflop.core.protocols import Batch, Loss
+from isoflop.core.registry import get
+from isoflop.core.rng import Rng
+from isoflop.core.roles import parameter_groups
+from isoflop.errors import NumericsError
+from isoflop.train.problem import Plain, StepProblem
+
+
+class Line(torch.nn.Module):
+    role = "hidden"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.w = torch.nn.Parameter(torch.tensor([1.0, -2.0]))
+        self.unused = torch.nn.Parameter(torch.ones(2))
+
+
+class Squares:
+    """sum over tokens of (w . x - y)^2, with x and y from the batch."""
+
+    def loss(self, batch: Batch, ctx: Context) -> Loss:
+        x, y = batch.inputs.float(), batch.targets.float()
+        total = ((x * ctx.policy.w).sum(-1) - y.sum(-1)).square().sum()
+        return Loss(total, batch.tokens, batch.text_bytes, {"twice": 2 * total.detach()})
+
+
+def context(model: torch.nn.Module) -> Context:
+    return Context(
+        Rng(0), Path("unused"), get("tokenizer", "bytes")(), 4, batch=1, length=2,  # type: ignore[arg-type]
+        models={"policy": model}, groups=tuple(parameter_groups(model)),
+    )  # fmt: skip
+
+
+def batches(rows: list[int]) -> list[Batch]:
+    draw = torch.Generator().manual_seed(1)
+    x = torch.randint(0, 5, (sum(rows), 2), generator=draw)
+    y = torch.randint(0, 5, (sum(rows), 2), generator=draw)
+    cuts = torch.tensor([0, *rows]).cumsum(0).tolist()
+    return [Batch(x[a:b], y[a:b], text_bytes=b - a) for a, b in zip(cuts, cuts[1:], strict=False)]
+
+
+def test_accumulated_micro_batches_give_the_gradient_of_the_mean_over_all_tokens() -> None:
+    whole, split = Line(), Line()
+    one = StepProblem(Squares(), context(whole), batches([6])).backward()
+    many = StepProblem(Squares(), context(split), batches([1, 2, 3])).backward()
+    torch.testing.assert_close(split.w.grad, whole.w.grad)
+    assert many.loss == pytest.approx(one.loss)
+    assert (many.tokens, many.text_bytes) == (one.tokens, one.text_bytes) == (12, 6)
+    assert many.terms["twice"] == pytest.approx(2 * many.loss)
+
+
+def test_the_loss_alone_equals_the_one_of_backward_and_leaves_gradients_alone() -> None:
+    model = Line()
+    problem = StepProblem(Squares(), context(model), batches([2, 2]))
+    value = problem.loss()
+    assert model.w.grad is None
+    assert value == pytest.approx(problem.backward().loss)
+
+
+def test_clipping_scales_to_the_limit_and_reports_the_norm_before_it() -> None:
+    free, clipped = Line(), Line()
+    norm = StepProblem(Squares(), context(free), batches([4])).backward().grad_norm
+    assert norm == pytest.approx(float(free.w.grad.norm()))
+    outcome = StepProblem(Squares(), context(clipped), batches([4]), clip=norm / 3).backward()
+    assert outcome.grad_norm == pytest.approx(norm)
+    torch.testing.assert_close(clipped.w.grad, free.w.grad / 3)
+
+
+def test_a_norm_below_the_limit_is_left_alone() -> None:
+    free, clipped = Line(), Line()
+    norm = StepProblem(Squares(), context(free), batches([4])).backward().grad_norm
+    StepProblem(Squares(), context(clipped), batches([4]), clip=norm * 2).backward()
+    assert torch.equal(clipped.w.grad, free.w.grad)
+
+
+def test_a_loss_that_is_not_finite_stops_before_any_gradient() -> None:
+    model = Line()
+    with torch.no_grad():
+        model.w[0] = float("nan")
+    with pytest.raises(NumericsError, match="loss is nan"):
+        StepProblem(Squares(), context(model), batches([2])).backward()
+    assert model.w.grad is None
+
+
+def test_a_gradient_that_is_not_finite_names_its_parameter_and_nothing_is_updated() -> None:
+    model = Line()
+    model.w.register_hook(lambda gradient: gradient * torch.tensor([1.0, float("inf")]))
+    optimizer = Plain(torch.optim.SGD(model.parameters(), lr=0.1))
+    before = model.w.detach().clone()
+    with pytest.raises(NumericsError, match=r"not finite in w"):
+        optimizer.step(StepProblem(Squares(), context(model), batches([2]), clip=1.0))
+    assert torch.equal(model.w, before)
+
+
+def test_the_rate_is_the_initial_one_times_the_factor_however_often_it_is_set() -> None:
+    model = Line()
+    optimizer = torch.optim.SGD([{"params": [model.w], "lr": 0.5}, {"params": [model.unused], "lr": 0.1}])
+    rule = Plain(optimizer)
+    for factor in (0.5, 0.25, 1.0, 0.1):
+        rule.set_factor(factor)
+    assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([0.05, 0.01])
+    again = Plain(torch.optim.SGD([{"params": [model.w]}, {"params": [model.unused]}], lr=9.0))
+    again.load_state_dict(rule.state_dict())
+    again.set_factor(1.0)
+    assert [group["lr"] for group in again._optimizer.param_groups] == pytest.approx([0.5, 0.1])
