@@ -1,0 +1,305 @@
+"""A corpus: documents without duplicates, split, tokenised, kept in the cache and read back as memory-mapped shards.
+
+A corpus is named by a key over whatever it is made from (the source part, a digest of its raw input, the tokenizer
+part), so that a second run finds it without reading a document. Its directory appears by one rename; processes that
+want the same corpus at once make it once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import itertools
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import NonNegativeInt
+
+from ..core.context import Context
+from ..core.digests import digest, digest_file, document_hash
+from ..core.errors import DataError
+from ..core.files import PARTIAL, disk_errors, publish_directory
+from ..core.protocols import Tokenizer, TokenizerPart
+from ..core.registry import Frozen
+from .dedup import distinct
+from .document import Document, utf8
+from .loader import HeldOutText, WindowBatches
+from .shards import Manifest, Tokens, open_tokens, seal, token_type, unseal, write_tokens
+from .split import held_out_groups
+from .tokenizing import Ids, ReadsFiles, Storable, Trains, encode_many
+
+FORMAT = 1
+"""Part of every key: rises when the same input would give another corpus."""
+
+_TOKENIZER = "tokenizer.json"
+_CHUNK = 4_000_000  # characters tokenised at once
+
+
+class Amount(Frozen):
+    """How much text."""
+
+    documents: NonNegativeInt
+    text_bytes: NonNegativeInt
+    tokens: NonNegativeInt
+    """Tokens of the documents and one end of text for each."""
+
+
+class CorpusManifest(Manifest):
+    """What a corpus directory says of itself; domains are in alphabetical order, as their shards."""
+
+    fingerprint: str
+    train: dict[str, Amount]
+    heldout: dict[str, Amount]
+    exact_duplicates: NonNegativeInt
+    near_duplicates: NonNegativeInt
+
+
+class Corpus:
+    """A live source over token shards: see ``core.protocols.Source``.
+
+    Attributes:
+        fingerprint: SHA-256 over every document's hash, domain and side of the split, and the tokenizer.
+        tokenizer: the live tokenizer.
+        directory: where the shards lie.
+        entropy_per_byte: the exact entropy of the text in bits a byte, where it is known.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        tokenizer: TokenizerPart,
+        ctx: Context,
+        *,
+        heldout_bytes: int = 0,
+        entropy_per_byte: float | None = None,
+    ) -> None:
+        self.directory, self.entropy_per_byte = directory, entropy_per_byte
+        self._manifest = unseal(directory, CorpusManifest)
+        self.fingerprint = self._manifest.fingerprint
+        if isinstance(tokenizer, Trains):
+            self.tokenizer = tokenizer.load(directory / _TOKENIZER)
+        else:
+            self.tokenizer = tokenizer.build(ctx, iter(()))
+        self._heldout_bytes, self._device = heldout_bytes, ctx.device
+        self._heldout: dict[str, HeldOutText] | None = None
+
+    def batches(self, ctx: Context) -> WindowBatches:
+        """Training batches of ``ctx.batch`` windows of ``ctx.length`` tokens, in the order of ctx.rng("data")."""
+        return WindowBatches(
+            self._shard("train"),
+            self.tokenizer.byte_lengths,
+            batch=ctx.batch,
+            length=ctx.length,
+            rng=ctx.rng("data"),
+            fingerprint=self.fingerprint,
+            device=ctx.device,
+        )
+
+    def heldout(self) -> Mapping[str, HeldOutText]:
+        """Held-out text by domain: whole documents in the corpus' order that fit into ``heldout_bytes`` (0: all).
+
+        A document that no longer fits is passed over; where none fits, the smallest one is taken.
+        """
+        if self._heldout is None:
+            self._heldout = {
+                domain: self._evaluated(self._shard(f"heldout-{number}"))
+                for number, domain in enumerate(self._manifest.heldout)
+            }
+        return self._heldout
+
+    def train_text(self) -> Iterator[str]:
+        """Every training document, in the order of the stream."""
+        return self._texts(self._shard("train"))
+
+    def heldout_text(self) -> Iterator[str]:
+        """Every document that ``heldout`` evaluates, domain by domain."""
+        return itertools.chain.from_iterable(self._texts(part.tokens) for part in self.heldout().values())
+
+    def describe(self) -> dict[str, Any]:
+        """JSON for the report: fingerprint, documents, bytes and tokens by split and domain, duplicates removed."""
+        sides = {"train": self._manifest.train, "heldout": self._manifest.heldout}
+        result: dict[str, Any] = {
+            side: {domain: amount.model_dump() for domain, amount in amounts.items()} for side, amounts in sides.items()
+        }
+        result["evaluated"] = {
+            domain: {"documents": part.documents, "text_bytes": part.text_bytes, "tokens": len(part.tokens) - 1}
+            for domain, part in self.heldout().items()
+        }
+        amounts = [amount for side in sides.values() for amount in side.values()]
+        return {
+            "fingerprint": self.fingerprint,
+            "documents": sum(amount.documents for amount in amounts),
+            "text_bytes": sum(amount.text_bytes for amount in amounts),
+            "tokens": sum(amount.tokens for amount in amounts),
+            "vocab_size": self.tokenizer.vocab_size,
+            **result,
+            "exact_duplicates_removed": self._manifest.exact_duplicates,
+            "near_duplicates_removed": self._manifest.near_duplicates,
+            "entropy_per_byte": self.entropy_per_byte,
+        }
+
+    def _shard(self, name: str) -> Tokens:
+        return open_tokens(self.directory / f"{name}.bin", token_type(self.tokenizer.vocab_size))
+
+    def _texts(self, tokens: Tokens) -> Iterator[str]:
+        ends = np.flatnonzero(tokens == self.tokenizer.eot)
+        for start, end in itertools.pairwise(ends.tolist()):
+            yield self.tokenizer.decode(tokens[start + 1 : end].tolist())
+
+    def _evaluated(self, tokens: Tokens) -> HeldOutText:
+        ends = np.flatnonzero(tokens == self.tokenizer.eot)
+        sizes = np.add.reduceat(self.tokenizer.byte_lengths[tokens], ends[:-1])
+        if self._heldout_bytes and sizes.sum() > self._heldout_bytes:
+            chosen, left = [], self._heldout_bytes
+            for index, size in enumerate(sizes.tolist()):
+                if size <= left:
+                    chosen.append(index)
+                    left -= size
+            chosen = chosen or [int(sizes.argmin())]
+            tokens = np.concatenate([tokens[:1], *(tokens[ends[i] + 1 : ends[i + 1] + 1] for i in chosen)])
+        text_bytes = sum(len(text.encode()) for text in self._texts(tokens))
+        documents = int((tokens == self.tokenizer.eot).sum()) - 1
+        return HeldOutText(tokens, self.tokenizer.byte_lengths, text_bytes, documents, self._device)
+
+
+def prepare(
+    documents: Iterable[Document],
+    tokenizer: TokenizerPart,
+    ctx: Context,
+    *,
+    inputs: Any = None,
+    deduplicate: bool = True,
+    heldout_share: float = 0.05,
+    heldout_bytes: int = 0,
+    entropy_per_byte: float | None = None,
+) -> Corpus:
+    """The corpus of ``documents``, from the cache if it is there.
+
+    Args:
+        documents: read only if the corpus must be made; all their text is held in memory meanwhile.
+        inputs: JSON that changes whenever the documents do (digests of files, not their paths); None: the documents
+            are read and hashed for it.
+        deduplicate: drop exact and near duplicates; not for text drawn at random, whose repeats belong to it.
+        heldout_share: share of groups that is held out. heldout_bytes: see ``Corpus.heldout``.
+
+    Raises:
+        DataError: no documents, nothing to hold out, text that cannot be encoded, a damaged shard in the cache.
+    """
+    if inputs is None:
+        documents = list(documents)
+        inputs = [[document_hash(d.text).hex(), d.domain, d.group] for d in documents]
+    made_from = {
+        "format": FORMAT,
+        "inputs": inputs,
+        "tokenizer": _identity(tokenizer),
+        "deduplicate": deduplicate,
+        "heldout_share": heldout_share,
+    }
+    key = digest(made_from)[:32]
+    directory = ctx.cache / "corpora" / key
+    if not directory.exists():
+        with _alone(directory):
+            if not directory.exists():  # another process may have made it while we waited
+                _make(directory, documents, tokenizer, ctx, deduplicate, heldout_share)
+    return Corpus(directory, tokenizer, ctx, heldout_bytes=heldout_bytes, entropy_per_byte=entropy_per_byte)
+
+
+def _make(
+    directory: Path, documents: Iterable[Document], part: TokenizerPart, ctx: Context, deduplicate: bool, share: float
+) -> None:
+    everything = list(documents)
+    if not everything:
+        raise DataError("gives no documents", where="source", fix="check its paths and keys")
+    sizes = {id(document): len(utf8(document.text, document.origin)) for document in everything}
+    exact = near = 0
+    if deduplicate:
+        result = distinct([document.text for document in everything])
+        everything = [everything[index] for index in result.kept]
+        exact, near = result.exact, result.near
+    everything.sort(key=_order)  # stable
+    held = held_out_groups(everything, share)
+    train = [document for document in everything if document.group not in held]
+    heldout = {
+        domain: [document for document in everything if document.group in held and document.domain == domain]
+        for domain in sorted({document.domain for document in everything if document.group in held})
+    }
+    with publish_directory(directory) as target:
+        tokenizer = part.build(ctx, (document.text for document in train))
+        if isinstance(tokenizer, Storable):
+            tokenizer.save(target / _TOKENIZER)
+        saved = digest_file(target / _TOKENIZER) if isinstance(tokenizer, Storable) else ""
+
+        def write(name: str, chosen: Sequence[Document]) -> dict[str, Amount]:
+            counts: dict[str, list[int]] = {}
+            end = np.array([tokenizer.eot])
+
+            def pieces() -> Iterator[Ids]:
+                yield end
+                for document, ids in _tokenised(tokenizer, chosen):
+                    count = counts.setdefault(document.domain, [0, 0, 0])
+                    for place, amount in enumerate((1, sizes[id(document)], len(ids) + 1)):
+                        count[place] += amount
+                    yield from (ids, end)
+
+            write_tokens(target / f"{name}.bin", pieces(), token_type(tokenizer.vocab_size))
+            return {d: Amount(documents=n, text_bytes=b, tokens=t) for d, (n, b, t) in sorted(counts.items())}
+
+        amounts = write("train", train)
+        held_amounts: dict[str, Amount] = {}
+        for number, chosen in enumerate(heldout.values()):
+            held_amounts |= write(f"heldout-{number}", chosen)
+        seal(
+            target,
+            CorpusManifest,
+            fingerprint=_fingerprint(everything, held, {**_identity(part), "saved": saved}, share),
+            train=amounts,
+            heldout=held_amounts,
+            exact_duplicates=exact,
+            near_duplicates=near,
+        )
+
+
+def _order(document: Document) -> bytes:
+    """Where a document comes in the stream: by a hash of its text and group, whatever the files' names."""
+    return hashlib.blake2b(document_hash(document.text) + document.group.encode(), digest_size=16).digest()
+
+
+def _tokenised(tokenizer: Tokenizer, documents: Sequence[Document]) -> Iterator[tuple[Document, Ids]]:
+    chunk: list[Document] = []
+    size = 0
+    for number, document in enumerate(documents, 1):
+        chunk.append(document)
+        size += len(document.text)
+        if size >= _CHUNK or number == len(documents):
+            yield from zip(chunk, encode_many(tokenizer, [each.text for each in chunk]), strict=True)
+            chunk, size = [], 0
+
+
+def _identity(tokenizer: TokenizerPart) -> dict[str, Any]:
+    read = tokenizer.inputs() if isinstance(tokenizer, ReadsFiles) else ""
+    return {"part": tokenizer.model_dump(mode="json"), "inputs": read}
+
+
+def _fingerprint(documents: Sequence[Document], held: frozenset[str], tokenizer: Any, share: float) -> str:
+    rows = sorted([document_hash(d.text).hex(), d.domain, d.group in held] for d in documents)
+    return digest({"documents": rows, "tokenizer": tokenizer, "heldout_share": share})
+
+
+@contextlib.contextmanager
+def _alone(directory: Path) -> Iterator[None]:
+    """Wait until no other process makes ``directory``; clear what a killed one left. The lock dies with its process."""
+    with disk_errors(directory):
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        handle = os.open(directory.parent / f".lock-{directory.name}", os.O_CREAT | os.O_RDWR, 0o644)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        for leftover in directory.parent.glob(f"{PARTIAL}*-{directory.name}"):
+            shutil.rmtree(leftover, ignore_errors=True)
+        yield
+    finally:
+        os.close(handle)

@@ -1,0 +1,45 @@
+"""A document: the unit that is deduplicated, held out and closed by an end-of-text token."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+from ..core.errors import DataError
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """One text with its descent.
+
+    Attributes:
+        text: valid Unicode (no lone surrogates), not empty.
+        domain: what its held-out text is evaluated under.
+        origin: where it comes from, for messages ("path" or "path:line"); not part of the corpus' identity.
+        group: digest of the whole source file it was taken from. Documents of one group lie on the same side of the
+            split, so that a file's docstrings follow the file.
+    """
+
+    text: str
+    domain: str
+    origin: str
+    group: str
+
+
+def group_of(content: bytes | str) -> str:
+    """The group of everything that comes from one file: the BLAKE2b digest (32 hex digits) of its content."""
+    data = content.encode("utf-8", "surrogatepass") if isinstance(content, str) else content
+    return hashlib.blake2b(data, digest_size=16).hexdigest()
+
+
+def utf8(text: str, origin: str = "text") -> bytes:
+    """The UTF-8 bytes of ``text``; a lone surrogate, which no bytes can stand for, is a DataError."""
+    try:
+        return text.encode()
+    except UnicodeEncodeError as error:
+        lone = f"U+{ord(text[error.start]):04X}"
+        raise DataError(
+            f"holds the lone surrogate {lone} at character {error.start}, which UTF-8 cannot express",
+            where=origin,
+            fix="repair or drop that text",
+        ) from None

@@ -1,0 +1,147 @@
+"""From token shards to batches: training windows in a random order that is a function of the position, held-out text.
+
+A stream of documents is ``eot d1 eot d2 eot ... dn eot``: an end-of-text token predicts the first token of a document
+and is itself predicted after the last. Windows cross the borders of documents.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..core.errors import DataError
+from ..core.protocols import Batch
+from ..core.rng import Rng
+from .shards import Tokens
+
+
+class WindowBatches:
+    """An endless stream of training batches; its position is its whole state.
+
+    Window w of W = (tokens - 1) // length predicts tokens w length + 1 ... (w + 1) length; fewer than ``length`` tokens
+    at the end of the shard are in none. Epoch e visits every window once, in the order of the permutation drawn from
+    ``rng.at(e)``; a batch may hold the end of one epoch and the beginning of the next.
+
+    Args:
+        tokens: the stream (n,), as above.
+        byte_lengths: UTF-8 bytes of each id (vocab_size,).
+        batch: windows of a batch. length: predicted tokens of a window.
+        fingerprint: of the corpus; a position in another corpus is refused.
+    """
+
+    def __init__(
+        self,
+        tokens: Tokens,
+        byte_lengths: npt.NDArray[np.int64],
+        *,
+        batch: int,
+        length: int,
+        rng: Rng,
+        fingerprint: str,
+        device: str = "cpu",
+    ) -> None:
+        self._tokens, self._byte_lengths, self._rng, self._device = tokens, byte_lengths, rng, device
+        self._batch, self._length, self._fingerprint = batch, length, fingerprint
+        self.windows = (len(tokens) - 1) // length
+        if self.windows < 1:
+            raise DataError(
+                f"has {len(tokens)} training tokens, too few for one window of {length}",
+                where="source",
+                fix="give more text or shorten train.length",
+            )
+        self._position = 0
+        self._order: tuple[int, npt.NDArray[np.int64]] = (-1, np.empty(0, np.int64))
+
+    def __iter__(self) -> WindowBatches:
+        return self
+
+    def __next__(self) -> Batch:
+        first = self._position * self._batch
+        self._position += 1
+        rows = np.stack([self._window(first + row) for row in range(self._batch)]).astype(np.int64)
+        return as_batch(rows[:, :-1], rows[:, 1:], self._byte_lengths, self._device)
+
+    @property
+    def epochs(self) -> float:
+        """Passes over the corpus so far."""
+        return self._position * self._batch / self.windows
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"position": self._position, **self._place()}
+
+    def load_state_dict(self, state: dict[str, Any], /) -> None:
+        """Go to a stored position; another corpus, batch or length is a DataError."""
+        for name, value in self._place().items():
+            if state.get(name) != value:
+                raise DataError(
+                    f"has changed since the position was stored: {name} was {state.get(name)}, is {value}",
+                    where="source",
+                    fix="bring the old text and tokenizer back, or start a new run",
+                )
+        self._position = int(state["position"])
+
+    def _place(self) -> dict[str, Any]:
+        return {"corpus": self._fingerprint, "batch": self._batch, "length": self._length}
+
+    def _window(self, sample: int) -> Tokens:
+        epoch, place = divmod(sample, self.windows)
+        if self._order[0] != epoch:
+            self._order = (epoch, self._rng.at(epoch).permutation(self.windows))
+        start = int(self._order[1][place]) * self._length
+        return self._tokens[start : start + self._length + 1]
+
+
+@dataclass
+class HeldOutText:
+    """Held-out documents of one domain as one stream; every token but the first end-of-text is predicted once.
+
+    The end of a document is predicted too: then -log2 p is the length of a code that says where documents end, and no
+    model can beat the entropy of the source.
+
+    Attributes:
+        tokens: the stream (n,). text_bytes: UTF-8 bytes of the documents. documents: their number.
+    """
+
+    tokens: Tokens
+    byte_lengths: npt.NDArray[np.int64]
+    text_bytes: int
+    documents: int
+    device: str = "cpu"
+
+    def windows(self, length: int, batch: int) -> Iterator[Batch]:
+        """Batches of up to ``batch`` windows in order; the last window is filled up and its filling masked out."""
+        predicted = len(self.tokens) - 1
+        for first in range(0, predicted, batch * length):
+            count = min(batch * length, predicted - first)
+            rows = -(-count // length)
+            stream = np.zeros(rows * length + 1, np.int64)
+            stream[: count + 1] = self.tokens[first : first + count + 1]
+            counts = np.arange(rows * length).reshape(rows, length) < count
+            shape = (rows, length)
+            yield as_batch(
+                stream[:-1].reshape(shape), stream[1:].reshape(shape), self.byte_lengths, self.device, counts
+            )
+
+
+def as_batch(
+    inputs: npt.NDArray[np.int64],
+    targets: npt.NDArray[np.int64],
+    byte_lengths: npt.NDArray[np.int64],
+    device: str = "cpu",
+    counts: npt.NDArray[np.bool_] | None = None,
+) -> Batch:
+    """A batch of (batch, length) ids; ``counts`` marks the targets that count (None: all)."""
+    import torch
+
+    sizes = byte_lengths[targets]
+    partial = counts is not None and not counts.all()
+    return Batch(
+        inputs=torch.from_numpy(np.ascontiguousarray(inputs)).to(device),
+        targets=torch.from_numpy(np.ascontiguousarray(targets)).to(device),
+        text_bytes=int(sizes[counts].sum() if partial else sizes.sum()),
+        mask=torch.from_numpy(counts).to(device) if partial else None,
+    )

@@ -1,0 +1,156 @@
+"""Reading the user's files: what is wrong is said with file and line, and nothing broken gets through."""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import json
+import zlib
+from collections.abc import Iterator, Sequence
+from glob import glob, has_magic
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field
+
+from ..core.digests import digest, digest_file
+from ..core.errors import DataError, UsageError
+from .document import utf8
+
+Paths = Annotated[
+    tuple[str, ...], Field(min_length=1), BeforeValidator(lambda value: (value,) if isinstance(value, str) else value)
+]
+"""One path or glob pattern, or several."""
+
+_BOM = b"\xef\xbb\xbf"
+
+
+def files_of(patterns: Sequence[str]) -> list[Path]:
+    """The files that paths and glob patterns (``**`` included) name: each once, sorted within a pattern.
+
+    Raises:
+        UsageError: a path that does not exist, or a pattern that no file matches.
+    """
+    found: dict[Path, None] = {}
+    for pattern in patterns:
+        if has_magic(pattern) and not Path(pattern).exists():
+            matches = [Path(match) for match in sorted(glob(pattern, recursive=True))]
+            matches = [path for path in matches if path.is_file()]
+            if not matches:
+                raise UsageError("matches no file", where=pattern, fix="check source.paths; quote it in a shell")
+        else:
+            matches = [Path(pattern)]
+            if matches[0].is_dir():
+                raise UsageError("is a folder", where=pattern, fix=f"name its files: {Path(pattern) / '**/*'}")
+            if not matches[0].exists():
+                raise UsageError("does not exist", where=pattern, fix="check source.paths")
+        found |= dict.fromkeys(matches)
+    return list(found)
+
+
+def digest_of(paths: Sequence[Path]) -> str:
+    """A digest of the content of files, in order."""
+    digests = []
+    for path in paths:
+        with read_errors(path):
+            digests.append(digest_file(path))
+    return digest(digests)
+
+
+def read_text(path: Path) -> str:
+    """A UTF-8 text file without byte-order mark, its line ends as ``\\n``.
+
+    Raises:
+        DataError: it cannot be read, is empty, holds NUL or bytes that are no UTF-8 (with the line).
+    """
+    with read_errors(path):
+        data = path.read_bytes()
+    text = decoded(data.removeprefix(_BOM), str(path)).replace("\r\n", "\n").replace("\r", "\n")
+    if not text.strip():
+        raise DataError("is empty", where=str(path), fix="leave it out")
+    return text
+
+
+def read_records(path: Path, key: str, domain_key: str | None = None) -> Iterator[tuple[int, str, str | None]]:
+    """Line number, text and domain of every record of a .jsonl or gzipped .jsonl.gz file; blank lines are skipped.
+
+    Raises:
+        DataError: the file cannot be read or unpacked, holds no records, or a line is not a JSON object with a string
+            under ``key`` (and ``domain_key``, if given); names file and line.
+    """
+    records = number = 0
+    with read_errors(path), _opened(path) as file:
+        try:
+            for number, line in enumerate(file, 1):
+                line = line.removeprefix(_BOM) if number == 1 else line
+                if not line.strip():
+                    continue
+                where = f"{path}:{number}"
+                record = _parsed(line, where)
+                text = _string(record, key, where)
+                domain = None if domain_key is None else _string(record, domain_key, where)
+                records += 1
+                yield number, text, domain
+        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+            raise DataError(
+                f"is a damaged gzip file ({error}) after line {number}", where=str(path), fix="get it again"
+            ) from error
+    if not records:
+        raise DataError("holds no records", where=str(path), fix="leave it out")
+
+
+def decoded(data: bytes, where: str) -> str:
+    """UTF-8 text; NUL or another byte that text does not hold is a DataError with its line."""
+    nul = data.find(b"\0")
+    try:
+        text = data.decode()
+        bad, what = nul, "a NUL byte"
+    except UnicodeDecodeError as error:
+        bad, what = error.start, f"byte 0x{data[error.start]:02x}, which is no UTF-8"
+        text = ""
+    if bad < 0:
+        return text
+    line = data.count(b"\n", 0, bad) + 1
+    raise DataError(
+        f"line {line} holds {what}: a binary file or another encoding", where=where, fix="convert it to UTF-8"
+    )
+
+
+@contextlib.contextmanager
+def read_errors(path: Path) -> Iterator[None]:
+    """Turn the system's refusal to read ``path`` into a DataError."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise DataError(f"cannot be read ({reason})", where=str(path), fix="check path and permissions") from error
+
+
+def _opened(path: Path) -> Any:
+    return gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb")
+
+
+def _parsed(line: bytes, where: str) -> dict[str, Any]:
+    text = decoded(line, where)
+    try:
+        record = json.loads(text, parse_constant=_refuse)
+    except (ValueError, RecursionError) as error:
+        torn = "" if line.endswith(b"\n") else "; the file ends within it"
+        raise DataError(f"is not JSON ({error}){torn}", where=where, fix="repair or drop that line") from None
+    if not isinstance(record, dict):
+        raise DataError(f"holds a {type(record).__name__}, not an object", where=where)
+    return record
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is no JSON number")
+
+
+def _string(record: dict[str, Any], key: str, where: str) -> str:
+    if key not in record:
+        fix = f"set source.key (it has: {', '.join(sorted(record)) or 'none'})"
+        raise DataError(f"lacks the key {key!r}", where=where, fix=fix)
+    if not isinstance(record[key], str):
+        raise DataError(f"key {key!r} holds a {type(record[key]).__name__}, not a string", where=where)
+    utf8(record[key], where)
+    return str(record[key])

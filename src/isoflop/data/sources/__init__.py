@@ -1,0 +1,1 @@
+"""Parts of the slot ``source``: where text comes from."""

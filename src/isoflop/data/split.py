@@ -1,0 +1,43 @@
+"""Which documents are held out: decided by each group's own content, so that adding files moves no other one."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+from ..core.errors import DataError
+from .document import Document
+
+_STEPS = 2**16  # the first two bytes of a hash
+
+
+def point(group: str) -> float:
+    """Where a group lies in [0, 1): the first two bytes of the BLAKE2b hash of its digest."""
+    return int.from_bytes(hashlib.blake2b(group.encode(), digest_size=16).digest()[:2], "big") / _STEPS
+
+
+def held_out_groups(documents: Sequence[Document], share: float) -> frozenset[str]:
+    """The groups whose ``point`` lies below ``share``.
+
+    A domain of at least two groups of which none lies there gives up the group with the smallest point, so that small
+    corpora have held-out text too. A domain that is one single group is left as it is.
+
+    Raises:
+        DataError: nothing would be left to train on, or nothing would be held out.
+    """
+    domains: dict[str, set[str]] = {}
+    for document in documents:
+        domains.setdefault(document.domain, set()).add(document.group)
+    groups = set().union(*domains.values()) if domains else set()
+    held = {group for group in groups if point(group) < share}
+    for domain in sorted(domains):
+        if len(domains[domain]) > 1 and not held & domains[domain]:
+            held.add(min(domains[domain], key=lambda group: (point(group), group)))
+    if not held or held == groups:
+        side = "to train on" if held else "held out"
+        raise DataError(
+            f"{len(documents)} distinct documents in {len(groups)} files leave nothing {side}",
+            where="source",
+            fix="add text, or cut a long file into documents (source text: chunk_bytes = 4096)",
+        )
+    return frozenset(held)

@@ -1,0 +1,1 @@
+"""Parts of the slot ``tokenizer``: text to ids and back."""

@@ -1,0 +1,143 @@
+"""Any ``tokenizer.json`` of the tokenizers library, as published models carry one."""
+
+from __future__ import annotations
+
+import functools
+import json
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tokenizers as hf
+
+from ...core.context import Context
+from ...core.digests import digest_file
+from ...core.errors import DataError, nearest
+from ...core.protocols import TokenizerPart
+from ...core.registry import Card, part
+from ..document import utf8
+from ..tokenizing import Ids, byte_alphabet, open_tokenizer, unknown_id
+
+_BYTE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
+
+
+class FileTokenizer:
+    """A foreign tokenizer. It must give back every text it encodes: bits per byte of an altered text mean nothing.
+
+    Special tokens are neither added nor recognised in text. ``byte_lengths`` are exact for byte-level tokenizers; for
+    those with word-boundary marks and byte fall-back the mark counts as one blank.
+    """
+
+    def __init__(self, tokenizer: hf.Tokenizer, eot: str, path: Path) -> None:
+        found = tokenizer.token_to_id(eot)
+        if found is None:
+            special = [added.content for added in tokenizer.get_added_tokens_decoder().values() if added.special]
+            raise DataError(f"has no token {eot!r}", where=str(path), fix=f"set tokenizer.eot: {nearest(eot, special)}")
+        tokenizer.encode_special_tokens = True
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
+        self._tokenizer, self._path = tokenizer, path
+        self.eot: int = found
+        self.vocab_size = size_of(tokenizer)
+        added = tokenizer.get_added_tokens_decoder()
+        byte_level, self._lossless = _kind(json.loads(tokenizer.to_str()))
+        self.byte_lengths: Ids = np.zeros(self.vocab_size, np.int64)
+        for token, i in tokenizer.get_vocab(with_added_tokens=True).items():
+            if i in added:
+                self.byte_lengths[i] = 0 if added[i].special else len(token.encode())
+            else:
+                self.byte_lengths[i] = _bytes_of(token, byte_level)
+
+    def encode(self, text: str) -> Ids:
+        """Ids (tokens,). Text that the tokenizer does not give back, or a lone surrogate, is a DataError."""
+        return self.encode_many([text])[0]
+
+    def encode_many(self, texts: Sequence[str]) -> list[Ids]:
+        """``encode`` of each text."""
+        for text in texts:
+            utf8(text)
+        encodings = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
+        result = [np.array(encoding.ids, np.int64) for encoding in encodings]
+        if not self._lossless:
+            for text, ids in zip(texts, result, strict=True):
+                if self.decode(ids.tolist()) != text:
+                    raise DataError(
+                        f"loses part of the text that begins {text[:40]!r} (a normaliser, or unknown characters)",
+                        where=str(self._path),
+                        fix="choose tokenizer bpe or bytes, or normalise the text beforehand",
+                    )
+        return result
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of ids without special tokens."""
+        if any(not 0 <= i < self.vocab_size for i in ids):
+            raise unknown_id(ids, self.vocab_size)
+        return str(self._tokenizer.decode(list(ids), skip_special_tokens=True))
+
+
+@part
+class FilePart(TokenizerPart):
+    """The tokenizer of a published model, from its tokenizer.json."""
+
+    path: str
+    """The tokenizer.json."""
+    eot: str = "<|endoftext|>"
+    """The token that ends a text, e.g. "</s>"."""
+    card = Card(
+        summary="A tokenizer.json of the tokenizers library; nothing is trained.",
+        differs="special tokens are not recognised in text; a tokenizer that alters text is refused",
+    )
+
+    @property
+    def vocabulary(self) -> int:
+        return size_of(_opened(self.path, self.inputs()))
+
+    def inputs(self) -> str:
+        """SHA-256 of the file."""
+        try:
+            return digest_file(Path(self.path))
+        except OSError as error:
+            raise DataError(
+                f"cannot be read ({error.strerror})", where=self.path, fix="check tokenizer.path"
+            ) from error
+
+    def build(self, ctx: Context, texts: Iterator[str]) -> FileTokenizer:
+        return FileTokenizer(open_tokenizer(Path(self.path)), self.eot, Path(self.path))
+
+
+def size_of(tokenizer: hf.Tokenizer) -> int:
+    """The number of ids a model must know: one more than the largest."""
+    return 1 + max(tokenizer.get_vocab(with_added_tokens=True).values())
+
+
+@functools.lru_cache(maxsize=4)
+def _opened(path: str, digest: str) -> hf.Tokenizer:
+    tokenizer: hf.Tokenizer = open_tokenizer(Path(path))
+    return tokenizer
+
+
+def _kind(description: dict[str, Any]) -> tuple[bool, bool]:
+    """Whether tokens are written in the byte alphabet, and whether text is certain to be given back unchanged."""
+    steps = _steps(description["pre_tokenizer"])
+    byte_level = [step for step in steps if step["type"] == "ByteLevel"]
+    harmless = all(step["type"] in ("ByteLevel", "Digits") or step.get("behavior") == "Isolated" for step in steps)
+    prefixed = any(step["add_prefix_space"] for step in byte_level)
+    plain = description["normalizer"] is None and not prefixed and harmless
+    complete = set(byte_alphabet()) <= set(description["model"].get("vocab", ()))
+    return bool(byte_level), bool(byte_level) and plain and complete
+
+
+def _steps(pre_tokenizer: dict[str, Any] | None) -> list[dict[str, Any]]:
+    if pre_tokenizer is None:
+        return []
+    if pre_tokenizer["type"] == "Sequence":
+        return [step for inner in pre_tokenizer["pretokenizers"] for step in _steps(inner)]
+    return [pre_tokenizer]
+
+
+def _bytes_of(token: str, byte_level: bool) -> int:
+    if byte_level:
+        return len(token)
+    return 1 if _BYTE.fullmatch(token) else len(token.replace("\u2581", " ").encode())

@@ -1,0 +1,109 @@
+"""What tokenizers share: ids that stand for byte strings, capabilities beyond the slot's contract, tokenizer files."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import numpy.typing as npt
+
+from ..core.errors import DataError
+from ..core.protocols import Tokenizer
+
+Ids = npt.NDArray[np.int64]
+
+
+@runtime_checkable
+class Storable(Protocol):
+    """A live tokenizer that was trained: ``save`` writes the file from which its part's ``load`` makes it again."""
+
+    def save(self, path: Path) -> None: ...
+
+
+@runtime_checkable
+class Trains(Protocol):
+    """A tokenizer part that is trained on text, so that a corpus keeps what came of it."""
+
+    def load(self, path: Path) -> Tokenizer: ...
+
+
+@runtime_checkable
+class ReadsFiles(Protocol):
+    """A part whose result depends on files: ``inputs`` is a digest of their content."""
+
+    def inputs(self) -> str: ...
+
+
+@runtime_checkable
+class EncodesMany(Protocol):
+    """A tokenizer that is faster on many texts at once."""
+
+    def encode_many(self, texts: Sequence[str]) -> list[Ids]: ...
+
+
+def encode_many(tokenizer: Tokenizer, texts: Sequence[str]) -> list[Ids]:
+    """``encode`` of each text, in the fastest way that the tokenizer offers."""
+    if isinstance(tokenizer, EncodesMany):
+        return tokenizer.encode_many(texts)
+    return [tokenizer.encode(text) for text in texts]
+
+
+class Pieces:
+    """A tokenizer whose every id is a byte string, so that text is the join of its tokens' bytes.
+
+    Args:
+        pieces: bytes of each id; empty for ids without text (``eot`` and unused ones).
+        eot: the end-of-text id.
+    """
+
+    def __init__(self, pieces: Sequence[bytes], eot: int) -> None:
+        self._pieces = tuple(pieces)
+        self.eot = eot
+        self.vocab_size = len(self._pieces)
+        self.byte_lengths: Ids = np.array([len(piece) for piece in self._pieces], np.int64)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of ids; ``eot`` gives nothing, bytes that are no UTF-8 (a cut character) give U+FFFD."""
+        try:
+            return b"".join([self._pieces[known(int(i))] for i in ids]).decode("utf-8", "replace")
+        except IndexError:
+            raise unknown_id(ids, self.vocab_size) from None
+
+
+def known(i: int) -> int:
+    """``i``, unless it is negative: Python would count that from the end."""
+    if i < 0:
+        raise IndexError(i)
+    return i
+
+
+def unknown_id(ids: Iterable[int], vocab_size: int) -> DataError:
+    """The error for ids outside [0, vocab_size)."""
+    wrong = next(int(i) for i in ids if not 0 <= int(i) < vocab_size)
+    return DataError(f"id {wrong} is not in [0, {vocab_size})", where="tokenizer", fix="was it made by another one?")
+
+
+@functools.cache
+def byte_alphabet() -> dict[str, int]:
+    """Byte of each character of GPT-2's printable alphabet (Radford et al. 2019), the one of byte-level BPE files.
+
+    Printable Latin-1 characters stand for themselves, the other 68 bytes in order for U+0100 and on.
+    """
+    plain = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [byte for byte in range(256) if byte not in set(plain)]
+    return {chr(byte): byte for byte in plain} | {chr(256 + i): byte for i, byte in enumerate(others)}
+
+
+def open_tokenizer(path: Path) -> Any:
+    """Read a ``tokenizer.json``; a missing or broken file is a DataError."""
+    import tokenizers as hf
+
+    try:
+        return hf.Tokenizer.from_str(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise DataError(f"cannot be read ({error.strerror})", where=str(path), fix="check the path") from error
+    except Exception as error:  # the library raises bare Exception
+        raise DataError(f"is not a tokenizer.json ({error})", where=str(path)) from error
