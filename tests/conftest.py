@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+
+import toy
 
 ROOT = Path(__file__).parent.parent
 
@@ -49,7 +51,7 @@ name = "transformer"
 d_model = 16
 layers = 1
 mixer = {{name = "attention", heads = 2}}
-feed_forward = {{name = "swiglu", width = 24}}
+feed_forward = {{name = "swiglu", hidden = 24}}
 
 [optimizer]
 name = "adamw"

@@ -75,9 +75,9 @@ class Stopped(IsoflopError):
 def nearest(word: str, legal: Iterable[str]) -> str:
     """The remedy for an unknown name: ``did you mean lr? (legal: betas, lr)``, or only the legal names."""
     names = sorted(legal)
-    listing = f"(legal: {', '.join(names)})" if names else "(none exist)"
+    listing = f"legal: {', '.join(names)}" if names else "none exist"
     close = difflib.get_close_matches(word, names, n=1, cutoff=0.5)
     if not close:  # `learning_rate` for `lr`: initials, the commonest abbreviation of the field
         initials = "".join(piece[0] for piece in word.split("_") if piece)
         close = [name for name in names if name == initials]
-    return f"did you mean {close[0]}? {listing}" if close else listing
+    return f"did you mean {close[0]}? ({listing})" if close else listing

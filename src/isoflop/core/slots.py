@@ -16,21 +16,21 @@ P = TypeVar("P", bound=Part)
 
 
 def resolve(slot: str, value: Any) -> Part:
-    """The part that ``value`` describes; problems are pydantic errors, so that they join the recipe's one report."""
+    """The part that ``value`` describes; problems are pydantic errors ("slot_..."), so they join the one report."""
     if isinstance(value, Part):
         if value.slot != slot:
-            raise PydanticCustomError("wrong_slot", f"{value.name} is a part of slot {value.slot}, not {slot}")
+            raise PydanticCustomError("slot_other", f"{value.name} is a part of slot {value.slot}, not {slot}")
         return value
     if isinstance(value, str):
         value = {"name": value}
     if not isinstance(value, dict):
-        raise PydanticCustomError("part", f"should be the name of a {slot} or a table with a key 'name'")
+        raise PydanticCustomError("slot_form", f"should be the name of a {slot} or a table with a key 'name'")
     if not isinstance(value.get("name"), str):
-        raise PydanticCustomError("part", f"lacks its key 'name' (legal: {', '.join(registry.names(slot))})")
+        raise PydanticCustomError("slot_name", f"lacks its key 'name' (legal: {', '.join(registry.names(slot))})")
     try:
         cls = registry.get(slot, value["name"])
     except UsageError as error:  # braces are pydantic's templates
-        raise PydanticCustomError("unknown_part", str(error).replace("{", "(").replace("}", ")")) from None
+        raise PydanticCustomError("slot_unknown", str(error).replace("{", "(").replace("}", ")")) from None
     fields = {key: content for key, content in value.items() if key != "name"}
     return cls.model_validate_json(json.dumps(fields))  # a nested ValidationError keeps its places
 

@@ -61,8 +61,8 @@ def value_of(text: str) -> Any:
 def override(tree: dict[str, Any], assignment: str, model: type[BaseModel] | None = None) -> None:
     """Apply one ``key.path=value`` in place. The value is TOML; what is not TOML is taken as a string.
 
-    A table that names another part (``optimizer=muon``) replaces the old one as a whole. With ``model``, a part that the
-    tree leaves out is the default one, so that ``optimizer.lr=1e-3`` needs no name.
+    A table that names another part (``optimizer=muon``) replaces the old one as a whole. With ``model``, a part that
+    the tree leaves out is the default one, so that ``optimizer.lr=1e-3`` needs no name.
     """
     path, equals, text = assignment.partition("=")
     keys = path.strip().split(".")
@@ -72,7 +72,7 @@ def override(tree: dict[str, Any], assignment: str, model: type[BaseModel] | Non
     for depth, key in enumerate(keys[:-1]):
         child = node.get(key)
         if child is None and model is not None:
-            child = _default_part(_table_at(model, tree, keys[:depth]), key)
+            child = _default_part(_field_of(_table_at(model, tree, keys[:depth]), key))
         if isinstance(child, str) and key in registry.SLOTS:  # `optimizer = "muon"` written short
             child = {"name": child}
         node[key] = child if isinstance(child, dict) else {}
@@ -119,7 +119,7 @@ def _problem(model: type[BaseModel], tree: Any, error: Any, overrides: Sequence[
         message = f"no such key; {nearest(str(loc[-1]), _keys_at(model, tree, loc[:-1]))}"
     elif error["type"] == "missing":
         message = "is missing"
-    elif error["type"] not in PROBLEMS and isinstance(error.get("input"), str | int | float | bool):
+    elif not error["type"].startswith(("slot_", "json_")) and isinstance(error.get("input"), str | int | float | bool):
         shown = repr(error["input"])
         message = f"{message[0].lower()}{message[1:]}, got {shown if len(shown) < 80 else shown[:77] + '...'}"
     return f"{_place(path, overrides, text)}{path}: {message}" if path else message
@@ -136,38 +136,38 @@ def _keys_at(model: type[BaseModel], tree: Any, loc: Sequence[Any]) -> list[str]
 def _table_at(model: type[BaseModel], tree: Any, loc: Sequence[Any]) -> type[BaseModel] | None:
     """The class of the table at ``loc``, following slots to the part that the tree names there, or the default one."""
     table: type[BaseModel] | None = model
+    inner: type[BaseModel] | None = None
+    slot = ""
     for piece in loc:
-        tree = tree.get(piece) if isinstance(tree, dict) else tree[piece] if isinstance(tree, list) else None
-        if isinstance(piece, int):  # the index of a list is followed by nothing that its field does not say
-            table = _named_part(slot, tree) if slot else table
-            continue
-        field = table.model_fields.get(piece) if table is not None else None
-        slot = _slot_of(field)
-        if isinstance(tree, list):
-            continue
-        if slot and table is not None:
-            table = _named_part(slot, tree if tree is not None else _default_part(table, piece))
-        else:
-            table = _model_of(field)
+        default = None
+        if isinstance(piece, str):  # an index belongs to the field before it
+            field = _field_of(table, piece)
+            slot, inner, default = _slot_of(field), _model_of(field), _default_part(field)
+        try:
+            tree = tree[piece]
+        except (LookupError, TypeError):
+            tree = default
+        if not isinstance(tree, list):
+            table = _named_part(slot, tree) if slot else inner
     return table
 
 
 def _named_part(slot: str, value: Any) -> type[Part] | None:
-    name = value.get("name") if isinstance(value, dict) else value
     try:
-        return registry.get(slot, str(name))
+        return registry.get(slot, str(value.get("name") if isinstance(value, dict) else value))
     except UsageError:
         return None
 
 
-def _default_part(table: type[BaseModel] | None, key: str) -> dict[str, str] | None:
+def _field_of(table: type[BaseModel] | None, key: str) -> Any:
+    return table.model_fields.get(key) if table is not None else None
+
+
+def _default_part(field: Any) -> dict[str, str] | None:
     """The default of a slot as its shortest table."""
-    field = table.model_fields.get(key) if table is not None else None
-    if not _slot_of(field):
-        return None
     default = getattr(field, "default", None)
     name = default.name if isinstance(default, Part) else default
-    return {"name": name} if isinstance(name, str) else None
+    return {"name": name} if _slot_of(field) and isinstance(name, str) else None
 
 
 def _classes(annotation: Any) -> list[type]:
@@ -188,8 +188,8 @@ def _place(path: str, overrides: Sequence[str], text: str) -> str:
     """Where a key stands: "override ...: " or "line N: ", as far as it can be found."""
     for assignment in overrides:
         target = assignment.partition("=")[0].strip()
-        if path == target or path.startswith(f"{target}."):
-            return f"override {assignment}: "
+        if f"{path}.".startswith(f"{target}.") or target.startswith(f"{path}."):
+            return f"override {assignment if assignment.isprintable() else ascii(assignment)}: "
     table: list[str] = []
     best = ""
     for number, line in enumerate(text.splitlines(), 1):

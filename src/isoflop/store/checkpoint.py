@@ -60,17 +60,16 @@ def commit(directory: Path, step: int, write: Callable[[Path], None], keep: int,
     with disk_errors(directory):
         directory.mkdir(parents=True, exist_ok=True)
         sweep(directory)
-        if path.exists():
-            if not damage(path):
-                return path
+        if path.exists() and damage(path):
             _discard(path)
-    try:
-        with publish_directory(path) as partial:
-            write(partial)
-            files = sorted(file for file in partial.rglob("*") if file.is_file())
-            _seal(partial, step, files)
-    except StorageError as error:
-        raise _with_sizes(error, directory) from error
+    if not path.exists():
+        try:
+            with publish_directory(path) as partial:
+                write(partial)
+                files = sorted(file for file in partial.rglob("*") if file.is_file())
+                _seal(partial, step, files)
+        except StorageError as error:
+            raise _with_sizes(error, directory) from error
     _prune(directory, step, keep, report)
     return path
 

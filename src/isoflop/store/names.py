@@ -17,7 +17,8 @@ def printable(text: str) -> str:
 
     So a name from a file cannot move a terminal's cursor, change its colours or reverse what follows.
     """
-    return "".join(c for c in " ".join(text.split()) if not unicodedata.category(c).startswith("C"))
+    harmless = (c for c in text if c.isspace() or not unicodedata.category(c).startswith("C"))
+    return " ".join("".join(harmless).split())
 
 
 def component(name: str) -> str:
