@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -19,6 +19,9 @@ app = typer.Typer(
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
 )
+
+
+_ClickException: Any = typer.BadParameter.__mro__[2]  # click's, wherever typer keeps it
 
 
 def _version(wanted: bool) -> None:
@@ -48,8 +51,6 @@ def run(arguments: list[str] | None = None) -> None:
 
 def invoke(arguments: list[str] | None = None) -> int:
     """Run the command line on ``arguments`` (default: sys.argv) and return its exit code."""
-    from click import exceptions
-
     try:
         result = app(args=arguments, standalone_mode=False)
         return result if isinstance(result, int) else 0
@@ -58,13 +59,12 @@ def invoke(arguments: list[str] | None = None) -> int:
             raise
         _say(error)
         return error.exit_code
-    except exceptions.ClickException as error:
+    except _ClickException as error:
         error.show()
         return 2
-    except (exceptions.Exit, SystemExit) as stop:
-        code = getattr(stop, "exit_code", getattr(stop, "code", 0))
-        return code if isinstance(code, int) else 1
-    except (exceptions.Abort, KeyboardInterrupt):
+    except typer.Exit as stop:
+        return stop.exit_code
+    except (typer.Abort, KeyboardInterrupt):
         return 130
     except BrokenPipeError:  # the reader of our output has gone, as in `isoflop runs | head -1`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
