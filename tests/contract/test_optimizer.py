@@ -3,17 +3,33 @@
 from __future__ import annotations
 
 import copy
+import inspect
+from collections.abc import Iterator
+from importlib import import_module
 from typing import Any
 
 import pytest
 import torch
 
+import isoflop.optim as optim
+from isoflop.core.errors import NumericsError, UsageError
 from isoflop.core.protocols import CAPABILITIES, Optimizer, OptimizerPart
 from isoflop.core.registry import get, names
 from isoflop.core.roles import shapes_of
+from isoflop.optim.base import Method
 from optim_toy import params_of, take_steps, toy_context, toy_groups
 
 PARTS = names("optimizer")
+DRIVEN: set[str] = set()
+"""Classes that need more than gradients; their own tests drive them."""
+EXTRA: dict[str, dict[str, Any]] = {
+    "AdEMAMix": {"betas": (0.9, 0.95, 0.99), "beta3_warmup": 60, "alpha_warmup": 60},
+    "ScheduleFreeAdamW": {"warmup_steps": 5, "r": 0.5, "inner_momentum": 0.5},
+    "ScheduleFreeRAdam": {"betas": (0.9, 0.95)},
+    "ScheduleFreeSGD": {"warmup_steps": 5},
+    "SimplifiedAdEMAMix": {"lr": 1e-3, "alpha": 2.0, "beta1_warmup": 60, "bias_correction1": True},
+}
+"""Arguments with which the classes are tested alone, where the defaults leave something out."""
 
 
 def make(name: str, seed: int = 0, **fields: Any) -> tuple[Any, tuple[Any, ...]]:
@@ -131,7 +147,7 @@ def test_parameters_without_gradient_stay(name: str) -> None:
         pytest.skip("the problem fills every gradient")
     params = params_of(groups)
     before = [p.detach().clone() for p in params]
-    for t in range(3):
+    for t in range(10):
         for i, p in enumerate(params):
             p.grad = torch.full_like(p, 0.1 * (t + 1)) if i % 2 else None
         optimizer.step()
@@ -144,5 +160,173 @@ def test_decay_acts_on_matrices_only(name: str) -> None:
     part = part_of(name)
     if "weight_decay" not in type(part).model_fields:
         pytest.skip("has no weight decay")
-    for group in part.build(toy_context(toy_groups())).param_groups:
+    for group in part_of(name, weight_decay=0.1).build(toy_context(toy_groups())).param_groups:
         assert (group["weight_decay"] == 0) == (group["role"] in ("norm", "bias"))
+
+
+# ---------------------------------------------------------------- our own classes, alone in anybody's loop
+
+CLASSES = {
+    name: getattr(optim, name)
+    for name in dir(optim)
+    if isinstance(getattr(optim, name), type) and issubclass(getattr(optim, name), Method) and name not in DRIVEN
+}
+WITH_REFERENCE = [name for name, cls in CLASSES.items() if hasattr(import_module(cls.__module__), "reference")]
+
+
+def arguments(name: str) -> dict[str, Any]:
+    """Defaults of a class with a decay and a rate that moves parameters visibly."""
+    signature = inspect.signature(CLASSES[name])
+    found = {k: v.default for k, v in signature.parameters.items() if k != "params"}
+    changed = {"lr": 0.01, "weight_decay": 0.1, **EXTRA.get(name, {})}
+    return found | {k: v for k, v in changed.items() if k in found}
+
+
+def gradients(shape: tuple[int, ...], steps: int) -> Iterator[torch.Tensor]:
+    for t in range(steps):
+        generator = torch.Generator().manual_seed(t)
+        yield torch.randn(shape, generator=generator, dtype=torch.float64)
+
+
+def run(name: str, shape: tuple[int, ...], dtype: torch.dtype, steps: int = 100) -> torch.Tensor:
+    start = torch.randn(shape, generator=torch.Generator().manual_seed(99), dtype=torch.float64)
+    p = torch.nn.Parameter(start.to(dtype, copy=True))
+    optimizer = CLASSES[name]([("w", p)], **arguments(name))
+    for g in gradients(shape, steps):
+        p.grad = g.to(dtype)
+        before = p.grad.clone()
+        optimizer.step()
+        assert torch.equal(p.grad, before)
+    return p.detach().double() - start
+
+
+def expected(name: str, shape: tuple[int, ...], steps: int = 100) -> torch.Tensor:
+    start = torch.randn(shape, generator=torch.Generator().manual_seed(99), dtype=torch.float64)
+    reference = import_module(CLASSES[name].__module__).reference
+    wanted = set(inspect.signature(reference).parameters)
+    hyper = {k: v for k, v in arguments(name).items() if k in wanted}
+    *_, last = reference(start, gradients(shape, steps), **hyper)
+    return last - start
+
+
+@pytest.mark.parametrize("shape", [(6, 6), (12,), (3, 4, 2), ()], ids=str)
+@pytest.mark.parametrize("name", WITH_REFERENCE)
+def test_fast_agrees_with_the_reference(name: str, shape: tuple[int, ...]) -> None:
+    truth = expected(name, shape)
+    scale = truth.abs().max()
+    assert (run(name, shape, torch.float64) - truth).abs().max() < 1e-9 * scale
+    assert (run(name, shape, torch.float32) - truth).abs().max() < 2e-4 * scale
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_half_precision_weights_keep_wide_state_through_a_checkpoint(name: str) -> None:
+    def build() -> tuple[torch.nn.Parameter, torch.optim.Optimizer]:
+        p = torch.nn.Parameter(torch.ones(6, 6, dtype=torch.bfloat16))
+        return p, CLASSES[name]([("w", p)], **arguments(name))
+
+    p, optimizer = build()
+    for g in gradients((6, 6), 7):
+        p.grad = g.to(torch.bfloat16)
+        optimizer.step()
+    state = copy.deepcopy(optimizer.state_dict())
+    q, resumed = build()
+    with torch.no_grad():
+        q.copy_(p)
+    resumed.load_state_dict(state)
+    for key, value in resumed.state[q].items():
+        if isinstance(value, torch.Tensor):
+            assert value.dtype == torch.float32, key
+            assert torch.equal(value, optimizer.state[p][key]), key
+    for g in gradients((6, 6), 14):
+        for parameter, rule in ((p, optimizer), (q, resumed)):
+            parameter.grad = g.to(torch.bfloat16)
+            rule.step()
+    assert torch.equal(p, q)
+    assert not torch.equal(p, torch.ones_like(p))
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_memory_layout_does_not_matter(name: str) -> None:
+    plain = torch.nn.Parameter(torch.arange(24.0).reshape(4, 6) / 24)
+    turned = torch.nn.Parameter(plain.detach().t().contiguous().t())
+    assert turned.stride() != plain.stride()
+    for p in (plain, turned):
+        optimizer = CLASSES[name]([("w", p)], **arguments(name))
+        for g in gradients((4, 6), 5):
+            p.grad = g.float()
+            optimizer.step()
+    torch.testing.assert_close(plain.detach(), turned.detach(), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("poison", [float("nan"), float("inf")])
+@pytest.mark.parametrize("name", CLASSES)
+def test_a_bad_gradient_is_named_and_nothing_moves(name: str, poison: float) -> None:
+    first, second = torch.nn.Parameter(torch.ones(4, 4)), torch.nn.Parameter(torch.ones(5))
+    optimizer = CLASSES[name]([{"params": [("first", first)]}, {"params": [("second", second)]}], **arguments(name))
+    first.grad, second.grad = torch.ones(4, 4), torch.tensor([0.0, 1.0, poison, 0.0, 0.0])
+    with pytest.raises(NumericsError, match="parameter second of group 1"):
+        optimizer.step()
+    assert torch.equal(first, torch.ones(4, 4))
+    assert not optimizer.state
+    second.grad = torch.ones(5).to_sparse()
+    with pytest.raises(UsageError, match=r"parameter second of group 1.*sparse"):
+        optimizer.step()
+    assert torch.equal(first, torch.ones(4, 4))
+
+
+@pytest.mark.parametrize("bad", [-1.0, float("nan"), float("inf")])
+@pytest.mark.parametrize("name", CLASSES)
+def test_illegal_hyper_parameters_are_refused(name: str, bad: float) -> None:
+    p = torch.nn.Parameter(torch.ones(2, 2))
+    for key, default in arguments(name).items():
+        if isinstance(default, bool) or not isinstance(default, float | tuple):
+            continue
+        value = (bad, *default[1:]) if isinstance(default, tuple) else bad
+        with pytest.raises(UsageError, match="parameter group 0"):
+            CLASSES[name]([("w", p)], **{**arguments(name), key: value})
+    optimizer = CLASSES[name]([("w", p)], **arguments(name))
+    with pytest.raises(ValueError, match="parameter group 1"):
+        optimizer.add_param_group({"params": [("late", torch.nn.Parameter(torch.ones(2)))], "lr": bad})
+    assert len(optimizer.param_groups) == 1
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_complex_parameters_are_refused(name: str) -> None:
+    with pytest.raises(UsageError, match=r"parameter w of group 0.*complex"):
+        CLASSES[name]([("w", torch.nn.Parameter(torch.ones(2, dtype=torch.complex64)))])
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_a_state_of_another_shape_is_refused(name: str) -> None:
+    p, q = torch.nn.Parameter(torch.ones(4, 4)), torch.nn.Parameter(torch.ones(3, 5))
+    optimizer = CLASSES[name]([("w", p)], **arguments(name))
+    p.grad = torch.eye(4)
+    optimizer.step()
+    other = CLASSES[name]([("w", q)], **arguments(name))
+    with pytest.raises(UsageError, match=r"parameter w of group 0.*shape"):
+        other.load_state_dict(optimizer.state_dict())
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_groups_may_be_added_and_closures_are_evaluated(name: str) -> None:
+    p, late = torch.nn.Parameter(torch.ones(4, 4)), torch.nn.Parameter(torch.ones(3))
+    optimizer = CLASSES[name]([("w", p)], **arguments(name))
+
+    def closure() -> float:
+        optimizer.zero_grad()
+        loss = (p**2).sum() + (late**2).sum()
+        loss.backward()
+        return float(loss.detach())
+
+    losses = [optimizer.step(closure) for _ in range(3)]
+    optimizer.add_param_group({"params": [("late", late)]})
+    losses += [optimizer.step(closure) for _ in range(60)]
+    assert losses[-1] < losses[0]
+    assert not torch.equal(late, torch.ones(3))
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_empty_parameters_are_fine(name: str) -> None:
+    p = torch.nn.Parameter(torch.ones(0, 3))
+    p.grad = torch.ones(0, 3)
+    CLASSES[name]([("w", p)], **arguments(name)).step()

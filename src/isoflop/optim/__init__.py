@@ -8,7 +8,15 @@ from typing import Any
 
 _PUBLIC = {
     "Chain": "chain",
+    "AdEMAMix": "optimizers.ademamix",
     "EMA": "averaging.ema",
+    "GPA": "optimizers.gpa",
+    "Lion": "optimizers.lion",
+    "ScheduleFreeAdamW": "optimizers.schedule_free_adamw",
+    "ScheduleFreeRAdam": "optimizers.schedule_free_radam",
+    "ScheduleFreeSGD": "optimizers.schedule_free_sgd",
+    "Signum": "optimizers.signum",
+    "SimplifiedAdEMAMix": "optimizers.simplified_ademamix",
 }
 
 __all__ = list(_PUBLIC)

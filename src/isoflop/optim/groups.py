@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from ..core.cost import Cost
 from ..core.roles import Group, Role, Shape, numel
+
+Beta = Annotated[float, Field(ge=0, lt=1)]
+"""Decay of a moving average."""
+
+Grid = dict[str, tuple[float, ...]]
+"""Hyper-parameter -> values that tuning may try."""
 
 DECAYED: frozenset[Role] = frozenset({"embedding", "head", "hidden"})
 """Roles whose parameters weight decay acts on: matrices, not norms and biases."""
@@ -60,3 +68,8 @@ def factor2(low: float, high: float) -> tuple[float, ...]:
     while values[-1] * 2 <= high * (1 + 1e-9):
         values.append(values[-1] * 2)
     return tuple(values)
+
+
+def state_bytes(shapes: Sequence[Shape], floats: int, counters: int = 1) -> int:
+    """Bytes of ``floats`` fp32 buffers a scalar and ``counters`` fp32 counters a tensor."""
+    return 4 * (floats * numel(shapes) + counters * len(shapes))

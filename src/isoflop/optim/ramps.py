@@ -20,7 +20,7 @@ def length(amount: float, horizon: int) -> int:
 
 
 def warm(t: int, steps: int, start: float | None) -> float:
-    """Linear warm-up: ``start`` at t = 0, 1 at t = ``steps``; None starts at the first of ``steps + 1`` equal stairs."""
+    """Linear from ``start`` at t = 0 to 1 at t = ``steps``; None starts at the first of ``steps + 1`` equal stairs."""
     if t >= steps:
         return 1.0
     low = 1 / (steps + 1) if start is None else start

@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, ClassVar
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat
+from pydantic import NonNegativeFloat, PositiveFloat
 
 from ...core.context import Context
 from ...core.cost import Cost
 from ...core.protocols import OptimizerPart
 from ...core.registry import Card, part
 from ...core.roles import Shape, numel
-from ..groups import elementwise, factor2, torch_groups
+from ..groups import Beta, Grid, elementwise, factor2, torch_groups
 
 if TYPE_CHECKING:
     import torch
 
-Beta = Annotated[float, Field(ge=0, lt=1)]
-
 
 def adamw_cost(shapes: Sequence[Shape]) -> Cost:
-    """One fused step: 13 operations a scalar; parameter, gradient and two moments read, all but the gradient written."""
+    """One fused step: 13 operations a scalar; p, g, m, v read, all but g written."""
     return elementwise(shapes, operations=13, floats=7)
 
 
@@ -31,7 +29,7 @@ def adamw_bytes(shapes: Sequence[Shape]) -> int:
 
 
 @part
-class AdamW(OptimizerPart):
+class AdamWPart(OptimizerPart):
     """AdamW, with decay on matrices only."""
 
     card = Card(
@@ -42,7 +40,7 @@ class AdamW(OptimizerPart):
         differs="no decay on norms and biases, by role",
         cost="no matmul FLOPs; 2 floats of state a parameter",
     )
-    search = {"lr": factor2(1.25e-4, 3.2e-2)}
+    search: ClassVar[Grid] = {"lr": factor2(1.25e-4, 3.2e-2)}
     provides = frozenset({"Stateful", "Shardable"})
 
     lr: PositiveFloat = 4e-3

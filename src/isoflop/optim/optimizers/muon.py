@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, ClassVar
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 
 from ...core.context import Context
 from ...core.cost import ZERO, Cost
@@ -13,30 +13,30 @@ from ...core.protocols import OptimizerPart
 from ...core.registry import Card, part
 from ...core.roles import Shape, numel
 from ...ledger.formulas import newton_schulz
-from ..groups import elementwise, factor2, split, split_shapes, torch_groups
-from .adamw import Beta, adamw_bytes, adamw_cost
+from ..groups import Beta, Grid, elementwise, factor2, split, split_shapes, torch_groups
+from .adamw import adamw_bytes, adamw_cost
 
 if TYPE_CHECKING:
     import torch
 
 
 @part
-class Muon(OptimizerPart):
+class MuonPart(OptimizerPart):
     """Muon on hidden matrices, AdamW on embeddings, head, norms and biases; one rate for both."""
 
     card = Card(
         summary="orthogonalised momentum for hidden matrices, AdamW for the rest",
-        paper="Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/; rate matching: Liu et al. 2025, arXiv 2502.16982",
-        equation="m <- mu m + (1 - mu) g; p <- (1 - lr wd) p - 0.2 sqrt(max(rows, columns)) lr NewtonSchulz(g + mu (m - g))",
+        paper="Jordan et al. 2024, kellerjordan.github.io/posts/muon; rate matching: Liu et al. 2025, arXiv 2502.16982",
+        equation="m <- mu m + (1 - mu) g; p <- (1 - lr wd) p - 0.2 sqrt(max(p.shape)) lr NewtonSchulz(g + mu (m - g))",
         defaults="lr 0.02 with factor sqrt(max(1, rows / columns)), momentum 0.95, weight_decay 0",
         differs="torch's implementation; the update's root mean square matches AdamW's, so that one rate serves both",
         cost="steps x (4 m^2 n + 2 m^3) FLOPs a matrix, m <= n; 1 float of state a parameter",
     )
-    search = {"lr": factor2(1.25e-4, 3.2e-2)}
+    search: ClassVar[Grid] = {"lr": factor2(1.25e-4, 3.2e-2)}
 
     lr: PositiveFloat = 4e-3
     """Peak learning rate, of both sides."""
-    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.95
+    momentum: Beta = 0.95
     """Decay of the momentum."""
     nesterov: bool = True
     """Look ahead by one momentum step."""

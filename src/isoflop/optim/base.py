@@ -1,0 +1,324 @@
+"""What every optimizer here shares: legal hyper-parameters, gradients checked before anything moves, state that keeps
+its precision through checkpoints, and one way to run an elementwise rule fast.
+
+State is at least fp32 whatever the parameter's dtype. Parameters may be DTensors (FSDP2): rules that treat every scalar
+alike work on the local shard, the others gather what they need.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, ClassVar, NamedTuple, Self, TypeVar, overload
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.optim import Optimizer
+
+from ..core.context import Context
+from ..core.errors import NumericsError, UsageError
+from ..core.protocols import OptimizerPart
+from .average import wide
+from .groups import torch_groups
+
+ParamsT = Any
+"""What torch's optimizers accept: tensors, (name, tensor) pairs, or dictionaries of groups."""
+
+CHUNK = 1 << 15
+"""Scalars that an eager elementwise rule handles at a time, so that its temporaries stay in cache."""
+
+
+class OptimizerError(UsageError, ValueError):
+    """A hyper-parameter, gradient or state that does not fit, with the parameter and group it concerns."""
+
+
+class Limit(NamedTuple):
+    """Legal values of a hyper-parameter; ``low`` itself is legal, ``high`` only if ``closed``."""
+
+    low: float = 0.0
+    high: float = math.inf
+    closed: bool = False
+
+    def holds(self, value: float) -> bool:
+        below = value <= self.high if self.closed else value < self.high
+        return math.isfinite(value) and self.low <= value and below
+
+    def __str__(self) -> str:
+        if self.high == math.inf:
+            return f"a finite number >= {self.low:g}"
+        return f"in [{self.low:g}, {self.high:g}{']' if self.closed else ')'}"
+
+
+NON_NEGATIVE, BETA, UNIT, POSITIVE = Limit(), Limit(high=1.0), Limit(high=1.0, closed=True), Limit(low=1e-300)
+
+
+class Method(Optimizer):
+    """Base class. A rule implements ``update``; hyper-parameters live in the parameter groups.
+
+    Attributes:
+        limits: legal values by name; tuples are checked entry by entry.
+        check_gradients: look for NaN and inf before each step (one pass over the gradients); a loop that checks them
+            itself may switch it off.
+
+    Raises:
+        OptimizerError: an illegal hyper-parameter (at construction and when a group is added).
+    """
+
+    limits: ClassVar[dict[str, Limit]] = {}
+    check_gradients: bool = True
+
+    _everywhere: ClassVar[dict[str, Limit]] = {
+        "lr": NON_NEGATIVE,
+        "betas": BETA,
+        "momentum": BETA,
+        "eps": NON_NEGATIVE,
+        "weight_decay": NON_NEGATIVE,
+    }
+
+    def __init__(self, params: ParamsT, **defaults: Any) -> None:
+        super().__init__(params, defaults)
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add a group, its hyper-parameters checked."""
+        super().add_param_group(param_group)
+        try:
+            self._check_group(len(self.param_groups) - 1)
+        except OptimizerError:
+            self.param_groups.pop()
+            raise
+
+    def _check_group(self, index: int) -> None:
+        group = self.param_groups[index]
+        for name, limit in {**self._everywhere, **self.limits}.items():
+            value = group.get(name)
+            for entry in value if isinstance(value, tuple | list) else (value,):
+                if entry is not None and not limit.holds(float(entry)):
+                    raise OptimizerError(f"{name} must be {limit}, got {value}", where=f"parameter group {index}")
+        for i, p in enumerate(group["params"]):
+            if not p.is_floating_point():
+                raise OptimizerError(
+                    f"parameters must be real floating point, got {p.dtype}", where=place(group, index, i)
+                )
+
+    @overload
+    def step(self, closure: None = None) -> None: ...
+    @overload
+    def step(self, closure: Callable[[], float]) -> float: ...
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:
+        """One update of every parameter that has a gradient.
+
+        Raises:
+            NumericsError: a gradient holds NaN or inf. OptimizerError: it is sparse or complex. Nothing was updated.
+        """
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        self._check_gradients()
+        for group in self.param_groups:
+            self.update_group(group, [p for p in group["params"] if p.grad is not None])
+        return loss
+
+    def update_group(self, group: dict[str, Any], params: list[Tensor]) -> None:
+        """Update ``params`` of one group, all of which have gradients."""
+        for p in params:
+            self.update(group, p, self.state[p])
+
+    @abstractmethod
+    def update(self, group: dict[str, Any], p: Tensor, state: dict[str, Any]) -> None:
+        """Update one parameter in place by ``p.grad``, which stays as it is."""
+
+    def _check_gradients(self) -> None:
+        for index, group in enumerate(self.param_groups):
+            for i, p in enumerate(group["params"]):
+                g = p.grad
+                if g is None:
+                    continue
+                if g.is_sparse or g.is_complex():
+                    kind = "sparse" if g.is_sparse else "complex"
+                    raise OptimizerError(
+                        f"the gradient is {kind}; only dense real ones are supported", where=place(group, index, i)
+                    )
+                if self.check_gradients and not finite(local(g)):
+                    raise NumericsError(
+                        "the gradient holds NaN or inf; nothing was updated", where=place(group, index, i)
+                    )
+
+    def buffer(self, p: Tensor, name: str) -> Tensor:
+        """State ``name`` of ``p``, shaped like it, fp32 or wider, zeros at first."""
+        state = self.state[p]
+        if name not in state:
+            state[name] = torch.zeros_like(p, dtype=wide(p.dtype), memory_format=torch.preserve_format)
+        return state[name]  # type: ignore[no-any-return]
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """As torch's, but state keeps the precision it was saved in (torch casts it to the parameters' dtype).
+
+        Raises:
+            OptimizerError: a saved tensor shaped like its parameter once was no longer fits it.
+        """
+        groups = state_dict["param_groups"]
+        ids = [i for group in groups for i in group["params"]]
+        params = [p for group in self.param_groups for p in group["params"]]
+        places = [place(group, k, i) for k, group in enumerate(self.param_groups) for i in range(len(group["params"]))]
+        for i, p, where in zip(ids, params, places, strict=False):
+            self.check_state(p, state_dict["state"].get(i, {}), where)
+        super().load_state_dict(state_dict)
+        for i, p in zip(ids, params, strict=True):
+            for name, value in state_dict["state"].get(i, {}).items():
+                if isinstance(value, Tensor) and name != "step":
+                    self.state[p][name] = restored(value, p)
+
+    def check_state(self, p: Tensor, state: dict[str, Any], where: str) -> None:
+        """Refuse saved state whose shapes do not fit ``p``; rules with other shapes than p's override ``expected``."""
+        shapes = self.expected(p)
+        for name, value in state.items():
+            if isinstance(value, Tensor) and name != "step" and value.shape != shapes.get(name, p.shape):
+                wanted = tuple(shapes.get(name, p.shape))
+                raise OptimizerError(f"state {name} has shape {tuple(value.shape)}, expected {wanted}", where=where)
+
+    def expected(self, p: Tensor) -> dict[str, torch.Size]:
+        """Shapes of the state tensors that are not shaped like ``p``."""
+        return {}
+
+
+M = TypeVar("M", bound="Method")
+
+
+def assemble(cls: type[M], part: OptimizerPart, ctx: Context, **changes: Any) -> M:
+    """Build ``cls`` over ``ctx.groups`` with the part's fields; decay on matrices only; compiled if the run is."""
+    fields = {**part.fields(), **changes}
+    decay = fields.pop("weight_decay", 0.0)
+    optimizer = cls(torch_groups(ctx.groups, decay), **fields)
+    return optimizer.compile() if ctx.compile and isinstance(optimizer, Elementwise) else optimizer
+
+
+class Elementwise(Method):
+    """A rule that treats every scalar alike, written once as ``kernel`` on flat tensors.
+
+    Eagerly it runs over chunks that fit in cache; after ``compile()`` as one fused pass (seconds once, needs a C++ or
+    Triton compiler).
+    """
+
+    @staticmethod
+    def kernel(p: Tensor, g: Tensor, *arguments: Any) -> None:
+        """kernel(p, g, *buffers, *numbers): update p and the buffers in place; p and g are as wide as the buffers."""
+        raise NotImplementedError
+
+    _compiled: Callable[..., None] | None = None
+
+    def compile(self) -> Self:
+        """Use one compiled pass from now on."""
+        self._compiled = torch.compile(_widened, dynamic=True, fullgraph=True)
+        return self
+
+    def apply(
+        self, p: Tensor, buffers: Iterable[Tensor], *numbers: Any, kernel: Callable[..., None] | None = None
+    ) -> None:
+        """Run ``kernel`` (the class's own by default) on ``p``, its gradient, ``buffers`` and plain numbers."""
+        assert p.grad is not None
+        here, g = local(p.detach()), local(p.grad)
+        if g.stride() != here.stride():
+            g = torch.empty_like(here, dtype=g.dtype).copy_(g)
+        tensors = [flat(t) for t in (here, g, *map(local, buffers))]
+        if tensors[0].numel() == 0:
+            return
+        kernel = kernel or type(self).kernel
+        if self._compiled is not None:
+            self._compiled(kernel, tensors, numbers)
+            return
+        for chunk in chunks(tensors):
+            _widened(kernel, chunk, numbers)
+
+
+def _widened(kernel: Callable[..., None], tensors: list[Tensor], numbers: tuple[Any, ...]) -> None:
+    p, g, *buffers = tensors
+    dtype = wide(p.dtype)
+    if p.dtype == dtype:
+        kernel(p, g.to(dtype), *buffers, *numbers)
+        return
+    master = p.to(dtype)
+    kernel(master, g.to(dtype), *buffers, *numbers)
+    p.copy_(master)
+
+
+def chunks(tensors: list[Tensor]) -> Iterator[list[Tensor]]:
+    """Aligned pieces of CHUNK scalars of flat tensors of equal length; everything at once off the CPU."""
+    n = tensors[0].numel()
+    size = CHUNK if tensors[0].device.type == "cpu" else n
+    if n <= size:
+        yield tensors
+        return
+    for start in range(0, n, size):
+        yield [t[start : start + size] for t in tensors]
+
+
+def flat(t: Tensor) -> Tensor:
+    """A 1-D view of ``t``'s storage; a tensor with gaps or overlap is an OptimizerError."""
+    if t.is_contiguous():
+        return t.view(-1)
+    strides = t.stride()
+    order = sorted(range(t.ndim), key=lambda d: (-strides[d], t.shape[d]))
+    dense = t.permute(order)
+    if not dense.is_contiguous():
+        raise OptimizerError("parameters, gradients and state must be dense in memory", fix="call .contiguous()")
+    return dense.view(-1)
+
+
+def whole(t: Tensor) -> Tensor:
+    """All of a DTensor, gathered; any other tensor itself."""
+    return t.full_tensor() if isinstance(t, DTensor) else t
+
+
+def write(p: Tensor, value: Tensor) -> None:
+    """p <- value, of which a DTensor takes its shard."""
+    if isinstance(p, DTensor):
+        value = distribute_tensor(value, p.device_mesh, p.placements, src_data_rank=None).to_local()
+    local(p).copy_(value)
+
+
+def over_shards(total: Tensor, p: Tensor) -> Tensor:
+    """The sum over all shards of ``p`` of a number that each computed from its own."""
+    if isinstance(p, DTensor):
+        for d, placement in enumerate(p.placements):
+            if placement.is_shard():
+                dist.all_reduce(total, group=p.device_mesh.get_group(d))
+    return total
+
+
+def local(t: Tensor) -> Tensor:
+    """The shard of a DTensor that lies here; any other tensor itself."""
+    return t.to_local() if isinstance(t, DTensor) else t
+
+
+def finite(t: Tensor) -> bool:
+    """Whether all entries are finite, in one pass without temporaries."""
+    if t.numel() == 0:
+        return True
+    low, high = torch.aminmax(t)
+    return math.isfinite(low.item()) and math.isfinite(high.item())
+
+
+def restored(value: Tensor, p: Tensor) -> Tensor:
+    """A copy of a saved state tensor in its own dtype, laid out like ``p`` where it has p's shape."""
+    if value.shape != p.shape:
+        return value.detach().to(device=p.device, copy=True)
+    return torch.empty_like(p, dtype=value.dtype, requires_grad=False).copy_(value)
+
+
+def place(group: dict[str, Any], index: int, i: int) -> str:
+    """How messages name a parameter: its name if the group has names, else its position."""
+    names = group.get("param_names")
+    return f"parameter {names[i] if names else i} of group {index}"
+
+
+def next_step(state: dict[str, Any]) -> int:
+    """Count a step of one parameter; the number of this step, from 1."""
+    if "step" not in state:
+        state["step"] = torch.zeros(())
+    state["step"] += 1
+    return int(state["step"].item())

@@ -1,0 +1,189 @@
+"""AdEMAMix: Adam with a second, much slower momentum (Pagliardini et al. 2024, arXiv 2409.03137, algorithm 1)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, ClassVar
+
+import torch
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat
+from torch import Tensor
+
+from ...core.context import Context
+from ...core.cost import Cost
+from ...core.protocols import OptimizerPart
+from ...core.registry import Card, part
+from ...core.roles import Shape
+from ..base import NON_NEGATIVE, Elementwise, Limit, ParamsT, assemble, next_step
+from ..groups import Beta, Grid, elementwise, factor2, state_bytes
+from ..warming import warm_beta
+
+
+class AdEMAMix(Elementwise):
+    """m1, m2, v are averages of g, g and g^2; p <- (1 - lr wd) p - lr (m1_hat + alpha m2) / (sqrt(v_hat) + eps).
+
+    m2 is not bias-corrected. With b1 = 0 the fast momentum is the gradient itself and takes no memory.
+
+    Args:
+        params: as for any torch optimizer. lr: as AdamW's. betas: (b1, b2, b3) of m1, v, m2. alpha: weight of m2.
+        beta3_warmup: steps over which b3's half-life grows linearly from b1's; None: none.
+        alpha_warmup: steps over which alpha grows linearly from 0; None: none. eps, weight_decay: as AdamW's.
+    """
+
+    limits: ClassVar[dict[str, Limit]] = {
+        "alpha": NON_NEGATIVE,
+        "beta3_warmup": NON_NEGATIVE,
+        "alpha_warmup": NON_NEGATIVE,
+    }
+
+    def __init__(
+        self,
+        params: ParamsT,
+        lr: float = 1e-3,
+        betas: tuple[float, float, float] = (0.9, 0.999, 0.9999),
+        alpha: float = 2.0,
+        beta3_warmup: int | None = None,
+        alpha_warmup: int | None = None,
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+    ) -> None:
+        super().__init__(
+            params,
+            lr=lr,
+            betas=betas,
+            alpha=alpha,
+            beta3_warmup=beta3_warmup,
+            alpha_warmup=alpha_warmup,
+            eps=eps,
+            weight_decay=weight_decay,
+        )
+
+    @staticmethod
+    def kernel(
+        p: Tensor,
+        g: Tensor,
+        m2: Tensor,
+        v: Tensor,
+        m1: Tensor,
+        lr: float,
+        weights: tuple[float, float, float],
+        alpha: float,
+        corrections: tuple[float, float],
+        eps: float,
+        wd: float,
+    ) -> None:
+        m1.lerp_(g, weights[0])
+        v.mul_(1 - weights[1]).addcmul_(g, g, value=weights[1])
+        m2.lerp_(g, weights[2])
+        _descend(p, m1 / corrections[0], m2, v, lr, alpha, corrections[1], eps, wd)
+
+    @staticmethod
+    def memoryless(
+        p: Tensor,
+        g: Tensor,
+        m2: Tensor,
+        v: Tensor,
+        lr: float,
+        weights: tuple[float, float, float],
+        alpha: float,
+        corrections: tuple[float, float],
+        eps: float,
+        wd: float,
+    ) -> None:
+        """``kernel`` for b1 = 0."""
+        v.mul_(1 - weights[1]).addcmul_(g, g, value=weights[1])
+        m2.lerp_(g, weights[2])
+        _descend(p, g, m2, v, lr, alpha, corrections[1], eps, wd)
+
+    def update(self, group: dict[str, Any], p: Tensor, state: dict[str, Any]) -> None:
+        (b1, b2, b3), t = group["betas"], next_step(state)
+        buffers = [self.buffer(p, "exp_avg_slow"), self.buffer(p, "exp_avg_sq")]
+        if b1 > 0:
+            buffers.append(self.buffer(p, "exp_avg_fast"))
+        self.apply(
+            p,
+            buffers,
+            float(group["lr"]),
+            (1 - b1, 1 - b2, 1 - warm_beta(t, group["beta3_warmup"], b1, b3)),
+            group["alpha"] * min(t / (group["alpha_warmup"] or 1), 1.0),
+            (1 - b1**t, 1 - b2**t),
+            group["eps"],
+            group["weight_decay"],
+            kernel=type(self).kernel if b1 > 0 else type(self).memoryless,
+        )
+
+
+def _descend(
+    p: Tensor, fast: Tensor, m2: Tensor, v: Tensor, lr: float, alpha: float, correction: float, eps: float, wd: float
+) -> None:
+    root = v.div(correction).sqrt_().add_(eps)
+    p.mul_(1 - lr * wd).addcdiv_(torch.add(fast, m2, alpha=alpha), root, value=-lr)
+
+
+def reference(
+    p: Tensor,
+    gradients: Iterable[Tensor],
+    *,
+    lr: float,
+    betas: tuple[float, float, float],
+    alpha: float,
+    beta3_warmup: int | None,
+    alpha_warmup: int | None,
+    eps: float,
+    weight_decay: float,
+) -> Iterator[Tensor]:
+    """``p`` after each step, plainly."""
+    b1, b2, b3_end = betas
+    m1, m2, v = torch.zeros_like(p), torch.zeros_like(p), torch.zeros_like(p)
+    for t, g in enumerate(gradients, start=1):
+        a = alpha * t / alpha_warmup if alpha_warmup and t < alpha_warmup else alpha
+        b3 = warm_beta(t, beta3_warmup, b1, b3_end)
+        m1 = b1 * m1 + (1 - b1) * g
+        m2 = b3 * m2 + (1 - b3) * g
+        v = b2 * v + (1 - b2) * g**2
+        direction = (m1 / (1 - b1**t) + a * m2) / ((v / (1 - b2**t)).sqrt() + eps)
+        p = p - lr * (direction + weight_decay * p)
+        yield p
+
+
+@part
+class AdEMAMixPart(OptimizerPart):
+    """AdEMAMix: Adam with a second, much slower momentum."""
+
+    card = Card(
+        summary="Adam with a second, much slower momentum",
+        paper="Pagliardini et al. 2024, arXiv 2409.03137",
+        equation="p <- (1 - lr wd) p - lr (m1_hat + alpha m2) / (sqrt(v_hat) + eps)",
+        defaults="betas (0.9, 0.999, 0.9999), alpha 2 to 10, both warm-ups over the whole run",
+        cost="no matmul FLOPs; 3 floats of state a parameter, 2 with b1 = 0",
+    )
+    search: ClassVar[Grid] = {"lr": factor2(1.25e-4, 3.2e-2)}
+    provides = frozenset({"Stateful", "Shardable"})
+
+    lr: PositiveFloat = 4e-3
+    """Peak learning rate."""
+    betas: tuple[Beta, Beta, Beta] = (0.9, 0.95, 0.999)
+    """Decay of the fast momentum, the second moment and the slow momentum."""
+    alpha: NonNegativeFloat = 5.0
+    """Weight of the slow momentum."""
+    beta3_warmup: NonNegativeInt | None = None
+    """Steps over which the slow momentum's half-life grows; absent: the whole run."""
+    alpha_warmup: NonNegativeInt | None = None
+    """Steps over which alpha grows; absent: the whole run."""
+    eps: NonNegativeFloat = 1e-8
+    """Added to the root of the second moment."""
+    weight_decay: NonNegativeFloat = 0.1
+    """Decoupled decay of matrices, multiplied by the learning rate."""
+
+    def build(self, ctx: Context) -> AdEMAMix:
+        warmups = {
+            name: ctx.horizon if value is None else value
+            for name, value in (("beta3_warmup", self.beta3_warmup), ("alpha_warmup", self.alpha_warmup))
+        }
+        return assemble(AdEMAMix, self, ctx, **warmups)
+
+    def cost(self, shapes: Sequence[Shape]) -> Cost:
+        return elementwise(shapes, operations=18, floats=9)
+
+    def state_bytes(self, shapes: Sequence[Shape]) -> int:
+        return state_bytes(shapes, floats=3 if self.betas[0] > 0 else 2)

@@ -1,0 +1,164 @@
+"""Generalised primal averaging of AdamW (Defazio et al. 2025, arXiv 2512.17131, algorithm 1)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Annotated, Any, ClassVar
+
+import torch
+from pydantic import Field, NonNegativeFloat, PositiveFloat
+from torch import Tensor
+
+from ...core.context import Context
+from ...core.cost import Cost
+from ...core.protocols import OptimizerPart
+from ...core.registry import Card, part
+from ...core.roles import Shape
+from ..base import BETA, UNIT, Limit, ParamsT, assemble, next_step
+from ..groups import Beta, Grid, elementwise, factor2, state_bytes
+from ..primal import INTERPOLATION, Primal, advance
+from ..ramps import Unit
+
+
+class GPA(Primal):
+    """AdamW steps on z, gradients at y = mu_y x + (1 - mu_y) z, evaluation at x <- mu_x x + (1 - mu_x) z.
+
+    Unlike a schedule-free rule it takes an ordinary, decaying schedule. Decay shrinks z alone, as in the authors' code:
+    y and x follow only through the average.
+
+    Args:
+        params: as for any torch optimizer. lr, beta1, beta2, eps, weight_decay: as AdamW's.
+        train_interp_coeff: mu_y, in (0, 1]. eval_interp_coeff: mu_x, in [0, 1].
+    """
+
+    limits: ClassVar[dict[str, Limit]] = {
+        "beta1": BETA,
+        "beta2": BETA,
+        "train_interp_coeff": INTERPOLATION,
+        "eval_interp_coeff": UNIT,
+    }
+
+    def __init__(
+        self,
+        params: ParamsT,
+        lr: float = 1e-3,
+        beta1: float = 0.9,
+        beta2: float = 0.999,
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+        train_interp_coeff: float = 0.7,
+        eval_interp_coeff: float = 0.9967,
+    ) -> None:
+        super().__init__(
+            params,
+            lr=lr,
+            beta1=beta1,
+            beta2=beta2,
+            eps=eps,
+            weight_decay=weight_decay,
+            train_interp_coeff=train_interp_coeff,
+            eval_interp_coeff=eval_interp_coeff,
+        )
+
+    def interpolation(self, group: dict[str, Any]) -> float:
+        return float(group["train_interp_coeff"])
+
+    @staticmethod
+    def kernel(
+        y: Tensor,
+        g: Tensor,
+        z: Tensor,
+        m: Tensor,
+        v: Tensor,
+        lr: float,
+        mu: float,
+        c: float,
+        betas: tuple[float, float],
+        corrections: tuple[float, float],
+        eps: float,
+        wd: float,
+    ) -> None:
+        m.lerp_(g, 1 - betas[0])
+        v.mul_(betas[1]).addcmul_(g, g, value=1 - betas[1])
+        d = m.div(corrections[0]).div_(v.div(corrections[1]).sqrt_().add_(eps))
+        z.mul_(1 - lr * wd)
+        advance(y, z, d, lr, mu, c)
+
+    def update(self, group: dict[str, Any], p: Tensor, state: dict[str, Any]) -> None:
+        t, betas = next_step(state), (group["beta1"], group["beta2"])
+        self.apply(
+            p,
+            [state["z"], self.buffer(p, "exp_avg"), self.buffer(p, "exp_avg_sq")],
+            float(group["lr"]),
+            group["train_interp_coeff"],
+            1 - group["eval_interp_coeff"],
+            betas,
+            (1 - betas[0] ** t, 1 - betas[1] ** t),
+            group["eps"],
+            group["weight_decay"],
+        )
+
+
+def reference(
+    p: Tensor,
+    gradients: Iterable[Tensor],
+    *,
+    lr: float,
+    beta1: float,
+    beta2: float,
+    eps: float,
+    weight_decay: float,
+    train_interp_coeff: float,
+    eval_interp_coeff: float,
+) -> Iterator[Tensor]:
+    """The training point after each step, plainly. x is only implied: mu_y x = y - (1 - mu_y) z."""
+    y, z, m, v = p, p, torch.zeros_like(p), torch.zeros_like(p)
+    for t, g in enumerate(gradients, start=1):
+        m = beta1 * m + (1 - beta1) * g
+        v = beta2 * v + (1 - beta2) * g**2
+        z = z - lr * weight_decay * z
+        x = (y - (1 - train_interp_coeff) * z) / train_interp_coeff
+        z = z - lr * m / (1 - beta1**t) / ((v / (1 - beta2**t)).sqrt() + eps)
+        x = eval_interp_coeff * x + (1 - eval_interp_coeff) * z
+        y = train_interp_coeff * x + (1 - train_interp_coeff) * z
+        yield y
+
+
+@part
+class GPAPart(OptimizerPart):
+    """Generalised primal averaging of AdamW."""
+
+    card = Card(
+        summary="AdamW with gradients taken between the iterate and its exponential average, evaluated at the average",
+        paper="Defazio et al. 2025, arXiv 2512.17131",
+        equation="y = mu_y x + (1 - mu_y) z; z <- (1 - lr wd) z - lr m_hat / (sqrt(v_hat) + eps); x <- mix(x, z, mu_x)",
+        defaults="mu_y 0.7, mu_x 0.9967 (as DiLoCo with 32 inner steps)",
+        differs="gradients stay as they are; evaluation restores the training point bit for bit",
+        cost="no matmul FLOPs; 3 floats of state a parameter",
+    )
+    search: ClassVar[Grid] = {"lr": factor2(1.25e-4, 3.2e-2)}
+    provides = frozenset({"Stateful", "Shardable"})
+
+    lr: PositiveFloat = 4e-3
+    """Peak learning rate."""
+    beta1: Beta = 0.9
+    """Decay of the first moment."""
+    beta2: Beta = 0.95
+    """Decay of the second moment."""
+    eps: NonNegativeFloat = 1e-8
+    """Added to the root of the second moment."""
+    weight_decay: NonNegativeFloat = 0.1
+    """Decoupled decay of matrices, multiplied by the learning rate."""
+    train_interp_coeff: Annotated[float, Field(ge=1e-6, le=1)] = 0.7
+    """Weight of the average in the gradient's point."""
+    eval_interp_coeff: Unit = 0.98
+    """Decay of the average."""
+
+    def build(self, ctx: Context) -> GPA:
+        return assemble(GPA, self, ctx)
+
+    def cost(self, shapes: Sequence[Shape]) -> Cost:
+        return elementwise(shapes, operations=19, floats=9)
+
+    def state_bytes(self, shapes: Sequence[Shape]) -> int:
+        return state_bytes(shapes, floats=3)

@@ -1,0 +1,82 @@
+"""Lion: the sign of an interpolated momentum (Chen et al. 2023, arXiv 2302.06675, program 1)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, ClassVar
+
+import torch
+from pydantic import NonNegativeFloat, PositiveFloat
+from torch import Tensor
+
+from ...core.context import Context
+from ...core.cost import Cost
+from ...core.protocols import OptimizerPart
+from ...core.registry import Card, part
+from ...core.roles import Shape
+from ..base import Elementwise, ParamsT, assemble
+from ..groups import Beta, Grid, elementwise, factor2, state_bytes
+
+
+class Lion(Elementwise):
+    """p <- (1 - lr wd) p - lr sign(b1 m + (1 - b1) g); then m <- b2 m + (1 - b2) g.
+
+    Args:
+        params: as for any torch optimizer. lr: 3-10 times below AdamW's. betas: (b1, b2).
+        weight_decay: decoupled; 3-10 times above AdamW's.
+    """
+
+    def __init__(
+        self, params: ParamsT, lr: float = 1e-4, betas: tuple[float, float] = (0.9, 0.99), weight_decay: float = 0.0
+    ) -> None:
+        super().__init__(params, lr=lr, betas=betas, weight_decay=weight_decay)
+
+    @staticmethod
+    def kernel(p: Tensor, g: Tensor, m: Tensor, lr: float, b1: float, b2: float, wd: float) -> None:
+        p.mul_(1 - lr * wd).add_(torch.lerp(g, m, b1).sign_(), alpha=-lr)
+        m.lerp_(g, 1 - b2)
+
+    def update(self, group: dict[str, Any], p: Tensor, state: dict[str, Any]) -> None:
+        self.apply(p, [self.buffer(p, "exp_avg")], float(group["lr"]), *group["betas"], group["weight_decay"])
+
+
+def reference(
+    p: Tensor, gradients: Iterable[Tensor], *, lr: float, betas: tuple[float, float], weight_decay: float
+) -> Iterator[Tensor]:
+    """``p`` after each step, plainly."""
+    m = torch.zeros_like(p)
+    for g in gradients:
+        p = p - lr * (torch.sign(betas[0] * m + (1 - betas[0]) * g) + weight_decay * p)
+        m = betas[1] * m + (1 - betas[1]) * g
+        yield p
+
+
+@part
+class LionPart(OptimizerPart):
+    """Lion: the sign of an interpolated momentum."""
+
+    card = Card(
+        summary="the sign of an interpolated momentum",
+        paper="Chen et al. 2023, arXiv 2302.06675",
+        equation="p <- (1 - lr wd) p - lr sign(b1 m + (1 - b1) g); m <- b2 m + (1 - b2) g",
+        defaults="lr 1e-4, betas (0.9, 0.99), weight_decay 0; (0.95, 0.98) for language models; likes large batches",
+        cost="no matmul FLOPs; 1 float of state a parameter",
+    )
+    search: ClassVar[Grid] = {"lr": factor2(3.125e-5, 8e-3)}
+    provides = frozenset({"Stateful", "Shardable"})
+
+    lr: PositiveFloat = 1e-3
+    """Peak learning rate."""
+    betas: tuple[Beta, Beta] = (0.9, 0.99)
+    """Weight of the momentum in the update, and its decay."""
+    weight_decay: NonNegativeFloat = 0.3
+    """Decoupled decay of matrices, multiplied by the learning rate."""
+
+    def build(self, ctx: Context) -> Lion:
+        return assemble(Lion, self, ctx)
+
+    def cost(self, shapes: Sequence[Shape]) -> Cost:
+        return elementwise(shapes, operations=9, floats=5)
+
+    def state_bytes(self, shapes: Sequence[Shape]) -> int:
+        return state_bytes(shapes, floats=1, counters=0)
