@@ -1,0 +1,170 @@
+"""What may be wrong with a table before any law is fitted to it: errors where a fit would be meaningless, else warnings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from ..core.errors import DataError, UsageError, nearest
+from ..core.table import Table
+from .law import Array, Law
+
+_PLAUSIBLE = {"N": (1e4, 1e14), "D": (1e4, 1e17), "C": (1e9, 1e30), "N_avg": (1e4, 1e14), "U": (1e4, 1e17)}
+
+
+def rename(table: Mapping[str, Any], columns: Mapping[str, str]) -> Table:
+    """``columns`` maps the law's name to the table's: ``{"N": "params"}``. A column in the way is set aside."""
+    known = table if isinstance(table, Table) else Table(table)
+    for old in columns.values():
+        if old not in known:
+            raise DataError(f"no column {old!r}", where="--columns", fix=nearest(old, known))
+    sources = set(columns.values())
+    kept = {name: known[name] for name in known if name not in columns or name in sources}
+    return Table({**kept, **{new: known[old] for new, old in columns.items()}})
+
+
+def check_columns(law: Law, table: Table, *, with_target: bool) -> None:
+    """DataError that names every missing or unusable column."""
+    wanted = [*law.columns, *([law.target] if with_target else [])]
+    missing = [name for name in wanted if name not in table]
+    if missing:
+        example = f"{missing[0]}=<column>"
+        raise DataError(
+            f"law {law_name(law)} needs column{'s' if len(missing) > 1 else ''} {', '.join(missing)}",
+            where="table",
+            fix=f"rename with columns ({example}); the table has {', '.join(table)}",
+        )
+    for name in wanted:
+        if not np.issubdtype(table[name].dtype, np.number):
+            raise DataError(f"column {name} is not numeric", where="table", fix="remove or repair its non-numbers")
+
+
+def check_values(law: Law, table: Table, link: str) -> list[str]:
+    """Warnings about the rows of a table that is about to be fitted.
+
+    Raises:
+        DataError: too few rows, NaN or infinite values, values <= 0 where a logarithm is taken, columns that do not vary.
+    """
+    y, rows = np.asarray(table[law.target], dtype=float), table.rows
+    for name in (*law.columns, law.target):
+        bad = np.flatnonzero(~np.isfinite(np.asarray(table[name], dtype=float)))
+        if len(bad):
+            raise DataError(
+                f"column {name} is not finite in {len(bad)} of {rows} rows (first: row {bad[0] + 1})",
+                where="table",
+                fix="drop those rows; a run that failed is not a point of a law",
+            )
+    free = len(law.parameters)
+    if rows < max(3, min(free, 4)):
+        raise DataError(
+            f"{rows} rows cannot fix the {free} parameters of {law_name(law)}", where="table", fix="add runs"
+        )
+    if link == "log" and (y <= 0).any():
+        row = int(np.flatnonzero(y <= 0)[0])
+        raise DataError(
+            f"column {law.target} is {y[row]:g} in row {row + 1}; its logarithm is fitted",
+            where="table",
+            fix='give positive values, or fit with link="identity"',
+        )
+    for name in law.positive():
+        x = np.asarray(table[name], dtype=float)
+        if (x <= 0).any():
+            raise DataError(
+                f"column {name} is not positive in row {int(np.argmax(x <= 0)) + 1}", where="table", fix="drop it"
+            )
+    constant = [name for name in law.varying() if np.ptp(np.asarray(table[name], dtype=float)) == 0]
+    if constant:
+        raise DataError(
+            f"column{'s' if len(constant) > 1 else ''} {', '.join(constant)} never varies: {law_name(law)} cannot be fitted",
+            where="table",
+            fix="add runs that vary it, or choose a law without that column",
+        )
+    if np.ptp(y) == 0:
+        raise DataError(f"column {law.target} never varies", where="table", fix="check which column holds the result")
+    warnings = []
+    if rows <= free:
+        warnings.append(f"{rows} rows for {free} parameters: no residual is left to judge the fit by")
+    return warnings + _duplicates(law, table) + _units(law, table) + _conventions(table) + _correlated(table)
+
+
+def law_name(law: Law) -> str:
+    """Its registered name, or that of its class."""
+    return type(law).name or type(law).__name__
+
+
+def _duplicates(law: Law, table: Table) -> list[str]:
+    rows = np.column_stack([np.asarray(table[name], dtype=float) for name in (*law.columns, law.target)])
+    twice = len(rows) - len(np.unique(rows, axis=0))
+    return (
+        [f"{twice} duplicated rows: each counts as evidence of its own; drop them if they are copies"] if twice else []
+    )
+
+
+def _units(law: Law, table: Table) -> list[str]:
+    found = []
+    for name in law.columns:
+        if name in _PLAUSIBLE:
+            low, high = _PLAUSIBLE[name]
+            middle = float(np.median(np.asarray(table[name], dtype=float)))
+            if not low <= middle <= high:
+                guess = "thousands, millions or billions" if middle < low else "a smaller unit than one"
+                found.append(
+                    f"column {name} has median {middle:.3g}: suspected to be counted in {guess}; wanted are units"
+                )
+    if "C" in table and "N" in table and "D" in table:
+        ratio = _compute_ratio(table)
+        middle = float(np.median(ratio)) if len(ratio) else 1.0
+        if not 1e-2 < middle < 1e2:
+            found.append(
+                f"C is {middle:.3g} times 6 N D: the units of C, N and D do not agree (off by a power of ten?)"
+            )
+    if law.target == "loss":
+        middle = float(np.median(np.asarray(table["loss"], dtype=float)))
+        if middle > 100:
+            found.append(f"losses have median {middle:.3g}: suspected perplexities; laws are for nats or bits a token")
+    return found
+
+
+def _compute_ratio(table: Table) -> Array:
+    c, n, d = (np.asarray(table[name], dtype=float) for name in "CND")
+    with np.errstate(all="ignore"):
+        ratio = c / (6.0 * n * d)
+    return np.asarray(ratio[np.isfinite(ratio) & (ratio > 0)])
+
+
+def _conventions(table: Table) -> list[str]:
+    """Two clusters of C / 6ND with nothing between them: two ways of counting N (or C) in one table."""
+    if not {"C", "N", "D"} <= set(table):
+        return []
+    ratio = np.sort(np.log(_compute_ratio(table)))
+    if len(ratio) < 6:
+        return []
+    gaps = np.diff(ratio)
+    cut = int(np.argmax(gaps)) + 1
+    within = max(float(np.std(ratio[:cut])), float(np.std(ratio[cut:])))
+    if gaps[cut - 1] > max(0.05, 4.0 * within) and 2 <= cut <= len(ratio) - 2:
+        low, high = np.exp(np.median(ratio[:cut])), np.exp(np.median(ratio[cut:]))
+        return [
+            f"mixed conventions suspected: C is {low:.3g} x 6ND in {cut} rows and {high:.3g} x 6ND in {len(ratio) - cut}; "
+            "count N (with or without embeddings) and C alike in all rows"
+        ]
+    return []
+
+
+def _correlated(table: Table) -> list[str]:
+    if "N" not in table or "D" not in table or table.rows < 4:
+        return []
+    n, d = np.log(np.asarray(table["N"], dtype=float)), np.log(np.asarray(table["D"], dtype=float))
+    if np.ptp(n) == 0 or np.ptp(d) == 0 or not (np.isfinite(n).all() and np.isfinite(d).all()):
+        return []
+    r = float(np.corrcoef(n, d)[0, 1])
+    return [f"ln N and ln D are correlated ({r:.4f}): their effects cannot be told apart"] if abs(r) > 0.995 else []
+
+
+def check_fixed(law: Law, names: Mapping[str, Any], where: str) -> None:
+    """UsageError for a parameter that the law does not have."""
+    for name in names:
+        if name not in law.names:
+            raise UsageError(f"{law_name(law)} has no parameter {name!r}", where=where, fix=nearest(name, law.names))

@@ -1,0 +1,287 @@
+"""From a law and a table to a fit: settings, the fitted object, its predictions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from pydantic import Field
+
+from ..core.errors import DataError, NumericsError, UsageError
+from ..core.registry import Frozen
+from ..core.table import Table
+from .checks import check_columns, check_fixed, check_values, law_name, rename
+from .law import Array, Law
+from .losses import Loss, loss_named
+from .search import Certificate, search
+from .solve import Problem
+
+if TYPE_CHECKING:
+    from .bootstrap import Samples
+    from .intervals import Interval
+    from .profile import Profile
+
+_FAINT = 1e-12  # strength of priors before the noise is known
+
+
+class Settings(Frozen):
+    """How a law is fitted; stored with every fit so that it can be made again."""
+
+    loss: str = "huber"
+    """huber, l2, l1, pinball, soft_pinball or asymmetric."""
+    delta: float = 1e-3
+    """Huber's corner, in link space: for log losses a relative error."""
+    tau: float = 0.5
+    """Quantile of the pinball losses."""
+    kappa: float = 50.0
+    """Sharpness of soft_pinball."""
+    penalty: float = 10.0
+    """asymmetric: weight of predictions above the observation, to fit the lower envelope of under-tuned runs."""
+    link: Literal["log", "identity"] | None = None
+    """Where residuals are taken; None: the law's own."""
+    columns: dict[str, str] = Field(default_factory=dict)
+    """The law's column name -> the table's."""
+    weights: str | None = None
+    """Column of non-negative weights of the rows."""
+    clusters: str | None = None
+    """Column that names the run a row belongs to; rows of a run are not independent."""
+    fixed: dict[str, float] = Field(default_factory=dict)
+    """Parameters held at a value, in natural units."""
+    bounds: dict[str, tuple[float, float]] = Field(default_factory=dict)
+    """Bounds that replace the law's, in natural units."""
+    priors: dict[str, tuple[float, float]] = Field(default_factory=dict)
+    """Normal priors (mean, standard deviation) in fitted space: of the logarithm where the law fits that."""
+    starts: int = 8
+    """Starts that are refined, out of the best of the law's grid."""
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A fitted law.
+
+    Attributes:
+        law: the law.
+        settings: how it was fitted.
+        table: the prepared rows: the law's columns, its target, and what clusters and weights name.
+        theta: parameters (p,) in fitted space; ``params`` has them by name in natural units.
+        objective: the minimised sum over rows.
+        certificate: starts, share at the optimum, gradient, condition.
+        warnings: everything a reader must know before using a constant.
+    """
+
+    law: Law
+    settings: Settings
+    table: Table
+    theta: Array
+    objective: float
+    certificate: Certificate
+    warnings: tuple[str, ...]
+    problem: Problem = field(repr=False)
+    loss: Loss = field(repr=False)
+
+    @property
+    def params(self) -> dict[str, float]:
+        """Constants by name, in natural units."""
+        return dict(zip(self.law.names, self.law.to_natural(self.theta).tolist(), strict=True))
+
+    @property
+    def converged(self) -> bool:
+        return self.certificate.converged
+
+    @property
+    def rows(self) -> int:
+        return self.table.rows
+
+    @property
+    def residuals(self) -> Array:
+        """(n,) prediction - observation in link space: relative errors where the link is log."""
+        return np.asarray(self.problem.residuals(self.theta[None])[0])
+
+    @property
+    def r_squared(self) -> float:
+        """Share of the target's variance that is explained, in natural units."""
+        y = np.asarray(self.table[self.law.target], dtype=float)
+        return float(1.0 - np.sum((self.predict(self.table) - y) ** 2) / np.sum((y - y.mean()) ** 2))
+
+    def predict(self, table: Mapping[str, Any], interval: float | None = None) -> Any:
+        """Predictions (n,) at a table's columns; with ``interval`` (e.g. .9) a Prediction with value, low and high.
+
+        Raises:
+            DataError: a declared column is missing.
+        """
+        if interval is not None:
+            from .intervals import predict_interval
+
+            return predict_interval(self, table, interval)
+        x = self.columns_of(table)
+        return np.broadcast_to(self.law.predict(self.law.named(self.theta[None]), x), (1, len(next(iter(x.values())))))[
+            0
+        ]
+
+    def columns_of(self, table: Mapping[str, Any]) -> dict[str, Array]:
+        """The law's columns of a table, as float64, under the law's names."""
+        known = table if isinstance(table, Table) else Table({k: np.atleast_1d(np.asarray(table[k])) for k in table})
+        renames = {new: old for new, old in self.settings.columns.items() if old in known}
+        known = rename(known, renames) if renames else known
+        check_columns(self.law, known, with_target=False)
+        return columns_of(self.law, known)
+
+    def bootstrap(
+        self, samples: int = 1000, *, kind: str | None = None, seed: int = 0, rows: Array | None = None
+    ) -> Samples:
+        """Refits to resampled data: ``kind`` rows, residuals or clusters (default: clusters if the fit names any)."""
+        from .bootstrap import bootstrap
+
+        return bootstrap(self, samples, kind=kind, seed=seed, rows=rows)
+
+    def profile(self, name: str, values: Array | None = None) -> Profile:
+        """The objective with one parameter held, the others refitted, over ``values`` (natural units)."""
+        from .profile import profile
+
+        return profile(self, name, values)
+
+    def intervals(self, level: float = 0.95) -> dict[str, Interval]:
+        """Profile-likelihood interval and identifiability verdict of every parameter."""
+        from .intervals import intervals
+
+        return intervals(self, level)
+
+    def report(self, level: float = 0.95) -> str:
+        """The whole fit as text: constants with intervals and verdicts, certificate, sensitivity, warnings."""
+        from .report import report
+
+        return report(self, level)
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything needed to make the fit again, data included, as JSON values (see ``isoflop.laws.export``)."""
+        from .export import to_json
+
+        return to_json(self)
+
+    def __repr__(self) -> str:
+        values = ", ".join(f"{k}={v:.6g}" for k, v in self.params.items())
+        state = "" if self.converged else "NOT CONVERGED, do not use: "
+        return f"Fit({state}{law_name(self.law)}: {values}; objective {self.objective:.7g}, {self.rows} rows)"
+
+
+def columns_of(law: Law, table: Mapping[str, Any]) -> dict[str, Array]:
+    """What the law reads, plus C where the table has it (for extrapolation), as float64."""
+    wanted = [*law.columns, *(["C"] if "C" in table and "C" not in law.columns else [])]
+    return {name: np.asarray(table[name], dtype=float) for name in wanted}
+
+
+def fit_law(law: Law, table: Mapping[str, Any], settings: Settings | None = None, **given: Any) -> Fit:
+    """Fit ``law``; keywords are the fields of Settings, where ``weights`` and ``clusters`` may also be arrays (rows,).
+
+    Raises:
+        DataError: rows that no law can be fitted to.
+        UsageError: a setting that does not exist or does not fit the law.
+        NumericsError: the law is not defined anywhere near the data.
+    """
+    known = table if isinstance(table, Table) else Table({name: np.asarray(table[name]) for name in table})
+    for name in ("weights", "clusters"):
+        if given.get(name) is not None and not isinstance(given[name], str):
+            known = known.with_columns(**{name: np.asarray(given[name])})
+            given[name] = name
+    unknown = set(given) - set(Settings.model_fields)
+    if unknown:
+        raise UsageError(
+            f"no fit setting is named {sorted(unknown)[0]!r}", fix=f"legal: {', '.join(Settings.model_fields)}"
+        )
+    settings = settings or Settings(**_plain({**law.defaults, **given}))
+    settings = settings.model_copy(update={"fixed": {**law.held, **settings.fixed}})
+    known = law.prepare(rename(known, settings.columns) if settings.columns else known)
+    check_columns(law, known, with_target=True)
+    link = settings.link or law.link
+    warnings = check_values(law, known, link)
+    check_fixed(law, settings.fixed, "fixed")
+    check_fixed(law, settings.bounds, "bounds")
+    check_fixed(law, settings.priors, "priors")
+    extras = [name for name in (settings.weights, settings.clusters, "C") if name]
+    kept = [name for name in dict.fromkeys([*law.columns, law.target, *extras]) if name == "C" or name in known]
+    known = Table({name: known[name] for name in kept if name in known})
+    problem, loss = build_problem(law, known, settings)
+    return solved(law, known, settings, problem, loss, warnings)
+
+
+def solved(law: Law, table: Table, settings: Settings, problem: Problem, loss: Loss, warnings: list[str]) -> Fit:
+    """Search, then the fit with all that must be said about it."""
+    values = law.start_values(problem.x, problem.y)
+    theta, objective, certificate = search(problem, loss, values, refine=settings.starts)
+    if not np.isfinite(objective):
+        raise NumericsError(
+            f"{law_name(law)} is not finite at any start", where="fit", fix="check units, bounds and fixed parameters"
+        )
+    if settings.priors or any(q.prior for q in law.parameters):
+        problem = _with_prior_strength(problem, theta, loss)
+        theta, objective, certificate = search(problem, loss, values, refine=settings.starts)
+    said = list(warnings)
+    if not certificate.converged:
+        said.insert(0, "the fit did NOT converge: its constants are not an optimum; do not use them")
+    if certificate.at_bounds:
+        said.append(f"at a bound: {', '.join(certificate.at_bounds)}")
+    return Fit(law, settings, table, theta, objective, certificate, tuple(said), problem, loss)
+
+
+def build_problem(law: Law, table: Table, settings: Settings) -> tuple[Problem, Loss]:
+    """The optimisation problem of a prepared, checked table."""
+    link = settings.link or law.link
+    x, y = columns_of(law, table), np.asarray(table[law.target], dtype=float)
+    weights = np.ones(len(y))
+    if settings.weights:
+        weights = np.asarray(table[settings.weights], dtype=float)
+        if not (np.isfinite(weights).all() and (weights >= 0).all() and weights.any()):
+            raise DataError(f"weights in column {settings.weights} must be finite, >= 0 and not all 0", where="table")
+    low, high = law.bounds()
+    for name, (bottom, top) in {**law.limits(x, y), **settings.bounds}.items():
+        j, q = law.names.index(name), law.parameters[law.names.index(name)]
+        if not bottom < top or (q.log and bottom <= 0):
+            raise UsageError(
+                f"bounds ({bottom:g}, {top:g}) of {name} are not an interval", where="bounds", fix="low < high, > 0"
+            )
+        low[j], high[j] = (np.log(bottom), np.log(top)) if q.log else (bottom, top)
+    for name, at in settings.fixed.items():
+        j, q = law.names.index(name), law.parameters[law.names.index(name)]
+        if q.log and at <= 0:
+            raise UsageError(f"{name} = {at:g} is fixed, but must be > 0", where="fixed")
+        low[j] = high[j] = np.log(at) if q.log else at
+    free = np.asarray([j for j, name in enumerate(law.names) if name not in settings.fixed], dtype=int)
+    strength, centre = np.zeros(len(low)), np.zeros(len(low))
+    for name, weight in law.ridge(len(y)).items():
+        strength[law.names.index(name)] = weight
+    for j, q in enumerate(law.parameters):
+        prior = settings.priors.get(q.name, q.prior)
+        if prior is not None:
+            centre[j], strength[j] = prior[0], _FAINT / prior[1] ** 2
+    target = law.linked(y, link)
+    loss = loss_named(
+        settings.loss, delta=settings.delta, tau=settings.tau, kappa=settings.kappa, penalty=settings.penalty,
+        scale=float(np.std(target)),
+    )  # fmt: skip
+    return Problem(law, x, y, weights, link, free, low, high, strength, centre), loss
+
+
+def _with_prior_strength(problem: Problem, theta: Array, loss: Loss) -> Problem:
+    """Priors count in units of the noise: strength = dispersion / sd^2, the dispersion estimated without them."""
+    from .profile import dispersion
+
+    factor = dispersion(problem, theta, loss)
+    return replace(problem, strength=np.where(problem.strength > 0, problem.strength * (factor / _FAINT), 0.0))
+
+
+def _plain(given: dict[str, Any]) -> dict[str, Any]:
+    """Numbers that strict validation would refuse only for their type."""
+    out = dict(given)
+    for name in ("delta", "tau", "kappa", "penalty"):
+        if name in out and out[name] is not None:
+            out[name] = float(out[name])
+    if "fixed" in out:
+        out["fixed"] = {k: float(v) for k, v in dict(out["fixed"]).items()}
+    for name in ("bounds", "priors"):
+        if name in out:
+            out[name] = {k: (float(v[0]), float(v[1])) for k, v in dict(out[name]).items()}
+    if "columns" in out:
+        out["columns"] = dict(out["columns"])
+    return out

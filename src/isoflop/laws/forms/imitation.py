@@ -1,0 +1,42 @@
+"""Return of an imitating agent against training compute (Tuyls et al. 2023, arXiv 2307.09423)."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import numpy as np
+
+from ...core.registry import Card, part
+from ..law import Array, Columns, Law, Parameter, Params, Values, coefficient, exponent
+
+
+@part
+class Imitation(Law):
+    """R = R_max / (1 + (C0 / C)^a): a power of compute while far from the expert, saturating at ``R_max``.
+
+    The paper's pure power law is the limit R_max -> infinity (an unidentified R_max says so); game scores are bounded.
+    Optimal sizes and data come from ``isoflop.laws.isoflop.optima`` and the ``power`` law.
+    """
+
+    card: ClassVar[Card] = Card(
+        summary="Mean return as a saturating power of training FLOPs.",
+        paper="Tuyls et al. 2023, arXiv 2307.09423",
+        equation="R = R_max / (1 + (C0 / C)^a)",
+        defaults="pure power laws of loss and of return",
+        differs="saturates",
+    )
+    columns: ClassVar[dict[str, str]] = {"C": "training FLOPs"}
+    target: ClassVar[str] = "returns"
+    parameters: ClassVar[tuple[Parameter, ...]] = (
+        coefficient("R_max"),
+        Parameter("C0", 1e-30, 1e60, log=True),
+        exponent("a", 1e-3, 5.0),
+    )
+
+    def predict(self, p: Params, x: Columns) -> Values:
+        return p["R_max"] / (1.0 + np.exp(p["a"] * (np.log(p["C0"]) - np.log(x["C"]))))
+
+    def start_values(self, x: Columns, y: Array) -> Values:
+        c = np.log(x["C"])
+        places = np.exp(np.linspace(c.min(), c.max() + np.ptp(c), 20))
+        return np.asarray([(1.0, place, a) for place in places for a in np.geomspace(0.1, 3.0, 12)])

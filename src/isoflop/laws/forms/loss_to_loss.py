@@ -1,0 +1,104 @@
+"""One loss from another: shifted power laws between data sets (Brandfonbrener et al. 2024, arXiv 2411.12925)."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import numpy as np
+
+from ...core.registry import Card, part
+from ...core.table import Table
+from ..checks import rename
+from ..law import Array, Columns, Law, Parameter, Params, Values, coefficient, floor
+from .kaplan import Kaplan
+
+if TYPE_CHECKING:
+    from ..fit import Fit
+
+
+@part
+class LossToLoss(Law):
+    """L1 = K (L0 - E0)^kappa + E1: train-to-train, train-to-test or test-to-test, by what the two columns hold.
+
+    The floors come from Kaplan fits of either loss where the table has N and D (``floors="kaplan"``), are given, or
+    are fitted with the rest. With known floors kappa and ln K are a straight line through ln(L - E).
+    """
+
+    E0: float | None = None
+    """Floor of the source loss; None: see ``floors``."""
+    E1: float | None = None
+    """Floor of the target loss; None: see ``floors``."""
+    floors: Literal["kaplan", "joint"] = "kaplan"
+    """Where floors that are not given come from."""
+
+    card: ClassVar[Card] = Card(
+        summary="The loss on one data set from the loss on another, for models of one recipe.",
+        paper="Brandfonbrener et al. 2024, arXiv 2411.12925",
+        equation="L1 = K (L0 - E0)^kappa + E1",
+        defaults="floors from Kaplan-form fits; kappa and ln K by least squares of ln(L1 - E1) on ln(L0 - E0)",
+        differs="the Kaplan fits reach the global optimum",
+    )
+    columns: ClassVar[dict[str, str]] = {"loss0": "loss of the source, nats a token"}
+    defaults: ClassVar[dict[str, Any]] = {"loss": "l2"}
+    parameters: ClassVar[tuple[Parameter, ...]] = (
+        coefficient("K", 1e-6, 1e6),
+        Parameter("kappa", 0.05, 10.0, tuple(np.geomspace(0.3, 3.0, 15).tolist()), kind="exponent"),
+        Parameter("E0", 0.0, 1e6, kind="floor"),
+        floor("E1"),
+    )
+
+    @property
+    def held(self) -> dict[str, float]:
+        return {name: at for name, at in (("E0", self.E0), ("E1", self.E1)) if at is not None}
+
+    @property
+    def shift(self) -> float:
+        return self.E1 if self.E1 is not None else 0.0
+
+    def predict(self, p: Params, x: Columns) -> Values:
+        return p["E1"] + p["K"] * np.exp(p["kappa"] * np.log(x["loss0"] - p["E0"]))
+
+    def start_values(self, x: Columns, y: Array) -> Values:
+        below = float(np.min(x["loss0"]))
+        grid = itertools.product(self.parameters[1].starts, below * np.linspace(0.02, 0.98, 25))
+        return np.asarray([(1.0, kappa, e0, 1.0) for kappa, e0 in grid])
+
+    def limits(self, x: Columns, y: Array) -> dict[str, tuple[float, float]]:
+        return {"E0": (0.0, float(np.min(x["loss0"])) * (1 - 1e-6)), "E1": (0.0, float(np.min(y)) * (1 - 1e-6))}
+
+    def compute(self, x: Columns) -> Values:
+        return super().compute(x) if "C" in x or "N" in x else -np.asarray(x["loss0"], dtype=float)
+
+    def fit(self, table: Mapping[str, Any], **settings: Any) -> Fit:
+        """Two stages where floors are wanted from Kaplan fits and the table has N and D, else one.
+
+        A run whose loss lies below its floor has no logarithm; it is left out of the second stage.
+        """
+        known = table if isinstance(table, Table) else Table(table)
+        renames = settings.get("columns") or {}
+        known = rename(known, renames) if renames else known
+        settings = {**settings, "columns": {}}
+        law: LossToLoss = self
+        if self.floors == "kaplan" and {"N", "D"} <= set(known) and None in (self.E0, self.E1):
+            source = Kaplan().fit({"N": known["N"], "D": known["D"], "loss": known["loss0"]})
+            target = Kaplan().fit({"N": known["N"], "D": known["D"], "loss": known["loss"]})
+            e0 = self.E0 if self.E0 is not None else source.params["E"]
+            e1 = self.E1 if self.E1 is not None else target.params["E"]
+            law = type(self)(E0=e0, E1=e1, floors="joint")
+        if law.E1 is not None and law.E0 is not None:
+            known = known.where((known["loss0"] > law.E0) & (known["loss"] > law.E1))
+        return super(LossToLoss, law).fit(known, **settings)
+
+
+def translate(kaplan: Mapping[str, float], fit: Fit) -> dict[str, float]:
+    """Constants of the Kaplan law on the target data from those on the source data and a fit between the two."""
+    k, kappa = fit.params["K"], fit.params["kappa"]
+    return {
+        "A": kaplan["A"] * k ** (1.0 / (kappa * kaplan["alpha"])),
+        "B": kaplan["B"] * k ** (1.0 / (kappa * kaplan["beta"])),
+        "E": fit.params["E1"],
+        "alpha": kappa * kaplan["alpha"],
+        "beta": kappa * kaplan["beta"],
+    }

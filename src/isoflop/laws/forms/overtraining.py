@@ -1,0 +1,40 @@
+"""Loss of models trained on more tokens than is compute-optimal (Gadre et al. 2024, arXiv 2403.08540, eq. 4)."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import numpy as np
+
+from ...core.registry import Card, part
+from ..law import Columns, Law, Parameter, Params, Values, coefficient, exponent, floor
+
+_GRID = tuple(float(v) for v in np.geomspace(0.01, 1.2, 60))
+
+
+@part
+class Overtraining(Law):
+    """L = E + (a M^eta + b M^-eta) C^-eta with M = D / N tokens a parameter and C = 6 N D."""
+
+    card: ClassVar[Card] = Card(
+        summary="Loss as a power law in compute whose prefactor depends on tokens per parameter.",
+        paper="Gadre et al. 2024, arXiv 2403.08540",
+        equation="L = E + (a M^eta + b M^-eta) C^-eta, M = D / N, C = 6 N D",
+        defaults="unweighted least squares on the loss itself; five small runs",
+    )
+    columns: ClassVar[dict[str, str]] = {"N": "parameters", "D": "training tokens"}
+    link: ClassVar[Any] = "identity"
+    defaults: ClassVar[dict[str, Any]] = {"loss": "l2"}
+    parameters: ClassVar[tuple[Parameter, ...]] = (
+        coefficient("a"),
+        coefficient("b"),
+        floor("E"),
+        exponent("eta", 1e-3, 2.0, _GRID),
+    )
+
+    def predict(self, p: Params, x: Columns) -> Values:
+        """M^eta C^-eta = 6^-eta N^(-2 eta), and M^-eta C^-eta = 6^-eta D^(-2 eta)."""
+        log6 = np.log(6.0)
+        by_size = np.exp(-p["eta"] * (log6 + 2.0 * np.log(x["N"])))
+        by_data = np.exp(-p["eta"] * (log6 + 2.0 * np.log(x["D"])))
+        return p["E"] + p["a"] * by_size + p["b"] * by_data

@@ -1,0 +1,36 @@
+"""Downstream error from loss (Gadre et al. 2024, arXiv 2403.08540, eq. 5)."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import numpy as np
+
+from ...core.registry import Card, part
+from ..law import Columns, Law, Parameter, Params, Values, coefficient
+
+_GRID = tuple(float(v) for v in np.geomspace(0.02, 8.0, 60))
+
+
+@part
+class OvertrainingError(Law):
+    """Err = eps - k e^(-gamma L): average top-1 error saturates at eps as the loss grows."""
+
+    card: ClassVar[Card] = Card(
+        summary="Average downstream error as a saturating exponential of the loss.",
+        paper="Gadre et al. 2024, arXiv 2403.08540",
+        equation="Err = eps - k exp(-gamma L)",
+        defaults="unweighted least squares; fitted on true losses, used on predicted ones",
+    )
+    columns: ClassVar[dict[str, str]] = {"loss": "loss, nats a token"}
+    target: ClassVar[str] = "error"
+    link: ClassVar[Any] = "identity"
+    defaults: ClassVar[dict[str, Any]] = {"loss": "l2"}
+    parameters: ClassVar[tuple[Parameter, ...]] = (
+        coefficient("eps", 1e-6, 1e3),
+        coefficient("k", 1e-12, 1e12),
+        Parameter("gamma", 1e-3, 50.0, _GRID, log=True),
+    )
+
+    def predict(self, p: Params, x: Columns) -> Values:
+        return p["eps"] - p["k"] * np.exp(-p["gamma"] * x["loss"])

@@ -1,0 +1,34 @@
+"""A pure power law: a straight line in logarithms."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import numpy as np
+
+from ...core.registry import Card, part
+from ..law import Columns, Law, Parameter, Params, Values, coefficient
+
+_GRID = tuple(float(v) for v in np.linspace(-3.0, 3.0, 61))
+
+
+@part
+class Power(Law):
+    """y = A C^a, of either sign: optimal sizes, optimal tokens, critical batches."""
+
+    card: ClassVar[Card] = Card(
+        summary="A straight line in logarithms: how an optimum moves with compute, or any column renamed to C.",
+        paper="Kaplan et al. 2020, arXiv 2001.08361",
+        equation="y = A C^a",
+        defaults="least squares in logarithms",
+    )
+    columns: ClassVar[dict[str, str]] = {"C": "FLOPs, or whatever the law is in"}
+    target: ClassVar[str] = "y"
+    defaults: ClassVar[dict[str, Any]] = {"loss": "l2"}
+    parameters: ClassVar[tuple[Parameter, ...]] = (
+        coefficient("A", 1e-100, 1e100),
+        Parameter("a", -5.0, 5.0, _GRID, kind="exponent"),
+    )
+
+    def predict(self, p: Params, x: Columns) -> Values:
+        return p["A"] * np.exp(p["a"] * np.log(x["C"]))

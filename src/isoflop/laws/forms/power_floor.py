@@ -1,0 +1,32 @@
+"""A power law that ends at an irreducible value: loss against compute (Henighan et al. 2020, arXiv 2010.14701)."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import numpy as np
+
+from ...core.registry import Card, part
+from ..law import Columns, Law, Parameter, Params, Values, coefficient, exponent, floor
+
+_GRID = tuple(float(v) for v in np.geomspace(0.01, 2.5, 60))
+
+
+@part
+class PowerFloor(Law):
+    """L = E + A / C^a."""
+
+    card: ClassVar[Card] = Card(
+        summary="Loss falling in one column towards a floor.",
+        paper="Henighan et al. 2020, arXiv 2010.14701",
+        equation="L = E + A / C^a",
+    )
+    columns: ClassVar[dict[str, str]] = {"C": "FLOPs, or whatever the law is in"}
+    parameters: ClassVar[tuple[Parameter, ...]] = (
+        coefficient("A", 1e-60, 1e60),
+        floor("E"),
+        exponent("a", starts=_GRID),
+    )
+
+    def predict(self, p: Params, x: Columns) -> Values:
+        return p["E"] + p["A"] * np.exp(-p["a"] * np.log(x["C"]))

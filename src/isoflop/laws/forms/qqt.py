@@ -1,0 +1,84 @@
+"""Error of a data pool whose utility wears off as it repeats (Goyal et al. 2024, arXiv 2404.07177)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+
+from ...core.registry import Card, part
+from ..law import Array, Columns, Law, Parameter, Params, Values, floor
+
+UNIT = 1e5
+"""Samples are counted in this unit."""
+_MOST_EPOCHS = 200
+
+
+@part
+class Qqt(Law):
+    """y = (a n_1)^b prod_{k>=2} (n_k / n_(k-1))^(b_k) + d with b_k = -b 2^(-(k-1) / tau); n_k samples seen after epoch k.
+
+    ``d`` is added last, as in the paper; the authors' program adds it before the product, so that it decays too.
+    """
+
+    card: ClassVar[Card] = Card(
+        summary="Error of one quality pool against samples seen, with a utility that halves every tau epochs.",
+        paper="Goyal et al. 2024, arXiv 2404.07177",
+        equation="y = (a n_1)^-b prod_k (n_k / n_(k-1))^(-b 2^(-(k-1)/tau)) + d",
+        defaults="d = 0.1 held, squared error on a grid of a, b, tau",
+        differs="d is added after the product; b is positive",
+    )
+    columns: ClassVar[dict[str, str]] = {"seen": "samples seen", "pool": "samples in the pool (one epoch)"}
+    target: ClassVar[str] = "error"
+    link: ClassVar[Any] = "identity"
+    defaults: ClassVar[dict[str, Any]] = {"loss": "l2"}
+    parameters: ClassVar[tuple[Parameter, ...]] = (
+        Parameter("a", 1e-6, 1e3, tuple(np.geomspace(1e-4, 1.0, 14).tolist()), log=True),
+        Parameter("b", 1e-3, 3.0, tuple(np.geomspace(0.005, 0.8, 14).tolist()), kind="exponent"),
+        Parameter("tau", 0.1, 1e4, tuple(np.geomspace(0.5, 40.0, 10).tolist()), log=True),
+        floor("d"),
+    )
+
+    def predict(self, p: Params, x: Columns) -> Values:
+        return pool_error(p["a"], [p["b"]], [p["tau"]], p["d"], x["seen"], x["pool"])
+
+    def varying(self) -> tuple[str, ...]:
+        return ("seen",)
+
+    def compute(self, x: Columns) -> Values:
+        return np.asarray(x["seen"], dtype=float)
+
+
+def pool_error(a: Any, b: Sequence[Any], tau: Sequence[Any], d: Any, seen: Array, pool: Array) -> Values:
+    """Error of a mixture of p equal pools of ``pool`` samples each, one utility ``b`` and half-life ``tau`` a pool.
+
+    Each pool comes round p times less often, so its half-life in epochs of the mixture is p tau, and an epoch has
+    p times the samples; the mixture's utility is the mean of its pools' (the paper's theorem 1).
+    """
+    count = len(b)
+    epoch = count * np.asarray(pool, dtype=float) / UNIT
+    total = np.asarray(seen, dtype=float) / UNIT
+    log_y: Any = 0.0
+    before = np.minimum(total, epoch)
+    log_y = -(sum(b) / count) * (np.log(a) + np.log(before))
+    for k in range(1, min(_MOST_EPOCHS, int(np.ceil(np.max(total / epoch) - 1e-9)))):
+        after = np.clip(total, before, (k + 1) * epoch)
+        utility = sum(bi * np.exp(-np.log(2.0) * k / (count * ti)) for bi, ti in zip(b, tau, strict=True)) / count
+        log_y = log_y - utility * np.log(after / before)
+        before = after
+    return np.asarray(np.exp(log_y) + d)
+
+
+def best_pools(fits: Sequence[Any], seen: float, pool: float) -> tuple[int, list[float]]:
+    """How many of the pools, best first, to train on for ``seen`` samples, and the error predicted for 1, 2, ... pools.
+
+    ``fits`` are Fits of ``Qqt`` to each pool alone, best quality first; ``a`` and ``d`` are the first's.
+    """
+    errors = []
+    for count in range(1, len(fits) + 1):
+        b = [fit.params["b"] for fit in fits[:count]]
+        tau = [fit.params["tau"] for fit in fits[:count]]
+        first = fits[0].params
+        errors.append(float(pool_error(first["a"], b, tau, first["d"], np.asarray([seen]), np.asarray([pool]))[0]))
+    return int(np.argmin(errors)) + 1, errors

@@ -1,0 +1,62 @@
+"""Optimal learning rate and batch size against size and tokens (Li et al. 2025, "step law", arXiv 2503.04715)."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+from pydantic import NonNegativeFloat
+
+from ...core.registry import Card, part
+from ...core.table import Table
+from ..law import Columns, Law, Parameter, Params, Values, coefficient
+
+_GRID = tuple(float(v) for v in np.linspace(-1.5, 1.5, 31))
+
+
+@part
+class StepLaw(Law):
+    """lr* = c N^n D^d and batch* = c D^d (then n = 0 is held), from a sweep of both at each (N, D)."""
+
+    of: Literal["lr", "batch"] = "lr"
+    """Which optimum: the column of that name is read from the sweep."""
+    near: NonNegativeFloat = 0.0025
+    """Runs whose loss is within this relative distance of the cell's best are averaged (in logarithms); 0: the best."""
+
+    card: ClassVar[Card] = Card(
+        summary="The best learning rate (or batch) as a power of parameters and tokens.",
+        paper="Li et al. 2025, arXiv 2503.04715",
+        equation="lr* = c N^n D^d; batch* = c D^d",
+        defaults="lr* = 1.79 N^-0.713 D^0.307, batch* = 0.58 D^0.571 tokens",
+        differs="the near-optimum protocol moves the exponents and is therefore a field",
+    )
+    columns: ClassVar[dict[str, str]] = {"N": "parameters without embeddings", "D": "training tokens"}
+    target: ClassVar[str] = "optimum"
+    defaults: ClassVar[dict[str, Any]] = {"loss": "l2"}
+    parameters: ClassVar[tuple[Parameter, ...]] = (
+        coefficient("c", 1e-60, 1e60),
+        Parameter("n", -5.0, 5.0, _GRID, kind="exponent"),
+        Parameter("d", -5.0, 5.0, _GRID, kind="exponent"),
+    )
+
+    @property
+    def held(self) -> dict[str, float]:
+        return {"n": 0.0} if self.of == "batch" else {}
+
+    def varying(self) -> tuple[str, ...]:
+        return ("D",) if self.of == "batch" else ("N", "D")
+
+    def predict(self, p: Params, x: Columns) -> Values:
+        return p["c"] * np.exp(p["n"] * np.log(x["N"]) + p["d"] * np.log(x["D"]))
+
+    def prepare(self, table: Table) -> Table:
+        """One row a cell (N, D): the geometric mean of the rates (batches) of its near-best runs."""
+        if self.target in table:
+            return table
+        rows = []
+        for (n, d), cell in table.groups("N", "D"):
+            loss = np.asarray(cell["loss"], dtype=float)
+            good = loss <= np.nanmin(loss) * (1.0 + self.near)
+            best = float(np.exp(np.mean(np.log(np.asarray(cell[self.of], dtype=float)[good]))))
+            rows.append({"N": float(n), "D": float(d), self.target: best})
+        return Table.from_records(rows)

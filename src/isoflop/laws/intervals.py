@@ -1,0 +1,71 @@
+"""Intervals of parameters with a verdict, and of predictions with what is not known about the law itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from .law import Parameter
+from .profile import roots
+
+if TYPE_CHECKING:
+    from .fit import Fit
+
+_WIDE = 10.0  # an end further than this factor from the estimate leaves even its magnitude unknown
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A parameter's profile-likelihood interval in natural units; an open end is the parameter's bound.
+
+    ``reason`` says why the data do not identify it; empty if they do.
+    """
+
+    value: float
+    low: float
+    high: float
+    reason: str = ""
+
+    @property
+    def identified(self) -> bool:
+        return not self.reason
+
+    @property
+    def verdict(self) -> str:
+        return "identified" if self.identified else "unidentified"
+
+
+def intervals(fit: Fit, level: float = 0.95) -> dict[str, Interval]:
+    """Per fitted parameter, in the law's order; fixed parameters are left out."""
+    found = roots(fit, level)
+    spare = fit.rows - len(fit.problem.free)
+    out = {}
+    for j, (low, high, low_open, high_open) in found.items():
+        q = fit.law.parameters[j]
+        at, ends = float(fit.theta[j]), np.asarray([low, high])
+        natural = np.exp(ends) if q.log else ends
+        value = float(np.exp(at)) if q.log else at
+        reason = _reason(q, at, low, high, low_open, high_open, spare, level)
+        out[q.name] = Interval(value, float(natural[0]), float(natural[1]), reason)
+    return out
+
+
+def _reason(
+    q: Parameter, at: float, low: float, high: float, low_open: bool, high_open: bool, spare: int, level: float
+) -> str:
+    percent = f"{100 * level:g} %"
+    if low_open and high_open:
+        return f"any value within its bounds fits the data equally well at {percent}"
+    if high_open or low_open:
+        side = "upward" if high_open else "downward"
+        what = " down to no irreducible part at all" if low_open and q.kind == "floor" else ""
+        return f"the objective is flat {side}{what}: every value there lies in the {percent} interval"
+    if spare < 2:
+        return f"{max(spare, 0)} residual degree{'' if spare == 1 else 's'} of freedom: its interval rests on an assumed noise"
+    if q.log and max(high - at, at - low) > np.log(_WIDE) and q.kind != "floor":
+        return f"its {percent} interval reaches a factor {np.exp(max(high - at, at - low)):.3g} from the estimate"
+    if q.kind == "exponent" and not q.log and low <= max(0.0, q.low) < at:
+        return f"its {percent} interval contains 0, no effect at all"
+    return ""

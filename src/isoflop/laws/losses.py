@@ -1,0 +1,151 @@
+"""Losses of a residual r = prediction - observation, in the law's link space (log or natural).
+
+Each loss offers what a damped Newton method needs, elementwise and for any shape: its value, its slope, its curvature
+and a majorizer (a weight w(r) such that slope(r) = w(r) r and the parabola of curvature w lies above the loss).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from ..core.errors import UsageError, nearest
+
+Array = npt.NDArray[Any]
+
+
+class Loss(Protocol):
+    def value(self, r: Array) -> Array: ...
+    def slope(self, r: Array) -> Array: ...
+    def curvature(self, r: Array) -> Array: ...
+    def majorizer(self, r: Array) -> Array: ...
+    def path(self, scale: float) -> list[Loss]:
+        """Losses from a smooth one, fit for residuals of size ``scale``, to this one: what continuation walks along."""
+        ...
+
+
+@dataclass(frozen=True)
+class Huber:
+    """Huber's loss: r^2 / 2 within ``delta``, delta (|r| - delta / 2) outside; ``over`` and ``under`` weigh its sides.
+
+    ``over`` is the weight of predictions above the observation. ``unit`` divides everything: with unit = delta -> 0
+    it is |r|, or with over = 1 - tau and under = tau the quantile ("pinball") loss.
+    """
+
+    delta: float
+    over: float = 1.0
+    under: float = 1.0
+    unit: float = 1.0
+
+    def value(self, r: Array) -> Array:
+        a = np.abs(r)
+        m = np.minimum(a, self.delta)
+        return self._sided(r, m * (a - 0.5 * m))
+
+    def slope(self, r: Array) -> Array:
+        return self._sided(r, np.clip(r, -self.delta, self.delta))
+
+    def curvature(self, r: Array) -> Array:
+        return self._sided(r, (np.abs(r) <= self.delta).astype(float))
+
+    def majorizer(self, r: Array) -> Array:
+        return self._sided(r, self.delta / np.maximum(np.abs(r), self.delta))
+
+    def path(self, scale: float) -> list[Loss]:
+        stages: list[Loss] = []
+        delta = 2.0 * scale
+        while delta > 3.0 * self.delta and np.isfinite(delta):
+            stages.append(replace(self, delta=delta, unit=self.unit * delta / self.delta if self.unit != 1.0 else 1.0))
+            delta /= 4.0 if self.delta > 1e-3 * scale else 10.0
+        return [*stages, self]
+
+    def _sided(self, r: Array, v: Array) -> Array:
+        if self.over == self.under == self.unit == 1.0:
+            return v
+        return v * np.where(r > 0, self.over / self.unit, self.under / self.unit)
+
+
+@dataclass(frozen=True)
+class Squared:
+    """Least squares: r^2 / 2."""
+
+    def value(self, r: Array) -> Array:
+        return 0.5 * r * r
+
+    def slope(self, r: Array) -> Array:
+        return r
+
+    def curvature(self, r: Array) -> Array:
+        return np.ones_like(r)
+
+    def majorizer(self, r: Array) -> Array:
+        return np.ones_like(r)
+
+    def path(self, scale: float) -> list[Loss]:
+        return [self]
+
+
+@dataclass(frozen=True)
+class SoftPinball:
+    """The quantile loss smoothed by a softplus: ln(1 + e^(kappa u)) / kappa + (tau - 1) u with u = -r.
+
+    Its corner is about 1 / kappa wide, so on data quieter than that it covers more than ``tau``.
+    """
+
+    tau: float
+    kappa: float
+
+    def value(self, r: Array) -> Array:
+        return np.logaddexp(0.0, -self.kappa * r) / self.kappa + (1.0 - self.tau) * r
+
+    def slope(self, r: Array) -> Array:
+        return (1.0 - self.tau) - self._sigmoid(r)
+
+    def curvature(self, r: Array) -> Array:
+        s = self._sigmoid(r)
+        return self.kappa * s * (1.0 - s)
+
+    def majorizer(self, r: Array) -> Array:
+        v = np.maximum(np.abs(self.kappa * r), 1e-6)
+        return self.kappa * np.tanh(v / 2) / (2 * v)
+
+    def path(self, scale: float) -> list[Loss]:
+        softer = [
+            replace(self, tau=t, kappa=k) for t, k in ((0.9, 10.0), (0.95, 25.0)) if t < self.tau and k < self.kappa
+        ]
+        return [*softer, self]
+
+    def _sigmoid(self, r: Array) -> Array:
+        return 0.5 * (1.0 - np.tanh(0.5 * self.kappa * r))
+
+
+NAMES = ("huber", "l2", "l1", "pinball", "soft_pinball", "asymmetric")
+
+
+def loss_named(name: str, *, delta: float, tau: float, kappa: float, penalty: float, scale: float) -> Loss:
+    """The loss of that name; ``scale`` is the size of the target in link space, to which exact corners are rounded.
+
+    Raises:
+        UsageError: an unknown name, or a number outside its range.
+    """
+    if not (delta > 0 and 0 < tau < 1 and kappa > 0 and penalty > 0):
+        raise UsageError(
+            "a loss has an illegal number",
+            where="loss",
+            fix="delta, kappa and penalty > 0, tau strictly between 0 and 1",
+        )
+    sharp = 1e-7 * scale
+    table: dict[str, Loss] = {
+        "huber": Huber(delta),
+        "l2": Squared(),
+        "l1": Huber(sharp, unit=sharp),
+        "pinball": Huber(sharp, over=1.0 - tau, under=tau, unit=sharp),
+        "soft_pinball": SoftPinball(tau, kappa),
+        "asymmetric": Huber(delta, over=penalty),
+    }
+    if name not in table:
+        raise UsageError(f"no loss is named {name!r}", where="loss", fix=nearest(name, NAMES))
+    return table[name]

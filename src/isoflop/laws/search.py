@@ -1,0 +1,228 @@
+"""From nothing to the global optimum: exact linear solves over a grid of the rest, the best refined, and a certificate."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..core.rng import Rng
+from .law import Array, Law
+from .losses import Loss
+from .solve import Problem, exact_hessian, minimise
+
+_DOUBTFUL = 0.3  # a smaller share of starts at the optimum calls for more starts
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """How far the optimum can be trusted.
+
+    Attributes:
+        grid: points at which the linear parameters were solved exactly.
+        starts: points refined by Newton's method.
+        share: share of those that ended within 0.1 % of the best objective.
+        gradient: largest |dS/dtheta_j| * sd_j / S, free of units; ~0 at an optimum.
+        condition: condition number of the Hessian scaled to unit diagonal; > 1e10 is a ridge.
+        converged: the best start met the tolerance.
+        at_bounds: parameters that ended on a bound.
+    """
+
+    grid: int
+    starts: int
+    share: float
+    gradient: float
+    condition: float
+    converged: bool
+    at_bounds: tuple[str, ...]
+
+
+def search(problem: Problem, loss: Loss, values: Array, *, refine: int) -> tuple[Array, float, Certificate]:
+    """The best parameters (p,) in fitted space, the objective there, and the certificate.
+
+    ``values`` (g, p) are starts in natural units. The ``refine`` best of them, as judged after solving for the linear
+    parameters, are refined; a few far from the best are always among them, so that the share means something.
+    """
+    law = problem.law
+    theta = np.clip(law.to_fitted(values), problem.low, problem.high)
+    frozen = np.setdiff1d(np.arange(theta.shape[1]), problem.free)
+    theta[:, frozen] = problem.low[frozen]
+    theta = _solve_linear(problem, theta)
+    first = problem.objective(theta, loss, np.zeros(len(theta), dtype=int))
+    order = np.argsort(first, kind="stable")
+    order = order[np.isfinite(first[order])]
+    chosen = _spread(theta[order], refine) if len(order) else np.empty(0, int)
+    starts = theta[order[chosen]] if len(order) else theta[:refine]
+    scale = _residual_scale(problem, starts[0])
+    found = minimise(problem, starts, loss, scale=scale)
+    if _share(found.value, float(found.value.min())) < _DOUBTFUL and len(order) > len(starts):
+        more = theta[order[_spread(theta[order], 5 * refine)]]
+        again = minimise(problem, more, loss, scale=scale)
+        found = again if again.value.min() < found.value.min() else found
+        starts = starts if found is not again else more
+    best = int(np.argmin(found.value))
+    at, value = found.theta[best], float(found.value[best])
+    converged = bool(found.converged[best])
+    if not converged and np.isfinite(value):
+        again = minimise(problem, at[None], loss, limit=2000)
+        at, value, converged = again.theta[0], float(again.value[0]), bool(again.converged[0])
+    at, value = _hop(problem, at, value, loss, found.value)
+    at, value = _polish(problem, at, value, loss)
+    share = _share(found.value, value)
+    gradient, condition = _stationarity(problem, at, loss, value)
+    limits = _at_bounds(law, problem, at)
+    return at, value, Certificate(len(theta), len(starts), share, gradient, condition, converged, limits)
+
+
+def _share(ends: Array, best: float) -> float:
+    """Of the objectives ``ends``, those within 0.1 % of the best one."""
+    return float(np.mean(ends <= best + 1e-3 * abs(best) + 1e-300)) if np.isfinite(best) else 0.0
+
+
+def _spread(theta: Array, count: int) -> Array:
+    """Indices of the best three quarters of ``count`` and, evenly through the ranking, the rest."""
+    if len(theta) <= count:
+        return np.arange(len(theta))
+    top = max(1, 3 * count // 4)
+    far = np.linspace(top, len(theta) - 1, count - top).astype(int)
+    return np.unique(np.concatenate([np.arange(top), far]))
+
+
+def _solve_linear(problem: Problem, theta: Array) -> Array:
+    """Replace the free linear parameters by the best positive ones, by relative (or plain) least squares, re-weighted twice."""
+    law = problem.law
+    free = set(problem.free.tolist())
+    linear = [j for j, q in enumerate(law.parameters) if q.linear]
+    if law.likelihood or not any(j in free for j in linear):
+        return theta
+    offset, basis = law.basis(theta, problem.x)
+    keep = [i for i, j in enumerate(linear) if j in free]
+    natural = law.to_natural(theta)
+    for i, j in enumerate(linear):  # fixed ones belong to the offset
+        if j not in free:
+            offset = offset + natural[:, j, None] * basis[:, i]
+    basis, free_linear = basis[:, keep], [linear[i] for i in keep]
+    y = problem.y if problem.y.ndim == 1 else problem.y[0]
+    weights = problem.weights if problem.weights.ndim == 1 else problem.weights[0]
+    relative = weights / (y - law.shift) ** 2 if problem.link == "log" else weights
+    positive = np.asarray([law.parameters[j].low >= 0 for j in free_linear])
+    w = np.broadcast_to(relative, offset.shape)
+    coefficients = _positive_least_squares(basis, y - offset, w, positive)
+    for _ in range(2):
+        r = (np.einsum("km,kmn->kn", coefficients, basis) + offset - y) * np.sqrt(
+            relative / np.maximum(weights, 1e-300)
+        )
+        spread = np.median(np.abs(r), axis=1, keepdims=True) + 1e-300
+        closer = relative / np.maximum(np.abs(r) / spread, 0.1)
+        coefficients = _positive_least_squares(basis, y - offset, closer, positive)
+    natural[:, free_linear] = coefficients
+    return np.clip(law.to_fitted(natural), problem.low, problem.high)
+
+
+def _positive_least_squares(basis: Array, y: Array, weights: Array, positive: Array) -> Array:
+    """Coefficients (k, m) of weighted least squares, those marked ``positive`` >= 0: the best feasible subset."""
+    with np.errstate(all="ignore"):
+        weighted = basis * weights[:, None, :]
+        gram = np.nan_to_num(weighted @ basis.swapaxes(1, 2), posinf=0.0, neginf=0.0)
+        moment = np.nan_to_num((weighted @ y[:, :, None])[:, :, 0], posinf=0.0, neginf=0.0)
+    size = np.sqrt(np.maximum(np.einsum("kii->ki", gram), 1e-300))
+    gram, moment = gram / size[:, :, None] / size[:, None, :], moment / size
+    m = basis.shape[1]
+    best, best_gain = np.zeros_like(moment), np.full(len(moment), -1.0)
+    subsets = [s for r in range(m, 0, -1) for s in itertools.combinations(range(m), r)] if m <= 5 else [tuple(range(m))]
+    for subset in subsets:
+        s = list(subset)
+        sub = gram[:, s][:, :, s] + 1e-12 * np.eye(len(s))
+        solved = np.linalg.solve(sub, moment[:, s, None])[:, :, 0]
+        gain = (solved * moment[:, s]).sum(-1)
+        legal = (solved >= 0)[:, positive[s]].all(-1) & (gain > best_gain)
+        best[legal] = 0.0
+        best[np.ix_(legal, s)] = solved[legal]
+        best_gain = np.where(legal, gain, best_gain)
+        if len(s) == m and legal.all():
+            break
+    return best / size
+
+
+def _residual_scale(problem: Problem, theta: Array) -> float:
+    if problem.law.likelihood:
+        return 0.0
+    r = np.abs(problem.residuals(theta[None], np.zeros(1, dtype=int))[0])
+    r = r[np.isfinite(r)]
+    return float(1.4826 * np.median(r)) if len(r) else 0.0
+
+
+def _hop(problem: Problem, theta: Array, value: float, loss: Loss, ends: Array) -> tuple[Array, float]:
+    """Where starts ended near each other but not together (the corners of |r|), look around the best along its ridges."""
+    rng = Rng(0)("hop").at()
+    inside = _inside(problem, theta)
+    together = np.mean(ends <= value + 1e-6 * abs(value))
+    for _ in range(3):
+        if not np.isfinite(value) or not len(inside) or together > 0.6:
+            break
+        _, _, _, major = problem.expand(theta[None], loss, np.zeros(1, dtype=int))
+        matrix = major[0][np.ix_(inside, inside)]
+        size = 1.0 / np.sqrt(np.maximum(np.diag(matrix), 1e-300))
+        eigenvalues, vectors = np.linalg.eigh(matrix * size[:, None] * size)
+        spread = size[:, None] * vectors / np.sqrt(np.maximum(eigenvalues, 1e-10))
+        starts = np.repeat(theta[None], 16, axis=0)
+        moves = rng.standard_normal((16, len(inside))) @ spread.T
+        starts[:, problem.free[inside]] += moves * np.sqrt(0.2 * abs(value) / len(inside))
+        found = minimise(problem, np.clip(starts, problem.low, problem.high), loss)
+        best = int(np.argmin(found.value))
+        together = np.mean(found.value <= min(value, found.value[best]) * (1 + 1e-6))
+        if found.value[best] < value:
+            theta, value = found.theta[best], float(found.value[best])
+    return theta, value
+
+
+def _polish(problem: Problem, theta: Array, value: float, loss: Loss) -> tuple[Array, float]:
+    """A few steps with the full Hessian, which Gauss-Newton lacks; kept only if they go down."""
+    inside = _inside(problem, theta)
+    if not np.isfinite(value) or not len(inside):
+        return theta, value
+    for _ in range(6):
+        _, gradient, _, _ = problem.expand(theta[None], loss, np.zeros(1, dtype=int))
+        hessian = exact_hessian(problem, theta, loss)[np.ix_(inside, inside)]
+        if not np.isfinite(hessian).all():
+            break
+        root = 1.0 / np.sqrt(np.maximum(np.abs(np.diag(hessian)), 1e-300))
+        scaled = hessian * root[:, None] * root[None]
+        eigenvalues, vectors = np.linalg.eigh(scaled)
+        step = -root * (vectors @ ((vectors.T @ (gradient[0, inside] * root)) / np.maximum(eigenvalues, 1e-9)))
+        ahead = theta.copy()
+        ahead[problem.free[inside]] += step
+        ahead = np.clip(ahead, problem.low, problem.high)
+        new = float(problem.objective(ahead[None], loss, np.zeros(1, dtype=int))[0])
+        if not new < value:
+            break
+        gained, theta, value = value - new, ahead, new
+        if gained <= 1e-14 * abs(value):
+            break
+    return theta, value
+
+
+def _inside(problem: Problem, theta: Array) -> Array:
+    """Positions within ``free`` of parameters off their bounds."""
+    at = theta[problem.free]
+    margin = 1e-9 * (1.0 + np.abs(at))
+    return np.flatnonzero((at > problem.low[problem.free] + margin) & (at < problem.high[problem.free] - margin))
+
+
+def _stationarity(problem: Problem, theta: Array, loss: Loss, value: float) -> tuple[float, float]:
+    inside = _inside(problem, theta)
+    if not len(inside) or not np.isfinite(value):
+        return 0.0, 1.0
+    _, gradient, _, major = problem.expand(theta[None], loss, np.zeros(1, dtype=int))
+    size = np.sqrt(np.maximum(np.diag(major[0])[inside], 1e-300))
+    scaled = major[0][np.ix_(inside, inside)] / size[:, None] / size[None]
+    eigenvalues = np.linalg.eigvalsh(scaled)
+    condition = float(eigenvalues[-1] / max(eigenvalues[0], 1e-300))
+    size_of_value = max(abs(value), 1e-300)
+    return float(np.max(np.abs(gradient[0, inside]) / size) / np.sqrt(size_of_value)), condition
+
+
+def _at_bounds(law: Law, problem: Problem, theta: Array) -> tuple[str, ...]:
+    inside = set(problem.free[_inside(problem, theta)].tolist())
+    return tuple(law.names[j] for j in problem.free if j not in inside)

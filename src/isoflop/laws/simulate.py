@@ -1,0 +1,61 @@
+"""Planted tables: data made by a law with known constants, and how often intervals contain them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+
+from ..core.rng import Rng
+from ..core.table import Table
+from .fit import Fit
+from .law import Array, Columns, Law
+from .profile import clusters_of, dispersions, robustness, threshold
+from .solve import minimise
+
+
+def simulate(law: Law, params: Mapping[str, float], table: Table, noise: float, *, seed: int = 0) -> Table:
+    """The table with a target column made by the law: normal noise of that size in link space."""
+    return table.with_columns(**{law.target: planted(law, params, dict(table), noise, 1, seed)[0]})
+
+
+def planted(law: Law, params: Mapping[str, float], x: Columns, noise: float, tables: int, seed: int = 0) -> Array:
+    """Targets (tables, n) made by the law with normal noise in link space."""
+    theta = law.to_fitted(np.asarray([[params[name] for name in law.names]]))
+    columns = {name: np.asarray(x[name], dtype=float) for name in x}
+    f = law.value(theta, columns, law.link)
+    f = f + noise * Rng(seed)("simulate").at().standard_normal((tables, f.shape[-1]))
+    return law.unlinked(f, law.link)
+
+
+def coverage(fit: Fit, params: Mapping[str, float], targets: Array, level: float = 0.95) -> dict[str, float]:
+    """Share of the tables (rows of ``targets``, (k, n)) whose profile interval at ``level`` contains the true value.
+
+    A value lies in its profile interval exactly if the deviance of holding it there is below the threshold, so each
+    table needs two refits a parameter. ``fit`` is the fit of any one of the tables; it lends its settings.
+    """
+    law = fit.law
+    problem = replace(fit.problem, y=np.asarray(targets, dtype=float))
+    truth = law.to_fitted(np.asarray([params[name] for name in law.names]))
+    starts = np.repeat(truth[None], len(targets), axis=0)
+    free = minimise(problem, starts, fit.loss, tolerance=1e-10)
+    items = np.arange(len(targets))
+    if law.likelihood:
+        factor = np.ones(len(targets))
+    else:
+        r = problem.residuals(free.theta, items)
+        factor = dispersions(r, np.broadcast_to(problem.weights, r.shape), fit.loss, len(problem.free))
+    widen = robustness(problem, free.theta, fit.loss, clusters_of(fit))
+    limit = threshold(fit, level)
+    out = {}
+    for j in problem.free:
+        low, high = problem.low.copy(), problem.high.copy()
+        low[j] = high[j] = truth[j]
+        begin = free.theta.copy()
+        begin[:, j] = truth[j]
+        held = minimise(replace(problem, low=low, high=high), begin, fit.loss, tolerance=1e-9)
+        other = minimise(replace(problem, low=low, high=high), starts, fit.loss, tolerance=1e-9)
+        value = np.minimum(held.value, other.value)
+        out[law.names[j]] = float(np.mean(2 * (value - free.value) / (factor * widen[:, j]) <= limit))
+    return out
