@@ -1,0 +1,289 @@
+"""The charts of a study: quality against compute, multipliers, the bill, tuning. Altair with inline data."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from typing import Any
+
+import altair as alt
+
+from ..ledger.ledger import PHASES
+from ..store.results import MultiplierRow, StudyResult, Tuning
+from .sheets import evaluation_ends, mean, multiplier_text, rung_budget, verdict
+from .style import INK, OKABE_ITO, Chart, colour_scale, legend, log_scale, log_ticks, rows, shape_scale, widened
+from .text import COMPUTE, CONVENTION, TIMES, amount, axis_label, clean
+
+Figures = dict[str, Chart]
+
+
+def figures(result: StudyResult) -> Figures:
+    """Every chart that the result has data for, by file name, in the order of the page."""
+    found: Figures = {}
+    if evaluation_ends(result):
+        found["quality"] = quality(result)
+    if result.multipliers:
+        found["multipliers"] = multipliers(result)
+    if any(run.ledger for run in result.runs):
+        found["bill"] = bill(result)
+    for hyper in dict.fromkeys(tuning.hyper for tuning in result.tunings):
+        curves = [tuning for tuning in result.tunings if tuning.hyper == hyper]
+        name = "".join(c if c.isalnum() else "_" for c in hyper)
+        found[f"tuning_{name}"] = tuning_curves(curves, arms_of(result), unit=result.unit)
+    return found
+
+
+def arms_of(result: StudyResult) -> list[str]:
+    """The baseline, then the other arms, as they are coloured everywhere."""
+    return [clean(name) for name in dict.fromkeys([result.baseline, *result.arms])]
+
+
+# ---------------------------------------------------------------- quality against compute
+
+
+def quality(result: StudyResult) -> Chart:
+    """Held-out quality against training FLOPs, both logarithmic.
+
+    Every seed's end as a small point, curves within runs faintly, the mean of every arm joined over its rungs (the
+    baseline's ladder bold), and the multiplier on FLOPs as the dashed distance from an arm to the ladder.
+    """
+    arms = arms_of(result)
+    ends, means, gaps = _ends(result), _means(result), _gaps(result)
+    x_range = widened([point["flops"] for point in ends] + [gap["x2"] for gap in gaps], 0.07)
+    low, high = widened(point["value"] for point in ends)
+    y_range = (low, high * (high / low) ** 0.15)  # room for the way down of the shortest runs
+    y_title = f"held-out {clean(result.unit)}, lower is better"
+    x_axis = alt.Axis(title=list(COMPUTE), values=log_ticks(*x_range), format="~s")
+    y_axis = alt.Axis(title=y_title, values=log_ticks(*y_range), format="~g")
+    x = alt.X("flops:Q", scale=log_scale(*x_range), axis=x_axis)
+    y = alt.Y("value:Q", scale=log_scale(*y_range), axis=y_axis)
+    colour = alt.Color("arm:N", scale=colour_scale(arms), legend=legend(arms))
+    shape = alt.Shape("arm:N", scale=shape_scale(arms), legend=legend(arms))
+    figures = [alt.Tooltip("flops:Q", format=".4s"), alt.Tooltip("value:Q", format=".4f")]
+    within = alt.Chart(rows(_curves(result))).encode(x=x, y=y, color=colour, detail="run:N")
+    mean_of = alt.Chart(rows(means)).encode(x=x, y=y, color=colour)
+    seed_of = alt.Chart(rows(ends)).encode(x=x, y=y, color=colour, shape=shape)
+    bold = alt.condition(alt.datum.arm == arms[0], alt.value(3), alt.value(2))
+    bar = mean_of.mark_tick(orient="horizontal", size=24, thickness=3, opacity=1)
+    layers = [
+        within.mark_line(strokeWidth=1, opacity=0.22, clip=True),
+        mean_of.mark_line().encode(strokeWidth=bold),
+        bar.encode(tooltip=["arm:N", "rung:N", "seeds:Q", *figures]),
+        seed_of.mark_point(size=42, opacity=0.75, filled=True).encode(tooltip=["arm:N", "rung:N", "seed:O", *figures]),
+    ]
+    if gaps:
+        gap = alt.Chart(rows(gaps)).encode(y=y, color=colour)
+        layers.append(gap.mark_rule(strokeDash=[5, 3], strokeWidth=1.5).encode(x=x, x2="x2:Q"))
+        beyond = alt.Chart(rows(gap for gap in gaps if gap["side"] == "above")).encode(y=y, color=colour, x="x2:Q")
+        layers.append(beyond.mark_point(shape="triangle-right", size=80, strokeWidth=2, opacity=1))
+        label = alt.Chart(rows(gaps)).encode(x="middle:Q", y=y, color=colour, text="label:N")
+        layers.append(label.mark_text(dy=-14, fontSize=13, fontWeight="bold"))
+    return alt.layer(*layers).properties(height=400, description="Held-out quality against training compute")
+
+
+def _ends(result: StudyResult) -> list[dict[str, Any]]:
+    return [
+        {"arm": arm, "rung": rung_budget(result, rung), "seed": seed, "flops": point.flops, "value": point.value}
+        for (arm, rung), points in evaluation_ends(result).items()
+        for seed, point in points.items()
+    ]
+
+
+def _means(result: StudyResult) -> list[dict[str, Any]]:
+    return [
+        {
+            "arm": arm,
+            "rung": rung_budget(result, rung),
+            "flops": mean(point.flops for point in points.values()),
+            "value": mean(point.value for point in points.values()),
+            "seeds": len(points),
+        }
+        for (arm, rung), points in evaluation_ends(result).items()
+    ]
+
+
+def _curves(result: StudyResult) -> list[dict[str, Any]]:
+    return [
+        {"arm": run.arm, "run": f"{run.arm} {run.rung} {run.seed}", "flops": point.flops, "value": point.value}
+        for run in result.runs
+        if run.role == "evaluation" and run.status == "done"
+        for point in run.curve
+        if point.flops > 0 and point.value > 0
+    ]
+
+
+def _gaps(result: StudyResult) -> list[dict[str, Any]]:
+    """From each arm's mean to the baseline's ladder: the multiplier on FLOPs as it is seen on the chart."""
+    ends = evaluation_ends(result)
+    found = []
+    for row in result.multipliers:
+        points = ends.get((row.arm, row.rung))
+        factor = row.value if row.value is not None else row.bound
+        if row.axis != "flops" or row.all_in or not points or factor is None:
+            continue
+        cost = mean(p.flops for p in points.values())
+        gap = {"arm": row.arm, "flops": cost, "x2": cost * factor, "middle": cost * math.sqrt(factor)}
+        label = {"label": multiplier_text(row).partition(" [")[0], "side": row.censored}
+        found.append({**gap, **label, "value": mean(p.value for p in points.values())})
+    return found
+
+
+# ---------------------------------------------------------------- multipliers
+
+
+def multipliers(result: StudyResult) -> Chart:
+    """One line a multiplier: point and interval on a logarithmic axis, each seed as a tick, bounds as open arrows."""
+    arms = arms_of(result)
+    several = len({(row.arm, row.rung) for row in result.multipliers}) > len({row.arm for row in result.multipliers})
+    records = [_multiplier_record(row, several) for row in result.multipliers]
+    exact = [record for record in records if record["kind"] == "exact"]
+    seeds = [
+        {"row": record["row"], "arm": record["arm"], "seed": value}
+        for record, row in zip(records, result.multipliers, strict=True)
+        for value in row.per_seed
+        if value is not None
+    ]
+    marks = [record[key] for record in exact for key in ("low", "high")]
+    low, high = widened([0.9, 1.1, *marks, *(r["value"] for r in records), *(s["seed"] for s in seeds)], 0.1)
+    x_title = [f"times more that {clean(result.baseline)} needs", "(log scale, right of 1 the arm is better)"]
+    x_axis = alt.Axis(title=x_title, values=_factor_ticks(low, high), format="~g", labelExpr=f"datum.label + '{TIMES}'")
+    x = alt.X("value:Q", scale=log_scale(low, high), axis=x_axis)
+    y_axis = alt.Axis(title=None, grid=False, ticks=False, domain=False, labelLimit=260, labelPadding=8)
+    y = alt.Y("row:N", sort=[record["row"] for record in records], axis=y_axis)
+    others = arms[1:] or arms
+    colour = alt.Color("arm:N", scale=alt.Scale(domain=others, range=list(OKABE_ITO[: len(others)])), legend=None)
+    tooltip = ["row:N", "text:N", "verdict:N"]
+    shapes = alt.Scale(domain=["above", "below", "none"], range=["triangle-right", "triangle-left", "cross"])
+
+    def drawn(records: list[dict[str, Any]]) -> alt.Chart:
+        return alt.Chart(rows(records)).encode(y=y, color=colour)
+
+    one = alt.Chart(rows([{"value": 1.0}])).mark_rule(color=INK, strokeWidth=1.5, opacity=0.45).encode(x=x)
+    interval = drawn(exact).mark_rule(strokeWidth=3).encode(x="low:Q", x2="high:Q")
+    ticks = drawn(seeds).mark_tick(thickness=1, size=9, opacity=0.7).encode(x="seed:Q")
+    points = drawn(exact).mark_point(size=80, filled=True, opacity=1).encode(x=x, tooltip=tooltip)
+    bounds = drawn([record for record in records if record["kind"] != "exact"])
+    arrows = bounds.mark_point(size=110, strokeWidth=2, opacity=1).encode(
+        x=x, shape=alt.Shape("kind:N", scale=shapes, legend=None), tooltip=tooltip
+    )
+    text = drawn(records).mark_text(dy=-12, fontSize=11).encode(x=x, text="text:N", color=alt.value(INK))
+    height = 46 * len(records) + 10
+    description = "Compute multipliers with their intervals"
+    return alt.layer(one, interval, ticks, points, arrows, text).properties(height=height, description=description)
+
+
+def _multiplier_record(row: MultiplierRow, several: bool) -> dict[str, Any]:
+    name = f"{clean(row.arm)}, {axis_label(row.axis)}{', all-in' if row.all_in else ''}"
+    record: dict[str, Any] = {"row": f"{name}, rung {row.rung + 1}" if several else name, "arm": clean(row.arm)}
+    record |= {"text": multiplier_text(row), "verdict": verdict(row)}
+    if row.value is not None:
+        low, high = row.low or row.value, row.high or row.value
+        return record | {"kind": "exact", "value": row.value, "low": low, "high": high}
+    if row.bound is not None and row.censored in ("above", "below"):
+        return record | {"kind": row.censored, "value": row.bound}
+    return record | {"kind": "none", "value": 1.0}
+
+
+def _factor_ticks(low: float, high: float) -> list[float]:
+    octaves = [2.0**k for k in range(math.ceil(math.log2(low)), math.floor(math.log2(high)) + 1)]
+    if len(octaves) >= 4:
+        stride = math.ceil(len(octaves) / 9)
+        return [tick for tick in octaves if round(math.log2(tick)) % stride == 0]
+    fine = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.25, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0)
+    return [tick for tick in fine if low <= tick <= high]
+
+
+# ---------------------------------------------------------------- the bill
+
+
+def bill(result: StudyResult) -> Chart:
+    """Model FLOPs of every arm's runs, stacked by phase; whatever a tuning run spent counts as tuning."""
+    spent: dict[tuple[str, str], float] = defaultdict(float)
+    for run in result.runs:
+        for phase, axes in run.ledger.items():
+            spent[clean(run.arm), "tuning" if run.role == "tuning" else clean(phase)] += axes.get("flops", 0.0)
+    arms = arms_of(result)
+    phases = sorted({phase for _, phase in spent}, key=lambda p: (PHASES.index(p) if p in PHASES else len(PHASES), p))
+    records = [
+        {"arm": arm, "phase": phase, "order": phases.index(phase), "flops": value, "spent": amount("flops", value)}
+        for (arm, phase), value in spent.items()
+        if value
+    ]
+    title = ["model FLOPs of all runs, evaluation included", f"({CONVENTION})"]
+    whole = "datum.value === 0 ? '0' : datum.label"  # not 0T
+    bar = alt.Chart(rows(records)).mark_bar(size=26, stroke=None)
+    chart: Chart = bar.encode(
+        x=alt.X("flops:Q", stack="zero", axis=alt.Axis(title=title, format="~s", tickCount=6, labelExpr=whole)),
+        y=alt.Y("arm:N", sort=arms, axis=alt.Axis(title=None, grid=False, ticks=False, domain=False, labelPadding=8)),
+        color=alt.Color("phase:N", scale=_phase_scale(phases), sort=phases, legend=legend(phases, offset=8)),
+        order=alt.Order("order:Q"),
+        tooltip=["arm:N", "phase:N", "spent:N"],
+    ).properties(height=44 * len({r["arm"] for r in records}) + 10, description="Bill by arm and phase")
+    return chart
+
+
+def _phase_scale(phases: list[str]) -> alt.Scale:
+    """The same phase has the same colour in every report."""
+    known = ("train", "tuning", "optimizer", "evaluation", "recompute", "teacher", "scoring", "rollout", "search")
+    colours = dict(zip(known, (*OKABE_ITO, "#999999", "#F0E442", INK), strict=True))
+    return alt.Scale(domain=phases, range=[colours.get(phase, "#999999") for phase in phases])
+
+
+# ---------------------------------------------------------------- tuning
+
+
+def tuning_curves(curves: list[Tuning], arms: list[str], *, unit: str) -> Chart:
+    """Quality against a hyper-parameter, one line an arm and rung; the chosen value ringed, diverged trials crossed."""
+    records, y_range = _trials(curves)
+    rungs = list(dict.fromkeys(record["rung"] for record in records))
+    tried = sorted({record["x"] for record in records})
+    positive = tried[0] > 0  # zero has no place on a logarithmic axis
+    x_scale = log_scale(*widened(tried)) if positive else alt.Scale(zero=False)
+    hyper = clean(curves[0].hyper)
+    x_axis = alt.Axis(title=f"{hyper} (log scale)" if positive else hyper, values=tried, format="~g")
+    x = alt.X("x:Q", scale=x_scale, axis=x_axis)
+    y_title = f"held-out {clean(unit)}, lower is better"
+    y_axis = alt.Axis(title=y_title, values=log_ticks(*y_range), format="~g")
+    y = alt.Y("y:Q", scale=log_scale(*y_range), axis=y_axis)
+    shown = legend(arms, symbolType="stroke", symbolSize=400)
+    colour = alt.Color("arm:N", scale=colour_scale(arms), legend=shown)
+    dashes = alt.Scale(domain=rungs, range=[[1, 0], [6, 3], [2, 2], [8, 2, 2, 2]][: len(rungs)])
+    dash = alt.StrokeDash("rung:N", scale=dashes, legend=None)
+    tooltip = ["arm:N", "rung:N", alt.Tooltip("x:Q", title=hyper), "state:N"]
+    measured = [*tooltip, alt.Tooltip("y:Q", title=clean(unit), format=".4f")]
+
+    def drawn(*states: str) -> alt.Chart:
+        return alt.Chart(rows(r for r in records if r["state"] in states)).encode(x=x, y=y, color=colour)
+
+    lines = drawn("tried", "chosen").mark_line(strokeWidth=2).encode(strokeDash=dash)
+    points = drawn("tried", "chosen").mark_point(filled=True, size=40, opacity=1).encode(tooltip=measured)
+    rings = drawn("chosen").mark_point(size=220, strokeWidth=2, opacity=1).encode(tooltip=measured)
+    crosses = drawn("diverged").mark_point(shape="cross", angle=45, size=110, opacity=1, filled=True)
+    layers = alt.layer(lines, points, rings, crosses.encode(tooltip=tooltip))
+    return layers.properties(height=300, description=f"Tuning of {hyper}")
+
+
+def _trials(curves: list[Tuning]) -> tuple[list[dict[str, Any]], tuple[float, float]]:
+    """One record a trial and the range of the y axis; diverged trials lie above everything that was measured."""
+    finite = [quality for tuning in curves for quality in tuning.quality if quality is not None]
+    low, top = widened(finite, 0.1)
+    most = max(sum(quality is None for quality in trials) for trials in _by_value(curves).values())
+    high = top * (top / low) ** (0.06 * most)
+    diverged: dict[float, int] = defaultdict(int)
+    records: list[dict[str, Any]] = []
+    for tuning in curves:
+        for value, quality in zip(tuning.values, tuning.quality, strict=True):
+            state = "diverged" if quality is None else "chosen" if value == tuning.chosen else "tried"
+            diverged[value] += quality is None
+            y = high / (top / low) ** (0.06 * diverged[value] - 0.03) if quality is None else quality
+            record = {"arm": tuning.arm, "rung": f"rung {tuning.rung + 1}", "state": state}
+            records.append({**record, "x": value, "y": y})
+    return records, (low, high)
+
+
+def _by_value(curves: list[Tuning]) -> dict[float, list[float | None]]:
+    found: dict[float, list[float | None]] = defaultdict(list)
+    for tuning in curves:
+        for value, quality in zip(tuning.values, tuning.quality, strict=True):
+            found[value].append(quality)
+    return found

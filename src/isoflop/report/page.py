@@ -1,0 +1,251 @@
+"""The report page: one HTML file that shows a study or a run anywhere, offline, for as long as browsers read HTML.
+
+Whatever comes from outside is escaped; besides, the page's own policy lets no script run but the two written into it,
+and loads nothing from anywhere.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from html import escape
+from importlib.resources import files
+from pathlib import Path
+from string import Template
+from typing import Any
+
+from ..core.errors import UsageError
+from ..core.files import write_atomic
+from ..store.results import StudyResult
+from . import charts, render
+from .runs import RunRecord
+from .sheets import (
+    Sheet,
+    bill_sheet,
+    equal_sheet,
+    ladder,
+    multiplier_sheet,
+    refusal_lines,
+    run_sheet,
+    tuning_sheet,
+)
+from .text import CONVENTION_LONG, amount, axis_label, clean, clean_lines, flatten, moment
+
+STUDY = "study.json"
+Specs = dict[str, dict[str, Any]]
+CAPTIONS = {
+    "quality": "Each point is one run of one seed, each bar the mean over seeds, the bold line the baseline's ladder; "
+    "faint lines are the way there. A dashed line is the multiplier on FLOPs: from the arm to where the baseline "
+    "reaches the same quality (an open arrow: not even at the end of its ladder).",
+    "multipliers": "Points with 95 % intervals; thin ticks are single seeds; open arrows are bounds, where the ladder "
+    "ends. Left of 1 the arm needs more than the baseline.",
+    "bill": "What each arm's runs spent, evaluation included; everything that a tuning run spent counts as tuning.",
+    "tuning": "Rings mark what was chosen, crosses what diverged. Solid lines are the lowest rung; dashed ones a "
+    "higher rung, where the baseline is tuned again.",
+    "loss": "Every recorded step faintly; boldly the mean of the steps within 10 % of its compute.",
+}
+
+
+def write_report(directory: Path) -> Path:
+    """Write ``report.html`` and ``charts/*.svg, *.png`` into a study's or a run's directory; the page's path.
+
+    Raises:
+        UsageError: the directory holds neither a study nor a run. DataError: what it holds is broken.
+        StorageError: the disk refused.
+    """
+    directory = Path(directory)
+    if (directory / STUDY).exists():
+        result = StudyResult.read(directory / STUDY)
+        specs = _specifications(charts.figures(result))
+        html = study_page(result, specs)
+    elif (directory / "resolved.json").exists():
+        record = RunRecord.read(directory)
+        specs = _specifications(record.figures())
+        html = run_page(record, specs)
+    else:
+        raise UsageError("holds neither a study nor a run", where=str(directory), fix="name a directory under --root")
+    for name, spec in specs.items():
+        svg = render.to_svg(spec)
+        write_atomic(directory / "charts" / f"{name}.svg", svg)
+        write_atomic(directory / "charts" / f"{name}.png", render.to_png(svg))
+    page = directory / "report.html"
+    write_atomic(page, html)
+    return page
+
+
+def _specifications(figures: charts.Figures) -> Specs:
+    return {name: render.specification(chart) for name, chart in figures.items()}
+
+
+def study_page(result: StudyResult, specs: Specs) -> str:
+    """The page of a study, with its charts' specifications by name."""
+    drawn = {name: _figure(name) for name in specs}
+    notes = [*refusal_lines(result), *(clean(note) for note in result.notes)]
+    tuning = [html for name, html in drawn.items() if name.startswith("tuning")]
+    sheets = {"multipliers": multiplier_sheet(result), "tuning": tuning_sheet(result), "runs": run_sheet(result)}
+    recipes = [_folded(arm, text) for arm, text in result.recipes.items()]
+    sections = [
+        _section("Quality against compute", drawn.get("quality", "")),
+        _section(sheets["multipliers"].title, drawn.get("multipliers", ""), _table(sheets["multipliers"])),
+        _section("Notes", _bullets(notes)),
+        _section(*_titled(equal_sheet(result))),
+        _section("Tuning", *tuning, _table(sheets["tuning"])),
+        _section("Bill", drawn.get("bill", ""), _table(bill_sheet(result.bill), "The whole study, by phase.")),
+        _section("Corpus", _pairs(flatten(result.corpus))),
+        _section("Recipes", *recipes),
+        _section("Environment", _pairs(flatten(result.environment))),
+        _section(
+            "Data", _folded_table(sheets["runs"]), _download(f"{clean(result.name)}.json", "Download the whole result")
+        ),
+    ]
+    seeds = {run.seed for run in result.runs if run.role == "evaluation"}
+    facts = {
+        "Baseline": clean(result.baseline),
+        "Arms": ", ".join(clean(arm) for arm in result.arms if arm != result.baseline),
+        "Ladder": ladder(result),
+        "Seeds": str(len(seeds)),
+        "Runs": str(len(result.runs)),
+        "Made": moment(result.created),
+    }
+    return _page(
+        kind="isoflop study",
+        title=result.title or result.name,
+        headline=result.headline,
+        facts=facts,
+        sections=sections,
+        specs=specs,
+        data=result.model_dump(mode="json"),
+    )
+
+
+def run_page(record: RunRecord, specs: Specs) -> str:
+    """The page of a single run, with its charts' specifications by name."""
+    drawn = {name: _figure(name, caption=name != "quality") for name in specs}
+    spent = {axis: record.result[axis] for axis in ("flops", "tokens", "seconds") if axis in record.result}
+    value = record.result.get("value")
+    reached = f"{value:.4f} {record.unit}" if isinstance(value, int | float) else f"{record.state}, no value yet"
+    facts = {"State": record.state, **{axis_label(axis): amount(axis, v) for axis, v in spent.items()}}
+    sections = [
+        _section("Held-out quality", drawn.get("quality", ""), _table(record.evaluation_sheet())),
+        _section("Training loss", drawn.get("loss", "")),
+        _section("Ledger", _table(bill_sheet(record.ledger))),
+        _section("Result", _pairs(flatten(record.result))),
+        _section("Recipe", _folded("recipe.toml", record.recipe, opened=True) if record.recipe else ""),
+        _section("Environment", _pairs(flatten(record.environment))),
+        _section("Data", _download(f"{record.name}.json", "Download the run's records")),
+    ]
+    data = {
+        "result": record.result,
+        "ledger": record.ledger,
+        "evaluations": record.evaluations.records(),
+        "steps": record.steps.records(),
+    }
+    return _page(
+        kind="isoflop run",
+        title=record.name,
+        headline=f"{reached}. {record.message}" if record.message else reached,
+        facts=facts,
+        sections=sections,
+        specs=specs,
+        data=data,
+    )
+
+
+# ---------------------------------------------------------------- the pieces of a page
+
+
+def _page(
+    *,
+    kind: str,
+    title: str,
+    headline: str,
+    facts: dict[str, str],
+    sections: Sequence[str],
+    specs: Specs,
+    data: Any,
+) -> str:
+    template = files("isoflop.report").joinpath("page.html").read_text(encoding="utf-8")
+    vega = render.vega_script() if specs else ""
+    own = template.rpartition("<script>")[2].partition("</script>")[0]
+    entries = "".join(f"<div><dt>{escape(k)}</dt><dd>{escape(v)}</dd></div>" for k, v in facts.items() if v)
+    return Template(template).substitute(
+        script_hashes=f"{_hash(vega)} {_hash(own)}",
+        kind=escape(kind),
+        title=escape(clean(title)),
+        headline=escape(clean(headline)),
+        facts=f'<dl class="facts">{entries}</dl>',
+        sections="\n".join(section for section in sections if section),
+        footer=escape(CONVENTION_LONG),
+        charts=_json({name: render.for_page(spec) for name, spec in specs.items()}),
+        data=_json(data),
+        vega=vega,
+    )
+
+
+def _hash(script: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"
+
+
+def _json(value: Any) -> str:
+    """JSON that can stand inside a script element: no "<" in it, so neither its end nor a comment."""
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    return text.replace("<", "\\u003c")
+
+
+def _section(heading: str, *blocks: str) -> str:
+    body = "\n".join(block for block in blocks if block)
+    return f"<section>\n<h2>{escape(heading)}</h2>\n{body}\n</section>" if body else ""
+
+
+def _titled(sheet: Sheet) -> tuple[str, str]:
+    return sheet.title, _table(sheet)
+
+
+def _figure(name: str, *, caption: bool = True) -> str:
+    text = CAPTIONS.get("tuning" if name.startswith("tuning") else name, "") if caption else ""
+    below = f"<figcaption>{escape(text)}</figcaption>" if text else ""
+    return f'<figure><div class="chart" data-chart="{escape(name)}"></div>{below}</figure>'
+
+
+def _table(sheet: Sheet, heading: str = "") -> str:
+    if not sheet.rows:
+        return ""
+    right = [' class="right"' if index in sheet.right else "" for index in range(len(sheet.columns))]
+    head = "".join(
+        f'<th scope="col"{mark}>{escape(cell)}</th>' for mark, cell in zip(right, sheet.columns, strict=True)
+    )
+    lines = []
+    for row in sheet.rows:
+        cells = "".join(f"<td{mark}>{escape(cell)}</td>" for mark, cell in zip(right, row, strict=True))
+        lines.append(f'<tr class="total">{cells}</tr>' if row[0] == "total" else f"<tr>{cells}</tr>")
+    above = f"<h3>{escape(heading)}</h3>\n" if heading else ""
+    below = f'\n<p class="note">{escape(sheet.note)}</p>' if sheet.note else ""
+    body = "\n".join(lines)
+    table = f"<table><thead><tr>{head}</tr></thead><tbody>\n{body}\n</tbody></table>"
+    return f'{above}<div class="scroll">{table}</div>{below}'
+
+
+def _folded_table(sheet: Sheet) -> str:
+    summary = f"<summary>All {len(sheet.rows)} runs</summary>"
+    return f"<details>{summary}\n{_table(sheet)}\n</details>" if sheet.rows else ""
+
+
+def _folded(name: str, text: str, *, opened: bool = False) -> str:
+    mark = " open" if opened else ""
+    return f"<details{mark}><summary>{escape(clean(name))}</summary><pre>{escape(clean_lines(text))}</pre></details>"
+
+
+def _bullets(lines: Iterable[str]) -> str:
+    items = "".join(f"<li>{escape(line)}</li>" for line in lines)
+    return f'<ul class="notes">{items}</ul>' if items else ""
+
+
+def _pairs(pairs: Sequence[tuple[str, str]]) -> str:
+    entries = "".join(f"<dt>{escape(key)}</dt><dd>{escape(value)}</dd>" for key, value in pairs if key)
+    return f'<dl class="pairs">{entries}</dl>' if entries else ""
+
+
+def _download(name: str, words: str) -> str:
+    return f'<p><button type="button" data-download="{escape(name)}">{escape(words)}</button></p>'

@@ -1,0 +1,141 @@
+"""One run as a report sees it: its directory's JSON, its loss curves, its evaluations."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import altair as alt
+
+from ..core.table import Table
+from ..store.run import Run
+from .charts import Figures
+from .sheets import Sheet
+from .style import INK, OKABE_ITO, Chart, colour_scale, legend, log_scale, log_ticks, rows, shape_scale, widened
+from .text import COMPUTE, amount, clean
+
+POINTS = 800
+"""Points of the loss curve that are drawn; more are averaged in groups."""
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """What a run directory says. ``steps`` and ``evaluations`` hold one row a record of ``metrics.jsonl``."""
+
+    name: str
+    unit: str
+    """What the evaluations measure: the recipe's first metric."""
+    state: str
+    message: str
+    recipe: str
+    environment: dict[str, Any]
+    ledger: dict[str, dict[str, float]]
+    result: dict[str, Any]
+    steps: Table
+    evaluations: Table
+
+    @classmethod
+    def read(cls, directory: Path) -> RunRecord:
+        """Read a run directory; DataError if it is none."""
+        stored = Run.read(directory)
+        text = directory / "recipe.toml"
+        metrics = stored.resolved.get("metrics") or [{}]
+        return cls(
+            name=clean(directory.name),
+            unit=clean(metrics[0].get("name", "value")).replace("_", " "),
+            state=stored.state,
+            message=clean(stored.status.message),
+            recipe=text.read_text(encoding="utf-8", errors="replace") if text.exists() else "",
+            environment=stored.environment,
+            ledger={p: spent for p, spent in stored.ledger.items() if isinstance(spent, dict)},
+            result={key: value for key, value in stored.result.items() if key != "curve"},
+            steps=Table.from_records(stored.metrics("step")),
+            evaluations=Table.from_records(_flat(record) for record in stored.metrics("evaluation")),
+        )
+
+    def evaluation_sheet(self) -> Sheet:
+        """One line an evaluation: what had been spent, the value with its standard error, its domains."""
+        domains = [name for name in self.evaluations if name.startswith("domain ")]
+        lines = [
+            (
+                f"{record['step']:,}",
+                amount("flops", record["flops"]),
+                amount("tokens", record["tokens"]),
+                f"{record['value']:.4f} ± {record.get('stderr', 0.0):.4f}",
+                *(f"{record[name]:.4f}" for name in domains),
+            )
+            for record in self.evaluations.records()
+        ]
+        columns = ("step", "FLOPs", "tokens", self.unit, *(clean(name.removeprefix("domain ")) for name in domains))
+        return Sheet("Evaluations", columns, lines, frozenset(range(len(columns))))
+
+    def figures(self) -> Figures:
+        """The charts that the run has data for, by file name."""
+        found: Figures = {}
+        if self.evaluations.rows:
+            found["quality"] = evaluations(self.evaluations, unit=self.unit)
+        if self.steps.rows:
+            found["loss"] = losses(self.steps)
+        return found
+
+
+def _flat(record: dict[str, Any]) -> dict[str, Any]:
+    domains = {f"domain {name}": value for name, value in (record.get("domains") or {}).items()}
+    plain = {key: record.get(key) for key in ("step", "flops", "tokens", "value", "stderr")}
+    return {**plain, **domains}
+
+
+def losses(steps: Table) -> Chart:
+    """Training loss in nats a token against FLOPs: every step faintly, the mean of those within 10 % boldly."""
+    points = _thinned([{"flops": r["flops"], "loss": r["loss"]} for r in steps.records() if r["flops"] > 0])
+    smooth = []
+    for point in points:
+        near = [p["loss"] for p in points if 0.9 < p["flops"] / point["flops"] < 1 / 0.9]
+        smooth.append({**point, "loss": sum(near) / len(near)})
+    x_range, y_range = widened([p["flops"] for p in points], 0.02), widened([p["loss"] for p in points], 0.05)
+    x, y = (
+        _compute_axis(x_range),
+        alt.Y(
+            "loss:Q",
+            scale=log_scale(*y_range),
+            axis=alt.Axis(title="training loss, nats a token", values=log_ticks(*y_range), format="~g"),
+        ),
+    )
+    raw = alt.Chart(rows(points)).mark_line(color=INK, strokeWidth=1, opacity=0.25).encode(x=x, y=y)
+    mean = alt.Chart(rows(smooth)).mark_line(color=OKABE_ITO[0], strokeWidth=2).encode(x=x, y=y)
+    return alt.layer(raw, mean).properties(height=300, description="Training loss against compute")
+
+
+def evaluations(table: Table, *, unit: str) -> Chart:
+    """Held-out quality against FLOPs: the mean boldly, every domain in its colour."""
+    domains = [name for name in table if name.startswith("domain ")]
+    names = ["all", *(clean(name.removeprefix("domain ")) for name in domains)]
+    points = [
+        {"of": name, "flops": record["flops"], "value": record[column], "step": record["step"]}
+        for record in table.records()
+        for name, column in zip(names, ["value", *domains], strict=True)
+        if record["flops"] > 0
+    ]
+    x_range, y_range = widened([p["flops"] for p in points]), widened([p["value"] for p in points])
+    y_axis = alt.Axis(title=f"held-out {unit}, lower is better", values=log_ticks(*y_range), format="~g")
+    tooltip = ["of:N", "step:Q", alt.Tooltip("flops:Q", format=".4s"), alt.Tooltip("value:Q", format=".4f")]
+    base = alt.Chart(rows(points)).encode(
+        x=_compute_axis(x_range),
+        y=alt.Y("value:Q", scale=log_scale(*y_range), axis=y_axis),
+        color=alt.Color("of:N", scale=colour_scale(names), legend=legend(names)),
+    )
+    shape = alt.Shape("of:N", scale=shape_scale(names), legend=legend(names))
+    mark = base.mark_point(filled=True, size=60, opacity=1).encode(shape=shape, tooltip=tooltip)
+    return alt.layer(base.mark_line(strokeWidth=2), mark).properties(height=300, description="Held-out quality")
+
+
+def _compute_axis(extent: tuple[float, float]) -> alt.X:
+    axis = alt.Axis(title=list(COMPUTE), values=log_ticks(*extent), format="~s")
+    return alt.X("flops:Q", scale=log_scale(*extent), axis=axis)
+
+
+def _thinned(points: list[dict[str, float]]) -> list[dict[str, float]]:
+    group = -(-len(points) // POINTS)
+    chunks = [points[i : i + group] for i in range(0, len(points), group)] if points else []
+    return [{key: sum(p[key] for p in chunk) / len(chunk) for key in chunk[0]} for chunk in chunks]

@@ -1,0 +1,237 @@
+"""The tables of a report as plain text cells, drawn alike by the terminal and the page."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from scipy.special import stdtrit
+
+from ..store.results import MultiplierRow, Point, RunRow, StudyResult
+from .text import AXES, NOTHING, TIMES, amount, axis_label, bound, clean, digits, probability, signed, times
+
+TOLERANCE = 0.01
+"""Largest relative difference in cost that still counts as equal."""
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """A table: ``rows`` of as many cells as ``columns``; those in ``right`` (indices) are aligned right."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: Sequence[tuple[str, ...]]
+    right: frozenset[int] = frozenset()
+    note: str = ""
+
+
+def rung_budget(result: StudyResult, rung: int) -> str:
+    """A rung's budget ("400 steps", "1.2 TFLOP"), or only its number where the ladder does not know it."""
+    if not 0 <= rung < len(result.rungs):
+        return str(rung + 1)
+    return f"{amount(result.rung_axis, result.rungs[rung])}{_unit(result)}"
+
+
+def ladder(result: StudyResult) -> str:
+    """The budgets of all rungs: "200 · 400 · 800 steps"."""
+    return " · ".join(amount(result.rung_axis, rung) for rung in result.rungs) + _unit(result)
+
+
+def _unit(result: StudyResult) -> str:
+    """What ``amount`` leaves out: " steps", " tokens"."""
+    named = result.rung_axis == "seconds" or AXES[result.rung_axis].unit
+    return "" if named else f" {result.rung_axis}"
+
+
+def multiplier_sheet(result: StudyResult) -> Sheet:
+    """Arm x axis x rung: the multiplier with its interval or bound, p-value, seeds, verdict."""
+    rows = [
+        (
+            clean(row.arm),
+            axis_label(row.axis) + (", all-in" if row.all_in else ""),
+            str(row.rung + 1),
+            multiplier_text(row),
+            probability(row.p),
+            str(row.seeds),
+            verdict(row),
+        )
+        for row in result.multipliers
+    ]
+    note = (
+        f"How many times more {clean(result.baseline)} needs for the same {clean(result.unit)}; 95 % intervals, paired "
+    )
+    note += "over seeds; p adjusted by Holm; never extrapolated beyond the ladder"
+    note += "; all-in: tuning charged too" if any(row.all_in for row in result.multipliers) else ""
+    if any(row.censored for row in result.multipliers):
+        note += "; above and below: seeds off the ladder's ends, where only a bound is known"
+    return Sheet(
+        f"Compute multiplier over {clean(result.baseline)}",
+        ("arm", "axis", "rung", "multiplier", "p", "seeds", "verdict"),
+        rows,
+        frozenset({2, 4, 5}),
+        f"{note}. Rungs 1 to {len(result.rungs)}: {ladder(result)}.",
+    )
+
+
+def multiplier_text(row: MultiplierRow) -> str:
+    """The number of a row: value with interval, "> 4.10" or "< 0.71" (times), or "no value"."""
+    if row.value is not None:
+        interval = "" if row.low is None or row.high is None else f" [{times(row.low)}, {times(row.high)}]"
+        return f"{times(row.value)}{TIMES}{interval}"
+    if row.bound is not None and row.censored in ("above", "below"):
+        return f"{bound(row.bound, row.censored)}{TIMES}"
+    return "no value"
+
+
+def verdict(row: MultiplierRow) -> str:
+    """What a multiplier allows to be said: better, worse, not significant, or how many seeds lie off the ladder."""
+    if row.censored:
+        return f"{row.censored_seeds} of {row.seeds} {'beyond' if row.censored == 'mixed' else row.censored}"
+    if not row.significant or row.value is None:
+        return "not significant"
+    return "better" if row.value > 1 else "worse"
+
+
+def refusal_lines(result: StudyResult) -> list[str]:
+    """Axes without a multiplier, each with the reason."""
+    return [f"No multiplier on {axis_label(axis)}: {clean(why)}" for axis, why in result.refusals.items()]
+
+
+def equal_sheet(result: StudyResult) -> Sheet:
+    """Arm against baseline where both spent the same, within 1 %; anything further apart is refused in words."""
+    ends = evaluation_ends(result)
+    axes = list(dict.fromkeys(["flops", result.rung_axis]))
+    rows = []
+    for arm in result.arms:
+        for rung in range(len(result.rungs)):
+            ours, theirs = ends.get((arm, rung), {}), ends.get((result.baseline, rung), {})
+            shared = sorted(ours.keys() & theirs.keys())
+            if arm == result.baseline or not shared:
+                continue
+            found: dict[tuple[str, str, str], list[str]] = defaultdict(list)
+            for axis in axes:
+                found[_compare([(ours[seed], theirs[seed]) for seed in shared], axis)].append(axis_label(axis))
+            for cells, equal in found.items():
+                rows.append((clean(arm), str(rung + 1), ", ".join(equal), *cells, str(len(shared))))
+    return Sheet(
+        f"{clean(result.unit).capitalize()} at equal cost",
+        ("arm", "rung", "equal", "difference", "arm's", "baseline's", "seeds"),
+        rows,
+        frozenset({1, 4, 5, 6}),
+        f"Means over seeds of held-out {clean(result.unit)} (lower is better); the difference with its 95 % interval, "
+        f"paired over seeds. A pair whose cost differs by more than {100 * TOLERANCE:g} % is not compared.",
+    )
+
+
+def evaluation_ends(result: StudyResult) -> dict[tuple[str, int], dict[int, Point]]:
+    """(arm, rung) -> seed -> last point of the evaluation runs that ended well."""
+    ends: dict[tuple[str, int], dict[int, Point]] = defaultdict(dict)
+    for run in result.runs:
+        if run.role == "evaluation" and run.end is not None:
+            ends[run.arm, run.rung][run.seed] = run.end
+    return ends
+
+
+def _compare(pairs: list[tuple[Point, Point]], axis: str) -> tuple[str, str, str]:
+    field = "step" if axis == "steps" else axis
+    costs = [(float(getattr(a, field)), float(getattr(b, field))) for a, b in pairs]
+    apart = max(abs(a / b - 1) if b else math.inf for a, b in costs)
+    ours, theirs = mean([a.value for a, _ in pairs]), mean([b.value for _, b in pairs])
+    if apart > TOLERANCE:
+        return f"refused: cost differs by {digits(100 * apart)} %", "", ""
+    gaps = [a.value - b.value for a, b in pairs]
+    half = half_interval(gaps)
+    interval = "" if half is None else f" [{signed(mean(gaps) - half)}, {signed(mean(gaps) + half)}]"
+    return f"{signed(mean(gaps))}{interval}", f"{ours:.4f}", f"{theirs:.4f}"
+
+
+def mean(values: Iterable[float]) -> float:
+    """Arithmetic mean of at least one value."""
+    listed = list(values)
+    return math.fsum(listed) / len(listed)
+
+
+def half_interval(values: list[float]) -> float | None:
+    """Half the width of the 95 % Student t interval of the mean; None below three values."""
+    n = len(values)
+    if n < 3:
+        return None
+    centre = mean(values)
+    deviation = math.sqrt(math.fsum((v - centre) ** 2 for v in values) / (n - 1))
+    return float(stdtrit(n - 1, 0.975)) * deviation / math.sqrt(n)
+
+
+def bill_sheet(bill: Mapping[str, Mapping[str, float]]) -> Sheet:
+    """Phase x axis, with totals: what was spent."""
+    axes = [axis for axis in AXES if any(spent.get(axis) for spent in bill.values())]
+    rows = [(clean(phase), *(_cell(axis, spent.get(axis)) for axis in axes)) for phase, spent in bill.items()]
+    if len(rows) > 1:
+        totals = [math.fsum(spent.get(axis, 0.0) for spent in bill.values()) for axis in axes]
+        rows.append(("total", *(_cell(axis, total) for axis, total in zip(axes, totals, strict=True))))
+    columns = ("phase", *(axis_label(axis) for axis in axes))
+    return Sheet("Bill by phase", columns, rows, frozenset(range(1, len(columns))))
+
+
+def _cell(axis: str, value: float | None) -> str:
+    return amount(axis, value) if value else NOTHING
+
+
+def tuning_sheet(result: StudyResult) -> Sheet:
+    """What was tried for every arm, and what was chosen."""
+    rows = []
+    for tuning in result.tunings:
+        finite = [quality for quality in tuning.quality if quality is not None]
+        diverged = len(tuning.quality) - len(finite)
+        remarks = ["optimum at the edge of the grid"] if tuning.edge else []
+        remarks += [f"{diverged} diverged"] if diverged else []
+        rows.append(
+            (
+                clean(tuning.arm),
+                str(tuning.rung + 1),
+                clean(tuning.hyper),
+                ", ".join(f"{value:g}" for value in tuning.values),
+                f"{tuning.chosen:g}",
+                f"{min(finite):.4f}" if finite else "",
+                "; ".join(remarks),
+            )
+        )
+    return Sheet(
+        "Tuning",
+        ("arm", "rung", "of", "tried", "chosen", "best", ""),
+        rows,
+        frozenset({1, 4, 5}),
+        _fairness(result),
+    )
+
+
+def _fairness(result: StudyResult) -> str:
+    """What the trials and seeds that were used say of the comparison."""
+    lowest = min((tuning.rung for tuning in result.tunings), default=0)
+    trials: dict[str, int] = defaultdict(int)
+    for tuning in result.tunings:
+        trials[tuning.arm] += len(tuning.values) if tuning.rung == lowest else 0
+    seeds = {role: {run.seed for run in result.runs if run.role == role} for role in ("tuning", "evaluation")}
+    even = len({*trials.values()}) == 1 and trials.keys() == {result.baseline, *result.arms}
+    alike = (
+        f"every arm got {max(trials.values(), default=0)} trials" if even else "the arms got unequal numbers of trials"
+    )
+    apart = "differ from" if seeds["tuning"].isdisjoint(seeds["evaluation"]) else "overlap with"
+    return f"At rung {lowest + 1} {alike}; tuning seeds {apart} evaluation seeds."
+
+
+def run_sheet(result: StudyResult) -> Sheet:
+    """Every run of the study, one line each."""
+    rows = [_run_cells(run) for run in result.runs]
+    columns = ("arm", "rung", "seed", "role", "status", result.unit, "FLOPs", "tokens", "run")
+    return Sheet("Runs", tuple(clean(c) for c in columns), rows, frozenset({1, 2, 5, 6, 7}))
+
+
+def _run_cells(run: RunRow) -> tuple[str, ...]:
+    end = run.end
+    measured = (
+        ("", "", "") if end is None else (f"{end.value:.4f}", amount("flops", end.flops), amount("tokens", end.tokens))
+    )
+    status = f"{run.status}, reused" if run.reused else run.status
+    return (clean(run.arm), str(run.rung + 1), str(run.seed), run.role, status, *measured, clean(run.run))

@@ -1,0 +1,62 @@
+"""A study or a run on the terminal: rich renderables that stay readable at 80 columns."""
+
+from __future__ import annotations
+
+from rich import box
+from rich.console import Console, Group, RenderableType
+from rich.padding import Padding
+from rich.table import Table as Grid
+from rich.text import Text
+
+from ..store.results import StudyResult
+from .runs import RunRecord
+from .sheets import Sheet, bill_sheet, equal_sheet, multiplier_sheet, refusal_lines, tuning_sheet
+from .text import clean, flatten
+
+
+def study(result: StudyResult) -> RenderableType:
+    """Headline, multipliers, equal cost, tuning, bill and notes of a study."""
+    parts: list[RenderableType] = [Text(clean(result.title), style="dim"), Text(clean(result.headline), style="bold")]
+    sheets = [multiplier_sheet(result), equal_sheet(result), tuning_sheet(result), bill_sheet(result.bill)]
+    parts += [grid(sheet) for sheet in sheets if sheet.rows]
+    parts.append(_lines([*refusal_lines(result), *(clean(note) for note in result.notes)]))
+    return Group(*parts)
+
+
+def run(record: RunRecord) -> RenderableType:
+    """State, evaluations and ledger of one run."""
+    parts: list[RenderableType] = [Text(f"{record.name}: {record.state}", style="bold")]
+    sheets = [record.evaluation_sheet(), bill_sheet(record.ledger)]
+    parts += [grid(sheet) for sheet in sheets if sheet.rows]
+    parts.append(_lines([f"{key}: {value}" for key, value in flatten(record.result) if value]))
+    return Group(*parts)
+
+
+def grid(sheet: Sheet) -> RenderableType:
+    """A sheet as a table with its title above and its note below; cells are never read as markup."""
+    table = Grid(box=box.SIMPLE_HEAD, padding=(0, 1), collapse_padding=True, pad_edge=False, show_edge=False)
+    for index, column in enumerate(sheet.columns):
+        table.add_column(Text(column), justify="right" if index in sheet.right else "left", overflow="fold")
+    for row in sheet.rows:
+        table.add_row(*(Text(cell) for cell in row), style="bold" if row[0] == "total" else None)
+    parts: list[RenderableType] = [Text(sheet.title, style="bold"), table]
+    if sheet.note:
+        parts.append(Text(sheet.note, style="dim"))
+    return Padding(Group(*parts), (1, 0, 0, 0))
+
+
+def _lines(lines: list[str]) -> RenderableType:
+    bullets = Grid.grid(padding=(0, 1))
+    for line in lines:
+        bullets.add_row(Text("·"), Text(line))
+    return Padding(bullets, (1, 0, 0, 0)) if lines else Text("")
+
+
+def print_study(result: StudyResult, console: Console | None = None) -> None:
+    """Print a study to standard output (or ``console``)."""
+    (console or Console()).print(study(result))
+
+
+def print_run(record: RunRecord, console: Console | None = None) -> None:
+    """Print a run to standard output (or ``console``)."""
+    (console or Console()).print(run(record))

@@ -1,0 +1,115 @@
+"""What the tables say: multipliers and bounds, equal cost or a refusal, the bill, tuning."""
+# ruff: noqa: RUF001
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+
+from isoflop.report import sheets
+from isoflop.store.results import MultiplierRow, RunRow
+from report_sample import make_multipliers, make_run, make_study
+
+
+def column(sheet: sheets.Sheet, name: str) -> list[str]:
+    return [row[sheet.columns.index(name)] for row in sheet.rows]
+
+
+def test_every_multiplier_has_its_line() -> None:
+    sheet = sheets.multiplier_sheet(make_study())
+    assert column(sheet, "multiplier") == [
+        "2.81× [2.53, 3.12]",
+        "3.18× [2.86, 3.53]",
+        "1.12× [0.93, 1.35]",
+        "< 1.00×",
+        "> 7.41×",
+    ]
+    assert column(sheet, "verdict") == ["better", "better", "not significant", "4 of 4 below", "3 of 4 above"]
+    assert column(sheet, "axis") == ["FLOPs", "tokens", "FLOPs, all-in", "FLOPs", "FLOPs"]
+    assert column(sheet, "p") == ["< 0.001", "< 0.001", "0.14", "", ""]
+    assert column(sheet, "rung") == ["1"] * 5
+    assert "200 · 400 · 800 · 1,600 steps" in sheet.note
+
+
+def test_a_worse_arm_and_seeds_on_both_sides() -> None:
+    worse = make_multipliers()[0].model_copy(update={"value": 0.5, "low": 0.4, "high": 0.6})
+    mixed = MultiplierRow(arm="m", rung=0, axis="flops", censored="mixed", censored_seeds=2, seeds=4)
+    assert sheets.verdict(worse) == "worse"
+    assert (sheets.multiplier_text(mixed), sheets.verdict(mixed)) == ("no value", "2 of 4 beyond")
+
+
+def test_equal_cost_refuses_more_than_one_per_cent() -> None:
+    sheet = sheets.equal_sheet(make_study())
+    muon = [row for row in sheet.rows if row[0] == "muon"]
+    assert [row[2] for row in muon] == ["FLOPs", "steps"]
+    assert muon[0][3:6] == ("refused: cost differs by 13.0 %", "", "")
+    lion = [row for row in sheet.rows if row[0] == "lion"]
+    assert [row[2] for row in lion] == ["FLOPs, steps"]  # equal on both, said once
+    assert not any(row[0] == "adamw" for row in sheet.rows)
+
+
+def at_cost(factor: float) -> list[RunRow]:
+    """Two arms, three seeds at one rung; the arm's FLOPs are ``factor`` of the baseline's."""
+    runs = []
+    for seed, gap in enumerate((0.1, 0.2, 0.3)):
+        base = make_run("adamw", 0, seed)
+        end = base.curve[-1].model_copy(update={"value": 3.0, "flops": 1_000_000})
+        ours = end.model_copy(update={"value": 3.0 - gap, "flops": round(1_000_000 * factor)})
+        runs += [base.model_copy(update={"curve": [end]}), base.model_copy(update={"arm": "lion", "curve": [ours]})]
+    return runs
+
+
+@pytest.mark.parametrize(("factor", "compared"), [(1.0099, True), (1.011, False), (0.991, True), (0.989, False)])
+def test_the_limit_of_equal_cost(factor: float, compared: bool) -> None:
+    sheet = sheets.equal_sheet(make_study(runs=at_cost(factor), rung_axis="flops", arms=["adamw", "lion"]))
+    assert column(sheet, "difference")[0].startswith("refused") is not compared
+
+
+def test_the_difference_has_student_s_interval_paired_over_seeds() -> None:
+    cell = column(
+        sheets.equal_sheet(make_study(runs=at_cost(1.0), rung_axis="flops", arms=["adamw", "lion"])), "difference"
+    )[0]
+    half = 4.302653 * 0.1 / math.sqrt(3)  # t quantile with 2 degrees of freedom
+    minus = "\N{MINUS SIGN}"
+    assert cell == f"{minus}0.2000 [{minus}{0.2 + half:.4f}, +{half - 0.2:.4f}]"
+    assert sheets.half_interval([0.1, 0.2]) is None
+
+
+def test_runs_that_failed_have_no_end() -> None:
+    runs = [make_run("adamw", 0, 0), make_run("adamw", 0, 1).model_copy(update={"status": "diverged", "curve": []})]
+    assert set(sheets.evaluation_ends(make_study(runs=runs))["adamw", 0]) == {0}
+    cells = sheets.run_sheet(make_study(runs=runs)).rows[1]
+    assert cells[4:8] == ("diverged", "", "", "")
+
+
+def test_the_bill_adds_up_and_leaves_out_axes_without_amounts() -> None:
+    sheet = sheets.bill_sheet({"train": {"flops": 2e12, "steps": 1600, "moved": 0}, "tuning": {"flops": 1e12}})
+    assert sheet.columns == ("phase", "FLOPs", "steps")
+    assert sheet.rows == [
+        ("train", "2.00 TFLOP", "1,600"),
+        ("tuning", "1.00 TFLOP", "\N{EN DASH}"),
+        ("total", "3.00 TFLOP", "1,600"),
+    ]
+    assert sheets.bill_sheet({}).rows == []
+
+
+def test_tuning_tells_what_was_tried_and_whether_it_was_fair() -> None:
+    sheet = sheets.tuning_sheet(make_study())
+    assert column(sheet, "") == ["1 diverged", "", "", "1 diverged", "optimum at the edge of the grid"]
+    assert "every arm got 4 trials" in sheet.note
+    assert "differ from evaluation seeds" in sheet.note
+
+    changes: dict[str, Any] = {"tunings": make_study().tunings[:-1]}  # soap was not tuned
+    assert "unequal numbers of trials" in sheets.tuning_sheet(make_study(**changes)).note
+    shared_seed = [make_run("adamw", 0, 0, "tuning"), make_run("adamw", 0, 0)]
+    assert "overlap with evaluation seeds" in sheets.tuning_sheet(make_study(runs=shared_seed)).note
+
+
+def test_rungs_are_named_on_their_axis() -> None:
+    study = make_study(rung_axis="flops", rungs=[1e12, 2e12])
+    assert sheets.ladder(study) == "1.00 TFLOP · 2.00 TFLOP"
+    assert sheets.rung_budget(study, 1) == "2.00 TFLOP"
+    assert sheets.rung_budget(study, 7) == "8"
+    assert sheets.ladder(make_study(rung_axis="tokens", rungs=[1e5, 2e5])) == "100 k · 200 k tokens"
