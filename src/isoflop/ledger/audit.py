@@ -8,6 +8,7 @@ that has no formula fails instead of counting as zero. Compiled code is invisibl
 from __future__ import annotations
 
 import contextlib
+import functools
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -30,6 +31,9 @@ class Audit(TorchDispatchMode):  # type: ignore[no-untyped-call]
     ...     with audit.phase("optimizer"):
     ...         optimizer.step()
     >>> audit.total("train"), audit.counts()
+
+    While any dispatch mode is on, torch computes eigenvectors and singular vectors even for ``eigvalsh``, ``eigvals``
+    and ``svdvals``: they are counted, as executed.
 
     Raises, at the call: UsageError that names the operation if it is matmul-class and has no formula.
     """
@@ -98,16 +102,19 @@ _NOT_PRODUCTS = re.compile(  # operations that are elementwise or copies, despit
 _HARMLESS_NAMESPACES = {"prim", "prims", "profiler", "c10d", "_c10d_functional", "c10d_functional"}
 
 
+@functools.cache
 def _name(func: Any) -> str:
     """The operation without its overload and in-place underscore; with its namespace if that is not aten."""
     name = func._schema.name.removeprefix("aten::")
     return str(name if name.endswith("__") else name.removesuffix("_"))
 
 
+@functools.cache
 def _decomposes(func: Any) -> bool:
     return bool(func.has_kernel_for_dispatch_key(torch._C.DispatchKey.CompositeImplicitAutograd))
 
 
+@functools.cache
 def _suspect(name: str) -> bool:
     namespace, _, _ = name.rpartition("::")
     if namespace:

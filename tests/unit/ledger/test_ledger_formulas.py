@@ -135,7 +135,9 @@ def test_window_pairs(length, window):
     assert f.window_pairs(length, window) == sum(i - window < j <= i for i in range(length) for j in range(length))
 
 
-@pytest.mark.parametrize(("queries", "keys"), [(1, 1), (511, 511), (512, 512), (513, 513), (1100, 1100), (600, 300), (3, 900)])
+@pytest.mark.parametrize(
+    ("queries", "keys"), [(1, 1), (511, 511), (512, 512), (513, 513), (1100, 1100), (600, 300), (3, 900)]
+)
 def test_flash_pairs(queries, keys):
     visited = [min(512 * (i // 512 + 1), keys) for i in range(queries)]
     assert f.flash_cpu_pairs(queries, keys) == sum(visited)
