@@ -7,6 +7,7 @@ alike work on the local shard, the others gather what they need.
 
 from __future__ import annotations
 
+import functools
 import math
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator
@@ -26,6 +27,8 @@ from .groups import torch_groups
 
 ParamsT = Any
 """What torch's optimizers accept: tensors, (name, tensor) pairs, or dictionaries of groups."""
+
+Numbers = tuple[float, ...]
 
 CHUNK = 1 << 15
 """Scalars that an eager elementwise rule handles at a time, so that its temporaries stay in cache."""
@@ -205,19 +208,23 @@ class Elementwise(Method):
     """
 
     @staticmethod
-    def kernel(p: Tensor, g: Tensor, *arguments: Any) -> None:
-        """kernel(p, g, *buffers, *numbers): update p and the buffers in place; p and g are as wide as the buffers."""
+    def kernel(p: Tensor, g: Tensor, *rest: Any) -> None:
+        """kernel(p, g, *buffers, numbers): update p and the buffers in place; p and g are as wide as the buffers.
+
+        ``numbers`` are floats, or 0-d tensors of the same dtype when compiled: so only tensor arithmetic with them, and
+        complements like 1 - beta come ready-made, in double precision.
+        """
         raise NotImplementedError
 
-    _compiled: Callable[..., None] | None = None
+    _compile: bool = False
 
     def compile(self) -> Self:
         """Use one compiled pass from now on."""
-        self._compiled = torch.compile(_widened, dynamic=True, fullgraph=True)
+        self._compile = True
         return self
 
     def apply(
-        self, p: Tensor, buffers: Iterable[Tensor], *numbers: Any, kernel: Callable[..., None] | None = None
+        self, p: Tensor, buffers: Iterable[Tensor], numbers: Numbers, kernel: Callable[..., None] | None = None
     ) -> None:
         """Run ``kernel`` (the class's own by default) on ``p``, its gradient, ``buffers`` and plain numbers."""
         assert p.grad is not None
@@ -228,22 +235,30 @@ class Elementwise(Method):
         if tensors[0].numel() == 0:
             return
         kernel = kernel or type(self).kernel
-        if self._compiled is not None:
-            self._compiled(kernel, tensors, numbers)
+        if self._compile:
+            _widened(_compiled(kernel), tensors, _as_tensors(numbers, wide(p.dtype), here.device))
             return
         for chunk in chunks(tensors):
             _widened(kernel, chunk, numbers)
 
 
+@functools.cache
+def _compiled(kernel: Callable[..., None]) -> Callable[..., None]:
+    return torch.compile(kernel, dynamic=True, fullgraph=True)
+
+
+@functools.lru_cache(maxsize=64)
+def _as_tensors(numbers: Numbers, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, ...]:
+    return tuple(torch.tensor(x, dtype=dtype, device=device) for x in numbers)
+
+
 def _widened(kernel: Callable[..., None], tensors: list[Tensor], numbers: tuple[Any, ...]) -> None:
     p, g, *buffers = tensors
     dtype = wide(p.dtype)
-    if p.dtype == dtype:
-        kernel(p, g.to(dtype), *buffers, *numbers)
-        return
     master = p.to(dtype)
-    kernel(master, g.to(dtype), *buffers, *numbers)
-    p.copy_(master)
+    kernel(master, g.to(dtype), *buffers, numbers)
+    if master is not p:
+        p.copy_(master)
 
 
 def chunks(tensors: list[Tensor]) -> Iterator[list[Tensor]]:
@@ -258,15 +273,15 @@ def chunks(tensors: list[Tensor]) -> Iterator[list[Tensor]]:
 
 
 def flat(t: Tensor) -> Tensor:
-    """A 1-D view of ``t``'s storage; a tensor with gaps or overlap is an OptimizerError."""
+    """``t``'s storage in 1-D, no view to autograd and compiler; gaps or overlap are an OptimizerError."""
     if t.is_contiguous():
-        return t.view(-1)
+        return t.view(-1).data
     strides = t.stride()
     order = sorted(range(t.ndim), key=lambda d: (-strides[d], t.shape[d]))
     dense = t.permute(order)
     if not dense.is_contiguous():
         raise OptimizerError("parameters, gradients and state must be dense in memory", fix="call .contiguous()")
-    return dense.view(-1)
+    return dense.view(-1).data
 
 
 def whole(t: Tensor) -> Tensor:

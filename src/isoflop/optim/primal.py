@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from .average import wide
-from .base import Elementwise, Limit, OptimizerError, ParamsT, local
+from .base import Elementwise, Limit, Numbers, OptimizerError, ParamsT, local
 
 INTERPOLATION = Limit(low=1e-6, high=1.0, closed=True)
 """Legal values of mu: x cannot be found again from y and z if mu is 0."""
@@ -35,12 +35,17 @@ class Primal(Elementwise):
         """mu of this group."""
 
     def update_group(self, group: dict[str, Any], params: list[Tensor]) -> None:
-        if not group["train_mode"]:
-            raise OptimizerError("the parameters hold the evaluation point", fix="call .train() before stepping")
+        self.check_mode(group)
         for p in params:
             if "z" not in self.state[p]:
                 self.state[p]["z"] = p.detach().to(wide(p.dtype), copy=True)
         super().update_group(group, params)
+
+    @staticmethod
+    def check_mode(group: dict[str, Any]) -> None:
+        """Refuse to step from the evaluation point."""
+        if not group["train_mode"]:
+            raise OptimizerError("the parameters hold the evaluation point", fix="call .train() before stepping")
 
     def eval(self) -> None:
         """Move the parameters from y to x; nothing if they are there."""
@@ -79,10 +84,16 @@ class Primal(Elementwise):
                 group["train_mode"] = mode
 
 
-def advance(y: Tensor, z: Tensor, d: Tensor, lr: float, mu: float, c: float) -> None:
-    """z <- z - lr d; x <- (1 - c) x + c z; y <- mu x + (1 - mu) z; all without forming x."""
-    y.lerp_(z, c).add_(d, alpha=lr * (mu * (1 - c) - 1))
-    z.sub_(d, alpha=lr)
+def advance(y: Tensor, z: Tensor, d: Tensor, numbers: Numbers) -> None:
+    """z <- z - lr d; x <- (1 - c) x + c z; y <- mu x + (1 - mu) z; without forming x. ``numbers``: see ``moves``."""
+    lr, c, lr_y = numbers
+    y.lerp_(z, c).sub_(d * lr_y)
+    z.sub_(d.mul_(lr))
+
+
+def moves(lr: float, mu: float, c: float) -> Numbers:
+    """What ``advance`` needs: the step of z, the weight c, the step of y."""
+    return lr, c, lr * (1 - mu * (1 - c))
 
 
 class ScheduleFree(Primal):
@@ -109,6 +120,7 @@ class ScheduleFree(Primal):
 
     def begin(self, group: dict[str, Any], lr: float) -> float:
         """Count a step of a group at rate ``lr``; the weight c of z in x."""
+        self.check_mode(group)
         group["lr_max"] = max(lr, group["lr_max"])
         weight = (group["k"] + 1) ** group["r"] * group["lr_max"] ** group["weight_lr_power"]
         group["weight_sum"] += weight

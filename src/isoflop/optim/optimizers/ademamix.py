@@ -14,7 +14,7 @@ from ...core.cost import Cost
 from ...core.protocols import OptimizerPart
 from ...core.registry import Card, part
 from ...core.roles import Shape
-from ..base import NON_NEGATIVE, Elementwise, Limit, ParamsT, assemble, next_step
+from ..base import NON_NEGATIVE, Elementwise, Limit, Numbers, ParamsT, assemble, next_step
 from ..groups import Beta, Grid, elementwise, factor2, state_bytes
 from ..warming import warm_beta
 
@@ -59,65 +59,41 @@ class AdEMAMix(Elementwise):
         )
 
     @staticmethod
-    def kernel(
-        p: Tensor,
-        g: Tensor,
-        m2: Tensor,
-        v: Tensor,
-        m1: Tensor,
-        lr: float,
-        weights: tuple[float, float, float],
-        alpha: float,
-        corrections: tuple[float, float],
-        eps: float,
-        wd: float,
-    ) -> None:
-        m1.lerp_(g, weights[0])
-        v.mul_(1 - weights[1]).addcmul_(g, g, value=weights[1])
-        m2.lerp_(g, weights[2])
-        _descend(p, m1 / corrections[0], m2, v, lr, alpha, corrections[1], eps, wd)
+    def kernel(p: Tensor, g: Tensor, m2: Tensor, v: Tensor, m1: Tensor, numbers: Numbers) -> None:
+        lr, keep, w1, w2, w3, alpha, correction1, correction2, eps = numbers
+        m1.lerp_(g, w1)
+        v.lerp_(g * g, w2)
+        m2.lerp_(g, w3)
+        root = v.sqrt().mul_(correction2).add_(eps)
+        p.mul_(keep).sub_(m1.mul(correction1).add_(m2 * alpha).div_(root).mul_(lr))
 
     @staticmethod
-    def memoryless(
-        p: Tensor,
-        g: Tensor,
-        m2: Tensor,
-        v: Tensor,
-        lr: float,
-        weights: tuple[float, float, float],
-        alpha: float,
-        corrections: tuple[float, float],
-        eps: float,
-        wd: float,
-    ) -> None:
+    def without_fast(p: Tensor, g: Tensor, m2: Tensor, v: Tensor, numbers: Numbers) -> None:
         """``kernel`` for b1 = 0."""
-        v.mul_(1 - weights[1]).addcmul_(g, g, value=weights[1])
-        m2.lerp_(g, weights[2])
-        _descend(p, g, m2, v, lr, alpha, corrections[1], eps, wd)
+        lr, keep, _, w2, w3, alpha, _, correction2, eps = numbers
+        v.lerp_(g * g, w2)
+        m2.lerp_(g, w3)
+        root = v.sqrt().mul_(correction2).add_(eps)
+        p.mul_(keep).sub_((m2 * alpha).add_(g).div_(root).mul_(lr))
 
     def update(self, group: dict[str, Any], p: Tensor, state: dict[str, Any]) -> None:
-        (b1, b2, b3), t = group["betas"], next_step(state)
+        lr, (b1, b2, b3), t = float(group["lr"]), group["betas"], next_step(state)
+        weights = (1 - b1, 1 - b2, 1 - warm_beta(t, group["beta3_warmup"], b1, b3))
+        alpha = group["alpha"] * min(t / (group["alpha_warmup"] or 1), 1.0)
+        numbers = (
+            lr,
+            1 - lr * group["weight_decay"],
+            *weights,
+            alpha,
+            1 / (1 - b1**t),
+            (1 - b2**t) ** -0.5,
+            group["eps"],
+        )
         buffers = [self.buffer(p, "exp_avg_slow"), self.buffer(p, "exp_avg_sq")]
         if b1 > 0:
-            buffers.append(self.buffer(p, "exp_avg_fast"))
-        self.apply(
-            p,
-            buffers,
-            float(group["lr"]),
-            (1 - b1, 1 - b2, 1 - warm_beta(t, group["beta3_warmup"], b1, b3)),
-            group["alpha"] * min(t / (group["alpha_warmup"] or 1), 1.0),
-            (1 - b1**t, 1 - b2**t),
-            group["eps"],
-            group["weight_decay"],
-            kernel=type(self).kernel if b1 > 0 else type(self).memoryless,
-        )
-
-
-def _descend(
-    p: Tensor, fast: Tensor, m2: Tensor, v: Tensor, lr: float, alpha: float, correction: float, eps: float, wd: float
-) -> None:
-    root = v.div(correction).sqrt_().add_(eps)
-    p.mul_(1 - lr * wd).addcdiv_(torch.add(fast, m2, alpha=alpha), root, value=-lr)
+            self.apply(p, [*buffers, self.buffer(p, "exp_avg_fast")], numbers)
+        else:
+            self.apply(p, buffers, numbers, kernel=type(self).without_fast)
 
 
 def reference(

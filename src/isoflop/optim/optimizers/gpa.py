@@ -14,9 +14,9 @@ from ...core.cost import Cost
 from ...core.protocols import OptimizerPart
 from ...core.registry import Card, part
 from ...core.roles import Shape
-from ..base import BETA, UNIT, Limit, ParamsT, assemble, next_step
+from ..base import BETA, UNIT, Limit, Numbers, ParamsT, assemble, next_step
 from ..groups import Beta, Grid, elementwise, factor2, state_bytes
-from ..primal import INTERPOLATION, Primal, advance
+from ..primal import INTERPOLATION, Primal, advance, moves
 from ..ramps import Unit
 
 
@@ -64,39 +64,19 @@ class GPA(Primal):
         return float(group["train_interp_coeff"])
 
     @staticmethod
-    def kernel(
-        y: Tensor,
-        g: Tensor,
-        z: Tensor,
-        m: Tensor,
-        v: Tensor,
-        lr: float,
-        mu: float,
-        c: float,
-        betas: tuple[float, float],
-        corrections: tuple[float, float],
-        eps: float,
-        wd: float,
-    ) -> None:
-        m.lerp_(g, 1 - betas[0])
-        v.mul_(betas[1]).addcmul_(g, g, value=1 - betas[1])
-        d = m.div(corrections[0]).div_(v.div(corrections[1]).sqrt_().add_(eps))
-        z.mul_(1 - lr * wd)
-        advance(y, z, d, lr, mu, c)
+    def kernel(y: Tensor, g: Tensor, z: Tensor, m: Tensor, v: Tensor, numbers: Numbers) -> None:
+        *steps, w1, w2, correction1, correction2, eps, keep = numbers
+        m.lerp_(g, w1)
+        v.lerp_(g * g, w2)
+        z.mul_(keep)
+        advance(y, z, m.mul(correction1).div_(v.sqrt().mul_(correction2).add_(eps)), tuple(steps))
 
     def update(self, group: dict[str, Any], p: Tensor, state: dict[str, Any]) -> None:
-        t, betas = next_step(state), (group["beta1"], group["beta2"])
-        self.apply(
-            p,
-            [state["z"], self.buffer(p, "exp_avg"), self.buffer(p, "exp_avg_sq")],
-            float(group["lr"]),
-            group["train_interp_coeff"],
-            1 - group["eval_interp_coeff"],
-            betas,
-            (1 - betas[0] ** t, 1 - betas[1] ** t),
-            group["eps"],
-            group["weight_decay"],
-        )
+        t, lr, b1, b2 = next_step(state), float(group["lr"]), group["beta1"], group["beta2"]
+        steps = moves(lr, group["train_interp_coeff"], 1 - group["eval_interp_coeff"])
+        keep = 1 - lr * group["weight_decay"]
+        numbers = (*steps, 1 - b1, 1 - b2, 1 / (1 - b1**t), (1 - b2**t) ** -0.5, group["eps"], keep)
+        self.apply(p, [state["z"], self.buffer(p, "exp_avg"), self.buffer(p, "exp_avg_sq")], numbers)
 
 
 def reference(

@@ -14,7 +14,7 @@ from ...core.cost import Cost
 from ...core.protocols import OptimizerPart
 from ...core.registry import Card, part
 from ...core.roles import Shape
-from ..base import Elementwise, ParamsT, assemble
+from ..base import Elementwise, Numbers, ParamsT, assemble
 from ..groups import Beta, Grid, elementwise, factor2, state_bytes
 
 
@@ -32,12 +32,14 @@ class Lion(Elementwise):
         super().__init__(params, lr=lr, betas=betas, weight_decay=weight_decay)
 
     @staticmethod
-    def kernel(p: Tensor, g: Tensor, m: Tensor, lr: float, b1: float, b2: float, wd: float) -> None:
-        p.mul_(1 - lr * wd).add_(torch.lerp(g, m, b1).sign_(), alpha=-lr)
-        m.lerp_(g, 1 - b2)
+    def kernel(p: Tensor, g: Tensor, m: Tensor, numbers: Numbers) -> None:
+        lr, keep, b1, w2 = numbers
+        p.mul_(keep).sub_(torch.lerp(g, m, b1).sign_().mul_(lr))
+        m.lerp_(g, w2)
 
     def update(self, group: dict[str, Any], p: Tensor, state: dict[str, Any]) -> None:
-        self.apply(p, [self.buffer(p, "exp_avg")], float(group["lr"]), *group["betas"], group["weight_decay"])
+        lr, (b1, b2) = float(group["lr"]), group["betas"]
+        self.apply(p, [self.buffer(p, "exp_avg")], (lr, 1 - lr * group["weight_decay"], b1, 1 - b2))
 
 
 def reference(

@@ -14,9 +14,9 @@ from ...core.cost import Cost
 from ...core.protocols import OptimizerPart
 from ...core.registry import Card, part
 from ...core.roles import Shape
-from ..base import ParamsT, assemble
+from ..base import Numbers, ParamsT, assemble
 from ..groups import Beta, Grid, elementwise, factor2, state_bytes
-from ..primal import ScheduleFree, advance, no_decay, warmed
+from ..primal import ScheduleFree, advance, moves, no_decay, warmed
 
 
 class ScheduleFreeAdamW(ScheduleFree):
@@ -59,63 +59,38 @@ class ScheduleFreeAdamW(ScheduleFree):
         return float(group["betas"][0])
 
     @staticmethod
-    def kernel(
-        y: Tensor,
-        g: Tensor,
-        z: Tensor,
-        v: Tensor,
-        lr: float,
-        mu: float,
-        c: float,
-        b2: float,
-        correction: float,
-        eps: float,
-        wd: float,
-    ) -> None:
-        v.mul_(b2).addcmul_(g, g, value=1 - b2)
-        d = g / v.div(correction).sqrt_().add_(eps)
-        advance(y, z, d.add_(y, alpha=wd), lr, mu, c)
+    def kernel(y: Tensor, g: Tensor, z: Tensor, v: Tensor, numbers: Numbers) -> None:
+        *steps, w2, correction, eps, wd = numbers
+        v.lerp_(g * g, w2)
+        d = g / v.sqrt().mul_(correction).add_(eps)
+        advance(y, z, d.add_(y * wd), tuple(steps))
 
     @staticmethod
-    def with_momentum(
-        y: Tensor,
-        g: Tensor,
-        z: Tensor,
-        v: Tensor,
-        m: Tensor,
-        lr: float,
-        mu: float,
-        c: float,
-        b2: float,
-        correction: float,
-        eps: float,
-        wd: float,
-        inner: float,
-        inner_correction: float,
-    ) -> None:
+    def with_momentum(y: Tensor, g: Tensor, z: Tensor, v: Tensor, m: Tensor, numbers: Numbers) -> None:
         """``kernel`` for an inner momentum."""
-        v.mul_(b2).addcmul_(g, g, value=1 - b2)
-        m.lerp_(g, 1 - inner)
-        d = m.div(inner_correction).div_(v.div(correction).sqrt_().add_(eps))
-        advance(y, z, d.add_(y, alpha=wd), lr, mu, c)
+        *steps, w2, correction, eps, wd, w1, correction1 = numbers
+        v.lerp_(g * g, w2)
+        m.lerp_(g, w1)
+        d = m.mul(correction1).div_(v.sqrt().mul_(correction).add_(eps))
+        advance(y, z, d.add_(y * wd), tuple(steps))
 
     def update_group(self, group: dict[str, Any], params: list[Tensor]) -> None:
-        t, lr = group["k"] + 1, warmed(group)
-        correction = 1 - group["betas"][1] ** t
+        t, lr, (mu, b2) = group["k"] + 1, warmed(group), group["betas"]
+        root = (1 - b2**t) ** 0.5
         if group["paper"]:
-            lr, correction = lr * correction**0.5, 1.0
-        c = self.begin(group, lr) if group["train_mode"] else 0.0
-        self._numbers = (lr, group["betas"][0], c, group["betas"][1], correction, group["eps"], group["weight_decay"])
+            lr, root = lr * root, 1.0
+        c = self.begin(group, lr)
+        self._numbers = (*moves(lr, mu, c), 1 - b2, 1 / root, group["eps"], group["weight_decay"])
         super().update_group(group, params)
 
     def update(self, group: dict[str, Any], p: Tensor, state: dict[str, Any]) -> None:
-        inner, cls = group["inner_momentum"], type(self)
+        inner = group["inner_momentum"]
         buffers = [state["z"], self.buffer(p, "exp_avg_sq")]
         if inner == 0:
-            self.apply(p, buffers, *self._numbers)
+            self.apply(p, buffers, self._numbers)
         else:
-            buffers.append(self.buffer(p, "exp_avg"))
-            self.apply(p, buffers, *self._numbers, inner, 1 - inner ** group["k"], kernel=cls.with_momentum)
+            numbers = (*self._numbers, 1 - inner, 1 / (1 - inner ** group["k"]))
+            self.apply(p, [*buffers, self.buffer(p, "exp_avg")], numbers, kernel=type(self).with_momentum)
 
 
 def reference(

@@ -14,9 +14,9 @@ from ...core.cost import Cost
 from ...core.protocols import OptimizerPart
 from ...core.registry import Card, part
 from ...core.roles import Shape
-from ..base import ParamsT, assemble
+from ..base import Numbers, ParamsT, assemble
 from ..groups import Beta, Grid, elementwise, factor2, state_bytes
-from ..primal import ScheduleFree, advance, no_decay
+from ..primal import ScheduleFree, advance, moves, no_decay
 
 
 class ScheduleFreeRAdam(ScheduleFree):
@@ -53,43 +53,31 @@ class ScheduleFreeRAdam(ScheduleFree):
         return float(group["betas"][0])
 
     @staticmethod
-    def kernel(
-        y: Tensor,
-        g: Tensor,
-        z: Tensor,
-        v: Tensor,
-        lr: float,
-        mu: float,
-        c: float,
-        b2: float,
-        correction: float,
-        eps: float,
-        wd: float,
-    ) -> None:
-        v.mul_(b2).addcmul_(g, g, value=1 - b2)
-        d = g / v.div(correction).sqrt_().add_(eps)
-        advance(y, z, d.add_(y, alpha=wd), lr, mu, c)
+    def kernel(y: Tensor, g: Tensor, z: Tensor, v: Tensor, numbers: Numbers) -> None:
+        *steps, w2, correction, eps, wd = numbers
+        v.lerp_(g * g, w2)
+        d = g / v.sqrt().mul_(correction).add_(eps)
+        advance(y, z, d.add_(y * wd), tuple(steps))
 
     @staticmethod
-    def uncertain(
-        y: Tensor, g: Tensor, z: Tensor, v: Tensor, lr: float, mu: float, c: float, b2: float, wd: float
-    ) -> None:
+    def uncertain(y: Tensor, g: Tensor, z: Tensor, v: Tensor, numbers: Numbers) -> None:
         """``kernel`` before the second moment can be trusted: a plain gradient step."""
-        v.mul_(b2).addcmul_(g, g, value=1 - b2)
-        advance(y, z, g.add(y, alpha=wd), lr, mu, c)
+        *steps, w2, _, _, wd = numbers
+        v.lerp_(g * g, w2)
+        advance(y, z, (y * wd).add_(g), tuple(steps))
 
     def update_group(self, group: dict[str, Any], params: list[Tensor]) -> None:
-        t, b2, wd = group["k"] + 1, group["betas"][1], group["weight_decay"]
+        t, (mu, b2) = group["k"] + 1, group["betas"]
         rectified = rectification(t, b2)
         lr = float(group["lr"]) * (float(not group["silent_sgd_phase"]) if rectified is None else rectified)
-        common = (lr, group["betas"][0], self.begin(group, lr) if group["train_mode"] else 0.0, b2)
+        steps = moves(lr, mu, self.begin(group, lr))
         self._trusted = rectified is not None
-        self._numbers = (*common, 1 - b2**t, group["eps"], wd) if self._trusted else (*common, wd)
+        self._numbers = (*steps, 1 - b2, (1 - b2**t) ** -0.5, group["eps"], group["weight_decay"])
         super().update_group(group, params)
 
     def update(self, group: dict[str, Any], p: Tensor, state: dict[str, Any]) -> None:
         kernel = type(self).kernel if self._trusted else type(self).uncertain
-        self.apply(p, [state["z"], self.buffer(p, "exp_avg_sq")], *self._numbers, kernel=kernel)
+        self.apply(p, [state["z"], self.buffer(p, "exp_avg_sq")], self._numbers, kernel=kernel)
 
 
 def rectification(t: int, b2: float) -> float | None:

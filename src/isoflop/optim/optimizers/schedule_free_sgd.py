@@ -13,9 +13,9 @@ from ...core.cost import Cost
 from ...core.protocols import OptimizerPart
 from ...core.registry import Card, part
 from ...core.roles import Shape
-from ..base import ParamsT, assemble
+from ..base import Numbers, ParamsT, assemble
 from ..groups import Grid, elementwise, factor2, state_bytes
-from ..primal import ScheduleFree, advance, no_decay, warmed
+from ..primal import ScheduleFree, advance, moves, no_decay, warmed
 
 
 class ScheduleFreeSGD(ScheduleFree):
@@ -50,17 +50,17 @@ class ScheduleFreeSGD(ScheduleFree):
         return float(group["momentum"])
 
     @staticmethod
-    def kernel(y: Tensor, g: Tensor, z: Tensor, lr: float, mu: float, c: float, wd: float) -> None:
-        advance(y, z, g.add(y, alpha=wd), lr, mu, c)
+    def kernel(y: Tensor, g: Tensor, z: Tensor, numbers: Numbers) -> None:
+        *steps, wd = numbers
+        advance(y, z, (y * wd).add_(g), tuple(steps))
 
     def update_group(self, group: dict[str, Any], params: list[Tensor]) -> None:
         lr = warmed(group)
-        c = self.begin(group, lr) if group["train_mode"] else 0.0
-        self._numbers = (lr, group["momentum"], c, group["weight_decay"])
+        self._numbers = (*moves(lr, group["momentum"], self.begin(group, lr)), group["weight_decay"])
         super().update_group(group, params)
 
     def update(self, group: dict[str, Any], p: Tensor, state: dict[str, Any]) -> None:
-        self.apply(p, [state["z"]], *self._numbers)
+        self.apply(p, [state["z"]], self._numbers)
 
 
 def reference(

@@ -14,7 +14,7 @@ from ...core.cost import Cost
 from ...core.protocols import OptimizerPart
 from ...core.registry import Card, part
 from ...core.roles import Shape
-from ..base import Elementwise, ParamsT, assemble
+from ..base import Elementwise, Numbers, ParamsT, assemble
 from ..groups import Beta, Grid, elementwise, factor2, state_bytes
 
 
@@ -30,12 +30,14 @@ class Signum(Elementwise):
         super().__init__(params, lr=lr, momentum=momentum, weight_decay=weight_decay)
 
     @staticmethod
-    def kernel(p: Tensor, g: Tensor, m: Tensor, lr: float, b: float, wd: float) -> None:
-        m.lerp_(g, 1 - b)
-        p.mul_(1 - lr * wd).add_(m.sign(), alpha=-lr)
+    def kernel(p: Tensor, g: Tensor, m: Tensor, numbers: Numbers) -> None:
+        lr, keep, w = numbers
+        m.lerp_(g, w)
+        p.mul_(keep).sub_(m.sign().mul_(lr))
 
     def update(self, group: dict[str, Any], p: Tensor, state: dict[str, Any]) -> None:
-        self.apply(p, [self.buffer(p, "exp_avg")], float(group["lr"]), group["momentum"], group["weight_decay"])
+        lr = float(group["lr"])
+        self.apply(p, [self.buffer(p, "exp_avg")], (lr, 1 - lr * group["weight_decay"], 1 - group["momentum"]))
 
 
 def reference(

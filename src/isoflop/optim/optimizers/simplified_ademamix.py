@@ -14,7 +14,7 @@ from ...core.cost import Cost
 from ...core.protocols import OptimizerPart
 from ...core.registry import Card, part
 from ...core.roles import Shape
-from ..base import BETA, NON_NEGATIVE, Elementwise, Limit, ParamsT, assemble, next_step
+from ..base import BETA, NON_NEGATIVE, Elementwise, Limit, Numbers, ParamsT, assemble, next_step
 from ..groups import Beta, Grid, elementwise, factor2, state_bytes
 from ..warming import warm_beta
 
@@ -62,34 +62,23 @@ class SimplifiedAdEMAMix(Elementwise):
         )
 
     @staticmethod
-    def kernel(
-        p: Tensor,
-        g: Tensor,
-        m: Tensor,
-        v: Tensor,
-        lr: float,
-        b1: float,
-        b2: float,
-        alpha: float,
-        scale: float,
-        eps: float,
-        wd: float,
-    ) -> None:
+    def kernel(p: Tensor, g: Tensor, m: Tensor, v: Tensor, numbers: Numbers) -> None:
+        scaled_lr, keep, b1, w2, alpha, eps = numbers
         m.mul_(b1).add_(g)
-        v.mul_(b2).addcmul_(g, g, value=1 - b2)
-        p.mul_(1 - lr * wd).addcdiv_(torch.add(m, g, alpha=alpha), v.sqrt().add_(eps), value=-lr * scale)
+        v.lerp_(g * g, w2)
+        p.mul_(keep).sub_((g * alpha).add_(m).div_(v.sqrt().add_(eps)).mul_(scaled_lr))
 
     def update(self, group: dict[str, Any], p: Tensor, state: dict[str, Any]) -> None:
-        t, b2 = next_step(state), group["betas"][1]
+        lr, t, b2 = float(group["lr"]), next_step(state), group["betas"][1]
         b1 = warm_beta(t, group["beta1_warmup"], group["min_beta1"], group["betas"][0])
         state["num_sum"] = b1 * state.get("num_sum", 0.0) + 1
         root = (1 - b2**t) ** 0.5
         scale = root if group["bias_correction2"] else 1.0
         if group["bias_correction1"]:
             scale /= state["num_sum"]
+        keep = 1 - lr * group["weight_decay"]
         buffers = [self.buffer(p, "exp_avg"), self.buffer(p, "exp_avg_sq")]
-        decay = group["weight_decay"]
-        self.apply(p, buffers, float(group["lr"]), b1, b2, group["alpha"], scale, group["eps"] * root, decay)
+        self.apply(p, buffers, (lr * scale, keep, b1, 1 - b2, group["alpha"], group["eps"] * root))
 
 
 def reference(
