@@ -41,6 +41,13 @@ class RunRow(Frozen):
     curve: list[Point] = []
     ledger: dict[str, dict[str, float]] = {}
     reused: bool = False
+    """It had been finished before this study was started."""
+    exclusive: bool = False
+    """It had the machine to itself as far as the study knows: only such seconds are comparable."""
+    cpu_seconds: float | None = None
+    """Processor time of everything it did, building and evaluation included, where it is known."""
+    wall_seconds: float | None = None
+    """Wall-clock time of the same."""
 
     @property
     def end(self) -> Point | None:

@@ -1,0 +1,1 @@
+"""Studies: tuning alike, running, and the multiplier at equal quality."""

@@ -1,0 +1,264 @@
+"""A study from beginning to end: tune alike, evaluate, and say how much more the baseline would have needed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from ..core.roles import numel
+from ..ledger.ledger import AXES as LEDGER_AXES
+from ..ledger.ledger import CHARGED, PHASES
+from ..store.environment import environment
+from ..store.results import Axis, MultiplierRow, RunRow, StudyResult
+from .corpus import corpus_facts, epochs
+from .multiplier import AXES, Facts, crossing, illegal, multipliers
+from .study import Study
+from .tuning import Trial, Tuned, tune
+from .workers import Assignment, Executor, LocalWorkers
+
+Say = Callable[[str], None]
+
+
+def compare(
+    study: Study,
+    root: Path | str = "runs",
+    *,
+    workers: int = 2,
+    progress: Say | None = None,
+    executor: Executor | None = None,
+    corpus: Mapping[str, Any] | None = None,
+    notes: Sequence[str] = (),
+) -> StudyResult:
+    """Run a study and return its result; it also lies in ``<root>/<study.name>/`` as study.json and points.csv.
+
+    Runs that are finished under ``root`` are not repeated; a study that was stopped or killed goes on.
+
+    Args:
+        workers: processes, one thread each. Seconds are compared only with one.
+        progress: called with a line of text whenever a run ends.
+        executor: carries out the runs instead of local worker processes.
+        corpus: facts about the corpus to be kept with the result; by default what its source says of itself.
+        notes: remarks to be kept in front of the study's own.
+
+    Raises:
+        NumericsError: every trial of an arm diverged. Stopped: a signal; the state of all runs is saved.
+        WorkerDied, RunFailed: a run could not be finished; names it.
+    """
+    home = Path(root) / study.name
+    home.mkdir(parents=True, exist_ok=True)
+    if executor is None:
+        with LocalWorkers(Path(root), workers) as local:
+            rows, tuned = run_study(study, local, Journal(progress))
+    else:
+        rows, tuned = run_study(study, executor, Journal(progress))
+    corpus = dict(corpus_facts(study, Path(root)) if corpus is None else corpus)
+    passes = epochs(corpus, rows, study.top)
+    if passes is not None:
+        corpus["epochs"] = passes
+        notes = [*notes, f"the longest baseline run passes {passes:.2f} times over the training text"]
+    facts = {"workers": workers, "threads": 1}
+    result = conclude(study, rows, tuned, corpus=corpus, notes=notes, facts=facts)
+    result.table().to_csv(home / "points.csv")
+    result.write(home / "study.json")
+    return result
+
+
+def run_study(study: Study, executor: Executor, journal: Journal) -> tuple[list[RunRow], Tuned]:
+    """Tune, then evaluate; every run's row (tuning first) and what tuning chose."""
+    rows: list[RunRow] = []
+
+    def measure(trials: Sequence[Trial]) -> dict[Trial, float | None]:
+        jobs = {trial: trial_runs(study, trial) for trial in trials}
+        done = journal.follow("tuning", [job for each in jobs.values() for job in each], executor)
+        rows.extend(done[job] for each in jobs.values() for job in each)
+        return {trial: _mean([done[job] for job in each]) for trial, each in jobs.items()}
+
+    tuned = tune(study, measure)
+    jobs = evaluation_runs(study, tuned)
+    done = journal.follow("evaluation", jobs, executor)
+    return rows + [done[job] for job in jobs], tuned
+
+
+def trial_runs(study: Study, trial: Trial) -> list[Assignment]:
+    """The runs of one tuning trial, one for each tuning seed."""
+    hyper = {study.tuning.hyper: trial.value}
+    return [
+        Assignment(study.run_recipe(trial.arm, trial.rung, seed, trial.value), trial.arm, trial.rung, "tuning", hyper)
+        for seed in study.tuning.seeds
+    ]
+
+
+def evaluation_runs(study: Study, tuned: Tuned) -> list[Assignment]:
+    """The runs that are compared: every arm at its rungs, with its tuned value, on every evaluation seed."""
+    jobs = []
+    for arm in study.everyone:
+        for rung in study.rungs_of(arm):
+            value = tuned.value(study, arm, rung)
+            for seed in study.seeds:
+                recipe = study.run_recipe(arm, rung, seed, value)
+                jobs.append(Assignment(recipe, arm, rung, "evaluation", {study.tuning.hyper: value}))
+    return jobs
+
+
+def conclude(
+    study: Study,
+    rows: Sequence[RunRow],
+    tuned: Tuned,
+    *,
+    corpus: Mapping[str, Any],
+    notes: Sequence[str] = (),
+    facts: Mapping[str, Any],
+) -> StudyResult:
+    """The result of a study whose runs are done: multipliers on every legal axis, refusals, bill, notes, headline."""
+    evaluated = [row for row in rows if row.role == "evaluation"]
+    sizes = {arm: facts_of(study, arm) for arm in study.everyone}
+    refusals: dict[str, str] = {}
+    found: list[MultiplierRow] = []
+    for axis in AXES:
+        reason = illegal(axis, sizes, evaluated, study.baseline)
+        if reason:
+            refusals[axis] = reason
+            continue
+        found += multipliers(evaluated, baseline=study.baseline, axis=axis)
+        charges = {arm: _charge(rows, arm, axis) for arm in study.everyone}
+        found += multipliers(evaluated, baseline=study.baseline, axis=axis, tuning=charges)
+    lowest = {arm: min(study.rungs_of(arm)) for arm in study.everyone}
+    return StudyResult(
+        name=study.name,
+        title=study.title or study.name,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        baseline=study.baseline,
+        arms=list(study.arms),
+        rung_axis=study.ladder.axis,
+        rungs=list(study.ladder.rungs),
+        runs=list(rows),
+        tunings=tuned.all,
+        multipliers=found,
+        refusals=refusals,
+        headline="\n".join(headline(study, found, arm) for arm in study.arms),
+        notes=[*notes, *_findings(study, rows, tuned, found), *study.caveats],
+        bill=bill(rows),
+        corpus=dict(corpus),
+        recipes={
+            arm: study.run_recipe(arm, rung, study.seeds[0], tuned.value(study, arm, rung)).to_toml()
+            for arm, rung in lowest.items()
+        },
+        environment=environment(**facts),
+    )
+
+
+def headline(study: Study, rows: Sequence[MultiplierRow], arm: str) -> str:
+    """One arm in one sentence: its lowest rung on FLOPs, with the token axis beside it."""
+    rung = min(study.arms[arm].rungs)
+    own = {row.axis: row for row in rows if row.arm == arm and row.rung == rung and not row.all_in}
+    if "flops" not in own:
+        return f"{arm}: no multiplier, see the notes"
+    turn = _crossing(study, rows, arm, "flops")
+    if turn:
+        return turn
+    tokens = own.get("tokens")
+    beside = ""
+    if tokens is not None and tokens.value is not None:
+        beside = f"   (tokens: {tokens.value:.2g}x)"
+    return own["flops"].sentence + beside
+
+
+def facts_of(study: Study, arm: str) -> Facts:
+    """What decides on which axes an arm can be compared."""
+    recipe = study.run_recipe(arm, 0, study.seeds[0])
+    train = recipe.train
+    return Facts(
+        parameters=numel(recipe.model.shapes(recipe.vocab_size)),
+        tokens_per_step=train.batch * train.length * train.accumulate,
+        tokenizer=recipe.tokenizer.model_dump_json() if recipe.source.vocab_size is None else recipe.source.name,
+    )
+
+
+def bill(rows: Sequence[RunRow]) -> dict[str, dict[str, float]]:
+    """Phase -> axis -> amount over all runs, each once; all that tuning runs trained is phase ``tuning``."""
+    total: dict[str, dict[str, float]] = {}
+    for row in {row.run: row for row in rows}.values():
+        for phase, amounts in row.ledger.items():
+            target = "tuning" if row.role == "tuning" and phase in CHARGED else phase
+            into = total.setdefault(target, dict.fromkeys(LEDGER_AXES, 0))
+            for axis, amount in amounts.items():
+                into[axis] += amount
+    return {phase: total[phase] for phase in PHASES if phase in total}
+
+
+@dataclass
+class Journal:
+    """Follows runs as they end: a line each, with the time left by the FLOPs still to do."""
+
+    say: Say | None = None
+
+    def follow(self, phase: str, jobs: Sequence[Assignment], executor: Executor) -> dict[Assignment, RunRow]:
+        """Run jobs; the row of each. Jobs of one recipe are one run."""
+        by_hash = {job.recipe.hash: job for job in jobs}
+        sizes = {key: job.flops for key, job in by_hash.items()}
+        done: dict[str, RunRow] = {}
+        began, fresh = time.monotonic(), 0
+        for row in executor(list(by_hash.values())):
+            done[row.recipe_hash] = row
+            fresh += 0 if row.reused else sizes[row.recipe_hash]
+            left = sum(size for key, size in sizes.items() if key not in done)
+            eta = (time.monotonic() - began) / fresh * left if fresh else 0.0
+            self._line(phase, len(done), len(by_hash), by_hash[row.recipe_hash].label, row, eta)
+        return {job: done[job.recipe.hash].model_copy(update={"arm": job.arm, "rung": job.rung}) for job in jobs}
+
+    def _line(self, phase: str, count: int, total: int, label: str, row: RunRow, eta: float) -> None:
+        if self.say is None:
+            return
+        outcome = f"{row.end.value:.4f} bits per byte" if row.end is not None else row.status
+        seconds = sum(phases.get("seconds", 0.0) for phases in row.ledger.values())
+        spent = "finished before" if row.reused else f"{seconds:.0f} s"
+        tail = f"; about {eta:.0f} s of {phase} left" if eta >= 1 else ""
+        self.say(f"{phase} {count}/{total}: {label}: {outcome} ({spent}{tail})")
+
+
+def _mean(rows: Sequence[RunRow]) -> float | None:
+    """Mean quality of a trial over its seeds; None if any diverged."""
+    values = [row.end.value for row in rows if row.end is not None]
+    return sum(values) / len(values) if len(values) == len(rows) else None
+
+
+def _charge(rows: Sequence[RunRow], arm: str, axis: Axis) -> float:
+    """What an arm's trials at the lowest rung spent on an axis, evaluation left out."""
+    trials = [row for row in rows if row.role == "tuning" and row.arm == arm and row.rung == 0]
+    return sum(row.ledger.get(phase, {}).get(axis, 0) for row in trials for phase in CHARGED)
+
+
+def _findings(study: Study, rows: Sequence[RunRow], tuned: Tuned, found: Sequence[MultiplierRow]) -> list[str]:
+    """What a reader must know besides the figures: divergence, edges, a thinner tuning, crossings, axes."""
+    notes = []
+    for arm in study.everyone:
+        lost = [row for row in rows if row.arm == arm and row.role == "evaluation" and row.end is None]
+        if lost:
+            which = ", ".join(f"rung {row.rung} seed {row.seed}" for row in lost)
+            notes.append(f"{arm} diverged at {which}: diverged runs never rank")
+    for tuning in tuned.all:
+        if tuning.edge:
+            notes.append(
+                f"{tuning.arm}'s best {tuning.hyper} at rung {tuning.rung}, {tuning.chosen:g}, lies at the edge of "
+                "what was tried: a better one may exist"
+            )
+    if study.tuning.top_points:
+        notes.append(
+            f"{study.baseline} was tuned at its top rung with {study.tuning.top_points} values instead of "
+            f"{len(study.grid(study.baseline))}"
+        )
+    for arm in study.arms:
+        notes += [turn for axis in AXES if (turn := _crossing(study, found, arm, axis))]
+    return notes
+
+
+def _crossing(study: Study, rows: Sequence[MultiplierRow], arm: str, axis: Axis) -> str:
+    at = crossing([r for r in rows if r.arm == arm and r.axis == axis and not r.all_in], study.ladder.rungs)
+    if at is None:
+        return ""
+    where = f"C = {at:.3g} {study.ladder.axis}"
+    return f"{arm} against {study.baseline} on {axis}: crosses near {where}, no single multiplier"

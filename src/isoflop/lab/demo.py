@@ -1,0 +1,61 @@
+"""The demo: tuned Muon against tuned AdamW on the Python standard library, sized to the machine by a pre-flight."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.resources import files
+from pathlib import Path
+
+from ..store.results import StudyResult
+from .compare import Say, compare
+from .corpus import corpus_facts
+from .plan import Plan, Speed, preflight, priced
+from .study import Study
+from .workers import LocalWorkers
+
+CAP = 640.0
+"""CPU-seconds that the whole demo may take."""
+RESERVE = 40.0
+"""CPU-seconds of them for what is no run of the study: corpus, tokenizer, compressors, report."""
+SLOWER: tuple[tuple[tuple[str, ...], str], ...] = (
+    ((), ""),
+    (
+        ("ladder.rungs=[150, 300, 600, 1200]",),
+        "the pre-flight found this machine slow: the lowest rung has 150 steps instead of 200",
+    ),
+    (
+        ("ladder.rungs=[150, 300, 600, 1200]", "tuning.top_points=2"),
+        "the pre-flight found this machine too slow for the whole study: the lowest rung has 150 steps instead of 200, "
+        "and the baseline is tuned again with 2 rates instead of 4, which may cost it some of its due",
+    ),
+)
+"""What to change, from the whole study to the cheapest, and what to say of it."""
+
+
+def demo(root: Path | str = "runs", *, workers: int = 2, progress: Say | None = None) -> StudyResult:
+    """Run the demo's study under ``root``; a second call finds its runs and takes seconds.
+
+    Raises as ``compare`` does.
+    """
+    root, say = Path(root), progress or (lambda line: None)
+    study = Study.load(Path(str(files("isoflop"))) / "recipes" / "demo.toml")
+    say("pre-flight: corpus, tokenizer, and a few steps of each arm to time them")
+    with LocalWorkers(root, workers) as local:
+        speeds = preflight(study, local)
+    study, planned, notes = sized(study, speeds, workers)
+    for line in [*notes, planned.text()]:
+        say(line)
+    corpus = corpus_facts(study, root, compressors=True)
+    return compare(study, root, workers=workers, progress=progress, corpus=corpus, notes=notes)
+
+
+def sized(study: Study, speeds: Mapping[str, Speed], workers: int) -> tuple[Study, Plan, list[str]]:
+    """The largest form of the study whose plan keeps to the cap, its plan, and what must be said about it."""
+    for changes, remark in SLOWER:
+        fitted = study.with_(*changes)
+        planned = priced(fitted, speeds, workers)
+        notes = [remark] if remark else []
+        if planned.cpu_seconds <= CAP - RESERVE:
+            return fitted, planned, notes
+    notes.append(f"it is expected to take {planned.cpu_seconds:.0f} CPU-seconds, more than the {CAP:.0f} aimed at")
+    return fitted, planned, notes

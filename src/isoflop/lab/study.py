@@ -1,0 +1,254 @@
+"""The study: a baseline on a ladder of budgets, arms, seeds, equal tuning trials; a frozen object <-> one TOML file."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tomli_w
+from pydantic import Field, NonNegativeInt, PositiveFloat, model_validator
+
+from ..core.errors import RecipeError, nearest
+from ..core.recipe import Name, Recipe
+from ..core.registry import Frozen, Part
+from ..core.toml import parse, read, validated
+
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+Grid = Annotated[tuple[PositiveFloat, ...], Field(min_length=3)]
+OWN = ("name", "seed", "budget")
+"""Keys of a run's recipe that the study sets itself."""
+
+
+class Ladder(Frozen):
+    """The baseline's budgets, each twice the one before, each a full run of its own."""
+
+    axis: Literal["flops", "steps", "tokens"]
+    rungs: Annotated[tuple[PositiveFloat, ...], Field(min_length=3)]
+
+    @model_validator(mode="after")
+    def _doubles(self) -> Ladder:
+        for low, high in pairwise(self.rungs):
+            if not 1.98 <= high / low <= 2.02:
+                example = ", ".join(f"{self.rungs[0] * 2**k:g}" for k in range(len(self.rungs)))
+                raise ValueError(
+                    f"rungs must double, but {high:g} / {low:g} = {high / low:.3g}; e.g. rungs = [{example}]"
+                )
+        if self.axis != "flops" and any(rung % 1 for rung in self.rungs):
+            raise ValueError(f"rungs in {self.axis} must be whole numbers")
+        return self
+
+    def budget(self, rung: int) -> dict[str, float | int]:
+        """The recipe's budget at a rung."""
+        limit = self.rungs[rung]
+        return {self.axis: limit if self.axis == "flops" else int(limit)}
+
+
+class Arm(Frozen):
+    """A method that is compared with the baseline: what it changes, and the rungs that it runs at."""
+
+    overrides: Annotated[tuple[str, ...], Field(min_length=1)]
+    """Changes to the baseline's recipe, each ``key.path=value``."""
+    rungs: Annotated[tuple[NonNegativeInt, ...], Field(min_length=1)] = (0,)
+    """Indices into the ladder. Low ones: a multiplier that needs more than the top rung is only a bound."""
+
+
+class Tune(Frozen):
+    """How every arm's hyper-parameter is chosen: equal trials at the lowest rung; the baseline again at the top one."""
+
+    hyper: str = "optimizer.lr"
+    """Key path of the hyper-parameter."""
+    points: Annotated[int, Field(ge=3)] = 4
+    """Trials of each arm, taken from its part's search space around the value that the recipe gives."""
+    grids: dict[str, Grid] = Field(default_factory=dict)
+    """Arm -> its trials, ascending, where the search space's are not wanted."""
+    seeds: Annotated[tuple[Seed, ...], Field(min_length=1)]
+    """Never among the study's seeds."""
+    extensions: NonNegativeInt = 2
+    """How often every arm gets one more trial because some optimum lies at the edge of its grid."""
+    top_points: Annotated[int, Field(ge=2)] | None = None
+    """Trials of the baseline at its top rung, around the lowest rung's optimum; by default the whole grid."""
+
+
+class Expect(Frozen):
+    """What the author expects, so that a plan can say what the study could see."""
+
+    seed_sd: PositiveFloat = 0.02
+    """Standard deviation of a run's quality over seeds, bits per byte."""
+    per_doubling: PositiveFloat = 0.15
+    """What doubling the budget gains the baseline, bits per byte."""
+
+
+class Study(Frozen):
+    """A comparison at equal quality. Seeds decide initialisation and data order and are shared by all arms."""
+
+    name: Name
+    title: str = ""
+    baseline: Name = "baseline"
+    """What the baseline is called."""
+    recipe: dict[str, Any]
+    """The baseline's recipe without name, seed and budget."""
+    ladder: Ladder
+    arms: Annotated[dict[Name, Arm], Field(min_length=1)]
+    seeds: Annotated[tuple[Seed, ...], Field(min_length=3)]
+    """Seeds of the evaluation runs."""
+    tuning: Tune
+    expect: Expect = Expect()
+    caveats: tuple[str, ...] = ()
+    """What the reader of the result should bear in mind; printed with it."""
+
+    @model_validator(mode="after")
+    def _sound(self) -> Study:
+        if problems := [*self._structure()] or [*self._recipes()] or [*self._grids()]:
+            raise ValueError("\n".join(problems))
+        return self
+
+    # ------------------------------------------------------------ reading and writing
+
+    @classmethod
+    def load(cls, path: str | Path, *overrides: str) -> Study:
+        """Read a TOML file, apply ``key.path=value`` overrides, validate it and every arm's recipe.
+
+        Raises:
+            RecipeError: every problem found, with file and key path.
+        """
+        tree, text = read(Path(path))
+        return validated(cls, tree, overrides, source=str(path), text=text)
+
+    @classmethod
+    def from_toml(cls, text: str, *overrides: str) -> Study:
+        """Validate TOML text; RecipeError as in ``load``."""
+        return validated(cls, parse(text, "study"), overrides, source="study", text=text)
+
+    def to_toml(self) -> str:
+        """Every field as TOML; ``from_toml`` of it is an equal study."""
+        return tomli_w.dumps(self.model_dump(mode="json", exclude_none=True))
+
+    def with_(self, *overrides: str) -> Study:
+        """A copy with ``key.path=value`` overrides applied and everything validated again."""
+        return validated(Study, self.model_dump(mode="json", exclude_none=True), overrides, source=self.name)
+
+    # ------------------------------------------------------------ what it asks for
+
+    @property
+    def everyone(self) -> tuple[str, ...]:
+        """The baseline and then the arms."""
+        return (self.baseline, *self.arms)
+
+    @property
+    def top(self) -> int:
+        """Index of the highest rung."""
+        return len(self.ladder.rungs) - 1
+
+    def rungs_of(self, arm: str) -> tuple[int, ...]:
+        """The rungs that an arm is evaluated at: all for the baseline."""
+        return tuple(range(self.top + 1)) if arm == self.baseline else self.arms[arm].rungs
+
+    def run_recipe(self, arm: str, rung: int, seed: int, value: float | None = None) -> Recipe:
+        """The recipe of one run, with the tuned hyper-parameter at ``value``; RecipeError if it is not legal."""
+        tree = {**self.recipe, "name": f"{self.name}-{arm}"[:64], "seed": seed, "budget": self.ladder.budget(rung)}
+        changes = () if arm == self.baseline else self.arms[arm].overrides
+        tuned = () if value is None else (f"{self.tuning.hyper}={value!r}",)
+        return validated(Recipe, tree, (*changes, *tuned), source=f"{self.name}: {arm}")
+
+    def allows(self, arm: str, value: float) -> bool:
+        """Whether the arm's recipe takes ``value`` for the tuned hyper-parameter."""
+        try:
+            self.run_recipe(arm, 0, self.seeds[0], value)
+        except RecipeError:
+            return False
+        return True
+
+    def grid(self, arm: str) -> tuple[float, ...]:
+        """The arm's trials at the lowest rung, ascending: given, or of its part's search space.
+
+        Of a search space those ``points`` neighbours are taken whose middle lies nearest the recipe's value (in log),
+        the higher ones of two equally near.
+        """
+        if arm in self.tuning.grids:
+            return self.tuning.grids[arm]
+        part, key = self._tuned_part(arm)
+        space, own = [math.log(v) for v in part.search[key]], math.log(getattr(part, key))
+        count = self.tuning.points
+        start = min(
+            range(len(space) - count + 1), key=lambda i: (round(abs(sum(space[i : i + count]) / count - own), 9), -i)
+        )
+        return tuple(part.search[key][start : start + count])
+
+    # ------------------------------------------------------------ checks
+
+    def _structure(self) -> Iterator[str]:
+        if self.baseline in self.arms:
+            yield f"arms.{self.baseline}: is the baseline's name; name one of the two otherwise"
+        if len(set(self.seeds)) < len(self.seeds):
+            yield "seeds: one is given twice"
+        for seed in sorted(set(self.tuning.seeds) & set(self.seeds)):
+            yield (
+                f"tuning.seeds: {seed} is also an evaluation seed; a value chosen on a seed is favoured there: "
+                "take others"
+            )
+        for key in OWN:
+            if key in self.recipe:
+                yield f"recipe.{key}: is set by the study (seeds, ladder); leave it out"
+        for name, arm in self.arms.items():
+            for rung in arm.rungs:
+                if rung > self.top:
+                    yield f"arms.{name}.rungs: {rung} is no rung; the ladder's are 0 to {self.top}"
+            if len(set(arm.rungs)) < len(arm.rungs):
+                yield f"arms.{name}.rungs: one is given twice"
+            for change in arm.overrides:
+                if change.partition("=")[0].strip().split(".")[0] in OWN:
+                    yield f"arms.{name}.overrides: {change!r} sets what the study sets itself (seeds, ladder)"
+        for name, grid in self.tuning.grids.items():
+            if name not in self.everyone:
+                yield f"tuning.grids.{name}: no such arm; {nearest(name, self.everyone)}"
+            if list(grid) != sorted(set(grid)):
+                yield f"tuning.grids.{name}: values must ascend"
+
+    def _recipes(self) -> Iterator[str]:
+        known: set[str] = set()  # what is wrong with the baseline's recipe is wrong with every arm's
+        for arm in self.everyone:
+            try:
+                self.run_recipe(arm, 0, self.seeds[0])
+            except RecipeError as error:
+                place = "recipe" if arm == self.baseline else f"arms.{arm}"
+                yield from (f"{place}: {problem}" for problem in error.problems if problem not in known)
+                known |= set(error.problems)
+
+    def _grids(self) -> Iterator[str]:
+        sizes = {}
+        for arm in self.everyone:
+            if problem := self._search_problem(arm):
+                yield f"tuning: {arm}: {problem}"
+            else:
+                sizes[arm] = len(self.grid(arm))
+                for value in self.grid(arm):
+                    if not self.allows(arm, value):
+                        yield f"tuning: {arm} does not take {self.tuning.hyper} = {value!r}"
+        if len(set(sizes.values())) > 1:
+            counts = ", ".join(f"{arm} {size}" for arm, size in sizes.items())
+            yield f"tuning.grids: every arm must get the same number of trials ({counts})"
+
+    def _tuned_part(self, arm: str) -> tuple[Any, str]:
+        """What holds the tuned hyper-parameter (a part, if all is well), and its key; AttributeError if none."""
+        *path, key = self.tuning.hyper.split(".")
+        return functools.reduce(getattr, path, self.run_recipe(arm, 0, self.seeds[0])), key
+
+    def _search_problem(self, arm: str) -> str:
+        """Why the arm has no grid of its own search space, where it needs one."""
+        if arm in self.tuning.grids:
+            return ""
+        try:
+            part, key = self._tuned_part(arm)
+        except AttributeError:
+            return f"its recipe has no {self.tuning.hyper}"
+        if not isinstance(part, Part):
+            return f"{self.tuning.hyper} belongs to no part with a search space; give tuning.grids.{arm}"
+        if key not in part.search:
+            return f"{part.slot} {part.name} declares no search space for {key}; give tuning.grids.{arm}"
+        if len(part.search[key]) < self.tuning.points:
+            return f"its search space for {key} has {len(part.search[key])} values, {self.tuning.points} are wanted"
+        return ""

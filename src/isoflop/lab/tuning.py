@@ -1,0 +1,167 @@
+"""Tuning alike: the same number of trials for every arm, no optimum at an edge, the baseline tuned again at its top."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from ..core.errors import NumericsError
+from ..store.results import Tuning
+from .study import Study
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One arm at one rung with one value of the hyper-parameter, over all tuning seeds."""
+
+    arm: str
+    rung: int
+    value: float
+
+
+Measure = Callable[[Sequence[Trial]], Mapping[Trial, float | None]]
+"""Runs trials; their quality (lower is better), None where one diverged."""
+
+
+@dataclass
+class Search:
+    """The trials of one arm at one rung; ``quality`` by value, None where it diverged."""
+
+    arm: str
+    rung: int
+    grid: Sequence[float]
+    quality: dict[float, float | None] = field(default_factory=dict)
+
+    def run(self, measure: Measure) -> None:
+        run_all([self], measure)
+
+    @property
+    def values(self) -> list[float]:
+        return sorted(self.quality)
+
+    @property
+    def best(self) -> float | None:
+        """The best value; a diverged trial is never it. None if all diverged."""
+        finite = {value: quality for value, quality in self.quality.items() if quality is not None}
+        return min(sorted(finite), key=finite.__getitem__) if finite else None
+
+    @property
+    def edge(self) -> int:
+        """-1, 1: the best value is the lowest, the highest tried; 0: it lies inside. All diverged counts as -1."""
+        if self.best is None or self.best == self.values[0]:
+            return -1
+        return int(self.best == self.values[-1])
+
+    def further(self) -> float:
+        """The next value to try: beyond the edge that holds the optimum, else between it and its better neighbour."""
+        values = self.values
+        if self.edge < 0:
+            return _tidy(values[0] ** 2 / values[1])
+        if self.edge > 0:
+            return _tidy(values[-1] ** 2 / values[-2])
+        assert self.best is not None
+        at = values.index(self.best)
+        beside = min((values[at - 1], values[at + 1]), key=lambda v: _rank(self.quality[v]))
+        return _tidy(math.sqrt(self.best * beside))
+
+    def stored(self, hyper: str) -> Tuning:
+        """What the result keeps. NumericsError if every trial diverged."""
+        if self.best is None:
+            tried = ", ".join(f"{value:g}" for value in self.values)
+            raise NumericsError(
+                f"every trial of {self.arm} diverged ({hyper} = {tried})",
+                where=f"rung {self.rung}",
+                fix=f"give lower values in tuning.grids.{self.arm}",
+            )
+        return Tuning(
+            arm=self.arm,
+            rung=self.rung,
+            hyper=hyper,
+            values=self.values,
+            quality=[self.quality[value] for value in self.values],
+            chosen=self.best,
+            edge=self.edge != 0,
+        )
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """What tuning chose. ``low`` is by arm, ``top`` the baseline's at its top rung."""
+
+    low: Mapping[str, Tuning]
+    top: Tuning
+
+    @property
+    def all(self) -> list[Tuning]:
+        return [*self.low.values(), self.top]
+
+    def value(self, study: Study, arm: str, rung: int) -> float:
+        """The value that an arm runs with at a rung; the baseline's is interpolated in log between its two tunings."""
+        if arm != study.baseline:
+            return self.low[arm].chosen
+        if rung in (0, study.top):
+            return (self.top if rung else self.low[arm]).chosen
+        rungs = study.ladder.rungs
+        share = math.log(rungs[rung] / rungs[0]) / math.log(rungs[-1] / rungs[0])
+        return _tidy(self.low[arm].chosen ** (1 - share) * self.top.chosen**share)
+
+
+def tune(study: Study, measure: Measure) -> Tuned:
+    """Tune every arm at the lowest rung with equal trials, and the baseline again at the top rung.
+
+    An optimum at the edge of its grid adds a trial to every arm: beyond the edge there, between the best value and its
+    better neighbour for the others; at most ``tuning.extensions`` times, and as far as the arm's recipe allows. The
+    top rung's grid is the lowest's one, widened on its own.
+
+    Raises:
+        NumericsError: every trial of an arm diverged.
+    """
+    plan = study.tuning
+    low = [Search(arm, 0, study.grid(arm)) for arm in study.everyone]
+    top = Search(study.baseline, study.top, study.grid(study.baseline))
+    run_all(low if plan.top_points else [*low, top], measure)  # together, so that no worker idles
+    widen(low, study, measure)
+    if plan.top_points:
+        top.grid = around(low[0], plan.top_points)
+        top.run(measure)
+    else:
+        widen([top], study, measure)
+    return Tuned({search.arm: search.stored(plan.hyper) for search in low}, top.stored(plan.hyper))
+
+
+def widen(searches: Sequence[Search], study: Study, measure: Measure) -> None:
+    """Add a trial to every search for as long as one has its optimum at an edge and more are allowed."""
+    for _ in range(study.tuning.extensions):
+        if not any(search.edge for search in searches):
+            return
+        added = [(search, search.further()) for search in searches]
+        if not all(study.allows(search.arm, value) for search, value in added):
+            return
+        for search, value in added:
+            search.grid = [*search.grid, value]
+        run_all(searches, measure)
+
+
+def run_all(searches: Sequence[Search], measure: Measure) -> None:
+    """Run whatever of the searches' grids has not been tried, in one go."""
+    missing = [(s, Trial(s.arm, s.rung, v)) for s in searches for v in s.grid if v not in s.quality]
+    found = measure([trial for _, trial in missing])
+    for search, trial in missing:
+        search.quality[trial.value] = found[trial]
+
+
+def around(search: Search, count: int) -> list[float]:
+    """``count`` neighbouring values around the best, rather below it: longer runs want lower rates."""
+    values = search.values
+    at = values.index(search.best) if search.best is not None else 0
+    start = min(max(at - count // 2, 0), max(len(values) - count, 0))
+    return values[start : start + count]
+
+
+def _rank(quality: float | None) -> float:
+    return math.inf if quality is None else quality
+
+
+def _tidy(value: float) -> float:
+    return float(f"{value:.6g}")

@@ -1,0 +1,80 @@
+"""The worker process of a study: reads jobs as JSON lines on stdin, trains them one after another, answers on stdout.
+
+``python -m isoflop.lab.worker`` is started by ``workers.py`` with one thread and a session of its own. A job is
+``{"recipe": ..., "root": ..., "workers": ...}``; its answer ``{"status": "done" | "diverged"}`` or
+``{"status": "error", "message": ..., "exit_code": ...}``. When stdin ends (the parent has gone) or on SIGTERM the
+present run saves its state and stops.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ..core.errors import IsoflopError, NumericsError, Stopped
+from ..core.recipe import Recipe
+from ..store.run import Run
+
+
+def train_job(job: dict[str, Any]) -> None:
+    """Train one job's recipe, or go on with it; the run's events say beside how many others, and for how long."""
+    from ..train.run import train
+
+    recipe, root = Recipe.from_json(job["recipe"]), Path(job["root"])
+    run = Run.open(root, recipe)
+    run.event("started", workers=job["workers"])
+    wall, cpu = time.perf_counter(), time.process_time()
+    try:
+        train(recipe, root, threads=1)
+    finally:
+        run.event("ended", seconds=time.perf_counter() - wall, cpu_seconds=time.process_time() - cpu)
+
+
+def answer(task: Callable[[dict[str, Any]], None], job: dict[str, Any]) -> dict[str, Any]:
+    """Do a job and describe how it ended."""
+    try:
+        task(job)
+    except NumericsError:
+        return {"status": "diverged"}
+    except Stopped:
+        return {"status": "stopped"}
+    except IsoflopError as error:
+        return {"status": "error", "message": str(error), "exit_code": error.exit_code}
+    except Exception as error:
+        return {"status": "error", "message": f"unexpected {type(error).__name__}: {error}", "exit_code": 1}
+    return {"status": "done"}
+
+
+def serve(task: Callable[[dict[str, Any]], None] = train_job) -> None:
+    """Answer jobs until stdin ends. Whatever else is printed goes to stderr."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides; it sends SIGTERM
+    replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    jobs: queue.SimpleQueue[str] = queue.SimpleQueue()
+    threading.Thread(target=_listen, args=(jobs,), daemon=True).start()
+    while line := jobs.get():
+        reply = answer(task, json.loads(line))
+        try:
+            replies.write(json.dumps(reply) + "\n")
+            replies.flush()
+        except BrokenPipeError:
+            return
+
+
+def _listen(jobs: queue.SimpleQueue[str]) -> None:
+    for line in sys.stdin:
+        jobs.put(line)
+    jobs.put("")
+    os.kill(os.getpid(), signal.SIGTERM)  # a run in progress saves and stops; an idle process just ends
+
+
+if __name__ == "__main__":
+    serve()

@@ -1,0 +1,236 @@
+"""Local worker processes, one thread each: runs go out longest first, finished ones are never repeated."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import selectors
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import Any, Literal, Protocol
+
+from ..core.errors import DataError, IsoflopError, Stopped
+from ..core.recipe import Recipe
+from ..ledger.budgets import step_cost, steps_within
+from ..store.results import Point, RunRow
+from ..store.run import Run
+
+COMMAND = (sys.executable, "-m", "isoflop.lab.worker")
+ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+
+
+@dataclass(frozen=True, eq=False)
+class Assignment:
+    """One run of a study."""
+
+    recipe: Recipe
+    arm: str
+    rung: int
+    role: Literal["tuning", "evaluation"]
+    hyper: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def seed(self) -> int:
+        return self.recipe.seed
+
+    @property
+    def flops(self) -> int:
+        """Model FLOPs that training it takes."""
+        cost = step_cost(self.recipe)
+        return cost.total.model * steps_within(self.recipe.budget, cost.total, cost.tokens)
+
+    @property
+    def label(self) -> str:
+        chosen = ", ".join(f"{key} {value:g}" for key, value in self.hyper.items())
+        return f"{self.arm}, rung {self.rung}, seed {self.seed}" + (f", {chosen}" if chosen else "")
+
+
+class Executor(Protocol):
+    """Whatever carries out runs: yields each one's row as it ends, in any order."""
+
+    def __call__(self, assignments: Sequence[Assignment]) -> Iterator[RunRow]: ...
+
+
+class WorkerDied(IsoflopError):
+    """A worker process ended without an answer, for instance killed for want of memory."""
+
+
+class RunFailed(IsoflopError):
+    """A run of a study failed otherwise than by diverging; ``exit_code`` is that of its own error."""
+
+    def __init__(self, what: str, exit_code: int, *, where: str) -> None:
+        super().__init__(what, where=where)
+        self.exit_code = exit_code
+
+
+@dataclass
+class _Worker:
+    process: subprocess.Popen[bytes]
+    job: Assignment | None = None
+
+
+class LocalWorkers:
+    """An Executor over processes on this machine; a context manager that ends them.
+
+    Args:
+        root: directory of runs. count: processes. command: what each process executes.
+
+    A finished run is not repeated: its directory answers. SIGINT and SIGTERM let every run save its state, then Stopped
+    is raised; a worker that dies is WorkerDied with its run's name, after the others saved theirs.
+    """
+
+    def __init__(self, root: Path, count: int, *, command: Sequence[str] = COMMAND) -> None:
+        self.root, self.count, self.command = root, count, tuple(command)
+        self._workers: list[_Worker] = []
+        self._signal = 0
+        self._handlers: dict[int, Any] = {}
+        self._wake = os.pipe()
+
+    def __enter__(self) -> LocalWorkers:
+        if threading.current_thread() is threading.main_thread():  # the only one that may
+            self._handlers = {n: signal.signal(n, self._note) for n in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop()
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+        for end in self._wake:
+            os.close(end)
+
+    def __call__(self, assignments: Sequence[Assignment]) -> Iterator[RunRow]:
+        """Carry out runs, longest first; each one's row as it ends."""
+        pending = []
+        for job in assignments:
+            found = finished(self.root, job.recipe)
+            if found is None:
+                pending.append(job)
+            else:
+                yield row_of(found, job, reused=True)
+        pending.sort(key=lambda job: -job.flops)
+        while pending or any(worker.job for worker in self._workers):
+            self._dispatch(pending)
+            for worker, job in self._answered():
+                worker.job = None
+                yield self._row(worker, job)
+
+    # ------------------------------------------------------------ inside
+
+    def _dispatch(self, pending: list[Assignment]) -> None:
+        while len(self._workers) < min(self.count, len(pending) + sum(w.job is not None for w in self._workers)):
+            self._workers.append(_Worker(self._start()))
+        for worker in self._workers:
+            if worker.job is None and pending:
+                worker.job = pending.pop(0)
+                job = {"recipe": worker.job.recipe.to_json(), "root": str(self.root), "workers": self.count}
+                assert worker.process.stdin is not None
+                with contextlib.suppress(BrokenPipeError):  # it died: its answer will be missing
+                    worker.process.stdin.write(json.dumps(job).encode() + b"\n")
+                    worker.process.stdin.flush()
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        """A process in a session of its own, so that Ctrl-C reaches us alone."""
+        return subprocess.Popen(
+            self.command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env={**os.environ, **ONE_THREAD},
+            start_new_session=True,
+        )
+
+    def _answered(self) -> list[tuple[_Worker, Assignment]]:
+        """Wait until workers have answered or died, or a signal came (Stopped)."""
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._wake[0], selectors.EVENT_READ)
+            for worker in self._workers:
+                if worker.job is not None and worker.process.stdout is not None:
+                    selector.register(worker.process.stdout, selectors.EVENT_READ, (worker, worker.job))
+            ready = [] if self._signal else [key.data for key, _ in selector.select() if key.data is not None]
+        if self._signal:
+            self._stop()
+            raise Stopped(self._signal, f"stopped by signal {self._signal}; the same command goes on from here")
+        return ready
+
+    def _row(self, worker: _Worker, job: Assignment) -> RunRow:
+        assert worker.process.stdout is not None
+        reply = worker.process.stdout.readline()
+        if not reply:
+            code = worker.process.wait()
+            raise WorkerDied(
+                f"its worker process {'was killed by signal ' + str(-code) if code < 0 else f'ended with code {code}'}",
+                where=job.label,
+                fix="the same command goes on from the last checkpoints; use fewer workers if memory was short",
+            )
+        said = json.loads(reply)
+        if said["status"] == "stopped":
+            raise RunFailed("was stopped from outside; the same command goes on from here", 143, where=job.label)
+        if said["status"] == "error":
+            raise RunFailed(said["message"], said["exit_code"], where=job.label)
+        found = finished(self.root, job.recipe)
+        if found is None:
+            raise DataError("the run says that it ended but its directory does not", where=job.label)
+        return row_of(found, job, reused=False)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if self._signal:  # asked twice: at once; what was saved before still stands
+            for worker in self._workers:
+                worker.process.kill()
+        self._signal = number
+        os.write(self._wake[1], b".")
+
+    def _stop(self) -> None:
+        """End all workers by ending their input; runs in progress save their state first."""
+        for worker in self._workers:
+            for end in (worker.process.stdin, worker.process.stdout):
+                if end is not None:
+                    with contextlib.suppress(BrokenPipeError):
+                        end.close()
+        for worker in self._workers:
+            worker.process.wait()
+        self._workers = []
+
+
+def finished(root: Path, recipe: Recipe) -> Run | None:
+    """The finished run of a recipe under ``root``, under whatever name."""
+    for path in sorted(root.glob(f"[!.]*-{recipe.id}")):
+        with contextlib.suppress(DataError):
+            run = Run.read(path)
+            if run.hash == recipe.hash and run.finished:
+                return run
+    return None
+
+
+def row_of(run: Run, job: Assignment, *, reused: bool) -> RunRow:
+    """A finished run's directory as a row of its study. It was exclusive if no start of it had company."""
+    starts, ends = run.events("started"), run.events("ended")
+    diverged = run.status.state == "diverged"
+    return RunRow(
+        run=run.path.name,
+        recipe_hash=run.hash,
+        arm=job.arm,
+        rung=job.rung,
+        seed=job.seed,
+        role=job.role,
+        hyper=dict(job.hyper),
+        status="diverged" if diverged else "done",
+        curve=[] if diverged else points(run.metrics("evaluation")),
+        ledger=run.ledger,
+        reused=reused,
+        exclusive={start.get("workers") for start in starts} == {1},
+        cpu_seconds=sum(end["cpu_seconds"] for end in ends) if ends else None,
+        wall_seconds=sum(end["seconds"] for end in ends) if ends else None,
+    )
+
+
+def points(records: Iterable[Mapping[str, Any]]) -> list[Point]:
+    """Evaluation records as points, without what else they hold."""
+    return [Point(**{key: record[key] for key in Point.model_fields}) for record in records]

@@ -1,0 +1,171 @@
+"""A whole study on planted qualities: nothing is trained, everything is decided as it would be."""
+
+from __future__ import annotations
+
+import pytest
+
+from isoflop.core.table import Table
+from isoflop.errors import UsageError
+from isoflop.lab.compare import bill, compare
+from isoflop.lab.equal import equal_compute
+from isoflop.store.results import RunRow, StudyResult
+
+
+@pytest.fixture
+def outcome(tiny, planted, tmp_path):
+    executor = planted({"muon": 3.0})
+    lines: list[str] = []
+    result = compare(tiny, tmp_path, executor=executor, corpus={"fingerprint": "f"}, progress=lines.append)
+    return result, executor, lines, tmp_path
+
+
+def row(result: StudyResult, axis: str, **wanted):
+    (found,) = [m for m in result.multipliers if m.axis == axis and not m.all_in and wanted.items() <= vars(m).items()]
+    return found
+
+
+def test_the_planted_multiplier_comes_out_on_every_legal_axis(outcome):
+    result, executor, _, _ = outcome
+    assert row(result, "tokens").value == pytest.approx(3.0, rel=0.02)
+    ratio = executor.asked[-1]
+    assert ratio.role == "evaluation"
+    share = row(result, "flops").value / row(result, "tokens").value
+    assert 0.3 < share < 1, "an optimizer's own FLOPs make its multiplier on FLOPs smaller"
+    assert set(result.refusals) == {"seconds"}
+    assert "shared the machine" in result.refusals["seconds"]
+    assert result.headline.startswith("muon reaches adamw's bits per byte with")
+    assert "(tokens: 3" in result.headline
+
+
+def test_tuning_is_alike_and_shares_no_seed_with_evaluation(outcome, tiny):
+    """Tuning seed = evaluation seed would favour whatever was tuned on it."""
+    _, executor, _, _ = outcome
+    tuning = [job for job in executor.asked if job.role == "tuning"]
+    assert {job.recipe.seed for job in tuning} == set(tiny.tuning.seeds)
+    assert {job.recipe.seed for job in executor.asked if job.role == "evaluation"} == set(tiny.seeds)
+    low = [job for job in tuning if job.rung == 0]
+    assert sum(job.arm == "muon" for job in low) == sum(job.arm == "adamw" for job in low) == 4
+    assert {job.arm for job in tuning if job.rung == tiny.top} == {"adamw"}
+    assert executor.batches == [12, 12]  # both tunings in one go, then the evaluation
+
+
+def test_every_evaluation_run_has_the_tuned_rate(outcome):
+    result, executor, _, _ = outcome
+    rates = {(job.arm, job.rung): job.recipe.optimizer.lr for job in executor.asked if job.role == "evaluation"}
+    chosen = {(t.arm, t.rung): t.chosen for t in result.tunings}
+    assert rates["adamw", 0] == chosen["adamw", 0]
+    assert rates["adamw", 2] == chosen["adamw", 2]
+    assert rates["muon", 0] == chosen["muon", 0]
+
+
+def test_the_bill_counts_every_run_once_and_tuning_apart(outcome):
+    result, executor, _, _ = outcome
+    spent = {role: sum(job.flops for job in executor.asked if job.role == role) for role in ("tuning", "evaluation")}
+    assert result.bill["tuning"]["flops"] == spent["tuning"]
+    assert result.bill["train"]["flops"] == spent["evaluation"]
+    assert result.bill["evaluation"]["flops"] == 7 * len(executor.asked)
+    assert bill([*result.runs, *result.runs]) == result.bill
+
+
+def test_all_in_charges_each_side_its_equal_trials(outcome):
+    result, _, _, _ = outcome
+    (all_in,) = [m for m in result.multipliers if m.axis == "tokens" and m.all_in]
+    trials, own = 4 * 128, 128  # 4 trials of 4 steps of 32 tokens, and the run itself
+    expected = [(m * own + trials) / (own + trials) for m in row(result, "tokens").per_seed]
+    assert all_in.per_seed == pytest.approx(expected)
+
+
+def test_the_result_is_stored_and_reads_back(outcome, tiny):
+    result, _, _, root = outcome
+    assert StudyResult.read(root / "tiny" / "study.json") == result
+    table = Table.read_csv(root / "tiny" / "points.csv")
+    assert table.rows == len(result.runs)
+    assert result.notes[-1] == "tiny"
+    assert set(result.recipes) == {"adamw", "muon"}
+
+
+def test_progress_is_a_line_a_run(outcome):
+    _, executor, lines, _ = outcome
+    assert len(lines) == len(executor.asked)
+    assert lines[0].startswith("tuning 1/12: adamw, rung 0, seed 101, optimizer.lr 0.002: ")
+    assert "bits per byte" in lines[0]
+
+
+def test_beyond_the_ladder_the_headline_is_a_bound(tiny, planted, tmp_path):
+    result = compare(tiny, tmp_path, executor=planted({"muon": 100.0}), corpus={})
+    found = row(result, "tokens")
+    assert (found.value, found.censored, found.bound, found.censored_seeds) == (None, "above", 4.0, 3)
+    assert "> 4.0x fewer tokens" in found.sentence
+    assert "(censored: 3 of 3 seeds beyond the top rung)" in result.headline
+
+
+def test_an_arm_that_turns_over_has_no_headline_multiplier(tiny, planted, tmp_path):
+    study = tiny.with_("arms.muon.rungs=[1, 2]", "ladder.rungs=[4, 8, 16, 32]")
+
+    class Turning(planted):
+        def quality(self, job, tokens):
+            self.multipliers = {"muon": 2.0 if job.rung == 1 else 0.5}
+            return super().quality(job, tokens)
+
+    result = compare(study, tmp_path, executor=Turning({}), corpus={})
+    assert "muon against adamw on flops: crosses near C = " in result.headline
+    assert result.headline in result.notes
+    assert "muon against adamw on tokens: crosses near C = 11.3 steps, no single multiplier" in result.notes
+
+
+def test_a_diverged_run_never_ranks_and_is_named(tiny, planted, tmp_path):
+    executor = planted({"muon": 3.0}, diverges=lambda j: (j.arm, j.role, j.seed) == ("muon", "evaluation", 2))
+    result = compare(tiny, tmp_path, executor=executor, corpus={})
+    assert result.multipliers == []
+    assert "muon: no multiplier, see the notes" in result.headline
+    assert "muon diverged at rung 0 seed 2: diverged runs never rank" in result.notes
+
+
+def test_an_edge_that_stays_and_a_thin_second_tuning_are_noted(tiny, planted, tmp_path):
+    executor = planted({"muon": 2.0}, optimum=lambda arm, rung: 5.0 if arm == "muon" else 5e-3)
+    result = compare(tiny.with_("tuning.top_points=2"), tmp_path, executor=executor, corpus={})
+    assert any(note.startswith("muon's best optimizer.lr at rung 0") and "edge" in note for note in result.notes)
+    assert "adamw was tuned at its top rung with 2 values instead of 4" in result.notes
+
+
+def test_epochs_are_counted_where_the_corpus_says_its_size(tiny, planted, tmp_path):
+    corpus = {"train": {"text": {"tokens": 256}}}
+    result = compare(tiny, tmp_path, executor=planted({"muon": 2.0}), corpus=corpus)
+    assert result.corpus["epochs"] == 2.0  # 16 steps of 32 tokens
+    assert any("passes 2.00 times over the training text" in note for note in result.notes)
+
+
+def test_seconds_are_compared_when_every_run_was_alone(tiny, planted, tmp_path):
+    class Alone(planted):
+        def __call__(self, assignments):
+            for found in super().__call__(assignments):
+                yield found.model_copy(update={"exclusive": True})
+
+    result = compare(tiny, tmp_path, executor=Alone({"muon": 3.0}), corpus={}, workers=1)
+    assert row(result, "seconds").value == pytest.approx(row(result, "flops").value)
+
+
+def test_two_arms_of_one_recipe_are_two_rows_of_one_run(tiny, planted, tmp_path):
+    executor = planted({"muon": 2.0})
+    twins = tiny.with_('arms.again.overrides=["optimizer=muon"]')
+    result = compare(twins, tmp_path, executor=executor, corpus={})
+    assert len({job.recipe.hash for job in executor.asked}) == len(executor.asked)
+    assert row(result, "tokens", arm="again").value == row(result, "tokens", arm="muon").value
+
+
+def test_quality_at_equal_compute_refuses_what_did_not_cost_the_same(outcome):
+    result, _, _, _ = outcome
+    with pytest.raises(UsageError, match=r"muon spent .* flops, adamw .* apart"):
+        equal_compute(result, "flops")
+    table = equal_compute(result, "tokens")
+    assert table["arm"].tolist() == ["adamw", "muon"]
+    assert table["difference"][1] == pytest.approx(-0.3 * 1.585, rel=0.05)  # 3x is 1.585 doublings of 0.3 each
+    assert table["high"][1] < 0
+    with pytest.raises(UsageError, match="0 seeds"):
+        equal_compute(StudyResult.model_validate({**result.model_dump(), "runs": []}), "tokens")
+
+
+def test_a_row_without_an_end_has_no_place_on_an_axis():
+    assert RunRow(
+        run="r", recipe_hash="h", arm="a", rung=0, seed=1, role="evaluation", status="diverged"
+    ).end is None  # fmt: skip

@@ -1,0 +1,95 @@
+"""A plan counts a study's runs and FLOPs exactly and says what the study could see."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from isoflop.lab.demo import CAP, RESERVE, sized
+from isoflop.lab.plan import Speed, plan, priced, smallest_multiplier, speed_of
+from isoflop.lab.study import Study
+from isoflop.ledger.budgets import step_cost
+from isoflop.store.results import Point, RunRow
+
+
+def test_the_plan_lists_every_run_with_exact_flops(tiny):
+    speeds = {"adamw": Speed(1e9, 0.5, 0.25), "muon": Speed(5e8, 0.5, 0.25)}
+    found = priced(tiny, speeds, workers=2)
+    assert found.runs == 4 + 4 + 4 + 3 * 3 + 3
+    each = step_cost(tiny.run_recipe("adamw", 0, 1)).total.model
+    muon = step_cost(tiny.run_recipe("muon", 0, 1)).total.model
+    adamw_steps = 4 * 4 + 4 * 16 + 3 * (4 + 8 + 16)
+    assert found.flops == adamw_steps * each + (4 + 3) * 4 * muon
+    seconds = adamw_steps * each / 1e9 + 7 * 4 * muon / 5e8 + found.runs * 0.75
+    assert found.cpu_seconds == pytest.approx(seconds)
+    assert found.minutes == pytest.approx(seconds / 2 / 60)
+    assert found.spare == 2 * 3
+    assert f"{found.runs} runs" in found.text()
+    assert found.to_json()["runs"] == found.runs
+
+
+def test_the_plan_is_what_the_study_asks_for(tiny, planted, tmp_path):
+    """The same runs are planned and carried out."""
+    from isoflop.lab.compare import compare
+
+    executor = planted({"muon": 2.0})
+    compare(tiny, tmp_path, executor=executor, corpus={})
+    found = priced(tiny, dict.fromkeys(tiny.everyone, Speed(1e9, 0.0)), workers=1)
+    assert found.runs == len(executor.asked)
+    assert found.flops == sum(job.flops for job in executor.asked)
+
+
+def test_only_short_runs_are_made_to_time_them(tiny):
+    asked = []
+
+    def executor(assignments):
+        for job in assignments:
+            asked.append(job)
+            yield timed(job.arm)
+
+    found = plan(tiny, executor=executor)
+    assert [job.arm for job in asked] == ["adamw", "adamw", "muon"]
+    assert all(job.recipe.budget.steps <= 24 and job.recipe.train.evaluations == 2 for job in asked)
+    assert not any(job.recipe.seed in tiny.seeds for job in asked)
+    assert found.batches[0].seconds == pytest.approx(0.6 + found.batches[0].flops / 1e9 + 0.2)
+
+
+def timed(arm: str) -> RunRow:
+    """A short run: 1 GFLOP/s after the first half, 0.2 s an evaluation, 0.6 s to set up, 90 % of a core."""
+    spent = {"step": 12, "hardware_flops": 1, "tokens": 1, "text_bytes": 1, "value": 4.0, "stderr": 0.0}
+    curve = [Point(**spent, flops=10**9, seconds=3.0), Point(**spent, flops=2 * 10**9, seconds=4.0)]
+    return RunRow(
+        run="r", recipe_hash="h", arm=arm, rung=0, seed=101, role="tuning", status="done", curve=curve,
+        ledger={"evaluation": {"seconds": 0.4}}, wall_seconds=5.0, cpu_seconds=4.5,
+    )  # fmt: skip
+
+
+def test_speed_leaves_the_warm_up_out():
+    assert speed_of(timed("a")) == Speed(1e9, 0.2, pytest.approx(0.6), 0.9)
+
+
+def test_the_smallest_multiplier_is_found_as_often_as_it_says():
+    sd, n, arms = 0.13, 4, 2
+    smallest = smallest_multiplier(sd, n, arms)
+    logs = math.log(smallest) + sd * np.random.default_rng(0).standard_normal((20000, n))
+    p = stats.ttest_1samp(logs, 0.0, axis=1).pvalue
+    assert np.mean((p < 0.05 / arms) & (logs.mean(axis=1) > 0)) == pytest.approx(0.8, abs=0.01)
+    assert smallest_multiplier(sd, 8, arms) < smallest < smallest_multiplier(sd, n, 4)
+
+
+@pytest.mark.parametrize(
+    ("rate", "rungs", "top_points", "remarks"),
+    [(1e11, 200, None, 0), (3.5e10, 150, None, 1), (2.9e10, 150, 2, 1), (1e10, 150, 2, 2)],
+)
+def test_the_demo_shrinks_to_the_machine_and_says_so(rate, rungs, top_points, remarks):
+    from importlib.resources import files
+
+    study = Study.load(str(files("isoflop") / "recipes" / "demo.toml"))
+    fitted, planned, notes = sized(study, {arm: Speed(rate, 0.2, 0.2) for arm in study.everyone}, workers=2)
+    assert (fitted.ladder.rungs[0], fitted.tuning.top_points) == (rungs, top_points)
+    assert len(notes) == remarks
+    assert (planned.cpu_seconds <= CAP - RESERVE) == (remarks < 2)
+    assert fitted.ladder.rungs[-1] == 8 * rungs

@@ -1,0 +1,151 @@
+"""Worker processes: longest first, nothing twice, clean ends, honest seconds. A stub stands for training."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from isoflop.errors import IsoflopError, Stopped
+from isoflop.lab.workers import Assignment, LocalWorkers, RunFailed, WorkerDied, finished, row_of
+from isoflop.store.run import Run
+
+STUB = """
+import os, signal, sys, time
+from pathlib import Path
+from isoflop.core.errors import DataError, NumericsError, Stopped
+from isoflop.core.recipe import Recipe
+from isoflop.lab.worker import serve
+from isoflop.store.run import Run
+
+def task(job):
+    recipe = Recipe.from_json(job["recipe"])
+    run = Run.open(job["root"], recipe)
+    run.event("started", workers=job["workers"], pid=os.getpid())
+    print("noise on stdout must not be taken for an answer")
+    if recipe.seed == 66:
+        os.kill(os.getpid(), signal.SIGKILL)
+    if recipe.seed == 67:
+        raise DataError("unreadable")
+    if recipe.seed == 68:
+        raise RuntimeError("surprise")
+    if recipe.seed == 69:
+        asked = []
+        signal.signal(signal.SIGTERM, lambda *_: asked.append(1))
+        Path(job["root"], "waiting").touch()
+        while not asked:
+            time.sleep(0.01)
+        run.event("saved")
+        raise Stopped(15, "stopped")
+    if recipe.seed == 70:
+        run.set_status("diverged")
+        raise NumericsError("diverged")
+    point = dict(flops=10, hardware_flops=12, tokens=3, text_bytes=9, seconds=0.5, value=3.0, stderr=0.1, domains={})
+    run.record("evaluation", step=4, metrics={}, **point)
+    run.write_ledger({"train": {"flops": 10}})
+    run.event("ended", seconds=2.0, cpu_seconds=1.5)
+    run.set_status("done")
+
+serve(task)
+"""
+
+
+@pytest.fixture
+def stub(tmp_path) -> list[str]:
+    path = tmp_path / "stub.py"
+    path.write_text(STUB)
+    return [sys.executable, str(path)]
+
+
+def job(study, seed: int, rung: int = 0) -> Assignment:
+    return Assignment(study.run_recipe("adamw", rung, seed), "adamw", rung, "evaluation")
+
+
+def order(root: Path) -> list[tuple[int, int]]:
+    """(pid, steps) of all starts, in order of time."""
+    runs = [Run.read(path.parent) for path in root.glob("*/resolved.json")]
+    starts = [(event["time"], event["pid"], run.recipe.budget.steps) for run in runs for event in run.events("started")]
+    return [(pid, steps) for _, pid, steps in sorted(starts)]
+
+
+def test_longest_runs_go_first_and_workers_are_reused(tiny, stub, tmp_path):
+    root = tmp_path / "runs"
+    with LocalWorkers(root, 1, command=stub) as workers:
+        rows = list(workers([job(tiny, 1, 0), job(tiny, 1, 2), job(tiny, 1, 1)]))
+    starts = order(root)
+    assert [steps for _, steps in starts] == [16, 8, 4]
+    assert len({pid for pid, _ in starts}) == 1
+    assert sorted(row.rung for row in rows) == [0, 1, 2]
+    assert all(row.end.value == 3.0 and row.end.hardware_flops == 12 for row in rows)
+
+
+def test_a_finished_run_is_never_repeated(tiny, stub, tmp_path):
+    jobs = [job(tiny, 1), job(tiny, 70)]
+    for reused in (False, True):
+        with LocalWorkers(tmp_path, 2, command=stub if not reused else ["/nothing/starts"]) as workers:
+            rows = {row.seed: row for row in workers(jobs)}
+        assert {row.reused for row in rows.values()} == {reused}
+        assert (rows[1].status, rows[70].status) == ("done", "diverged")
+        assert rows[70].end is None
+    assert len(finished(tmp_path, jobs[0].recipe).events("started")) == 1
+
+
+def test_seconds_are_exclusive_only_if_every_start_was_alone(tiny, stub, tmp_path):
+    for count, exclusive in ((1, True), (2, False)):
+        with LocalWorkers(tmp_path / str(count), count, command=stub) as workers:
+            (row,) = workers([job(tiny, 1)])
+        assert row.exclusive is exclusive
+        assert (row.cpu_seconds, row.wall_seconds) == (1.5, 2.0)
+    run = Run.open(tmp_path / "1", tiny.run_recipe("adamw", 0, 1))
+    run.event("started", workers=2)  # it was begun in company once
+    assert not row_of(run, job(tiny, 1), reused=True).exclusive
+
+
+def test_a_killed_worker_is_reported_with_its_run(tiny, stub, tmp_path):
+    with LocalWorkers(tmp_path, 1, command=stub) as workers, pytest.raises(WorkerDied) as caught:
+        list(workers([job(tiny, 66)]))
+    assert "adamw, rung 0, seed 66: its worker process was killed by signal 9" in str(caught.value)
+    assert caught.value.exit_code != 0
+
+
+def test_a_failed_run_keeps_its_own_exit_code(tiny, stub, tmp_path):
+    for seed, code, said in ((67, 3, "unreadable"), (68, 1, "unexpected RuntimeError: surprise")):
+        with LocalWorkers(tmp_path, 1, command=stub) as workers, pytest.raises(RunFailed, match=said) as caught:
+            list(workers([job(tiny, seed)]))
+        assert caught.value.exit_code == code
+        assert isinstance(caught.value, IsoflopError)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_lets_runs_save_and_then_stops(tiny, stub, tmp_path, number):
+    def interrupt():
+        while not (tmp_path / "waiting").exists():
+            time.sleep(0.01)
+        os.kill(os.getpid(), number)
+
+    before = signal.getsignal(number)
+    sender = threading.Thread(target=interrupt)
+    sender.start()
+    with LocalWorkers(tmp_path, 1, command=stub) as workers, pytest.raises(Stopped) as caught:
+        list(workers([job(tiny, 69), job(tiny, 1)]))
+    sender.join()
+    assert caught.value.exit_code == 128 + number
+    run = Run.open(tmp_path, job(tiny, 69).recipe)
+    assert run.events("saved")
+    assert finished(tmp_path, job(tiny, 1).recipe) is None
+    assert signal.getsignal(number) is before
+
+
+def test_a_dying_study_takes_its_other_runs_down_gently(tiny, stub, tmp_path):
+    with pytest.raises(WorkerDied), LocalWorkers(tmp_path, 2, command=stub) as workers:
+        list(workers([job(tiny, 69), job(tiny, 66)]))
+    deadline = time.monotonic() + 10
+    run = Run.open(tmp_path, job(tiny, 69).recipe)
+    while not run.events("saved") and run.events("started") and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert run.events("saved") or not run.events("started")
