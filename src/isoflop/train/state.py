@@ -20,11 +20,24 @@ def save_tensors(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
     """Write tensors to a safetensors file; StorageError if the disk refuses."""
     with disk_errors(path):
         try:
-            save_file({name: tensor.detach().contiguous() for name, tensor in tensors.items()}, path)
+            save_file(_apart(tensors), path)
         except SafetensorError as error:
             raise OSError(
                 28 if "os error 28" in str(error) or "os error 27" in str(error) else 5, str(error)
             ) from error
+
+
+def _apart(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The tensors contiguous and without shared memory, which the format does not know; copied only where needed."""
+    seen: set[int] = set()
+    apart = {}
+    for name, tensor in tensors.items():
+        own = tensor.detach().contiguous()
+        if own.untyped_storage().data_ptr() in seen:
+            own = own.clone()
+        seen.add(own.untyped_storage().data_ptr())
+        apart[name] = own
+    return apart
 
 
 def load_tensors(path: Path) -> dict[str, torch.Tensor]:
