@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -139,6 +141,19 @@ def test_a_signal_lets_runs_save_and_then_stops(tiny, stub, tmp_path, number):
     assert run.events("saved")
     assert finished(tmp_path, job(tiny, 1).recipe) is None
     assert signal.getsignal(number) is before
+
+
+def test_a_worker_saves_and_ends_when_its_study_is_gone(tiny, stub, tmp_path):
+    given = job(tiny, 69)
+    line = json.dumps({"recipe": given.recipe.to_json(), "root": str(tmp_path), "workers": 1}) + "\n"
+    with subprocess.Popen(stub, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as process:
+        process.stdin.write(line)
+        process.stdin.flush()
+        while not (tmp_path / "waiting").exists():
+            time.sleep(0.01)
+        process.stdin.close()  # as the system does when the study is killed
+        process.wait(timeout=30)
+    assert Run.open(tmp_path, given.recipe).events("saved")
 
 
 def test_a_dying_study_takes_its_other_runs_down_gently(tiny, stub, tmp_path):
