@@ -1,0 +1,55 @@
+"""The README is true: its commands and its example run as they stand."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+README = (Path(__file__).parents[2] / "README.md").read_text()
+
+
+def block(after: str) -> str:
+    found = re.search(rf"{re.escape(after)}.*?```[a-z]*\n(.*?)```", README, re.DOTALL)
+    assert found is not None
+    return found[1]
+
+
+@pytest.fixture(scope="module")
+def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("readme")
+
+
+def run(arguments: list[str], folder: Path) -> str:
+    done = subprocess.run(arguments, cwd=folder, capture_output=True, text=True, timeout=200, env={**os.environ})
+    assert done.returncode == 0, f"{arguments}: {done.stderr}"
+    return done.stdout
+
+
+def test_the_shell_commands_run_in_order(elsewhere: Path) -> None:
+    for line in block("## From the shell").splitlines():
+        words = shlex.split(line, comments=True)
+        assert words[0] == "isoflop"
+        words, _, target = (words, "", "") if ">" not in words else (words[:-2], ">", words[-1])
+        output = run([sys.executable, "-m", "isoflop", *words[1:]], elsewhere)
+        assert output.strip(), line
+        if target:
+            (elsewhere / target).write_text(output)
+    assert (elsewhere / "runs" / "a" / "report.html").exists()
+
+
+def test_the_python_example_runs(elsewhere: Path) -> None:
+    output = run([sys.executable, "-c", block("## From Python")], elsewhere)
+    assert "bits per byte" in output
+    assert "of them Muon's own" in output
+
+
+def test_every_link_leads_somewhere() -> None:
+    for target in re.findall(r"\]\(([^)#]+)\)", README):
+        if not target.startswith("http"):
+            assert (Path(__file__).parents[2] / target).exists(), target
