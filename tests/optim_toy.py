@@ -76,6 +76,9 @@ class ToyProblem:
         self._fill(self.targets)
         return Outcome(loss=self.loss(), grad_norm=1.0, tokens=16, text_bytes=16)
 
+    def resample(self) -> None:
+        self._fill([p.detach() + 0.1 * self._normal(p) for p in self.params])
+
 
 def take_steps(optimizer: Any, groups: tuple[Group, ...], first: int, last: int) -> list[float]:
     """Steps first .. last - 1 of any optimizer on the toy problem; the losses before each."""

@@ -214,15 +214,50 @@ class ModelPart(Part):
 
 
 class MixerPart(Part):
-    """Sub-slot of a model: what moves information between positions."""
+    """Sub-slot of a model: what moves information between positions.
+
+    Its module has ``weights(dtype)``, the matrices cast for products, and ``forward(x, weights, mask, cache)`` on
+    (batch, length, width) vectors; a Cacheable one ``make_cache(batch, capacity, dtype)``, whose result has
+    ``length`` and ``truncate(length)``.
+    """
 
     slot: ClassVar[str] = "mixer"
 
+    @abstractmethod
+    def build(self, width: int, ctx: Context) -> torch.nn.Module: ...
+
+    @abstractmethod
+    def shapes(self, width: int) -> list[Shape]:
+        """Names, roles and shapes of its parameters, without building it."""
+
+    @abstractmethod
+    def work(self, batch: int, length: int, width: int) -> Work:
+        """Exact work of one forward and backward."""
+
+    def problems(self, width: int) -> list[str]:
+        """Why it cannot be built at this width, each "key: what; what to do"."""
+        return []
+
 
 class FeedForwardPart(Part):
-    """Sub-slot of a model: what is computed at each position."""
+    """Sub-slot of a model: what is computed at each position.
+
+    Its module has ``weights(dtype)``, the matrices cast for products, and ``forward(x, weights)`` on
+    (batch, length, width) vectors.
+    """
 
     slot: ClassVar[str] = "feed_forward"
+
+    @abstractmethod
+    def build(self, width: int, ctx: Context) -> torch.nn.Module: ...
+
+    @abstractmethod
+    def shapes(self, width: int) -> list[Shape]:
+        """Names, roles and shapes of its parameters, without building it."""
+
+    @abstractmethod
+    def work(self, batch: int, length: int, width: int) -> Work:
+        """Exact work of one forward and backward."""
 
 
 @runtime_checkable
@@ -252,6 +287,33 @@ class Problem(Protocol):
 
     def loss(self) -> float:
         """Mean loss of this step's batch at the present parameters, without gradients; nats a token."""
+
+
+@runtime_checkable
+class Resamples(Problem, Protocol):
+    """A problem whose targets can be drawn from the model itself (Sophia-G's estimate of the Gauss-Newton diagonal)."""
+
+    def resample(self) -> None:
+        """As ``backward``, but with this step's targets drawn from the model's own predictions, and unclipped."""
+
+
+@runtime_checkable
+class Linearizes(Problem, Protocol):
+    """A problem that can be split into model and loss (Gauss-Newton): loss(theta) = sum over batches of L_i(z_i(theta))."""
+
+    def linearize(self) -> Sequence[tuple[Any, Any]]:
+        """One pair a micro-batch: ``outputs(parameters)``, a pure function from {name: tensor} to the model's outputs
+        z_i, and ``loss(outputs)``, its share of the step's mean loss; both for ``torch.func``."""
+
+    def fresh(self) -> Problem:
+        """The same problem on data that this step has not used, for a line search."""
+
+
+@runtime_checkable
+class SwapsWeights(Protocol):
+    """An optimizer that trains at one point and is evaluated at another."""
+
+    def evaluation_weights(self) -> AbstractContextManager[None]: ...
 
 
 @runtime_checkable

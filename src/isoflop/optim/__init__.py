@@ -8,10 +8,14 @@ from typing import Any
 
 _PUBLIC = {
     "Chain": "chain",
+    "Adafactor": "optimizers.adafactor",
+    "Adalayer": "optimizers.adalayer",
     "AdEMAMix": "optimizers.ademamix",
     "EMA": "averaging.ema",
     "GPA": "optimizers.gpa",
     "Lion": "optimizers.lion",
+    "MARS": "optimizers.mars",
+    "SophiaG": "optimizers.sophia_g",
     "ScheduleFreeAdamW": "optimizers.schedule_free_adamw",
     "ScheduleFreeRAdam": "optimizers.schedule_free_radam",
     "ScheduleFreeSGD": "optimizers.schedule_free_sgd",

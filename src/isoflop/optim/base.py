@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import functools
 import math
-from abc import abstractmethod
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, ClassVar, NamedTuple, Self, TypeVar, overload
 
 import torch
@@ -59,10 +58,11 @@ NON_NEGATIVE, BETA, UNIT, POSITIVE = Limit(), Limit(high=1.0), Limit(high=1.0, c
 
 
 class Method(Optimizer):
-    """Base class. A rule implements ``update``; hyper-parameters live in the parameter groups.
+    """Base class. A rule implements ``update`` (or ``update_group``); hyper-parameters live in the parameter groups.
 
     Attributes:
         limits: legal values by name; tuples are checked entry by entry.
+        shardable: whether parameters may be DTensors; OptimizerError otherwise.
         check_gradients: look for NaN and inf before each step (one pass over the gradients); a loop that checks them
             itself may switch it off.
 
@@ -71,6 +71,7 @@ class Method(Optimizer):
     """
 
     limits: ClassVar[dict[str, Limit]] = {}
+    shardable: ClassVar[bool] = True
     check_gradients: bool = True
 
     _everywhere: ClassVar[dict[str, Limit]] = {
@@ -131,9 +132,9 @@ class Method(Optimizer):
         for p in params:
             self.update(group, p, self.state[p])
 
-    @abstractmethod
     def update(self, group: dict[str, Any], p: Tensor, state: dict[str, Any]) -> None:
         """Update one parameter in place by ``p.grad``, which stays as it is."""
+        raise NotImplementedError
 
     def _check_gradients(self) -> None:
         for index, group in enumerate(self.param_groups):
@@ -192,9 +193,12 @@ class Method(Optimizer):
 M = TypeVar("M", bound="Method")
 
 
-def assemble(cls: type[M], part: OptimizerPart, ctx: Context, **changes: Any) -> M:
-    """Build ``cls`` over ``ctx.groups`` with the part's fields; decay on matrices only; compiled if the run is."""
-    fields = {**part.fields(), **changes}
+def assemble(cls: type[M], part: OptimizerPart, ctx: Context, drop: Sequence[str] = (), **changes: Any) -> M:
+    """Build ``cls`` over ``ctx.groups`` with the part's fields but ``drop``, some of them changed or added.
+
+    Decay acts on matrices only; elementwise rules are compiled if the run is.
+    """
+    fields = {k: v for k, v in {**part.fields(), **changes}.items() if k not in drop}
     decay = fields.pop("weight_decay", 0.0)
     optimizer = cls(torch_groups(ctx.groups, decay), **fields)
     return optimizer.compile() if ctx.compile and isinstance(optimizer, Elementwise) else optimizer
@@ -224,11 +228,17 @@ class Elementwise(Method):
         return self
 
     def apply(
-        self, p: Tensor, buffers: Iterable[Tensor], numbers: Numbers, kernel: Callable[..., None] | None = None
+        self,
+        p: Tensor,
+        buffers: Iterable[Tensor],
+        numbers: Numbers,
+        kernel: Callable[..., None] | None = None,
+        gradient: Tensor | None = None,
     ) -> None:
-        """Run ``kernel`` (the class's own by default) on ``p``, its gradient, ``buffers`` and plain numbers."""
-        assert p.grad is not None
-        here, g = local(p.detach()), local(p.grad)
+        """Run ``kernel`` (by default the class's own) on ``p``, its gradient or ``gradient``, buffers and numbers."""
+        gradient = p.grad if gradient is None else gradient
+        assert gradient is not None
+        here, g = local(p.detach()), local(gradient)
         if g.stride() != here.stride():
             g = torch.empty_like(here, dtype=g.dtype).copy_(g)
         tensors = [flat(t) for t in (here, g, *map(local, buffers))]

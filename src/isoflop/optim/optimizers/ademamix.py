@@ -152,7 +152,7 @@ class AdEMAMixPart(OptimizerPart):
     """Decoupled decay of matrices, multiplied by the learning rate."""
 
     def build(self, ctx: Context) -> AdEMAMix:
-        warmups = {
+        warmups: dict[str, Any] = {
             name: ctx.horizon if value is None else value
             for name, value in (("beta3_warmup", self.beta3_warmup), ("alpha_warmup", self.alpha_warmup))
         }

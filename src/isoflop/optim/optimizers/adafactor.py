@@ -1,0 +1,135 @@
+"""Adafactor as Adam with a rank-1 second moment (Shazeer and Stern 2018, arXiv 1804.04235; this form: Zhao et al. 2024,
+arXiv 2407.07972): no clipping of updates, no relative step, momentum."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, ClassVar
+
+import torch
+from pydantic import NonNegativeFloat, PositiveFloat
+from torch import Tensor
+
+from ...core.context import Context
+from ...core.cost import Cost
+from ...core.protocols import OptimizerPart
+from ...core.registry import Card, part
+from ...core.roles import Shape, numel
+from ..average import wide
+from ..base import Method, ParamsT, assemble, next_step
+from ..groups import Beta, Grid, elementwise, factor2
+
+
+class Adafactor(Method):
+    """Adam whose v is the outer product of the averages of g^2 over all but one dimension, divided by their mean.
+
+    A vector has one scalar v, as in the authors' code. For a matrix v = r c' / mean(r), r and c the row and column
+    means of g^2.
+
+    Args:
+        params: as for any torch optimizer, not sharded. lr, betas, eps, weight_decay: as AdamW's.
+    """
+
+    shardable = False
+
+    def __init__(
+        self,
+        params: ParamsT,
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 1e-2,
+    ) -> None:
+        super().__init__(params, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay)
+
+    def update(self, group: dict[str, Any], p: Tensor, state: dict[str, Any]) -> None:
+        assert p.grad is not None
+        lr, (b1, b2), t = float(group["lr"]), group["betas"], next_step(state)
+        g, m = p.grad.to(wide(p.dtype)), self.buffer(p, "exp_avg")
+        m.lerp_(g, 1 - b1)
+        squares = g * g
+        for d, shape in self.expected(p).items():
+            factor = state.setdefault(d, torch.zeros(shape, dtype=m.dtype, device=p.device))
+            factor.lerp_(means(squares, int(d.rpartition("_")[2])), 1 - b2)
+        if p.numel():
+            root = rank1([state[d] for d in self.expected(p)]).sqrt_().div_((1 - b2**t) ** 0.5).add_(group["eps"])
+            step = (m / root.view(p.shape if p.ndim > 1 else ())).mul_(lr / (1 - b1**t))
+            p.copy_(p.to(m.dtype).mul(1 - lr * group["weight_decay"]).sub_(step))
+
+    def expected(self, p: Tensor) -> dict[str, torch.Size]:
+        sizes = list(p.shape) if p.ndim > 1 else [1]
+        return {f"exp_avg_sq_{d}": torch.Size([n]) for d, n in enumerate(sizes)}
+
+
+def means(squares: Tensor, d: int) -> Tensor:
+    """Means over all dimensions but ``d``; of a vector or scalar over everything. 1-D."""
+    if squares.ndim < 2:
+        return squares.mean().view(1)
+    return squares.mean(dim=[k for k in range(squares.ndim) if k != d])
+
+
+def rank1(factors: Sequence[Tensor]) -> Tensor:
+    """Outer product of the factors over their common mean to the power len - 1."""
+    product = factors[0].clone()
+    for factor in factors[1:]:
+        product = product.unsqueeze(-1) * factor
+    return product.div_(factors[0].mean() ** (len(factors) - 1))
+
+
+def reference(
+    p: Tensor,
+    gradients: Iterable[Tensor],
+    *,
+    lr: float,
+    betas: tuple[float, float],
+    eps: float,
+    weight_decay: float,
+) -> Iterator[Tensor]:
+    """``p`` after each step, plainly: the marginals are taken of an average of g^2 that is kept in full."""
+    b1, b2 = betas
+    m, v = torch.zeros_like(p), torch.zeros_like(p)
+    for t, g in enumerate(gradients, start=1):
+        m = b1 * m + (1 - b1) * g
+        v = b2 * v + (1 - b2) * g**2
+        estimate = torch.ones_like(p) * v.mean() ** (1 - max(p.ndim, 1))
+        for d in range(p.ndim) if p.ndim > 1 else ():
+            estimate = estimate * v.mean(dim=[k for k in range(p.ndim) if k != d], keepdim=True)
+        if p.ndim < 2:
+            estimate = v.mean()
+        direction = m / (1 - b1**t) / ((estimate / (1 - b2**t)).sqrt() + eps)
+        p = p - lr * (direction + weight_decay * p)
+        yield p
+
+
+@part
+class AdafactorPart(OptimizerPart):
+    """Adafactor: Adam with a rank-1 second moment."""
+
+    card = Card(
+        summary="Adam whose second moment is a rank-1 product of row and column means",
+        paper="Shazeer and Stern 2018, arXiv 1804.04235; Zhao et al. 2024, arXiv 2407.07972",
+        equation="v = r c' / mean(r), r and c averages of the row and column means of g^2; Adam's step with it",
+        defaults="lr 3.16e-3, betas (0.9, 0.95), eps 1e-15, weight_decay 0",
+        differs="no decay on norms and biases, by role; torch's Adafactor is another rule",
+        cost="no matmul FLOPs; 1 float of state a parameter and the vectors r, c",
+    )
+    search: ClassVar[Grid] = {"lr": factor2(1.25e-4, 3.2e-2)}
+
+    lr: PositiveFloat = 4e-3
+    """Peak learning rate."""
+    betas: tuple[Beta, Beta] = (0.9, 0.95)
+    """Decay of the first and of the second moment."""
+    eps: NonNegativeFloat = 1e-8
+    """Added to the root of the second moment."""
+    weight_decay: NonNegativeFloat = 0.1
+    """Decoupled decay of matrices, multiplied by the learning rate."""
+
+    def build(self, ctx: Context) -> Adafactor:
+        return assemble(Adafactor, self, ctx)
+
+    def cost(self, shapes: Sequence[Shape]) -> Cost:
+        return elementwise(shapes, operations=13, floats=7)
+
+    def state_bytes(self, shapes: Sequence[Shape]) -> int:
+        vectors = sum(sum(s.shape) if len(s.shape) > 1 else 1 for s in shapes)
+        return 4 * (numel(shapes) + vectors + len(shapes))
