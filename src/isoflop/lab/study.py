@@ -15,7 +15,7 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, model_validator
 from ..core.errors import RecipeError, nearest
 from ..core.recipe import Name, Recipe
 from ..core.registry import Frozen, Part
-from ..core.toml import parse, read, validated
+from ..core.toml import locate, parse, read, validated
 
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Grid = Annotated[tuple[PositiveFloat, ...], Field(min_length=3)]
@@ -110,12 +110,12 @@ class Study(Frozen):
 
     @classmethod
     def load(cls, path: str | Path, *overrides: str) -> Study:
-        """Read a TOML file, apply ``key.path=value`` overrides, validate it and every arm's recipe.
+        """Read a TOML file, or the shipped study of that name; apply ``key.path=value`` overrides; validate every arm.
 
         Raises:
             RecipeError: every problem found, with file and key path.
         """
-        tree, text = read(Path(path))
+        tree, text = read(locate(path))
         return validated(cls, tree, overrides, source=str(path), text=text)
 
     @classmethod

@@ -85,9 +85,7 @@ def test_the_smallest_multiplier_is_found_as_often_as_it_says():
     [(1e11, 200, None, 0), (3.5e10, 150, None, 1), (2.9e10, 150, 2, 1), (1e10, 150, 2, 2)],
 )
 def test_the_demo_shrinks_to_the_machine_and_says_so(rate, rungs, top_points, remarks):
-    from importlib.resources import files
-
-    study = Study.load(str(files("isoflop") / "recipes" / "demo.toml"))
+    study = Study.load("demo")
     fitted, planned, notes = sized(study, {arm: Speed(rate, 0.2, 0.2) for arm in study.everyone}, workers=2)
     assert (fitted.ladder.rungs[0], fitted.tuning.top_points) == (rungs, top_points)
     assert len(notes) == remarks
