@@ -1,0 +1,1 @@
+"""Decoders: rules that choose the next tokens."""

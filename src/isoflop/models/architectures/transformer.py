@@ -1,0 +1,112 @@
+"""The decoder Transformer as a part: shapes, work and memory are known before anything is built."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from pydantic import PositiveFloat, PositiveInt
+
+from ...core.context import Context
+from ...core.cost import Work
+from ...core.protocols import ModelPart
+from ...core.registry import Card, part
+from ...core.roles import Shape, numel
+from ...core.slots import FeedForwardSlot, MixerSlot
+from ...ledger import formulas
+from ..cost import pointwise
+
+if TYPE_CHECKING:
+    from ...core.recipe import Recipe
+    from ..transformer import Transformer
+
+TRAINING_BYTES = 16
+"""Bytes a parameter takes in training: fp32 weight, gradient and two moments."""
+
+
+@part
+class TransformerPart(ModelPart):
+    """Pre-norm decoder Transformer with RMSNorm."""
+
+    d_model: PositiveInt = 64
+    """Width of the residual stream."""
+    layers: PositiveInt = 2
+    """Blocks."""
+    mixer: MixerSlot = "attention"  # type: ignore[assignment]
+    feed_forward: FeedForwardSlot = "swiglu"  # type: ignore[assignment]
+    tied: bool = False
+    """Whether the embedding is the head as well."""
+    norm_eps: PositiveFloat = 1e-5
+    """Added to the mean square in norms."""
+    card = Card(
+        summary="Decoder Transformer: RMSNorm before each mixer and feed-forward, and before the head",
+        paper="Vaswani et al. 2017, arXiv 1706.03762; RMSNorm: Zhang and Sennrich 2019, arXiv 1910.07467",
+        equation="x += mixer(norm(x)); x += feed_forward(norm(x)); logits = W norm(x)",
+        defaults="GPT-2 and Llama draw every matrix with standard deviation 0.02",
+        differs="standard deviation 1/sqrt(columns), residual outputs 1/sqrt(2 layers) smaller; no biases, no dropout",
+        cost="6 FLOPs a matrix parameter and token, and attention; 16 bytes a parameter in training",
+    )
+    provides = frozenset({"Cacheable"})
+
+    def build(self, ctx: Context) -> Transformer:
+        import torch
+
+        from ..layers import initialise
+        from ..transformer import Transformer
+
+        model = Transformer(
+            ctx.vocab_size,
+            self.d_model,
+            [(self.mixer.build(self.d_model, ctx), self.feed_forward.build(self.d_model, ctx)) for _ in self._blocks],
+            tied=self.tied,
+            eps=self.norm_eps,
+            dtype=torch.bfloat16 if ctx.precision == "bf16" else torch.float32,
+            work=lambda batch, length: self.work(batch, length, ctx.vocab_size),
+        )
+        initialise(model, ctx.rng("init"), residual_scale=(2 * self.layers) ** -0.5)
+        if ctx.compile:
+            for block in model.blocks:
+                block.compile()
+        return model.to(ctx.device)
+
+    def work(self, batch: int, length: int, vocab_size: int) -> Work:
+        tokens = batch * length
+        norm = pointwise(tokens * self.d_model, operations=5)
+        block = self.mixer.work(batch, length, self.d_model) + self.feed_forward.work(batch, length, self.d_model)
+        head = formulas.linear(tokens, self.d_model, vocab_size) + pointwise(tokens * vocab_size, operations=4)
+        return self.layers * (block + 2 * norm) + norm + head
+
+    def shapes(self, vocab_size: int) -> list[Shape]:
+        width = self.d_model
+        found = [Shape("embedding.weight", "embedding", (vocab_size, width))]
+        for layer in self._blocks:
+            for name, inner in (("mixer", self.mixer), ("feed_forward", self.feed_forward)):
+                prefix = f"blocks.{layer}.{name}"
+                found.append(Shape(f"{prefix}_norm.weight", "norm", (width,)))
+                found += [Shape(f"{prefix}.{s.name}", s.role, s.shape) for s in inner.shapes(width)]
+        found.append(Shape("norm.weight", "norm", (width,)))
+        if not self.tied:
+            found.append(Shape("unembedding.weight", "head", (vocab_size, width)))
+        return found
+
+    def check(self, recipe: Recipe) -> list[str]:
+        found = [f"model.mixer.{problem}" for problem in self.mixer.problems(self.d_model)]
+        if found:
+            return found
+        parameters = numel(self.shapes(recipe.vocab_size))
+        wanted, present = TRAINING_BYTES * parameters, physical_memory()
+        if wanted > present:
+            found.append(
+                f"model: its {parameters} parameters take {wanted} bytes in training, but this machine has {present}; "
+                "use a smaller d_model or fewer layers"
+            )
+        return found
+
+    @property
+    def _blocks(self) -> range:
+        return range(self.layers)
+
+
+def physical_memory() -> int:
+    """Bytes of main memory."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

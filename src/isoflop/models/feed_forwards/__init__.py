@@ -1,0 +1,1 @@
+"""Feed-forwards: what is computed at each position."""

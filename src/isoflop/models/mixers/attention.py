@@ -1,0 +1,216 @@
+"""Causal self-attention with rotary positions (Su et al. 2021, arXiv 2104.09864) and grouped key-value heads."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from pydantic import PositiveFloat, PositiveInt
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ...core.context import Context
+from ...core.cost import Work
+from ...core.errors import UsageError
+from ...core.protocols import MixerPart
+from ...core.registry import Card, part
+from ...core.roles import Shape
+from ...ledger import formulas
+from ..cost import pointwise
+from ..kernels import attend, block_pairs, fuse, rotate
+from ..layers import Matrix, RmsNorm
+
+
+class Attention(nn.Module):
+    """Self-attention of (batch, length, width) vectors.
+
+    Queries, keys and values have separate weights, joined at the cast. Heads lead in the inner layout
+    (heads, batch, length, head_dim), so that the batched products need no copies.
+    """
+
+    if TYPE_CHECKING:
+        cos: Tensor
+        sin: Tensor
+
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        kv_heads: int,
+        head_dim: int,
+        *,
+        theta: float = 10_000.0,
+        qk_norm: bool = False,
+        eps: float = 1e-5,
+        length: int = 128,
+    ) -> None:
+        super().__init__()
+        self.heads, self.kv_heads, self.head_dim, self.theta = heads, kv_heads, head_dim, theta
+        self.q = Matrix(heads * head_dim, width)
+        self.k = Matrix(kv_heads * head_dim, width)
+        self.v = Matrix(kv_heads * head_dim, width)
+        self.out = Matrix(width, heads * head_dim, residual=True)
+        self.q_norm = RmsNorm(head_dim, eps) if qk_norm else None
+        self.k_norm = RmsNorm(head_dim, eps) if qk_norm else None
+        for name in ("cos", "sin"):
+            self.register_buffer(name, torch.empty(0, head_dim // 2), persistent=False)
+        self._reach(length)
+
+    def weights(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """The matrices that ``forward`` multiplies by, in ``dtype``: joined query-key-value, and output."""
+        return fuse((self.q.weight, self.k.weight, self.v.weight), dtype), fuse((self.out.weight,), dtype)
+
+    def forward(
+        self, x: Tensor, weights: tuple[Tensor, Tensor], mask: Tensor | None = None, cache: KeyValues | None = None
+    ) -> Tensor:
+        """(batch, length, width) -> same. With a cache, ``x`` continues what the cache holds and is added to it."""
+        qkv_weight, out_weight = weights
+        batch, length, _ = x.shape
+        start = 0 if cache is None else cache.length
+        cos, sin = self._angles(start, length, x.dtype)
+        qkv = F.linear(x, qkv_weight).view(batch, length, -1, self.head_dim)
+        qk, v = torch.split(qkv, [self.heads + self.kv_heads, self.kv_heads], 2)
+        if self.q_norm is not None and self.k_norm is not None:
+            q, k = torch.split(qk, [self.heads, self.kv_heads], 2)
+            qk = torch.cat((self.q_norm(q.float(), x.dtype), self.k_norm(k.float(), x.dtype)), 2)
+        q, k = torch.split(rotate(qk, cos, sin), [self.heads, self.kv_heads])
+        v = v.permute(2, 0, 1, 3)
+        if cache is not None:
+            k, v = cache.append(k, v)
+        if start == 0:
+            copies = self.heads // self.kv_heads
+            if copies > 1:
+                k, v = k.repeat_interleave(copies, 0), v.repeat_interleave(copies, 0)
+            mixed = attend(q, k, v, mask)
+        else:
+            mixed = self._attend_cached(q, k, v)
+        return F.linear(mixed.permute(1, 2, 0, 3).reshape(batch, length, -1), out_weight)
+
+    def make_cache(self, batch: int, capacity: int, dtype: torch.dtype) -> KeyValues:
+        """Room for keys and values of ``capacity`` tokens."""
+        self._reach(capacity)
+        shape = (self.kv_heads, batch, capacity, self.head_dim)
+        device = self.q.weight.device
+        return KeyValues(torch.empty(shape, dtype=dtype, device=device), torch.empty(shape, dtype=dtype, device=device))
+
+    def _attend_cached(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """The newest queries over all keys, each seeing those up to itself."""
+        new, total = q.shape[2], k.shape[2]
+        mask = None
+        if new > 1:
+            mask = torch.ones(new, total, dtype=torch.bool, device=q.device).tril_(total - new)
+        q, k, v = (x.transpose(0, 1) for x in (q, k, v))
+        return F.scaled_dot_product_attention(q, k, v, mask, enable_gqa=True).transpose(0, 1)
+
+    def _angles(self, start: int, length: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Cosine and sine (length, head_dim / 2) for positions from ``start``."""
+        self._reach(start + length)
+        return self.cos[start : start + length].to(dtype), self.sin[start : start + length].to(dtype)
+
+    def _reach(self, length: int) -> None:
+        """Make the tables cover ``length`` positions."""
+        if length <= self.cos.shape[0]:
+            return
+        half = self.head_dim // 2
+        rates = self.theta ** -(torch.arange(half, dtype=torch.float64) / half)
+        angles = torch.outer(torch.arange(length, dtype=torch.float64), rates)
+        self.cos, self.sin = (table.float().to(self.cos.device) for table in (angles.cos(), angles.sin()))
+
+
+class KeyValues:
+    """Keys and values of the tokens seen so far: two (kv_heads, batch, capacity, head_dim) tensors, filled in order."""
+
+    def __init__(self, keys: Tensor, values: Tensor) -> None:
+        self._keys, self._values, self.length = keys, values, 0
+
+    def append(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Add (kv_heads, batch, n, head_dim) and return everything held. UsageError beyond the capacity."""
+        end = self.length + keys.shape[2]
+        if end > self._keys.shape[2]:
+            raise UsageError(f"the cache holds {self._keys.shape[2]} tokens, not {end}", fix="make it larger")
+        self._keys[:, :, self.length : end] = keys
+        self._values[:, :, self.length : end] = values
+        self.length = end
+        return self._keys[:, :, :end], self._values[:, :, :end]
+
+    def truncate(self, length: int) -> None:
+        """Forget all but the first ``length`` tokens."""
+        self.length = min(self.length, length)
+
+
+@part
+class AttentionPart(MixerPart):
+    """Multi-head causal self-attention with rotary positions."""
+
+    heads: PositiveInt = 4
+    """Query heads."""
+    kv_heads: PositiveInt | None = None
+    """Key-value heads, a divisor of ``heads``; by default as many."""
+    head_dim: PositiveInt | None = None
+    """Width of a head, even; by default the model's width / heads."""
+    theta: PositiveFloat = 10_000.0
+    """Base of the rotary wavelengths: the slowest turns once in 2 pi theta tokens."""
+    qk_norm: bool = False
+    """RMS-normalise each head's queries and keys before they are rotated."""
+    norm_eps: PositiveFloat = 1e-5
+    """Added to the mean square in that norm."""
+    card = Card(
+        summary="Softmax attention over all earlier positions",
+        paper="Vaswani et al. 2017, arXiv 1706.03762; RoPE: Su et al. 2021, arXiv 2104.09864; "
+        "grouped key-value heads: Ainslie et al. 2023, arXiv 2305.13245; qk_norm: Henry et al. 2020, arXiv 2010.04245",
+        equation="softmax(R q (R k)' / sqrt(head_dim), causal) v",
+        differs="no biases; rotary halves (a, b) as in Llama; qk_norm is RMS with a gain shared by all heads",
+        cost="4 projections, and 4 head_dim FLOPs for each head and pair of positions; on a CPU blocks of "
+        "64 or 128 queries skip most of the masked half",
+    )
+    provides = frozenset({"Cacheable"})
+
+    def build(self, width: int, ctx: Context) -> Attention:
+        heads, kv_heads, head_dim = self.dimensions(width)
+        return Attention(
+            width,
+            heads,
+            kv_heads,
+            head_dim,
+            theta=self.theta,
+            qk_norm=self.qk_norm,
+            eps=self.norm_eps,
+            length=ctx.length,
+        )
+
+    def dimensions(self, width: int) -> tuple[int, int, int]:
+        """Query heads, key-value heads, width of a head."""
+        return self.heads, self.kv_heads or self.heads, self.head_dim or width // self.heads
+
+    def problems(self, width: int) -> list[str]:
+        heads, kv_heads, head_dim = self.dimensions(width)
+        found = []
+        if self.head_dim is None and width % heads:
+            found.append(f"heads: {heads} do not divide the width {width}; choose a divisor or give head_dim")
+        elif head_dim % 2:
+            found.append(f"head_dim: is {head_dim}, but rotary positions need an even one; change heads or head_dim")
+        if heads % kv_heads:
+            found.append(f"kv_heads: {kv_heads} do not divide heads = {heads}; choose a divisor")
+        return found
+
+    def shapes(self, width: int) -> list[Shape]:
+        heads, kv_heads, head_dim = self.dimensions(width)
+        found = [
+            Shape("q.weight", "hidden", (heads * head_dim, width)),
+            Shape("k.weight", "hidden", (kv_heads * head_dim, width)),
+            Shape("v.weight", "hidden", (kv_heads * head_dim, width)),
+            Shape("out.weight", "hidden", (width, heads * head_dim)),
+        ]
+        if self.qk_norm:
+            found += [Shape("q_norm.weight", "norm", (head_dim,)), Shape("k_norm.weight", "norm", (head_dim,))]
+        return found
+
+    def work(self, batch: int, length: int, width: int) -> Work:
+        heads, kv_heads, head_dim = self.dimensions(width)
+        tokens, rotated = batch * length, (heads + kv_heads) * head_dim
+        return (
+            formulas.linear(tokens, width, rotated + kv_heads * head_dim)
+            + pointwise(tokens * rotated, operations=3 + 4 * self.qk_norm)
+            + formulas.attention(batch, heads, head_dim, length, executed_pairs=block_pairs(length))
+            + formulas.linear(tokens, heads * head_dim, width)
+        )

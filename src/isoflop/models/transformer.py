@@ -1,0 +1,124 @@
+"""A decoder Transformer: a stack of blocks that read normalised vectors from a residual stream and add to it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..core.cost import Work
+from .kernels import fuse
+from .layers import Matrix, RmsNorm
+
+
+class Block(nn.Module):
+    """x += mixer(norm(x)); x += feed_forward(norm(x)). The residual stream ``x`` is fp32, products are in ``dtype``."""
+
+    def __init__(self, width: int, mixer: nn.Module, feed_forward: nn.Module, eps: float, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.dtype = dtype
+        self.mixer_norm = RmsNorm(width, eps)
+        self.mixer: Any = mixer
+        self.feed_forward_norm = RmsNorm(width, eps)
+        self.feed_forward: Any = feed_forward
+
+    def weights(self) -> tuple[Any, Any]:
+        """The matrices of mixer and feed-forward, cast for products."""
+        return self.mixer.weights(self.dtype), self.feed_forward.weights(self.dtype)
+
+    def forward(self, x: Tensor, mask: Tensor | None = None, weights: Any = None, cache: Any = None) -> Tensor:
+        mixer, feed_forward = weights or self.weights()
+        x = x + self.mixer(self.mixer_norm(x, self.dtype), mixer, mask, cache)
+        x = x + self.feed_forward(self.feed_forward_norm(x, self.dtype), feed_forward)
+        return x
+
+
+class Transformer(nn.Module):
+    """A causal language model over token ids; see ``core.protocols.Model``.
+
+    Args:
+        vocab_size, width: shape of the embedding.
+        blocks: (mixer, feed-forward) of each layer.
+        tied: the embedding is the head as well.
+        eps: added to the mean square in norms.
+        dtype: of products; weights and residual stream are fp32 (or the model's own dtype, with ``.double()``).
+        work: exact work of one forward and backward of (batch, length).
+    """
+
+    def __init__(
+        self,
+        vocab_size: int,
+        width: int,
+        blocks: list[tuple[nn.Module, nn.Module]],
+        *,
+        tied: bool,
+        eps: float,
+        dtype: torch.dtype,
+        work: Callable[[int, int], Work],
+    ) -> None:
+        super().__init__()
+        self.dtype, self.flops = dtype, work
+        self.embedding = Matrix(vocab_size, width, role="embedding")
+        made = (Block(width, mixer, feed_forward, eps, dtype) for mixer, feed_forward in blocks)
+        self.blocks: Iterable[Block] = nn.ModuleList(made)  # type: ignore[assignment]
+        self.norm = RmsNorm(width, eps)
+        self.unembedding = None if tied else Matrix(vocab_size, width, role="head")
+
+    @property
+    def head(self) -> nn.Parameter:
+        """Weight (vocab, width) that turns ``hidden`` into logits."""
+        return (self.embedding if self.unembedding is None else self.unembedding).weight
+
+    def hidden(self, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
+        """(batch, length) ids -> (batch, length, width) vectors before the head, in the products' dtype.
+
+        ``mask`` (bool, True where a query may see a key; (length, length) or (batch, length, length)) replaces the
+        causal one.
+        """
+        x = F.embedding(tokens, self.embedding.weight)
+        for block in self.blocks:
+            x = block(x, mask)
+        return self.norm(x, self.dtype)  # type: ignore[no-any-return]
+
+    def forward(self, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
+        """(batch, length) ids -> logits (batch, length, vocab) in the products' dtype. ``mask`` as in ``hidden``."""
+        return F.linear(self.hidden(tokens, mask), fuse((self.head,), self.dtype))
+
+    @torch.no_grad()
+    def make_cache(self, batch: int, capacity: int) -> Cache:
+        """A cache for ``step``: room for ``capacity`` tokens a sequence, and the weights as they are now."""
+        return Cache(
+            layers=[block.mixer.make_cache(batch, capacity, self.dtype) for block in self.blocks],
+            weights=[block.weights() for block in self.blocks],
+            head=fuse((self.head,), self.dtype),
+        )
+
+    def step(self, tokens: Tensor, cache: Cache) -> Tensor:
+        """(batch, n) ids that follow those in the cache -> logits (batch, n, vocab); the cache grows by n."""
+        x = F.embedding(tokens, self.embedding.weight)
+        for block, weights, layer in zip(self.blocks, cache.weights, cache.layers, strict=True):
+            x = block.forward(x, None, weights, layer)
+        return F.linear(self.norm(x, self.dtype), cache.head)
+
+
+@dataclass(frozen=True)
+class Cache:
+    """What the tokens so far left behind, layer by layer, and the weights cast once for all steps."""
+
+    layers: list[Any]
+    weights: list[tuple[Any, Any]]
+    head: Tensor
+
+    @property
+    def length(self) -> int:
+        """Tokens seen."""
+        return int(self.layers[0].length)
+
+    def truncate(self, length: int) -> None:
+        """Forget all but the first ``length`` tokens."""
+        for layer in self.layers:
+            layer.truncate(length)

@@ -1,0 +1,103 @@
+"""Cross-entropy of a linear head, chunk by chunk: the logits of all tokens never exist in fp32.
+
+The gradient is computed in the forward pass, while a chunk's logits are at hand, so that the backward only scales.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.autograd import Function
+
+CHUNK = 1 << 25
+"""Most logits held at once in the products' dtype (64 MiB in bf16)."""
+TILE = 1 << 19
+"""Most logits held at once in fp32: they stay in the processor's cache between the passes over them."""
+
+
+def linear_cross_entropy(
+    hidden: Tensor,
+    weight: Tensor,
+    targets: Tensor,
+    mask: Tensor | None = None,
+    reduction: Literal["sum", "none"] = "sum",
+) -> Tensor:
+    """-log softmax(hidden @ weight')[target], in nats and fp32, without holding all logits.
+
+    Args:
+        hidden: (..., width), fp32 or bf16: the products' dtype.
+        weight: (vocab, width), the fp32 parameter; cast to the products' dtype here.
+        targets: (...) int64 in [0, vocab), also where they do not count.
+        mask: (...) bool, the targets that count; None means all. The others' losses and gradients are 0.
+        reduction: "sum" over tokens, differentiable; "none": (...) losses of each token, without gradient.
+    """
+    rows, labels = hidden.flatten(0, -2), targets.flatten()
+    keep = None if mask is None else mask.flatten()
+    if reduction == "sum" and torch.is_grad_enabled() and (hidden.requires_grad or weight.requires_grad):
+        return _LinearCrossEntropy.apply(rows, weight, labels, keep)  # type: ignore[no-any-return, no-untyped-call]
+    losses, *_ = _chunks(rows.detach(), weight.detach(), labels, keep, gradient=False)
+    return losses.sum() if reduction == "sum" else losses.view(targets.shape)
+
+
+def _accumulator(dtype: torch.dtype) -> torch.dtype:
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def _chunks(
+    hidden: Tensor, weight: Tensor, targets: Tensor, mask: Tensor | None, gradient: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Losses (tokens,), and the gradients of their sum for hidden and weight (empty without ``gradient``)."""
+    dtype, exact = hidden.dtype, _accumulator(hidden.dtype)
+    cast = weight.to(dtype)
+    losses = hidden.new_empty(len(hidden), dtype=exact)
+    grad_hidden = torch.empty_like(hidden if gradient else hidden[:0])
+    grad_weight = weight.new_empty(0)
+    limit = CHUNK if dtype == torch.bfloat16 else TILE
+    size = max(1, limit // len(weight))
+    for start in range(0, len(hidden), size):
+        chunk = slice(start, start + size)
+        logits = hidden[chunk] @ cast.t()
+        losses[chunk] = _softmax_in_place(logits, targets[chunk], None if mask is None else mask[chunk], gradient)
+        if not gradient:
+            continue
+        torch.mm(logits, cast, out=grad_hidden[chunk])
+        if start == 0:
+            grad_weight = (logits.t() @ hidden[chunk]).to(weight.dtype)
+        elif dtype == weight.dtype:
+            grad_weight.addmm_(logits.t(), hidden[chunk])
+        else:
+            grad_weight += logits.t() @ hidden[chunk]
+    return losses, grad_hidden, grad_weight
+
+
+def _softmax_in_place(logits: Tensor, targets: Tensor, mask: Tensor | None, gradient: bool) -> Tensor:
+    """Losses of a chunk; with ``gradient`` its logits become their own gradient, softmax - one-hot."""
+    exact = _accumulator(logits.dtype)
+    losses = logits.new_empty(len(logits), dtype=exact)
+    size = max(1, TILE // logits.shape[1])
+    for start in range(0, len(logits), size):
+        tile = slice(start, start + size)
+        scores, column = logits[tile].to(exact), targets[tile, None]
+        p = torch.softmax(scores, -1)
+        # log sum exp = largest score - log of its probability, which is at least 1 / vocab: no overflow, no log 0
+        normaliser = scores.amax(-1) - p.amax(-1).log_()
+        losses[tile] = normaliser.sub_(scores.gather(1, column).squeeze(1))
+        if gradient:
+            p.scatter_add_(1, column, p.new_full((), -1.0).expand(column.shape))
+            logits[tile] = p if mask is None else p * mask[tile, None]
+    return losses if mask is None else losses * mask
+
+
+class _LinearCrossEntropy(Function):
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, mask: Tensor | None) -> Tensor:
+        losses, grad_hidden, grad_weight = _chunks(hidden, weight, targets, mask, gradient=True)
+        ctx.save_for_backward(grad_hidden, grad_weight)
+        return losses.sum()
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Any:
+        grad_hidden, grad_weight = ctx.saved_tensors
+        return grad_hidden * grad.to(grad_hidden.dtype), grad_weight * grad, None, None
