@@ -45,11 +45,8 @@ def demo(root: Path | str = "runs", *, workers: int = 2, progress: Say | None = 
     for line in [*notes, planned.text()]:
         say(line)
     corpus = corpus_facts(study, root, compressors=True)
-    xz = corpus["compressors"]
-    notes.append(
-        f"xz -9 takes {xz['xz']:.2f} bits per byte for the held-out text alone, {xz['xz given training text']:.2f} "
-        f"behind {xz['training bytes'] / 1e6:.0f} MB of training text"
-    )
+    sizes = ", ".join(f"{name} {value:.2f}" for name, value in corpus["compressors"].items())
+    notes.append(f"what general compressors need for the held-out text, in bits per byte: {sizes}")
     return compare(study, root, workers=workers, progress=progress, corpus=corpus, notes=notes)
 
 
