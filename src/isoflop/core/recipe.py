@@ -11,7 +11,7 @@ import tomli_w
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, StringConstraints, model_validator
 
 from .digests import canonical_json, digest
-from .registry import SLOTS, Frozen, Part
+from .registry import Frozen, Part
 from .rng import Rng
 from .slots import (
     AveragingSlot,
@@ -22,7 +22,7 @@ from .slots import (
     ScheduleSlot,
     SourceSlot,
     TokenizerSlot,
-    schema_of,
+    schema_document,
 )
 from .toml import locate, parse, read, validated
 
@@ -191,14 +191,7 @@ def hash_of(tree: Mapping[str, Any]) -> str:
 
 def json_schema() -> dict[str, Any]:
     """The recipe's JSON schema, for editors: every slot with every part. Imports all parts."""
-    schema = Recipe.model_json_schema()
-    definitions = schema.setdefault("$defs", {})
-    for slot in SLOTS:
-        table = schema_of(slot)
-        for option in table["anyOf"]:
-            definitions.update(option.pop("$defs", {}))
-        definitions[f"slot_{slot}"] = table
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+    return schema_document(Recipe)
 
 
 def _parts_of(node: Frozen, prefix: str) -> Iterator[tuple[str, Part]]:

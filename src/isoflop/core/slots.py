@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
-from pydantic import BeforeValidator, SerializeAsAny, WithJsonSchema
+from pydantic import BaseModel, BeforeValidator, SerializeAsAny, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
 from . import protocols, registry
@@ -46,6 +46,30 @@ def schema_of(slot: str) -> dict[str, Any]:
     return {"anyOf": [{"enum": registry.names(slot)}, *tables]}
 
 
+def schema_document(model: type[BaseModel]) -> dict[str, Any]:
+    """The whole JSON schema of a model whose fields are slots: every slot with every part. Imports all parts."""
+    schema = model.model_json_schema()
+    definitions = schema.setdefault("$defs", {})
+    for slot in registry.SLOTS:
+        table = schema_of(slot)
+        for option in table["anyOf"]:
+            definitions.update(option.pop("$defs", {}))
+        definitions[f"slot_{slot}"] = table
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **_linked(schema)}
+
+
+def _linked(schema: Any) -> Any:
+    """A slot's field says {"type": slot}, as pydantic knows no references but its own; here it becomes a reference."""
+    if isinstance(schema, list):
+        return [_linked(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    if isinstance(schema.get("type"), str) and schema["type"] in registry.SLOTS:
+        rest = {key: value for key, value in schema.items() if key != "type"}
+        return {"$ref": f"#/$defs/slot_{schema['type']}", **rest}
+    return {key: _linked(value) for key, value in schema.items()}
+
+
 if TYPE_CHECKING:  # to a type checker a slot's field simply is the slot's base class
     SourceSlot = protocols.SourcePart
     TokenizerSlot = protocols.TokenizerPart
@@ -65,7 +89,7 @@ else:
         return Annotated[
             SerializeAsAny[base],
             BeforeValidator(lambda value: resolve(slot, value)),
-            WithJsonSchema({"$ref": f"#/$defs/slot_{slot}"}),
+            WithJsonSchema({"type": slot}),
         ]
 
     SourceSlot = _field(protocols.SourcePart)

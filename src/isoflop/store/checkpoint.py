@@ -143,7 +143,7 @@ def _read_manifest(path: Path) -> _Manifest:
         raise ValueError(f"format {form}, this version of isoflop reads {FORMAT}")
     manifest = _Manifest.model_validate_json(text)
     tree = manifest.model_dump()
-    if text != canonical_json(tree).encode() or tree.pop("sha256") != digest(tree) or str(manifest.step) != path.name:
+    if tree.pop("sha256") != digest(tree) or str(manifest.step) != path.name:
         raise ValueError("digest differs")
     return manifest
 

@@ -188,6 +188,20 @@ def test_update_writes_one_row_and_never_fails(tmp_path: Path, monkeypatch: pyte
     assert runs(tmp_path)["id"].tolist() == [run.id]
 
 
+def test_an_index_that_is_locked_is_not_thrown_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = make(tmp_path, value=1.0)
+    runs(tmp_path)
+    before = (tmp_path / INDEX).stat().st_ino
+    connect = sqlite3.connect
+    monkeypatch.setattr(index.sqlite3, "connect", lambda place, timeout: connect(place, timeout=0.0))
+    with connect(tmp_path / INDEX) as database:
+        database.execute("BEGIN EXCLUSIVE")
+        run.set_status("failed")
+        assert runs(tmp_path)["status"].tolist() == ["failed"]
+    database.close()
+    assert (tmp_path / INDEX).stat().st_ino == before
+
+
 def test_where_no_index_can_be_kept_the_answer_is_the_same(tmp_path: Path) -> None:
     run = make(tmp_path, value=1.0)
     (tmp_path / INDEX).mkdir()  # as good as a directory without permission: it cannot be opened as a file
