@@ -215,53 +215,53 @@ def _make(
     everything = list(documents)
     if not everything:
         raise DataError("gives no documents", where="source", fix="check its paths and keys")
-    sizes = {id(document): len(utf8(document.text, document.origin)) for document in everything}
-    exact = near = 0
-    if deduplicate:
-        result = distinct([document.text for document in everything])
-        everything = [everything[index] for index in result.kept]
-        exact, near = result.exact, result.near
+    for document in everything:
+        utf8(document.text, document.origin)
+    found = distinct([document.text for document in everything]) if deduplicate else None
+    if found is not None:
+        everything = [everything[index] for index in found.kept]
     everything.sort(key=_order)  # stable
     held = held_out_groups(everything, share)
     train = [document for document in everything if document.group not in held]
-    heldout = {
-        domain: [document for document in everything if document.group in held and document.domain == domain]
-        for domain in sorted({document.domain for document in everything if document.group in held})
-    }
+    heldout = [document for document in everything if document.group in held]
     with publish_directory(directory) as target:
         tokenizer = part.build(ctx, (document.text for document in train))
+        saved = target / _TOKENIZER
         if isinstance(tokenizer, Storable):
-            tokenizer.save(target / _TOKENIZER)
-        saved = digest_file(target / _TOKENIZER) if isinstance(tokenizer, Storable) else ""
-
-        def write(name: str, chosen: Sequence[Document]) -> dict[str, Amount]:
-            counts: dict[str, list[int]] = {}
-            end = np.array([tokenizer.eot])
-
-            def pieces() -> Iterator[Ids]:
-                yield end
-                for document, ids in _tokenised(tokenizer, chosen):
-                    count = counts.setdefault(document.domain, [0, 0, 0])
-                    for place, amount in enumerate((1, sizes[id(document)], len(ids) + 1)):
-                        count[place] += amount
-                    yield from (ids, end)
-
-            write_tokens(target / f"{name}.bin", pieces(), token_type(tokenizer.vocab_size))
-            return {d: Amount(documents=n, text_bytes=b, tokens=t) for d, (n, b, t) in sorted(counts.items())}
-
-        amounts = write("train", train)
+            tokenizer.save(saved)
+        identity = {**_identity(part), "saved": digest_file(saved) if saved.exists() else ""}
         held_amounts: dict[str, Amount] = {}
-        for number, chosen in enumerate(heldout.values()):
-            held_amounts |= write(f"heldout-{number}", chosen)
+        for number, domain in enumerate(sorted({document.domain for document in heldout})):
+            chosen = [document for document in heldout if document.domain == domain]
+            held_amounts |= _write(target / f"heldout-{number}.bin", chosen, tokenizer)
         seal(
             target,
             CorpusManifest,
-            fingerprint=_fingerprint(everything, held, {**_identity(part), "saved": saved}, share),
-            train=amounts,
+            train=_write(target / "train.bin", train, tokenizer),
             heldout=held_amounts,
-            exact_duplicates=exact,
-            near_duplicates=near,
+            fingerprint=_fingerprint(everything, held, identity, share),
+            exact_duplicates=found.exact if found else 0,
+            near_duplicates=found.near if found else 0,
         )
+
+
+def _write(path: Path, documents: Sequence[Document], tokenizer: Tokenizer) -> dict[str, Amount]:
+    """Write the stream of ``documents``; how much of each domain it holds."""
+    counts = {domain: [0, 0, 0] for domain in sorted({document.domain for document in documents})}
+    end = np.array([tokenizer.eot])
+
+    def stream() -> Iterator[Ids]:
+        yield end
+        for document, ids in _tokenised(tokenizer, documents):
+            count = counts[document.domain]
+            count[0] += 1
+            count[1] += len(document.text.encode())
+            count[2] += len(ids) + 1
+            yield ids
+            yield end
+
+    write_tokens(path, stream(), token_type(tokenizer.vocab_size))
+    return {domain: Amount(documents=n, text_bytes=b, tokens=t) for domain, (n, b, t) in counts.items()}
 
 
 def _order(document: Document) -> bytes:

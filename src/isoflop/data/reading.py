@@ -14,12 +14,16 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field
 
 from ..core.digests import digest, digest_file
-from ..core.errors import DataError, UsageError
+from ..core.errors import DataError
 from .document import utf8
 
-Paths = Annotated[
-    tuple[str, ...], Field(min_length=1), BeforeValidator(lambda value: (value,) if isinstance(value, str) else value)
-]
+
+def _several(value: Any) -> Any:
+    """One path as several; a list becomes the tuple that strict validation wants behind a validator of ours."""
+    return (value,) if isinstance(value, str) else tuple(value) if isinstance(value, list) else value
+
+
+Paths = Annotated[tuple[str, ...], Field(min_length=1), BeforeValidator(_several)]
 """One path or glob pattern, or several."""
 
 _BOM = b"\xef\xbb\xbf"
@@ -29,7 +33,7 @@ def files_of(patterns: Sequence[str]) -> list[Path]:
     """The files that paths and glob patterns (``**`` included) name: each once, sorted within a pattern.
 
     Raises:
-        UsageError: a path that does not exist, or a pattern that no file matches.
+        DataError: a path that does not exist, or a pattern that no file matches.
     """
     found: dict[Path, None] = {}
     for pattern in patterns:
@@ -37,13 +41,13 @@ def files_of(patterns: Sequence[str]) -> list[Path]:
             matches = [Path(match) for match in sorted(glob(pattern, recursive=True))]
             matches = [path for path in matches if path.is_file()]
             if not matches:
-                raise UsageError("matches no file", where=pattern, fix="check source.paths; quote it in a shell")
+                raise DataError("matches no file", where=pattern, fix="check source.paths; quote it in a shell")
         else:
             matches = [Path(pattern)]
             if matches[0].is_dir():
-                raise UsageError("is a folder", where=pattern, fix=f"name its files: {Path(pattern) / '**/*'}")
+                raise DataError("is a folder", where=pattern, fix=f"name its files: {Path(pattern) / '**/*'}")
             if not matches[0].exists():
-                raise UsageError("does not exist", where=pattern, fix="check source.paths")
+                raise DataError("does not exist", where=pattern, fix="check source.paths")
         found |= dict.fromkeys(matches)
     return list(found)
 

@@ -1,0 +1,162 @@
+"""What single tokenizers do beyond the contract."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tokenizers as hf
+
+from isoflop.core.errors import DataError
+from isoflop.data.tokenizers.bpe import BpePart, BytePairs
+from isoflop.data.tokenizers.bytes import Bytes
+from isoflop.data.tokenizers.file import FilePart, FileTokenizer
+from isoflop.data.tokenizing import byte_alphabet
+
+TEXTS = ["the cat sat on the mat, the dog sat on the log; " * 3] * 5
+NONE: Any = None  # no tokenizer needs a context
+
+
+def bpe(texts: list[str] = TEXTS, **fields: Any) -> BytePairs:
+    return BpePart(**fields).build(NONE, iter(texts))
+
+
+def test_bytes_are_utf8() -> None:
+    assert Bytes().encode("aé").tolist() == [97, 0xC3, 0xA9]
+    assert Bytes().eot == 256
+
+
+def test_the_byte_alphabet_is_that_of_the_library() -> None:
+    assert sorted(byte_alphabet()) == sorted(hf.pre_tokenizers.ByteLevel.alphabet())
+    for byte in range(256):
+        ((piece, _),) = hf.pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False).pre_tokenize_str(
+            bytes([byte]).decode("latin-1")
+        )
+        assert bytes(byte_alphabet()[c] for c in piece) == bytes([byte]).decode("latin-1").encode()
+
+
+def test_the_most_frequent_pair_is_joined_first() -> None:
+    tokenizer = bpe(["aab " * 100], vocab_size=258)
+    assert [tokenizer.decode([i]) for i in range(257, 258)] in (["aa"], ["ab"], ["b "], [" a"])
+    assert tokenizer.byte_lengths[257] == 2
+    assert len(bpe(["abab" * 200], vocab_size=258).encode("abab")) == 2
+
+
+def test_more_merges_give_shorter_texts() -> None:
+    lengths = [len(bpe(vocab_size=size).encode(TEXTS[0])) for size in (257, 270, 300)]
+    assert lengths[0] == len(TEXTS[0])
+    assert lengths[0] > 1.2 * lengths[1] > 1.2 * lengths[2]
+
+
+def test_little_text_leaves_ids_unused() -> None:
+    tokenizer = bpe(["ab"], vocab_size=1000)
+    assert tokenizer.vocab_size == 1000
+    assert tokenizer.byte_lengths[900:].sum() == 0
+    assert tokenizer.decode([999]) == ""
+
+
+def test_training_reads_a_bounded_sample() -> None:
+    read = []
+
+    def texts() -> Any:
+        for number in range(100):
+            read.append(number)
+            yield "word " * 20
+
+    BpePart(vocab_size=260, sample_bytes=1000).build(NONE, texts())
+    assert len(read) == 10
+
+
+def test_no_piece_grows_with_the_text() -> None:
+    tokenizer = bpe(["a" * 10_000], vocab_size=400)
+    assert tokenizer.byte_lengths.max() <= 33
+    ids = tokenizer.encode("a" * 1_000_001)
+    assert tokenizer.decode(ids.tolist()) == "a" * 1_000_001
+    assert len(tokenizer._known) == 2  # 32 letters, and the one that is left
+
+
+def saved(tmp_path: Path, tokenizer: hf.Tokenizer) -> Path:
+    path = tmp_path / "tokenizer.json"
+    path.write_text(tokenizer.to_str())
+    return path
+
+
+def from_file(path: Path, **fields: Any) -> FileTokenizer:
+    return FilePart(path=str(path), **fields).build(NONE, iter(()))
+
+
+def with_marks(**normalizer: Any) -> hf.Tokenizer:
+    """A BPE with word marks and byte fall-back, as Llama 2 and Gemma have one."""
+    vocabulary = {f"<0x{byte:02X}>": byte for byte in range(256)} | {"\u2581": 256, "a": 257, "b": 258, "ab": 259}
+    tokenizer = hf.Tokenizer(hf.models.BPE(vocab=vocabulary, merges=[("a", "b")], byte_fallback=True))
+    tokenizer.normalizer = hf.normalizers.Replace(" ", "\u2581")
+    tokenizer.decoder = hf.decoders.Sequence(
+        [hf.decoders.Replace("\u2581", " "), hf.decoders.ByteFallback(), hf.decoders.Fuse()]
+    )
+    tokenizer.add_special_tokens(["</s>"])
+    return tokenizer
+
+
+def test_a_foreign_tokenizer_with_word_marks(tmp_path: Path) -> None:
+    part = FilePart(path=str(saved(tmp_path, with_marks())), eot="</s>")
+    tokenizer = part.build(NONE, iter(()))
+    assert tokenizer.vocab_size == part.vocabulary == 261
+    assert tokenizer.eot == 260
+    text = "ab ba é</s>"
+    ids = tokenizer.encode(text)
+    assert tokenizer.eot not in ids
+    assert tokenizer.decode(ids.tolist()) == text
+    assert tokenizer.byte_lengths[ids].sum() == len(text.encode())
+
+
+def test_a_tokenizer_that_alters_text_is_refused(tmp_path: Path) -> None:
+    bpe().save(tmp_path / "plain.json")
+    description = json.loads((tmp_path / "plain.json").read_text())
+    description["normalizer"] = {"type": "Lowercase"}
+    (tmp_path / "lower.json").write_text(json.dumps(description))
+    tokenizer = from_file(tmp_path / "lower.json")
+    assert tokenizer.decode(tokenizer.encode("lower case").tolist()) == "lower case"
+    with pytest.raises(DataError, match="loses part of the text that begins 'Upper Case'"):
+        tokenizer.encode("Upper Case")
+
+
+def test_truncation_and_templates_of_the_file_do_not_act(tmp_path: Path) -> None:
+    foreign = hf.Tokenizer.from_str(_json(bpe(vocab_size=300), tmp_path))
+    plain = foreign.encode(TEXTS[0]).ids
+    foreign.enable_truncation(3)
+    foreign.enable_padding(length=500)
+    foreign.post_processor = hf.processors.TemplateProcessing(
+        single="<|endoftext|> $A", special_tokens=[("<|endoftext|>", 0)]
+    )
+    assert np.array_equal(from_file(saved(tmp_path, foreign)).encode(TEXTS[0]), plain)
+
+
+def test_foreign_files_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+    path = saved(tmp_path, with_marks())
+    with pytest.raises(DataError, match=r"has no token '</e>'; set tokenizer.eot: did you mean </s>\?"):
+        from_file(path, eot="</e>")
+    part = FilePart(path=str(tmp_path / "missing.json"))
+    for use in (part.inputs, lambda: part.vocabulary, lambda: part.build(NONE, iter(()))):
+        with pytest.raises(DataError, match=r"missing.json: cannot be read"):
+            use()
+    path.write_text("{}")
+    with pytest.raises(DataError, match=r"is not a tokenizer.json"):
+        from_file(path)
+
+
+def test_a_changed_file_changes_inputs_and_vocabulary(tmp_path: Path) -> None:
+    part = FilePart(path=str(saved(tmp_path, with_marks())), eot="</s>")
+    before = part.inputs(), part.vocabulary
+    larger = with_marks()
+    larger.add_tokens(["more"])
+    saved(tmp_path, larger)
+    assert part.inputs() != before[0]
+    assert part.vocabulary == before[1] + 1
+
+
+def _json(tokenizer: BytePairs, folder: Path) -> str:
+    tokenizer.save(folder / "bpe.json")
+    return (folder / "bpe.json").read_text()
