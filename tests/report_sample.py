@@ -93,7 +93,7 @@ def make_study(**changes: Any) -> StudyResult:
     bill: dict[str, dict[str, float]] = {}
     for run in runs:
         for phase, spent in run.ledger.items():
-            row = bill.setdefault("tuning" if run.role == "tuning" else phase, {})
+            row = bill.setdefault("tuning" if run.role == "tuning" and phase != "evaluation" else phase, {})
             for axis, value in spent.items():
                 row[axis] = row.get(axis, 0.0) + value
     fields: dict[str, Any] = dict(  # noqa: C408
@@ -101,7 +101,7 @@ def make_study(**changes: Any) -> StudyResult:
         title="Muon against AdamW on the standard library",
         created="2026-01-31T12:00:00Z",
         baseline="adamw",
-        arms=list(ARMS),
+        arms=list(ARMS)[1:],
         rung_axis="steps",
         rungs=STEPS,
         runs=runs,

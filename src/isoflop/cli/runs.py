@@ -12,7 +12,7 @@ from .main import app
 runs_app = typer.Typer(help="List, show and index runs.", invoke_without_command=True)
 app.add_typer(runs_app, name="runs")
 
-_COLUMNS = ("name", "status", "optimizer", "steps", "flops", "value", "seconds")
+_COLUMNS = ("id", "name", "status", "optimizer", "steps", "flops", "value", "seconds")
 
 
 @runs_app.callback()

@@ -150,15 +150,14 @@ def generate(
 ) -> None:
     """Write text with a run's newest checkpoint."""
     from ..core.rng import Rng
-    from ..core.slots import resolve
-    from ..core.toml import value_of
+    from ..core.slots import part_from
 
     loop = _restored(run, root, threads, None)
     tokenizer = getattr(loop.parts.source, "tokenizer", None)
     if tokenizer is None:
         raise UsageError(f"source {loop.recipe.source.name} has no text, only ids", where=run)
     ids = [tokenizer.eot, *tokenizer.encode(prompt).tolist()]
-    chosen = cast("DecoderPart", resolve("decoder", value_of(decoder)))
+    chosen = cast("DecoderPart", part_from("decoder", decoder))
     output = chosen.build(loop.ctx).generate(loop.parts.model, [ids], tokens, Rng(seed))[0]
     text = tokenizer.decode(output)
     if json:

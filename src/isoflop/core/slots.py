@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, SerializeAsAny, WithJsonSchema
+from pydantic import BaseModel, BeforeValidator, SerializeAsAny, WithJsonSchema, create_model
 from pydantic_core import PydanticCustomError
 
 from . import protocols, registry
 from .errors import UsageError
 from .registry import Part
+from .toml import validated, value_of
 
 P = TypeVar("P", bound=Part)
 
@@ -33,6 +35,17 @@ def resolve(slot: str, value: Any) -> Part:
         raise PydanticCustomError("slot_unknown", str(error).replace("{", "(").replace("}", ")")) from None
     fields = {key: content for key, content in value.items() if key != "name"}
     return cls.model_validate_json(json.dumps(fields))  # a nested ValidationError keeps its places
+
+
+def part_from(slot: str, text: str) -> Part:
+    """The part that a command line names: ``sample``, or a TOML table as ``{name = "sample", top_k = 5}``.
+
+    Raises:
+        RecipeError: every problem of it.
+    """
+    choice = create_model("Choice", **{slot: (Annotated[Any, BeforeValidator(partial(resolve, slot))], ...)})
+    found: Part = getattr(validated(choice, {slot: value_of(text)}, source="command line"), slot)
+    return found
 
 
 def schema_of(slot: str) -> dict[str, Any]:

@@ -80,6 +80,8 @@ class Fit:
     warnings: tuple[str, ...]
     problem: Problem = field(repr=False)
     loss: Loss = field(repr=False)
+    origin: tuple[Law, Table] | None = field(default=None, repr=False)
+    """Of a fit whose law took constants from a first stage: the law before that stage, and its table."""
 
     @property
     def params(self) -> dict[str, float]:
@@ -112,7 +114,7 @@ class Fit:
             DataError: a declared column is missing.
         """
         if interval is not None:
-            from .intervals import predict_interval
+            from .extrapolate import predict_interval
 
             return predict_interval(self, table, interval)
         x = self.columns_of(table)

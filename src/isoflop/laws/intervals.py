@@ -1,4 +1,4 @@
-"""Intervals of parameters with a verdict, and of predictions with what is not known about the law itself."""
+"""Intervals of parameters, each with a verdict: do the data identify it at all?"""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from .fit import Fit
 
 _WIDE = 10.0  # an end further than this factor from the estimate leaves even its magnitude unknown
+
+_RESAMPLED = 300
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,8 @@ def intervals(fit: Fit, level: float = 0.95) -> dict[str, Interval]:
     """Per fitted parameter, in the law's order; fixed parameters are left out."""
     found = roots(fit, level)
     spare = fit.rows - len(fit.problem.free)
+    kind = None if fit.rows >= 3 * len(fit.problem.free) or fit.law.likelihood else "residuals"
+    drawn = fit.bootstrap(_RESAMPLED, kind=kind).intervals(level) if spare >= 2 else {}
     out = {}
     for j, (low, high, low_open, high_open) in found.items():
         q = fit.law.parameters[j]
@@ -48,6 +52,10 @@ def intervals(fit: Fit, level: float = 0.95) -> dict[str, Interval]:
         natural = np.exp(ends) if q.log else ends
         value = float(np.exp(at)) if q.log else at
         reason = _reason(q, at, low, high, low_open, high_open, spare, level)
+        if not reason and q.log and q.name in drawn:
+            reach = max(drawn[q.name][1] / value, value / max(drawn[q.name][0], 1e-300))
+            if reach > _WIDE:
+                reason = f"{100 * level:g} % of refits to resampled rows reach a factor {reach:.3g} from the estimate"
         out[q.name] = Interval(value, float(natural[0]), float(natural[1]), reason)
     return out
 

@@ -196,22 +196,33 @@ def roots(fit: Fit, level: float, which: list[int] | None = None) -> dict[int, t
 
 def covariance(fit: Fit) -> Array:
     """(p, p) in fitted space, zero at fixed and bounded parameters: dispersion x H^-1, widened by ``robustness``."""
-    problem, theta, free = fit.problem, fit.theta, fit.problem.free
-    out = np.zeros((len(theta), len(theta)))
+    return np.asarray(covariances(fit.problem, fit.theta[None], fit.loss, clusters_of(fit))[0])
+
+
+def covariances(problem: Problem, theta: Array, loss: Loss, clusters: Array | None = None) -> Array:
+    """``covariance`` of a batch of fits, (k, p, p), each with its own weights or data."""
+    free, k, p = problem.free, len(theta), theta.shape[1]
+    out = np.zeros((k, p, p))
+    if not len(free):
+        return out
     margin = 1e-9 * (1 + np.abs(theta))
-    inside = [i for i, j in enumerate(free) if problem.low[j] + margin[j] < theta[j] < problem.high[j] - margin[j]]
-    where = np.ix_(free[inside], free[inside])
-    if not inside:
-        return out
-    if fit.law.likelihood:
-        out[where] = _inverse(exact_hessian(problem, theta, fit.loss)[np.ix_(inside, inside)])
-        return out
-    f, jac = fit.law.jacobian(theta[None], problem.x, problem.link, free)
-    second, bend = _moments(f - problem.target, np.atleast_2d(problem.weights), fit.loss, len(free))
-    jac = jac[0][inside]
-    hessian = bend[0] * (jac * problem.weights) @ jac.T + np.diag(problem.strength[free][inside])
-    widen = np.sqrt(robustness(problem, theta[None], fit.loss, clusters_of(fit))[0, free[inside]])
-    out[where] = _inverse(hessian) * (second[0] / bend[0]) * widen[:, None] * widen
+    inside = ((theta > problem.low + margin) & (theta < problem.high - margin))[:, free]
+    if problem.law.likelihood:
+        hessian = np.stack([exact_hessian(problem, row, loss) for row in theta])
+        factor = np.ones(k)
+    else:
+        f, jac = problem.law.jacobian(theta, problem.x, problem.link, free)
+        weights = np.broadcast_to(problem.weights, f.shape)
+        second, bend = _moments(f - problem.target, weights, loss, len(free))
+        hessian = bend[:, None, None] * ((jac * weights[:, None, :]) @ jac.swapaxes(1, 2)) + np.diag(problem.strength[free])
+        factor = second / bend
+    size = np.sqrt(np.maximum(np.abs(np.einsum("kii->ki", hessian)), 1e-300))
+    both = inside[:, :, None] & inside[:, None, :]
+    scaled = np.where(both, hessian / size[:, :, None] / size[:, None, :], np.eye(len(free)))
+    inverse = np.where(both, np.linalg.pinv(np.nan_to_num(scaled), rcond=1e-13, hermitian=True), 0.0)
+    widen = np.sqrt(robustness(problem, theta, loss, clusters))[:, free]
+    inverse = inverse / size[:, :, None] / size[:, None, :] * factor[:, None, None]
+    out[np.ix_(np.arange(k), free, free)] = inverse * widen[:, :, None] * widen[:, None, :]
     return out
 
 
@@ -235,8 +246,3 @@ def _held(fit: Fit, which: Array, at: Array, starts: Array) -> tuple[Array, Arra
     low[np.arange(len(at)), which] = high[np.arange(len(at)), which] = at
     found = minimise(replace(problem, low=low, high=high), theta, fit.loss, tolerance=1e-7, limit=100)
     return found.theta, found.value
-
-
-def _inverse(matrix: Array) -> Array:
-    size = 1.0 / np.sqrt(np.maximum(np.diag(matrix), 1e-300))
-    return np.asarray(np.linalg.pinv(matrix * size[:, None] * size, rcond=1e-14, hermitian=True) * size[:, None] * size)

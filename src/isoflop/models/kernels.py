@@ -1,8 +1,9 @@
 """Where a handwritten gradient pays: the weights' cast, norm, rotation, causal attention, gated unit.
 
-Each function has a plain form in torch's operations, ``reference_*``: the tests believe it, and compiled code uses it
-(the compiler fuses it better than by hand). Eager code uses the handwritten form: fewer passes over memory, no copies
-of what autograd would keep. Products run in the dtype of their operands (fp32 or bf16) and accumulate in fp32.
+Each function has a plain form in torch's operations, ``reference_*``: the tests believe it, compiled code uses it (the
+compiler fuses it better than by hand), and so does ``torch.func`` (which differentiates it in its own ways). Eager code
+uses the handwritten form: fewer passes over memory, no copies of what autograd would keep; its gradient can be taken
+once. Products run in the dtype of their operands (fp32 or bf16) and accumulate in fp32.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd import Function
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from ..ledger.formulas import causal_pairs
@@ -20,11 +22,16 @@ from ..ledger.formulas import causal_pairs
 # mypy: disable-error-code="no-untyped-call, no-any-return, misc"
 
 
+def plain() -> bool:
+    """Whether the plain forms are wanted: while compiling, and inside ``torch.func`` (jvp, vmap, higher derivatives)."""
+    return torch.compiler.is_compiling() or torch._C._functorch.peek_interpreter_stack() is not None
+
+
 def fuse(weights: tuple[Tensor, ...], dtype: torch.dtype) -> Tensor:
     """Matrices (n_i, d), stacked to (sum n_i, d) in ``dtype``: one product instead of several, one cast a step."""
     if weights[0].dtype == dtype:
         return weights[0] if len(weights) == 1 else torch.cat(weights)
-    if torch.compiler.is_compiling():
+    if plain():
         return torch.cat([weight.to(dtype) for weight in weights])
     return _Fuse.apply(dtype, *weights)
 
@@ -39,6 +46,7 @@ class _Fuse(Function):
         return fused
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> Any:
         return (None, *grad.to(ctx.dtype).split(ctx.rows))
 
@@ -51,7 +59,7 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float, dtype: torch.dtype) -> Tenso
 
     Zhang and Sennrich 2019, arXiv 1910.07467, equation 4.
     """
-    if torch.compiler.is_compiling():
+    if plain():
         return reference_rms_norm(x, weight, eps, dtype)
     return _RmsNorm.apply(x, weight, eps, dtype)
 
@@ -69,6 +77,7 @@ class _RmsNorm(Function):
         return (x * scale).mul_(weight).to(dtype)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> Any:
         x, weight, scale = ctx.saved_tensors
         grad = grad.to(x.dtype, copy=True)
@@ -93,7 +102,7 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     Returns:
         (heads, batch, length, d), contiguous: the layout in which attention is one batched product.
     """
-    if torch.compiler.is_compiling():
+    if plain():
         return reference_rotate(x, cos, sin)
     return _Rotate.apply(x, cos, sin)
 
@@ -119,6 +128,7 @@ class _Rotate(Function):
         return out
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> Any:
         cos, sin = ctx.saved_tensors
         heads, batch, length, d = grad.shape
@@ -163,7 +173,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tenso
     heads, batch, length, d = q.shape
     mask = None if mask is None else mask.expand(batch, length, length).repeat(heads, 1, 1)
     q, k, v = ((x.reshape(heads * batch, length, d)) for x in (q, k, v))
-    out = reference_attend(q, k, v, mask) if torch.compiler.is_compiling() else _Attend.apply(q, k, v, mask)
+    out = reference_attend(q, k, v, mask) if plain() else _Attend.apply(q, k, v, mask)
     return out.view(heads, batch, length, d)
 
 
@@ -208,6 +218,7 @@ class _Attend(Function):
         return out
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> Any:
         q, k, v, *probabilities = ctx.saved_tensors
         grad_q, grad_k, grad_v = torch.empty_like(q), torch.zeros_like(k), torch.zeros_like(v)
@@ -226,7 +237,7 @@ class _Attend(Function):
 
 def gated_silu(x: Tensor) -> Tensor:
     """silu(a) * b of the halves (a, b) of (..., 2f): (..., f). Shazeer 2020, arXiv 2002.05202, equation 5."""
-    return reference_gated_silu(x) if torch.compiler.is_compiling() else _GatedSilu.apply(x)
+    return reference_gated_silu(x) if plain() else _GatedSilu.apply(x)
 
 
 def reference_gated_silu(x: Tensor) -> Tensor:
@@ -243,6 +254,7 @@ class _GatedSilu(Function):
         return silu * b
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> Any:
         x, silu = ctx.saved_tensors
         out = torch.empty_like(x)

@@ -15,6 +15,7 @@ _PUBLIC = {
     "GPA": "optimizers.gpa",
     "Lion": "optimizers.lion",
     "MARS": "optimizers.mars",
+    "Muon": "optimizers.muon",
     "SophiaG": "optimizers.sophia_g",
     "ScheduleFreeAdamW": "optimizers.schedule_free_adamw",
     "ScheduleFreeRAdam": "optimizers.schedule_free_radam",

@@ -299,11 +299,23 @@ def whole(t: Tensor) -> Tensor:
     return t.full_tensor() if isinstance(t, DTensor) else t
 
 
-def write(p: Tensor, value: Tensor) -> None:
-    """p <- value, of which a DTensor takes its shard."""
+def whole_like(shard: Tensor, p: Tensor) -> Tensor:
+    """All of the tensor of which ``shard`` is the part that belongs to the shard of ``p``."""
+    if not isinstance(p, DTensor):
+        return shard
+    shape, stride = p.shape, p.stride()
+    return DTensor.from_local(shard, p.device_mesh, p.placements, shape=shape, stride=stride).full_tensor()
+
+
+def descend(p: Tensor, direction: Tensor, keep: float, step: float) -> None:
+    """p <- keep p - step direction; a DTensor takes its shard of the whole ``direction``."""
     if isinstance(p, DTensor):
-        value = distribute_tensor(value, p.device_mesh, p.placements, src_data_rank=None).to_local()
-    local(p).copy_(value)
+        direction = distribute_tensor(direction, p.device_mesh, p.placements, src_data_rank=None).to_local()
+    here = local(p)
+    if here.dtype == wide(here.dtype):
+        here.mul_(keep).sub_(direction, alpha=step)
+    else:
+        here.copy_(here.to(wide(here.dtype)).mul_(keep).sub_(direction, alpha=step))
 
 
 def over_shards(total: Tensor, p: Tensor) -> Tensor:

@@ -35,12 +35,13 @@ def orthogonalise(
     if tall:
         x = x.mT
     x = x / (torch.linalg.vector_norm(x, dim=(-2, -1), keepdim=True) + eps)
-    flat = x.reshape(-1, *x.shape[-2:])
+    flat = x if x.ndim == 2 else x.reshape(-1, *x.shape[-2:])
+    multiply_add = torch.addmm if x.ndim == 2 else torch.baddbmm
     for a, b, c in triples:
         gram = flat @ flat.mT
-        flat = torch.baddbmm(flat, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), flat, beta=a)
-    x = flat.reshape(x.shape)
-    return x.mT if tall else x
+        flat = multiply_add(flat, multiply_add(gram, gram, gram, beta=b, alpha=c), flat, beta=a)
+    flat = flat.reshape(x.shape)
+    return flat.mT if tall else flat
 
 
 def per_step(coefficients: Coefficients, steps: int) -> list[tuple[float, float, float]]:

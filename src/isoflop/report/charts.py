@@ -8,7 +8,7 @@ from typing import Any
 
 import altair as alt
 
-from ..ledger.ledger import PHASES
+from ..ledger.ledger import CHARGED, PHASES
 from ..store.results import MultiplierRow, StudyResult, Tuning
 from .sheets import evaluation_ends, mean, multiplier_text, rung_budget, verdict
 from .style import INK, OKABE_ITO, Chart, colour_scale, legend, log_scale, log_ticks, rows, shape_scale, widened
@@ -174,7 +174,7 @@ def multipliers(result: StudyResult) -> Chart:
 
 def _multiplier_record(row: MultiplierRow, several: bool) -> dict[str, Any]:
     name = f"{clean(row.arm)}, {axis_label(row.axis)}{', all-in' if row.all_in else ''}"
-    record: dict[str, Any] = {"row": f"{name}, rung {row.rung + 1}" if several else name, "arm": clean(row.arm)}
+    record: dict[str, Any] = {"row": f"{name}, rung {row.rung}" if several else name, "arm": clean(row.arm)}
     record |= {"text": multiplier_text(row), "verdict": verdict(row)}
     if row.value is not None:
         low, high = row.low or row.value, row.high or row.value
@@ -197,11 +197,12 @@ def _factor_ticks(low: float, high: float) -> list[float]:
 
 
 def bill(result: StudyResult) -> Chart:
-    """Model FLOPs of every arm's runs, stacked by phase; whatever a tuning run spent counts as tuning."""
+    """Model FLOPs of every arm's runs, each once, stacked by phase; all that tuning runs trained is phase tuning."""
     spent: dict[tuple[str, str], float] = defaultdict(float)
-    for run in result.runs:
+    for run in {(run.arm, run.run): run for run in result.runs}.values():
         for phase, axes in run.ledger.items():
-            spent[clean(run.arm), "tuning" if run.role == "tuning" else clean(phase)] += axes.get("flops", 0.0)
+            named = "tuning" if run.role == "tuning" and phase in CHARGED else clean(phase)
+            spent[clean(run.arm), named] += axes.get("flops", 0.0)
     arms = arms_of(result)
     phases = sorted({phase for _, phase in spent}, key=lambda p: (PHASES.index(p) if p in PHASES else len(PHASES), p))
     records = [
@@ -225,7 +226,7 @@ def bill(result: StudyResult) -> Chart:
 def _phase_scale(phases: list[str]) -> alt.Scale:
     """The same phase has the same colour in every report."""
     known = ("train", "tuning", "optimizer", "evaluation", "recompute", "teacher", "scoring", "rollout", "search")
-    colours = dict(zip(known, (*OKABE_ITO, "#999999", "#F0E442", INK), strict=True))
+    colours = dict(zip(known, (*OKABE_ITO, "#F0E442", INK), strict=True))
     return alt.Scale(domain=phases, range=[colours.get(phase, "#999999") for phase in phases])
 
 
@@ -268,15 +269,16 @@ def _trials(curves: list[Tuning]) -> tuple[list[dict[str, Any]], tuple[float, fl
     finite = [quality for tuning in curves for quality in tuning.quality if quality is not None]
     low, top = widened(finite, 0.1)
     most = max(sum(quality is None for quality in trials) for trials in _by_value(curves).values())
-    high = top * (top / low) ** (0.06 * most)
+    step = min(0.06, 0.25 / most) if most else 0.0
+    high = top * (top / low) ** (step * most)
     diverged: dict[float, int] = defaultdict(int)
     records: list[dict[str, Any]] = []
     for tuning in curves:
         for value, quality in zip(tuning.values, tuning.quality, strict=True):
             state = "diverged" if quality is None else "chosen" if value == tuning.chosen else "tried"
             diverged[value] += quality is None
-            y = high / (top / low) ** (0.06 * diverged[value] - 0.03) if quality is None else quality
-            record = {"arm": tuning.arm, "rung": f"rung {tuning.rung + 1}", "state": state}
+            y = high / (top / low) ** (step * (diverged[value] - 0.5)) if quality is None else quality
+            record = {"arm": tuning.arm, "rung": f"rung {tuning.rung}", "state": state}
             records.append({**record, "x": value, "y": y})
     return records, (low, high)
 

@@ -41,7 +41,7 @@ CAPTIONS = {
     "reaches the same quality (an open arrow: not even at the end of its ladder).",
     "multipliers": "Points with 95 % intervals; thin ticks are single seeds; open arrows are bounds, where the ladder "
     "ends. Left of 1 the arm needs more than the baseline.",
-    "bill": "What each arm's runs spent, evaluation included; everything that a tuning run spent counts as tuning.",
+    "bill": "What each arm's runs spent, each run once; all that tuning runs trained counts as tuning.",
     "tuning": "Rings mark what was chosen, crosses what diverged. Solid lines are the lowest rung; dashed ones a "
     "higher rung, where the baseline is tuned again.",
     "loss": "Every recorded step faintly; boldly the mean of the steps within 10 % of its compute.",
@@ -169,12 +169,14 @@ def _page(
     template = files("isoflop.report").joinpath("page.html").read_text(encoding="utf-8")
     vega = render.vega_script() if specs else ""
     own = template.rpartition("<script>")[2].partition("</script>")[0]
+    lines = headline.splitlines()
+    size = "headline" if len(lines) <= 2 else "headline many"
     entries = "".join(f"<div><dt>{escape(k)}</dt><dd>{escape(v)}</dd></div>" for k, v in facts.items() if v)
     return Template(template).substitute(
         script_hashes=f"{_hash(vega)} {_hash(own)}",
         kind=escape(kind),
         title=escape(clean(title)),
-        headline=escape(clean(headline)),
+        headline="\n".join(f'<p class="{size}">{escape(clean(line))}</p>' for line in lines),
         facts=f'<dl class="facts">{entries}</dl>',
         sections="\n".join(section for section in sections if section),
         footer=escape(CONVENTION_LONG),

@@ -30,7 +30,7 @@ class Sheet:
 def rung_budget(result: StudyResult, rung: int) -> str:
     """A rung's budget ("400 steps", "1.2 TFLOP"), or only its number where the ladder does not know it."""
     if not 0 <= rung < len(result.rungs):
-        return str(rung + 1)
+        return str(rung)
     return f"{amount(result.rung_axis, result.rungs[rung])}{_unit(result)}"
 
 
@@ -51,7 +51,7 @@ def multiplier_sheet(result: StudyResult) -> Sheet:
         (
             clean(row.arm),
             axis_label(row.axis) + (", all-in" if row.all_in else ""),
-            str(row.rung + 1),
+            str(row.rung),
             multiplier_text(row),
             probability(row.p),
             str(row.seeds),
@@ -71,7 +71,7 @@ def multiplier_sheet(result: StudyResult) -> Sheet:
         ("arm", "axis", "rung", "multiplier", "p", "seeds", "verdict"),
         rows,
         frozenset({2, 4, 5}),
-        f"{note}. Rungs 1 to {len(result.rungs)}: {ladder(result)}.",
+        f"{note}. Rungs 0 to {len(result.rungs) - 1}: {ladder(result)}.",
     )
 
 
@@ -114,7 +114,7 @@ def equal_sheet(result: StudyResult) -> Sheet:
             for axis in axes:
                 found[_compare([(ours[seed], theirs[seed]) for seed in shared], axis)].append(axis_label(axis))
             for cells, equal in found.items():
-                rows.append((clean(arm), str(rung + 1), ", ".join(equal), *cells, str(len(shared))))
+                rows.append((clean(arm), str(rung), ", ".join(equal), *cells, str(len(shared))))
     return Sheet(
         f"{clean(result.unit).capitalize()} at equal cost",
         ("arm", "rung", "equal", "difference", "arm's", "baseline's", "seeds"),
@@ -163,9 +163,9 @@ def half_interval(values: list[float]) -> float | None:
     return float(stdtrit(n - 1, 0.975)) * deviation / math.sqrt(n)
 
 
-def bill_sheet(bill: Mapping[str, Mapping[str, float]]) -> Sheet:
-    """Phase x axis, with totals: what was spent."""
-    axes = [axis for axis in AXES if any(spent.get(axis) for spent in bill.values())]
+def bill_sheet(bill: Mapping[str, Mapping[str, float]], among: Iterable[str] = tuple(AXES)) -> Sheet:
+    """Phase x axis (those of ``among`` on which anything was spent), with totals."""
+    axes = [axis for axis in among if any(spent.get(axis) for spent in bill.values())]
     rows = [(clean(phase), *(_cell(axis, spent.get(axis)) for axis in axes)) for phase, spent in bill.items()]
     if len(rows) > 1:
         totals = [math.fsum(spent.get(axis, 0.0) for spent in bill.values()) for axis in axes]
@@ -189,7 +189,7 @@ def tuning_sheet(result: StudyResult) -> Sheet:
         rows.append(
             (
                 clean(tuning.arm),
-                str(tuning.rung + 1),
+                str(tuning.rung),
                 clean(tuning.hyper),
                 ", ".join(f"{value:g}" for value in tuning.values),
                 f"{tuning.chosen:g}",
@@ -218,7 +218,7 @@ def _fairness(result: StudyResult) -> str:
         f"every arm got {max(trials.values(), default=0)} trials" if even else "the arms got unequal numbers of trials"
     )
     apart = "differ from" if seeds["tuning"].isdisjoint(seeds["evaluation"]) else "overlap with"
-    return f"At rung {lowest + 1} {alike}; tuning seeds {apart} evaluation seeds."
+    return f"At rung {lowest} {alike}; tuning seeds {apart} evaluation seeds."
 
 
 def run_sheet(result: StudyResult) -> Sheet:
@@ -234,4 +234,4 @@ def _run_cells(run: RunRow) -> tuple[str, ...]:
         ("", "", "") if end is None else (f"{end.value:.4f}", amount("flops", end.flops), amount("tokens", end.tokens))
     )
     status = f"{run.status}, reused" if run.reused else run.status
-    return (clean(run.arm), str(run.rung + 1), str(run.seed), run.role, status, *measured, clean(run.run))
+    return (clean(run.arm), str(run.rung), str(run.seed), run.role, status, *measured, clean(run.run))

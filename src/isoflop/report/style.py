@@ -13,7 +13,7 @@ from .text import clean
 Chart = alt.Chart | alt.LayerChart | alt.FacetChart
 INK = "currentColor"
 """Takes the page's text colour (light, dark, print); black in a stand-alone SVG or PNG."""
-OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#999999")
 """Okabe and Ito's palette without black (the baseline is ink) and yellow (too pale on white)."""
 SHAPES = ("circle", "square", "triangle-up", "diamond", "triangle-down", "cross", "triangle-right")
 FONT = "system-ui, 'Helvetica Neue', Arial, 'Liberation Sans', sans-serif"
@@ -72,7 +72,7 @@ def shape_scale(names: Sequence[str]) -> alt.Scale:
 
 def legend(names: Sequence[str], **options: Any) -> alt.Legend:
     """A legend above the chart in as many columns as a phone has room for."""
-    longest = max((len(name) for name in names), default=1)
+    longest = min(max((len(name) for name in names), default=1), 22)  # what labelLimit leaves
     return alt.Legend(columns=max(1, min(len(names), 56 // (longest + 4))), **options)
 
 

@@ -14,10 +14,15 @@ from .sheets import Sheet, bill_sheet, equal_sheet, multiplier_sheet, refusal_li
 from .text import clean, flatten
 
 
+BILL = ("flops", "hardware_flops", "steps", "tokens", "seconds")
+"""Axes of the bill that fit a narrow terminal; the page has them all."""
+
+
 def study(result: StudyResult) -> RenderableType:
     """Headline, multipliers, equal cost, tuning, bill and notes of a study."""
-    parts: list[RenderableType] = [Text(clean(result.title), style="dim"), Text(clean(result.headline), style="bold")]
-    sheets = [multiplier_sheet(result), equal_sheet(result), tuning_sheet(result), bill_sheet(result.bill)]
+    parts: list[RenderableType] = [Text(clean(result.title), style="dim")]
+    parts += [Text(clean(line), style="bold") for line in result.headline.splitlines()]
+    sheets = [multiplier_sheet(result), equal_sheet(result), tuning_sheet(result), bill_sheet(result.bill, BILL)]
     parts += [grid(sheet) for sheet in sheets if sheet.rows]
     parts.append(_lines([*refusal_lines(result), *(clean(note) for note in result.notes)]))
     return Group(*parts)
@@ -26,7 +31,7 @@ def study(result: StudyResult) -> RenderableType:
 def run(record: RunRecord) -> RenderableType:
     """State, evaluations and ledger of one run."""
     parts: list[RenderableType] = [Text(f"{record.name}: {record.state}", style="bold")]
-    sheets = [record.evaluation_sheet(), bill_sheet(record.ledger)]
+    sheets = [record.evaluation_sheet(), bill_sheet(record.ledger, BILL)]
     parts += [grid(sheet) for sheet in sheets if sheet.rows]
     parts.append(_lines([f"{key}: {value}" for key, value in flatten(record.result) if value]))
     return Group(*parts)

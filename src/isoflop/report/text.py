@@ -33,7 +33,7 @@ class AxisName:
 AXES = {
     "flops": AxisName("FLOPs", "FLOP"),
     "hardware_flops": AxisName("hardware FLOPs", "FLOP"),
-    "elementwise": AxisName("elementwise", "op"),
+    "elementwise": AxisName("elementwise"),
     "moved": AxisName("bytes moved", "B"),
     "steps": AxisName("steps"),
     "tokens": AxisName("tokens"),

@@ -102,13 +102,13 @@ def test_a_multiplier_without_any_bound_is_still_listed() -> None:
 def test_rungs_are_told_apart_when_an_arm_ran_several() -> None:
     row = MultiplierRow(arm="muon", rung=0, axis="flops", value=2.0, low=1.5, high=2.5, seeds=4)
     spec = render.specification(charts.multipliers(make_study(multipliers=[row, row.model_copy(update={"rung": 1})])))
-    assert [r["row"] for r in marks(spec, "text")[0][1]] == ["muon, FLOPs, rung 1", "muon, FLOPs, rung 2"]
+    assert [r["row"] for r in marks(spec, "text")[0][1]] == ["muon, FLOPs, rung 0", "muon, FLOPs, rung 1"]
 
 
 def test_the_bill_sums_to_the_ledgers_and_tuning_runs_are_one_phase(drawn: dict[str, Spec]) -> None:
     study = make_study()
     records = marks(drawn["bill"], "bar")[0][1]
-    for arm in study.arms:
+    for arm in [study.baseline, *study.arms]:
         total = sum(spent["flops"] for run in study.runs if run.arm == arm for spent in run.ledger.values())
         assert sum(r["flops"] for r in records if r["arm"] == arm) == pytest.approx(total)
     assert {r["phase"] for r in records} == {"train", "optimizer", "evaluation", "tuning"}

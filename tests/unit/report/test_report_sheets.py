@@ -29,7 +29,7 @@ def test_every_multiplier_has_its_line() -> None:
     assert column(sheet, "verdict") == ["better", "better", "not significant", "4 of 4 below", "3 of 4 above"]
     assert column(sheet, "axis") == ["FLOPs", "tokens", "FLOPs, all-in", "FLOPs", "FLOPs"]
     assert column(sheet, "p") == ["< 0.001", "< 0.001", "0.14", "", ""]
-    assert column(sheet, "rung") == ["1"] * 5
+    assert column(sheet, "rung") == ["0"] * 5
     assert "200 · 400 · 800 · 1,600 steps" in sheet.note
 
 
@@ -111,5 +111,5 @@ def test_rungs_are_named_on_their_axis() -> None:
     study = make_study(rung_axis="flops", rungs=[1e12, 2e12])
     assert sheets.ladder(study) == "1.00 TFLOP · 2.00 TFLOP"
     assert sheets.rung_budget(study, 1) == "2.00 TFLOP"
-    assert sheets.rung_budget(study, 7) == "8"
+    assert sheets.rung_budget(study, 7) == "7"
     assert sheets.ladder(make_study(rung_axis="tokens", rungs=[1e5, 2e5])) == "100 k · 200 k tokens"

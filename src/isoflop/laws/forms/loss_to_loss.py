@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
@@ -16,6 +17,9 @@ from .kaplan import Kaplan
 
 if TYPE_CHECKING:
     from ..fit import Fit
+
+
+_LEAST = 1e-9
 
 
 @part
@@ -58,7 +62,10 @@ class LossToLoss(Law):
         return self.E1 if self.E1 is not None else 0.0
 
     def predict(self, p: Params, x: Columns) -> Values:
-        return p["E1"] + p["K"] * np.exp(p["kappa"] * np.log(x["loss0"] - p["E0"]))
+        """A source at or below its floor, which a wrong floor makes possible, is taken to be just above it."""
+        above = x["loss0"] - p["E0"]
+        above = np.where(np.real(above) > _LEAST, above, _LEAST)
+        return p["E1"] + p["K"] * np.exp(p["kappa"] * np.log(above))
 
     def start_values(self, x: Columns, y: Array) -> Values:
         below = float(np.min(x["loss0"]))
@@ -69,7 +76,8 @@ class LossToLoss(Law):
         return {"E0": (0.0, float(np.min(x["loss0"])) * (1 - 1e-6)), "E1": (0.0, float(np.min(y)) * (1 - 1e-6))}
 
     def compute(self, x: Columns) -> Values:
-        return super().compute(x) if "C" in x or "N" in x else -np.asarray(x["loss0"], dtype=float)
+        """C where the table has it; else a stand-in that grows as the source loss falls, as compute at exponent 0.05."""
+        return super().compute(x) if "C" in x else np.asarray(x["loss0"], dtype=float) ** -20.0
 
     def fit(self, table: Mapping[str, Any], **settings: Any) -> Fit:
         """Two stages where floors are wanted from Kaplan fits and the table has N and D, else one.
@@ -80,6 +88,7 @@ class LossToLoss(Law):
         renames = settings.get("columns") or {}
         known = rename(known, renames) if renames else known
         settings = {**settings, "columns": {}}
+        raw = known
         law: LossToLoss = self
         if self.floors == "kaplan" and {"N", "D"} <= set(known) and None in (self.E0, self.E1):
             source = Kaplan().fit({"N": known["N"], "D": known["D"], "loss": known["loss0"]})
@@ -89,7 +98,8 @@ class LossToLoss(Law):
             law = type(self)(E0=e0, E1=e1, floors="joint")
         if law.E1 is not None and law.E0 is not None:
             known = known.where((known["loss0"] > law.E0) & (known["loss"] > law.E1))
-        return super(LossToLoss, law).fit(known, **settings)
+        fit = super(LossToLoss, law).fit(known, **settings)
+        return fit if law is self else replace(fit, origin=(self, raw))
 
 
 def translate(kaplan: Mapping[str, float], fit: Fit) -> dict[str, float]:

@@ -25,11 +25,11 @@ from ..base import (
     OptimizerError,
     ParamsT,
     assemble,
+    descend,
     local,
     next_step,
     over_shards,
     whole,
-    write,
 )
 from ..groups import DECAYED, Beta, Grid, elementwise, factor2
 from ..orthogonal import orthogonalise
@@ -145,7 +145,7 @@ class MARS(Elementwise):
             m = self.buffer(p, "exp_avg")
             local(m).lerp_(c, 1 - b1)
             u = orthogonalise(whole(m) / (1 - b1), eps=group["eps"])
-            write(p, whole(p).mul(keep).sub(u, alpha=lr * max(1, p.shape[0] / p.shape[1]) ** 0.5))
+            descend(p, u, keep, lr * max(1, p.shape[0] / p.shape[1]) ** 0.5)
         else:
             self._adam(p, c, lr, group["betas"], t, group["eps"], group["weight_decay"])
 
