@@ -125,6 +125,7 @@ def run_page(record: RunRecord, specs: Specs) -> str:
     drawn = {name: _figure(name, caption=name != "quality") for name in specs}
     spent = {axis: record.result[axis] for axis in ("flops", "tokens", "seconds") if axis in record.result}
     value = record.result.get("value")
+    resolved = json.dumps(record.resolved, indent=2, ensure_ascii=False)
     reached = f"{value:.4f} {record.unit}" if isinstance(value, int | float) else f"{record.state}, no value yet"
     facts = {"State": record.state, **{axis_label(axis): amount(axis, v) for axis, v in spent.items()}}
     sections = [
@@ -132,7 +133,7 @@ def run_page(record: RunRecord, specs: Specs) -> str:
         _section("Training loss", drawn.get("loss", "")),
         _section("Ledger", _table(bill_sheet(record.ledger))),
         _section("Result", _pairs(flatten(record.result))),
-        _section("Recipe", _folded("recipe.toml", record.recipe, opened=True) if record.recipe else ""),
+        _section("Recipe", _folded("as given", record.recipe), _folded("with every default and override", resolved)),
         _section("Environment", _pairs(flatten(record.environment))),
         _section("Data", _download(f"{record.name}.json", "Download the run's records")),
     ]
@@ -234,9 +235,10 @@ def _folded_table(sheet: Sheet) -> str:
     return f"<details>{summary}\n{_table(sheet)}\n</details>" if sheet.rows else ""
 
 
-def _folded(name: str, text: str, *, opened: bool = False) -> str:
-    mark = " open" if opened else ""
-    return f"<details{mark}><summary>{escape(clean(name))}</summary><pre>{escape(clean_lines(text))}</pre></details>"
+def _folded(name: str, text: str) -> str:
+    if not text:
+        return ""
+    return f"<details><summary>{escape(clean(name))}</summary><pre>{escape(clean_lines(text))}</pre></details>"
 
 
 def _bullets(lines: Iterable[str]) -> str:

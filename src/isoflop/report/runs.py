@@ -29,6 +29,9 @@ class RunRecord:
     state: str
     message: str
     recipe: str
+    """As given."""
+    resolved: dict[str, Any]
+    """The recipe with every default and override."""
     environment: dict[str, Any]
     ledger: dict[str, dict[str, float]]
     result: dict[str, Any]
@@ -47,6 +50,7 @@ class RunRecord:
             state=stored.state,
             message=clean(stored.status.message),
             recipe=text.read_text(encoding="utf-8", errors="replace") if text.exists() else "",
+            resolved=stored.resolved,
             environment=stored.environment,
             ledger={p: spent for p, spent in stored.ledger.items() if isinstance(spent, dict)},
             result={key: value for key, value in stored.result.items() if key != "curve"},

@@ -140,7 +140,7 @@ def _compare(pairs: list[tuple[Point, Point]], axis: str) -> tuple[str, str, str
     apart = max(abs(a / b - 1) if b else math.inf for a, b in costs)
     ours, theirs = mean([a.value for a, _ in pairs]), mean([b.value for _, b in pairs])
     if apart > TOLERANCE:
-        return f"refused: cost differs by {digits(100 * apart)} %", "", ""
+        return f"refused: {digits(100 * apart)} % apart", "", ""
     gaps = [a.value - b.value for a, b in pairs]
     half = half_interval(gaps)
     interval = "" if half is None else f" [{signed(mean(gaps) - half)}, {signed(mean(gaps) + half)}]"
@@ -166,7 +166,8 @@ def half_interval(values: list[float]) -> float | None:
 def bill_sheet(bill: Mapping[str, Mapping[str, float]], among: Iterable[str] = tuple(AXES)) -> Sheet:
     """Phase x axis (those of ``among`` on which anything was spent), with totals."""
     axes = [axis for axis in among if any(spent.get(axis) for spent in bill.values())]
-    rows = [(clean(phase), *(_cell(axis, spent.get(axis)) for axis in axes)) for phase, spent in bill.items()]
+    spenders = {phase: spent for phase, spent in bill.items() if any(spent.get(axis) for axis in axes)}
+    rows = [(clean(phase), *(_cell(axis, spent.get(axis)) for axis in axes)) for phase, spent in spenders.items()]
     if len(rows) > 1:
         totals = [math.fsum(spent.get(axis, 0.0) for spent in bill.values()) for axis in axes]
         rows.append(("total", *(_cell(axis, total) for axis, total in zip(axes, totals, strict=True))))

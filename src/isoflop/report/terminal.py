@@ -13,7 +13,6 @@ from .runs import RunRecord
 from .sheets import Sheet, bill_sheet, equal_sheet, multiplier_sheet, refusal_lines, tuning_sheet
 from .text import clean, flatten
 
-
 BILL = ("flops", "hardware_flops", "steps", "tokens", "seconds")
 """Axes of the bill that fit a narrow terminal; the page has them all."""
 
