@@ -16,6 +16,7 @@ _PUBLIC = {
     "Lion": "optimizers.lion",
     "MARS": "optimizers.mars",
     "Muon": "optimizers.muon",
+    "SOAP": "optimizers.soap",
     "SophiaG": "optimizers.sophia_g",
     "ScheduleFreeAdamW": "optimizers.schedule_free_adamw",
     "ScheduleFreeRAdam": "optimizers.schedule_free_radam",

@@ -18,6 +18,7 @@ from ...core.roles import Shape, numel
 from ..average import wide
 from ..base import Method, ParamsT, assemble, next_step
 from ..groups import Beta, Grid, elementwise, factor2
+from ..marginals import means, rank1
 
 
 class Adafactor(Method):
@@ -59,21 +60,6 @@ class Adafactor(Method):
     def expected(self, p: Tensor) -> dict[str, torch.Size]:
         sizes = list(p.shape) if p.ndim > 1 else [1]
         return {f"exp_avg_sq_{d}": torch.Size([n]) for d, n in enumerate(sizes)}
-
-
-def means(squares: Tensor, d: int) -> Tensor:
-    """Means over all dimensions but ``d``; of a vector or scalar over everything. 1-D."""
-    if squares.ndim < 2:
-        return squares.mean().view(1)
-    return squares.mean(dim=[k for k in range(squares.ndim) if k != d])
-
-
-def rank1(factors: Sequence[Tensor]) -> Tensor:
-    """Outer product of the factors over their common mean to the power len - 1."""
-    product = factors[0].clone()
-    for factor in factors[1:]:
-        product = product.unsqueeze(-1) * factor
-    return product.div_(factors[0].mean() ** (len(factors) - 1))
 
 
 def reference(

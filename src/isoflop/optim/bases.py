@@ -1,0 +1,116 @@
+"""Eigenbases of Gram matrices that follow slowly: what SOAP and Shampoo keep for each dimension of a parameter.
+
+The null space of a Gram matrix has no eigenbasis of its own: what a LAPACK returns there is rounding noise, and Adam
+depends on it. Here it is defined, so that runs reproduce across machines: at first by a fixed diagonal form compressed
+to the null space, later by keeping the old directions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+NULL = 4.0
+"""Eigenvalues below NULL times machine epsilon times the largest count as null."""
+
+BLOCKS = 4
+"""Rows of a large Gram matrix are updated in this many blocks, each from its diagonal on: 5/8 of the work."""
+
+
+def merged_shape(shape: Sequence[int], largest: int) -> list[int]:
+    """Neighbouring dimensions multiplied, from the left, while the product stays <= ``largest``."""
+    merged: list[int] = []
+    product = 1
+    for n in shape:
+        if product * n <= largest:
+            product *= n
+        elif product > 1:
+            merged.append(product)
+            product = n
+        else:
+            merged.append(n)
+            product = 1
+    return [*merged, product] if product > 1 or not merged else merged
+
+
+def unfold(x: Tensor, d: int) -> Tensor:
+    """(n_d, everything else): the matrix whose rows run along dimension ``d``."""
+    if x.ndim == 2:
+        return x if d == 0 else x.T
+    return x.movedim(d, 0).reshape(x.shape[d], -1)
+
+
+def row_blocks(n: int) -> Iterator[tuple[int, int]]:
+    """(first, behind last) row of the blocks in which a Gram matrix of ``n`` rows is updated."""
+    size = n if n < 256 else -(-n // BLOCKS)
+    return ((start, min(start + size, n)) for start in range(0, n, size))
+
+
+def update_gram(gram: Tensor, x: Tensor, keep: float, add: float) -> None:
+    """gram <- keep gram + add x x'; only the blocks on and above the diagonal (``mirror`` fills the others)."""
+    for start, stop in row_blocks(len(gram)):
+        gram[start:stop, start:].addmm_(x[start:stop], x[start:].T, beta=keep, alpha=add)
+
+
+def mirror(gram: Tensor) -> None:
+    """Copy the blocks above the diagonal below it."""
+    for start, stop in row_blocks(len(gram)):
+        gram[stop:, start:stop].copy_(gram[start:stop, stop:].T)
+
+
+def first_basis(gram: Tensor) -> Tensor:
+    """Eigenvectors as columns, eigenvalues descending; the null space, if any, by ``complete``."""
+    values, vectors = torch.linalg.eigh(gram)
+    known = values > NULL * torch.finfo(gram.dtype).eps * values[-1]
+    rank = int(known.sum())
+    basis: Tensor = vectors.flip(1).contiguous()
+    if rank < len(gram):
+        basis[:, rank:] = complete(basis[:, :rank])
+    return basis
+
+
+def complete(basis: Tensor) -> Tensor:
+    """(n, n - r) orthonormal columns orthogonal to ``basis`` (n, r), the same on every machine up to sign.
+
+    They are the eigenvectors of diag(1 + 1/n, ..., 2) compressed to the complement, largest first.
+    """
+    n, rank = basis.shape
+    weights = 1 + torch.arange(1, n + 1, dtype=basis.dtype, device=basis.device) / n
+    projector = torch.eye(n, dtype=basis.dtype, device=basis.device) - basis @ basis.T
+    compressed = projector @ (weights[:, None] * projector)
+    vectors: Tensor = torch.linalg.eigh(compressed)[1]
+    return vectors.flip(1)[:, : n - rank]
+
+
+def follow(gram: Tensor, basis: Tensor) -> tuple[Tensor, Tensor]:
+    """One power step with QR: (new basis, order), the old columns first sorted by ``order`` (estimates descending).
+
+    The product gram @ basis serves the estimate and the step. Columns whose estimate counts as null keep their old
+    direction, orthogonal to the others.
+    """
+    product = gram @ basis
+    estimates = torch.linalg.vecdot(basis, product, dim=0)
+    order = torch.argsort(estimates, descending=True, stable=True)
+    product = product[:, order]
+    floor = NULL * torch.finfo(gram.dtype).eps * estimates[order[0]]
+    null = estimates[order] <= floor
+    if bool(null.any()):
+        product[:, null] = basis[:, order[null]]
+    return torch.linalg.qr(product)[0], order
+
+
+def rotate(x: Tensor, bases: Sequence[Tensor | None], back: bool = False) -> Tensor:
+    """``x`` in the bases' coordinates along every dimension that has one, or back from them."""
+    if x.ndim == 2:
+        left, right = bases
+        if left is not None:
+            x = (left if back else left.T) @ x
+        if right is not None:
+            x = x @ (right.T if back else right)
+        return x
+    for d, q in enumerate(bases):
+        if q is not None:
+            x = torch.tensordot(x, q, dims=([d], [1 if back else 0])).movedim(-1, d)
+    return x
