@@ -26,6 +26,8 @@ class Rng:
     stream: tuple[str, ...] = ()
 
     def __call__(self, name: str) -> Rng:
+        if not name or "/" in name:  # else ("a/b",) and ("a", "b") would be one stream
+            raise ValueError(f"a stream's name is not empty and holds no '/', got {name!r}")
         return Rng(self.seed, (*self.stream, name))
 
     def at(self, step: int = 0, sample: int = 0) -> np.random.Generator:

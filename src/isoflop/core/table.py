@@ -61,17 +61,16 @@ class Table(Mapping[str, Column]):
         """Read a CSV file with a header line; columns in which every entry is a number become float64."""
         path = Path(path)
         try:
-            text = path.read_text(encoding="utf-8-sig")
-        except (OSError, UnicodeDecodeError) as error:
+            rows = list(csv.reader(io.StringIO(path.read_text(encoding="utf-8-sig"))))
+        except (OSError, UnicodeDecodeError, csv.Error) as error:
             raise DataError(f"cannot be read as a CSV table ({error})", where=str(path)) from error
-        rows = list(csv.reader(io.StringIO(text)))
         if len(rows) < 2:
             raise DataError("holds no rows", where=str(path), fix="a header line and at least one row are needed")
         header, body = rows[0], [row for row in rows[1:] if row]
         if len(set(header)) < len(header):
             raise DataError(f"repeats a column name ({', '.join(header)})", where=str(path))
-        for number, row in enumerate(body, 2):
-            if len(row) != len(header):
+        for number, row in enumerate(rows, 1):
+            if row and len(row) != len(header):
                 raise DataError(f"line {number} has {len(row)} fields, the header {len(header)}", where=str(path))
         return cls({name: _parse([row[i] for row in body]) for i, name in enumerate(header)})
 
