@@ -5,43 +5,15 @@ from __future__ import annotations
 import json
 import os
 import sys
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 
 from ..core.errors import IsoflopError
-
-app = typer.Typer(
-    name="isoflop",
-    help="How much more compute would the baseline have needed? Train, compare and report at equal compute.",
-    no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode="rich",
-    pretty_exceptions_enable=False,
-)
-
+from . import reference, runs, studies, training  # noqa: F401  (each adds its verbs to the app)
+from .app import app
 
 _ClickException: Any = typer.BadParameter.__mro__[2]  # click's, wherever typer keeps it
-
-
-def _version(wanted: bool) -> None:
-    if wanted:
-        from .. import __version__
-
-        typer.echo(f"isoflop {__version__}")
-        raise typer.Exit
-
-
-@app.callback()
-def options(
-    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
-) -> None:
-    if debug:
-        os.environ["ISOFLOP_DEBUG"] = "1"
-
-
-from . import reference, runs, studies, training  # noqa: E402, F401  (each adds its verbs to the app)
 
 
 def run(arguments: list[str] | None = None) -> None:

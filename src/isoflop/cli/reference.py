@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..core import registry
+from .app import app
 from .common import Json, emit
-from .main import app
 
 if TYPE_CHECKING:
     from ..core.registry import Part

@@ -6,8 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
+from .app import app
 from .common import DEFAULT_ROOT, Json, Root, emit, find_run
-from .main import app
 
 runs_app = typer.Typer(help="List, show and index runs.", invoke_without_command=True)
 app.add_typer(runs_app, name="runs")

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..core.errors import UsageError
+from .app import app
 from .common import DEFAULT_ROOT, Json, Overrides, Root, emit, find_run
-from .main import app
 
 if TYPE_CHECKING:
     from ..store.results import StudyResult

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 
 from ..core.errors import UsageError
+from .app import app
 from .common import DEFAULT_ROOT, Json, Overrides, Root, emit, find_run
-from .main import app
 
 if TYPE_CHECKING:
     from ..core.protocols import DecoderPart

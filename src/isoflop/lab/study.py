@@ -252,3 +252,8 @@ class Study(Frozen):
         if len(part.search[key]) < self.tuning.points:
             return f"its search space for {key} has {len(part.search[key])} values, {self.tuning.points} are wanted"
         return ""
+
+
+def json_schema() -> dict[str, Any]:
+    """The study's JSON schema, for editors; the recipe within it is described by the recipe's own schema."""
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **Study.model_json_schema()}

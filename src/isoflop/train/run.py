@@ -160,7 +160,7 @@ def check_ledger(loop: Loop) -> int:
         parts.optimizer.step(StepProblem(parts.objective, ctx, batches, loop.recipe.train.clip))
         if parts.averaging is not None:
             parts.averaging.update(0)
-    executed, expected = audit.total(), loop.cost.total.hardware
+    executed, expected = int(audit.total()), loop.cost.total.hardware
     if executed != expected:
         raise UsageError(f"the audit counts {executed} FLOPs a step, the ledger {expected}", where=str(loop.run.path))
     loop.run.event("audited", flops=executed)

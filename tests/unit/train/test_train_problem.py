@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -46,7 +47,7 @@ def batches(rows: list[int]) -> list[Batch]:
     x = torch.randint(0, 5, (sum(rows), 2), generator=draw)
     y = torch.randint(0, 5, (sum(rows), 2), generator=draw)
     cuts = torch.tensor([0, *rows]).cumsum(0).tolist()
-    return [Batch(x[a:b], y[a:b], text_bytes=b - a) for a, b in zip(cuts, cuts[1:], strict=False)]
+    return [Batch(x[a:b], y[a:b], text_bytes=b - a) for a, b in pairwise(cuts)]
 
 
 def test_accumulated_micro_batches_give_the_gradient_of_the_mean_over_all_tokens() -> None:
