@@ -299,7 +299,7 @@ class Resamples(Problem, Protocol):
 
 @runtime_checkable
 class Linearizes(Problem, Protocol):
-    """A problem that can be split into model and loss (Gauss-Newton): loss(theta) = sum over batches of L_i(z_i(theta))."""
+    """A problem split into model and loss (Gauss-Newton): loss(theta) = sum over batches of L_i(z_i(theta))."""
 
     def linearize(self) -> Sequence[tuple[Any, Any]]:
         """One pair a micro-batch: ``outputs(parameters)``, a pure function from {name: tensor} to the model's outputs

@@ -15,8 +15,6 @@ from isoflop.train.state import load_tree, save_tree
 LEAVES = (
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=5)
 )
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=5)
-)
 KEYS = st.text(max_size=4) | st.integers(-3, 50) | st.sampled_from(["__tensor__", "__tuple__", "__items__", "a/b"])
 TREES = st.recursive(
     LEAVES,
