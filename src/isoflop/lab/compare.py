@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -50,11 +49,12 @@ def compare(
     """
     home = Path(root) / study.name
     home.mkdir(parents=True, exist_ok=True)
+    journal = Journal(progress, workers)
     if executor is None:
         with LocalWorkers(Path(root), workers) as local:
-            rows, tuned = run_study(study, local, Journal(progress))
+            rows, tuned = run_study(study, local, journal)
     else:
-        rows, tuned = run_study(study, executor, Journal(progress))
+        rows, tuned = run_study(study, executor, journal)
     corpus = dict(corpus_facts(study, Path(root)) if corpus is None else corpus)
     passes = epochs(corpus, rows, study.top)
     if passes is not None:
@@ -192,21 +192,24 @@ def bill(rows: Sequence[RunRow]) -> dict[str, dict[str, float]]:
 
 @dataclass
 class Journal:
-    """Follows runs as they end: a line each, with the time left by the FLOPs still to do."""
+    """Follows runs as they end: a line each, with the time left by the FLOPs still to do and the workers there are."""
 
     say: Say | None = None
+    workers: int = 1
 
     def follow(self, phase: str, jobs: Sequence[Assignment], executor: Executor) -> dict[Assignment, RunRow]:
         """Run jobs; the row of each. Jobs of one recipe are one run."""
         by_hash = {job.recipe.hash: job for job in jobs}
         sizes = {key: job.flops for key, job in by_hash.items()}
         done: dict[str, RunRow] = {}
-        began, fresh = time.monotonic(), 0
+        spent = flops = 0.0
         for row in executor(list(by_hash.values())):
             done[row.recipe_hash] = row
-            fresh += 0 if row.reused else sizes[row.recipe_hash]
+            if not row.reused:
+                spent += _seconds(row)
+                flops += sizes[row.recipe_hash]
             left = sum(size for key, size in sizes.items() if key not in done)
-            eta = (time.monotonic() - began) / fresh * left if fresh else 0.0
+            eta = spent / flops * left / self.workers if flops else 0.0
             self._line(phase, len(done), len(by_hash), by_hash[row.recipe_hash].label, row, eta)
         return {job: done[job.recipe.hash].model_copy(update={"arm": job.arm, "rung": job.rung}) for job in jobs}
 
@@ -214,10 +217,16 @@ class Journal:
         if self.say is None:
             return
         outcome = f"{row.end.value:.4f} bits per byte" if row.end is not None else row.status
-        seconds = sum(phases.get("seconds", 0.0) for phases in row.ledger.values())
-        spent = "finished before" if row.reused else f"{seconds:.0f} s"
+        spent = "finished before" if row.reused else f"{_seconds(row):.0f} s"
         tail = f"; about {eta:.0f} s of {phase} left" if eta >= 1 else ""
         self.say(f"{phase} {count}/{total}: {label}: {outcome} ({spent}{tail})")
+
+
+def _seconds(row: RunRow) -> float:
+    """Wall-clock time of a run, as far as it is known."""
+    if row.wall_seconds is not None:
+        return row.wall_seconds
+    return sum(amounts.get("seconds", 0.0) for amounts in row.ledger.values())
 
 
 def _mean(rows: Sequence[RunRow]) -> float | None:
