@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from ..core.protocols import (
     SchedulePart,
     Source,
     Stateful,
+    SwapsWeights,
 )
 from ..core.recipe import Recipe
 from ..ledger.budgets import StepCost, marks
@@ -138,11 +139,18 @@ class Loop:
         mean = spent / self.step if self.step else 0.0
         return spent + mean > self.recipe.budget.limit
 
+    def evaluation_weights(self) -> ExitStack:
+        """While entered, the model holds the weights to be evaluated: the optimizer's, or those of the averaging."""
+        stack = ExitStack()
+        for part in (self.parts.optimizer, self.parts.averaging):
+            if isinstance(part, SwapsWeights):
+                stack.enter_context(part.evaluation_weights())
+        return stack
+
     def measure(self) -> dict[str, Measurement]:
         """Every metric of the recipe, with the evaluation weights."""
-        weights = self.parts.averaging.evaluation_weights() if self.parts.averaging is not None else nullcontext()
         heldout, rng = self.parts.source.heldout(), self.recipe.rng("evaluation")
-        with weights:
+        with self.evaluation_weights():
             return {name: metric.measure(self.parts.model, heldout, rng(name)) for name, metric in self.parts.metrics}
 
     def evaluate(self) -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 
 from ..core.context import Context
 from ..core.errors import NumericsError
-from ..core.protocols import Batch, Loss, Objective, Optimizer, Outcome, Problem
+from ..core.protocols import Batch, Loss, Objective, Optimizer, Outcome, Problem, SwapsWeights
 
 
 class StepProblem:
@@ -98,6 +99,11 @@ class Plain:
         outcome = problem.backward()
         self._optimizer.step()
         return outcome
+
+    def evaluation_weights(self) -> AbstractContextManager[None]:
+        """The optimizer's own, if it trains at one point and is evaluated at another."""
+        inner = self._optimizer
+        return inner.evaluation_weights() if isinstance(inner, SwapsWeights) else nullcontext()
 
     def state_dict(self) -> dict[str, Any]:
         return self._optimizer.state_dict()

@@ -187,8 +187,7 @@ def restore(run: Run, *, device: str | None = None) -> Loop:
         raise UsageError("has no checkpoint yet", where=str(run.path), fix="train it first")
     loop = assemble(recipe, run)
     loop.load(*found)
-    if loop.parts.averaging is not None:
-        with loop.parts.averaging.evaluation_weights():
-            averaged = {name: tensor.clone() for name, tensor in loop.parts.model.state_dict().items()}
-        loop.parts.model.load_state_dict(averaged)
+    with loop.evaluation_weights():
+        evaluated = {name: tensor.clone() for name, tensor in loop.parts.model.state_dict().items()}
+    loop.parts.model.load_state_dict(evaluated)
     return loop

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 
@@ -114,3 +116,18 @@ def test_the_rate_is_the_initial_one_times_the_factor_however_often_it_is_set() 
     again.load_state_dict(rule.state_dict())
     again.set_factor(1.0)
     assert [group["lr"] for group in again._optimizer.param_groups] == pytest.approx([0.5, 0.1])
+
+
+def test_a_plain_optimizer_lends_its_own_evaluation_weights() -> None:
+    class Elsewhere(torch.optim.SGD):
+        @contextmanager
+        def evaluation_weights(self) -> Iterator[None]:
+            model.w.data.add_(1)
+            yield
+            model.w.data.sub_(1)
+
+    model = Line()
+    with Plain(Elsewhere(model.parameters(), lr=0.1)).evaluation_weights():
+        assert model.w.tolist() == [2.0, -1.0]
+    with Plain(torch.optim.SGD(model.parameters(), lr=0.1)).evaluation_weights():
+        assert model.w.tolist() == [1.0, -2.0]
