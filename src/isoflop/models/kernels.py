@@ -8,12 +8,13 @@ once. Products run in the dtype of their operands (fp32 or bf16) and accumulate 
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd import Function
-from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from ..ledger.formulas import causal_pairs
@@ -23,8 +24,20 @@ from ..ledger.formulas import causal_pairs
 
 
 def plain() -> bool:
-    """Whether the plain forms are wanted: while compiling, and inside ``torch.func`` (jvp, vmap, higher derivatives)."""
+    """Whether the plain forms are wanted: while compiling, and inside ``torch.func`` (jvp, vmap, hessians)."""
     return torch.compiler.is_compiling() or torch._C._functorch.peek_interpreter_stack() is not None
+
+
+def first_order(backward: Callable[..., Any]) -> Callable[..., Any]:
+    """Refuse a graph of the gradient itself (``create_graph=True``), which a handwritten backward does not record."""
+
+    @functools.wraps(backward)
+    def checked(ctx: Any, *grads: Tensor) -> Any:
+        if torch.is_grad_enabled():
+            raise RuntimeError("a handwritten gradient can be taken once; use torch.func for higher derivatives")
+        return backward(ctx, *grads)
+
+    return checked
 
 
 def fuse(weights: tuple[Tensor, ...], dtype: torch.dtype) -> Tensor:
@@ -46,7 +59,7 @@ class _Fuse(Function):
         return fused
 
     @staticmethod
-    @once_differentiable
+    @first_order
     def backward(ctx: Any, grad: Tensor) -> Any:
         return (None, *grad.to(ctx.dtype).split(ctx.rows))
 
@@ -77,7 +90,7 @@ class _RmsNorm(Function):
         return (x * scale).mul_(weight).to(dtype)
 
     @staticmethod
-    @once_differentiable
+    @first_order
     def backward(ctx: Any, grad: Tensor) -> Any:
         x, weight, scale = ctx.saved_tensors
         grad = grad.to(x.dtype, copy=True)
@@ -128,7 +141,7 @@ class _Rotate(Function):
         return out
 
     @staticmethod
-    @once_differentiable
+    @first_order
     def backward(ctx: Any, grad: Tensor) -> Any:
         cos, sin = ctx.saved_tensors
         heads, batch, length, d = grad.shape
@@ -218,7 +231,7 @@ class _Attend(Function):
         return out
 
     @staticmethod
-    @once_differentiable
+    @first_order
     def backward(ctx: Any, grad: Tensor) -> Any:
         q, k, v, *probabilities = ctx.saved_tensors
         grad_q, grad_k, grad_v = torch.empty_like(q), torch.zeros_like(k), torch.zeros_like(v)
@@ -254,7 +267,7 @@ class _GatedSilu(Function):
         return silu * b
 
     @staticmethod
-    @once_differentiable
+    @first_order
     def backward(ctx: Any, grad: Tensor) -> Any:
         x, silu = ctx.saved_tensors
         out = torch.empty_like(x)

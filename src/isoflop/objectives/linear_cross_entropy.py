@@ -10,8 +10,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 from torch.autograd import Function
-from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
+
+from ..models.kernels import first_order
 
 CHUNK = 1 << 25
 """Most logits held at once in the products' dtype (64 MiB in bf16)."""
@@ -113,7 +114,7 @@ class _LinearCrossEntropy(Function):
         return losses.sum()
 
     @staticmethod
-    @once_differentiable
+    @first_order
     def backward(ctx: Any, grad: Tensor) -> Any:
         grad_hidden, grad_weight = ctx.saved_tensors
         return grad_hidden * grad.to(grad_hidden.dtype), grad_weight * grad, None, None

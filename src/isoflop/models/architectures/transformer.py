@@ -17,6 +17,8 @@ from ...ledger import formulas
 from ..cost import pointwise
 
 if TYPE_CHECKING:
+    from torch.nn import Module
+
     from ...core.recipe import Recipe
     from ..transformer import Transformer
 
@@ -57,7 +59,7 @@ class TransformerPart(ModelPart):
         model = Transformer(
             ctx.vocab_size,
             self.d_model,
-            [(self.mixer.build(self.d_model, ctx), self.feed_forward.build(self.d_model, ctx)) for _ in self._blocks],
+            [self._inner(ctx) for _ in range(self.layers)],
             tied=self.tied,
             eps=self.norm_eps,
             dtype=torch.bfloat16 if ctx.precision == "bf16" else torch.float32,
@@ -69,6 +71,9 @@ class TransformerPart(ModelPart):
                 block.compile()
         return model.to(ctx.device)
 
+    def _inner(self, ctx: Context) -> tuple[Module, Module]:
+        return self.mixer.build(self.d_model, ctx), self.feed_forward.build(self.d_model, ctx)
+
     def work(self, batch: int, length: int, vocab_size: int) -> Work:
         tokens = batch * length
         norm = pointwise(tokens * self.d_model, operations=5)
@@ -77,23 +82,33 @@ class TransformerPart(ModelPart):
         return self.layers * (block + 2 * norm) + norm + head
 
     def shapes(self, vocab_size: int) -> list[Shape]:
-        width = self.d_model
-        found = [Shape("embedding.weight", "embedding", (vocab_size, width))]
-        for layer in self._blocks:
-            for name, inner in (("mixer", self.mixer), ("feed_forward", self.feed_forward)):
-                prefix = f"blocks.{layer}.{name}"
-                found.append(Shape(f"{prefix}_norm.weight", "norm", (width,)))
-                found += [Shape(f"{prefix}.{s.name}", s.role, s.shape) for s in inner.shapes(width)]
-        found.append(Shape("norm.weight", "norm", (width,)))
-        if not self.tied:
-            found.append(Shape("unembedding.weight", "head", (vocab_size, width)))
+        first, *last = self._outer_shapes(vocab_size)
+        block = self._block_shapes()
+        inner = [Shape(f"blocks.{layer}.{s.name}", s.role, s.shape) for layer in range(self.layers) for s in block]
+        return [first, *inner, *last]
+
+    def _outer_shapes(self, vocab_size: int) -> list[Shape]:
+        """What stands before and behind the blocks."""
+        head = [] if self.tied else [Shape("unembedding.weight", "head", (vocab_size, self.d_model))]
+        return [
+            Shape("embedding.weight", "embedding", (vocab_size, self.d_model)),
+            Shape("norm.weight", "norm", (self.d_model,)),
+            *head,
+        ]
+
+    def _block_shapes(self) -> list[Shape]:
+        """One block's parameters, named within it."""
+        found = []
+        for name, inner in (("mixer", self.mixer), ("feed_forward", self.feed_forward)):
+            found.append(Shape(f"{name}_norm.weight", "norm", (self.d_model,)))
+            found += [Shape(f"{name}.{s.name}", s.role, s.shape) for s in inner.shapes(self.d_model)]
         return found
 
     def check(self, recipe: Recipe) -> list[str]:
         found = [f"model.mixer.{problem}" for problem in self.mixer.problems(self.d_model)]
         if found:
             return found
-        parameters = numel(self.shapes(recipe.vocab_size))
+        parameters = self.layers * numel(self._block_shapes()) + numel(self._outer_shapes(recipe.vocab_size))
         wanted, present = TRAINING_BYTES * parameters, physical_memory()
         if wanted > present:
             found.append(
@@ -101,10 +116,6 @@ class TransformerPart(ModelPart):
                 "use a smaller d_model or fewer layers"
             )
         return found
-
-    @property
-    def _blocks(self) -> range:
-        return range(self.layers)
 
 
 def physical_memory() -> int:

@@ -1,0 +1,61 @@
+"""What every part of the slot decoder must do."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from isoflop.core.protocols import CAPABILITIES, Decoder, DecoderPart
+from isoflop.core.registry import get, names
+from isoflop.core.rng import Rng
+from isoflop.models.transformer import Transformer
+from transformer_toys import VOCAB, context, part
+
+FIELDS: dict[str, dict[str, Any]] = {}
+"""Fields of parts that cannot be built by default."""
+PARTS = names("decoder")
+PROMPTS = [[5, 7, 9, 11], [1], [3, 3, 8]]
+
+
+def part_of(name: str) -> DecoderPart:
+    return get("decoder", name)(**FIELDS.get(name, {}))  # type: ignore[return-value]
+
+
+@pytest.fixture(scope="module")
+def model() -> Transformer:
+    return part().build(context())
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_samples_are_new_ids_within_the_budget(name: str, model: Transformer) -> None:
+    chosen = part_of(name)
+    assert chosen.card.summary
+    assert chosen.provides <= set(CAPABILITIES)
+    decoder = chosen.build()
+    assert isinstance(decoder, Decoder)
+    out = decoder.generate(model, PROMPTS, 7, Rng(0))
+    assert [len(tokens) for tokens in out] == [7, 7, 7]
+    assert all(type(token) is int and 0 <= token < VOCAB for tokens in out for token in tokens)
+    assert decoder.generate(model, [], 7, Rng(0)) == []
+    assert decoder.generate(model, PROMPTS, 0, Rng(0)) == [[], [], []]
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_samples_depend_on_the_rng_alone(name: str, model: Transformer) -> None:
+    decoder = part_of(name).build(context())
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    first = decoder.generate(model, PROMPTS, 9, Rng(5))
+    assert torch.equal(torch.get_rng_state(), before), "the global generator was used"
+    torch.manual_seed(1)
+    assert decoder.generate(model, PROMPTS, 9, Rng(5)) == first
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_the_model_is_left_as_it_was(name: str, model: Transformer) -> None:
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    part_of(name).build().generate(model, PROMPTS, 3, Rng(0))
+    assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
+    assert all(p.grad is None for p in model.parameters())

@@ -1,0 +1,191 @@
+"""What every part of the slots model, mixer and feed_forward must do."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import toy
+from isoflop.core.errors import RecipeError
+from isoflop.core.protocols import CAPABILITIES, Cacheable, FeedForwardPart, MixerPart, Model, ModelPart
+from isoflop.core.recipe import Recipe
+from isoflop.core.registry import get, names
+from isoflop.core.rng import Rng
+from isoflop.core.roles import Shape, parameter_groups, shapes_of
+from isoflop.ledger.audit import Audit
+from transformer_toys import VOCAB, context
+
+MODELS: dict[str, dict[str, Any]] = {"transformer": {"d_model": 32}}
+"""Fields with which each architecture is small (d_model, if it has one, divisible by 4)."""
+WIDTH, BATCH, LENGTH = 32, 2, 21
+MIXERS, FEED_FORWARDS = names("mixer"), names("feed_forward")
+
+
+def part_of(slot: str, name: str, **fields: Any) -> Any:
+    return get(slot, name)(**fields)
+
+
+def model_part(name: str, **fields: Any) -> ModelPart:
+    return part_of("model", name, **{**MODELS.get(name, {}), **fields})  # type: ignore[no-any-return]
+
+
+def by_name(shapes: list[Shape]) -> list[Shape]:
+    return sorted(shapes, key=lambda shape: shape.name)
+
+
+def tokens(batch: int = BATCH, length: int = LENGTH) -> Tensor:
+    return torch.randint(0, VOCAB, (batch, length), generator=torch.Generator().manual_seed(0))
+
+
+# ---------------------------------------------------------------- model
+
+
+@pytest.mark.parametrize("name", names("model"))
+def test_model_meets_its_protocol(name: str) -> None:
+    part = model_part(name)
+    assert part.card.summary
+    assert part.provides <= set(CAPABILITIES)
+    model = part.build(context())
+    assert isinstance(model, nn.Module)
+    assert isinstance(model, Model)
+    assert isinstance(model, Cacheable) == ("Cacheable" in part.provides)
+    logits, hidden = model(tokens()), model.hidden(tokens())
+    assert logits.shape == (BATCH, LENGTH, VOCAB)
+    assert model.head.shape == (VOCAB, hidden.shape[-1])
+    torch.testing.assert_close(logits, hidden @ model.head.T, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("name", names("model"))
+def test_weights_are_fp32_and_every_one_has_a_role_and_a_gradient(name: str, precision: str) -> None:
+    model = model_part(name).build(context(precision=precision))
+    model(tokens()).float().square().mean().backward()
+    assert sum(len(group.names) for group in parameter_groups(model)) == len(list(model.parameters()))
+    for parameter_name, p in model.named_parameters():
+        assert p.dtype == torch.float32
+        assert p.grad is not None, parameter_name
+        assert p.grad.abs().max() > 0, parameter_name
+
+
+@pytest.mark.parametrize("name", names("model"))
+def test_shapes_and_work_are_known_without_building(name: str) -> None:
+    part = model_part(name)
+    model = part.build(context())
+    assert by_name(shapes_of(parameter_groups(model))) == by_name(part.shapes(VOCAB))
+    work = part.work(BATCH, LENGTH, VOCAB)
+    assert model.flops(BATCH, LENGTH) == work
+    with Audit() as audit:
+        model(tokens()).square().mean().backward()
+    assert audit.total() == work.total.hardware
+
+
+@pytest.mark.parametrize("name", names("model"))
+def test_initialisation_is_the_seeds(name: str) -> None:
+    before = torch.get_rng_state()
+    first, again, other = (model_part(name).build(context(rng=Rng(seed))).state_dict() for seed in (1, 1, 2))
+    assert torch.equal(torch.get_rng_state(), before), "the global generator was used"
+    assert all(torch.equal(first[key], again[key]) for key in first)
+    assert any(not torch.equal(first[key], other[key]) for key in first)
+
+
+@pytest.mark.parametrize("name", names("model"))
+def test_model_is_causal_without_a_mask_and_obeys_one(name: str) -> None:
+    model, x = model_part(name).build(context()), tokens()
+    changed = x.clone()
+    changed[:, -1] = (x[:, -1] + 1) % VOCAB
+    torch.testing.assert_close(model(x)[:, :-1], model(changed)[:, :-1])
+    causal = torch.ones(LENGTH, LENGTH, dtype=torch.bool).tril()
+    torch.testing.assert_close(model(x, causal), model(x), rtol=0, atol=1e-5)
+    assert not torch.allclose(model(x, torch.ones_like(causal)), model(x), atol=1e-3)
+
+
+@pytest.mark.parametrize("name", [n for n in names("model") if "Cacheable" in get("model", n).provides])
+@torch.no_grad()
+def test_cached_steps_equal_one_forward(name: str) -> None:
+    model, x = model_part(name).build(context()), tokens()
+    cache = model.make_cache(BATCH, LENGTH)
+    pieces = [model.step(piece, cache) for piece in x.split([6, 1, 4, *[1] * (LENGTH - 11)], 1)]
+    torch.testing.assert_close(torch.cat(pieces, 1), model(x), rtol=0, atol=1e-5)
+    cache.truncate(6)
+    torch.testing.assert_close(model.step(x[:, 6:7], cache), pieces[1], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", names("model"))
+def test_state_survives_a_round_trip(name: str) -> None:
+    source, target = (model_part(name).build(context(rng=Rng(seed))) for seed in (1, 2))
+    target.load_state_dict(source.state_dict())
+    assert torch.equal(target(tokens()), source(tokens()))
+
+
+# ---------------------------------------------------------------- mixer and feed-forward
+
+
+@pytest.mark.parametrize(
+    ("slot", "name"), [("mixer", n) for n in MIXERS] + [("feed_forward", n) for n in FEED_FORWARDS]
+)
+def test_inner_part_keeps_the_shape_and_knows_its_work(slot: str, name: str) -> None:
+    part = part_of(slot, name)
+    assert isinstance(part, MixerPart | FeedForwardPart)
+    assert part.card.summary
+    module = part.build(WIDTH, context())
+    draw = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for p in module.parameters():
+            p.copy_(torch.randn(p.shape, generator=draw) / WIDTH**0.5)
+    assert by_name(shapes_of(parameter_groups(module))) == by_name(part.shapes(WIDTH))
+    x = torch.randn(BATCH, LENGTH, WIDTH, generator=draw, requires_grad=True)
+    with Audit() as audit:
+        out = module(x, module.weights(torch.float32))
+        out.square().mean().backward()
+    assert out.shape == x.shape
+    assert audit.total() == part.work(BATCH, LENGTH, WIDTH).total.hardware
+    assert module(x.bfloat16(), module.weights(torch.bfloat16)).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("feed_forward", FEED_FORWARDS)
+@pytest.mark.parametrize("mixer", MIXERS)
+def test_every_mixer_goes_with_every_feed_forward(mixer: str, feed_forward: str) -> None:
+    part = model_part("transformer", mixer=mixer, feed_forward=feed_forward)
+    model = part.build(context())
+    with Audit() as audit:
+        model(tokens()).square().mean().backward()
+    assert audit.total() == part.work(BATCH, LENGTH, VOCAB).total.hardware
+
+
+# ---------------------------------------------------------------- refusals
+
+
+def recipe(**model: Any) -> Recipe:
+    with toy.registered():
+        overrides = [f"model.{key}={value}" for key, value in model.items()]
+        return Recipe.from_toml(toy.TEXT, "model=transformer", *overrides)
+
+
+@pytest.mark.parametrize(
+    ("fields", "problem"),
+    [
+        ({"d_model": 30}, r"model\.mixer\.heads: 4 do not divide the width 30; choose a divisor or give head_dim"),
+        ({"d_model": 12}, r"model\.mixer\.head_dim: is 3, but rotary positions need an even one"),
+        (
+            {"mixer": '{name = "attention", heads = 4, kv_heads = 3}'},
+            r"model\.mixer\.kv_heads: 3 do not divide heads = 4; choose a divisor",
+        ),
+        (
+            {"d_model": 2**20, "layers": 10**12},
+            r"model: its \d+ parameters take \d+ bytes in training, but this machine",
+        ),
+        ({"layers": 0}, r"model\.layers: .*greater than 0"),
+        ({"depth": 3}, r"model\.depth: no such key; legal: d_model, feed_forward, layers"),
+    ],
+)
+def test_what_cannot_be_built_is_refused_before_anything_is_allocated(fields: dict[str, Any], problem: str) -> None:
+    with pytest.raises(RecipeError, match=problem):
+        recipe(**fields)
+
+
+def test_a_legal_recipe_is_accepted() -> None:
+    made = recipe(d_model=48, mixer='{name = "attention", heads = 6, kv_heads = 2}', feed_forward="gelu")
+    assert made.model.work(1, 2, 3).total.model > 0

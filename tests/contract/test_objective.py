@@ -1,0 +1,99 @@
+"""What every part of the slot objective must do."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from isoflop.core.context import Context
+from isoflop.core.protocols import CAPABILITIES, Batch, Loss, Objective, ObjectivePart
+from isoflop.core.registry import get, names
+from isoflop.ledger.audit import Audit
+from transformer_toys import VOCAB, context, part
+
+FIELDS: dict[str, dict[str, Any]] = {}
+"""Fields of parts that cannot be built by default."""
+PARTS = names("objective")
+
+
+def part_of(name: str) -> ObjectivePart:
+    return get("objective", name)(**FIELDS.get(name, {}))  # type: ignore[return-value]
+
+
+def batch_of(rows: int = 4, length: int = 9, masked: bool = False) -> Batch:
+    ids = torch.randint(0, VOCAB, (rows, length + 1), generator=torch.Generator().manual_seed(1))
+    mask = torch.arange(rows * length).view(rows, length) % 4 != 0 if masked else None
+    return Batch(ids[:, :-1], ids[:, 1:], text_bytes=100, mask=mask)
+
+
+def rows_of(batch: Batch, rows: slice) -> Batch:
+    mask = None if batch.mask is None else batch.mask[rows]
+    return Batch(batch.inputs[rows], batch.targets[rows], text_bytes=50, mask=mask)
+
+
+@pytest.fixture(scope="module")
+def ctx() -> Context:
+    return context(models={"policy": part().build(context())})
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("name", PARTS)
+def test_loss_is_a_sum_over_its_tokens(name: str, masked: bool, ctx: Context) -> None:
+    chosen = part_of(name)
+    assert chosen.card.summary
+    assert chosen.provides <= set(CAPABILITIES)
+    objective, batch = chosen.build(ctx), batch_of(masked=masked)
+    assert isinstance(objective, Objective)
+    whole = objective.loss(batch, ctx)
+    assert isinstance(whole, Loss)
+    assert whole.total.shape == ()
+    assert whole.total.requires_grad
+    assert (whole.tokens, whole.text_bytes) == (batch.tokens, batch.text_bytes)
+    assert all(not term.requires_grad for term in whole.terms.values())
+    halves = [objective.loss(rows_of(batch, rows), ctx) for rows in (slice(0, 2), slice(2, 4))]
+    assert sum(half.tokens for half in halves) == whole.tokens
+    torch.testing.assert_close(sum(half.total for half in halves), whole.total)
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_loss_without_gradient_is_the_same_number(name: str, ctx: Context) -> None:
+    objective = part_of(name).build(ctx)
+    with torch.no_grad():
+        quiet = objective.loss(batch_of(), ctx).total
+    assert not quiet.requires_grad
+    torch.testing.assert_close(quiet, objective.loss(batch_of(), ctx).total.detach())
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_masked_targets_do_not_matter(name: str, ctx: Context) -> None:
+    batch = batch_of(masked=True)
+    assert batch.mask is not None
+    other = Batch(batch.inputs, batch.targets.where(batch.mask, torch.tensor(0)), 100, batch.mask)
+    losses = [part_of(name).build(ctx).loss(b, ctx).total for b in (batch, other)]
+    assert losses[0] == losses[1]
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_work_equals_the_audit(name: str, ctx: Context) -> None:
+    objective, batch = part_of(name), batch_of()
+    with Audit() as audit:
+        objective.build(ctx).loss(batch, ctx).total.backward()
+    assert audit.total() == objective.work(part(), *batch.inputs.shape, VOCAB).total.hardware
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_a_small_step_down_the_gradient_lowers_the_loss(name: str) -> None:
+    fresh = context(models={"policy": part().build(context())})
+    objective, batch = part_of(name).build(fresh), batch_of()
+    parameters = list(fresh.policy.parameters())
+    loss = objective.loss(batch, fresh).total / batch.tokens
+    grads = torch.autograd.grad(loss, parameters)
+    squared = sum(float(g.square().sum()) for g in grads)
+    rate = 1e-3 / squared**0.5
+    with torch.no_grad():
+        for p, g in zip(parameters, grads, strict=True):
+            p -= rate * g
+        after = objective.loss(batch, fresh).total / batch.tokens
+    assert float(loss.detach() - after) == pytest.approx(rate * squared, rel=0.05)

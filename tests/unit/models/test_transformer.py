@@ -1,0 +1,164 @@
+"""The Transformer: causality, cache, precision, initialisation, agreement of its parts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from isoflop.core.errors import UsageError
+from isoflop.core.registry import names
+from isoflop.core.rng import Rng
+from isoflop.core.roles import parameter_groups
+from isoflop.models.transformer import Transformer
+from transformer_toys import VOCAB
+
+Build = Callable[..., Transformer]
+SHAPES = {
+    "plain": {},
+    "grouped": {"mixer": {"heads": 4, "kv_heads": 2}},
+    "one_kv_head": {"mixer": {"heads": 4, "kv_heads": 1, "qk_norm": True}, "tied": True},
+    "wide_heads": {"mixer": {"heads": 2, "head_dim": 24}, "feed_forward": "gelu"},
+    "primer": {"feed_forward": "squared_relu", "layers": 3, "d_model": 24},
+}
+
+
+def tokens(batch: int, length: int, seed: int = 0) -> Tensor:
+    return torch.randint(0, VOCAB, (batch, length), generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_logits_do_not_depend_on_later_tokens(build: Build, shape: str) -> None:
+    model, x = build(**SHAPES[shape]), tokens(2, 70)
+    changed = x.clone()
+    changed[:, 66] = (x[:, 66] + 1) % VOCAB
+    before, after = model(x), model(changed)
+    torch.testing.assert_close(before[:, :66], after[:, :66], rtol=0, atol=1e-6)
+    assert (before[:, 66:] - after[:, 66:]).abs().amax(-1).min() > 1e-4, "a later logit ignores the change"
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@torch.no_grad()
+def test_cached_steps_equal_one_forward(build: Build, shape: str) -> None:
+    """One token or several at a time, truncated and gone over again; beyond the trained length too."""
+    model, x = build(**SHAPES[shape]), tokens(2, 40)
+    full = model(x)
+    cache = model.make_cache(2, 40)
+    first = model.step(x[:, :7], cache)
+    model.step(tokens(2, 5, seed=1), cache)
+    cache.truncate(7)
+    rest = [model.step(x[:, 7:12], cache), *(model.step(x[:, i : i + 1], cache) for i in range(12, 40))]
+    torch.testing.assert_close(torch.cat([first, *rest], 1), full, rtol=0, atol=1e-5)
+    assert cache.length == 40
+
+
+@torch.no_grad()
+def test_cached_positions_continue(build: Build) -> None:
+    """A position that restarts or is shifted in the cached path changes these logits by far more than the bound."""
+    model, x = build(), tokens(1, 12)
+    cache = model.make_cache(1, 12)
+    model.step(x[:, :11], cache)
+    last = model.step(x[:, 11:], cache)[:, 0]
+    torch.testing.assert_close(last, model(x)[:, -1], rtol=0, atol=1e-5)
+    mixer = model.blocks[0].mixer  # type: ignore[index]
+    mixer.cos, mixer.sin = mixer.cos.roll(1, 0), mixer.sin.roll(1, 0)  # every position one late, but for the first
+    shifted = model.make_cache(1, 12)
+    model.step(x[:, :11], shifted)
+    assert (model.step(x[:, 11:], shifted)[:, 0] - last).abs().max() > 1e-4, "the test cannot see positions"
+
+
+def test_a_full_cache_is_an_error(build: Build) -> None:
+    model = build()
+    cache = model.make_cache(1, 4)
+    with pytest.raises(UsageError, match="the cache holds 4 tokens, not 5"):
+        model.step(tokens(1, 5), cache)
+
+
+@torch.no_grad()
+def test_a_cache_keeps_the_weights_it_was_made_with(build: Build) -> None:
+    model, x = build("bf16"), tokens(1, 6)
+    cache, before = model.make_cache(1, 6), model(x)
+    for block in model.blocks:
+        block.mixer.q.weight.zero_()
+    torch.testing.assert_close(model.step(x, cache), before, rtol=0.02, atol=0.02)
+    assert (model(x) - before).abs().max() > 0.1
+
+
+@torch.no_grad()
+def test_a_mask_replaces_the_causal_one(build: Build) -> None:
+    model, x = build(mixer={"heads": 4, "kv_heads": 2}), tokens(2, 70)
+    causal = torch.ones(70, 70, dtype=torch.bool).tril()
+    torch.testing.assert_close(model(x, causal), model(x), rtol=0, atol=1e-5)
+    both = torch.stack([causal, torch.ones_like(causal)])
+    out = model(x, both)
+    torch.testing.assert_close(out[0], model(x)[0], rtol=0, atol=1e-5)
+    assert (out[1] - model(x)[1]).abs().max() > 1e-3, "the full mask changed nothing"
+    apart = causal.clone()
+    apart[30:, :30] = False  # two documents in one sequence: attention is relative, so the second stands alone
+    torch.testing.assert_close(model(x, apart)[:, 30:], model(x[:, 30:]), rtol=0, atol=1e-4)
+
+
+def test_bf16_is_close_to_fp32_and_its_weights_and_gradients_are_fp32(build: Build) -> None:
+    exact, rounded = build(), build("bf16")
+    x = tokens(2, 33)
+    with torch.no_grad():
+        assert exact(x).dtype == torch.float32
+        assert rounded(x).dtype == torch.bfloat16
+        error = (rounded(x).float() - exact(x)).norm() / exact(x).norm()
+    assert 0 < error < 0.02
+    for model in (exact, rounded):
+        model(x).float().square().mean().backward()  # type: ignore[no-untyped-call]
+    for (name, p), q in zip(exact.named_parameters(), rounded.parameters(), strict=True):
+        assert q.dtype == q.grad.dtype == torch.float32  # type: ignore[union-attr]
+        assert (p.grad - q.grad).norm() < 0.05 * p.grad.norm(), name  # type: ignore[union-attr, operator]
+
+
+def test_initialisation_depends_on_the_seed_alone(build: Build) -> None:
+    torch.manual_seed(1)
+    first = build().state_dict()
+    torch.manual_seed(2)
+    state = torch.get_rng_state()
+    again, other = build().state_dict(), build(seed=1).state_dict()
+    assert torch.equal(torch.get_rng_state(), state), "the global generator was used"
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert not torch.equal(first["embedding.weight"], other["embedding.weight"])
+
+
+def test_initial_scales(build: Build) -> None:
+    model = build(d_model=64, layers=8, mixer={"heads": 4})
+    state = {name: float(p.detach().std()) for name, p in model.named_parameters()}
+    assert state["blocks.0.mixer.q.weight"] == pytest.approx(64**-0.5, rel=0.05)
+    assert state["blocks.0.mixer.out.weight"] == pytest.approx(64**-0.5 / 4, rel=0.05)
+    assert state["blocks.7.feed_forward.down.weight"] == pytest.approx(176**-0.5 / 4, rel=0.05)
+    logits = model(tokens(4, 16))
+    assert 0.5 < float(logits.detach().std()) < 2
+
+
+def test_roles(build: Build) -> None:
+    groups = {group.role: set(group.names) for group in parameter_groups(build(mixer={"heads": 4, "qk_norm": True}))}
+    assert groups["embedding"] == {"embedding.weight"}
+    assert groups["head"] == {"unembedding.weight"}
+    assert "blocks.1.mixer.k_norm.weight" in groups["norm"]
+    assert "blocks.1.feed_forward.gate.weight" in groups["hidden"]
+    tied = build(tied=True)
+    assert {group.role for group in parameter_groups(tied)} == {"embedding", "norm", "hidden"}
+    assert tied.head is tied.embedding.weight
+
+
+@pytest.mark.parametrize("feed_forward", names("feed_forward"))
+def test_compiled_blocks_equal_eager_ones(feed_forward: str) -> None:
+    """The forms that the compiler sees, run without it: the same numbers and gradients."""
+    from transformer_toys import context, part
+
+    made = part(feed_forward=feed_forward, mixer={"heads": 4, "kv_heads": 2, "qk_norm": True})
+    model, plain = (made.build(context(rng=Rng(3))) for _ in range(2))
+    x = tokens(2, 70)
+    model(x).square().mean().backward()  # type: ignore[no-untyped-call]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("isoflop.models.kernels.plain", lambda: True)
+        loss = plain(x).square().mean()
+        loss.backward()  # type: ignore[no-untyped-call]
+    for (name, p), q in zip(model.named_parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(p.grad, q.grad, rtol=1e-4, atol=1e-6, msg=lambda m, n=name: f"{n}: {m}")
