@@ -24,7 +24,7 @@ TOY: dict[str, dict[str, Any]] = {"sgd_adalayer": {"lr": 0.125}}
 """Fields of parts whose default rate is too large for the toy problem, which has unit curvature."""
 DRIVEN: set[str] = set()
 """Classes that need more than gradients; their own tests drive them."""
-MATRICES = {"Muon", "SOAP"}
+MATRICES = {"Muon", "SOAP", "Shampoo"}
 """Classes that take matrices only, or whose reference does."""
 EXTRA: dict[str, dict[str, Any]] = {
     "AdEMAMix": {"betas": (0.9, 0.95, 0.99), "beta3_warmup": 60, "alpha_warmup": 60},
@@ -33,6 +33,7 @@ EXTRA: dict[str, dict[str, Any]] = {
     "ScheduleFreeAdamW": {"warmup_steps": 5, "r": 0.5, "inner_momentum": 0.5},
     "ScheduleFreeRAdam": {"betas": (0.9, 0.95)},
     "ScheduleFreeSGD": {"warmup_steps": 5},
+    "Shampoo": {"betas": (0.9, 0.95), "merge_dims": False, "epsilon": 1e-6},
     "SimplifiedAdEMAMix": {"lr": 1e-3, "alpha": 2.0, "beta1_warmup": 60, "bias_correction1": True},
 }
 """Arguments with which the classes are tested alone, where the defaults leave something out."""

@@ -73,11 +73,11 @@ def robustness(problem: Problem, theta: Array, loss: Loss, clusters: Array | Non
     """(k, p) factors by which unequal noise, or noise shared within clusters, multiplies the variances; at least 1.
 
     The diagonal of the sandwich covariance over that of dispersion x H^-1. Without ``clusters`` (n,), and with fewer
-    than ten rows a parameter, it is 1: the sandwich itself would be too noisy.
+    than twenty rows a parameter, it is 1: the sandwich itself would be too noisy.
     """
     free, k, n = problem.free, len(theta), len(problem.target.T)
     out = np.ones((k, theta.shape[1]))
-    if problem.law.likelihood or (clusters is None and n < 10 * len(free)):
+    if problem.law.likelihood or (clusters is None and n < 20 * len(free)):
         return out
     items = np.arange(k)
     f, jac = problem.law.jacobian(theta, problem.x, problem.link, free)

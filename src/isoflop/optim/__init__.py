@@ -21,6 +21,7 @@ _PUBLIC = {
     "ScheduleFreeAdamW": "optimizers.schedule_free_adamw",
     "ScheduleFreeRAdam": "optimizers.schedule_free_radam",
     "ScheduleFreeSGD": "optimizers.schedule_free_sgd",
+    "Shampoo": "optimizers.shampoo",
     "Signum": "optimizers.signum",
     "SimplifiedAdEMAMix": "optimizers.simplified_ademamix",
 }

@@ -73,3 +73,8 @@ def factor2(low: float, high: float) -> tuple[float, ...]:
 def state_bytes(shapes: Sequence[Shape], floats: int, counters: int = 1) -> int:
     """Bytes of ``floats`` fp32 buffers a scalar and ``counters`` fp32 counters a tensor."""
     return 4 * (floats * numel(shapes) + counters * len(shapes))
+
+
+def share(cost: Cost, steps: int) -> Cost:
+    """The whole FLOPs a step of work that is done once in ``steps``."""
+    return Cost(cost.model // steps, cost.hardware // steps, cost.elementwise // steps, cost.moved // steps)

@@ -10,7 +10,7 @@ import altair as alt
 
 from ..ledger.ledger import CHARGED, PHASES
 from ..store.results import MultiplierRow, StudyResult, Tuning
-from .sheets import evaluation_ends, mean, multiplier_text, rung_budget, verdict
+from .sheets import evaluation_ends, mean, multiplier_text, ordered, rung_budget, verdict
 from .style import INK, OKABE_ITO, Chart, colour_scale, legend, log_scale, log_ticks, rows, shape_scale, widened
 from .text import COMPUTE, CONVENTION, TIMES, amount, axis_label, clean
 
@@ -135,11 +135,12 @@ def multipliers(result: StudyResult) -> Chart:
     """One line a multiplier: point and interval on a logarithmic axis, each seed as a tick, bounds as open arrows."""
     arms = arms_of(result)
     several = len({(row.arm, row.rung) for row in result.multipliers}) > len({row.arm for row in result.multipliers})
-    records = [_multiplier_record(row, several) for row in result.multipliers]
+    listed = ordered(result)
+    records = [_multiplier_record(row, several) for row in listed]
     exact = [record for record in records if record["kind"] == "exact"]
     seeds = [
         {"row": record["row"], "arm": record["arm"], "seed": value}
-        for record, row in zip(records, result.multipliers, strict=True)
+        for record, row in zip(records, listed, strict=True)
         for value in row.per_seed
         if value is not None
     ]
@@ -167,7 +168,7 @@ def multipliers(result: StudyResult) -> Chart:
         x=x, shape=alt.Shape("kind:N", scale=shapes, legend=None), tooltip=tooltip
     )
     text = drawn(records).mark_text(dy=-12, fontSize=11).encode(x=x, text="text:N", color=alt.value(INK))
-    height = 46 * len(records) + 10
+    height = 40 * len(records) + 10
     description = "Compute multipliers with their intervals"
     return alt.layer(one, interval, ticks, points, arrows, text).properties(height=height, description=description)
 
@@ -203,12 +204,12 @@ def bill(result: StudyResult) -> Chart:
         for phase, axes in run.ledger.items():
             named = "tuning" if run.role == "tuning" and phase in CHARGED else clean(phase)
             spent[clean(run.arm), named] += axes.get("flops", 0.0)
+    spent = {key: value for key, value in spent.items() if value}
     arms = arms_of(result)
     phases = sorted({phase for _, phase in spent}, key=lambda p: (PHASES.index(p) if p in PHASES else len(PHASES), p))
     records = [
         {"arm": arm, "phase": phase, "order": phases.index(phase), "flops": value, "spent": amount("flops", value)}
         for (arm, phase), value in spent.items()
-        if value
     ]
     title = ["model FLOPs of all runs, evaluation included", f"({CONVENTION})"]
     whole = "datum.value === 0 ? '0' : datum.label"  # not 0T
@@ -241,7 +242,7 @@ def tuning_curves(curves: list[Tuning], arms: list[str], *, unit: str) -> Chart:
     positive = tried[0] > 0  # zero has no place on a logarithmic axis
     x_scale = log_scale(*widened(tried)) if positive else alt.Scale(zero=False)
     hyper = clean(curves[0].hyper)
-    x_axis = alt.Axis(title=f"{hyper} (log scale)" if positive else hyper, values=tried, format="~g")
+    x_axis = alt.Axis(title=f"{hyper} (log scale)" if positive else hyper, values=tried, format=".3~g")
     x = alt.X("x:Q", scale=x_scale, axis=x_axis)
     y_title = f"held-out {clean(unit)}, lower is better"
     y_axis = alt.Axis(title=y_title, values=log_ticks(*y_range), format="~g")

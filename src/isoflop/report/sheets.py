@@ -45,8 +45,9 @@ def _unit(result: StudyResult) -> str:
     return "" if named else f" {result.rung_axis}"
 
 
-def multiplier_sheet(result: StudyResult) -> Sheet:
-    """Arm x axis x rung: the multiplier with its interval or bound, p-value, seeds, verdict."""
+def multiplier_sheet(result: StudyResult, among: Iterable[str] = tuple(AXES)) -> Sheet:
+    """Arm x axis (of ``among``) x rung: the multiplier with its interval or bound, p-value, seeds, verdict."""
+    shown = [row for row in ordered(result) if row.axis in among]
     rows = [
         (
             clean(row.arm),
@@ -63,8 +64,8 @@ def multiplier_sheet(result: StudyResult) -> Sheet:
         f"How many times more {clean(result.baseline)} needs for the same {clean(result.unit)}; 95 % intervals, paired "
     )
     note += "over seeds; p adjusted by Holm; never extrapolated beyond the ladder"
-    note += "; all-in: tuning charged too" if any(row.all_in for row in result.multipliers) else ""
-    if any(row.censored for row in result.multipliers):
+    note += "; all-in: tuning charged too" if any(row.all_in for row in shown) else ""
+    if any(row.censored for row in shown):
         note += "; above and below: seeds off the ladder's ends, where only a bound is known"
     return Sheet(
         f"Compute multiplier over {clean(result.baseline)}",
@@ -73,6 +74,11 @@ def multiplier_sheet(result: StudyResult) -> Sheet:
         frozenset({2, 4, 5}),
         f"{note}. Rungs 0 to {len(result.rungs) - 1}: {ladder(result)}.",
     )
+
+
+def ordered(result: StudyResult) -> list[MultiplierRow]:
+    """The multipliers as they are listed: those that charge tuning after all others."""
+    return sorted(result.multipliers, key=lambda row: row.all_in)
 
 
 def multiplier_text(row: MultiplierRow) -> str:
@@ -192,8 +198,8 @@ def tuning_sheet(result: StudyResult) -> Sheet:
                 clean(tuning.arm),
                 str(tuning.rung),
                 clean(tuning.hyper),
-                ", ".join(f"{value:g}" for value in tuning.values),
-                f"{tuning.chosen:g}",
+                ", ".join(f"{value:.3g}" for value in tuning.values),
+                f"{tuning.chosen:.3g}",
                 f"{min(finite):.4f}" if finite else "",
                 "; ".join(remarks),
             )

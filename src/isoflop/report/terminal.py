@@ -13,15 +13,16 @@ from .runs import RunRecord
 from .sheets import Sheet, bill_sheet, equal_sheet, multiplier_sheet, refusal_lines, tuning_sheet
 from .text import clean, flatten
 
-BILL = ("flops", "hardware_flops", "steps", "tokens", "seconds")
-"""Axes of the bill that fit a narrow terminal; the page has them all."""
+AXES = ("flops", "steps", "tokens", "seconds")
+BILL = ("flops", "hardware_flops", *AXES[1:])
+"""Axes that fit a narrow terminal; the page has them all."""
 
 
 def study(result: StudyResult) -> RenderableType:
     """Headline, multipliers, equal cost, tuning, bill and notes of a study."""
     parts: list[RenderableType] = [Text(clean(result.title), style="dim")]
     parts += [Text(clean(line), style="bold") for line in result.headline.splitlines()]
-    sheets = [multiplier_sheet(result), equal_sheet(result), tuning_sheet(result), bill_sheet(result.bill, BILL)]
+    sheets = [multiplier_sheet(result, AXES), equal_sheet(result), tuning_sheet(result), bill_sheet(result.bill, BILL)]
     parts += [grid(sheet) for sheet in sheets if sheet.rows]
     parts.append(_lines([*refusal_lines(result), *(clean(note) for note in result.notes)]))
     return Group(*parts)

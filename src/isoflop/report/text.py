@@ -133,7 +133,7 @@ def probability(p: float | None) -> str:
     """A p-value; blank when there is none."""
     if p is None:
         return ""
-    return "< 0.001" if p < 0.001 else f"{p:.3f}" if p < 0.1 else f"{p:.2f}"
+    return "<0.001" if p < 0.001 else f"{p:.3f}" if p < 0.1 else f"{p:.2f}"
 
 
 def flatten(tree: Any, prefix: tuple[str, ...] = ()) -> list[tuple[str, str]]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -139,13 +139,14 @@ class Loop:
         mean = spent / self.step if self.step else 0.0
         return spent + mean > self.recipe.budget.limit
 
-    def evaluation_weights(self) -> ExitStack:
+    @contextmanager
+    def evaluation_weights(self) -> Iterator[None]:
         """While entered, the model holds the weights to be evaluated: the optimizer's, or those of the averaging."""
-        stack = ExitStack()
-        for part in (self.parts.optimizer, self.parts.averaging):
-            if isinstance(part, SwapsWeights):
-                stack.enter_context(part.evaluation_weights())
-        return stack
+        with ExitStack() as stack:
+            for part in (self.parts.optimizer, self.parts.averaging):
+                if isinstance(part, SwapsWeights):
+                    stack.enter_context(part.evaluation_weights())
+            yield
 
     def measure(self) -> dict[str, Measurement]:
         """Every metric of the recipe, with the evaluation weights."""

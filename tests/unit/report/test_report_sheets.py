@@ -28,7 +28,7 @@ def test_every_multiplier_has_its_line() -> None:
     ]
     assert column(sheet, "verdict") == ["better", "better", "not significant", "4 of 4 below", "3 of 4 above"]
     assert column(sheet, "axis") == ["FLOPs", "tokens", "FLOPs, all-in", "FLOPs", "FLOPs"]
-    assert column(sheet, "p") == ["< 0.001", "< 0.001", "0.14", "", ""]
+    assert column(sheet, "p") == ["<0.001", "<0.001", "0.14", "", ""]
     assert column(sheet, "rung") == ["0"] * 5
     assert "200 · 400 · 800 · 1,600 steps" in sheet.note
 

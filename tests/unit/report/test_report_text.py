@@ -84,7 +84,7 @@ def test_nested_json_becomes_key_paths_with_units() -> None:
 
 
 def test_small_texts() -> None:
-    assert [text.probability(p) for p in (None, 0.0002, 0.0312, 0.4)] == ["", "< 0.001", "0.031", "0.40"]
+    assert [text.probability(p) for p in (None, 0.0002, 0.0312, 0.4)] == ["", "<0.001", "0.031", "0.40"]
     assert text.moment("2026-01-31T12:00:00Z") == "2026-01-31 12:00 UTC"
     assert text.moment("yesterday") == "yesterday"
     assert text.signed(-0.5) == "\N{MINUS SIGN}0.5000"

@@ -19,7 +19,7 @@ from ...ledger.formulas import matmul, qr
 from ..average import wide
 from ..base import Limit, Method, OptimizerError, ParamsT, assemble, chunks, descend, flat, next_step, whole
 from ..bases import first_basis, follow, merged_shape, mirror, rotate, row_blocks, unfold, update_gram
-from ..groups import Beta, Grid, elementwise, factor2
+from ..groups import Beta, Grid, elementwise, factor2, share
 from ..marginals import means, rank1
 
 STRUCTURAL = (
@@ -293,7 +293,7 @@ class SOAPPart(OptimizerPart):
         total = elementwise(shapes, operations=11, floats=7)
         for s in shapes:
             step, refresh = self.step_cost(s.shape)
-            total += step + _share(refresh, self.precondition_frequency)
+            total += step + share(refresh, self.precondition_frequency)
         return total
 
     def state_bytes(self, shapes: Sequence[Shape]) -> int:
@@ -303,8 +303,3 @@ class SOAPPart(OptimizerPart):
             second = sum(sizes) if self.factorized and len(sizes) > 1 else s.numel
             floats += s.numel + second + 2 * sum(sizes[d] ** 2 for d in sides) + 1
         return 4 * floats
-
-
-def _share(cost: Cost, steps: int) -> Cost:
-    """The whole FLOPs a step of work that is done once in ``steps``."""
-    return Cost(cost.model // steps, cost.hardware // steps, cost.elementwise // steps, cost.moved // steps)
