@@ -58,7 +58,7 @@ def multiplier_sheet(result: StudyResult, among: Iterable[str] = tuple(AXES)) ->
             str(row.seeds),
             verdict(row),
         )
-        for row in result.multipliers
+        for row in shown
     ]
     note = (
         f"How many times more {clean(result.baseline)} needs for the same {clean(result.unit)}; 95 % intervals, paired "
