@@ -160,11 +160,7 @@ def headline(study: Study, rows: Sequence[MultiplierRow], arm: str) -> str:
     turn = _crossing(study, rows, arm, "flops")
     if turn:
         return turn
-    tokens = own.get("tokens")
-    beside = ""
-    if tokens is not None and tokens.value is not None:
-        beside = f"   (tokens: {tokens.value:.2g}x)"
-    return own["flops"].sentence + beside
+    return own["flops"].sentence + _beside(own.get("tokens"))
 
 
 def facts_of(study: Study, arm: str) -> Facts:
@@ -220,6 +216,13 @@ class Journal:
         spent = "finished before" if row.reused else f"{_seconds(row):.0f} s"
         tail = f"; about {eta:.0f} s of {phase} left" if eta >= 1 else ""
         self.say(f"{phase} {count}/{total}: {label}: {outcome} ({spent}{tail})")
+
+
+def _beside(tokens: MultiplierRow | None) -> str:
+    """The multiplier on tokens in brackets, for the end of a headline."""
+    if tokens is None or tokens.value is None:
+        return ""
+    return f"   (tokens: {tokens.value:.2g}x{'' if tokens.significant else ', not significant'})"
 
 
 def _seconds(row: RunRow) -> float:

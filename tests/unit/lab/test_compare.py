@@ -113,6 +113,18 @@ def test_an_arm_that_turns_over_has_no_headline_multiplier(tiny, planted, tmp_pa
     assert "muon against adamw on tokens: crosses near C = 11.3 steps, no single multiplier" in result.notes
 
 
+def test_a_headline_never_shows_an_insignificant_figure_as_a_finding(tiny, planted, tmp_path):
+    class Noisy(planted):
+        def quality(self, job, tokens):
+            return super().quality(job, tokens) + (0.25 * job.seed if job.arm == "muon" else 0.0)
+
+    result = compare(tiny, tmp_path, executor=Noisy({"muon": 6.8}), corpus={})
+    found = row(result, "tokens")
+    assert found.value is not None
+    assert not found.significant
+    assert result.headline.endswith("x, not significant)")
+
+
 def test_a_diverged_run_never_ranks_and_is_named(tiny, planted, tmp_path):
     executor = planted({"muon": 3.0}, diverges=lambda j: (j.arm, j.role, j.seed) == ("muon", "evaluation", 2))
     result = compare(tiny, tmp_path, executor=executor, corpus={})
