@@ -10,6 +10,8 @@ import pytest
 
 from isoflop.core.registry import get
 from isoflop.core.table import Table
+from isoflop.laws import compare, optima, pair
+from isoflop.laws.forms.qqt import pool_error
 from isoflop.laws.law import Law
 
 
@@ -161,3 +163,82 @@ def test_step_law_depends_on_the_near_optimum_protocol(scaling: Path) -> None:
     assert law("step_law", of="batch", near=0.0).fit(runs, columns=columns).params["d"] == pytest.approx(
         0.56, abs=0.005
     )
+
+
+def test_porians_exponents(scaling: Path) -> None:
+    points = Table.read_csv(scaling / "porian/isoflop_points_openwebtext2.csv")
+    published = iter((0.870, 0.700, 0.602, 0.569, 0.518))
+    for _, group in points.groups("hparams", "warmup", "decay", "param_count"):
+        found = law("power").fit(optima(group, budget="flops"), columns={"y": "N"})
+        assert found.params["a"] == pytest.approx(next(published), abs=0.004)
+
+
+def both_sweeps(scaling: Path) -> Table:
+    small, large = (Table.read_csv(scaling / f"loss_to_loss/{name}.csv") for name in ("sweep", "extrapolation_1e21"))
+    return Table.from_records(small.records() + large.records())
+
+
+def test_train_to_train_constants(scaling: Path) -> None:
+    sweep = Table.read_csv(scaling / "loss_to_loss/sweep.csv")
+    floors = {
+        name: law("kaplan").fit(group, columns={"loss": "own_val_loss"}).params["E"]
+        for (name,), group in sweep.groups("data")
+    }
+    for row in Table.read_csv(scaling / "loss_to_loss/reference_train_to_train.csv").records():
+        joined = pair(sweep, row["d0"], row["d1"], loss="own_val_loss", match=("D",))
+        fit = law("loss_to_loss", E0=floors[row["d0"]], E1=floors[row["d1"]]).fit(joined)
+        assert fit.rows == row["n"]
+        assert fit.params["kappa"] == pytest.approx(row["kappa"], rel=1e-3)
+        assert fit.params["K"] == pytest.approx(row["K"], rel=1e-3)
+
+
+@pytest.mark.parametrize(("source", "target"), [("fineweb_edu", "proof_pile_2"), ("proof_pile_2", "fineweb_edu")])
+def test_transfer_ranks_above_direct_extrapolation(scaling: Path, source: str, target: str) -> None:
+    joined = pair(both_sweeps(scaling), source, target, loss="own_val_loss", match=("D",)).rename({"iso_flop": "C"})
+    result = compare(joined, [law("chinchilla"), law("kaplan"), law("loss_to_loss")], cutoffs=[5e19])
+    assert [s.law for s in result.scores] == ["loss_to_loss", "kaplan", "chinchilla"]
+    assert result.scores[0].error < 0.001  # at 1e21 FLOPs; directly 4 to 5 %
+    assert result.scores[1].error > 0.035
+    by_name = {s.law: s for s in result.scores}
+    assert by_name["chinchilla"].fit_error < 0.5 * by_name["kaplan"].fit_error  # the better fit forecasts worse
+
+
+def test_imitation_frontiers(shared: Path) -> None:
+    runs = Table.read_csv(shared / "data/seedmap/nethack_il_fit.csv")
+    runs = runs.where(runs["exp"] == "iso_flop")
+    runs = runs.with_columns(C=np.asarray([float(tag) for tag in runs["tag"]]))
+    best = Table.from_records(
+        [cell.where(cell["eval_loss"] == np.min(cell["eval_loss"])).records()[0] for _, cell in runs.groups("tag")]
+    )
+    for above, exponents in ((0.0, (0.52, 0.48, -0.23)), (5e15, (0.44, 0.56, -0.19)), (2e16, (0.64, 0.36, -0.15))):
+        window = best.where(best["C"] >= above * 0.999)
+        found = [
+            law("power").fit(window, columns={"y": name}).params["a"] for name in ("params", "samples", "eval_loss")
+        ]
+        assert found == pytest.approx(exponents, abs=0.012)
+    returns = law("imitation").fit(runs, columns={"returns": "returns_mean"})
+    assert not returns.intervals()["R_max"].identified
+
+
+def test_qqt_reference_values(shared: Path) -> None:
+    import json
+
+    rows = json.loads((shared / "data/data/ref/qqt_reference.json").read_text())
+    once = 0
+    for row in rows:
+        if row["samples_seen"] <= row["samples_per_epoch"]:  # later epochs: the reference lets d decay too
+            got = pool_error(
+                row["a"], [-row["b"]], [row["half_life"]], row["d"], row["samples_seen"], row["samples_per_epoch"]
+            )
+            assert got == pytest.approx(row["effective_utility"], rel=1e-9)
+            once += 1
+        else:
+            got = pool_error(
+                row["a"], [-row["b"]], [row["half_life"]], 0.0, row["samples_seen"], row["samples_per_epoch"]
+            )
+            first = pool_error(
+                row["a"], [-row["b"]], [row["half_life"]], 0.0, row["samples_per_epoch"], row["samples_per_epoch"]
+            )
+            decayed = (float(first) + row["d"]) * float(got / first)
+            assert decayed == pytest.approx(row["effective_utility"], rel=1e-9)
+    assert once > 5

@@ -1,4 +1,4 @@
-"""What may be wrong with a table before any law is fitted to it: errors where a fit would be meaningless, else warnings."""
+"""What may be wrong with a table to be fitted: errors where a fit would be meaningless, else warnings."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ import numpy as np
 
 from ..core.errors import DataError, UsageError, nearest
 from ..core.table import Table
-from .law import Array, Law
+from .law import Array, Columns, Law
 
 _PLAUSIBLE = {"N": (1e4, 1e14), "D": (1e4, 1e17), "C": (1e9, 1e30), "N_avg": (1e4, 1e14), "U": (1e4, 1e17)}
+_ANALYTIC = "write predict with numpy's analytic functions (exp, log, *, where on np.real), or override gradient"
 
 
 def rename(table: Mapping[str, Any], columns: Mapping[str, str]) -> Table:
@@ -45,7 +46,7 @@ def check_values(law: Law, table: Table, link: str) -> list[str]:
     """Warnings about the rows of a table that is about to be fitted.
 
     Raises:
-        DataError: too few rows, NaN or infinite values, values <= 0 where a logarithm is taken, columns that do not vary.
+        DataError: too few rows, NaN or infinite values, values <= 0 under a logarithm, columns that do not vary.
     """
     y, rows = np.asarray(table[law.target], dtype=float), table.rows
     for name in (*law.columns, law.target):
@@ -77,7 +78,7 @@ def check_values(law: Law, table: Table, link: str) -> list[str]:
     constant = [name for name in law.varying() if np.ptp(np.asarray(table[name], dtype=float)) == 0]
     if constant:
         raise DataError(
-            f"column{'s' if len(constant) > 1 else ''} {', '.join(constant)} never varies: {law_name(law)} cannot be fitted",
+            f"{', '.join(constant)} never varies: {law_name(law)} cannot be fitted",
             where="table",
             fix="add runs that vary it, or choose a law without that column",
         )
@@ -147,7 +148,7 @@ def _conventions(table: Table) -> list[str]:
     if gaps[cut - 1] > max(0.05, 4.0 * within) and 2 <= cut <= len(ratio) - 2:
         low, high = np.exp(np.median(ratio[:cut])), np.exp(np.median(ratio[cut:]))
         return [
-            f"mixed conventions suspected: C is {low:.3g} x 6ND in {cut} rows and {high:.3g} x 6ND in {len(ratio) - cut}; "
+            f"mixed conventions suspected: C / 6ND is {low:.3g} in {cut} rows and {high:.3g} in {len(ratio) - cut}; "
             "count N (with or without embeddings) and C alike in all rows"
         ]
     return []
@@ -168,3 +169,24 @@ def check_fixed(law: Law, names: Mapping[str, Any], where: str) -> None:
     for name in names:
         if name not in law.names:
             raise UsageError(f"{law_name(law)} has no parameter {name!r}", where=where, fix=nearest(name, law.names))
+
+
+def check_gradient(law: Law, x: Columns, link: str, starts: Array) -> None:
+    """UsageError where a law's gradient is not the slope of its prediction: a law of one's own that is not analytic."""
+    theta = law.to_fitted(starts)[[len(starts) // 3, 2 * len(starts) // 3]]
+    try:
+        _, exact = law.jacobian(theta, x, link)
+    except TypeError as error:
+        raise UsageError(
+            f"{law_name(law)} cannot take complex parameters ({error})", where="predict", fix=_ANALYTIC
+        ) from error
+    for j, name in enumerate(law.names):
+        step = np.zeros_like(theta)
+        step[:, j] = 1e-5 * np.maximum(1.0, np.abs(theta[:, j]))
+        slope = (law.value(theta + step, x, link) - law.value(theta - step, x, link)) / (2 * step[:, [j]])
+        used = np.isfinite(slope) & np.isfinite(exact[:, j])
+        size = np.linalg.norm(slope[used])
+        if size > 1e-6 and np.linalg.norm((exact[:, j] - slope)[used]) > 0.05 * size:
+            raise UsageError(
+                f"the gradient of {law_name(law)} by {name} is not its slope", where="predict", fix=_ANALYTIC
+            )

@@ -12,7 +12,7 @@ from pydantic import Field
 from ..core.errors import DataError, NumericsError, UsageError
 from ..core.registry import Frozen
 from ..core.table import Table
-from .checks import check_columns, check_fixed, check_values, law_name, rename
+from .checks import check_columns, check_fixed, check_gradient, check_values, law_name, rename
 from .law import Array, Law
 from .losses import Loss, loss_named
 from .search import Certificate, search
@@ -211,6 +211,8 @@ def fit_law(law: Law, table: Mapping[str, Any], settings: Settings | None = None
 def solved(law: Law, table: Table, settings: Settings, problem: Problem, loss: Loss, warnings: list[str]) -> Fit:
     """Search, then the fit with all that must be said about it."""
     values = law.start_values(problem.x, problem.y)
+    if not law.likelihood:
+        check_gradient(law, problem.x, problem.link, values)
     theta, objective, certificate = search(problem, loss, values, refine=settings.starts)
     if not np.isfinite(objective):
         raise NumericsError(

@@ -71,7 +71,7 @@ def _reason(
         what = " down to no irreducible part at all" if low_open and q.kind == "floor" else ""
         return f"the objective is flat {side}{what}: every value there lies in the {percent} interval"
     if spare < 2:
-        return f"{max(spare, 0)} residual degree{'' if spare == 1 else 's'} of freedom: its interval rests on an assumed noise"
+        return f"{max(spare, 0)} residual degrees of freedom: its interval rests on an assumed noise"
     if q.log and max(high - at, at - low) > np.log(_WIDE) and q.kind != "floor":
         return f"its {percent} interval reaches a factor {np.exp(max(high - at, at - low)):.3g} from the estimate"
     if q.kind == "exponent" and not q.log and low <= max(0.0, q.low) < at:

@@ -91,11 +91,11 @@ class Law(LawPart):
         return table
 
     def compute(self, x: Columns) -> Array:
-        """The axis along which the law is extrapolated, (n,), in units of the columns: C, or 6 N D, or the first column."""
+        """The axis along which the law is extrapolated, (n,): C, or 6 N D, or the first column."""
         if "C" in x:
             return np.asarray(x["C"], dtype=float)
         if "N" in x and "D" in x:
-            return 6.0 * np.asarray(x["N"], dtype=float) * np.asarray(x["D"], dtype=float)
+            return np.asarray(6.0 * np.asarray(x["N"], dtype=float) * np.asarray(x["D"], dtype=float))
         return np.asarray(x[next(iter(self.columns))], dtype=float)
 
     def positive(self) -> tuple[str, ...]:

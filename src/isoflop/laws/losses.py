@@ -110,7 +110,7 @@ class SoftPinball:
 
     def majorizer(self, r: Array) -> Array:
         v = np.maximum(np.abs(self.kappa * r), 1e-6)
-        return self.kappa * np.tanh(v / 2) / (2 * v)
+        return np.asarray(self.kappa * np.tanh(v / 2) / (2 * v))
 
     def path(self, scale: float) -> list[Loss]:
         softer = [

@@ -26,7 +26,7 @@ _REFINEMENTS = 12
 
 @dataclass(frozen=True)
 class Profile:
-    """``objective`` (m,) at the held ``values`` (m,) in natural units; ``deviance`` as described above; threshold at 95 %."""
+    """``objective`` (m,) at the held ``values`` (m,) in natural units; ``threshold`` is the deviance's 95 % point."""
 
     name: str
     values: Array
@@ -214,7 +214,9 @@ def covariances(problem: Problem, theta: Array, loss: Loss, clusters: Array | No
         f, jac = problem.law.jacobian(theta, problem.x, problem.link, free)
         weights = np.broadcast_to(problem.weights, f.shape)
         second, bend = _moments(f - problem.target, weights, loss, len(free))
-        hessian = bend[:, None, None] * ((jac * weights[:, None, :]) @ jac.swapaxes(1, 2)) + np.diag(problem.strength[free])
+        hessian = bend[:, None, None] * ((jac * weights[:, None, :]) @ jac.swapaxes(1, 2)) + np.diag(
+            problem.strength[free]
+        )
         factor = second / bend
     size = np.sqrt(np.maximum(np.abs(np.einsum("kii->ki", hessian)), 1e-300))
     both = inside[:, :, None] & inside[:, None, :]

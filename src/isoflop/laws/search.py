@@ -1,4 +1,4 @@
-"""From nothing to the global optimum: exact linear solves over a grid of the rest, the best refined, and a certificate."""
+"""From nothing to the global optimum: exact linear solves over a grid of the rest, the best refined, a certificate."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def _spread(theta: Array, count: int) -> Array:
 
 
 def _solve_linear(problem: Problem, theta: Array) -> Array:
-    """Replace the free linear parameters by the best positive ones, by relative (or plain) least squares, re-weighted twice."""
+    """Replace the free linear parameters by the best positive ones: relative least squares, re-weighted twice."""
     law = problem.law
     free = set(problem.free.tolist())
     linear = [j for j, q in enumerate(law.parameters) if q.linear]
@@ -142,7 +142,7 @@ def _positive_least_squares(basis: Array, y: Array, weights: Array, positive: Ar
         best_gain = np.where(legal, gain, best_gain)
         if len(s) == m and legal.all():
             break
-    return best / size
+    return np.asarray(best / size)
 
 
 def _residual_scale(problem: Problem, theta: Array) -> float:
@@ -154,7 +154,7 @@ def _residual_scale(problem: Problem, theta: Array) -> float:
 
 
 def _hop(problem: Problem, theta: Array, value: float, loss: Loss, ends: Array) -> tuple[Array, float]:
-    """Where starts ended near each other but not together (the corners of |r|), look around the best along its ridges."""
+    """Where starts ended near each other but not together (corners of |r|), look around the best along its ridges."""
     rng = Rng(0)("hop").at()
     inside = _inside(problem, theta)
     together = np.mean(ends <= value + 1e-6 * abs(value))

@@ -143,7 +143,8 @@ def _descend(problem: Problem, theta: Array, loss: Loss, items: Array, limit: in
         return Solution(theta, value, converged, np.zeros(count), 0)
     eye = np.eye(width)
     iteration = 0
-    for iteration in range(1, limit + 1):
+    tiny = 1e-18 * float(problem.weights.sum(-1).max())  # of residuals of 1e-9: rounding, where the law is exact
+    for iteration in range(1, limit + 1):  # noqa: B007  its last value is reported
         live = np.flatnonzero(~converged)
         if not len(live):
             break
@@ -163,7 +164,7 @@ def _descend(problem: Problem, theta: Array, loss: Loss, items: Array, limit: in
         ahead[:, free] = trial
         new_value, new_gradient, new_newton, new_major = problem.expand(ahead, loss, items[live])
         better = new_value < value[live]
-        magnitude = np.abs(value[live]) + 1e-300
+        magnitude = np.abs(value[live]) + tiny
         small = np.abs(expected) <= tolerance * magnitude
         done = small & (better | (mu[live] <= 1e-2) | (new_value <= value[live] + 1e-15 * magnitude)) | (
             mu[live] > 1e14
@@ -175,7 +176,7 @@ def _descend(problem: Problem, theta: Array, loss: Loss, items: Array, limit: in
         newton[take], major[take] = new_newton[better], new_major[better]
         mu[live] = np.clip(mu[live] * np.where(better, np.where(good_step, 0.2, 1.0), 5.0), 1e-9, 1e16)
         converged[live] = done
-    small = decrease <= 1e-6 * (np.abs(value) + 1e-300)  # stopped by damping: only then a stationary point
+    small = decrease <= 1e-6 * (np.abs(value) + tiny)  # stopped by damping: only then a stationary point
     return Solution(theta, value, converged & ~hopeless & small, decrease, iteration)
 
 

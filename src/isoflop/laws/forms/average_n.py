@@ -1,4 +1,4 @@
-"""Loss of a run whose parameter count changes: Chinchilla's form with the average count (Jin et al. 2025, arXiv 2501.12486)."""
+"""Loss of a run whose parameter count changes, from its average (Jin et al. 2025, arXiv 2501.12486)."""
 
 from __future__ import annotations
 
@@ -50,5 +50,5 @@ class AverageN(Chinchilla):
 
 
 def mean_parameters(start: Array, end: Array, begin: Array, finish: Array) -> Values:
-    """Mean of a count that is ``start`` until share ``begin`` of the tokens, falls linearly to ``end`` at ``finish``."""
+    """Mean of a count that is ``start`` until share ``begin`` of training and falls linearly to ``end`` at ``finish``."""
     return np.asarray(start * begin + 0.5 * (start + end) * (finish - begin) + end * (1.0 - finish))

@@ -16,7 +16,7 @@ from ..law import Array, Columns, Law, Parameter, Params, Values, exponent
 
 @part
 class Emergence(Law):
-    """Each seed succeeds with P(N) = sigma(k ln(N / N0)); a success scores normally around m (N / N0)^g, a failure around f.
+    """A seed succeeds with P(N) = sigma(k ln(N / N0)); a success scores normally around m (N / N0)^g, a failure around f.
 
     A likelihood law: fitted to all seeds at once, none averaged away. ``predict`` gives the mean score.
     """

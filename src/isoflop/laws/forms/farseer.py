@@ -24,7 +24,7 @@ class Farseer(Law):
     """
 
     card: ClassVar[Card] = Card(
-        summary="Loss from parameters and tokens with nine constants: floor, prefactor and exponent all move with size.",
+        summary="Loss from parameters and tokens; floor, prefactor and exponent all move with size.",
         paper="Li et al. 2025, arXiv 2506.10972",
         equation="L = exp(s N^q + S) + exp(B N^b + Q) D^(-exp(A N^a + E))",
         differs="powers are centred at 1e9 parameters; all nine constants are fitted at once",

@@ -20,7 +20,7 @@ class Frontier(Law):
     """
 
     ridge_weight: NonNegativeFloat = 1e-4
-    """Penalty on the steepness; it decides the shape where data are few (authors: 1e-3 leaderboards, 1e-4 benchmarks)."""
+    """Penalty on the steepness; it decides the shape where data are few (authors: 1e-3 and 1e-4)."""
 
     card: ClassVar[Card] = Card(
         summary="The attainable score (a high quantile) as a sigmoid in log compute.",

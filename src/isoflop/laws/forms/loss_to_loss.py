@@ -76,7 +76,7 @@ class LossToLoss(Law):
         return {"E0": (0.0, float(np.min(x["loss0"])) * (1 - 1e-6)), "E1": (0.0, float(np.min(y)) * (1 - 1e-6))}
 
     def compute(self, x: Columns) -> Values:
-        """C where the table has it; else a stand-in that grows as the source loss falls, as compute at exponent 0.05."""
+        """C where the table has it; else a stand-in: compute at which the source loss would fall with exponent 0.05."""
         return super().compute(x) if "C" in x else np.asarray(x["loss0"], dtype=float) ** -20.0
 
     def fit(self, table: Mapping[str, Any], **settings: Any) -> Fit:

@@ -36,5 +36,5 @@ class OvertrainingError(Law):
         return p["eps"] - p["k"] * np.exp(-p["gamma"] * x["loss"])
 
     def compute(self, x: Columns) -> Array:
-        """C where the table has it; else a stand-in that grows as the loss falls, as compute at exponent 0.05."""
+        """C where the table has it; else a stand-in: compute at which the loss would fall with exponent 0.05."""
         return super().compute(x) if "C" in x else np.asarray(x["loss"], dtype=float) ** -20.0

@@ -17,7 +17,7 @@ _MOST_EPOCHS = 200
 
 @part
 class Qqt(Law):
-    """y = (a n_1)^b prod_{k>=2} (n_k / n_(k-1))^(b_k) + d with b_k = -b 2^(-(k-1) / tau); n_k samples seen after epoch k.
+    """y = (a n_1)^-b prod_{k>=2} (n_k / n_(k-1))^(-b_k) + d, b_k = b 2^(-(k-1) / tau), n_k samples seen after epoch k.
 
     ``d`` is added last, as in the paper; the authors' program adds it before the product, so that it decays too.
     """
@@ -34,9 +34,9 @@ class Qqt(Law):
     link: ClassVar[Any] = "identity"
     defaults: ClassVar[dict[str, Any]] = {"loss": "l2"}
     parameters: ClassVar[tuple[Parameter, ...]] = (
-        Parameter("a", 1e-6, 1e3, tuple(np.geomspace(1e-4, 1.0, 14).tolist()), log=True),
-        Parameter("b", 1e-3, 3.0, tuple(np.geomspace(0.005, 0.8, 14).tolist()), kind="exponent"),
-        Parameter("tau", 0.1, 1e4, tuple(np.geomspace(0.5, 40.0, 10).tolist()), log=True),
+        Parameter("a", 1e-6, 1e3, tuple(np.geomspace(1e-4, 1.0, 9).tolist()), log=True),
+        Parameter("b", 1e-3, 3.0, tuple(np.geomspace(0.01, 0.8, 10).tolist()), kind="exponent"),
+        Parameter("tau", 0.1, 1e4, tuple(np.geomspace(0.7, 30.0, 6).tolist()), log=True),
         floor("d"),
     )
 

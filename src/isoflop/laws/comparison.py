@@ -1,0 +1,256 @@
+"""Laws ranked by what they are for: fitted below a cut in compute, asked for what lies above it, cut after cut."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+from ..core.errors import DataError, IsoflopError, UsageError
+from ..core.table import Table
+from .checks import law_name, rename
+from .fit import Fit
+from .law import Array, Law
+
+SHARES = (0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+"""Default cuts: the compute below which these shares of the rows lie."""
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """One law fitted to the rows up to ``cut``: predictions of the ``rows`` (indices) above it, with interval ends."""
+
+    cut: float
+    rows: Array
+    observed: Array
+    predicted: Array
+    low: Array
+    high: Array
+    compute: Array
+
+    @property
+    def error(self) -> Array:
+        """Relative errors, signed."""
+        return np.asarray(self.predicted / self.observed - 1.0)
+
+
+@dataclass(frozen=True)
+class Score:
+    """What a law's forecasts are worth, each cut weighing the same.
+
+    Attributes:
+        error: mean |predicted / observed - 1|.
+        bias: mean signed relative error.
+        coverage: share of observations inside their interval.
+        width: mean interval width, relative to the observation.
+        interval_score: width plus (2 / (1 - level)) times the miss (Gneiting & Raftery 2007), relative.
+        fit_error: mean relative error inside the last fit: for the record, never for ranking.
+        p: Holm-adjusted p-value of the paired test against the best law; None for the best, or where not testable.
+        failed: why the law has no forecasts.
+    """
+
+    law: str
+    error: float
+    bias: float
+    coverage: float
+    width: float
+    interval_score: float
+    fit_error: float
+    cuts: int
+    p: float | None = None
+    failed: str = ""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Scores, best extrapolation first; laws that could not be fitted last. ``forecasts`` by law name."""
+
+    scores: tuple[Score, ...]
+    forecasts: Mapping[str, tuple[Forecast, ...]]
+    level: float
+
+    @property
+    def best(self) -> str:
+        return self.scores[0].law
+
+    def __str__(self) -> str:
+        head = (
+            f"{'law':<20}{'error %':>9}{'bias %':>9}{'cover %':>9}{'width %':>9}{'score %':>9}{'in-fit %':>10}{'p':>8}"
+        )
+        lines = [f"extrapolation from {self.scores[0].cuts} cuts, {100 * self.level:g} % intervals", head]
+        for s in self.scores:
+            if s.failed:
+                lines.append(f"{s.law:<20} {s.failed}")
+                continue
+            numbers = (s.error, s.bias, s.coverage, s.width, s.interval_score)
+            p = "" if s.p is None else f"{s.p:.3f}"
+            lines.append(
+                f"{s.law:<20}" + "".join(f"{100 * v:9.3f}" for v in numbers) + f"{100 * s.fit_error:10.3f}{p:>8}"
+            )
+        return "\n".join(lines)
+
+
+def forecasts(
+    law: Law,
+    table: Mapping[str, Any],
+    *,
+    by: str | None = None,
+    cutoffs: Sequence[float] | None = None,
+    level: float = 0.9,
+    interval: Mapping[str, float] | None = None,
+    **settings: Any,
+) -> tuple[tuple[Forecast, ...], Fit]:
+    """Rolling forecasts of one law, and its last fit.
+
+    Args:
+        by: column of the cuts; default the law's compute (C, else 6 N D).
+        cutoffs: values of ``by``: rows up to one are fitted, those above forecast. Default: ``SHARES`` of the rows.
+        interval: keywords of ``extrapolate.predict_interval``.
+
+    Raises:
+        DataError: no cut leaves both enough rows to fit and any to forecast.
+    """
+    from .extrapolate import predict_interval
+
+    known = table if isinstance(table, Table) else Table(table)
+    columns = dict(settings.pop("columns", None) or {})
+    known = law.prepare(rename(known, columns) if columns else known)
+    axis = np.asarray(known[by], dtype=float) if by and by in known else _axis(law, known)
+    if cutoffs is None:
+        order = np.sort(axis)
+        cutoffs = np.unique([order[max(0, int(np.ceil(share * len(order))) - 1)] for share in SHARES]).tolist()
+    y = np.asarray(known[law.target], dtype=float)
+    out: list[Forecast] = []
+    last: Fit | None = None
+    problem = ""
+    for cut in cutoffs or ():
+        below, above = axis <= cut * (1 + 1e-9), axis > cut * (1 + 1e-9)
+        if not above.any():
+            continue
+        try:
+            fit = law.fit(known.where(below), **settings)
+        except IsoflopError as error:  # too few rows below this cut
+            problem = str(error)
+            continue
+        ahead = known.where(above)
+        prediction = predict_interval(fit, ahead, level, **(interval or {}))
+        rows = np.flatnonzero(above)
+        out.append(Forecast(cut, rows, y[above], prediction.value, prediction.low, prediction.high, axis[above]))
+        last = fit
+    if last is None:
+        raise DataError(
+            f"{law_name(law)} can be fitted below no cut ({problem})",
+            where="compare",
+            fix="give lower cutoffs or more runs",
+        )
+    return tuple(out), last
+
+
+def score(law: str, made: Sequence[Forecast], fit: Fit, level: float) -> Score:
+    """The means over cuts of a law's forecasts; ``fit`` is its last one."""
+    rows = []
+    for f in made:
+        size = np.abs(f.observed)
+        width = (f.high - f.low) / size
+        miss = (np.maximum(f.low - f.observed, 0) + np.maximum(f.observed - f.high, 0)) / size
+        inside = (f.low <= f.observed) & (f.observed <= f.high)
+        rows.append([np.mean(v) for v in (np.abs(f.error), f.error, inside, width, width + 2 / (1 - level) * miss)])
+    means = np.mean(rows, axis=0).tolist()
+    observed = np.asarray(fit.table[fit.law.target], dtype=float)
+    inner = float(np.mean(np.abs(fit.predict(fit.table) / observed - 1.0)))
+    error, bias, coverage, width, interval_score = means
+    return Score(law, error, bias, coverage, width, interval_score, fit_error=inner, cuts=len(made))
+
+
+def compare(
+    table: Mapping[str, Any],
+    laws: Sequence[Law],
+    *,
+    by: str | None = None,
+    cutoffs: Sequence[float] | None = None,
+    level: float = 0.9,
+    **settings: Any,
+) -> Comparison:
+    """Rank laws that predict one column of one table by the error of their rolling forecasts.
+
+    Raises:
+        UsageError: no laws, or laws of different targets.
+        DataError: none of them could be fitted below any cut.
+    """
+    if not laws or len({law.target for law in laws}) > 1:
+        raise UsageError(
+            "laws of one target are compared", where="compare", fix="give at least one, all of the same column"
+        )
+    names = _distinct([law_name(law) for law in laws])
+    made: dict[str, tuple[Forecast, ...]] = {}
+    fits: dict[str, Fit] = {}
+    failed = []
+    for name, law in zip(names, laws, strict=True):
+        try:
+            made[name], fits[name] = forecasts(law, table, by=by, cutoffs=cutoffs, level=level, **settings)
+        except IsoflopError as error:
+            none = float("nan")
+            failed.append(Score(name, none, none, none, none, none, none, cuts=0, failed=str(error)))
+    if not made:
+        raise DataError(f"no law could be compared ({failed[0].failed})", where="compare")
+    cuts = set.intersection(*({f.cut for f in found} for found in made.values()))
+    if not cuts:
+        raise DataError("no cut is common to all laws", where="compare", fix="give cutoffs, or compare fewer laws")
+    scores = [score(name, [f for f in made[name] if f.cut in cuts], fits[name], level) for name in made]
+    scores.sort(key=lambda s: s.error)
+    return Comparison(tuple(_tested(scores, made, cuts)) + tuple(failed), made, level)
+
+
+def _tested(scores: Sequence[Score], made: Mapping[str, Sequence[Forecast]], cuts: set[float]) -> list[Score]:
+    """Paired t-tests of |relative error| against the best law; rows of equal compute are one block, not many."""
+    best = _by_row(made[scores[0].law], cuts)
+    p_values: list[float | None] = []
+    for s in scores[1:]:
+        mine = _by_row(made[s.law], cuts)
+        blocks: dict[float, list[float]] = {}
+        for row in mine.keys() & best.keys():
+            blocks.setdefault(round(float(np.log(mine[row][1])), 6), []).append(mine[row][0] - best[row][0])
+        means = [float(np.mean(v)) for v in blocks.values()]
+        testable = len(means) >= 3 and np.ptp(means) > 0
+        p_values.append(float(stats.ttest_1samp(means, 0.0).pvalue) if testable else None)
+    adjusted = holm(p_values)
+    return [scores[0], *(replace(s, p=p) for s, p in zip(scores[1:], adjusted, strict=True))]
+
+
+def holm(p_values: Sequence[float | None]) -> list[float | None]:
+    """Holm's adjustment; None stays None."""
+    known = sorted((p, i) for i, p in enumerate(p_values) if p is not None)
+    out: list[float | None] = [None] * len(p_values)
+    top = 0.0
+    for rank, (p, i) in enumerate(known):
+        top = max(top, min(1.0, p * (len(known) - rank)))
+        out[i] = top
+    return out
+
+
+def _by_row(made: Sequence[Forecast], cuts: set[float]) -> dict[int, tuple[float, float]]:
+    """Row -> (mean |relative error| over the cuts, compute)."""
+    found: dict[int, list[float]] = {}
+    compute: dict[int, float] = {}
+    for f in made:
+        if f.cut in cuts:
+            for row, e, c in zip(f.rows.tolist(), np.abs(f.error).tolist(), f.compute.tolist(), strict=True):
+                found.setdefault(row, []).append(e)
+                compute[row] = c
+    return {row: (float(np.mean(v)), compute[row]) for row, v in found.items()}
+
+
+def _axis(law: Law, table: Table) -> Array:
+    return law.compute({name: np.asarray(table[name], dtype=float) for name in (*law.columns, "C") if name in table})
+
+
+def _distinct(names: Sequence[str]) -> list[str]:
+    seen: dict[str, int] = {}
+    out = []
+    for name in names:
+        seen[name] = seen.get(name, 0) + 1
+        out.append(name if seen[name] == 1 else f"{name} {seen[name]}")
+    return out

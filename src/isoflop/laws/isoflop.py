@@ -1,0 +1,62 @@
+"""Compute-optimal sizes from isoFLOP sweeps (Hoffmann et al. 2022; Porian et al. 2024, arXiv 2406.19146)."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+from scipy.interpolate import Akima1DInterpolator
+
+from ..core.errors import DataError
+from ..core.table import Table
+from .law import Array
+
+_POINTS = 25  # of the interpolation, for each measured one
+
+
+def optima(
+    table: Table,
+    *,
+    budget: str = "C",
+    method: Literal["akima", "parabola"] = "akima",
+    edges: Literal["drop", "keep"] = "drop",
+) -> Table:
+    """The best size of each budget: a table of C, N, D = C / 6N (or interpolated, where given) and loss.
+
+    ``akima`` interpolates ln loss over ln N, ``parabola`` fits one through it (which is biased where sampling is off
+    centre). A budget whose best size is its smallest or largest has no interior minimum: it is dropped, or kept as the
+    best measured point. Feed the result to the ``power`` law for the exponents.
+
+    Raises:
+        DataError: no budget has an interior minimum.
+    """
+    rows = []
+    for (c,), group in table.groups(budget):
+        n, loss = np.asarray(group["N"], dtype=float), np.asarray(group["loss"], dtype=float)
+        sizes = np.unique(n)
+        best = np.asarray([loss[n == size].min() for size in sizes])
+        found = _minimum(np.log(sizes), np.log(best), method)
+        if found is None:
+            if edges == "drop" or not len(sizes):
+                continue
+            found = float(np.log(sizes[np.argmin(best)])), float(np.log(best.min()))
+        size = float(np.exp(found[0]))
+        rows.append({"C": float(c), "N": size, "D": float(c) / (6.0 * size), "loss": float(np.exp(found[1]))})
+    if not rows:
+        raise DataError(
+            "no budget has a minimum inside its sizes", where="isoflop", fix="add smaller and larger models"
+        )
+    return Table.from_records(rows).sort("C")
+
+
+def _minimum(x: Array, y: Array, method: str) -> tuple[float, float] | None:
+    """(place, value) of the minimum of the curve through y(x), x ascending; None where it lies at an edge."""
+    if len(x) < 3:
+        return None
+    grid = np.linspace(x[0], x[-1], _POINTS * len(x))
+    if method == "parabola" or len(x) < 5:
+        values = np.polyval(np.polyfit(x - x.mean(), y, 2), grid - x.mean())
+    else:
+        values = Akima1DInterpolator(x, y)(grid)
+    i = int(np.argmin(values))
+    return None if i in (0, len(grid) - 1) else (float(grid[i]), float(values[i]))

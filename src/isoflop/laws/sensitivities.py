@@ -1,0 +1,75 @@
+"""How far the constants depend on choices that nobody reports: loss, delta, window, outliers, the way N is counted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..core.errors import IsoflopError
+from .law import Array
+
+if TYPE_CHECKING:
+    from .fit import Fit
+
+_FURTHER = 5.0  # residuals beyond this many robust standard deviations are outliers
+
+
+@dataclass(frozen=True)
+class Variant:
+    """The fit under another choice: its constants, or why there are none."""
+
+    choice: str
+    params: Mapping[str, float]
+    rows: int
+    failed: str = ""
+
+
+def sensitivity(fit: Fit, counts: Mapping[str, Array] | None = None) -> list[Variant]:
+    """Refits under other choices, the fit itself first.
+
+    ``counts`` are other ways of counting N, name -> (rows,) values, e.g. without embeddings.
+    """
+    choices: list[tuple[str, dict[str, object], Array]] = []
+    every = np.ones(fit.rows, dtype=bool)
+    settings = fit.settings
+    if not fit.law.likelihood and settings.loss in ("huber", "l2", "l1"):
+        if settings.loss == "huber":
+            choices += [
+                (f"delta {settings.delta * f:g}", {"delta": settings.delta * f}, every) for f in (0.1, 10.0, 100.0)
+            ]
+        choices += [(f"loss {name}", {"loss": name}, every) for name in ("l2", "l1", "huber") if name != settings.loss]
+        r = fit.residuals
+        size = 1.4826 * float(np.median(np.abs(r - np.median(r))))
+        kept = np.abs(r) <= _FURTHER * size
+        if not kept.all():
+            choices.append((f"without {int((~kept).sum())} outliers", {}, kept))
+    with np.errstate(all="ignore"):
+        c = fit.law.compute(fit.problem.x)
+    for share in (0.1, 0.25, 0.5):
+        window = c >= np.quantile(c, share)
+        if window.sum() < fit.rows:
+            choices.append((f"without the cheapest {100 * share:g} %", {}, window))
+    dear = c <= np.quantile(c, 0.9)
+    if dear.sum() < fit.rows:
+        choices.append(("without the dearest 10 %", {}, dear))
+    out = [Variant("as fitted", fit.params, fit.rows)]
+    out += [_refit(fit, choice, changed, rows) for choice, changed, rows in choices]
+    for name, values in (counts or {}).items():
+        out.append(_refit(fit, f"N counted as {name}", {}, every, N=np.asarray(values, dtype=float)))
+    return out
+
+
+def _refit(fit: Fit, choice: str, changed: dict[str, object], rows: Array, **columns: Array) -> Variant:
+    from .fit import fit_law
+
+    table = fit.table.with_columns(**columns).where(rows)
+    settings = fit.settings.model_copy(update={"columns": {}, **changed})
+    try:
+        other = fit_law(fit.law, table, settings)
+    except IsoflopError as error:
+        return Variant(choice, {}, int(rows.sum()), str(error))
+    failed = "" if other.converged else "did not converge"
+    return Variant(choice, other.params, other.rows, failed)

@@ -1,0 +1,111 @@
+"""What ``isoflop fit`` does, as one function: a table's path in, a fit (or a comparison's best) and its text out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..core.errors import DataError, IsoflopError, UsageError, nearest
+from ..core.registry import get, names
+from ..core.table import Table
+from .checks import law_name, rename
+from .comparison import Comparison, compare
+from .fit import Fit
+from .law import Law
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """The fit, the comparison it was chosen by (None if a law was named), and everything as text."""
+
+    fit: Fit
+    comparison: Comparison | None
+    text: str
+
+
+def law_named(name: str, **fields: Any) -> Law:
+    """The registered law of that name, with its fields.
+
+    Raises:
+        UsageError: no such law; the nearest name is given.
+    """
+    made = get("law", name)(**fields)
+    assert isinstance(made, Law), name
+    return made
+
+
+def fitting_laws(table: Table, target: str = "loss") -> list[Law]:
+    """The registered laws, at their defaults, whose columns the table has and whose target is ``target``."""
+    found = []
+    for name in names("law"):
+        law = law_named(name)
+        if law.target == target and {*law.columns, target} <= set(table):
+            found.append(law)
+    return found
+
+
+def fit_table(
+    source: str | Path | Mapping[str, Any],
+    law: str | Law = "auto",
+    *,
+    by: str | None = None,
+    columns: Mapping[str, str] | None = None,
+    fields: Mapping[str, Any] | None = None,
+    target: str = "loss",
+    level: float = 0.95,
+    **settings: Any,
+) -> FitResult:
+    """Fit a CSV file (or table) and say everything about it.
+
+    Args:
+        source: path of a CSV file with a header, or a table.
+        law: a law's name, a Law, or "auto": the best extrapolation among the laws whose columns are there.
+        by: column of the cuts of the comparison; default C, else 6 N D.
+        columns: the law's column name -> the table's, as in ``--columns N=params,D=tokens``.
+        fields: fields of the named law.
+        target: with "auto", the column to be predicted.
+        settings: fields of ``Settings``.
+
+    Raises:
+        DataError, UsageError: see ``fit_law`` and ``compare``.
+    """
+    table = Table.read_csv(source) if isinstance(source, str | Path) else Table(source)
+    renames = dict(columns or {})
+    comparison = None
+    if law == "auto":
+        known = rename(table, renames) if renames else table
+        if by and by not in known:
+            raise DataError(f"no column {by!r}", where="--by", fix=nearest(by, known))
+        laws = fitting_laws(known, target)
+        if not laws:
+            raise UsageError(
+                f"no law predicts {target!r} from the columns {', '.join(known)}",
+                where="--law auto",
+                fix="rename columns (N parameters, D tokens, C FLOPs, loss), or name a law",
+            )
+        chosen, comparison = _best(known, laws, by, settings)
+        fit = chosen.fit(known, **settings)
+    else:
+        chosen = law_named(law, **dict(fields or {})) if isinstance(law, str) else law
+        if by and by in table and "C" not in renames and "C" not in table:
+            renames["C"] = by
+        fit = chosen.fit(table, columns=renames, **settings)
+    text = fit.report(level)
+    if comparison is not None:
+        text = f"{comparison}\nchosen: {law_name(chosen)}\n\n{text}"
+    return FitResult(fit, comparison, text)
+
+
+def _best(table: Table, laws: list[Law], by: str | None, settings: Mapping[str, Any]) -> tuple[Law, Comparison | None]:
+    if len(laws) == 1:
+        return laws[0], None
+    try:
+        comparison = compare(table, laws, by=by, **settings)
+    except IsoflopError as error:
+        names_of = ", ".join(law_name(law) for law in laws)
+        raise DataError(
+            f"the laws {names_of} cannot be compared by extrapolation ({error})", where="--law auto", fix="name a law"
+        ) from error
+    return next(law for law in laws if law_name(law) == comparison.best), comparison
