@@ -116,7 +116,8 @@ def plugin(tmp_path: Path) -> dict[str, Any]:
     metadata.mkdir()
     (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: wave-plugin\nVersion: 1.0\n")
     (metadata / "entry_points.txt").write_text("[isoflop.parts]\nwaves = wave_plugin\n")
-    return {"env": {**os.environ, "PYTHONPATH": str(tmp_path)}, "marker": tmp_path / "marker"}
+    places = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    return {"env": {**os.environ, "PYTHONPATH": places}, "marker": tmp_path / "marker"}
 
 
 LIST = "from isoflop.core import registry; print('wave' in registry.names('schedule'))"
