@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -67,6 +68,53 @@ def test_cached_positions_continue(build: Build) -> None:
     shifted = model.make_cache(1, 12)
     model.step(x[:, :11], shifted)
     assert (model.step(x[:, 11:], shifted)[:, 0] - last).abs().max() > 1e-4, "the test cannot see positions"
+
+
+def by_definition(model: Transformer, x: Tensor, heads: int, kv_heads: int) -> Tensor:
+    """Logits of a SwiGLU model for one sequence, in float64, head by head; positions turn complex numbers."""
+    p = {name: w.detach().double() for name, w in model.named_parameters()}
+
+    def norm(h: Tensor, gain: Tensor) -> Tensor:
+        return h / (h.square().mean(-1, keepdim=True) + 1e-5).sqrt() * gain
+
+    def turned(h: Tensor) -> Tensor:
+        a, b = h.chunk(2, -1)
+        rates = 10_000.0 ** -(torch.arange(a.shape[1], dtype=torch.float64) / a.shape[1])
+        turns = torch.complex(a, b) * torch.exp(1j * torch.outer(torch.arange(len(x)).double(), rates))
+        return torch.cat((turns.real, turns.imag), -1)
+
+    h = p["embedding.weight"][x]
+    for layer in range(len(list(model.blocks))):
+        w = {name.split(".", 2)[2]: value for name, value in p.items() if name.startswith(f"blocks.{layer}.")}
+        g = norm(h, w["mixer_norm.weight"])
+        q, k, v = (g @ w[f"mixer.{name}.weight"].T for name in "qkv")
+        d, mixed = q.shape[1] // heads, []
+        for head in range(heads):
+            kv = head * kv_heads // heads
+            one_q, one_k, one_v = q[:, head * d :][:, :d], k[:, kv * d :][:, :d], v[:, kv * d :][:, :d]
+            if "mixer.q_norm.weight" in w:
+                one_q, one_k = norm(one_q, w["mixer.q_norm.weight"]), norm(one_k, w["mixer.k_norm.weight"])
+            scores = (turned(one_q) @ turned(one_k).T / d**0.5).tril().exp().tril()
+            mixed.append(scores / scores.sum(-1, keepdim=True) @ one_v)
+        h = h + torch.cat(mixed, -1) @ w["mixer.out.weight"].T
+        g = norm(h, w["feed_forward_norm.weight"])
+        gate, up = (g @ w[f"feed_forward.{name}.weight"].T for name in ("gate", "up"))
+        h = h + gate * gate.sigmoid() * up @ w["feed_forward.down.weight"].T
+    return norm(h, p["norm.weight"]) @ (p.get("unembedding.weight", p["embedding.weight"])).T
+
+
+@pytest.mark.parametrize(
+    ("mixer", "tied"),
+    [({"heads": 4}, False), ({"heads": 4, "kv_heads": 2}, True), ({"heads": 2, "kv_heads": 1, "qk_norm": True}, False)],
+)
+@torch.no_grad()
+def test_logits_equal_the_definition(build: Build, mixer: dict[str, Any], tied: bool) -> None:
+    model, x = build(mixer=mixer, tied=tied), tokens(1, 70)
+    for name, weight in model.named_parameters():
+        if name.endswith("norm.weight"):  # gains of 1 would hide that one is left out
+            weight.copy_(torch.linspace(0.5, 1.5, len(weight)))
+    slow = by_definition(model, x[0], mixer["heads"], mixer.get("kv_heads", mixer["heads"]))
+    torch.testing.assert_close(model(x)[0].double(), slow, rtol=0, atol=1e-5)
 
 
 def test_a_full_cache_is_an_error(build: Build) -> None:
