@@ -7,23 +7,28 @@ from importlib import import_module
 from typing import Any
 
 _PUBLIC = {
-    "Chain": "chain",
     "Adafactor": "optimizers.adafactor",
     "Adalayer": "optimizers.adalayer",
     "AdEMAMix": "optimizers.ademamix",
+    "Chain": "chain",
     "EMA": "averaging.ema",
     "GPA": "optimizers.gpa",
+    "HalfLife": "averaging.half_life",
+    "LatestK": "averaging.latest_k",
     "Lion": "optimizers.lion",
     "MARS": "optimizers.mars",
     "Muon": "optimizers.muon",
-    "SOAP": "optimizers.soap",
-    "SophiaG": "optimizers.sophia_g",
     "ScheduleFreeAdamW": "optimizers.schedule_free_adamw",
     "ScheduleFreeRAdam": "optimizers.schedule_free_radam",
     "ScheduleFreeSGD": "optimizers.schedule_free_sgd",
+    "SeveralEMA": "averaging.several",
+    "SFA": "averaging.sfa",
     "Shampoo": "optimizers.shampoo",
     "Signum": "optimizers.signum",
     "SimplifiedAdEMAMix": "optimizers.simplified_ademamix",
+    "SOAP": "optimizers.soap",
+    "SophiaG": "optimizers.sophia_g",
+    "Tail": "averaging.tail",
 }
 
 __all__ = list(_PUBLIC)

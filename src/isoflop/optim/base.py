@@ -103,9 +103,9 @@ class Method(Optimizer):
                     raise OptimizerError(f"{name} must be {limit}, got {value}", where=f"parameter group {index}")
         for i, p in enumerate(group["params"]):
             if not p.is_floating_point():
-                raise OptimizerError(
-                    f"parameters must be real floating point, got {p.dtype}", where=place(group, index, i)
-                )
+                raise OptimizerError(f"must be real floating point, got {p.dtype}", where=place(group, index, i))
+            if isinstance(p, DTensor) and not self.shardable:
+                raise OptimizerError(f"{type(self).__name__} takes no sharded parameters", where=place(group, index, i))
 
     @overload
     def step(self, closure: None = None) -> None: ...
@@ -340,9 +340,16 @@ def finite(t: Tensor) -> bool:
     return math.isfinite(low.item()) and math.isfinite(high.item())
 
 
+def check_size(p: Tensor, state: dict[str, Any], where: str) -> None:
+    """Refuse a saved momentum, whatever its shape, that has not as many entries as ``p``."""
+    if "exp_avg" in state and state["exp_avg"].numel() != p.numel():
+        shape = tuple(state["exp_avg"].shape)
+        raise OptimizerError(f"state exp_avg has shape {shape}, which does not fit {tuple(p.shape)}", where=where)
+
+
 def restored(value: Tensor, p: Tensor) -> Tensor:
     """A copy of a saved state tensor in its own dtype, laid out like ``p`` where it has p's shape."""
-    if value.shape != p.shape:
+    if value.shape != p.shape or isinstance(value, DTensor) != isinstance(p, DTensor):
         return value.detach().to(device=p.device, copy=True)
     return torch.empty_like(p, dtype=value.dtype, requires_grad=False).copy_(value)
 

@@ -21,6 +21,8 @@ PUBLISHED: dict[str, tuple[str, dict[str, Any]]] = {
     "wsd_sqrt": ("wsd", {"warmup": 12.0, "warmup_start": 0.01, "decay": 0.2, "shape": "one_minus_sqrt"}),
     "wsd_exp": ("wsd", {"warmup": 12.0, "warmup_start": 0.01, "decay": 0.2, "shape": "exponential", "final": 0.01}),
     "wsd_miror_cosine": ("wsd", {"warmup": 12.0, "warmup_start": 0.01, "decay": 0.2, "shape": "mirrored_cosine"}),
+    "olmo_invsqrt": ("inverse_sqrt", {"warmup": 12, "warmup_start": 0.1, "offset": 12}),
+    "olmo_linear": ("linear", {"warmup": 12.0, "warmup_start": 0.1, "final": 0.1}),
     "olmo_cos": ("cosine", {"warmup": 12.0, "warmup_start": 0.1, "final": 0.1}),
 }
 

@@ -109,7 +109,7 @@ class MARS(Elementwise):
                 with torch.enable_grad():
                     closure()
                 for p in known:
-                    if p.grad is not None:
+                    if p.grad is not None and "last_grad" in self.state[p]:
                         local(self.buffer(p, "last_grad")).copy_(local(p.grad))
             finally:
                 for p, now in zip(known, here, strict=True):

@@ -17,7 +17,19 @@ from ...core.registry import Card, part
 from ...core.roles import Shape
 from ...ledger.formulas import eigh, matmul
 from ..average import wide
-from ..base import NON_NEGATIVE, UNIT, Limit, Method, OptimizerError, ParamsT, assemble, descend, next_step, whole
+from ..base import (
+    NON_NEGATIVE,
+    UNIT,
+    Limit,
+    Method,
+    OptimizerError,
+    ParamsT,
+    assemble,
+    check_size,
+    descend,
+    next_step,
+    whole,
+)
 from ..bases import merged_shape, mirror, row_blocks, unfold, update_gram
 from ..groups import Beta, Grid, elementwise, factor2, share
 from ..ramps import Unit
@@ -129,8 +141,7 @@ class Shampoo(Method):
         return mean / root
 
     def check_state(self, p: Tensor, state: dict[str, Any], where: str) -> None:
-        moments = {k: v.reshape(-1) for k, v in state.items() if k.startswith("exp_avg")}
-        super().check_state(p.reshape(-1), moments, where)
+        check_size(p, state, where)
 
 
 def exponent(root: int, ndim: int) -> float:

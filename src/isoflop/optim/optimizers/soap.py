@@ -17,7 +17,7 @@ from ...core.registry import Card, part
 from ...core.roles import Shape
 from ...ledger.formulas import matmul, qr
 from ..average import wide
-from ..base import Limit, Method, OptimizerError, ParamsT, assemble, chunks, descend, flat, next_step, whole
+from ..base import Limit, Method, ParamsT, assemble, check_size, chunks, descend, flat, next_step, whole
 from ..bases import first_basis, follow, merged_shape, mirror, rotate, row_blocks, unfold, update_gram
 from ..groups import Beta, Grid, elementwise, factor2, share
 from ..marginals import means, rank1
@@ -188,9 +188,7 @@ class SOAP(Method):
         state["exp_avg"] = rotate(rotate(state["exp_avg"], old, back=True), new).contiguous()
 
     def check_state(self, p: Tensor, state: dict[str, Any], where: str) -> None:
-        if "exp_avg" in state and state["exp_avg"].numel() != p.numel():
-            shape = tuple(state["exp_avg"].shape)
-            raise OptimizerError(f"state exp_avg has shape {shape}, not that of {tuple(p.shape)}", where=where)
+        check_size(p, state, where)
 
 
 def plan(

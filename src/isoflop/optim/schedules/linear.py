@@ -1,0 +1,33 @@
+"""Warm-up, then a straight line down to ``final`` (Defazio et al. 2023, arXiv 2310.07831)."""
+
+from __future__ import annotations
+
+from ...core.protocols import SchedulePart
+from ...core.registry import Card, part
+from ..ramps import Fraction, Unit, decay, length, warm
+
+
+@part
+class Linear(SchedulePart):
+    """A straight line from 1 to ``final`` after a linear warm-up."""
+
+    card = Card(
+        summary="a straight line down after a linear warm-up; must never be cut short",
+        paper="Defazio et al. 2023, arXiv 2310.07831",
+        equation="factor = final + (1 - final) (1 - x), x = (t - warmup) / (horizon - warmup)",
+        defaults="decay to 0",
+        cost="none",
+    )
+
+    warmup: Fraction = 0.05
+    """Linear warm-up: a fraction of the horizon, or steps from 1 on."""
+    warmup_start: Unit | None = None
+    """Factor at step 0; absent: 1 / (warm-up steps + 1)."""
+    final: Unit = 0.0
+    """Factor at the horizon, which is the step after the last."""
+
+    def factor(self, t: int, horizon: int) -> float:
+        start = length(self.warmup, horizon)
+        if t < start:
+            return warm(t, start, self.warmup_start)
+        return decay((t - start) / max(horizon - start, 1), "linear", self.final)

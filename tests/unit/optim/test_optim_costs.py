@@ -1,0 +1,76 @@
+"""The ledger's counts of optimizer steps are what the audit sees executed, to the integer."""
+
+import pytest
+import torch
+
+from isoflop.core.registry import get
+from isoflop.core.roles import shapes_of
+from isoflop.ledger.audit import Audit
+from optim_toy import ToyProblem, params_of, toy_context, toy_groups
+
+STEPPED = {
+    "adamw": {},
+    "lion": {},
+    "mars": {"mars_type": "mars-shampoo"},
+    "muon": {"ns_steps": 3},
+    "schedule_free_adamw": {},
+}
+REFRESHED = {
+    "soap": [{"precondition_frequency": 3}, {"precondition_frequency": 2, "max_precond_dim": 8}, {"one_sided": True}],
+    "shampoo": [{"precondition_frequency": 3, "grafting": None}, {"max_preconditioner_dim": 8}],
+}
+
+
+def audited(optimizer: torch.optim.Optimizer, groups: tuple, first: int, steps: int) -> int:  # type: ignore[type-arg]
+    total = 0
+    for t in range(first, first + steps):
+        ToyProblem(groups, t).backward()
+        with Audit() as audit:
+            optimizer.step()
+        total += audit.total()
+    return total
+
+
+@pytest.mark.parametrize("name", STEPPED)
+def test_every_step_costs_what_the_part_says(name: str) -> None:
+    groups = toy_groups()
+    part = get("optimizer", name)(**STEPPED[name])
+    optimizer = part.build(toy_context(groups))  # type: ignore[attr-defined]
+    cost = part.cost(shapes_of(groups))  # type: ignore[attr-defined]
+    assert cost.model == cost.hardware
+    assert audited(optimizer, groups, 0, 2) == 2 * cost.hardware
+    assert (cost.hardware > 0) == (name in ("muon", "mars"))
+
+
+@pytest.mark.parametrize(("name", "fields"), [(n, f) for n, variants in REFRESHED.items() for f in variants], ids=str)
+def test_a_whole_period_costs_what_the_part_says(name: str, fields: dict[str, object]) -> None:
+    groups = toy_groups()
+    part = get("optimizer", name)(**fields)
+    optimizer = part.build(toy_context(groups))  # type: ignore[attr-defined]
+    every = part.precondition_frequency  # type: ignore[attr-defined]
+    audited(optimizer, groups, 0, every + 1)  # the first bases, the first roots
+    pairs = [part.step_cost(s.shape) for s in shapes_of(groups)]  # type: ignore[attr-defined]
+    period = sum(step.hardware * every + refresh.hardware for step, refresh in pairs)
+    assert audited(optimizer, groups, every + 1, every) == period
+    assert abs(part.cost(shapes_of(groups)).hardware * every - period) < every * len(pairs)  # type: ignore[attr-defined]
+    assert params_of(groups)
+
+
+def test_large_gram_matrices_are_counted_by_blocks() -> None:
+    part = get("optimizer", "soap")(precondition_frequency=2)
+    p = torch.nn.Parameter(torch.randn(300, 5, generator=torch.Generator().manual_seed(0)))
+    optimizer = part.build(toy_context(()).having(groups=_one(p)))  # type: ignore[attr-defined]
+    step, _ = part.step_cost((300, 5))  # type: ignore[attr-defined]
+    for t in range(2):
+        p.grad = torch.randn(300, 5, generator=torch.Generator().manual_seed(t))
+        with Audit() as audit:
+            optimizer.step()
+    assert audit.total() == step.hardware
+    full = 2 * 5 * (2 * (300 * 300 + 300 * 5) + 300 * 300 + 300 * 5)
+    assert full * 0.85 < step.hardware < full * 0.95
+
+
+def _one(p: torch.nn.Parameter) -> tuple:  # type: ignore[type-arg]
+    from isoflop.core.roles import Group
+
+    return (Group("hidden", ("w",), (p,)),)

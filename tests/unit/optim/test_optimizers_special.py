@@ -1,0 +1,350 @@
+"""What single optimizers promise beyond the contract."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+import isoflop.optim as optim
+from isoflop.core.errors import UsageError
+from isoflop.core.registry import get
+from isoflop.optim.base import OptimizerError
+from isoflop.optim.bases import complete, first_basis, follow, merged_shape
+from isoflop.optim.optimizers.sophia_g import reference as sophia_reference
+from isoflop.optim.orthogonal import orthogonalise
+from optim_toy import ToyProblem, params_of, take_steps, toy_context, toy_groups
+
+
+def normal(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> torch.Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+
+
+# ---------------------------------------------------------------- compiled passes
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["Lion", "AdEMAMix", "ScheduleFreeAdamW"])
+def test_a_compiled_pass_agrees_and_does_not_recompile(name: str) -> None:
+    p, q = (torch.nn.Parameter(normal(70, 3, dtype=torch.float32)) for _ in range(2))
+    eager, compiled = (getattr(optim, name)([x], lr=1e-2, weight_decay=0.1) for x in (p, q))
+    compiled.compile()
+    for t in range(12):
+        for rule, x in ((eager, p), (compiled, q)):
+            rule.param_groups[0]["lr"] = 1e-2 / (t + 1)
+            x.grad = normal(70, 3, seed=t, dtype=torch.float32)
+            rule.step()
+    torch.testing.assert_close(p.detach(), q.detach(), rtol=1e-5, atol=1e-6)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] <= 3
+
+
+# ---------------------------------------------------------------- MARS
+
+
+def test_exact_mars_looks_back_with_the_same_batch() -> None:
+    p = torch.nn.Parameter(normal(3, 3))
+    optimizer = optim.MARS([p], lr=0.1, gamma=0.5, betas=(0.5, 0.9), is_approx=False)
+    points: list[torch.Tensor] = []
+    shifts = [normal(3, 3, seed=t) for t in range(4)]
+
+    def closure_at(t: int) -> Any:
+        def closure() -> float:
+            points.append(p.detach().clone())
+            p.grad = p.detach() ** 3 - 0.1 * shifts[t]
+            return 0.0
+
+        return closure
+
+    starts = []
+    for t in range(4):
+        starts.append(p.detach().clone())
+        optimizer.step(closure_at(t))
+    visited = [starts[0]] + [x for t in range(1, 4) for x in (starts[t - 1], starts[t])]
+    assert all(torch.equal(a, b) for a, b in zip(points, visited, strict=True))
+    expected = starts[2] ** 3 - 0.1 * shifts[3]
+    torch.testing.assert_close(optimizer.state[p]["last_grad"], expected)
+    with pytest.raises(OptimizerError, match="closure"):
+        optimizer.step()
+
+
+def test_exact_mars_runs_under_a_problem() -> None:
+    groups = toy_groups()
+    rule = get("optimizer", "mars")(is_approx=False).build(toy_context(groups))  # type: ignore[attr-defined]
+    losses = take_steps(rule, groups, 0, 40)
+    assert sum(losses[-5:]) < sum(losses[:5])
+    measured = sum(t.numel() * 4 for s in rule.optimizer.state.values() for t in s.values())
+    from isoflop.core.roles import shapes_of
+
+    assert get("optimizer", "mars")(is_approx=False).state_bytes(shapes_of(groups)) == measured  # type: ignore[attr-defined]
+
+
+def test_in_place_accumulation_does_not_remove_the_correction() -> None:
+    p, q = (torch.nn.Parameter(normal(4, 4)) for _ in range(2))
+    rules = [optim.MARS([x], lr=0.1, gamma=0.1) for x in (p, q)]
+    p.grad = torch.zeros(4, 4, dtype=torch.float64)
+    for t in range(3):
+        p.grad.copy_(normal(4, 4, seed=t))
+        q.grad = normal(4, 4, seed=t)
+        for rule in rules:
+            rule.step()
+    assert torch.equal(p, q)
+
+
+# ---------------------------------------------------------------- Sophia-G
+
+
+def test_sophia_by_hand_is_the_reference() -> None:
+    start, hyper = normal(5, 4), {"lr": 0.02, "betas": (0.9, 0.95), "rho": 0.05, "weight_decay": 0.1, "bs": 7}
+    p = torch.nn.Parameter(start.clone())
+    optimizer = optim.SophiaG([p], **hyper)
+    sampled = [normal(5, 4, seed=100 + t) if t % 3 == 2 else None for t in range(20)]
+    gradients = [normal(5, 4, seed=t) for t in range(20)]
+    path = list(sophia_reference(start, gradients, sampled=sampled, **hyper))
+    for t in range(20):
+        p.grad = gradients[t]
+        optimizer.step()
+        torch.testing.assert_close(p.detach(), path[t], rtol=1e-10, atol=1e-12)
+        if sampled[t] is not None:
+            p.grad = sampled[t]
+            optimizer.update_hessian()
+
+
+def test_sophia_resamples_on_time_and_needs_to() -> None:
+    groups = toy_groups()
+    rule = get("optimizer", "sophia_g")(every=4).build(toy_context(groups))  # type: ignore[attr-defined]
+    calls = []
+
+    class Counting(ToyProblem):
+        def resample(self) -> None:
+            calls.append(rule.param_groups[0]["steps"])
+            super().resample()
+
+    for t in range(9):
+        rule.step(Counting(groups, t))
+    assert calls == [4, 8]
+
+    class Plain:
+        def backward(self) -> None: ...
+        def loss(self) -> float:
+            return 0.0
+
+    with pytest.raises(UsageError, match="sampled"):
+        rule.step(Plain())
+
+
+# ---------------------------------------------------------------- schedule-free and primal averaging
+
+
+def test_with_constant_rate_x_is_the_mean_of_z() -> None:
+    p = torch.nn.Parameter(normal(6))
+    optimizer = optim.ScheduleFreeSGD([p], lr=0.1)
+    seen = []
+    for t in range(10):
+        p.grad = normal(6, seed=t)
+        optimizer.step()
+        seen.append(optimizer.state[p]["z"].clone())
+    training = p.detach().clone()
+    with optimizer.evaluation_weights():
+        torch.testing.assert_close(p.detach(), torch.stack(seen).mean(0))
+        with pytest.raises(OptimizerError, match="train"):
+            optimizer.step()
+    assert torch.equal(p, training)
+
+
+def test_eval_and_train_are_idempotent_and_inverse() -> None:
+    p = torch.nn.Parameter(normal(6))
+    optimizer = optim.GPA([p], lr=0.1)
+    p.grad = normal(6, seed=1)
+    optimizer.step()
+    y = p.detach().clone()
+    optimizer.train()
+    assert torch.equal(p, y)
+    optimizer.eval()
+    x = p.detach().clone()
+    optimizer.eval()
+    assert torch.equal(p, x)
+    assert not torch.equal(x, y)
+    optimizer.train()
+    torch.testing.assert_close(p.detach(), y)
+
+
+def test_a_decaying_schedule_is_refused() -> None:
+    class Recipe:
+        class schedule:
+            needs_horizon = True
+
+    assert "constant" in get("optimizer", "schedule_free_adamw")().check(Recipe)[0]
+    Recipe.schedule.needs_horizon = False
+    assert get("optimizer", "schedule_free_adamw")().check(Recipe) == []
+
+
+# ---------------------------------------------------------------- Muon
+
+
+def test_fused_and_stacked_matrices_are_orthogonalised_apart() -> None:
+    settings: dict[str, Any] = {"lr": 0.1, "ns_dtype": torch.float64}
+    fused = torch.nn.Parameter(torch.zeros(12, 5, dtype=torch.float64))
+    parts = [torch.nn.Parameter(torch.zeros(n, 5, dtype=torch.float64)) for n in (4, 4, 2, 2)]
+    fused.grad = normal(12, 5)
+    for x, g in zip(parts, fused.grad.split([4, 4, 2, 2]), strict=True):
+        x.grad = g.clone()
+    optim.Muon([{"params": [fused], "split_sizes": (8, 4), "num_heads": 2}], **settings).step()
+    optim.Muon(parts, **settings).step()
+    torch.testing.assert_close(fused.detach(), torch.cat([x.detach() for x in parts]))
+
+    stack = torch.nn.Parameter(torch.zeros(2, 4, 5, dtype=torch.float64))
+    stack.grad = torch.stack([parts[0].grad, parts[1].grad])  # type: ignore[list-item]
+    optim.Muon([stack], **settings).step()
+    torch.testing.assert_close(stack.detach(), torch.stack([parts[0].detach(), parts[1].detach()]))
+
+
+def test_muon_agrees_with_torch() -> None:
+    p, q = (torch.nn.Parameter(normal(20, 8, dtype=torch.float32)) for _ in range(2))
+    ours = optim.Muon([p], lr=0.02, weight_decay=0.1, adjust_lr_fn="match_rms_adamw")
+    theirs = torch.optim.Muon([q], lr=0.02, weight_decay=0.1, adjust_lr_fn="match_rms_adamw")
+    for t in range(5):
+        for rule, x in ((ours, p), (theirs, q)):
+            x.grad = normal(20, 8, seed=t, dtype=torch.float32)
+            rule.step()
+    torch.testing.assert_close(p.detach(), q.detach(), rtol=2e-2, atol=2e-2)
+
+
+def test_what_muon_cannot_treat_is_refused() -> None:
+    with pytest.raises(OptimizerError, match=r"parameter b of group 0.*matrices"):
+        optim.Muon([("b", torch.nn.Parameter(torch.zeros(3)))])
+    with pytest.raises(OptimizerError, match="cannot be split"):
+        optim.Muon([torch.nn.Parameter(torch.zeros(6, 2))], split_sizes=(4, 4))
+
+
+def test_newton_schulz_with_other_coefficients() -> None:
+    g = normal(5, 9)
+    cubic = orthogonalise(g, steps=40, coefficients=(1.5, -0.5, 0.0), dtype=torch.float64)
+    u, _, v = torch.linalg.svd(g, full_matrices=False)
+    torch.testing.assert_close(cubic, u @ v, rtol=1e-8, atol=1e-8)
+    each = orthogonalise(g, steps=3, coefficients=[(2.0, -1.5, 0.5), (1.5, -0.5, 0.0)], dtype=torch.float64)
+    assert each.shape == (5, 9)
+    with pytest.raises(ValueError, match="triples"):
+        orthogonalise(g, coefficients=(1.0, 2.0))
+
+
+# ---------------------------------------------------------------- SOAP and its bases
+
+
+def test_a_null_space_is_defined() -> None:
+    g = normal(9, 4)
+    basis = first_basis(g @ g.T)
+    noisy = first_basis((g @ g.T) * (1 + 1e-15 * normal(9, 9, seed=3)) + 1e-16 * torch.eye(9, dtype=torch.float64))
+    torch.testing.assert_close(basis.T @ basis, torch.eye(9, dtype=torch.float64))
+    torch.testing.assert_close((basis * noisy).sum(0).abs(), torch.ones(9, dtype=torch.float64), rtol=1e-8, atol=1e-8)
+    assert complete(basis[:, :4]).shape == (9, 5)
+
+
+def test_following_keeps_null_directions() -> None:
+    g = normal(9, 4)
+    gram = g @ g.T
+    basis = first_basis(gram)
+    turned, order = follow(gram, basis)
+    assert sorted(order.tolist()) == list(range(9))
+    torch.testing.assert_close(turned.T @ turned, torch.eye(9, dtype=torch.float64), rtol=1e-10, atol=1e-10)
+    overlap = (turned[:, 4:].T @ basis[:, 4:]).abs()
+    assert overlap.max(1).values.min() > 1 - 1e-8
+
+
+def test_soap_reproduces_under_rounding_where_the_gram_matrix_is_rank_deficient() -> None:
+    ends = []
+    for noise in (0.0, 1e-10):
+        p = torch.nn.Parameter(normal(12, 3))
+        optimizer = optim.SOAP([p], lr=1e-2, precondition_frequency=3)
+        for t in range(20):
+            p.grad = normal(12, 3, seed=t) * (1 + noise * normal(12, 3, seed=t + 50))
+            optimizer.step()
+        ends.append(p.detach().clone())
+    assert (ends[0] - ends[1]).abs().max() < 1e-5 * (ends[0] - normal(12, 3)).abs().max()
+
+
+def test_merged_shapes() -> None:
+    assert merged_shape((3, 4, 2), 6) == [3, 4, 2]
+    assert merged_shape((3, 4, 2), 12) == [12, 2]
+    assert merged_shape((3, 4, 2), 24) == [24]
+    assert merged_shape((20, 1, 3), 6) == [20, 3]
+    assert merged_shape((1, 1), 6) == [1]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"one_sided": True},
+        {"factorized": True},
+        {"merge_dims": True, "max_precond_dim": 12},
+        {"precondition_1d": True},
+        {"stagger": True},
+        {"normalize_grads": True, "lr": 0.03},
+        {"rotation_dtype": torch.bfloat16},
+    ],
+    ids=str,
+)
+def test_soap_variants_learn(options: dict[str, Any]) -> None:
+    groups = toy_groups()
+    optimizer = optim.SOAP(params_of(groups), **{"lr": 0.03, "precondition_frequency": 4, **options})
+    losses = take_steps(optimizer, groups, 0, 60)
+    assert sum(losses[-5:]) < 0.8 * sum(losses[:5])
+    keys = {key for state in optimizer.state.values() for key in state}
+    assert ("exp_avg_sq_0" in keys) == ("factorized" in options)
+    if "stagger" in options:
+        assert optimizer.param_groups[0]["stagger"]
+    if "precondition_1d" in options:
+        assert "Q0" in optimizer.state[params_of(groups)[2]]
+    restored = optim.SOAP(params_of(groups), **{"lr": 0.03, "precondition_frequency": 4, **options})
+    restored.load_state_dict(optimizer.state_dict())
+
+
+def test_unknown_options_get_the_nearest() -> None:
+    with pytest.raises(TypeError, match="did you mean merge_dims"):
+        optim.SOAP([torch.nn.Parameter(torch.zeros(2, 2))], merge_dim=True)  # type: ignore[call-arg]
+
+
+# ---------------------------------------------------------------- Shampoo and Adalayer
+
+
+def test_shampoo_of_a_sum_and_of_large_dimensions() -> None:
+    p = torch.nn.Parameter(normal(4, 30))
+    optimizer = optim.Shampoo([p], lr=0.1, betas=(0.0, 1.0), max_preconditioner_dim=10, merge_dims=False)
+    p.grad = normal(4, 30, seed=1)
+    before = p.detach().clone()
+    optimizer.step()
+    u, s, v = torch.linalg.svd(p.grad, full_matrices=False)
+    torch.testing.assert_close(before - p.detach(), 0.1 * u @ torch.diag(s**0.5) @ v, rtol=1e-6, atol=1e-8)
+    assert set(optimizer.state[p]) == {"step", "exp_avg", "GG0", "root0"}
+    with pytest.raises(OptimizerError, match="root"):
+        optim.Shampoo([p], root=3)  # type: ignore[arg-type]
+
+
+def test_adalayer_blocks_follow_names_roles_and_freezing() -> None:
+    qkv, head, norm = (torch.nn.Parameter(normal(*s)) for s in ((6, 2), (5, 2), (2,)))
+    groups = [
+        {"params": [("att_proj.weight", qkv)]},
+        {"params": [("out.weight", head)], "role": "head"},
+        {"params": [("norm.weight", norm)], "role": "norm"},
+    ]
+    optimizer = optim.Adalayer(
+        groups, lr=0.01, att_correction=True, lastlayer_correction=True, t_freeze=2, update_norm=True
+    )
+    history = []
+    for t in range(4):
+        for i, x in enumerate((qkv, head, norm)):
+            x.grad = normal(*x.shape, seed=10 * t + i)
+        optimizer.step()
+        history.append([optimizer.state[x]["exp_avg_sq"].clone() for x in (qkv, head, norm)])
+    assert [v.numel() for v in history[0]] == [3, 5, 1]
+    frozen = [torch.equal(a, b) for a, b in zip(history[1], history[3], strict=True)]
+    assert frozen == [True, False, False]
+    first = qkv.grad.new_tensor([float((normal(6, 2, seed=0)[2 * j : 2 * j + 2] ** 2).mean()) for j in range(3)])  # type: ignore[union-attr]
+    torch.testing.assert_close(history[0][0], first / 2)
+
+
+def test_sgd_adalayer_has_two_rates() -> None:
+    groups = toy_groups()
+    chain = get("optimizer", "sgd_adalayer")(lr=0.5, lr_last=0.01).build(toy_context(groups))  # type: ignore[attr-defined]
+    rates = {group["role"]: group["lr"] for group in chain.param_groups}
+    assert rates == {"embedding": 0.5, "hidden": 0.5, "bias": 0.5, "head": 0.01, "norm": 0.01}
