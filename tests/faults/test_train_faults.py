@@ -52,6 +52,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_checkpoint(
         train(recipe, tmp_path / "runs")
     run = run_of(tmp_path / "runs")
     assert run.state == "diverged"
+    assert run.ledger["train"]["steps"] == 6, "what it had spent is on the bill"
     found = run.checkpoint()
     assert found is not None
     assert found[0] == 4

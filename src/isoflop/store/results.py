@@ -55,7 +55,7 @@ class RunRow(Frozen):
 
 
 class Tuning(Frozen):
-    """One arm's tuning of one hyper-parameter at one rung. ``quality`` is bits per byte, None where a trial diverged."""
+    """One arm's tuning of a hyper-parameter at one rung. ``quality`` is bits per byte, None where a trial diverged."""
 
     arm: str
     rung: int

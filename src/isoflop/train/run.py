@@ -62,7 +62,10 @@ def train(
                 check_ledger(assemble(recipe, run))
             loop = assemble(recipe, run, progress=progress)
             run.set_status("running", horizon=loop.ctx.horizon)
-            loop()
+            try:
+                loop()
+            finally:
+                run.write_ledger(loop.ledger.to_json())  # what a diverged or stopped run spent is spent
         except Stopped as stop:
             run.set_status("stopped", message=stop.what)
             raise
@@ -73,7 +76,6 @@ def train(
         except BaseException as error:
             run.set_status("failed", message=f"{type(error).__name__}: {error}")
             raise
-        run.write_ledger(loop.ledger.to_json())
         result = {"status": "done", "value": loop.value, "step": loop.step, **loop.spent()}
         run.write_result({**result, "weights_sha256": weights_digest(run)})
         run.set_status("done", step=loop.step)

@@ -5,9 +5,7 @@ from __future__ import annotations
 import pytest
 
 from isoflop.core.table import Table
-from isoflop.errors import UsageError
 from isoflop.lab.compare import bill, compare
-from isoflop.lab.equal import equal_compute
 from isoflop.store.results import RunRow, StudyResult
 
 
@@ -163,18 +161,6 @@ def test_two_arms_of_one_recipe_are_two_rows_of_one_run(tiny, planted, tmp_path)
     result = compare(twins, tmp_path, executor=executor, corpus={})
     assert len({job.recipe.hash for job in executor.asked}) == len(executor.asked)
     assert row(result, "tokens", arm="again").value == row(result, "tokens", arm="muon").value
-
-
-def test_quality_at_equal_compute_refuses_what_did_not_cost_the_same(outcome):
-    result, _, _, _ = outcome
-    with pytest.raises(UsageError, match=r"muon spent .* flops, adamw .* apart"):
-        equal_compute(result, "flops")
-    table = equal_compute(result, "tokens")
-    assert table["arm"].tolist() == ["adamw", "muon"]
-    assert table["difference"][1] == pytest.approx(-0.3 * 1.585, rel=0.05)  # 3x is 1.585 doublings of 0.3 each
-    assert table["high"][1] < 0
-    with pytest.raises(UsageError, match="0 seeds"):
-        equal_compute(StudyResult.model_validate({**result.model_dump(), "runs": []}), "tokens")
 
 
 def test_a_row_without_an_end_has_no_place_on_an_axis():

@@ -1,5 +1,4 @@
 """The charts: what they draw, on which axes, and that drawing them is deterministic."""
-# ruff: noqa: RUF001
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
 """What the tables say: multipliers and bounds, equal cost or a refusal, the bill, tuning."""
-# ruff: noqa: RUF001
 
 from __future__ import annotations
 

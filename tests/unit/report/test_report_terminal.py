@@ -1,5 +1,4 @@
 """The terminal tables: they fit 80 columns and print names as they are."""
-# ruff: noqa: RUF001
 
 from __future__ import annotations
 
