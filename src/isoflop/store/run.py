@@ -200,9 +200,10 @@ class Run:
                 holder = printable(os.read(handle, 200).decode(errors="replace")) or "another process"
                 fix = "wait for it, or stop it and run again"
                 raise UsageError(f"is in use by {holder}", where=str(self.path), fix=fix) from None
-            os.ftruncate(handle, 0)
-            os.write(handle, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
-            self._clear_leftovers()
+            with disk_errors(file):
+                os.ftruncate(handle, 0)
+                os.write(handle, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
+                self._clear_leftovers()
             yield self
             os.ftruncate(handle, 0)
         finally:
