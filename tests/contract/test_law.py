@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -34,6 +35,11 @@ def fits() -> dict[str, Fit]:
 
 def test_every_law_has_a_planted_table() -> None:
     assert set(NAMES) == set(PLANTED)
+
+
+def test_the_guide_names_every_law() -> None:
+    guide = (Path(__file__).parents[2] / "docs" / "laws.md").read_text()
+    assert [name for name in NAMES if f"| `{name}` |" not in guide] == []
 
 
 @pytest.mark.parametrize("name", NAMES)

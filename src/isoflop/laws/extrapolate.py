@@ -15,7 +15,6 @@ from scipy import stats
 
 from ..core.errors import IsoflopError
 from .law import Array
-from .losses import SoftPinball
 from .profile import covariance, covariances
 from .solve import minimise
 
@@ -29,7 +28,7 @@ CUTS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 INFLATION = 0.75
 """What the inner rate is multiplied by; tuned on tables other than the one that is predicted (docs/laws.md)."""
 LEAST = 0.01
-"""Least discrepancy per e-fold of compute, relative to the target; three times it where a table cannot measure its own."""
+"""Least discrepancy per e-fold of compute, relative; three times it where a table cannot measure its own."""
 
 _AHEAD = 0.1  # e-folds: nearer forecasts say nothing about drift
 
@@ -75,12 +74,9 @@ def horizon(fit: Fit, x: Mapping[str, Array]) -> Array:
 
 def noise_of(fit: Fit, level: float) -> float:
     """Standard deviation of the normal that has the residuals' ``level`` quantile: right for heavy tails."""
-    quantile = isinstance(fit.loss, SoftPinball) or fit.settings.loss == "pinball"
-    return (
-        0.0
-        if quantile
-        else float(_sizes(fit.residuals[None], fit.problem.weights[None], len(fit.problem.free), level)[0])
-    )
+    if fit.loss.quantile is not None:
+        return 0.0
+    return float(_sizes(fit.residuals[None], fit.problem.weights[None], len(fit.problem.free), level)[0])
 
 
 def drift(fit: Fit, level: float, *, inflation: float = INFLATION, least: float = LEAST) -> float:

@@ -226,7 +226,22 @@ def solved(law: Law, table: Table, settings: Settings, problem: Problem, loss: L
         said.insert(0, "the fit did NOT converge: its constants are not an optimum; do not use them")
     if certificate.at_bounds:
         said.append(f"at a bound: {', '.join(certificate.at_bounds)}")
+    said += _coverage(problem, theta, loss)
     return Fit(law, settings, table, theta, objective, certificate, tuple(said), problem, loss)
+
+
+def _coverage(problem: Problem, theta: Array, loss: Loss) -> list[str]:
+    """Of a quantile law: whether the share of rows below the curve is the one asked for."""
+    if loss.quantile is None:
+        return []
+    below = float(np.mean(problem.residuals(theta[None])[0] >= 0))
+    far = 2.0 * np.sqrt(loss.quantile * (1 - loss.quantile) / len(problem.y)) + len(problem.free) / len(problem.y)
+    if abs(below - loss.quantile) <= far:
+        return []
+    return [
+        f"{100 * below:.2f} % of the rows lie below the curve, not {100 * loss.quantile:g} %: the form does not fit, or the "
+        'rows are quieter than the rounded corner of the loss (loss="pinball" has none)'
+    ]
 
 
 def build_problem(law: Law, table: Table, settings: Settings) -> tuple[Problem, Loss]:

@@ -22,6 +22,11 @@ class Loss(Protocol):
     def slope(self, r: Array) -> Array: ...
     def curvature(self, r: Array) -> Array: ...
     def majorizer(self, r: Array) -> Array: ...
+    @property
+    def quantile(self) -> float | None:
+        """Of a quantile loss: which; else None."""
+        ...
+
     def path(self, scale: float) -> list[Loss]:
         """Losses from a smooth one, fit for residuals of size ``scale``, to this one: what continuation walks along."""
         ...
@@ -54,6 +59,10 @@ class Huber:
     def majorizer(self, r: Array) -> Array:
         return self._sided(r, self.delta / np.maximum(np.abs(r), self.delta))
 
+    @property
+    def quantile(self) -> float | None:
+        return self.under if self.unit != 1.0 and self.over != self.under else None
+
     def path(self, scale: float) -> list[Loss]:
         stages: list[Loss] = []
         delta = 2.0 * scale
@@ -84,6 +93,10 @@ class Squared:
     def majorizer(self, r: Array) -> Array:
         return np.ones_like(r)
 
+    @property
+    def quantile(self) -> float | None:
+        return None
+
     def path(self, scale: float) -> list[Loss]:
         return [self]
 
@@ -111,6 +124,10 @@ class SoftPinball:
     def majorizer(self, r: Array) -> Array:
         v = np.maximum(np.abs(self.kappa * r), 1e-6)
         return np.asarray(self.kappa * np.tanh(v / 2) / (2 * v))
+
+    @property
+    def quantile(self) -> float | None:
+        return self.tau
 
     def path(self, scale: float) -> list[Loss]:
         softer = [

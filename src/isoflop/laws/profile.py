@@ -61,12 +61,23 @@ def _moments(r: Array, weights: Array, loss: Loss, parameters: int) -> tuple[Arr
     root = np.sqrt(np.where(used, weights, 1.0))
     size = np.where(used, np.abs(r) * root, np.nan)
     spread = 1.4826 * np.nanmedian(size, axis=-1) * np.sqrt(used.sum(-1) / left)
-    width = (np.maximum(spread, 1e-300) * 1.2 * left**-0.2)[:, None] / root
+    width = 1.2 * spread * left**-0.2
+    if loss.quantile is not None:
+        width = _quantile_window(np.where(used, -r * root, np.nan), loss.quantile, left)
+    width = np.maximum(width, 1e-300)[:, None] / root
     second = (np.where(used, weights * loss.slope(r) ** 2, 0.0)).sum(-1) / left
     bends = np.where(used, weights * (loss.slope(r + width) - loss.slope(r - width)) / (2 * width), 0.0)
     most = np.quantile(bends, 1.0, axis=-1)
     bend = np.maximum(bends.sum(-1) - parameters * most, 0.2 * bends.sum(-1)) / left
     return second, np.maximum(bend, 1e-300)
+
+
+def _quantile_window(u: Array, tau: float, n: Array) -> Array:
+    """Half the distance between the quantiles tau +- b of residuals (k, n), with Hall and Sheather's b (1988)."""
+    z = stats.norm.ppf(tau)
+    b = n ** (-1 / 3) * stats.norm.ppf(0.975) ** (2 / 3) * (1.5 * stats.norm.pdf(z) ** 2 / (2 * z * z + 1)) ** (1 / 3)
+    rows = [np.nanquantile(row, [max(tau - s, 0.0), min(tau + s, 1.0)]) for row, s in zip(u, b, strict=True)]
+    return np.asarray([0.5 * (high - low) for low, high in rows])
 
 
 def robustness(problem: Problem, theta: Array, loss: Loss, clusters: Array | None) -> Array:

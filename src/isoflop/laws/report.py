@@ -25,7 +25,7 @@ def report(fit: Fit, level: float = 0.95) -> str:
     ]
     c = fit.certificate
     lines.append(
-        f"objective {fit.objective:.8g}; {100 * c.share:.0f} % of {c.starts} starts (of a grid of {c.grid}) at the optimum; "
+        f"objective {fit.objective:.8g}; {100 * c.share:.0f} % of {c.starts} starts (grid: {c.grid}) at the optimum; "
         f"gradient {c.gradient:.1e}, condition {c.condition:.1e}"
     )
     lines += [f"! {warning}" for warning in fit.warnings]

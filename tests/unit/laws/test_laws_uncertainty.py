@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from isoflop.core.errors import UsageError
-from isoflop.laws import Chinchilla, DataConstrained, Imitation, InfiniteCompute, Overtraining, PowerFloor
+from isoflop.laws import Chinchilla, DataConstrained, Frontier, Imitation, InfiniteCompute, Overtraining, PowerFloor
 from isoflop.laws.fit import Fit
-from isoflop.laws.simulation import planted
+from isoflop.laws.simulation import coverage, planted
 from laws_planted import CHINCHILLA, PLANTED, SWEEP, grid, law, targets
 
 X = {name: SWEEP[name] for name in ("N", "D")}
@@ -127,3 +127,25 @@ def test_a_wrong_law_is_found_out_inside_its_own_table() -> None:
     assert wrong_rate is not None
     assert right_rate is not None
     assert wrong_rate > 2 * right_rate
+
+
+def test_a_quantile_that_covers_too_much_is_said() -> None:
+    rng = np.random.default_rng(0)
+    x = {"C": np.geomspace(3e21, 3e25, 600)}
+    curve = planted(Frontier(), PLANTED["frontier"].params, x, 0.0, 1)[0]
+    score = curve - 0.005 * np.abs(rng.standard_normal(600))  # quieter than 1 / kappa
+    soft = Frontier(ridge_weight=0.0).fit({**x, "score": score}, tau=0.9)
+    sharp = Frontier(ridge_weight=0.0).fit({**x, "score": score}, tau=0.9, loss="pinball")
+    assert "lie below the curve, not 90 %" in " ".join(soft.warnings)
+    assert not any("below the curve" in warning for warning in sharp.warnings)
+    assert np.mean(score <= sharp.predict(x)) == pytest.approx(0.9, abs=0.02)
+
+
+def test_intervals_of_a_quantile_hold() -> None:
+    rng = np.random.default_rng(1)
+    x = {"C": np.geomspace(3e21, 3e25, 200)}
+    law_ = Frontier(ridge_weight=0.0)
+    truth = PLANTED["frontier"].params
+    y = planted(law_, truth, x, 0.0, 1)[0] + 0.03 * (rng.standard_normal((60, 200)) - 1.2815515655446004)
+    fit = law_.fit({**x, "score": y[0]}, tau=0.9, loss="pinball")
+    assert min(coverage(fit, truth, y).values()) >= 0.85

@@ -50,5 +50,5 @@ class AverageN(Chinchilla):
 
 
 def mean_parameters(start: Array, end: Array, begin: Array, finish: Array) -> Values:
-    """Mean of a count that is ``start`` until share ``begin`` of training and falls linearly to ``end`` at ``finish``."""
+    """Mean of a count: ``start`` until share ``begin`` of training, then falling linearly to ``end`` at ``finish``."""
     return np.asarray(start * begin + 0.5 * (start + end) * (finish - begin) + end * (1.0 - finish))

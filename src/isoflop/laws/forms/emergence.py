@@ -16,14 +16,14 @@ from ..law import Array, Columns, Law, Parameter, Params, Values, exponent
 
 @part
 class Emergence(Law):
-    """A seed succeeds with P(N) = sigma(k ln(N / N0)); a success scores normally around m (N / N0)^g, a failure around f.
+    """A seed succeeds with P = sigma(k ln(N / N0)); successes score normally around m (N / N0)^g, failures around f.
 
     A likelihood law: fitted to all seeds at once, none averaged away. ``predict`` gives the mean score.
     """
 
     card: ClassVar[Card] = Card(
         summary="A two-component mixture over seeds: the chance of success and the score given success, apart.",
-        paper="Zhao et al. 2025, distributional scaling laws for emergent capabilities, arXiv 2502.17356",
+        paper="Zhao et al. 2025, arXiv 2502.17356",
         equation="p(y | N) = P normal(m (N/N0)^g, sd1) + (1 - P) normal(f, sd0), P = sigma(k ln(N / N0))",
         differs="the authors report histograms and distances between them; the mixture is ours",
     )

@@ -24,7 +24,7 @@ class Frontier(Law):
 
     card: ClassVar[Card] = Card(
         summary="The attainable score (a high quantile) as a sigmoid in log compute.",
-        paper="Zhang et al. 2026, prescriptive scaling",
+        paper="Zhang, Jin, Syrgkanis et al., Prescriptive Scaling",
         equation="q = y0 + L sigma(b (log10 C - z0)), y0 + L <= 1",
         defaults="tau 0.98, kappa 50, penalty 1e-4 b^2, b in [0.05, 50], z0 within the data",
         differs="the global optimum; with loss=pinball the quantile is exact instead of softened",

@@ -20,7 +20,7 @@ class InfiniteCompute(Law):
 
     card: ClassVar[Card] = Card(
         summary="The asymptote in model size and in ensemble members of training on a fixed set of tokens.",
-        paper="Kim et al. 2025, pre-training under infinite compute, arXiv 2509.14786",
+        paper="Kim et al. 2025, arXiv 2509.14786",
         equation="L = E + A / N^alpha + B / (K N^beta)",
         defaults="A / N^1.02 + 3.43 for single regularised models; ensembles 3.34; joint limit 3.17",
         differs="both limits in one fit; the authors fit the asymptotes in K first, then those in N",

@@ -16,7 +16,7 @@ class QatFraction(Law):
 
     card: ClassVar[Card] = Card(
         summary="The share of training to spend in quantisation-aware training.",
-        paper="Dremov et al. 2025, compute-optimal quantisation-aware training",
+        paper="Dremov et al. 2025, arXiv 2509.22935",
         equation="f* = exp(-a / ln S), S = D / (N bits / 8)",
         defaults="a = 6.7297 (mean absolute error 0.091)",
     )

@@ -20,7 +20,7 @@ class QatLoss(Law):
 
     card: ClassVar[Card] = Card(
         summary="Loss after a full-precision and a quantisation-aware phase, for any bit width.",
-        paper="Dremov et al. 2025, compute-optimal quantisation-aware training",
+        paper="Dremov et al. 2025, arXiv 2509.22935",
         equation="L = chinchilla(N, D) + theta 2^(-kappa b) + phi 2^(-chi b) / (N^psi S_q^omega)"
         " + lam 2^(-mu b) / (N^nu S_f^xi S_q^rho)",
         defaults="757 runs, 86M-2.2B parameters, 1, 2, 4 and 6 bits",
