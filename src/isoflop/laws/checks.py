@@ -15,9 +15,30 @@ _PLAUSIBLE = {"N": (1e4, 1e14), "D": (1e4, 1e17), "C": (1e9, 1e30), "N_avg": (1e
 _ANALYTIC = "write predict with numpy's analytic functions (exp, log, *, where on np.real), or override gradient"
 
 
+def as_table(data: Any) -> Table:
+    """A Table of any mapping of column name to array, pandas or polars frame, or pyarrow table; scalars are one row.
+
+    Raises:
+        DataError: something else, or columns of different lengths.
+    """
+    if isinstance(data, Table):
+        return data
+    if isinstance(data, Mapping):
+        names = list(data)
+    elif hasattr(data, "column_names"):  # pyarrow
+        names = list(data.column_names)
+    elif hasattr(data, "columns"):  # pandas, polars
+        names = list(data.columns)
+    else:
+        raise DataError(
+            f"{type(data).__name__} is not a table", where="table", fix="give a mapping of column name to array"
+        )
+    return Table({str(name): np.atleast_1d(np.asarray(data[name])) for name in names})
+
+
 def rename(table: Mapping[str, Any], columns: Mapping[str, str]) -> Table:
     """``columns`` maps the law's name to the table's: ``{"N": "params"}``. A column in the way is set aside."""
-    known = table if isinstance(table, Table) else Table(table)
+    known = as_table(table)
     for old in columns.values():
         if old not in known:
             raise DataError(f"no column {old!r}", where="--columns", fix=nearest(old, known))

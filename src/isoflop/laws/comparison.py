@@ -11,7 +11,7 @@ from scipy import stats
 
 from ..core.errors import DataError, IsoflopError, UsageError
 from ..core.table import Table
-from .checks import law_name, rename
+from .checks import as_table, law_name, rename
 from .fit import Fit
 from .law import Array, Law
 
@@ -115,7 +115,7 @@ def forecasts(
     """
     from .extrapolate import predict_interval
 
-    known = table if isinstance(table, Table) else Table(table)
+    known = as_table(table)
     columns = dict(settings.pop("columns", None) or {})
     known = law.prepare(rename(known, columns) if columns else known)
     axis = np.asarray(known[by], dtype=float) if by and by in known else _axis(law, known)

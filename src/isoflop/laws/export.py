@@ -26,10 +26,10 @@ FORMAT = "isoflop.fit/1"
 def to_json(fit: Fit, level: float = 0.95) -> dict[str, Any]:
     """JSON values: the law with its fields, settings, rows, constants with intervals and verdicts, certificate."""
     intervals = {
-        name: {"low": _finite(i.low), "high": _finite(i.high), "level": level, "verdict": i.verdict, "reason": i.reason}
+        name: {"low": finite(i.low), "high": finite(i.high), "level": level, "verdict": i.verdict, "reason": i.reason}
         for name, i in (fit.intervals(level) if fit.converged else {}).items()
     }
-    certificate = {name: _finite(getattr(fit.certificate, name)) for name in type(fit.certificate).__dataclass_fields__}
+    certificate = {name: finite(getattr(fit.certificate, name)) for name in type(fit.certificate).__dataclass_fields__}
     columns = {name: fit.table[name].tolist() for name in fit.table}
     return {
         "format": FORMAT,
@@ -86,7 +86,7 @@ def _tuples(settings: Mapping[str, Any]) -> dict[str, Any]:
     return out
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
     """JSON has no infinity: None."""
     if isinstance(value, tuple):
         return list(value)

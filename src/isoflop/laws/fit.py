@@ -12,7 +12,7 @@ from pydantic import Field
 from ..core.errors import DataError, NumericsError, UsageError
 from ..core.registry import Frozen
 from ..core.table import Table
-from .checks import check_columns, check_fixed, check_gradient, check_values, law_name, rename
+from .checks import as_table, check_columns, check_fixed, check_gradient, check_values, law_name, rename
 from .law import Array, Law
 from .losses import Loss, loss_named
 from .search import Certificate, search
@@ -124,7 +124,7 @@ class Fit:
 
     def columns_of(self, table: Mapping[str, Any]) -> dict[str, Array]:
         """The law's columns of a table, as float64, under the law's names."""
-        known = table if isinstance(table, Table) else Table({k: np.atleast_1d(np.asarray(table[k])) for k in table})
+        known = as_table(table)
         renames = {new: old for new, old in self.settings.columns.items() if old in known}
         known = rename(known, renames) if renames else known
         check_columns(self.law, known, with_target=False)
@@ -182,7 +182,7 @@ def fit_law(law: Law, table: Mapping[str, Any], settings: Settings | None = None
         UsageError: a setting that does not exist or does not fit the law.
         NumericsError: the law is not defined anywhere near the data.
     """
-    known = table if isinstance(table, Table) else Table({name: np.asarray(table[name]) for name in table})
+    known = as_table(table)
     for name in ("weights", "clusters"):
         if given.get(name) is not None and not isinstance(given[name], str):
             known = known.with_columns(**{name: np.asarray(given[name])})
@@ -239,8 +239,8 @@ def _coverage(problem: Problem, theta: Array, loss: Loss) -> list[str]:
     if abs(below - loss.quantile) <= far:
         return []
     return [
-        f"{100 * below:.2f} % of the rows lie below the curve, not {100 * loss.quantile:g} %: the form does not fit, or the "
-        'rows are quieter than the rounded corner of the loss (loss="pinball" has none)'
+        f"{100 * below:.2f} % of the rows lie below the curve, not {100 * loss.quantile:g} %: the form is wrong, or "
+        'the rows are quieter than the rounded corner of the loss (loss="pinball" has none)'
     ]
 
 

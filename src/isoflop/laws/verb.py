@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from ..core.errors import DataError, IsoflopError, UsageError, nearest
 from ..core.registry import get, names
 from ..core.table import Table
-from .checks import law_name, rename
+from .checks import as_table, law_name, rename
 from .comparison import Comparison, compare
+from .curves import ahead, isoflops, points
+from .export import finite
 from .fit import Fit
 from .law import Law
 
@@ -23,6 +25,23 @@ class FitResult:
     fit: Fit
     comparison: Comparison | None
     text: str
+
+    def to_json(self, level: float = 0.9) -> dict[str, Any]:
+        """JSON values for a page: the stored fit, what it predicts at its own rows, isoFLOP curves, the comparison.
+
+        ``points``: per row compute, observation, prediction with ``level`` interval, residual in link space.
+        ``isoflops``: of laws of N and D, per budget of the table the curve and its optimum. ``ahead``: at the sizes of
+        the table's dearest rows scaled to 3, 10, 30 and 100 times their compute, with intervals.
+        ``comparison``: scores, and the forecasts of the best law.
+        """
+        return {
+            "fit": self.fit.to_json(),
+            "level": level,
+            "points": points(self.fit, level),
+            "isoflops": isoflops(self.fit),
+            "ahead": ahead(self.fit, level),
+            "comparison": None if self.comparison is None else _scores(self.comparison),
+        }
 
 
 def law_named(name: str, **fields: Any) -> Law:
@@ -71,7 +90,7 @@ def fit_table(
     Raises:
         DataError, UsageError: see ``fit_law`` and ``compare``.
     """
-    table = Table.read_csv(source) if isinstance(source, str | Path) else Table(source)
+    table = Table.read_csv(source) if isinstance(source, str | Path) else as_table(source)
     renames = dict(columns or {})
     comparison = None
     if law == "auto":
@@ -109,3 +128,16 @@ def _best(table: Table, laws: list[Law], by: str | None, settings: Mapping[str, 
             f"the laws {names_of} cannot be compared by extrapolation ({error})", where="--law auto", fix="name a law"
         ) from error
     return next(law for law in laws if law_name(law) == comparison.best), comparison
+
+
+def _scores(comparison: Comparison) -> dict[str, Any]:
+    scores = [{name: finite(value) for name, value in asdict(score).items()} for score in comparison.scores]
+    made = [
+        {
+            "cut": f.cut,
+            **{name: getattr(f, name).tolist() for name in ("compute", "observed", "predicted")},
+            **{name: [finite(v) for v in getattr(f, name).tolist()] for name in ("low", "high")},
+        }
+        for f in comparison.forecasts[comparison.best]
+    ]
+    return {"level": comparison.level, "scores": scores, "forecasts": made}

@@ -171,15 +171,25 @@ def test_a_law_that_is_not_analytic_is_refused(form: type[Law]) -> None:
         form().fit({"C": c, "y": 2.0 * c**0.3})
 
 
-def test_any_mapping_is_a_table() -> None:
-    class Frame:  # what pandas and polars offer
-        def __init__(self, data: dict[str, Any]) -> None:
-            self.data = data
+class Frame:
+    """What pandas and polars offer; ``names_in`` "column_names" is what pyarrow does."""
 
-        def __iter__(self) -> Any:
-            return iter(self.data)
+    def __init__(self, data: dict[str, Any], names_in: str) -> None:
+        self.data = data
+        setattr(self, names_in, list(data))
 
-        def __getitem__(self, name: str) -> Any:
-            return self.data[name]
+    def __getitem__(self, name: str) -> Any:
+        return self.data[name]
 
-    assert Chinchilla().fit(Frame(good())).params == Chinchilla().fit(Table(good())).params  # type: ignore[arg-type]
+
+@pytest.mark.parametrize("names_in", ["columns", "column_names"])
+def test_any_frame_is_a_table(names_in: str) -> None:
+    expected = Chinchilla().fit(Table(good()))
+    frame: Any = Frame(good(), names_in)
+    fit = Chinchilla().fit(frame)
+    assert fit.params == expected.params
+    assert (fit.predict(frame) == expected.predict(good())).all()
+    assert fit.predict({"N": 1e9, "D": 2e10}).shape == (1,)
+    nothing: Any = 3.0
+    with pytest.raises(DataError, match="float is not a table"):
+        Chinchilla().fit(nothing)

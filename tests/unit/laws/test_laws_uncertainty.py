@@ -146,6 +146,6 @@ def test_intervals_of_a_quantile_hold() -> None:
     x = {"C": np.geomspace(3e21, 3e25, 200)}
     law_ = Frontier(ridge_weight=0.0)
     truth = PLANTED["frontier"].params
-    y = planted(law_, truth, x, 0.0, 1)[0] + 0.03 * (rng.standard_normal((60, 200)) - 1.2815515655446004)
+    y = planted(law_, truth, x, 0.0, 1)[0] + 0.03 * (rng.standard_normal((40, 200)) - 1.2815515655446004)
     fit = law_.fit({**x, "score": y[0]}, tau=0.9, loss="pinball")
     assert min(coverage(fit, truth, y).values()) >= 0.85

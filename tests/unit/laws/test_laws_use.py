@@ -138,6 +138,14 @@ def test_the_verb_reads_a_file_and_renames(tmp_path: Path) -> None:
     assert auto.comparison is not None
     assert "chosen: chinchilla" in auto.text
     assert auto.fit.params == pytest.approx(result.fit.params)
+    page = json.loads(json.dumps(auto.to_json(), allow_nan=False))
+    assert page["comparison"]["scores"][0]["law"] == "chinchilla"
+    assert len(page["points"]) == 64
+    assert [row["times"] for row in page["ahead"]] == [3, 10, 30, 100]
+    assert all(row["low"] < row["predicted"] < row["high"] for row in page["ahead"])
+    curve = page["isoflops"][len(page["isoflops"]) // 2]
+    n, _ = Chinchilla().optimum(auto.fit.params, np.asarray(curve["compute"]))
+    assert curve["best_N"] == pytest.approx(float(n), rel=0.15)
     with pytest.raises(UsageError, match="did you mean chinchilla"):
         fit_table(path, "chinchila", columns=columns)
     with pytest.raises(UsageError, match="no law predicts"):

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 
 from ...core.registry import Card, part
-from ...core.table import Table
-from ..checks import rename
+from ..checks import as_table, rename
 from ..law import Array, Columns, Law, Parameter, Params, Values, coefficient, floor
 from .kaplan import Kaplan
 
@@ -84,7 +83,7 @@ class LossToLoss(Law):
 
         A run whose loss lies below its floor has no logarithm; it is left out of the second stage.
         """
-        known = table if isinstance(table, Table) else Table(table)
+        known = as_table(table)
         renames = settings.get("columns") or {}
         known = rename(known, renames) if renames else known
         settings = {**settings, "columns": {}}

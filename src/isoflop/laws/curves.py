@@ -1,0 +1,86 @@
+"""What a page draws of a fit, as JSON values: its points, isoFLOP curves, and what lies ahead."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from .export import finite
+from .fit import Fit
+from .law import Array
+
+_MOST_CURVES = 12
+_AHEAD = (3.0, 10.0, 30.0, 100.0)
+
+
+def points(fit: Fit, level: float) -> list[dict[str, Any]]:
+    """Per row: the law's columns, compute, observation, prediction with interval, residual in link space."""
+    predicted = fit.predict(fit.table, interval=level)
+    compute = fit.law.compute(fit.problem.x)
+    residuals = np.zeros(fit.rows) if fit.law.likelihood else fit.residuals
+    columns = {
+        **{name: fit.problem.x[name] for name in fit.law.columns},
+        "compute": compute,
+        "observed": fit.problem.y,
+        "predicted": predicted.value,
+        "low": predicted.low,
+        "high": predicted.high,
+        "residual": residuals,
+    }
+    return _rows(columns)
+
+
+def isoflops(fit: Fit) -> list[dict[str, Any]]:
+    """Of laws of N and D alone: loss against size at the budgets of the table (up to 12, evenly), with the optimum.
+
+    A table without budgets (compute differs from row to row) gets five over its range.
+    """
+    if set(fit.law.columns) != {"N", "D"} or fit.law.target != "loss":
+        return []
+    n = fit.problem.x["N"]
+    compute = 6.0 * n * fit.problem.x["D"]
+    rounded, counts = np.unique(np.round(np.log(compute), 1), return_counts=True)
+    budgets = rounded[counts >= 3]
+    if len(budgets) < 2:
+        budgets = np.linspace(rounded.min(), rounded.max(), 5)
+    chosen = budgets[np.unique(np.linspace(0, len(budgets) - 1, min(_MOST_CURVES, len(budgets))).astype(int))]
+    sizes = np.exp(np.linspace(np.log(n.min()) - 0.7, np.log(n.max()) + 0.7, 60))
+    out = []
+    for log_budget in chosen:
+        budget = float(np.exp(log_budget))
+        loss = fit.predict({"N": sizes, "D": budget / 6.0 / sizes})
+        best = int(np.argmin(loss))
+        inside = 0 < best < len(sizes) - 1
+        out.append(
+            {
+                "compute": budget,
+                "N": sizes.tolist(),
+                "loss": [finite(v) for v in loss.tolist()],
+                "best_N": float(sizes[best]) if inside else None,
+            }
+        )
+    return out
+
+
+def ahead(fit: Fit, level: float) -> list[dict[str, Any]]:
+    """Predictions with intervals beyond the table: its dearest row, with N and D (or C) scaled up together."""
+    x = fit.problem.x
+    axes = ("N", "N_avg", "D", "U") if "D" in fit.law.columns else ("C",)
+    scaled = [name for name in axes if name in fit.law.columns]
+    if not scaled or fit.law.target not in ("loss", "returns"):
+        return []
+    top = int(np.argmax(fit.law.compute(x)))
+    times = np.asarray(_AHEAD)
+    power = 0.5 if "D" in scaled else 1.0
+    columns = {
+        name: np.full(len(times), x[name][top]) * (times**power if name in scaled else 1.0) for name in fit.law.columns
+    }
+    predicted = fit.predict(columns, interval=level)
+    found = {**columns, "times": times, "predicted": predicted.value, "low": predicted.low, "high": predicted.high}
+    return _rows(found)
+
+
+def _rows(columns: dict[str, Array]) -> list[dict[str, Any]]:
+    lists = {name: np.asarray(values, dtype=float).tolist() for name, values in columns.items()}
+    return [{name: finite(lists[name][i]) for name in lists} for i in range(len(next(iter(lists.values()))))]
