@@ -57,6 +57,7 @@ class ToyProblem:
 
     def __init__(self, groups: tuple[Group, ...], step: int, noise: float = 0.5) -> None:
         self.params = params_of(groups)
+        self.names = [name for group in groups for name in group.names]
         self.generator = torch.Generator().manual_seed(1000 + step)
         self.noise = noise
         self.targets = [noise * self._normal(p) for p in self.params]
@@ -78,6 +79,20 @@ class ToyProblem:
 
     def resample(self) -> None:
         self._fill([p.detach() + 0.1 * self._normal(p) for p in self.params])
+
+    def linearize(self) -> list[tuple[Any, Any]]:
+        count = sum(p.numel() for p in self.params)
+
+        def outputs(parameters: dict[str, Tensor]) -> Tensor:
+            return torch.cat([parameters[name].reshape(-1) for name in self.names])
+
+        def loss(z: Tensor) -> Tensor:
+            return ((z - torch.cat([t.reshape(-1) for t in self.targets])) ** 2).sum() / 2 / count
+
+        return [(outputs, loss)]
+
+    def fresh(self) -> ToyProblem:
+        return self
 
 
 def take_steps(optimizer: Any, groups: tuple[Group, ...], first: int, last: int) -> list[float]:

@@ -20,8 +20,8 @@ from isoflop.optim.base import Method
 from optim_toy import params_of, take_steps, toy_context, toy_groups
 
 PARTS = names("optimizer")
-TOY: dict[str, dict[str, Any]] = {"sgd_adalayer": {"lr": 0.125}}
-"""Fields of parts whose default rate is too large for the toy problem, which has unit curvature."""
+TOY: dict[str, dict[str, Any]] = {"gauss_newton": {"inner_steps": 2}, "sgd_adalayer": {"lr": 0.125}}
+"""Fields of parts whose defaults are too slow, or whose rate is too large, for the toy problem of unit curvature."""
 DRIVEN: set[str] = set()
 """Classes that need more than gradients; their own tests drive them."""
 MATRICES = {"Muon", "SOAP", "Shampoo"}

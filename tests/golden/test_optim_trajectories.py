@@ -146,3 +146,22 @@ def test_trajectory(case: dict[str, Any], dtype: torch.dtype, shared: Path) -> N
     wide = dtype == torch.float64 and case["dtype"] == "float64"
     allowed = tolerance64(case) if wide else tolerance32(case)
     assert deviation(case, dtype if case["dtype"] == "float64" else torch.float32) <= allowed
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if "warning" in case], ids=label)
+def test_trajectory_from_the_recorded_basis(case: dict[str, Any], shared: Path) -> None:
+    """Where the first basis is arbitrary: take the recorded one, compare until the first refresh."""
+    problem, recorded = np.load(FOLDER / case["problem"]), np.load(FOLDER / case["file"])
+    names = [key[2:] for key in recorded if key.startswith("p/")]
+    params = {n: torch.nn.Parameter(torch.from_numpy(problem[f"p0/{n}"]).double()) for n in names}
+    cls, hyper = arguments(case)
+    optimizer, fill = cls(list(params.items()), **hyper), gradients_of(problem, params)
+    moved = max(float(np.abs(recorded[f"p/{n}"] - recorded[f"p/{n}"][0]).max()) for n in names)
+    for t in range(hyper["precondition_frequency"]):
+        fill(t)
+        optimizer.step()
+        for name, p in params.items():
+            error = np.abs(p.detach().numpy() - recorded[f"p/{name}"][t + 1]).max()
+            assert error < 1e-9 * moved, (t, name)
+            for key in [key for key in optimizer.state[p] if key[0] == "Q" and t == 0]:
+                optimizer.state[p][key] = torch.from_numpy(recorded[f"state_1/{name}/{key}"]).contiguous()

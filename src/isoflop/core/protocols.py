@@ -342,6 +342,10 @@ class OptimizerPart(Part):
     def state_bytes(self, shapes: Sequence[Shape]) -> int:
         """Bytes of optimizer state."""
 
+    def passes(self, accumulate: int) -> tuple[float, float]:
+        """(forward, backward) passes over the step's whole batch beyond the gradient's own, on average a step."""
+        return 0.0, 0.0
+
 
 class SchedulePart(Part):
     """A pure function of the step: the part is its own live object."""

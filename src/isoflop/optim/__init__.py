@@ -12,6 +12,7 @@ _PUBLIC = {
     "AdEMAMix": "optimizers.ademamix",
     "Chain": "chain",
     "EMA": "averaging.ema",
+    "GaussNewton": "optimizers.gauss_newton",
     "GPA": "optimizers.gpa",
     "HalfLife": "averaging.half_life",
     "LatestK": "averaging.latest_k",

@@ -247,6 +247,9 @@ class MARSPart(OptimizerPart):
         )
         return sum(iterations, ZERO) + elementwise(corrected, 20, 12) + elementwise(plain, 13, 7)
 
+    def passes(self, accumulate: int) -> tuple[float, float]:
+        return (0.0, 0.0) if self.is_approx else (1.0, 1.0)
+
     def state_bytes(self, shapes: Sequence[Shape]) -> int:
         corrected, plain = self._split(shapes)
         without_second = [

@@ -147,5 +147,8 @@ class SophiaGPart(OptimizerPart):
     def cost(self, shapes: Sequence[Shape]) -> Cost:
         return elementwise(shapes, operations=11, floats=6)
 
+    def passes(self, accumulate: int) -> tuple[float, float]:
+        return 1 / self.every, 1 / self.every
+
     def state_bytes(self, shapes: Sequence[Shape]) -> int:
         return state_bytes(shapes, floats=2)
