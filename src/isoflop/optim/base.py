@@ -312,10 +312,11 @@ def descend(p: Tensor, direction: Tensor, keep: float, step: float) -> None:
     if isinstance(p, DTensor):
         direction = distribute_tensor(direction, p.device_mesh, p.placements, src_data_rank=None).to_local()
     here = local(p)
-    if here.dtype == wide(here.dtype):
+    dtype = torch.promote_types(direction.dtype, wide(here.dtype))
+    if here.dtype == dtype:
         here.mul_(keep).sub_(direction, alpha=step)
     else:
-        here.copy_(here.to(wide(here.dtype)).mul_(keep).sub_(direction, alpha=step))
+        here.copy_(here.to(dtype).mul_(keep).sub_(direction, alpha=step))
 
 
 def over_shards(total: Tensor, p: Tensor) -> Tensor:

@@ -79,6 +79,15 @@ def test_exact_mars_runs_under_a_problem() -> None:
     assert get("optimizer", "mars")(is_approx=False).state_bytes(shapes_of(groups)) == measured  # type: ignore[attr-defined]
 
 
+def test_updates_in_half_precision_do_not_round_the_weights() -> None:
+    p = torch.nn.Parameter(1 + 1e-3 * normal(6, 6, dtype=torch.float32))
+    before = p.detach().clone()
+    optimizer = optim.MARS([p], lr=1e-5, mars_type="mars-shampoo")
+    p.grad = normal(6, 6, seed=1, dtype=torch.float32)
+    optimizer.step()
+    assert 1e-6 < (p.detach() - before).abs().max() < 1e-4
+
+
 def test_in_place_accumulation_does_not_remove_the_correction() -> None:
     p, q = (torch.nn.Parameter(normal(4, 4)) for _ in range(2))
     rules = [optim.MARS([x], lr=0.1, gamma=0.1) for x in (p, q)]

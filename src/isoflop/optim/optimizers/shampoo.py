@@ -36,6 +36,10 @@ from ..ramps import Unit
 
 Root = Literal[2, 4]
 
+SMALL = 4096
+"""Parameters of at most this many scalars are treated in double precision: inverse roots of nearly singular Gram
+matrices amplify rounding by up to 1 / epsilon, and here precision is cheap."""
+
 
 class Shampoo(Method):
     """p <- (1 - lr wd) p - lr L^(-1/4) m_hat R^(-1/4); L, R average g g' and g' g, bias-corrected; roots every f steps.
@@ -101,7 +105,7 @@ class Shampoo(Method):
         assert p.grad is not None
         largest, t, (b1, b2) = group["max_preconditioner_dim"], next_step(state), group["betas"]
         shape = merged_shape(p.shape, largest) if group["merge_dims"] else p.shape
-        g = whole(p.grad).to(wide(p.dtype)).reshape(shape)
+        g = whole(p.grad).to(torch.float64 if p.numel() <= SMALL else wide(p.dtype)).reshape(shape)
         add, correction = (1 - b2, 1 - b2**t) if b2 < 1 else (1.0, 1.0)
         lr, every, start = float(group["lr"]), group["precondition_frequency"], group["start_preconditioning_step"]
         start = every if start < 0 else start
@@ -199,7 +203,7 @@ class ShampooPart(OptimizerPart):
         paper="Gupta et al. 2018, arXiv 1802.09568; grafting: Anil et al. 2021, arXiv 2002.09018",
         equation="p <- (1 - lr wd) p - lr |Adam's step| / |D| D, D = L^(-1/4) m_hat R^(-1/4)",
         defaults="lr 1e-2, betas (0.9, 1), epsilon 1e-12, no grafting, largest dimension 1024 (blocks beyond)",
-        differs="large dimensions keep the identity instead of being cut into blocks; recipes merge no dimensions",
+        differs="large dimensions keep the identity, no blocks; recipes merge no dimensions; small tensors in double",
         cost="4mn(m + n) FLOPs a matrix and eigendecompositions every f steps; 2mn + 2m^2 + 2n^2 floats of state",
     )
     search: ClassVar[Grid] = {"lr": factor2(1.25e-4, 3.2e-2)}
@@ -250,6 +254,8 @@ class ShampooPart(OptimizerPart):
         return total
 
     def state_bytes(self, shapes: Sequence[Shape]) -> int:
-        squares = 2 * sum(n * n for s in shapes for n in self._sides(s.shape))
-        moments = (2 if self.grafting else 1) * sum(s.numel for s in shapes)
-        return 4 * (squares + moments + len(shapes))
+        total = 4 * len(shapes)
+        for s in shapes:
+            floats = (2 if self.grafting else 1) * s.numel + 2 * sum(n * n for n in self._sides(s.shape))
+            total += floats * (8 if s.numel <= SMALL else 4)
+        return total
