@@ -10,7 +10,7 @@ import pytest
 
 from isoflop.core.registry import get
 from isoflop.core.table import Table
-from isoflop.laws import compare, optima, pair
+from isoflop.laws import compare, fit_table, optima, pair
 from isoflop.laws.forms.qqt import pool_error
 from isoflop.laws.law import Law
 
@@ -43,6 +43,11 @@ def test_epochs_refit_of_chinchilla(scaling: Path) -> None:
     assert fit.params == pytest.approx(published, rel=2e-5)
     assert fit.certificate.share > 0.8
     assert fit.certificate.converged
+
+
+def test_epochs_refit_straight_from_its_file(scaling: Path) -> None:
+    result = fit_table(scaling / "chinchilla/epoch_svg_points.csv", "chinchilla", drop_highest=5)
+    assert result.fit.objective <= 1.0182741e-3
 
 
 def test_epochs_bootstrap(scaling: Path) -> None:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from .intervals import Interval
     from .profile import Profile
 
+_DOUBTFUL = 0.3  # smaller shares of starts at the optimum are said
 _FAINT = 1e-12  # strength of priors before the noise is known
 
 
@@ -224,6 +225,9 @@ def solved(law: Law, table: Table, settings: Settings, problem: Problem, loss: L
     said = list(warnings)
     if not certificate.converged:
         said.insert(0, "the fit did NOT converge: its constants are not an optimum; do not use them")
+    if certificate.share < _DOUBTFUL:
+        few = f"only {100 * certificate.share:.0f} % of {certificate.starts} starts reached this optimum"
+        said.append(f"{few}: another may exist; compare with starts={4 * settings.starts}")
     if certificate.at_bounds:
         said.append(f"at a bound: {', '.join(certificate.at_bounds)}")
     said += _coverage(problem, theta, loss)

@@ -67,7 +67,7 @@ def _moments(r: Array, weights: Array, loss: Loss, parameters: int) -> tuple[Arr
     width = np.maximum(width, 1e-300)[:, None] / root
     second = (np.where(used, weights * loss.slope(r) ** 2, 0.0)).sum(-1) / left
     bends = np.where(used, weights * (loss.slope(r + width) - loss.slope(r - width)) / (2 * width), 0.0)
-    most = np.quantile(bends, 1.0, axis=-1)
+    most = bends.max(-1)
     bend = np.maximum(bends.sum(-1) - parameters * most, 0.2 * bends.sum(-1)) / left
     return second, np.maximum(bend, 1e-300)
 
@@ -102,8 +102,9 @@ def robustness(problem: Problem, theta: Array, loss: Loss, clusters: Array | Non
     bread = np.linalg.pinv(jac @ jac.swapaxes(1, 2), rcond=1e-13, hermitian=True)
     groups = n
     if clusters is not None:
-        groups = int(clusters.max()) + 1
-        scores = scores @ (clusters[:, None] == np.arange(groups)).astype(float)
+        order = np.argsort(clusters, kind="stable")
+        first = np.flatnonzero(np.diff(clusters[order], prepend=-1))
+        groups, scores = len(first), np.add.reduceat(scores[:, :, order], first, axis=-1)
     small = groups / max(1, groups - 1) * n / max(1, n - len(free))
     meat = bread @ (scores @ scores.swapaxes(1, 2)) @ bread * small
     ratio = np.einsum("kii->ki", meat) / np.maximum(np.einsum("kii->ki", bread) * second[:, None], 1e-300)

@@ -12,6 +12,7 @@ from .law import Array, Law
 from .losses import Loss
 from .solve import Problem, exact_hessian, minimise
 
+_BLOCK = 4_000_000  # numbers of the grid that are held at once
 _DOUBTFUL = 0.3  # a smaller share of starts at the optimum calls for more starts
 
 
@@ -48,8 +49,12 @@ def search(problem: Problem, loss: Loss, values: Array, *, refine: int) -> tuple
     theta = np.clip(law.to_fitted(values), problem.low, problem.high)
     frozen = np.setdiff1d(np.arange(theta.shape[1]), problem.free)
     theta[:, frozen] = problem.low[frozen]
-    theta = _solve_linear(problem, theta)
-    first = problem.objective(theta, loss, np.zeros(len(theta), dtype=int))
+    block = max(1, _BLOCK // (len(problem.target.T) * max(1, theta.shape[1])))
+    first = np.empty(len(theta))
+    for begin in range(0, len(theta), block):
+        part = slice(begin, begin + block)
+        theta[part] = _solve_linear(problem, theta[part])
+        first[part] = problem.objective(theta[part], loss, np.zeros(len(theta[part]), dtype=int))
     order = np.argsort(first, kind="stable")
     order = order[np.isfinite(first[order])]
     chosen = _spread(theta[order], refine) if len(order) else np.empty(0, int)

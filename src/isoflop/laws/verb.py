@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ..core.errors import DataError, IsoflopError, UsageError, nearest
 from ..core.registry import get, names
 from ..core.table import Table
@@ -74,6 +76,7 @@ def fit_table(
     fields: Mapping[str, Any] | None = None,
     target: str = "loss",
     level: float = 0.95,
+    drop_highest: int = 0,
     **settings: Any,
 ) -> FitResult:
     """Fit a CSV file (or table) and say everything about it.
@@ -85,6 +88,8 @@ def fit_table(
         columns: the law's column name -> the table's, as in ``--columns N=params,D=tokens``.
         fields: fields of the named law.
         target: with "auto", the column to be predicted.
+        level: of the intervals in the text.
+        drop_highest: leave out this many rows with the highest target (a published outlier rule).
         settings: fields of ``Settings``.
 
     Raises:
@@ -92,11 +97,16 @@ def fit_table(
     """
     table = Table.read_csv(source) if isinstance(source, str | Path) else as_table(source)
     renames = dict(columns or {})
+    if drop_highest:
+        name = target if law == "auto" else (law_named(law) if isinstance(law, str) else law).target
+        table = _without_highest(table, renames.get(name, name), drop_highest)
     comparison = None
     if law == "auto":
         known = rename(table, renames) if renames else table
         if by and by not in known:
             raise DataError(f"no column {by!r}", where="--by", fix=nearest(by, known))
+        if by and "C" not in known:
+            known = known.with_columns(C=known[by])
         laws = fitting_laws(known, target)
         if not laws:
             raise UsageError(
@@ -128,6 +138,13 @@ def _best(table: Table, laws: list[Law], by: str | None, settings: Mapping[str, 
             f"the laws {names_of} cannot be compared by extrapolation ({error})", where="--law auto", fix="name a law"
         ) from error
     return next(law for law in laws if law_name(law) == comparison.best), comparison
+
+
+def _without_highest(table: Table, column: str, count: int) -> Table:
+    y = np.asarray(table[column], dtype=float)
+    if not 0 < count < len(y):
+        raise UsageError(f"cannot drop {count} of {len(y)} rows", where="drop_highest", fix="give fewer")
+    return table.where(y < np.sort(y)[-count])
 
 
 def _scores(comparison: Comparison) -> dict[str, Any]:

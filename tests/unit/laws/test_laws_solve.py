@@ -53,6 +53,7 @@ def test_unknown_loss_is_named_with_the_nearest() -> None:
 @pytest.mark.parametrize("loss", ["huber", "l2"])
 def test_search_is_no_worse_than_many_scipy_starts(loss: str) -> None:
     fit = Chinchilla().fit(table(), loss=loss)
+    assert fit.certificate.share > 0.8
     rng = np.random.default_rng(1)
     best = np.inf
     for _ in range(20):
@@ -85,6 +86,22 @@ def test_a_batch_is_its_fits_one_by_one() -> None:
     for y, theta in zip(targets_, together, strict=True):
         problem, loss = build_problem(Chinchilla(), *_prepared(y))
         assert minimise(problem, start, loss).theta[0] == pytest.approx(theta, rel=1e-5)
+
+
+def test_linear_constants_are_solved_for_exactly() -> None:
+    from isoflop.laws.search import _solve_linear
+
+    y = targets("chinchilla", 1, noise=0.0)[0]
+    problem, _ = build_problem(Chinchilla(), *_prepared(y))
+    exact = Chinchilla().to_fitted(np.asarray([list(CHINCHILLA.values())]))
+    blind = exact.copy()
+    blind[:, :3] = [0.0, 0.0, 1.0]
+    assert _solve_linear(problem, blind) == pytest.approx(exact, rel=1e-6)
+    without_floor = (y - CHINCHILLA["E"]) * 0.9  # the unconstrained floor is 0; a smaller one would be negative
+    problem, _ = build_problem(Chinchilla(), *_prepared(without_floor))
+    solved = Chinchilla().to_natural(_solve_linear(problem, blind))[0]
+    assert solved[2] == pytest.approx(0.0, abs=1e-6)
+    assert solved[0] == pytest.approx(0.9 * CHINCHILLA["A"], rel=1e-5)
 
 
 def _prepared(y: Any) -> Any:

@@ -110,6 +110,8 @@ def test_prediction_intervals_widen_beyond_the_data_and_cover_new_runs() -> None
     far = fit.predict({"N": np.geomspace(5e9, 5e11, 4), "D": np.geomspace(2e11, 2e13, 4)}, interval=0.9)
     assert (np.diff((far.high - far.low) / far.value) > 0).all()
     assert far.discrepancy[0] == 0.0
+    assert (np.diff(far.discrepancy) > 0).all()
+    assert (far.high - far.low > 2 * 1.645 * far.value * far.discrepancy).all()
     again = planted(Chinchilla(), CHINCHILLA, X, 0.004, 20, seed=9)
     inside = fit.predict(X, interval=0.9)
     assert 0.85 <= np.mean((inside.low <= again) & (again <= inside.high)) <= 0.97

@@ -152,6 +152,9 @@ def test_the_verb_reads_a_file_and_renames(tmp_path: Path) -> None:
         fit_table(path, "auto")
     by_steps = sweep().with_columns(flops=6 * SWEEP["N"] * SWEEP["D"])
     assert fit_table(by_steps, "power_floor", by="flops").fit.params["a"] > 0
+    assert fit_table(sweep(), "chinchilla", drop_highest=5).fit.rows == 59
+    with pytest.raises(UsageError, match="cannot drop 64"):
+        fit_table(sweep(), "chinchilla", drop_highest=64)
 
 
 def test_a_stored_fit_makes_itself_again_and_guards_its_rows(tmp_path: Path) -> None:
