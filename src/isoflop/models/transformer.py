@@ -62,7 +62,10 @@ class Transformer(nn.Module):
     ) -> None:
         super().__init__()
         self.dtype, self.flops = dtype, work
-        self.embedding = Matrix(vocab_size, width, role="embedding")
+        # The stream enters the blocks with unit variance. A tied embedding has the head's scale, so it is multiplied on
+        # entering (Vaswani et al. 2017, section 3.4).
+        self.scale = width**0.5 if tied else 1.0
+        self.embedding = Matrix(vocab_size, width, role="embedding", std=1 / self.scale)
         made = (Block(width, mixer, feed_forward, eps, dtype) for mixer, feed_forward in blocks)
         self.blocks: Iterable[Block] = nn.ModuleList(made)  # type: ignore[assignment]
         self.norm = RmsNorm(width, eps)
@@ -79,10 +82,14 @@ class Transformer(nn.Module):
         ``mask`` (bool, True where a query may see a key; (length, length) or (batch, length, length)) replaces the
         causal one.
         """
-        x = F.embedding(tokens, self.embedding.weight)
+        x = self._embed(tokens)
         for block in self.blocks:
             x = block(x, mask)
         return self.norm(x, self.dtype)  # type: ignore[no-any-return]
+
+    def _embed(self, tokens: Tensor) -> Tensor:
+        x = F.embedding(tokens, self.embedding.weight)
+        return x if self.scale == 1.0 else x * self.scale
 
     def forward(self, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
         """(batch, length) ids -> logits (batch, length, vocab) in the products' dtype. ``mask`` as in ``hidden``."""
@@ -99,7 +106,7 @@ class Transformer(nn.Module):
 
     def step(self, tokens: Tensor, cache: Cache) -> Tensor:
         """(batch, n) ids that follow those in the cache -> logits (batch, n, vocab); the cache grows by n."""
-        x = F.embedding(tokens, self.embedding.weight)
+        x = self._embed(tokens)
         for block, weights, layer in zip(self.blocks, cache.weights, cache.layers, strict=True):
             x = block.forward(x, None, weights, layer)
         return F.linear(self.norm(x, self.dtype), cache.head)

@@ -83,7 +83,7 @@ def by_definition(model: Transformer, x: Tensor, heads: int, kv_heads: int) -> T
         turns = torch.complex(a, b) * torch.exp(1j * torch.outer(torch.arange(len(x)).double(), rates))
         return torch.cat((turns.real, turns.imag), -1)
 
-    h = p["embedding.weight"][x]
+    h = p["embedding.weight"][x] * (1.0 if "unembedding.weight" in p else p["embedding.weight"].shape[1] ** 0.5)
     for layer in range(len(list(model.blocks))):
         w = {name.split(".", 2)[2]: value for name, value in p.items() if name.startswith(f"blocks.{layer}.")}
         g = norm(h, w["mixer_norm.weight"])
@@ -180,6 +180,13 @@ def test_initial_scales(build: Build) -> None:
     assert state["blocks.0.mixer.q.weight"] == pytest.approx(64**-0.5, rel=0.05)
     assert state["blocks.0.mixer.out.weight"] == pytest.approx(64**-0.5 / 4, rel=0.05)
     assert state["blocks.7.feed_forward.down.weight"] == pytest.approx(176**-0.5 / 4, rel=0.05)
+    assert state["embedding.weight"] == pytest.approx(1, rel=0.05)
+    small = build(d_model=64, layers=2, init_std=0.02)
+    assert float(small.embedding.weight.detach().std()) == pytest.approx(0.02, rel=0.05)
+    assert float(small.blocks[1].feed_forward.down.weight.detach().std()) == pytest.approx(0.01, rel=0.05)
+    tied = build(d_model=64, tied=True)
+    assert float(tied.embedding.weight.detach().std()) == pytest.approx(64**-0.5, rel=0.05)
+    assert float(tied._embed(tokens(4, 16)).detach().std()) == pytest.approx(1, rel=0.1)
     logits = model(tokens(4, 16))
     assert 0.5 < float(logits.detach().std()) < 2
 

@@ -40,12 +40,15 @@ class TransformerPart(ModelPart):
     """Whether the embedding is the head as well."""
     norm_eps: PositiveFloat = 1e-5
     """Added to the mean square in norms."""
+    init_std: PositiveFloat | None = None
+    """Standard deviation of all initial matrices, as GPT-2's 0.02; by default each keeps the scale of its inputs."""
     card = Card(
         summary="Decoder Transformer: RMSNorm before each mixer and feed-forward, and before the head",
         paper="Vaswani et al. 2017, arXiv 1706.03762; RMSNorm: Zhang and Sennrich 2019, arXiv 1910.07467",
         equation="x += mixer(norm(x)); x += feed_forward(norm(x)); logits = W norm(x)",
         defaults="GPT-2 and Llama draw every matrix with standard deviation 0.02",
-        differs="standard deviation 1/sqrt(columns), residual outputs 1/sqrt(2 layers) smaller; no biases, no dropout",
+        differs="embedding of unit variance, matrices of 1/columns, residual outputs 1/sqrt(2 layers) smaller; "
+        "no biases, no dropout",
         cost="6 FLOPs a matrix parameter and token, and attention; 16 bytes a parameter in training",
     )
     provides = frozenset({"Cacheable"})
@@ -65,7 +68,7 @@ class TransformerPart(ModelPart):
             dtype=torch.bfloat16 if ctx.precision == "bf16" else torch.float32,
             work=lambda batch, length: self.work(batch, length, ctx.vocab_size),
         )
-        initialise(model, ctx.rng("init"), residual_scale=(2 * self.layers) ** -0.5)
+        initialise(model, ctx.rng("init"), (2 * self.layers) ** -0.5, self.init_std)
         if ctx.compile:
             for block in model.blocks:
                 block.compile()
