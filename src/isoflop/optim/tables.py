@@ -1,0 +1,115 @@
+"""The tables of docs/optimizers.md, from the parts themselves: ``python -m isoflop.optim.tables docs/optimizers.md``
+rewrites the file's generated block."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any, cast
+
+from ..core.protocols import OptimizerPart, SchedulePart
+from ..core.registry import get, names
+from ..core.roles import Role, Shape, numel
+
+BEGIN, END = "<!-- generated: begin -->", "<!-- generated: end -->"
+
+_GPT: list[tuple[Role, tuple[int, ...], int]] = [
+    ("hidden", (384, 384), 4),
+    ("hidden", (1536, 384), 4),
+    ("hidden", (384, 1536), 4),
+    ("embedding", (8192, 384), 1),
+    ("norm", (384,), 9),
+]
+GPT = [Shape(f"{role}.{i}.{n}.{s}", role, s) for i, (role, s, count) in enumerate(_GPT) for n in range(count)]
+"""The shapes of the step benchmark: 8.46 million parameters."""
+
+
+def optimizers() -> str:
+    """Per optimizer: state, FLOPs, sharding, extra passes, at the defaults of recipes, on GPT's shapes."""
+    rows = [
+        "| part | what it does | bytes of state a parameter | FLOPs a parameter and step | operations | shards |",
+        "|---|---|---|---|---|---|",
+    ]
+    n = numel(GPT)
+    for name in names("optimizer"):
+        part = cast(OptimizerPart, get("optimizer", name)())
+        cost = part.cost(GPT)
+        forward, backward = part.passes(1)
+        extra = f" + {forward:g} forward and {backward:g} backward passes" if forward or backward else ""
+        rows.append(
+            f"| `{name}` | {part.card.summary} | {part.state_bytes(GPT) / n:.2f} | {cost.model / n:,.0f}{extra} "
+            f"| {cost.elementwise / n:.0f} | {'yes' if 'Shardable' in part.provides else 'no'} |"
+        )
+    return "\n".join(rows)
+
+
+def differences() -> str:
+    """Per optimizer: source, update, the authors' defaults, where ours differs."""
+    lines = []
+    for name in names("optimizer"):
+        card = get("optimizer", name).card
+        lines += [f"**`{name}`** - {card.paper}  ", f"`{card.equation}`  "]
+        if card.defaults:
+            lines.append(f"Authors' defaults: {card.defaults}.  ")
+        lines += [f"Differs: {card.differs}.", ""]
+    return "\n".join(lines).rstrip()
+
+
+def others() -> str:
+    """Schedules and averages."""
+    rows = ["| schedule | what it does | needs a horizon |", "|---|---|---|"]
+    for name in names("schedule"):
+        part = cast(SchedulePart, get("schedule", name)())
+        rows.append(f"| `{name}` | {part.card.summary} | {'yes' if part.needs_horizon else 'no'} |")
+    rows += ["", "| average | what it does | cost |", "|---|---|---|"]
+    for name in names("averaging"):
+        card = get("averaging", name).card
+        rows.append(f"| `{name}` | {card.summary} | {card.cost} |")
+    return "\n".join(rows)
+
+
+def measured(path: Path) -> str:
+    """The rows of the step benchmark's result, if it is there."""
+    if not path.exists():
+        return "None is stored; `python benchmarks/optim_step.py --json benchmarks/optim_step.json` makes one."
+    result: dict[str, Any] = json.loads(path.read_text())
+    where = result["environment"]
+    place = f"torch {where['torch']}, load {where['load']:.1f}, {where['date']}, commit {where['commit'][:10]}"
+    rows = [
+        f"One thread, float32, {place}.",
+        "",
+        "| optimizer | ms a step | times fused AdamW | refresh ms |",
+        "|---|---|---|---|",
+    ]
+    for label, row in result["rows"].items():
+        refresh = f"{1e3 * row['refresh_seconds']:.0f}" if row["refresh_seconds"] else ""
+        rows.append(f"| {label} | {1e3 * row['seconds']:.1f} | {row['times_fused_adamw']:.2f} | {refresh} |")
+    return "\n".join(rows)
+
+
+def block(root: Path) -> str:
+    """Everything between the markers; ``root`` is the repository."""
+    parts = [
+        "### Optimizers: memory and work",
+        f"On the shapes of a small GPT ({numel(GPT) / 1e6:.2f} million parameters), at the defaults of recipes.",
+        optimizers(),
+        "### Measured step time",
+        measured(root / "benchmarks" / "optim_step.json"),
+        "### Sources, updates, differences",
+        differences(),
+        "### Schedules and averages",
+        others(),
+    ]
+    return "\n\n".join([BEGIN, *parts, END])
+
+
+def main() -> None:
+    path = Path(sys.argv[1])
+    text = path.read_text()
+    before, after = text.partition(BEGIN)[0], text.partition(END)[2]
+    path.write_text(before + block(path.resolve().parent.parent) + after)
+
+
+if __name__ == "__main__":
+    main()
