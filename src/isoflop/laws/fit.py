@@ -193,7 +193,13 @@ def fit_law(law: Law, table: Mapping[str, Any], settings: Settings | None = None
         raise UsageError(
             f"no fit setting is named {sorted(unknown)[0]!r}", fix=f"legal: {', '.join(Settings.model_fields)}"
         )
-    settings = settings or Settings(**_plain({**law.defaults, **given}))
+    if settings is None:
+        try:
+            settings = Settings(**_plain({**law.defaults, **given}))
+        except (ValueError, TypeError) as error:
+            raise UsageError(
+                f"a fit setting is not legal ({error})", where="fit", fix="see isoflop.laws.Settings"
+            ) from error
     settings = settings.model_copy(update={"fixed": {**law.held, **settings.fixed}})
     known = law.prepare(rename(known, settings.columns) if settings.columns else known)
     check_columns(law, known, with_target=True)

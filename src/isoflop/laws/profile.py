@@ -126,7 +126,11 @@ def profile(fit: Fit, name: str, values: Array | None = None) -> Profile:
         UsageError: an unknown or fixed parameter.
     """
     if name not in fit.law.names or fit.law.names.index(name) not in fit.problem.free:
-        raise UsageError(f"{name!r} is not a fitted parameter", where="profile", fix=nearest(name, fit.law.names))
+        raise UsageError(
+            f"{name!r} is not a fitted parameter",
+            where="profile",
+            fix=nearest(name, [fit.law.names[j] for j in fit.problem.free]),
+        )
     j = fit.law.names.index(name)
     if values is None:
         low, high = roots(fit, 0.99, [j])[j][:2]

@@ -55,7 +55,7 @@ def report(fit: Fit, level: float = 0.95) -> str:
 
 def _table(fit: Fit) -> list[str]:
     names = [fit.law.names[j] for j in fit.problem.free]
-    width = max(10, *(len(name) + 2 for name in names))
+    width = max([10, *(len(name) + 2 for name in names)])
     lines = [f"{'':<28}{'rows':>6}" + "".join(f"{name:>{width}}" for name in names)]
     for variant in sensitivity(fit):
         if variant.failed:

@@ -49,7 +49,8 @@ def search(problem: Problem, loss: Loss, values: Array, *, refine: int) -> tuple
     theta = np.clip(law.to_fitted(values), problem.low, problem.high)
     frozen = np.setdiff1d(np.arange(theta.shape[1]), problem.free)
     theta[:, frozen] = problem.low[frozen]
-    block = max(1, _BLOCK // (len(problem.target.T) * max(1, theta.shape[1])))
+    rows = len(problem.target.T)
+    block = max(1, _BLOCK // (rows * max(1, theta.shape[1])))
     first = np.empty(len(theta))
     for begin in range(0, len(theta), block):
         part = slice(begin, begin + block)
@@ -61,7 +62,7 @@ def search(problem: Problem, loss: Loss, values: Array, *, refine: int) -> tuple
     starts = theta[order[chosen]] if len(order) else theta[:refine]
     scale = _residual_scale(problem, starts[0])
     found = minimise(problem, starts, loss, scale=scale)
-    if _share(found.value, float(found.value.min())) < _DOUBTFUL and len(order) > len(starts):
+    if _share(found.value, float(found.value.min()), rows) < _DOUBTFUL and len(order) > len(starts):
         more = theta[order[_spread(theta[order], 5 * refine)]]
         again = minimise(problem, more, loss, scale=scale)
         found = again if again.value.min() < found.value.min() else found
@@ -74,15 +75,15 @@ def search(problem: Problem, loss: Loss, values: Array, *, refine: int) -> tuple
         at, value, converged = again.theta[0], float(again.value[0]), bool(again.converged[0])
     at, value = _hop(problem, at, value, loss, found.value)
     at, value = _polish(problem, at, value, loss)
-    share = _share(found.value, value)
+    share = _share(found.value, value, rows)
     gradient, condition = _stationarity(problem, at, loss, value)
     limits = _at_bounds(law, problem, at)
     return at, value, Certificate(len(theta), len(starts), share, gradient, condition, converged, limits)
 
 
-def _share(ends: Array, best: float) -> float:
-    """Of the objectives ``ends``, those within 0.1 % of the best one."""
-    return float(np.mean(ends <= best + 1e-3 * abs(best) + 1e-300)) if np.isfinite(best) else 0.0
+def _share(ends: Array, best: float, rows: int) -> float:
+    """Of the objectives ``ends``, those within 0.1 % of the best one, or alike up to residuals of 1e-9."""
+    return float(np.mean(ends <= best + 1e-3 * abs(best) + 1e-18 * rows)) if np.isfinite(best) else 0.0
 
 
 def _spread(theta: Array, count: int) -> Array:
@@ -162,7 +163,7 @@ def _hop(problem: Problem, theta: Array, value: float, loss: Loss, ends: Array) 
     """Where starts ended near each other but not together (corners of |r|), look around the best along its ridges."""
     rng = Rng(0)("hop").at()
     inside = _inside(problem, theta)
-    together = np.mean(ends <= value + 1e-6 * abs(value))
+    together = np.mean(ends <= value + 1e-6 * abs(value) + 1e-18 * len(problem.target.T))
     for _ in range(3):
         if not np.isfinite(value) or not len(inside) or together > 0.6:
             break

@@ -99,6 +99,8 @@ def test_perplexities_are_suspected() -> None:
         {"fixed": {"gamma": 1.0}},
         {"bounds": {"alpha": (2.0, 1.0)}},
         {"detla": 1.0},
+        {"delta": "small"},
+        {"loss": 3},
     ],
 )
 def test_illegal_settings(settings: dict[str, Any]) -> None:
@@ -193,3 +195,20 @@ def test_any_frame_is_a_table(names_in: str) -> None:
     nothing: Any = 3.0
     with pytest.raises(DataError, match="float is not a table"):
         Chinchilla().fit(nothing)
+
+
+def test_everything_fixed_is_an_evaluation() -> None:
+    from laws_planted import CHINCHILLA
+
+    fit = Chinchilla().fit(good(), fixed=CHINCHILLA)
+    assert fit.params == pytest.approx(CHINCHILLA)
+    assert fit.intervals() == {}
+    assert "held" in fit.report()
+    with pytest.raises(UsageError, match="not a fitted parameter"):
+        fit.profile("A")
+
+
+def test_an_exact_table_has_a_full_certificate() -> None:
+    exact = Chinchilla().fit({**good(), "loss": targets("chinchilla", 1, noise=0.0)[0]})
+    assert exact.certificate.share > 0.8
+    assert exact.warnings == ()
