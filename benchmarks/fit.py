@@ -11,7 +11,9 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import os
 import platform
+import subprocess
 import time
 from datetime import date
 from pathlib import Path
@@ -63,6 +65,24 @@ def multi_start(table: Table, count: int) -> list[float]:
     return [float(minimize(objective, starts[i], method="L-BFGS-B").fun) for i in chosen]
 
 
+def provenance() -> dict[str, str]:
+    """Machine, versions, commit and date of a result."""
+    cpu = next((line.split(":")[1].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")), "")
+    commit = subprocess.run(
+        ["git", "rev-parse", "HEAD"], capture_output=True, text=True, cwd=Path(__file__).parent, check=False
+    )
+    return {
+        "machine": f"{platform.machine()} {platform.system()}, {os.cpu_count()} cores {cpu}".strip(),
+        "versions": f"Python {platform.python_version()}, NumPy {np.__version__}, SciPy {scipy.__version__}",
+        "commit": commit.stdout.strip(),
+        "date": date.today().isoformat(),
+    }
+
+
+def _lines(path: str) -> list[str]:
+    return Path(path).read_text().splitlines() if Path(path).exists() else []
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--table", type=Path)
@@ -90,9 +110,7 @@ def main() -> None:
         "scipy_share_of_starts_at_the_optimum": found,
         "scipy_best_objective": min(reached),
         "times_faster_cpu": round(peer_cpu / given.starts * 4500 / fit_cpu),
-        "machine": f"{platform.machine()} {platform.system()}, Python {platform.python_version()}, "
-        f"NumPy {np.__version__}, SciPy {scipy.__version__}",
-        "date": date.today().isoformat(),
+        **provenance(),
     }
     for name, value in result.items():
         print(f"{name:<40}{value}")

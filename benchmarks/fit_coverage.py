@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from fit import provenance
 from isoflop.core.registry import get
 from isoflop.core.table import Table
 from isoflop.laws import extrapolate
@@ -157,7 +158,14 @@ def main() -> None:
     plain = float(np.mean([scores(found, 0.0, 0.0)[0] for found in made.values()]))
     print(f"overall {100 * overall:.1f} % (goal 80-97); without discrepancy {100 * plain:.1f} %; all choose {chosen}")
     if given.out:
-        result = {"level": LEVEL, "overall": overall, "without_discrepancy": plain, "chosen": chosen, "tables": out}
+        result = {
+            "level": LEVEL,
+            "overall": overall,
+            "without_discrepancy": plain,
+            "chosen": chosen,
+            **provenance(),
+            "tables": out,
+        }
         given.out.write_text(json.dumps(result, indent=1) + "\n")
 
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from fit import provenance
 from isoflop.core.errors import UsageError, nearest
 from isoflop.core.registry import get
 from isoflop.core.table import Table
@@ -184,7 +185,7 @@ def main() -> None:
             print(f"    {what:<70}{ours:>14.7g}{shown:>14}")
         made[name] = [{"what": what, "ours": ours, "published": published or None} for what, ours, published in rows]
     if given.out:
-        given.out.write_text(json.dumps(made, indent=1) + "\n")
+        given.out.write_text(json.dumps({**provenance(), "fits": made}, indent=1) + "\n")
 
 
 if __name__ == "__main__":
