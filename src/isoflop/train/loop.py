@@ -70,7 +70,7 @@ class Loop:
 
     Attributes:
         cost: what one step costs, by phase. peak: FLOP/s that utilisation is a share of (0: unknown).
-        horizon: steps of the run; 0 with a budget in seconds.
+        slowest: seconds of the longest step so far; a budget in seconds stops before one that would exceed it.
     """
 
     recipe: Recipe
@@ -85,6 +85,7 @@ class Loop:
     value: float | None = None
     first_loss: float | None = None
     last_loss: float = math.nan
+    slowest: float = 0.0
 
     def __call__(self) -> None:
         """Run to the end. Raises NumericsError (diverged), Stopped (a signal; the state is saved), StorageError."""
@@ -123,7 +124,7 @@ class Loop:
             parts.averaging.update(self.step)
         self.step += 1
         seconds = time.perf_counter() - began
-        self.last_loss = outcome.loss
+        self.last_loss, self.slowest = outcome.loss, max(self.slowest, seconds)
         self.first_loss = outcome.loss if self.first_loss is None else self.first_loss
         self.ledger.add(
             "train", self.cost.train, steps=1, tokens=outcome.tokens, text_bytes=outcome.text_bytes, seconds=seconds
@@ -135,9 +136,7 @@ class Loop:
     def _finished(self) -> bool:
         if self.ctx.horizon:
             return self.step >= self.ctx.horizon
-        spent = self.ledger.total("seconds")
-        mean = spent / self.step if self.step else 0.0
-        return spent + mean > self.recipe.budget.limit
+        return self.ledger.total("seconds") + self.slowest > self.recipe.budget.limit
 
     @contextmanager
     def evaluation_weights(self) -> Iterator[None]:

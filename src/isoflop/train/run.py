@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import torch
 
 from ..core.context import Context
 from ..core.digests import digest_file
-from ..core.errors import NumericsError, Stopped, UsageError
+from ..core.errors import NumericsError, Stopped, StorageError, UsageError
 from ..core.protocols import Source
 from ..core.recipe import Recipe
 from ..core.roles import parameter_groups
@@ -65,7 +66,8 @@ def train(
             try:
                 loop()
             finally:
-                run.write_ledger(loop.ledger.to_json())  # what a diverged or stopped run spent is spent
+                with suppress(StorageError):
+                    run.write_ledger(loop.ledger.to_json())  # what a diverged or stopped run spent is spent
         except Stopped as stop:
             run.set_status("stopped", message=stop.what)
             raise
@@ -74,7 +76,8 @@ def train(
             run.set_status("diverged", message=str(error))
             raise
         except BaseException as error:
-            run.set_status("failed", message=f"{type(error).__name__}: {error}")
+            with suppress(StorageError):  # on a full disk the first error is the one to tell
+                run.set_status("failed", message=f"{type(error).__name__}: {error}")
             raise
         result = {"status": "done", "value": loop.value, "step": loop.step, **loop.spent()}
         run.write_result({**result, "weights_sha256": weights_digest(run)})
