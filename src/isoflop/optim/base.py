@@ -172,10 +172,7 @@ class Method(Optimizer):
         for i, p, where in zip(ids, params, places, strict=False):
             self.check_state(p, state_dict["state"].get(i, {}), where)
         super().load_state_dict(state_dict)
-        for i, p in zip(ids, params, strict=True):
-            for name, value in state_dict["state"].get(i, {}).items():
-                if isinstance(value, Tensor) and name != "step":
-                    self.state[p][name] = restored(value, p)
+        restore(self, state_dict)
 
     def check_state(self, p: Tensor, state: dict[str, Any], where: str) -> None:
         """Refuse saved state whose shapes do not fit ``p``; rules with other shapes than p's override ``expected``."""
@@ -346,6 +343,16 @@ def check_size(p: Tensor, state: dict[str, Any], where: str) -> None:
     if "exp_avg" in state and state["exp_avg"].numel() != p.numel():
         shape = tuple(state["exp_avg"].shape)
         raise OptimizerError(f"state exp_avg has shape {shape}, which does not fit {tuple(p.shape)}", where=where)
+
+
+def restore(optimizer: Optimizer, state_dict: dict[str, Any]) -> None:
+    """Put the tensors of a loaded ``state_dict`` into the state in the dtype they were saved in."""
+    ids = [i for group in state_dict["param_groups"] for i in group["params"]]
+    params = [p for group in optimizer.param_groups for p in group["params"]]
+    for i, p in zip(ids, params, strict=True):
+        for name, value in state_dict["state"].get(i, {}).items():
+            if isinstance(value, Tensor) and name != "step":
+                optimizer.state[p][name] = restored(value, p)
 
 
 def restored(value: Tensor, p: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ to the null space, later by keeping the old directions.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -84,8 +84,8 @@ def complete(basis: Tensor) -> Tensor:
     return vectors.flip(1)[:, : n - rank]
 
 
-def follow(gram: Tensor, basis: Tensor) -> tuple[Tensor, Tensor]:
-    """One power step with QR: (new basis, order), the old columns first sorted by ``order`` (estimates descending).
+def follow(gram: Tensor, basis: Tensor, orthonormal: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+    """One power step: (new basis, order), the old columns first sorted by ``order`` (estimates descending).
 
     The product gram @ basis serves the estimate and the step. Columns whose estimate counts as null keep their old
     direction, orthogonal to the others.
@@ -98,7 +98,28 @@ def follow(gram: Tensor, basis: Tensor) -> tuple[Tensor, Tensor]:
     null = estimates[order] <= floor
     if bool(null.any()):
         product[:, null] = basis[:, order[null]]
-    return torch.linalg.qr(product)[0], order
+    return orthonormal(product), order
+
+
+def by_qr(y: Tensor) -> Tensor:
+    """Orthonormal columns with the spans of y's leading columns, by Householder reflectors."""
+    q: Tensor = torch.linalg.qr(y)[0]
+    return q
+
+
+def by_cholesky(y: Tensor) -> Tensor:
+    """As ``by_qr``, by the Cholesky factor of the normalised columns' Gram matrix: products in place of reflectors.
+
+    The error is about machine epsilon times the squared condition number of the normalised columns, which are nearly
+    orthogonal when the basis moves slowly; if it exceeds sqrt(epsilon) / 8, or y is singular, ``by_qr`` is used.
+    """
+    y = y / torch.linalg.vector_norm(y, dim=0, keepdim=True)
+    factor, failed = torch.linalg.cholesky_ex(y.T @ y)
+    worst = factor.diagonal().min() ** -2 * torch.finfo(y.dtype).eps  # the squared condition number is at least that
+    if bool(failed) or not bool(worst < torch.finfo(y.dtype).eps ** 0.5 / 8):
+        return by_qr(y)
+    q: Tensor = torch.linalg.solve_triangular(factor.T, y, upper=True, left=False)
+    return q
 
 
 def rotate(x: Tensor, bases: Sequence[Tensor | None], back: bool = False) -> Tensor:

@@ -8,6 +8,8 @@ from typing import Any, overload
 import torch
 from torch.optim import Optimizer
 
+from .base import restore
+
 
 class Chain(Optimizer):
     """Several optimizers over disjoint parameters as one ``torch.optim.Optimizer``.
@@ -43,8 +45,9 @@ class Chain(Optimizer):
         super().add_param_group(param_group)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Load what ``state_dict`` of an equally built chain gave."""
+        """Load what ``state_dict`` of an equally built chain gave, in the dtypes it was saved in."""
         super().load_state_dict(state_dict)
+        restore(self, state_dict)
         self._share()
 
     @overload

@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from isoflop.optim import Lion
 from isoflop.optim.chain import Chain
 
 
@@ -46,6 +47,20 @@ def test_a_loaded_state_reaches_the_members() -> None:
     fresh.step()
     assert torch.equal(others[0], torch.full((3, 2), 0.75))
     assert int(fresh.state[others[1]]["step"]) == 2
+
+
+def test_wide_state_of_narrow_weights_survives() -> None:
+    def build() -> tuple[torch.nn.Parameter, Chain]:
+        p = torch.nn.Parameter(torch.ones(3, dtype=torch.bfloat16))
+        return p, Chain([Lion([p])])
+
+    p, chain = build()
+    p.grad = torch.tensor([0.1, 0.2, 0.3], dtype=torch.bfloat16)
+    chain.step()
+    q, fresh = build()
+    fresh.load_state_dict(chain.state_dict())
+    assert fresh.state[q]["exp_avg"].dtype == torch.float32
+    assert torch.equal(fresh.state[q]["exp_avg"], chain.state[p]["exp_avg"])
 
 
 def test_the_closure_is_evaluated_once() -> None:

@@ -16,7 +16,12 @@ STEPPED = {
     "schedule_free_adamw": {},
 }
 REFRESHED = {
-    "soap": [{"precondition_frequency": 3}, {"precondition_frequency": 2, "max_precond_dim": 8}, {"one_sided": True}],
+    "soap": [
+        {"precondition_frequency": 3},
+        {"precondition_frequency": 2, "max_precond_dim": 8},
+        {"one_sided": True},
+        {"refresh": "cholesky"},
+    ],
     "shampoo": [{"precondition_frequency": 3, "grafting": None}, {"max_preconditioner_dim": 8}],
 }
 

@@ -11,7 +11,7 @@ import isoflop.optim as optim
 from isoflop.core.errors import UsageError
 from isoflop.core.registry import get
 from isoflop.optim.base import OptimizerError
-from isoflop.optim.bases import complete, first_basis, follow, merged_shape
+from isoflop.optim.bases import by_cholesky, by_qr, complete, first_basis, follow, merged_shape
 from isoflop.optim.optimizers.sophia_g import reference as sophia_reference
 from isoflop.optim.orthogonal import orthogonalise
 from optim_toy import ToyProblem, params_of, take_steps, toy_context, toy_groups
@@ -253,11 +253,34 @@ def test_following_keeps_null_directions() -> None:
     g = normal(9, 4)
     gram = g @ g.T
     basis = first_basis(gram)
-    turned, order = follow(gram, basis)
+    turned, order = follow(gram, basis, by_qr)
     assert sorted(order.tolist()) == list(range(9))
     torch.testing.assert_close(turned.T @ turned, torch.eye(9, dtype=torch.float64), rtol=1e-10, atol=1e-10)
     overlap = (turned[:, 4:].T @ basis[:, 4:]).abs()
     assert overlap.max(1).values.min() > 1 - 1e-8
+
+
+def test_cholesky_makes_the_same_columns_as_qr() -> None:
+    near = torch.linalg.qr(normal(20, 20))[0] + 0.1 * normal(20, 20, seed=1)
+    scaled = near * torch.logspace(0, -9, 20, dtype=torch.float64)
+    a, b = by_cholesky(scaled), by_qr(scaled)
+    torch.testing.assert_close(a, b * (a * b).sum(0).sign(), rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(a.T @ a, torch.eye(20, dtype=torch.float64), rtol=1e-10, atol=1e-10)
+    singular = torch.cat([near[:, :19], near[:, :1]], dim=1)
+    again = by_cholesky(singular)
+    torch.testing.assert_close(again.T @ again, torch.eye(20, dtype=torch.float64), rtol=1e-10, atol=1e-10)
+
+
+def test_soap_takes_the_same_steps_by_cholesky() -> None:
+    ends = []
+    for refresh in ("qr", "cholesky"):
+        p = torch.nn.Parameter(normal(8, 8))
+        optimizer = optim.SOAP([p], lr=1e-2, precondition_frequency=2, refresh=refresh)  # type: ignore[arg-type]
+        for t in range(12):
+            p.grad = normal(8, 8, seed=t)
+            optimizer.step()
+        ends.append(p.detach().clone())
+    torch.testing.assert_close(ends[0], ends[1], rtol=1e-6, atol=1e-8)
 
 
 def test_soap_reproduces_under_rounding_where_the_gram_matrix_is_rank_deficient() -> None:
@@ -288,6 +311,7 @@ def test_merged_shapes() -> None:
         {"merge_dims": True, "max_precond_dim": 12},
         {"precondition_1d": True},
         {"stagger": True},
+        {"refresh": "cholesky"},
         {"normalize_grads": True, "lr": 0.03},
         {"rotation_dtype": torch.bfloat16},
     ],

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, ClassVar, TypedDict, Unpack
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, ClassVar, Literal, TypedDict, Unpack
 
 import torch
 from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
@@ -15,10 +15,21 @@ from ...core.errors import nearest
 from ...core.protocols import OptimizerPart
 from ...core.registry import Card, part
 from ...core.roles import Shape
-from ...ledger.formulas import matmul, qr
+from ...ledger.formulas import cholesky, matmul, qr, solve_triangular
 from ..average import wide
 from ..base import Limit, Method, ParamsT, assemble, check_size, chunks, descend, flat, next_step, whole
-from ..bases import first_basis, follow, merged_shape, mirror, rotate, row_blocks, unfold, update_gram
+from ..bases import (
+    by_cholesky,
+    by_qr,
+    first_basis,
+    follow,
+    merged_shape,
+    mirror,
+    rotate,
+    row_blocks,
+    unfold,
+    update_gram,
+)
 from ..groups import Beta, Grid, elementwise, factor2, share
 from ..marginals import means, rank1
 
@@ -29,6 +40,11 @@ STRUCTURAL = (
     "one_sided",
     "factorized",
 )
+
+
+Refresh = Literal["qr", "cholesky"]
+
+ORTHONORMAL = {"qr": by_qr, "cholesky": by_cholesky}
 
 
 class Options(TypedDict, total=False):
@@ -42,6 +58,7 @@ class Options(TypedDict, total=False):
     factorized: bool
     stagger: bool
     rotation_dtype: torch.dtype | None
+    refresh: Refresh
 
 
 DEFAULTS = Options(
@@ -53,6 +70,7 @@ DEFAULTS = Options(
     factorized=False,
     stagger=False,
     rotation_dtype=None,
+    refresh="qr",
 )
 
 
@@ -72,6 +90,7 @@ class SOAP(Method):
         max_precond_dim: largest dimension with a basis. merge_dims: multiply neighbouring dimensions up to it.
         precondition_1d: rotate vectors too. normalize_grads: scale U to root mean square 1. correct_bias: as Adam's.
         one_sided: rotate only the smallest dimension. factorized: V by its row and column means.
+        refresh: how a refresh makes columns orthonormal; "cholesky" needs about a third less time than "qr".
         rotation_dtype: of the rotations' products, e.g. torch.bfloat16 (changes updates by about half a percent).
     """
 
@@ -140,7 +159,7 @@ class SOAP(Method):
         for d in sides:
             update_gram(state[f"GG{d}"], unfold(g, d), beta, 1 - beta)
         if (t + offset) % group["precondition_frequency"] == 0:
-            self._refresh(state, sides, g.ndim)
+            self._refresh(state, sides, g.ndim, ORTHONORMAL[group["refresh"]])
 
     def _begin(self, state: dict[str, Any], g: Tensor, sides: Sequence[int], add: float, factorized: bool) -> None:
         state["step"] = torch.zeros(())
@@ -172,14 +191,16 @@ class SOAP(Method):
             factor.lerp_(means(squares, d), 1 - b2)
         torch.div(m, rank1(factors).sqrt_().add_(eps), out=u)
 
-    def _refresh(self, state: dict[str, Any], sides: Sequence[int], ndim: int) -> None:
+    def _refresh(
+        self, state: dict[str, Any], sides: Sequence[int], ndim: int, orthonormal: Callable[[Tensor], Tensor]
+    ) -> None:
         """Every basis follows its Gram matrix; M moves along, V is put in the new order."""
         old: list[Tensor | None] = [None] * ndim
         new: list[Tensor | None] = [None] * ndim
         for d in sides:
             mirror(state[f"GG{d}"])
             old[d] = state[f"Q{d}"]
-            state[f"Q{d}"], order = follow(state[f"GG{d}"], state[f"Q{d}"])
+            state[f"Q{d}"], order = follow(state[f"GG{d}"], state[f"Q{d}"], orthonormal)
             new[d] = state[f"Q{d}"]
             if "exp_avg_sq" in state:
                 state["exp_avg_sq"] = state["exp_avg_sq"].index_select(d, order)
@@ -268,6 +289,8 @@ class SOAPPart(OptimizerPart):
     """Keep the second moment as its row and column means."""
     stagger: bool = False
     """Spread the parameters' refreshes over the steps."""
+    refresh: Refresh = "qr"
+    """How a refresh makes columns orthonormal."""
 
     def build(self, ctx: Context) -> SOAP:
         return assemble(SOAP, self, ctx)
@@ -284,7 +307,11 @@ class SOAPPart(OptimizerPart):
             step += matmul(n, n, rest) * 2  # the gradient there, the direction back
             for start, stop in row_blocks(n):
                 step += matmul(stop - start, rest, n - start)
-            refresh += matmul(n, n, rest) * 2 + matmul(n, n, n) + qr(n, n)
+            refresh += matmul(n, n, rest) * 2 + matmul(n, n, n)
+            if self.refresh == "qr":
+                refresh += qr(n, n)
+            else:
+                refresh += matmul(n, n, n) + cholesky(n) + solve_triangular(n, n)
         return step, refresh
 
     def cost(self, shapes: Sequence[Shape]) -> Cost:
