@@ -154,3 +154,20 @@ def test_an_unexpected_error_is_one_line_unless_debug(
     monkeypatch.setenv("ISOFLOP_DEBUG", "1")
     with pytest.raises(ZeroDivisionError):
         invoke(["train", str(tiny()), "--root", str(tmp_path / "runs")])
+
+
+def test_fit_prints_a_law_of_a_table_and_keeps_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = ["params,tokens,loss"]
+    for i in range(24):
+        n, d = 10 ** (6 + i % 6 / 2), 10 ** (8 + i // 6 * 0.7)
+        rows.append(f"{n},{d},{1.8 + 400 / n**0.34 + 1800 / d**0.37}")
+    table = tmp_path / "sweep.csv"
+    table.write_text("\n".join(rows))
+    named = ("--law", "chinchilla", "--columns", "N=params,D=tokens", "--out", str(tmp_path / "fit.json"))
+    found = json.loads(out(capsys, "fit", str(table), *named, "--json"))
+    assert found["fit"]["params"]["alpha"] == pytest.approx(0.34, abs=1e-3)
+    assert json.loads((tmp_path / "fit.json").read_text()) == found["fit"]
+    assert "chinchilla" in out(capsys, "fit", str(table), *named)
+    assert invoke(["fit", str(table), "--law", "chinchila"]) == 2
+    assert invoke(["fit", str(table), "--columns", "N:params"]) == 2
+    assert invoke(["fit", str(tmp_path / "none.csv")]) == 3

@@ -10,7 +10,7 @@ from typing import Any
 import typer
 
 from ..core.errors import IsoflopError
-from . import reference, runs, studies, training  # noqa: F401  (each adds its verbs to the app)
+from . import laws, reference, runs, studies, training  # noqa: F401  (each adds its verbs to the app)
 from .app import app
 
 _ClickException: Any = typer.BadParameter.__mro__[2]  # click's, wherever typer keeps it
