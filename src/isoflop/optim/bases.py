@@ -12,6 +12,9 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor
 
+from ..core.cost import ZERO, Cost
+from ..ledger.formulas import matmul
+
 NULL = 4.0
 """Eigenvalues below NULL times machine epsilon times the largest count as null."""
 
@@ -52,6 +55,11 @@ def update_gram(gram: Tensor, x: Tensor, keep: float, add: float) -> None:
     """gram <- keep gram + add x x'; only the blocks on and above the diagonal (``mirror`` fills the others)."""
     for start, stop in row_blocks(len(gram)):
         gram[start:stop, start:].addmm_(x[start:stop], x[start:].T, beta=keep, alpha=add)
+
+
+def gram_cost(n: int, columns: int) -> Cost:
+    """Cost of ``update_gram`` with x (n, columns)."""
+    return sum((matmul(stop - start, columns, n - start) for start, stop in row_blocks(n)), ZERO)
 
 
 def mirror(gram: Tensor) -> None:
@@ -114,11 +122,13 @@ def by_cholesky(y: Tensor) -> Tensor:
     orthogonal when the basis moves slowly; if it exceeds sqrt(epsilon) / 8, or y is singular, ``by_qr`` is used.
     """
     y = y / torch.linalg.vector_norm(y, dim=0, keepdim=True)
-    factor, failed = torch.linalg.cholesky_ex(y.T @ y)
+    gram = y.new_empty(y.shape[1], y.shape[1])
+    update_gram(gram, y.T, 0.0, 1.0)
+    factor, failed = torch.linalg.cholesky_ex(gram, upper=True)  # reads nothing below the diagonal
     worst = factor.diagonal().min() ** -2 * torch.finfo(y.dtype).eps  # the squared condition number is at least that
     if bool(failed) or not bool(worst < torch.finfo(y.dtype).eps ** 0.5 / 8):
         return by_qr(y)
-    q: Tensor = torch.linalg.solve_triangular(factor.T, y, upper=True, left=False)
+    q: Tensor = torch.linalg.solve_triangular(factor, y, upper=True, left=False)
     return q
 
 

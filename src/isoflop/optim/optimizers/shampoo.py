@@ -30,7 +30,7 @@ from ..base import (
     next_step,
     whole,
 )
-from ..bases import merged_shape, mirror, row_blocks, unfold, update_gram
+from ..bases import gram_cost, merged_shape, mirror, unfold, update_gram
 from ..groups import Beta, Grid, elementwise, factor2, share
 from ..ramps import Unit
 
@@ -241,8 +241,7 @@ class ShampooPart(OptimizerPart):
         for n in self._sides(shape):
             rest = torch.Size(shape).numel() // n
             step += matmul(rest, n, n)
-            for start, stop in row_blocks(n):
-                step += matmul(stop - start, rest, n - start)
+            step += gram_cost(n, rest)
             roots += eigh(n) + matmul(n, n, n)
         return step, roots
 
