@@ -151,3 +151,11 @@ def test_intervals_of_a_quantile_hold() -> None:
     y = planted(law_, truth, x, 0.0, 1)[0] + 0.03 * (rng.standard_normal((40, 200)) - 1.2815515655446004)
     fit = law_.fit({**x, "score": y[0]}, tau=0.9, loss="pinball")
     assert min(coverage(fit, truth, y).values()) >= 0.85
+
+
+def test_counting_by_deviance_is_counting_by_intervals() -> None:
+    y = targets("chinchilla", 12, seed=5)
+    fits = [Chinchilla().fit({**X, "loss": row}) for row in y]
+    for name, share in coverage(fits[0], CHINCHILLA, y, level=0.5).items():
+        inside = [i.low <= CHINCHILLA[name] <= i.high for i in (fit.intervals(0.5)[name] for fit in fits)]
+        assert np.mean(inside) == pytest.approx(share)
