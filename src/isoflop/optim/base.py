@@ -29,7 +29,7 @@ ParamsT = Any
 
 Numbers = tuple[float, ...]
 
-CHUNK = 1 << 15
+CHUNK = 1 << 17
 """Scalars that an eager elementwise rule handles at a time, so that its temporaries stay in cache."""
 
 

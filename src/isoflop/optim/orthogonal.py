@@ -8,6 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..core.cost import Cost
+from ..ledger.formulas import newton_schulz
+
 QUINTIC = (3.4445, -4.7750, 2.0315)
 """Muon's coefficients: steep at zero, so that 5 steps put singular values within about 0.7-1.2, not at 1."""
 
@@ -15,6 +18,11 @@ Coefficients = Sequence[float | Sequence[float]]
 """(a, b, c) for every step, or one triple a step (Polar Express and its like)."""
 
 
+HALVES = 256
+"""Smaller sides from which symmetric products are computed by halves: 3/4 of their work."""
+
+
+@torch.no_grad()
 def orthogonalise(
     g: Tensor,
     steps: int = 5,
@@ -27,7 +35,7 @@ def orthogonalise(
     Args:
         g: (..., m, n); leading dimensions are a batch. dtype: of the iteration; the result has it too.
 
-    Products a step and matrix, m <= n: 4 m^2 n + 2 m^3 FLOPs.
+    A and A A are symmetric; ``iteration_cost`` says what is computed of them.
     """
     triples = per_step(coefficients, steps)
     x: Tensor = g.to(dtype)
@@ -35,13 +43,44 @@ def orthogonalise(
     if tall:
         x = x.mT
     x = x / (torch.linalg.vector_norm(x, dim=(-2, -1), keepdim=True) + eps)
-    flat = x if x.ndim == 2 else x.reshape(-1, *x.shape[-2:])
-    multiply_add = torch.addmm if x.ndim == 2 else torch.baddbmm
+    if x.ndim == 2:
+        x = _iterate(x.contiguous(), triples)
+    else:
+        stack = x.reshape(-1, *x.shape[-2:])
+        for a, b, c in triples:
+            gram = stack @ stack.mT
+            stack = torch.baddbmm(stack, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), stack, beta=a)
+        x = stack.reshape(x.shape)
+    return x.mT if tall else x
+
+
+def _iterate(x: Tensor, triples: Sequence[tuple[float, float, float]]) -> Tensor:
     for a, b, c in triples:
-        gram = flat @ flat.mT
-        flat = multiply_add(flat, multiply_add(gram, gram, gram, beta=b, alpha=c), flat, beta=a)
-    flat = flat.reshape(x.shape)
-    return flat.mT if tall else flat
+        gram = _gram(x)
+        x = torch.addmm(x, _gram(gram).mul_(c).add_(gram, alpha=b), x, beta=a)
+    return x
+
+
+def _gram(x: Tensor) -> Tensor:
+    """x x'; of a large one the block below the diagonal is copied."""
+    if len(x) < HALVES:
+        return x @ x.T
+    half = len(x) // 2
+    product = x.new_empty(len(x), len(x))
+    torch.mm(x[:half], x.T, out=product[:half])
+    torch.mm(x[half:], x[half:].T, out=product[half:, half:])
+    product[half:, :half] = product[:half, half:].T
+    return product
+
+
+def iteration_cost(shape: Sequence[int], steps: int = 5) -> Cost:
+    """Cost of orthogonalising one matrix of ``shape``: model FLOPs in full, hardware FLOPs as computed."""
+    m, n = min(shape), max(shape)
+    full = newton_schulz(m, n, steps)
+    if m < HALVES:
+        return full
+    saved = (m // 2) * (m - m // 2) * 2 * (n + m) * steps
+    return Cost(full.model, full.hardware - saved, full.elementwise, full.moved)
 
 
 def per_step(coefficients: Coefficients, steps: int) -> list[tuple[float, float, float]]:

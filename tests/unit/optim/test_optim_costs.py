@@ -6,6 +6,8 @@ import torch
 from isoflop.core.registry import get
 from isoflop.core.roles import shapes_of
 from isoflop.ledger.audit import Audit
+from isoflop.ledger.formulas import newton_schulz
+from isoflop.optim.orthogonal import iteration_cost, orthogonalise
 from optim_toy import ToyProblem, params_of, toy_context, toy_groups
 
 STEPPED = {
@@ -59,6 +61,19 @@ def test_a_whole_period_costs_what_the_part_says(name: str, fields: dict[str, ob
     assert audited(optimizer, groups, every + 1, every) == period
     assert abs(part.cost(shapes_of(groups)).hardware * every - period) < every * len(pairs)  # type: ignore[attr-defined]
     assert params_of(groups)
+
+
+@pytest.mark.parametrize("shape", [(5, 9), (9, 5), (300, 301), (301, 257)])
+def test_newton_schulz_is_counted_as_computed(shape: tuple[int, int]) -> None:
+    g = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    with Audit() as audit:
+        x = orthogonalise(g, steps=2, dtype=torch.float32)
+    cost = iteration_cost(shape, steps=2)
+    assert audit.total() == cost.hardware
+    assert cost.model == newton_schulz(*shape, steps=2).model
+    assert (cost.hardware < cost.model) == (min(shape) >= 256)
+    stacked = orthogonalise(g[None], steps=2, dtype=torch.float32)[0]  # a stack is not halved
+    torch.testing.assert_close(x, stacked, rtol=1e-4, atol=1e-5)
 
 
 def test_large_gram_matrices_are_counted_by_blocks() -> None:

@@ -14,7 +14,6 @@ from ...core.cost import ZERO, Cost
 from ...core.protocols import Optimizer, OptimizerPart
 from ...core.registry import Card, part
 from ...core.roles import Shape, numel
-from ...ledger.formulas import newton_schulz
 from ..average import wide
 from ..base import (
     BETA,
@@ -32,7 +31,7 @@ from ..base import (
     whole,
 )
 from ..groups import DECAYED, Beta, Grid, elementwise, factor2
-from ..orthogonal import orthogonalise
+from ..orthogonal import iteration_cost, orthogonalise
 from ..rule import Rule
 
 MarsType = Literal["mars-adamw", "mars-lion", "mars-shampoo"]
@@ -241,9 +240,7 @@ class MARSPart(OptimizerPart):
     def cost(self, shapes: Sequence[Shape]) -> Cost:
         corrected, plain = self._split(shapes)
         iterations = (
-            newton_schulz(s.shape[0], s.shape[1])
-            for s in corrected
-            if self.mars_type == "mars-shampoo" and len(s.shape) == 2
+            iteration_cost(s.shape) for s in corrected if self.mars_type == "mars-shampoo" and len(s.shape) == 2
         )
         return sum(iterations, ZERO) + elementwise(corrected, 20, 12) + elementwise(plain, 13, 7)
 
