@@ -20,7 +20,7 @@ Column = npt.NDArray[Any]
 class Table(Mapping[str, Column]):
     """An immutable mapping of column name to 1-D numpy array; all columns have one length.
 
-    Any mapping of name to array is accepted (dict, pandas, polars, pyarrow columns).
+    Any mapping of name to array is accepted.
 
     Raises:
         DataError: columns of different lengths, or a column that is not 1-D.

@@ -1,0 +1,26 @@
+"""Generated documentation is what the parts say now; `make docs` writes it anew."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_the_method_cards_are_current(tmp_path: Path) -> None:
+    target = tmp_path / "cards.md"
+    subprocess.run([sys.executable, "-m", "isoflop", "show", "--markdown", str(target)], check=True)
+    assert target.read_text() == (ROOT / "docs" / "cards.md").read_text(), "run `make docs`"
+
+
+@pytest.mark.parametrize("page", sorted(path.name for path in (ROOT / "docs").glob("*.md")))
+def test_every_link_of_a_page_leads_somewhere(page: str) -> None:
+    text = (ROOT / "docs" / page).read_text()
+    for target in re.findall(r"\]\(([^)#\s]+)\)", text):
+        if not target.startswith("http"):
+            assert (ROOT / "docs" / target).exists(), target
