@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ..core.cost import ZERO, Cost
-from ..ledger.formulas import matmul
+from ..ledger.formulas import eigh, matmul
 
 NULL = 4.0
 """Eigenvalues below NULL times machine epsilon times the largest count as null."""
@@ -69,27 +69,27 @@ def mirror(gram: Tensor) -> None:
 
 
 def first_basis(gram: Tensor) -> Tensor:
-    """Eigenvectors as columns, eigenvalues descending; the null space, if any, by ``complete``."""
+    """Eigenvectors as columns, eigenvalues descending; then the null space, if any: the eigenvectors of
+    diag(1 + 1/n, ..., 2) compressed to it, largest first, the same on every machine up to sign.
+
+    The work does not depend on the rank, so that it can be counted beforehand (``first_basis_cost``).
+    """
+    n, kind = len(gram), {"dtype": gram.dtype, "device": gram.device}
     values, vectors = torch.linalg.eigh(gram)
     known = values > NULL * torch.finfo(gram.dtype).eps * values[-1]
-    rank = int(known.sum())
     basis: Tensor = vectors.flip(1).contiguous()
-    if rank < len(gram):
-        basis[:, rank:] = complete(basis[:, :rank])
+    kept = vectors * known
+    projector = torch.eye(n, **kind) - kept @ kept.T  # type: ignore[call-overload]
+    weights = 1 + torch.arange(1, n + 1, **kind) / n  # type: ignore[call-overload]
+    others = torch.linalg.eigh(projector @ (weights[:, None] * projector))[1].flip(1)
+    rank = int(known.sum())
+    basis[:, rank:] = others[:, : n - rank]
     return basis
 
 
-def complete(basis: Tensor) -> Tensor:
-    """(n, n - r) orthonormal columns orthogonal to ``basis`` (n, r), the same on every machine up to sign.
-
-    They are the eigenvectors of diag(1 + 1/n, ..., 2) compressed to the complement, largest first.
-    """
-    n, rank = basis.shape
-    weights = 1 + torch.arange(1, n + 1, dtype=basis.dtype, device=basis.device) / n
-    projector = torch.eye(n, dtype=basis.dtype, device=basis.device) - basis @ basis.T
-    compressed = projector @ (weights[:, None] * projector)
-    vectors: Tensor = torch.linalg.eigh(compressed)[1]
-    return vectors.flip(1)[:, : n - rank]
+def first_basis_cost(n: int) -> Cost:
+    """Cost of ``first_basis``."""
+    return (eigh(n) + matmul(n, n, n)) * 2
 
 
 def follow(gram: Tensor, basis: Tensor, orthonormal: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:

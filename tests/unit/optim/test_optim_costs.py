@@ -76,6 +76,25 @@ def test_newton_schulz_is_counted_as_computed(shape: tuple[int, int]) -> None:
     torch.testing.assert_close(x, stacked, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("name", "fields"),
+    [
+        ("soap", {"precondition_frequency": 3}),
+        ("soap", {"precondition_frequency": 3, "stagger": True}),
+        ("shampoo", {"precondition_frequency": 3}),
+        ("shampoo", {"precondition_frequency": 3, "start_preconditioning_step": 2}),
+        ("shampoo", {"start_preconditioning_step": 0}),
+    ],
+    ids=str,
+)
+def test_each_step_costs_what_the_part_says_of_it(name: str, fields: dict[str, object]) -> None:
+    groups = toy_groups()
+    part = get("optimizer", name)(**fields)
+    optimizer = part.build(toy_context(groups))  # type: ignore[attr-defined]
+    for t in range(8):
+        assert audited(optimizer, groups, t, 1) == part.cost_at(shapes_of(groups), t).hardware, t  # type: ignore[attr-defined]
+
+
 def test_large_gram_matrices_are_counted_by_blocks() -> None:
     part = get("optimizer", "soap")(precondition_frequency=2)
     p = torch.nn.Parameter(torch.randn(300, 5, generator=torch.Generator().manual_seed(0)))

@@ -245,6 +245,18 @@ class ShampooPart(OptimizerPart):
             roots += eigh(n) + matmul(n, n, n)
         return step, roots
 
+    def cost_at(self, shapes: Sequence[Shape], t: int) -> Cost:
+        total, number, every = elementwise(shapes, operations=16, floats=9), t + 1, self.precondition_frequency
+        start = max(every if self.start_preconditioning_step is None else self.start_preconditioning_step, 1)
+        for s in shapes:
+            step, roots = self.step_cost(s.shape)
+            if number >= start:
+                total += step + roots if number % every == 0 or number == start else step
+            else:
+                for n in self._sides(s.shape):
+                    total += gram_cost(n, s.numel // n)
+        return total
+
     def cost(self, shapes: Sequence[Shape]) -> Cost:
         total = elementwise(shapes, operations=16, floats=9)
         for s in shapes:

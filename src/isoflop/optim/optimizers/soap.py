@@ -22,6 +22,7 @@ from ..bases import (
     by_cholesky,
     by_qr,
     first_basis,
+    first_basis_cost,
     follow,
     gram_cost,
     merged_shape,
@@ -312,6 +313,20 @@ class SOAPPart(OptimizerPart):
             else:
                 refresh += gram_cost(n, n) + cholesky(n) + solve_triangular(n, n)
         return step, refresh
+
+    def cost_at(self, shapes: Sequence[Shape], t: int) -> Cost:
+        total = elementwise(shapes, operations=11, floats=7)
+        seen: dict[str, int] = {}
+        for s in shapes:
+            offset = seen.setdefault(s.role, 0) if self.stagger else 0
+            seen[s.role] = seen.get(s.role, 0) + 1
+            (sizes, sides), (step, refresh) = self._plan(s.shape), self.step_cost(s.shape)
+            if t == 0:
+                for n in (sizes[d] for d in sides):
+                    total += gram_cost(n, s.numel // n) + first_basis_cost(n)
+            else:
+                total += step + refresh if (t + offset) % self.precondition_frequency == 0 else step
+        return total
 
     def cost(self, shapes: Sequence[Shape]) -> Cost:
         total = elementwise(shapes, operations=11, floats=7)
