@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch loads: small tensors, and processes side by side
+
 import toy
 
 ROOT = Path(__file__).parent.parent

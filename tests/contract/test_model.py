@@ -178,7 +178,7 @@ def recipe(**model: Any) -> Recipe:
             r"model: its \d+ parameters take \d+ bytes in training, but this machine",
         ),
         ({"layers": 0}, r"model\.layers: .*greater than 0"),
-        ({"depth": 3}, r"model\.depth: no such key; legal: d_model, feed_forward, layers"),
+        ({"depth": 3}, r"model\.depth: no such key; legal: d_model, feed_forward, init_std, layers"),
     ],
 )
 def test_what_cannot_be_built_is_refused_before_anything_is_allocated(fields: dict[str, Any], problem: str) -> None:

@@ -85,9 +85,11 @@ def test_a_damaged_checkpoint_falls_back_to_the_previous_one_and_says_so(tiny: T
     damaged[-3] ^= 1
     weights.write_bytes(damaged)
     run.set_status("running")
-    again = train(recipe, root)
+    heard: list[str] = []
+    again = train(recipe, root, report=heard.append)
     assert again.result["weights_sha256"] == expected
     assert any("checkpoint 12 is damaged" in event["message"] for event in again.events("checkpoint"))
+    assert any("checkpoint 12 is damaged" in line for line in heard)
 
 
 def test_a_changed_corpus_is_refused_on_resume(
@@ -172,3 +174,56 @@ def wait_for(condition: Callable[[], bool], seconds: float = 60.0) -> None:
     while not condition():
         assert time.monotonic() < end, "waited too long"
         time.sleep(0.02)
+
+
+def test_a_changed_corpus_is_noticed_even_when_the_run_is_finished(
+    tiny: Tiny, corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    for file in corpus.glob("*.txt"):
+        (copy / file.name).write_bytes(file.read_bytes())
+    arguments = ["train", str(tiny(f'source.paths=["{copy}/*.txt"]')), "--root", str(tmp_path / "runs")]
+    assert invoke(arguments) == 0
+    assert invoke(arguments) == 0
+    (copy / "more.txt").write_text("a document that was not there before, and says something else")
+    assert invoke(arguments) == 3
+    assert "the corpus has changed" in capsys.readouterr().err
+
+
+def test_a_short_run_is_not_called_diverged_for_noise(tiny: Tiny, tmp_path: Path) -> None:
+    for seed in range(6):
+        train(Recipe.load(tiny("budget.steps=3", f"seed={seed}")), tmp_path / "runs")
+
+
+def test_a_run_that_ends_above_its_start_has_diverged(tiny: Tiny, tmp_path: Path) -> None:
+    overrides = ("optimizer.lr=300.0", "budget.steps=60", "train.clip=0.0", "schedule=constant")
+    with pytest.raises(NumericsError, match=r"diverged|loss is|gradient is not finite"):
+        train(Recipe.load(tiny(*overrides)), tmp_path / "runs")
+    assert run_of(tmp_path / "runs").state == "diverged"
+
+
+def test_a_device_that_is_not_there_is_refused(tiny: Tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert invoke(["train", str(tiny("train.device=cuda:63")), "--root", str(tmp_path / "runs")]) == 2
+    assert "no device cuda:63" in capsys.readouterr().err
+
+
+def test_a_budget_in_seconds_in_which_no_step_fits(
+    tiny: Tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = tiny("budget={seconds=1e-6}", "schedule=constant")
+    assert invoke(["train", str(recipe), "--root", str(tmp_path / "runs")]) == 5
+    assert "not one step fits" in capsys.readouterr().err
+
+
+def test_a_root_that_cannot_be_made_is_a_clear_error(tiny: Tiny, capsys: pytest.CaptureFixture[str]) -> None:
+    assert invoke(["train", str(tiny()), "--root", "/proc/nowhere"]) == 3
+    assert "/proc/nowhere" in capsys.readouterr().err
+
+
+def test_an_optimizer_that_needs_more_than_the_objective_has_is_refused_by_name(
+    tiny: Tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert invoke(["train", str(tiny()), "optimizer=gauss_newton", "--root", str(tmp_path / "runs")]) == 2
+    assert "gauss_newton needs objective to be Linearizing, which next_token is not" in capsys.readouterr().err
+    assert invoke(["train", str(tiny()), "optimizer={name='sophia_g', every=3}", "--root", str(tmp_path / "r")]) == 0

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
+from json import dumps
 from typing import Any
 
 import typer
@@ -29,7 +29,7 @@ def invoke(arguments: list[str] | None = None) -> int:
     except IsoflopError as error:
         if os.environ.get("ISOFLOP_DEBUG"):
             raise
-        _say(error)
+        _say(error, json="--json" in (sys.argv if arguments is None else arguments))
         return error.exit_code
     except _ClickException as error:
         error.show()
@@ -48,8 +48,8 @@ def invoke(arguments: list[str] | None = None) -> int:
         return 1
 
 
-def _say(error: IsoflopError) -> None:
-    if "--json" in sys.argv:
-        typer.echo(json.dumps({"error": type(error).__name__, "message": str(error), "exit_code": error.exit_code}))
+def _say(error: IsoflopError, *, json: bool) -> None:
+    if json:
+        typer.echo(dumps({"error": type(error).__name__, "message": str(error), "exit_code": error.exit_code}))
     for line in str(error).splitlines():
         typer.secho(f"error: {line}", err=True, fg=typer.colors.RED)

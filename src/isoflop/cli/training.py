@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 Threads = Annotated[int | None, typer.Option("--threads", min=1, help="torch threads; default: torch's own choice.")]
 
+Device = Annotated[str | None, typer.Option("--device", help="cpu, cuda, mps; default: the run's own.")]
+
 
 @app.command()
 def train(
@@ -46,7 +48,14 @@ def train(
 
     with _progress(quiet=json) as show:
         run = execute(
-            loaded, root, name=name, text=locate(recipe).read_text(), threads=threads, audit=audit, progress=show
+            loaded,
+            root,
+            name=name,
+            text=locate(recipe).read_text(encoding="utf-8-sig"),
+            threads=threads,
+            audit=audit,
+            progress=show,
+            report=_report,
         )
     result = run.result
     if json:
@@ -103,12 +112,18 @@ def _progress(*, quiet: bool) -> Iterator[Callable[[Progress], None] | None]:
     else:
 
         def line(at: Progress) -> None:
-            tenth = max(1, at.horizon // 10)
-            if at.step % tenth == 0 or at.step == at.horizon:
+            if at.horizon == 0:  # a budget in seconds
+                if at.step % 50 == 0:
+                    typer.echo(f"step {at.step}  {_describe(at)}  {at.seconds:.0f} s spent", err=True)
+            elif at.step % max(1, at.horizon // 10) == 0 or at.step == at.horizon:
                 left = (at.horizon - at.step) * at.seconds / at.step
                 typer.echo(f"step {at.step}/{at.horizon}  {_describe(at)}  {left:.0f} s left", err=True)
 
         yield line
+
+
+def _report(message: str) -> None:
+    typer.secho(f"note: {message}", err=True, fg=typer.colors.YELLOW)
 
 
 def _describe(at: Progress) -> str:
@@ -122,7 +137,7 @@ def evaluate(
     run: Annotated[str, typer.Argument(help="A run's directory, name or hash.")],
     root: Root = DEFAULT_ROOT,
     threads: Threads = None,
-    device: Annotated[str | None, typer.Option("--device", help="Device to evaluate on.")] = None,
+    device: Device = None,
     json: Json = False,
 ) -> None:
     """Measure a run's newest checkpoint on its held-out text."""
@@ -146,13 +161,14 @@ def generate(
     seed: Annotated[int, typer.Option("--seed", min=0)] = 0,
     root: Root = DEFAULT_ROOT,
     threads: Threads = None,
+    device: Device = None,
     json: Json = False,
 ) -> None:
     """Write text with a run's newest checkpoint."""
     from ..core.rng import Rng
     from ..core.slots import part_from
 
-    loop = _restored(run, root, threads, None)
+    loop = _restored(run, root, threads, device)
     tokenizer = getattr(loop.parts.source, "tokenizer", None)
     if tokenizer is None:
         raise UsageError(f"source {loop.recipe.source.name} has no text, only ids", where=run)

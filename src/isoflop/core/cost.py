@@ -29,6 +29,12 @@ class Cost:
 
     __rmul__ = __mul__
 
+    def scaled(self, factor: float) -> Cost:
+        """The cost of ``factor`` times the work, rounded to whole operations; exact for whole factors."""
+        if factor == int(factor):
+            return self * int(factor)
+        return Cost(*(round(getattr(self, f.name) * factor) for f in fields(self)))
+
 
 ZERO = Cost()
 

@@ -29,6 +29,8 @@ def disk_errors(path: Path) -> Iterator[None]:
             raise StorageError("no space left to write", where=str(path), fix="free some and run again") from error
         if code in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise StorageError("not allowed to write", where=str(path), fix="choose another --root") from error
+        if code in (errno.ENOENT, errno.ENOTDIR):
+            raise StorageError("no such folder can be made", where=str(path), fix="choose another --root") from error
         raise
 
 

@@ -103,14 +103,17 @@ class Cacheable(Protocol):
     def step(self, tokens: Tensor, cache: Any) -> Tensor: ...
 
 
-@runtime_checkable
-class NeedsHorizon(Protocol):
-    """A part whose behaviour depends on the total number of steps, so that a run must not be cut or lengthened."""
-
-    needs_horizon: bool
-
-
-CAPABILITIES = ("Stateful", "Cacheable", "NeedsModels", "Sliceable", "Shardable", "Finalizable")
+CAPABILITIES = (
+    "Stateful",
+    "Cacheable",
+    "NeedsModels",
+    "Sliceable",
+    "Shardable",
+    "Finalizable",
+    "Resampling",
+    "Linearizing",
+)
+"""What a part may say that it provides, or needs of another slot's part."""
 
 
 # ---------------------------------------------------------------- the slots
@@ -265,6 +268,14 @@ class Objective(Protocol):
     """Loss of ``ctx.policy`` (and other models of ctx) on a batch."""
 
     def loss(self, batch: Batch, ctx: Context) -> Loss: ...
+
+
+@runtime_checkable
+class Resampling(Protocol):
+    """An objective whose targets can be drawn from the policy itself."""
+
+    def resample(self, batch: Batch, ctx: Context, rng: Rng, step: int) -> Batch:
+        """The batch with targets drawn from the policy's predictions, the same for the same (rng, step)."""
 
 
 class ObjectivePart(Part):

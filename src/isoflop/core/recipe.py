@@ -106,7 +106,7 @@ class Recipe(Frozen):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Recipe:
-        problems = []
+        problems = [] if self.metrics else ["metrics: names none; the first one is the run's value"]
         for _, part in self.parts():
             problems += part.check(self)
             for slot, wanted in part.needs.items():

@@ -22,8 +22,8 @@ _MAX_BYTES = 1 << 20
 def locate(name: str | Path) -> Path:
     """The file that ``name`` means: a path, or the name of a recipe or study shipped with isoflop."""
     shipped = {file.stem: file for file in (Path(__file__).parent.parent / "recipes").glob("*.toml")}
-    path = Path(name) if Path(name).exists() else shipped.get(str(name))
-    if path is None:
+    path = Path(name) if Path(name).is_file() else shipped.get(str(name), Path(name))
+    if not path.exists():
         fix = nearest(str(name), shipped)
         raise UsageError("no such file, nor a shipped recipe of that name", where=str(name), fix=fix)
     return path
@@ -53,9 +53,10 @@ def parse(text: str, source: str) -> dict[str, Any]:
 def value_of(text: str) -> Any:
     """The TOML value that ``text`` is; what is not TOML is taken as a string."""
     try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+        tree = tomllib.loads(f"value = {text}")
+    except (tomllib.TOMLDecodeError, RecursionError):
         return text.strip()
+    return tree["value"] if len(tree) == 1 else text.strip()
 
 
 def override(tree: dict[str, Any], assignment: str, model: type[BaseModel] | None = None) -> None:
@@ -77,15 +78,7 @@ def override(tree: dict[str, Any], assignment: str, model: type[BaseModel] | Non
             child = {"name": child}
         node[key] = child if isinstance(child, dict) else {}
         node = node[key]
-    node[keys[-1]] = _toml_value(text)
-
-
-def _toml_value(text: str) -> Any:
-    try:
-        tree = tomllib.loads(f"value = {text}")
-    except (tomllib.TOMLDecodeError, RecursionError):
-        return text.strip()
-    return tree["value"] if len(tree) == 1 else text.strip()
+    node[keys[-1]] = value_of(text)
 
 
 def validated(model: type[M], tree: dict[str, Any], overrides: Iterable[str] = (), *, source: str, text: str = "") -> M:

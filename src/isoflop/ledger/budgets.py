@@ -35,17 +35,19 @@ class StepCost:
 def step_cost(recipe: Recipe) -> StepCost:
     """Cost of one step of ``recipe`` from its parts' formulas; neither the model nor any data is built.
 
-    Forward and backward go to ``train``, averaging's updates join the optimizer's. Tokens are those of full batches.
+    Forward and backward go to ``train``, passes that the optimizer makes beyond them included (their mean over steps);
+    averaging's updates join the optimizer's. Tokens are those of full batches.
     """
     train = recipe.train
     work = recipe.objective.work(recipe.model, train.batch, train.length, recipe.vocab_size) * train.accumulate
+    forward, backward = recipe.optimizer.passes(train.accumulate)
     shapes = recipe.model.shapes(recipe.vocab_size)
     update = recipe.optimizer.cost(shapes)
     if recipe.averaging is not None:
         update = update + recipe.averaging.cost(shapes)
     return StepCost(
-        train=work.forward + work.backward,
-        recompute=work.recompute,
+        train=work.forward.scaled(1 + forward) + work.backward.scaled(1 + backward),
+        recompute=work.recompute.scaled(1 + backward),
         optimizer=update,
         tokens=train.batch * train.length * train.accumulate,
     )

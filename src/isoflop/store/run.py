@@ -20,6 +20,7 @@ import fcntl
 import functools
 import json
 import os
+import re
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -48,6 +49,7 @@ from .environment import determinism, differences, environment
 from .names import component, printable
 
 State = Literal["created", "running", "done", "failed", "diverged", "stopped"]
+_LABELLED = re.compile(r"-[0-9a-f]{12}$")
 _BEAT = 1.0  # seconds between heartbeats, or 100 times what one takes to write if that is more
 
 
@@ -72,12 +74,14 @@ class Run:
 
     Attributes:
         path: the directory. resolved: the recipe as JSON values. hash: the recipe's hash (64 hex digits).
+        report: hears of damaged checkpoints and of a changed environment, besides the events file.
     """
 
     def __init__(self, path: Path, resolved: Mapping[str, Any]) -> None:
         self.path = path
         self.resolved = dict(resolved)
         self.hash = hash_of(self.resolved)
+        self.report: Callable[[str], None] | None = None
         self._next_beat = 0.0
 
     # ------------------------------------------------------------ opening
@@ -97,7 +101,8 @@ class Run:
             StorageError: the disk refused.
         """
         root = Path(root)
-        path = root / component(name) if name else _existing(root, recipe) or root / f"{recipe.name}-{recipe.id}"
+        found = None if name else cls.find(root, recipe)
+        path = found.path if found else root / (component(name) if name else f"{recipe.name}-{recipe.id}")
         if not path.exists():
             _create(path, recipe, recipe.to_toml() if text is None else text)
         run = cls.read(path)
@@ -107,6 +112,19 @@ class Run:
             raise RecipeError([headline, *changes], source=str(path))
         run.recipe = recipe
         return run
+
+    @classmethod
+    def find(cls, root: str | Path, recipe: Recipe) -> Run | None:
+        """The run of ``recipe`` under ``root``, under whatever label or name: a finished one, if there are several."""
+        found = None
+        for path in _candidates(Path(root), recipe.id):
+            with contextlib.suppress(DataError):
+                run = cls.read(path)
+                if run.hash == recipe.hash:
+                    found = found or run
+                    if run.finished:
+                        return run
+        return found
 
     @classmethod
     def read(cls, path: str | Path) -> Run:
@@ -285,6 +303,8 @@ class Run:
         changes = differences(self.environment, now)
         if changes:
             self.event("environment", changes=changes)
+            if self.report is not None:
+                self.report(f"{self.path}: begun elsewhere ({', '.join(changes)}): its bytes may differ")
         return changes
 
     # ------------------------------------------------------------ inside
@@ -296,16 +316,16 @@ class Run:
         mend_jsonl(self.path / "events.jsonl")
 
     def _report(self, message: str) -> None:
+        if self.report is not None:
+            self.report(f"{self.path}: {message}")
         self.event("checkpoint", message=message)
 
 
-def _existing(root: Path, recipe: Recipe) -> Path | None:
-    """A directory of this recipe under any label."""
-    for path in sorted(root.glob(f"[!.]*-{recipe.id}")):
-        with contextlib.suppress(DataError):
-            if Run.read(path).hash == recipe.hash:
-                return path
-    return None
+def _candidates(root: Path, short: str) -> Iterator[Path]:
+    """Directories that may hold the run whose hash begins with ``short``: labelled so, then those with other names."""
+    paths = sorted(root.glob("[!.]*"))
+    yield from (path for path in paths if path.name.endswith(f"-{short}"))
+    yield from (path for path in paths if not _LABELLED.search(path.name) and (path / "resolved.json").is_file())
 
 
 def _create(path: Path, recipe: Recipe, text: str) -> None:

@@ -8,13 +8,14 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import fmean, variance
 from typing import Any
 
 import torch
 
 from ..core.context import Context
 from ..core.cost import Cost
-from ..core.errors import DataError, NumericsError, Stopped
+from ..core.errors import BudgetError, DataError, NumericsError, Stopped
 from ..core.protocols import (
     Averaging,
     Batches,
@@ -35,6 +36,9 @@ from ..store.run import Run
 from .problem import StepProblem
 from .signals import StopRequest
 from .state import load_tensors, load_tree, save_tensors, save_tree
+
+WINDOW = 10
+"""Steps over which the first and the last losses of a run are averaged to tell whether it diverged."""
 
 
 @dataclass
@@ -83,34 +87,31 @@ class Loop:
     step: int = 0
     ledger: Ledger = field(default_factory=Ledger)
     value: float | None = None
-    first_loss: float | None = None
-    last_loss: float = math.nan
+    first_losses: list[float] = field(default_factory=list)
+    last_losses: list[float] = field(default_factory=list)
     slowest: float = 0.0
 
     def __call__(self) -> None:
         """Run to the end. Raises NumericsError (diverged), Stopped (a signal; the state is saved), StorageError."""
         self._resume()
-        evaluations = set(marks(self.ctx.horizon, self.recipe.train.evaluations))
-        checkpoints = set(marks(self.ctx.horizon, self.recipe.train.checkpoints))
-        every = max(1, self.ctx.horizon // 200)
+        settings, every = self.recipe.train, max(1, self.ctx.horizon // 200)
         with StopRequest() as stop:
             while not self._finished():
                 outcome, seconds = self._train_step()
-                if self.step % every == 0 or self.step in evaluations:
+                evaluate, ended = self._due(settings.evaluations, seconds), self._finished()
+                if self.step % every == 0 or evaluate or ended:
                     self._record_step(outcome, seconds)
-                if self.step in evaluations:
+                if evaluate or ended:
                     self.evaluate()
-                if self.step in checkpoints and not self._finished():
+                if self._due(settings.checkpoints, seconds) and not ended:
                     self.save()
                 self.run.heartbeat(self.step)
                 self._show(outcome, seconds)
-                if stop.number and not self._finished():
+                if stop.number and not ended:
                     self.save()
                     raise Stopped(
                         stop.number, f"stopped by signal {stop.number} at step {self.step}; run again to go on"
                     )
-        if self.ctx.horizon == 0:
-            self.evaluate()
         self._refuse_divergence()
         self.save()
 
@@ -119,13 +120,15 @@ class Loop:
         parts, ctx = self.parts, self.ctx
         batches = [next(parts.batches) for _ in range(ctx.accumulate)]
         parts.optimizer.set_factor(parts.schedule.factor(self.step, ctx.horizon))
-        outcome = parts.optimizer.step(StepProblem(parts.objective, ctx, batches, self.recipe.train.clip))
+        outcome = parts.optimizer.step(StepProblem(parts.objective, ctx, batches, self.recipe.train.clip, self.step))
         if parts.averaging is not None:
             parts.averaging.update(self.step)
         self.step += 1
         seconds = time.perf_counter() - began
-        self.last_loss, self.slowest = outcome.loss, max(self.slowest, seconds)
-        self.first_loss = outcome.loss if self.first_loss is None else self.first_loss
+        self.slowest = max(self.slowest, seconds)
+        if len(self.first_losses) < WINDOW:
+            self.first_losses.append(outcome.loss)
+        self.last_losses = [*self.last_losses, outcome.loss][-WINDOW:]
         self.ledger.add(
             "train", self.cost.train, steps=1, tokens=outcome.tokens, text_bytes=outcome.text_bytes, seconds=seconds
         )
@@ -136,7 +139,10 @@ class Loop:
     def _finished(self) -> bool:
         if self.ctx.horizon:
             return self.step >= self.ctx.horizon
-        return self.ledger.total("seconds") + self.slowest > self.recipe.budget.limit
+        spent, limit = self.ledger.total("seconds"), self.recipe.budget.limit
+        if self.step == 1 and spent > limit:
+            raise BudgetError(f"not one step fits: the first took {spent:.3g} s", where="budget.seconds")
+        return spent + self.slowest > limit
 
     @contextmanager
     def evaluation_weights(self) -> Iterator[None]:
@@ -146,6 +152,13 @@ class Loop:
                 if isinstance(part, SwapsWeights):
                     stack.enter_context(part.evaluation_weights())
             yield
+
+    def _due(self, count: int, seconds: float) -> bool:
+        """Whether the step just done, which took ``seconds``, passed one of ``count`` equal parts of the budget."""
+        if self.ctx.horizon:
+            return self.step in marks(self.ctx.horizon, count)
+        spent, limit = self.ledger.total("seconds"), self.recipe.budget.limit
+        return int((spent - seconds) / limit * count) < int(spent / limit * count)
 
     def measure(self) -> dict[str, Measurement]:
         """Every metric of the recipe, with the evaluation weights."""
@@ -206,10 +219,18 @@ class Loop:
             self.progress(Progress(*shown))
 
     def _refuse_divergence(self) -> None:
-        """A run that ends above where it began has diverged, however finite it is."""
-        if self.first_loss is not None and self.last_loss > self.first_loss:
+        """A run that ends clearly above where it began has diverged, however finite it is.
+
+        Means over the first and the last steps are compared, and the difference must exceed three of its standard
+        errors; a run too short for both windows is taken as it is.
+        """
+        if self.step < 2 * WINDOW:
+            return
+        first, last = fmean(self.first_losses), fmean(self.last_losses)
+        noise = math.sqrt((variance(self.first_losses) + variance(self.last_losses)) / WINDOW)
+        if last > first + 3 * noise:
             raise NumericsError(
-                f"the loss ended at {self.last_loss:.3f}, above its start {self.first_loss:.3f}: the run diverged",
+                f"the loss ended at {last:.3f}, above its start {first:.3f}: the run diverged",
                 fix="try a lower learning rate",
             )
 
@@ -238,26 +259,20 @@ class Loop:
         return {
             "step": self.step,
             "value": self.value,
-            "first_loss": self.first_loss,
-            "last_loss": self.last_loss if self.step else None,
+            "first_losses": self.first_losses,
+            "last_losses": self.last_losses,
             "parts": {name: part.state_dict() for name, part in self._stateful().items()},
         }
 
     def load(self, step: int, directory: Path) -> None:
         """Take up the state of a checkpoint. DataError if it was made on another corpus."""
         state = load_tree(directory, "state")
-        if state["fingerprint"] != self.parts.source.fingerprint:
-            raise DataError(
-                f"the corpus has changed since this run began (fingerprint {state['fingerprint'][:12]}, "
-                f"now {self.parts.source.fingerprint[:12]})",
-                where=str(self.run.path),
-                fix="restore the corpus, or begin another run with --name",
-            )
+        refuse_other_corpus(self.run, state["fingerprint"], self.parts.source)
         self.parts.model.load_state_dict(load_tensors(directory / "model.safetensors"))
         for name, part in self._stateful().items():
             part.load_state_dict(state["parts"][name])
         self.step, self.value = step, state["value"]
-        self.first_loss, self.last_loss = state["first_loss"], state["last_loss"]
+        self.first_losses, self.last_losses = state["first_losses"], state["last_losses"]
 
     def _resume(self) -> None:
         found = self.run.checkpoint()
@@ -265,3 +280,14 @@ class Loop:
             self.load(*found)
             self.run.event("resumed", step=self.step)
         self.run.truncate_metrics(self.step)
+
+
+def refuse_other_corpus(run: Run, fingerprint: str, source: Source) -> None:
+    """DataError if the corpus is not the one whose fingerprint a run kept."""
+    if fingerprint != source.fingerprint:
+        raise DataError(
+            f"the corpus has changed since this run began (fingerprint {fingerprint[:12]}, "
+            f"now {source.fingerprint[:12]})",
+            where=str(run.path),
+            fix="restore the corpus, or begin another run with --name",
+        )

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 
 from ..core.context import Context
-from ..core.errors import NumericsError
-from ..core.protocols import Batch, Loss, Objective, Optimizer, Outcome, Problem, SwapsWeights
+from ..core.errors import NumericsError, UsageError
+from ..core.protocols import Batch, Loss, Objective, Optimizer, Outcome, Problem, Resampling, SwapsWeights
 
 
 class StepProblem:
@@ -23,10 +23,13 @@ class StepProblem:
     Args:
         batches: the step's micro-batches.
         clip: largest 2-norm of the gradient; 0 does not clip.
+        step: the step's number, which keys what is drawn at random in it.
     """
 
-    def __init__(self, objective: Objective, ctx: Context, batches: Sequence[Batch], clip: float = 0.0) -> None:
-        self._objective, self._ctx, self._batches, self._clip = objective, ctx, batches, clip
+    def __init__(
+        self, objective: Objective, ctx: Context, batches: Sequence[Batch], clip: float = 0.0, step: int = 0
+    ) -> None:
+        self._objective, self._ctx, self._batches, self._clip, self._step = objective, ctx, batches, clip, step
         self._tokens = sum(batch.tokens for batch in batches)
 
     def backward(self) -> Outcome:
@@ -35,12 +38,30 @@ class StepProblem:
         Raises:
             NumericsError: the loss or a gradient is not finite; names the parameters, changes nothing.
         """
+        return self._backward(self._batches, self._clip)
+
+    def resample(self) -> Outcome:
+        """As ``backward``, but with targets drawn from the model's own predictions, and unclipped.
+
+        Raises:
+            UsageError: the objective cannot draw targets.
+        """
+        if not isinstance(self._objective, Resampling):
+            raise UsageError("its targets cannot be drawn from the model", where="objective")
+        draw = self._ctx.rng("resample")
+        drawn = [
+            self._objective.resample(batch, self._ctx, draw(str(number)), self._step)
+            for number, batch in enumerate(self._batches)
+        ]
+        return self._backward(drawn, 0.0)
+
+    def _backward(self, batches: Sequence[Batch], clip: float) -> Outcome:
         for group in self._ctx.groups:
             for p in group.params:
                 p.grad = None
         total, text_bytes = 0.0, 0
         terms: dict[str, float] = {}
-        for loss in self._losses():
+        for loss in self._losses(batches):
             value = float(loss.total.detach())
             if not math.isfinite(value):
                 raise NumericsError(f"the loss is {value}", fix="the weights are unchanged; try a lower learning rate")
@@ -49,17 +70,17 @@ class StepProblem:
             text_bytes += loss.text_bytes
             for name, term in loss.terms.items():
                 terms[name] = terms.get(name, 0.0) + float(term) / self._tokens
-        return Outcome(total / self._tokens, self._clip_gradient(), self._tokens, text_bytes, terms)
+        return Outcome(total / self._tokens, self._clip_gradient(clip), self._tokens, text_bytes, terms)
 
     def loss(self) -> float:
         """Mean loss at the present weights, without gradients; nats a token."""
         with torch.no_grad():
-            return sum(float(loss.total) for loss in self._losses()) / self._tokens
+            return sum(float(loss.total) for loss in self._losses(self._batches)) / self._tokens
 
-    def _losses(self) -> Iterator[Loss]:
-        return (self._objective.loss(batch, self._ctx) for batch in self._batches)
+    def _losses(self, batches: Sequence[Batch]) -> Iterator[Loss]:
+        return (self._objective.loss(batch, self._ctx) for batch in batches)
 
-    def _clip_gradient(self) -> float:
+    def _clip_gradient(self, clip: float) -> float:
         named = [
             (name, p.grad)
             for group in self._ctx.groups
@@ -75,8 +96,8 @@ class StepProblem:
                 + (f" and {len(broken) - 5} more" if len(broken) > 5 else ""),
                 fix="the weights are unchanged; try a lower learning rate",
             )
-        if self._clip and norm > self._clip:
-            torch._foreach_mul_(gradients, self._clip / norm)
+        if clip and norm > clip:
+            torch._foreach_mul_(gradients, clip / norm)
         return norm
 
 

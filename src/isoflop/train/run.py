@@ -13,14 +13,16 @@ from ..core.digests import digest_file
 from ..core.errors import NumericsError, Stopped, StorageError, UsageError
 from ..core.protocols import Source
 from ..core.recipe import Recipe
-from ..core.roles import parameter_groups
+from ..core.roles import parameter_groups, shapes_of
 from ..ledger.audit import Audit
 from ..ledger.budgets import StepCost, step_cost, steps_within
 from ..ledger.peak import matmul_rate
 from ..store import machine
 from ..store.run import Run
-from .loop import Loop, Parts, Progress
+from .loop import Loop, Parts, Progress, refuse_other_corpus
 from .problem import StepProblem, training_rule
+
+AUDITED_STEPS = 3
 
 
 def train(
@@ -32,6 +34,7 @@ def train(
     threads: int | None = None,
     audit: bool = False,
     progress: Callable[[Progress], None] | None = None,
+    report: Callable[[str], None] | None = None,
 ) -> Run:
     """Train ``recipe`` to its budget and return the finished run; a finished one is returned as it stands.
 
@@ -44,6 +47,7 @@ def train(
         threads: torch threads of this process; default: leave as they are.
         audit: count the first step's operations as they execute and refuse to go on if the ledger is off by one FLOP.
         progress: called after each step.
+        report: hears what is worth a user's eye and no error: a damaged checkpoint passed over, a changed environment.
 
     Raises:
         NumericsError: the run diverged. Stopped: a signal. DataError, StorageError, BudgetError, UsageError.
@@ -51,17 +55,21 @@ def train(
     if threads is not None:
         torch.set_num_threads(threads)
     run = Run.open(Path(root), recipe, text=text, name=name)
+    run.report = report
     with run.lock():
+        if run.status.state == "diverged":
+            raise NumericsError(run.status.message, where=str(run.path))
         if run.finished:
-            if run.status.state == "diverged":
-                raise NumericsError(run.status.message, where=str(run.path))
+            source = recipe.source.build(base_context(recipe, run.path.parent))
+            refuse_other_corpus(run, run.result.get("fingerprint", source.fingerprint), source)
             return run
         run.check_environment(threads=torch.get_num_threads())
         run.set_status("running")
         try:
             if audit:
                 check_ledger(assemble(recipe, run))
-            loop = assemble(recipe, run, progress=progress)
+            loop = assemble(recipe, run)
+            loop.peak, loop.progress = _peak(loop), progress
             run.set_status("running", horizon=loop.ctx.horizon)
             try:
                 loop()
@@ -79,31 +87,35 @@ def train(
             with suppress(StorageError):  # on a full disk the first error is the one to tell
                 run.set_status("failed", message=f"{type(error).__name__}: {error}")
             raise
+        source = loop.parts.source
+        digest = getattr(source, "heldout_digest", None)  # sources of text have one
         result = {"status": "done", "value": loop.value, "step": loop.step, **loop.spent()}
+        result |= {"fingerprint": source.fingerprint, "heldout": digest() if digest is not None else ""}
         run.write_result({**result, "weights_sha256": weights_digest(run)})
         run.set_status("done", step=loop.step)
     return run
 
 
-def plan(recipe: Recipe, root: Path | str = "runs") -> tuple[StepCost, int]:
+def plan(recipe: Recipe, root: Path | str = "runs", source: Source | None = None) -> tuple[StepCost, int]:
     """Cost of one step, and whole steps within the budget (0: the budget is in seconds).
 
-    Builds nothing, but for a budget in text bytes, which only the text itself can solve.
+    Builds nothing, but for a budget in text bytes, which only the text itself (``source``, if it is at hand) can solve.
     """
     cost = step_cost(recipe)
     sizes = None
     if recipe.budget.axis == "text_bytes":
         ctx = base_context(recipe, Path(root))
-        sizes = _bytes_of_steps(recipe.source.build(ctx), ctx)
+        sizes = _bytes_of_steps(source or recipe.source.build(ctx), ctx)
     return cost, steps_within(recipe.budget, cost.total, cost.tokens, sizes)
 
 
-def assemble(recipe: Recipe, run: Run, *, progress: Callable[[Progress], None] | None = None) -> Loop:
-    """Build every live part of a recipe; nothing is trained yet."""
+def assemble(recipe: Recipe, run: Run) -> Loop:
+    """Build every live part of a recipe; nothing is trained yet. UsageError if its device is not there."""
     root = run.path.parent
     ctx = base_context(recipe, root)
-    cost, horizon = plan(recipe, root)
+    _refuse_missing(ctx.device)
     source = recipe.source.build(ctx)
+    cost, horizon = plan(recipe, root, source)
     ctx = ctx.having(horizon=horizon)
     model = recipe.model.build(ctx).to(ctx.device)
     ctx = ctx.having(models={"policy": model}, groups=tuple(parameter_groups(model)))
@@ -117,15 +129,26 @@ def assemble(recipe: Recipe, run: Run, *, progress: Callable[[Progress], None] |
         averaging=recipe.averaging.build(ctx) if recipe.averaging is not None else None,
         metrics=[(part.name, part.build(ctx)) for part in recipe.metrics],
     )
-    threads = torch.get_num_threads()
-    peak = machine.remembered(
-        root,
-        f"matmul {ctx.precision}",
-        lambda: matmul_rate(ctx.device, ctx.precision, threads),
+    return Loop(recipe, run, ctx, parts, cost)
+
+
+def _refuse_missing(device: str) -> None:
+    kind, _, index = device.partition(":")
+    found = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}[kind]
+    if int(index or 0) >= found:
+        raise UsageError(f"this machine has no device {device}", where="train.device", fix="use cpu")
+
+
+def _peak(loop: Loop) -> float:
+    """FLOP/s of products on this machine, remembered beside the runs."""
+    device, precision, threads = loop.ctx.device, loop.ctx.precision, torch.get_num_threads()
+    return machine.remembered(
+        loop.run.path.parent,
+        f"matmul {precision}",
+        lambda: matmul_rate(device, precision, threads),
         threads=threads,
-        device=ctx.device,
+        device=torch.cuda.get_device_name(device) if device.startswith("cuda") else device,
     )
-    return Loop(recipe, run, ctx, parts, cost, peak=peak, progress=progress)
 
 
 def base_context(recipe: Recipe, root: Path) -> Context:
@@ -153,22 +176,36 @@ def _bytes_of_steps(source: Source, ctx: Context) -> Iterator[int]:
 
 
 def check_ledger(loop: Loop) -> int:
-    """Execute one step of a loop (which is spent by it) under audit; the FLOPs that it executed.
+    """Execute the first steps of a loop (which is spent by it) under audit; the FLOPs that they executed.
 
-    Raises UsageError if they differ from the ledger's hardware count by a single one.
+    Raises:
+        UsageError: they differ from the ledger's hardware count by a single one, or cannot be audited.
     """
-    ctx, parts = loop.ctx, loop.parts
+    ctx, parts, optimizer = loop.ctx, loop.parts, loop.recipe.optimizer
     if ctx.compile:
         raise UsageError("the audit counts eager operations", where="train.compile", fix="audit with compile=false")
-    batches = [next(parts.batches) for _ in range(ctx.accumulate)]
-    with Audit() as audit:
-        parts.optimizer.step(StepProblem(parts.objective, ctx, batches, loop.recipe.train.clip))
-        if parts.averaging is not None:
-            parts.averaging.update(0)
-    executed, expected = int(audit.total()), loop.cost.total.hardware
+    if ctx.device != "cpu":
+        raise UsageError(
+            "the ledger's hardware FLOPs are those of the CPU's kernels", where="train.device", fix="use cpu"
+        )
+    if any(optimizer.passes(ctx.accumulate)):
+        raise UsageError(f"{optimizer.name}'s steps make passes that differ from step to step", where="optimizer")
+    shapes = shapes_of(ctx.groups)
+    expected = executed = 0
+    for step in range(AUDITED_STEPS):
+        batches = [next(parts.batches) for _ in range(ctx.accumulate)]
+        with Audit() as audit:
+            parts.optimizer.step(StepProblem(parts.objective, ctx, batches, loop.recipe.train.clip, step))
+            if parts.averaging is not None:
+                parts.averaging.update(step)
+        executed += int(audit.total())
+        expected += (loop.cost.train + loop.cost.recompute + optimizer.cost_at(shapes, step)).hardware
     if executed != expected:
-        raise UsageError(f"the audit counts {executed} FLOPs a step, the ledger {expected}", where=str(loop.run.path))
-    loop.run.event("audited", flops=executed)
+        raise UsageError(
+            f"the audit counts {executed} FLOPs in {AUDITED_STEPS} steps, the ledger {expected}",
+            where=str(loop.run.path),
+        )
+    loop.run.event("audited", steps=AUDITED_STEPS, flops=executed)
     return executed
 
 

@@ -13,6 +13,7 @@ from isoflop.core.cost import Cost, Work
 from isoflop.core.errors import BudgetError
 from isoflop.core.protocols import (
     AveragingPart,
+    MetricPart,
     ModelPart,
     ObjectivePart,
     OptimizerPart,
@@ -150,16 +151,25 @@ class Averaging(AveragingPart):
         return Cost(elementwise=3 * shapes[0].numel)
 
 
-def recipe(averaging=None) -> Recipe:
+class Metric(MetricPart):
+    build = Source.build
+
+
+class LooksTwice(Optimizer):
+    def passes(self, accumulate):
+        return 1.5, 1.0
+
+
+def recipe(averaging=None, optimizer=None) -> Recipe:
     return Recipe(
         source=Source(),
         tokenizer=Tokenizer(),
         model=Model(),
         objective=Objective(),
-        optimizer=Optimizer(),
+        optimizer=optimizer or Optimizer(),
         schedule=Schedule(),
         averaging=averaging,
-        metrics=(),
+        metrics=(Metric(),),
         budget=Budget(flops=1e6),
         train=Train(batch=2, length=3, accumulate=5),
     )
@@ -176,5 +186,8 @@ def test_step_cost():
     with_average = step_cost(recipe(Averaging()))
     assert with_average.optimizer == Cost(7, 7, 13 * 200)
     assert with_average.total == Cost(3 * forward + 7, 7 * forward + 7, 13 * 200)
+    twice = step_cost(recipe(optimizer=LooksTwice()))
+    assert twice.train == Cost(round(2.5 * forward) + 4 * forward, 5 * forward + 8 * forward)
+    assert twice.recompute == Cost(0, 2 * forward)
     assert sum(with_average.phases.values(), Cost()) == with_average.total
     assert steps_within(recipe().budget, with_average.total, with_average.tokens) == 10**6 // (3 * forward + 7)

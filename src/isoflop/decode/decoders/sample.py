@@ -54,11 +54,11 @@ class Sample:
         cache = model.make_cache(len(prompts), total - 1)
         seen, ended = 0, np.zeros(len(prompts), dtype=bool)
         while here < total and not ended.all():
-            logits = model.step(torch.from_numpy(rows[:, seen:here]).to(device), cache)[:, -1]
+            logits = model.step(torch.from_numpy(rows[:, seen:here]).to(device), cache)[:, -1].float().cpu()
             new = np.clip(here - lengths, 0, budget - 1)
-            drawn = self.choose(logits, torch.from_numpy(uniform[np.arange(len(prompts)), new]).to(device))
+            drawn = self.choose(logits, torch.from_numpy(uniform[np.arange(len(prompts)), new]))
             free = here >= lengths
-            rows[free, here] = drawn.cpu().numpy()[free]
+            rows[free, here] = drawn.numpy()[free]
             ended |= free & ((rows[:, here] == self.stop) | (here + 1 - lengths >= budget))
             seen, here = here, here + 1
         return [self._cut(row[n : n + budget].tolist(), here - n) for row, n in zip(rows, lengths, strict=True)]

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from ...core.recipe import Recipe
     from ..transformer import Transformer
 
+LARGEST = 2**44
+"""Bytes of training state (16 TiB) beyond which a recipe for another device is taken for a mistake."""
 TRAINING_BYTES = 16
 """Bytes a parameter takes in training: fp32 weight, gradient and two moments."""
 
@@ -112,10 +114,12 @@ class TransformerPart(ModelPart):
         if found:
             return found
         parameters = self.layers * numel(self._block_shapes()) + numel(self._outer_shapes(recipe.vocab_size))
-        wanted, present = TRAINING_BYTES * parameters, physical_memory()
+        here = recipe.train.device == "cpu"
+        wanted, present = TRAINING_BYTES * parameters, physical_memory() if here else LARGEST
         if wanted > present:
             found.append(
-                f"model: its {parameters} parameters take {wanted} bytes in training, but this machine has {present}; "
+                f"model: its {parameters} parameters take {wanted} bytes in training, but "
+                f"{'this machine has' if here else 'at most'} {present}{'' if here else ' are believed'}; "
                 "use a smaller d_model or fewer layers"
             )
         return found

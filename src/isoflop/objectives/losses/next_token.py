@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import numpy as np
+import torch
+
 from ...core.context import Context
 from ...core.protocols import Batch, Loss, ObjectivePart
 from ...core.registry import Card, part
+from ...core.rng import Rng
 from ..linear_cross_entropy import linear_cross_entropy
 
 
@@ -15,6 +21,17 @@ class NextToken:
         hidden = ctx.policy.hidden(batch.inputs)
         total = linear_cross_entropy(hidden, ctx.policy.head, batch.targets, batch.mask)
         return Loss(total, batch.tokens, batch.text_bytes)
+
+    @torch.no_grad()
+    def resample(self, batch: Batch, ctx: Context, rng: Rng, step: int) -> Batch:
+        """The batch with targets drawn from the policy's own predictions: row i uses number (step, i) of ``rng``."""
+        probabilities = torch.softmax(ctx.policy(batch.inputs).double(), -1)
+        cumulative = probabilities.cumsum(-1)
+        rows, length = batch.inputs.shape
+        uniform = np.stack([rng.at(step, i).random(length) for i in range(rows)])
+        drawn = torch.from_numpy(uniform).to(cumulative.device)[..., None] * cumulative[..., -1:]
+        targets = torch.searchsorted(cumulative, drawn, right=True).squeeze(-1)
+        return replace(batch, targets=targets.clamp_(max=cumulative.shape[-1] - 1))
 
 
 @part
@@ -27,6 +44,7 @@ class NextTokenPart(ObjectivePart):
         equation="-sum_t log p(x_{t+1} | x_1 .. x_t)",
         cost="one forward and one backward of the model; the logits' gradient is computed in the forward",
     )
+    provides = frozenset({"Resampling"})
 
     def build(self, ctx: Context) -> NextToken:
         return NextToken()

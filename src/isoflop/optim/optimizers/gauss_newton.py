@@ -158,6 +158,7 @@ class GaussNewtonPart(OptimizerPart):
     )
     search: ClassVar[Grid] = {"lr": factor2(1.25e-4, 3.2e-2)}
     provides = frozenset({"Stateful"})
+    needs: ClassVar[dict[str, frozenset[str]]] = {"objective": frozenset({"Linearizing"})}
 
     inner: OptimizerSlot = Field(default="muon", validate_default=True)
     """The inner optimizer, any that needs gradients only; its own rate is replaced by ``lr``."""

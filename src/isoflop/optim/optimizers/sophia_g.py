@@ -128,6 +128,7 @@ class SophiaGPart(OptimizerPart):
     )
     search: ClassVar[Grid] = {"lr": factor2(6.25e-5, 1.6e-2)}
     provides = frozenset({"Stateful", "Shardable"})
+    needs: ClassVar[dict[str, frozenset[str]]] = {"objective": frozenset({"Resampling"})}
 
     lr: PositiveFloat = 2e-3
     """Peak learning rate."""
