@@ -120,6 +120,11 @@ class Corpus:
         """Every document that ``heldout`` evaluates, domain by domain."""
         return itertools.chain.from_iterable(self._texts(part.tokens) for part in self.heldout().values())
 
+    def heldout_digest(self) -> str:
+        """SHA-256 over the text that ``heldout`` evaluates, by domain: the same for every tokenizer."""
+        parts = self.heldout().items()
+        return digest({domain: [document_hash(text).hex() for text in self._texts(p.tokens)] for domain, p in parts})
+
     def describe(self) -> dict[str, Any]:
         """JSON for the report: fingerprint, documents, bytes and tokens by split and domain, duplicates removed."""
         sides = {"train": self._manifest.train, "heldout": self._manifest.heldout}

@@ -8,9 +8,8 @@ from pathlib import Path
 from ..store.results import StudyResult
 from .compare import Say, compare
 from .corpus import corpus_facts
-from .plan import Plan, Speed, preflight, priced
+from .plan import Plan, Speed, priced, speeds_here
 from .study import Study
-from .workers import LocalWorkers
 
 CAP = 640.0
 """CPU-seconds that the whole demo may take."""
@@ -39,9 +38,7 @@ def demo(root: Path | str = "runs", *, workers: int = 2, progress: Say | None = 
     root, say = Path(root), progress or (lambda line: None)
     study = Study.load("demo")
     say("pre-flight: corpus, tokenizer, and a few steps of each arm to time them")
-    with LocalWorkers(root, workers) as local:
-        speeds = preflight(study, local)
-    study, planned, notes = sized(study, speeds, workers)
+    study, planned, notes = sized(study, speeds_here(study, root, workers), workers)
     for line in [*notes, planned.text()]:
         say(line)
     corpus = corpus_facts(study, root, compressors=True)

@@ -1,8 +1,9 @@
 """The multiplier: how many times more of an axis the baseline would have needed for the quality that an arm reached.
 
 For each seed the baseline's rungs give a curve, made non-increasing by isotonic regression and linear between rungs in
-(log x, y). ``reach`` inverts it and never extrapolates: beyond the ladder there is only a bound. Log multipliers are
-paired over seeds, their interval is Student's t, their p-values are Holm's over the arms of a study.
+(log x, y). ``reach`` inverts it and never extrapolates: a seed beyond the ladder is censored, known only to lie beyond
+its limit. Log multipliers are paired over seeds, their interval is Student's t, their p-values are Holm's over the arms
+of a study. With censored seeds there is only a bound: the geometric mean over all seeds, the censored at their limits.
 
 Between rungs the chord lies above a convex curve, so m is biased upward a little: for y = E + A x^-a on a ladder of
 factor 2 by at most a factor exp(a log(2)^2 / 8), 1.8 % at a = 0.3.
@@ -125,8 +126,11 @@ def illegal(axis: Axis, facts: Mapping[str, Facts], runs: Sequence[RunRow], base
     """Why ``axis`` allows no multiplier in this study; "" if it does.
 
     Args:
-        facts: by arm, the baseline among them. runs: all evaluation runs.
+        facts: by arm, the baseline among them. runs: all evaluation runs; those that do not know a digest of their
+            held-out text are taken to have the others'.
     """
+    if len({run.heldout for run in runs} - {""}) > 1:
+        return "the runs were evaluated on different text"
     ends = [(run, run.end) for run in runs]
     missing = [run.run for run, end in ends if end is not None and not measured(end, axis) > 0]
     if missing:
@@ -224,8 +228,7 @@ def _row(
         curve = curves[run.seed]
         needed, side = reach([measured(p, axis) for p in curve], [p.value for p in curve], run.end.value)
         ratios.append(((needed + theirs) / (measured(run.end, axis) + own), side))
-    above = [m for m, side in ratios if side == "above"]
-    below = [m for m, side in ratios if side == "below"]
+    sides = [side for _, side in ratios if side]
     common: dict[str, Any] = {
         "arm": arm,
         "rung": rung,
@@ -234,12 +237,12 @@ def _row(
         "seeds": len(ratios),
         "per_seed": [None if side else m for m, side in ratios],
     }
-    if not above and not below:
+    if not sides:
         e = estimate([m for m, _ in ratios])
         return MultiplierRow(**common, value=e.value, low=e.low, high=e.high, p=e.p)
-    censored: Literal["mixed", "above", "below"] = "mixed" if above and below else "above" if above else "below"
-    bound = None if censored == "mixed" else min(above) if above else max(below)
-    return MultiplierRow(**common, censored=censored, bound=bound, censored_seeds=len(above) + len(below))
+    mixed = len(set(sides)) > 1
+    bound = None if mixed else math.exp(float(np.log([m for m, _ in ratios]).mean()))
+    return MultiplierRow(**common, censored="mixed" if mixed else sides[0], bound=bound, censored_seeds=len(sides))
 
 
 def _judged(row: MultiplierRow, rows: Sequence[MultiplierRow], baseline: str) -> MultiplierRow:
@@ -255,6 +258,7 @@ def sentence(row: MultiplierRow, baseline: str) -> str:
     """The row in words, as printed."""
     less, more = LESS[row.axis]
     counted = f"{row.seeds} seeds, tuned alike" + (", tuning charged" if row.all_in else "")
+    limits = ", counted at their limits" if row.censored_seeds < row.seeds else ""
     if row.censored == "mixed":
         return (
             f"{row.arm} against {baseline} on {row.axis}: no bound (censored: {row.censored_seeds} of {row.seeds} "
@@ -262,13 +266,14 @@ def sentence(row: MultiplierRow, baseline: str) -> str:
         )
     if row.bound is not None and row.censored == "above":
         return (
-            f"{row.arm} reaches {baseline}'s bits per byte with > {math.floor(10 * row.bound) / 10:.1f}x {less} "
-            f"(censored: {row.censored_seeds} of {row.seeds} seeds beyond the top rung), {counted}"
+            f"{row.arm} reaches {baseline}'s bits per byte with > {math.floor(round(10 * row.bound, 6)) / 10:.1f}x "
+            f"{less} (censored: {row.censored_seeds} of {row.seeds} seeds beyond the top rung{limits}), {counted}"
         )
     if row.bound is not None:
         return (
-            f"{row.arm} falls short of {baseline}'s lowest rung: multiplier < {math.ceil(100 * row.bound) / 100:.2f}x "
-            f"on {row.axis} (censored: {row.censored_seeds} of {row.seeds} seeds), {counted}"
+            f"{row.arm} falls short of {baseline}'s lowest rung: multiplier < "
+            f"{math.ceil(round(100 * row.bound, 6)) / 100:.2f}x on {row.axis} "
+            f"(censored: {row.censored_seeds} of {row.seeds} seeds{limits}), {counted}"
         )
     value, low, high = (v for v in (row.value, row.low, row.high) if v is not None)
     word = less

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Mapping
+import shutil
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from scipy import optimize, stats
 
+from ..core.digests import digest
+from ..core.errors import DataError, NumericsError
+from ..core.files import read_json, write_json
 from ..ledger.budgets import step_cost, steps_within
+from ..store.environment import cpu_model
 from ..store.results import RunRow
+from ..store.run import Run
 from .compare import trial_runs
 from .multiplier import LEVEL
 from .study import Study
@@ -115,11 +122,7 @@ def plan(
 
     ``executor`` carries these out instead of local worker processes.
     """
-    if executor is None:
-        with LocalWorkers(Path(root), workers) as local:
-            speeds = preflight(study, local)
-    else:
-        speeds = preflight(study, executor)
+    speeds = speeds_here(study, Path(root), workers) if executor is None else preflight(study, executor)
     return priced(study, speeds, workers)
 
 
@@ -142,18 +145,51 @@ def priced(study: Study, speeds: Mapping[str, Speed], workers: int) -> Plan:
     return Plan(study.name, tuple(batches), workers, smallest, spare)
 
 
-def preflight(study: Study, executor: Executor) -> dict[str, Speed]:
-    """Time a few steps and an evaluation of every arm, all at once as in the study, after the corpus was prepared."""
-    for _ in executor([_short(study, study.baseline, 2)]):
-        pass  # fills the cache, so that the runs that are timed find it
-    speeds = {}
-    for row in executor([_short(study, arm, TIMED_STEPS) for arm in study.everyone]):
-        speeds[row.arm] = speed_of(row)
+def speeds_here(study: Study, root: Path, workers: int) -> dict[str, Speed]:
+    """The arms' speeds with so many worker processes on this processor: measured once for the same short runs.
+
+    They are remembered in ``<root>/cache/preflight.json`` (delete it to measure anew); the runs are not kept.
+    """
+    first, timed = _short_runs(study)
+    path = root / "cache" / "preflight.json"
+    key = digest([cpu_model(), workers, {job.arm: job.recipe.hash for job in timed}])
+    try:
+        return {arm: Speed(**speed) for arm, speed in _known(path)[key].items()}
+    except (KeyError, TypeError, AttributeError):
+        pass
+    places = [root / f"{job.recipe.name}-{job.recipe.id}" for job in (first, *timed)]
+    _remove(places)  # left by a kill, and timed beside who knows how many others
+    try:
+        with LocalWorkers(root, workers) as local:
+            speeds = preflight(study, local)
+    finally:
+        _remove(places)
+    write_json(path, {**_known(path), key: {arm: asdict(speed) for arm, speed in speeds.items()}})
     return speeds
 
 
+def preflight(study: Study, executor: Executor) -> dict[str, Speed]:
+    """Time a few steps and an evaluation of every arm, all at once as in the study, after the corpus was prepared.
+
+    Raises NumericsError if an arm diverges within them.
+    """
+    first, timed = _short_runs(study)
+    for _ in executor([first]):
+        pass  # fills the cache, so that the runs that are timed find it
+    return {row.arm: speed_of(row) for row in executor(timed)}
+
+
 def speed_of(row: RunRow) -> Speed:
-    """The speed that a short run with two evaluations shows; what came before the first also warmed up."""
+    """The speed that a short run with two evaluations shows; what came before the first also warmed up.
+
+    Raises NumericsError if it diverged.
+    """
+    if row.end is None:
+        raise NumericsError(
+            f"diverged within the {TIMED_STEPS} steps that time it",
+            where=f"{row.arm}, {', '.join(f'{key} {value:g}' for key, value in row.hyper.items())}",
+            fix="lower the arm's grid of tuned values",
+        )
     first, last = row.curve[0], row.curve[-1]
     evaluating = row.ledger["evaluation"]["seconds"]
     speed = Speed(
@@ -187,6 +223,27 @@ def _batch(study: Study, role: str, arm: str, rung: int, runs: int, speed: Speed
     flops = steps * cost.total.model
     seconds = speed.seconds(flops, recipe.train.evaluations)
     return Batch(role, arm, rung, runs, steps, flops, seconds, speed.cpu_share * seconds)
+
+
+def _short_runs(study: Study) -> tuple[Assignment, list[Assignment]]:
+    """The run that prepares the corpus, and every arm's that is timed."""
+    return _short(study, study.baseline, 2), [_short(study, arm, TIMED_STEPS) for arm in study.everyone]
+
+
+def _known(path: Path) -> dict[str, Any]:
+    """The speeds that are remembered; a file that is missing or broken is as good as none."""
+    try:
+        tree = read_json(path)
+    except DataError:
+        return {}
+    return tree if isinstance(tree, dict) else {}
+
+
+def _remove(directories: Iterable[Path]) -> None:
+    """Remove run directories, none that another process works on (UsageError)."""
+    for directory in directories:
+        with Run.read(directory).lock() if (directory / "resolved.json").is_file() else contextlib.nullcontext():
+            shutil.rmtree(directory, ignore_errors=True)
 
 
 def _short(study: Study, arm: str, steps: int) -> Assignment:

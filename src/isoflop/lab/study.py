@@ -23,6 +23,19 @@ OWN = ("name", "seed", "budget")
 """Keys of a run's recipe that the study sets itself."""
 
 
+def measured_by(recipe: Recipe) -> dict[str, Any]:
+    """What decides how a recipe's quality is measured, by key path: the same for every arm of a study.
+
+    A source may change in its other fields: its runs are compared only if they were evaluated on the same text.
+    """
+    source = {f"source.{key}": value for key, value in recipe.source.model_dump(mode="json").items()}
+    return {
+        "metrics": [metric.model_dump(mode="json") for metric in recipe.metrics],
+        "train.length": recipe.train.length,
+        **{key: value for key, value in source.items() if key == "source.name" or key.startswith("source.heldout_")},
+    }
+
+
 class Ladder(Frozen):
     """The baseline's budgets, each twice the one before, each a full run of its own."""
 
@@ -210,13 +223,22 @@ class Study(Frozen):
 
     def _recipes(self) -> Iterator[str]:
         known: set[str] = set()  # what is wrong with the baseline's recipe is wrong with every arm's
+        measured: dict[str, Any] = {}
         for arm in self.everyone:
             try:
-                self.run_recipe(arm, 0, self.seeds[0])
+                own = measured_by(self.run_recipe(arm, 0, self.seeds[0]))
+                if arm == self.baseline:
+                    measured = own
+                for key in measured:
+                    if own.get(key) != measured[key]:
+                        yield f"arms.{arm}: differs from {self.baseline} in {key}, which decides what is measured"
             except RecipeError as error:
                 place = "recipe" if arm == self.baseline else f"arms.{arm}"
                 yield from (f"{place}: {problem}" for problem in error.problems if problem not in known)
                 known |= set(error.problems)
+        for key in measured:
+            if f"{self.tuning.hyper}.".startswith(f"{key}."):
+                yield f"tuning.hyper: {key} decides what is measured, so it cannot be tuned"
 
     def _grids(self) -> Iterator[str]:
         sizes = {}

@@ -201,12 +201,8 @@ class LocalWorkers:
 
 def finished(root: Path, recipe: Recipe) -> Run | None:
     """The finished run of a recipe under ``root``, under whatever name."""
-    for path in sorted(root.glob(f"[!.]*-{recipe.id}")):
-        with contextlib.suppress(DataError):
-            run = Run.read(path)
-            if run.hash == recipe.hash and run.finished:
-                return run
-    return None
+    run = Run.find(root, recipe)
+    return run if run is not None and run.finished else None
 
 
 def row_of(run: Run, job: Assignment, *, reused: bool) -> RunRow:
@@ -225,6 +221,8 @@ def row_of(run: Run, job: Assignment, *, reused: bool) -> RunRow:
         curve=[] if diverged else points(run.metrics("evaluation")),
         ledger=run.ledger,
         reused=reused,
+        fingerprint=run.result.get("fingerprint", ""),
+        heldout=run.result.get("heldout", ""),
         exclusive={start.get("workers") for start in starts} == {1},
         cpu_seconds=sum(end["cpu_seconds"] for end in ends) if ends else None,
         wall_seconds=sum(end["seconds"] for end in ends) if ends else None,

@@ -42,6 +42,10 @@ class RunRow(Frozen):
     ledger: dict[str, dict[str, float]] = {}
     reused: bool = False
     """It had been finished before this study was started."""
+    fingerprint: str = ""
+    """That of the corpus it was trained on; "" where it is not known."""
+    heldout: str = ""
+    """Digest of the text it was evaluated on; "" where it is not known."""
     exclusive: bool = False
     """It had the machine to itself as far as the study knows: only such seconds are comparable."""
     cpu_seconds: float | None = None
@@ -71,7 +75,8 @@ class MultiplierRow(Frozen):
     """Compute-equivalent gain of one arm at one rung on one axis (DESIGN: the multiplier, exactly).
 
     ``value``, ``low`` and ``high`` are None when any seed is censored; then ``bound`` holds with ``censored``:
-    "above": the multiplier is > bound; "below": it is < bound.
+    "above": the multiplier is > bound; "below": it is < bound. It is the geometric mean over all seeds, each censored
+    one at its own limit; None where seeds are censored on both sides ("mixed").
     """
 
     arm: str

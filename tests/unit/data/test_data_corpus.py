@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,21 @@ def make(tmp_path: Path) -> Make:
         return prepare(documents, part, context(cache, part), **options)
 
     return build
+
+
+def test_the_held_out_digest_is_that_of_the_text_whatever_the_tokenizer(make: Make) -> None:
+    corpus = make(documents(200))
+    known = corpus.heldout_digest()
+    assert len(known) == 64
+    assert make(documents(200), tokenizer("bpe", vocab_size=300)).heldout_digest() == known
+    assert make(documents(200)[:100]).heldout_digest() != known
+    assert make(documents(200), heldout_bytes=1000).heldout_digest() != known
+    renamed = [replace(d, domain={"a": "b", "b": "a"}[d.domain]) for d in documents(200)]
+    assert make(renamed).heldout_digest() != known
+    held = set(corpus.heldout_text())
+    kept = [d for n, d in enumerate(documents(200)) if d.text in held or n % 2]  # less to train on, the same to judge
+    assert make(kept).fingerprint != corpus.fingerprint
+    assert make(kept).heldout_digest() == known
 
 
 def words(number: int, count: int = 60) -> str:

@@ -180,6 +180,12 @@ def test_builtins_are_documented() -> None:
     assert documents == list(of_builtins())
 
 
+def test_a_builtin_module_that_cannot_be_imported_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = list(of_builtins())
+    monkeypatch.setattr(sys, "builtin_module_names", (*sys.builtin_module_names, "not_in_this_build"))
+    assert list(of_builtins()) == whole
+
+
 def test_the_inputs_tell_a_change(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "a.py").write_text(SOURCE)
     monkeypatch.setattr(stdlib, "library_root", lambda: tmp_path)

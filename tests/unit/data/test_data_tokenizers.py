@@ -136,8 +136,15 @@ def test_truncation_and_templates_of_the_file_do_not_act(tmp_path: Path) -> None
 
 def test_foreign_files_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     path = saved(tmp_path, with_marks())
-    with pytest.raises(DataError, match=r"has no token '</e>'; set tokenizer.eot: did you mean </s>\?"):
+    with pytest.raises(DataError, match=r"has no special token '</e>'; set tokenizer.eot: did you mean </s>\?"):
         from_file(path, eot="</e>")
+    added = with_marks()
+    added.add_tokens(["<end>"])
+    added.add_special_tokens(["<pad>"])
+    for ordinary in ("ab", "<end>"):  # both occur in text
+        with pytest.raises(DataError, match=r"has no special token '.*'; set tokenizer.eot: .*legal: </s>, <pad>"):
+            from_file(saved(tmp_path, added), eot=ordinary)
+    saved(tmp_path, with_marks())
     part = FilePart(path=str(tmp_path / "missing.json"))
     for use in (part.inputs, lambda: part.vocabulary, lambda: part.build(NONE, iter(()))):
         with pytest.raises(DataError, match=r"missing.json: cannot be read"):

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from isoflop.lab.multiplier import Facts, crossing, estimate, holm, illegal, interval, multipliers, reach
+from isoflop.lab.multiplier import AXES, Facts, crossing, estimate, holm, illegal, interval, multipliers, reach
 from isoflop.store.results import MultiplierRow, Point, RunRow
 
 LADDER = (1e12, 2e12, 4e12, 8e12)
@@ -96,20 +96,40 @@ def test_noise_that_breaks_the_order_of_rungs_is_pooled():
 
 
 def test_a_multiplier_beyond_the_ladder_is_only_a_bound():
-    """Never extrapolated: three seeds beyond the top rung give "> 8x" and nothing else."""
-    rows = multipliers(study({"arm": [9.0, 12.0, 30.0, 3.0]}), baseline="base", axis="flops")
-    (row,) = rows
+    """Never extrapolated: four seeds beyond the top rung give "> 8x" and nothing else."""
+    (row,) = multipliers(study({"arm": [9.0, 12.0, 30.0, 8.1]}), baseline="base", axis="flops")
     assert (row.value, row.low, row.high, row.p) == (None, None, None, None)
-    assert (row.censored, row.bound, row.censored_seeds) == ("above", 8.0, 3)
-    assert row.per_seed == [None, None, None, pytest.approx(3.0)]
+    assert (row.censored, row.bound, row.censored_seeds) == ("above", pytest.approx(8.0), 4)
+    assert row.per_seed == [None] * 4
     assert not row.significant
-    assert "> 8.0x less compute (censored: 3 of 4 seeds beyond the top rung)" in row.sentence
+    assert "> 8.0x less compute (censored: 4 of 4 seeds beyond the top rung)," in row.sentence
+
+
+def test_a_bound_counts_every_seed_and_the_censored_ones_at_their_limits():
+    """The geometric mean is at least that, and may well lie below what one censored seed alone says."""
+    (row,) = multipliers(study({"arm": [9.0, 12.0, 30.0, 3.0]}), baseline="base", axis="flops")
+    assert (row.censored, row.bound, row.censored_seeds) == ("above", pytest.approx((8**3 * 3) ** 0.25), 3)
+    assert row.per_seed == [None, None, None, pytest.approx(3.0)]
+    assert "> 6.2x less compute (censored: 3 of 4 seeds beyond the top rung, counted at their limits)" in row.sentence
+
+
+@given(planted=st.lists(st.floats(0.2, 40), min_size=3, max_size=5), cost=st.sampled_from([1.0, 1.25, 2.0]))
+def test_the_geometric_mean_never_lies_beyond_its_bound(planted, cost):
+    (row,) = multipliers(study({"arm": planted}, cost=cost), baseline="base", axis="flops")
+    mean = float(np.exp(np.mean(np.log(planted))))
+    if row.censored == "above":
+        assert row.bound <= mean * (1 + 1e-9)
+    if row.censored == "below":
+        assert row.bound >= mean * (1 - 1e-9)
 
 
 def test_an_arm_short_of_the_lowest_rung_is_only_a_bound():
     (row,) = multipliers(study({"arm": [0.5, 0.6, 0.7]}, cost=1.25), baseline="base", axis="flops")
     assert (row.censored, row.bound, row.censored_seeds) == ("below", pytest.approx(0.8), 3)
-    assert "< 0.80x" in row.sentence
+    assert "< 0.80x on flops (censored: 3 of 3 seeds)," in row.sentence
+    (row,) = multipliers(study({"arm": [0.5, 0.6, 1.6]}, cost=1.25), baseline="base", axis="flops")
+    assert (row.censored, row.bound) == ("below", pytest.approx((0.8 * 0.8 * 1.6) ** (1 / 3)))
+    assert "< 1.01x on flops (censored: 2 of 3 seeds, counted at their limits)" in row.sentence
 
 
 def test_seeds_on_both_sides_of_the_ladder_give_no_bound():
@@ -212,7 +232,7 @@ def test_a_diverged_baseline_run_only_shortens_its_seeds_curve():
         for r in runs
     ]
     (row,) = multipliers(broken, baseline="base", axis="flops")
-    assert (row.censored, row.censored_seeds, row.bound) == ("above", 1, 4.0)
+    assert (row.censored, row.censored_seeds, row.bound) == ("above", 1, pytest.approx((4 * 6 * 6) ** (1 / 3)))
 
 
 def row_at(rung: int, value: float, low: float, high: float) -> MultiplierRow:
@@ -244,6 +264,14 @@ def test_axes_that_cannot_be_compared_are_refused_with_the_reason(axis, other, r
     assert illegal(axis, ALIKE, runs, "base") == ""
     assert reason in illegal(axis, {**ALIKE, "arm": other}, runs, "base")
     assert illegal("flops", {**ALIKE, "arm": other}, runs, "base") == ""
+
+
+def test_runs_on_different_held_out_text_are_compared_on_no_axis():
+    runs = [r.model_copy(update={"heldout": "a"}) for r in study({"arm": [2.0, 2.0, 2.0]})]
+    runs[0] = runs[0].model_copy(update={"heldout": ""})  # it does not know
+    assert [illegal(axis, ALIKE, runs, "base") for axis in AXES] == [""] * len(AXES)
+    runs[-1] = runs[-1].model_copy(update={"heldout": "b"})
+    assert all("evaluated on different text" in illegal(axis, ALIKE, runs, "base") for axis in AXES)
 
 
 def test_seconds_need_exclusive_runs():

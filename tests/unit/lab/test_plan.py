@@ -8,11 +8,14 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from isoflop.errors import NumericsError, Stopped, UsageError
+from isoflop.lab import plan as plan_module
 from isoflop.lab.demo import CAP, RESERVE, sized
-from isoflop.lab.plan import Speed, plan, priced, smallest_multiplier, speed_of
+from isoflop.lab.plan import Speed, plan, priced, smallest_multiplier, speed_of, speeds_here
 from isoflop.lab.study import Study
 from isoflop.ledger.budgets import step_cost
 from isoflop.store.results import Point, RunRow
+from isoflop.store.run import Run
 
 
 def test_the_plan_lists_every_run_with_exact_flops(tiny):
@@ -69,6 +72,83 @@ def timed(arm: str) -> RunRow:
 
 def test_speed_leaves_the_warm_up_out():
     assert speed_of(timed("a")) == Speed(1e9, 0.2, pytest.approx(0.6), 0.9)
+
+
+def test_an_arm_that_diverges_while_it_is_timed_is_named(tiny):
+    def executor(assignments):
+        for job in assignments:
+            row = timed(job.arm).model_copy(update={"hyper": dict(job.hyper)})
+            yield row if job.arm == "adamw" else row.model_copy(update={"status": "diverged", "curve": []})
+
+    with pytest.raises(NumericsError, match=r"muon, optimizer.lr 0.008: diverged within the 24 steps"):
+        plan(tiny, executor=executor)
+
+
+@pytest.fixture
+def machine(monkeypatch):
+    """Local workers that make real run directories without training, on processors of a name; counts their runs."""
+
+    class Machine:
+        cpu, runs, broken = "one", 0, False
+
+        def __init__(self, root, count):
+            self.root, self.count = root, count
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            pass
+
+        def __call__(self, assignments):
+            for job in assignments:
+                assert Run.find(self.root, job.recipe) is None, "a run of other conditions would be reused"
+                Run.open(self.root, job.recipe).set_status("done")
+                Machine.runs += 1
+                if Machine.broken:
+                    raise Stopped(2, "stopped")
+                row = timed(job.arm)
+                yield row.model_copy(update={"cpu_seconds": float(Machine.runs)})
+
+    monkeypatch.setattr(plan_module, "LocalWorkers", Machine)
+    monkeypatch.setattr(plan_module, "cpu_model", lambda: Machine.cpu)
+    return Machine
+
+
+def test_speeds_are_measured_once_for_a_processor_and_a_number_of_workers(tiny, machine, tmp_path):
+    first = speeds_here(tiny, tmp_path, 2)
+    assert machine.runs == 3
+    assert speeds_here(tiny, tmp_path, 2) == first
+    assert machine.runs == 3
+    assert speeds_here(tiny, tmp_path, 1) != first
+    machine.cpu = "another"
+    assert speeds_here(tiny, tmp_path, 2) != first
+    assert machine.runs == 9
+    assert speeds_here(tiny.with_("name=other", "baseline=base"), tmp_path, 2).keys() == {"base", "muon"}
+    machine.cpu = "one"
+    assert speeds_here(tiny, tmp_path, 2) == first
+
+
+def test_no_run_of_a_pre_flight_stays_among_the_users(tiny, machine, tmp_path):
+    plan(tiny, tmp_path, workers=2)
+    assert [path.name for path in tmp_path.iterdir()] == ["cache"]
+    machine.broken = True
+    with pytest.raises(Stopped):
+        plan(tiny, tmp_path, workers=1)
+    assert [path.name for path in tmp_path.iterdir()] == ["cache"]
+
+
+def test_what_a_killed_pre_flight_left_is_measured_again(tiny, machine, tmp_path):
+    _, (left, _) = plan_module._short_runs(tiny)
+    Run.open(tmp_path, left.recipe).set_status("done")
+    assert speeds_here(tiny, tmp_path, 2).keys() == {"adamw", "muon"}
+    for broken in ("{", "[]", '{"x": 1}'):
+        (tmp_path / "cache" / "preflight.json").write_text(broken)
+        assert speeds_here(tiny, tmp_path, 2).keys() == {"adamw", "muon"}
+    assert machine.runs == 12
+    Run.open(tmp_path, left.recipe)
+    with Run.find(tmp_path, left.recipe).lock(), pytest.raises(UsageError, match="in use"):
+        speeds_here(tiny, tmp_path, 1)
 
 
 def test_the_smallest_multiplier_is_found_as_often_as_it_says():

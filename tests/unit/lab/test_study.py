@@ -73,6 +73,19 @@ def test_flop_and_token_ladders_become_budgets(tiny):
         ("tuning.points=99", "its search space for lr has"),
         ("tuning.hyper=optimizer.eps", "optimizer adamw declares no search space for eps; give tuning.grids.adamw"),
         ("tuning.hyper=optimiser.lr", "its recipe has no optimiser.lr"),
+        (
+            'arms.muon.overrides=["train.length=32"]',
+            "arms.muon: differs from adamw in train.length, which decides what",
+        ),
+        ('arms.muon.overrides=["source.heldout_bytes=9"]', "arms.muon: differs from adamw in source.heldout_bytes"),
+        ('arms.muon.overrides=["source.heldout_share=0.1"]', "arms.muon: differs from adamw in source.heldout_share"),
+        ('arms.muon.overrides=["source=pcfg"]', "arms.muon: differs from adamw in source.name"),
+        (
+            "arms.muon.overrides=[\"metrics=[{name='bits_per_byte', batch=1}]\"]",
+            "arms.muon: differs from adamw in metr",
+        ),
+        ("tuning.hyper=train.length", "tuning.hyper: train.length decides what is measured, so it cannot be tuned"),
+        ("tuning.hyper=metrics.0.batch", "tuning.hyper: metrics decides what is measured, so it cannot be tuned"),
         ("tuning.hyper=train.clip", "train.clip belongs to no part with a search space"),
     ],
 )
@@ -80,6 +93,11 @@ def test_an_unfair_or_broken_study_is_refused_by_name(tiny_toml, change, said):
     with pytest.raises(RecipeError) as caught:
         Study.from_toml(tiny_toml, change)
     assert said in str(caught.value)
+
+
+def test_an_arm_may_change_the_training_text_and_the_tokenizer(tiny):
+    changed = tiny.with_('arms.muon.overrides=["source.text_bytes=30000", "tokenizer=bpe"]')
+    assert changed.run_recipe("muon", 0, 1).source.text_bytes == 30000
 
 
 def test_all_problems_come_in_one_report_each_once(tiny_toml):

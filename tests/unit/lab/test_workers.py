@@ -50,6 +50,7 @@ def task(job):
     point = dict(flops=10, hardware_flops=12, tokens=3, text_bytes=9, seconds=0.5, value=3.0, stderr=0.1, domains={})
     run.record("evaluation", step=4, metrics={}, **point)
     run.write_ledger({"train": {"flops": 10}})
+    run.write_result({"status": "done", "fingerprint": "f" * 64, "heldout": "e" * 64})
     run.event("ended", seconds=2.0, cpu_seconds=1.5)
     run.set_status("done")
 
@@ -83,6 +84,7 @@ def test_longest_runs_go_first_and_workers_are_reused(tiny, stub, tmp_path):
     assert [steps for _, steps in starts] == [16, 8, 4]
     assert len({pid for pid, _ in starts}) == 1
     assert sorted(row.rung for row in rows) == [0, 1, 2]
+    assert {(row.fingerprint, row.heldout) for row in rows} == {("f" * 64, "e" * 64)}
     assert all(row.end.value == 3.0 and row.end.hardware_flops == 12 for row in rows)
 
 
@@ -95,6 +97,14 @@ def test_a_finished_run_is_never_repeated(tiny, stub, tmp_path):
         assert (rows[1].status, rows[70].status) == ("done", "diverged")
         assert rows[70].end is None
     assert len(finished(tmp_path, jobs[0].recipe).events("started")) == 1
+
+
+def test_a_run_made_under_a_name_of_its_own_is_found(tiny, stub, tmp_path):
+    given = job(tiny, 1)
+    run = Run.open(tmp_path, given.recipe, name="mine")
+    assert finished(tmp_path, given.recipe) is None
+    run.set_status("done")
+    assert finished(tmp_path, given.recipe).path.name == "mine"
 
 
 def test_seconds_are_exclusive_only_if_every_start_was_alone(tiny, stub, tmp_path):

@@ -53,6 +53,22 @@ def test_another_recipe_gets_another_directory(tmp_path: Path) -> None:
     assert first.path != second.path
 
 
+def test_a_run_is_found_under_any_name_and_a_finished_one_first(tmp_path: Path) -> None:
+    assert Run.find(tmp_path / "none", recipe()) is None
+    mine = Run.open(tmp_path, recipe(), name="mine")
+    (tmp_path / "torn").mkdir()
+    (tmp_path / "torn" / "resolved.json").write_text("{")
+    for found in (Run.find(tmp_path, recipe("name=other")), Run.open(tmp_path, recipe())):
+        assert found is not None
+        assert found.path == mine.path
+    assert Run.find(tmp_path, recipe("seed=4")) is None
+    mine.path.rename(tmp_path / f"a-{recipe().id}")
+    Run.open(tmp_path, recipe(), name="mine").set_status("done")
+    assert Run.open(tmp_path, recipe()).path == tmp_path / "mine"
+    (tmp_path / "mine" / "status.json").write_text("torn")
+    assert Run.open(tmp_path, recipe()).path == tmp_path / f"a-{recipe().id}"
+
+
 def test_a_named_directory_refuses_another_recipe_and_lists_every_changed_key(tmp_path: Path) -> None:
     Run.open(tmp_path, recipe(), name="mine")
     assert Run.open(tmp_path, recipe("name=other"), name="mine").path.name == "mine"
@@ -264,7 +280,7 @@ def test_losing_the_race_to_create_a_run_is_no_error(tmp_path: Path, monkeypatch
     winner = Run.open(tmp_path, recipe())
     exists = Path.exists
     monkeypatch.setattr(Path, "exists", lambda self: self != winner.path and exists(self))
-    monkeypatch.setattr(run_module, "_existing", lambda root, recipe: None)
+    monkeypatch.setattr(Run, "find", lambda root, recipe: None)
     assert Run.open(tmp_path, recipe()).path == winner.path
     assert [path.name for path in tmp_path.iterdir()] == [winner.path.name]
 

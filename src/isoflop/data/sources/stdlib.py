@@ -187,7 +187,10 @@ def sections(text: str) -> Iterator[str]:
 def of_builtins() -> Iterator[Document]:
     """Docstrings of the types and functions written in C of the modules that are part of the interpreter."""
     for name in sorted(sys.builtin_module_names):
-        module = import_module(name)
+        try:
+            module = import_module(name)
+        except ImportError:  # listed, yet not to be had in this build
+            continue
         texts = dict.fromkeys(text for each in _c_docstrings(module) if (text := prose(each)))
         group = group_of("\n".join(texts))
         for text in texts:

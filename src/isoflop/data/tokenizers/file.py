@@ -31,17 +31,17 @@ class FileTokenizer:
     """
 
     def __init__(self, tokenizer: hf.Tokenizer, eot: str, path: Path) -> None:
-        found = tokenizer.token_to_id(eot)
-        if found is None:
-            special = [added.content for added in tokenizer.get_added_tokens_decoder().values() if added.special]
-            raise DataError(f"has no token {eot!r}", where=str(path), fix=f"set tokenizer.eot: {nearest(eot, special)}")
+        added = tokenizer.get_added_tokens_decoder()
+        special = {token.content: i for i, token in added.items() if token.special}
+        if eot not in special:  # any other may occur in text
+            known = f"set tokenizer.eot: {nearest(eot, special)}" if special else "choose tokenizer bpe or bytes"
+            raise DataError(f"has no special token {eot!r}", where=str(path), fix=known)
         tokenizer.encode_special_tokens = True
         tokenizer.no_truncation()
         tokenizer.no_padding()
         self._tokenizer, self._path = tokenizer, path
-        self.eot: int = found
+        self.eot: int = special[eot]
         self.vocab_size = size_of(tokenizer)
-        added = tokenizer.get_added_tokens_decoder()
         byte_level, self._lossless = _kind(json.loads(tokenizer.to_str()))
         self.byte_lengths: Ids = np.zeros(self.vocab_size, np.int64)
         for token, i in tokenizer.get_vocab(with_added_tokens=True).items():
@@ -84,7 +84,7 @@ class FilePart(TokenizerPart):
     path: str
     """The tokenizer.json."""
     eot: str = "<|endoftext|>"
-    """The token that ends a text, e.g. "</s>"."""
+    """The special token that ends a text, e.g. "</s>"."""
     card = Card(
         summary="A tokenizer.json of the tokenizers library; nothing is trained.",
         differs="special tokens are not recognised in text; a tokenizer that alters text is refused",

@@ -22,7 +22,8 @@ class BitsPerByte:
     """-log2 p(held-out text) / its UTF-8 bytes, in windows of ``length`` tokens.
 
     The value is the byte-weighted mean over domains. The standard error is that of a ratio estimate over batches of
-    windows: it is about the text's variety, not about training seeds.
+    windows: it is about the text's variety, not about training seeds. Only it rests on the tokens' byte lengths, which
+    some tokenizers know but nearly.
     """
 
     def __init__(self, length: int, batch: int, device: str) -> None:
@@ -31,7 +32,7 @@ class BitsPerByte:
     @torch.no_grad()
     def measure(self, model: Any, data: Mapping[str, HeldOut], rng: Rng) -> Measurement:
         """Measure a causal model (``hidden``, ``head``, ``flops``) on held-out data by domain; deterministic."""
-        domains = {name: self._domain(model, heldout, name) for name, heldout in data.items()}
+        domains = {name: self._domain(model, heldout) for name, heldout in data.items()}
         if not domains:
             raise DataError("holds no held-out text", where="source", fix="add documents or raise its held-out share")
         sizes = {name: data[name].text_bytes for name in domains}
@@ -45,7 +46,7 @@ class BitsPerByte:
             cost=sum((domain.cost for domain in domains.values()), Cost()),
         )
 
-    def _domain(self, model: Any, heldout: HeldOut, name: str) -> Measurement:
+    def _domain(self, model: Any, heldout: HeldOut) -> Measurement:
         bits: list[float] = []
         sizes: list[int] = []
         cost = Cost()
@@ -56,11 +57,11 @@ class BitsPerByte:
             bits.append(float(nats) / math.log(2))
             sizes.append(batch.text_bytes)
             cost += model.flops(*inputs.shape).forward
-        value = math.fsum(bits) / sum(sizes)
-        n = len(bits)
-        spread = math.fsum((b - value * s) ** 2 for b, s in zip(bits, sizes, strict=True))
-        stderr = math.sqrt(spread * n / (n - 1)) / sum(sizes) if n > 1 else 0.0
-        return Measurement(value, stderr, sum(sizes), "bits per byte", cost=cost)
+        total, n = math.fsum(bits), len(bits)
+        ratio = total / sum(sizes)
+        spread = math.fsum((b - ratio * s) ** 2 for b, s in zip(bits, sizes, strict=True))
+        stderr = math.sqrt(spread * n / (n - 1)) / heldout.text_bytes if n > 1 else 0.0
+        return Measurement(total / heldout.text_bytes, stderr, heldout.text_bytes, "bits per byte", cost=cost)
 
 
 @part
