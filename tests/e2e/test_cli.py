@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from isoflop.cli.main import invoke
+from isoflop.laws import refit
+from report_sample import make_study
 
 Tiny = Callable[..., Path]
 
@@ -163,11 +165,29 @@ def test_fit_prints_a_law_of_a_table_and_keeps_it(tmp_path: Path, capsys: pytest
         rows.append(f"{n},{d},{1.8 + 400 / n**0.34 + 1800 / d**0.37}")
     table = tmp_path / "sweep.csv"
     table.write_text("\n".join(rows))
-    named = ("--law", "chinchilla", "--columns", "N=params,D=tokens", "--out", str(tmp_path / "fit.json"))
+    place = tmp_path / "fit"
+    named = ("--law", "chinchilla", "--columns", "N=params,D=tokens", "--out", str(place))
     found = json.loads(out(capsys, "fit", str(table), *named, "--json"))
     assert found["fit"]["params"]["alpha"] == pytest.approx(0.34, abs=1e-3)
-    assert json.loads((tmp_path / "fit.json").read_text()) == found["fit"]
-    assert "chinchilla" in out(capsys, "fit", str(table), *named)
+    assert found.pop("report") == str(place / "report.html")
+    assert json.loads((place / "fit.json").read_text()) == found
+    assert refit(place / "fit.json").params["alpha"] == pytest.approx(0.34, abs=1e-3)
+    told = out(capsys, "fit", str(table), *named)
+    assert "chinchilla" in told
+    assert f"report: {place / 'report.html'}" in told
+    assert "sweep.csv" in (place / "report.html").read_text()
     assert invoke(["fit", str(table), "--law", "chinchila"]) == 2
     assert invoke(["fit", str(table), "--columns", "N:params"]) == 2
+    assert invoke(["fit", str(table), "--where", "size=big"]) == 2
     assert invoke(["fit", str(tmp_path / "none.csv")]) == 3
+
+
+def test_fit_reads_a_study_of_one_arm(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make_study().write(tmp_path / "study.json")
+    law = ("--law", "power", "--columns", "y=loss", "--json")
+    assert invoke(["fit", str(tmp_path), *law]) == 2
+    assert "--where arm=" in capsys.readouterr().err
+    found = json.loads(out(capsys, "fit", str(tmp_path), "--where", "arm=adamw", *law))
+    assert found["fit"]["params"]["a"] < 0
+    assert found["axis"] == "C"
+    assert invoke(["fit", str(tmp_path), "--where", "arm=sgd", *law]) == 3

@@ -12,7 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from isoflop.core.files import write_json
+from isoflop.core.table import Table
+from isoflop.laws import Chinchilla, fit_table, simulate
 from isoflop.report.page import write_report
+from laws_planted import CHINCHILLA, SWEEP
 from report_sample import make_run_directory, make_study
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
@@ -71,6 +75,15 @@ def test_a_run_draws_its_curves_in_silence(browser: str, tmp_path: Path) -> None
     assert (console, urls) == ([], [])
     assert document.count('aria-roledescription="visualization"') == 2
     assert "training loss, nats a token" in document.partition("application/json")[0]
+
+
+def test_a_fit_draws_every_chart_in_silence(browser: str, tmp_path: Path) -> None:
+    table = simulate(Chinchilla(), CHINCHILLA, Table({"N": SWEEP["N"], "D": SWEEP["D"]}), 0.002, seed=0)
+    write_json(tmp_path / "fit.json", fit_table(table, "auto").to_json())
+    document, console, urls = visit(browser, write_report(tmp_path), tmp_path)
+    assert (console, urls) == ([], [])
+    assert document.count('aria-roledescription="visualization"') == 5
+    assert "training compute 6 N D, FLOPs" in document.partition("application/json")[0]
 
 
 def test_the_silence_would_be_heard(browser: str, tmp_path: Path) -> None:

@@ -3,39 +3,83 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..core.errors import UsageError
+from ..core.errors import DataError, UsageError, nearest
 from .app import app
 from .common import Json, emit
+
+if TYPE_CHECKING:
+    from ..core.table import Table
 
 
 @app.command()
 def fit(
-    table: Annotated[Path, typer.Argument(help="A CSV file with a header line.")],
+    table: Annotated[Path, typer.Argument(help="A CSV file with a header line, a study's directory, or a root.")],
     law: Annotated[str, typer.Option("--law", help="A law's name; auto: the best extrapolation.")] = "auto",
     by: Annotated[str | None, typer.Option("--by", help="Column of the cuts when laws are compared, e.g. C.")] = None,
     columns: Annotated[str, typer.Option("--columns", help="Law's column=table's, e.g. N=params,D=tokens.")] = "",
+    where: Annotated[str, typer.Option("--where", help="Only rows with column=value, e.g. arm=muon.")] = "",
     target: Annotated[str, typer.Option("--target", help="Column to predict, with --law auto.")] = "loss",
-    out: Annotated[Path | None, typer.Option("--out", help="Keep the fit as JSON that fits itself again.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Directory for fit.json and report.html.")] = None,
     json: Json = False,
 ) -> None:
     """Fit a scaling law to a table of runs, with intervals and what cannot be known from it."""
     from ..laws.verb import fit_table
 
-    found = fit_table(table, law, by=by, columns=_pairs(columns), target=target)
+    rows = _table(table, _pairs(where, "--where", "arm=muon"))
+    renames = _pairs(columns, "--columns", "N=params,D=tokens")
+    found = fit_table(rows, law, by=by, columns=renames, target=target)
+    stored = {"source": table.resolve().name, **found.to_json()} if json or out is not None else {}
+    page = None
     if out is not None:
         from ..core.files import write_json
+        from ..report.page import write_report
 
-        write_json(out, found.fit.to_json())
-    emit(found.to_json()) if json else typer.echo(found.text)
+        write_json(out / "fit.json", stored)
+        page = write_report(out)
+    if json:
+        emit(stored if page is None else {**stored, "report": str(page)})
+        return
+    typer.echo(found.text)
+    if page is not None:
+        typer.echo(f"\nreport: {page}")
 
 
-def _pairs(text: str) -> dict[str, str]:
+def _table(source: Path, wanted: dict[str, str]) -> Table:
+    """The rows of a CSV file, a study or a root, whose columns have the wanted values; one arm of a study only."""
+    from ..core.table import Table
+    from ..store.sweeps import sweep
+
+    rows = sweep(source) if source.is_dir() else Table.read_csv(source)
+    for column, value in wanted.items():
+        if column not in rows:
+            raise UsageError(f"no column {column!r}", where="--where", fix=nearest(column, rows))
+        told = rows[column].tolist()
+        rows = rows.where([_same(entry, value) for entry in told])
+        if not rows.rows:
+            raise DataError(f"no row has {column} = {value}", where=str(source))
+    arms = sorted(set(rows["arm"].tolist())) if source.is_dir() and "arm" in rows else []
+    if len(arms) > 1:
+        fix = f"choose one: --where arm={arms[0]} (of {', '.join(arms)})"
+        raise UsageError("a law describes one arm, the study has several", where=str(source), fix=fix)
+    return rows
+
+
+def _same(entry: object, value: str) -> bool:
+    if isinstance(entry, float):
+        try:
+            return entry == float(value)
+        except ValueError:
+            return False
+    return str(entry) == value
+
+
+def _pairs(text: str, option: str, example: str) -> dict[str, str]:
     """``N=params,D=tokens`` as a mapping."""
     pairs = dict(piece.partition("=")[::2] for piece in text.split(",") if piece)
     if not all(key and value for key, value in pairs.items()):
-        raise UsageError(f"{text!r} is not of the form N=params,D=tokens", where="--columns")
+        raise UsageError(f"{text!r} is not of the form {example}", where=option)
     return pairs

@@ -14,6 +14,16 @@ _MOST_CURVES = 12
 _AHEAD = (3.0, 10.0, 30.0, 100.0)
 
 
+def axis(fit: Fit) -> str:
+    """What the law's compute is in the table: a column's name, "6 N D", or "" if it is neither."""
+    x = fit.problem.x
+    known = {"C": x.get("C"), **x}
+    if "N" in x and "D" in x:
+        known["6 N D"] = 6.0 * x["N"] * x["D"]
+    compute = fit.law.compute(x)
+    return next((name for name, column in known.items() if column is not None and np.array_equal(column, compute)), "")
+
+
 def points(fit: Fit, level: float) -> list[dict[str, Any]]:
     """Per row: the law's columns, compute, observation, prediction with interval, residual in link space."""
     predicted = fit.predict(fit.table, interval=level)

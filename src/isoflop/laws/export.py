@@ -58,8 +58,10 @@ def refit(stored: Mapping[str, Any] | str | Path, law: Law | None = None) -> Fit
     """
     where = str(stored) if isinstance(stored, str | Path) else "fit"
     tree = read_json(Path(stored)) if isinstance(stored, str | Path) else stored
+    if isinstance(tree, Mapping) and isinstance(tree.get("fit"), Mapping):  # what `isoflop fit --out` keeps
+        tree = tree["fit"]
     if not isinstance(tree, Mapping) or tree.get("format") != FORMAT:
-        raise DataError(f"is not a stored fit ({FORMAT})", where=where, fix="export one with isoflop fit --json")
+        raise DataError(f"is not a stored fit ({FORMAT})", where=where, fix="export one with isoflop fit --out")
     if digest(tree["columns"]) != tree["digest"]:
         raise DataError("its rows do not match their digest", where=where, fix="export the fit again")
     if law is None:

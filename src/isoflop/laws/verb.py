@@ -14,7 +14,7 @@ from ..core.registry import get, names
 from ..core.table import Table
 from .checks import as_table, law_name, rename
 from .comparison import Comparison, compare
-from .curves import ahead, isoflops, points
+from .curves import ahead, axis, isoflops, points
 from .export import finite
 from .fit import Fit
 from .law import Law
@@ -31,12 +31,20 @@ class FitResult:
     def to_json(self, level: float = 0.9) -> dict[str, Any]:
         """JSON values for a page: the stored fit, what it predicts at its own rows, isoFLOP curves, the comparison.
 
+        ``axis``: what ``compute`` is in the table (a column, "6 N D", or "": the law's own measure). ``relative``:
+        residuals are relative errors.
         ``points``: per row compute, observation, prediction with ``level`` interval, residual in link space.
         ``isoflops``: of laws of N and D, per budget of the table the curve and its optimum. ``ahead``: at the sizes of
         the table's dearest rows scaled to 3, 10, 30 and 100 times their compute, with intervals.
         ``comparison``: scores, and the forecasts of the best law.
         """
+        law = self.fit.law
         return {
+            "equation": type(law).card.equation,
+            "target": law.target,
+            "axis": axis(self.fit),
+            "relative": self.fit.problem.link == "log" and not law.likelihood,
+            "text": self.text,
             "fit": self.fit.to_json(),
             "level": level,
             "points": points(self.fit, level),

@@ -1,4 +1,4 @@
-"""The report page: one HTML file that shows a study or a run anywhere, offline, for as long as browsers read HTML.
+"""The report page: one HTML file that shows a study, run or fit anywhere, offline, for as long as browsers read HTML.
 
 Whatever comes from outside is escaped; besides, the page's own policy lets no script run but the two written into it,
 and loads nothing from anywhere.
@@ -19,7 +19,8 @@ from typing import Any
 from ..core.errors import UsageError
 from ..core.files import write_atomic
 from ..store.results import StudyResult
-from . import charts, render
+from . import charts, fit_charts, render
+from .fits import FIT, FitRecord
 from .runs import RunRecord
 from .sheets import (
     Sheet,
@@ -44,15 +45,23 @@ CAPTIONS = {
     "bill": "What each arm's runs spent, each run once; all that tuning runs trained counts as tuning.",
     "tuning": "Rings mark what was chosen, crosses what diverged. Solid lines are the lowest rung; dashed ones a "
     "higher rung, where the baseline is tuned again.",
+    "fit": "Each dot is a row of the table; the line or tick what the law gives there, with its interval.",
+    "residuals": "Structure here is what the law does not describe.",
+    "ahead": "From the dearest row on, parameters and tokens (or compute) scaled up together. The intervals include "
+    "the law's own error, measured by extrapolating inside the table.",
+    "isoflops": "Loss against size at equal compute 6 N D. Diamonds are the optima, joined by the dashed line; dots "
+    "are rows within 6 % of a curve's compute.",
+    "forecasts": "The best law fitted to the rows below a cut and asked for those above it. Hollow: the observation "
+    "lay outside the forecast's interval.",
     "loss": "Every recorded step faintly; boldly the mean of the steps within 10 % of its compute.",
 }
 
 
 def write_report(directory: Path) -> Path:
-    """Write ``report.html`` and ``charts/*.svg, *.png`` into a study's or a run's directory; the page's path.
+    """Write ``report.html`` and ``charts/*.svg, *.png`` into the directory of a study, a run or a fit; the page's path.
 
     Raises:
-        UsageError: the directory holds neither a study nor a run. DataError: what it holds is broken.
+        UsageError: the directory holds neither a study, a run nor a fit. DataError: what it holds is broken.
         StorageError: the disk refused.
     """
     directory = Path(directory)
@@ -64,8 +73,13 @@ def write_report(directory: Path) -> Path:
         record = RunRecord.read(directory)
         specs = _specifications(record.figures())
         html = run_page(record, specs)
+    elif (directory / FIT).exists():
+        fit = FitRecord.read(directory)
+        specs = _specifications(fit_charts.figures(fit))
+        html = fit_page(fit, specs)
     else:
-        raise UsageError("holds neither a study nor a run", where=str(directory), fix="name a directory under --root")
+        where = str(directory)
+        raise UsageError("holds neither a study, a run nor a fit", where=where, fix="name a directory under --root")
     for name, spec in specs.items():
         svg = render.to_svg(spec)
         write_atomic(directory / "charts" / f"{name}.svg", svg)
@@ -154,6 +168,36 @@ def run_page(record: RunRecord, specs: Specs) -> str:
     )
 
 
+def fit_page(record: FitRecord, specs: Specs) -> str:
+    """The page of a law's fit, with its charts' specifications by name."""
+    drawn = {name: _figure(name) for name in specs}
+    said = [clean(line) for line in (*record.fit.warnings, *record.unidentified)]
+    scores = record.score_sheet()
+    sections = [
+        _section("What to know before using it", _bullets(said)),
+        _section("Fit", drawn.get("fit", "")),
+        _section("Constants", _table(record.constant_sheet())),
+        _section("Residuals", drawn.get("residuals", "")),
+        _section("Extrapolation", drawn.get("ahead", ""), _table(record.ahead_sheet())),
+        _section("IsoFLOP curves", drawn.get("isoflops", ""), _table(record.optimum_sheet())),
+        _section(scores.title, _table(scores), drawn.get("forecasts", "")),
+        _section("Sensitivity", _preformatted(record.sensitivity())),
+        _section("Settings", _pairs(flatten(record.fit.settings))),
+        _section("Data", _folded("The report as text", record.text), _download("fit.json", "Download the whole fit")),
+    ]
+    law = f"{record.law}: {record.equation}" if record.equation else record.law
+    return _page(
+        kind="isoflop fit",
+        title=f"{law}, fitted to {record.source}" if record.source else law,
+        headline=record.headline(),
+        facts=record.facts(),
+        sections=sections,
+        specs=specs,
+        data=record.model_dump(mode="json"),
+        footer="FLOPs are the table's own: its column C, or 6 N D where the law has no other measure of compute.",
+    )
+
+
 # ---------------------------------------------------------------- the pieces of a page
 
 
@@ -166,6 +210,7 @@ def _page(
     sections: Sequence[str],
     specs: Specs,
     data: Any,
+    footer: str = CONVENTION_LONG,
 ) -> str:
     template = files("isoflop.report").joinpath("page.html").read_text(encoding="utf-8")
     vega = render.vega_script() if specs else ""
@@ -180,7 +225,7 @@ def _page(
         headline="\n".join(f'<p class="{size}">{escape(clean(line))}</p>' for line in lines),
         facts=f'<dl class="facts">{entries}</dl>',
         sections="\n".join(section for section in sections if section),
-        footer=escape(CONVENTION_LONG),
+        footer=escape(footer),
         charts=_json({name: render.for_page(spec) for name, spec in specs.items()}),
         data=_json(data),
         vega=vega,
@@ -239,6 +284,10 @@ def _folded(name: str, text: str) -> str:
     if not text:
         return ""
     return f"<details><summary>{escape(clean(name))}</summary><pre>{escape(clean_lines(text))}</pre></details>"
+
+
+def _preformatted(text: str) -> str:
+    return f"<pre>{escape(clean_lines(text))}</pre>" if text else ""
 
 
 def _bullets(lines: Iterable[str]) -> str:
