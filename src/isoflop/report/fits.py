@@ -159,7 +159,7 @@ class FitRecord(Frozen):
     # ------------------------------------------------------------ tables
 
     def constant_sheet(self) -> Sheet:
-        """Every constant with its interval and verdict; none of a fit that did not converge."""
+        """Every constant with its interval and verdict (reasons: ``unidentified``); none of a fit that did not converge."""
         lines: list[tuple[str, ...]] = []
         level = 0.95
         for name, value in self.fit.params.items() if self.fit.certificate.converged else ():
@@ -168,8 +168,7 @@ class FitRecord(Frozen):
                 lines.append((clean(name), digits(value, 6), "", "", "held"))
                 continue
             level = i.level
-            said = f"{i.verdict}: {clean(i.reason)}" if i.reason else i.verdict
-            lines.append((clean(name), digits(value, 6), _end(i.low), _end(i.high), said))
+            lines.append((clean(name), digits(value, 6), _end(i.low), _end(i.high), clean(i.verdict)))
         note = f"{100 * level:g} % profile-likelihood intervals. Unidentified: the rows do not determine the constant; "
         note += "predictions may still be good, since constants trade off."
         columns = ("constant", "value", "low", "high", "verdict")

@@ -83,7 +83,7 @@ def test_constants_have_intervals_and_what_is_not_known_is_said(line: dict[str, 
     stored = line["fit"]
     fit = record(line, fit={**stored, "intervals": {**stored["intervals"], "E": ridge}})
     cells = {row[0]: row[1:] for row in fit.constant_sheet().rows}
-    assert cells["E"][1:] == ("open", "1.900", "unidentified: a ridge")
+    assert cells["E"][1:] == ("open", "1.900", "unidentified")
     assert cells["a"][-1] == "identified"
     assert float(cells["a"][1]) < stored["params"]["a"] < float(cells["a"][2])
     assert fit.headline().endswith("Not determined by these rows: E.")
@@ -156,11 +156,15 @@ def test_an_optimum_beyond_the_sizes_is_not_claimed(stored: dict[str, Any]) -> N
 
 
 def test_the_comparison_is_listed_as_ranked_and_its_misses_are_hollow(stored: dict[str, Any]) -> None:
+    cut, *others = stored["comparison"]["forecasts"]
+    missed = {**cut, "high": [cut["observed"][0] - 0.01, *cut["high"][1:]], "low": [None, *cut["low"][1:]]}
+    stored = {**stored, "comparison": {**stored["comparison"], "forecasts": [missed, *others]}}
     fit = record(stored)
     assert [row[0] for row in fit.score_sheet().rows] == [score["law"] for score in stored["comparison"]["scores"]]
     drawn = layers(fit, "forecasts")[-1]["values"]
     made = [dict(zip(cut, row, strict=True)) for cut in _forecasts(stored) for row in zip(*cut.values(), strict=True)]
-    assert [row["inside"] for row in drawn] == [int(r["low"] <= r["observed"] <= r["high"]) for r in made]
+    assert [row["inside"] for row in drawn] == [int((r["low"] or 0) <= r["observed"] <= r["high"]) for r in made]
+    assert drawn[0]["inside"] == 0
     failed = {"law": "kaplan", "error": None, "failed": "too few rows"}
     comparison = {**stored["comparison"], "scores": [failed], "forecasts": []}
     assert record(stored, comparison=comparison).score_sheet().rows[0][-1] == "too few rows"
