@@ -159,7 +159,7 @@ class FitRecord(Frozen):
     # ------------------------------------------------------------ tables
 
     def constant_sheet(self) -> Sheet:
-        """Every constant with its interval and verdict (reasons: ``unidentified``); none of a fit that did not converge."""
+        """Constants with intervals and verdicts (reasons: ``unidentified``); none of a fit that did not converge."""
         lines: list[tuple[str, ...]] = []
         level = 0.95
         for name, value in self.fit.params.items() if self.fit.certificate.converged else ():
