@@ -208,41 +208,48 @@ def _hide(scores: Tensor, start: int, mask: Tensor | None) -> Tensor:
     return scores
 
 
+def _join(blocks: list[Tensor]) -> Tensor:
+    return blocks[0] if len(blocks) == 1 else torch.cat(blocks, 1)
+
+
 def reference_attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
     q, outs = q * q.shape[-1] ** -0.5, []
     for start, end, keys in _blocks(q.shape[1], mask is not None):
         scores = torch.bmm(q[:, start:end], k[:, :keys].transpose(1, 2))
         outs.append(torch.bmm(torch.softmax(_hide(scores, start, mask), -1), v[:, :keys]))
-    return torch.cat(outs, 1)
+    return _join(outs)
 
 
 class _Attend(Function):
     @staticmethod
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
-        q = q * q.shape[-1] ** -0.5
-        out, probabilities = torch.empty_like(q), []
+        q, outs, probabilities = q * q.shape[-1] ** -0.5, [], []
         ctx.blocks = _blocks(q.shape[1], mask is not None)
         for start, end, keys in ctx.blocks:
             scores = torch.bmm(q[:, start:end], k[:, :keys].transpose(1, 2))
             p = torch.softmax(_hide(scores, start, mask), -1)
-            torch.bmm(p, v[:, :keys], out=out[:, start:end])
+            outs.append(torch.bmm(p, v[:, :keys]))
             probabilities.append(p)
         ctx.save_for_backward(q, k, v, *probabilities)
-        return out
+        return _join(outs)
 
     @staticmethod
     @first_order
     def backward(ctx: Any, grad: Tensor) -> Any:
         q, k, v, *probabilities = ctx.saved_tensors
-        grad_q, grad_k, grad_v = torch.empty_like(q), torch.zeros_like(k), torch.zeros_like(v)
-        for (start, end, keys), p in zip(ctx.blocks, probabilities, strict=True):
+        grads_q, grad_k, grad_v = [], k.new_empty(0), v.new_empty(0)
+        for (start, end, keys), p in zip(reversed(ctx.blocks), reversed(probabilities), strict=True):
             block = grad[:, start:end]
-            grad_v[:, :keys].baddbmm_(p.transpose(1, 2), block)
             grad_p = torch.bmm(block, v[:, :keys].transpose(1, 2))
             grad_scores = torch._softmax_backward_data(grad_p, p, -1, p.dtype)
-            torch.bmm(grad_scores, k[:, :keys], out=grad_q[:, start:end])
-            grad_k[:, :keys].baddbmm_(grad_scores.transpose(1, 2), q[:, start:end])
-        return grad_q.mul_(q.shape[-1] ** -0.5), grad_k, grad_v, None
+            grads_q.append(torch.bmm(grad_scores, k[:, :keys]))
+            to_k, to_v = torch.bmm(grad_scores.transpose(1, 2), q[:, start:end]), torch.bmm(p.transpose(1, 2), block)
+            if keys == k.shape[1]:  # the last block, which meets every key, comes first
+                grad_k, grad_v = to_k, to_v
+            else:
+                grad_k[:, :keys] += to_k
+                grad_v[:, :keys] += to_v
+        return _join(grads_q[::-1]).mul_(q.shape[-1] ** -0.5), grad_k, grad_v, None
 
 
 # ---------------------------------------------------------------- gated unit
