@@ -53,6 +53,11 @@ def test_train_eval_generate_runs_and_report_on_one_run(
     assert "<svg" in page.read_text() or "vega" in page.read_text()
 
 
+def test_a_root_without_runs_is_an_empty_list(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert json.loads(out(capsys, "runs", "--root", str(tmp_path / "none"), "--json")) == []
+    assert "no runs yet" in out(capsys, "runs", "--root", str(tmp_path / "none"))
+
+
 def test_a_dry_run_says_what_it_would_cost_and_trains_nothing(
     tiny: Tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -27,6 +27,9 @@ def listing(
         return
     from ..store.index import runs
 
+    if not root.is_dir():
+        emit([]) if json else typer.echo(f"no runs yet below {root}")
+        return
     table = runs(root, status=status)
     if json:
         emit([{k: None if v != v else v for k, v in row.items()} for row in table.records()])
