@@ -1,6 +1,7 @@
 """isoflop: how much more compute would the baseline have needed?
 
-``import isoflop`` is light: no torch, no numpy. Everything is reached by name when it is first used.
+``import isoflop`` is light: no torch, no numpy. Everything is reached by name when it is first used. ``train`` lies in
+``isoflop.train.run``: a function here could not share the name of its folder.
 """
 
 from importlib import import_module
@@ -12,10 +13,9 @@ _PUBLIC = {
     "Recipe": "core.recipe",
     "Table": "core.table",
     "part": "core.registry",
-    "train": "train.run",
     "Study": "lab.study",
     "compare": "lab.compare",
-    "multiplier": "lab.multiplier",
+    "multipliers": "lab.multiplier",
     "errors": "",
 }
 

@@ -38,8 +38,9 @@ def test_the_guides_method_trains_by_its_name(
     momentum_sign: None, tiny: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert "momentum_sign" in registry.names("optimizer")
-    arguments = ["train", str(tiny()), "optimizer=momentum_sign", "--root", str(tmp_path / "runs"), "--json"]
-    assert invoke(arguments) == 0
-    result = json.loads(capsys.readouterr().out)
-    assert result["status"] == "done"
-    assert result["value"] < 8
+    values = []
+    for steps in (12, 120):
+        chosen = ["optimizer=momentum_sign", "optimizer.lr=0.01", f"budget.steps={steps}"]
+        assert invoke(["train", str(tiny()), *chosen, "--root", str(tmp_path / "runs"), "--json"]) == 0
+        values.append(json.loads(capsys.readouterr().out)["value"])
+    assert values[1] < 0.7 * values[0], "it does not learn"

@@ -24,3 +24,11 @@ def test_every_link_of_a_page_leads_somewhere(page: str) -> None:
     for target in re.findall(r"\]\(([^)#\s]+)\)", text):
         if not target.startswith("http"):
             assert (ROOT / "docs" / target).exists(), target
+
+
+def test_every_public_name_is_there_and_no_folder_hides_it() -> None:
+    import isoflop
+
+    for name in isoflop.__all__:
+        assert getattr(isoflop, name) is not None
+        assert not (ROOT / "src" / "isoflop" / name).is_dir(), f"importing the folder {name} would replace the name"
