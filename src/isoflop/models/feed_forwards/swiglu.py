@@ -14,7 +14,7 @@ from ...core.registry import Card, part
 from ...core.roles import Shape
 from ...ledger import formulas
 from ..cost import pointwise
-from ..kernels import fuse, gated_silu
+from ..kernels import fuse, gated_linear
 from ..layers import Matrix
 
 
@@ -32,7 +32,7 @@ class SwiGlu(nn.Module):
 
     def forward(self, x: Tensor, weights: tuple[Tensor, Tensor]) -> Tensor:
         gate_up, down = weights
-        return F.linear(gated_silu(F.linear(x, gate_up)), down)
+        return F.linear(gated_linear(x, gate_up), down)
 
 
 @part

@@ -16,16 +16,16 @@ from ...core.protocols import MixerPart
 from ...core.registry import Card, part
 from ...core.roles import Shape
 from ...ledger import formulas
+from ..attend import attend, block_pairs, rotated
 from ..cost import pointwise
-from ..kernels import attend, block_pairs, fuse, rotate
+from ..kernels import fuse
 from ..layers import Matrix, RmsNorm
 
 
 class Attention(nn.Module):
     """Self-attention of (batch, length, width) vectors.
 
-    Queries, keys and values have separate weights, joined at the cast. Heads lead in the inner layout
-    (heads, batch, length, head_dim), so that the batched products need no copies.
+    Queries, keys and values have separate weights, joined at the cast.
     """
 
     if TYPE_CHECKING:
@@ -69,38 +69,31 @@ class Attention(nn.Module):
         start = 0 if cache is None else cache.length
         cos, sin = self._angles(start, length, x.dtype)
         qkv = F.linear(x, qkv_weight).view(batch, length, -1, self.head_dim)
-        qk, v = torch.split(qkv, [self.heads + self.kv_heads, self.kv_heads], 2)
         if self.q_norm is not None and self.k_norm is not None:
-            q, k = torch.split(qk, [self.heads, self.kv_heads], 2)
-            qk = torch.cat((self.q_norm(q.float(), x.dtype), self.k_norm(k.float(), x.dtype)), 2)
-        q, k = torch.split(rotate(qk, cos, sin), [self.heads, self.kv_heads])
-        v = v.permute(2, 0, 1, 3)
-        if cache is not None:
-            k, v = cache.append(k, v)
-        if start == 0:
-            copies = self.heads // self.kv_heads
-            if copies > 1:
-                k, v = k.repeat_interleave(copies, 0), v.repeat_interleave(copies, 0)
-            mixed = attend(q, k, v, mask)
+            q, k, v = torch.split(qkv, [self.heads, self.kv_heads, self.kv_heads], 2)
+            qkv = torch.cat((self.q_norm(q.float(), x.dtype), self.k_norm(k.float(), x.dtype), v), 2)
+        if cache is None:
+            mixed = attend(qkv, cos, sin, self.heads, mask)
         else:
-            mixed = self._attend_cached(q, k, v)
-        return F.linear(mixed.permute(1, 2, 0, 3).reshape(batch, length, -1), out_weight)
+            mixed = self._continue(qkv, cos, sin, cache)
+        return F.linear(mixed.flatten(2), out_weight)
 
     def make_cache(self, batch: int, capacity: int, dtype: torch.dtype) -> KeyValues:
         """Room for keys and values of ``capacity`` tokens."""
         self._reach(capacity)
-        shape = (self.kv_heads, batch, capacity, self.head_dim)
+        shape = (batch, self.kv_heads, capacity, self.head_dim)
         device = self.q.weight.device
         return KeyValues(torch.empty(shape, dtype=dtype, device=device), torch.empty(shape, dtype=dtype, device=device))
 
-    def _attend_cached(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    def _continue(self, qkv: Tensor, cos: Tensor, sin: Tensor, cache: KeyValues) -> Tensor:
         """The newest queries over all keys, each seeing those up to itself."""
+        q, k, v = (x.transpose(1, 2) for x in rotated(qkv, cos, sin, self.heads))
+        k, v = cache.append(k, v)
         new, total = q.shape[2], k.shape[2]
         mask = None
         if new > 1:
             mask = torch.ones(new, total, dtype=torch.bool, device=q.device).tril_(total - new)
-        q, k, v = (x.transpose(0, 1) for x in (q, k, v))
-        return F.scaled_dot_product_attention(q, k, v, mask, enable_gqa=True).transpose(0, 1)
+        return F.scaled_dot_product_attention(q, k, v, mask, enable_gqa=True).transpose(1, 2)
 
     def _angles(self, start: int, length: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """Cosine and sine (length, head_dim / 2) for positions from ``start``."""
@@ -118,13 +111,13 @@ class Attention(nn.Module):
 
 
 class KeyValues:
-    """Keys and values of the tokens seen so far: two (kv_heads, batch, capacity, head_dim) tensors, filled in order."""
+    """Keys and values of the tokens seen so far: two (batch, kv_heads, capacity, head_dim) tensors, filled in order."""
 
     def __init__(self, keys: Tensor, values: Tensor) -> None:
         self._keys, self._values, self.length = keys, values, 0
 
     def append(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Add (kv_heads, batch, n, head_dim) and return everything held. UsageError beyond the capacity."""
+        """Add (batch, kv_heads, n, head_dim) and return everything held. UsageError beyond the capacity."""
         end = self.length + keys.shape[2]
         if end > self._keys.shape[2]:
             raise UsageError(f"the cache holds {self._keys.shape[2]} tokens, not {end}", fix="make it larger")

@@ -1,0 +1,179 @@
+"""Causal attention on a CPU: explicit products over blocks of queries, with a handwritten gradient.
+
+Faster than torch's flash attention there at every length tried (three times at 256 tokens in bf16). A block of queries
+meets only the keys up to its own end, so most of the masked half is never computed. Everything is read from and written
+to the layouts of the projections, so that autograd copies nothing.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import Function
+from torch.nn import functional as F
+
+from ..ledger.formulas import causal_pairs
+from .kernels import first_order, plain
+
+# mypy: disable-error-code="no-untyped-call, no-any-return, misc"
+
+
+def block_rows(length: int) -> int:
+    """Queries of one block. Small blocks skip more of the masked half, large ones make better products (measured)."""
+    return 64 if length <= 128 else 128
+
+
+def block_pairs(length: int) -> int:
+    """Pairs (query, key) that a head executes on ``length`` tokens."""
+    rows = block_rows(length)
+    whole, rest = divmod(length, rows)
+    return rows * rows * causal_pairs(whole) + rest * length
+
+
+def attend(qkv: Tensor, cos: Tensor, sin: Tensor, heads: int, mask: Tensor | None = None) -> Tensor:
+    """softmax(R q (R k)' / sqrt(d)) v, where R turns the halves of a vector by its position's angles.
+
+    Args:
+        qkv: (batch, length, heads + 2 kv_heads, d): queries, keys, values. kv_heads divides heads, d is even.
+        cos, sin: (length, d / 2), of each position's angles.
+        mask: bool, True where a query (row) may see a key (column), (length, length) or (batch, length, length);
+            each query must see at least one key. None is causal.
+
+    Returns:
+        (batch, length, heads, d).
+    """
+    if plain():
+        return reference_attend(qkv, cos, sin, heads, mask)
+    if qkv.device.type != "cpu":
+        q, k, v = (x.transpose(1, 2) for x in rotated(qkv, cos, sin, heads))
+        mask = None if mask is None else mask.unsqueeze(-3)
+        out = F.scaled_dot_product_attention(q, k, v, mask, is_causal=mask is None, enable_gqa=q.shape[1] > k.shape[1])
+        return out.transpose(1, 2)
+    return _Attend.apply(qkv, cos, sin, heads, mask)
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Turn the halves (a, b) of (batch, length, heads, d) vectors: (a cos - b sin, b cos + a sin).
+
+    Su et al. 2021, arXiv 2104.09864, equation 34, with halves for its pairs.
+    """
+    (a, b), cos, sin = x.chunk(2, -1), cos[:, None], sin[:, None]
+    return torch.cat((a * cos - b * sin, b * cos + a * sin), -1)
+
+
+def rotated(qkv: Tensor, cos: Tensor, sin: Tensor, heads: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries and keys, turned, and values: (batch, length, heads or kv_heads, d)."""
+    kv_heads = (qkv.shape[2] - heads) // 2
+    qk, v = torch.split(qkv, [heads + kv_heads, kv_heads], 2)
+    q, k = torch.split(rotate(qk, cos, sin), [heads, kv_heads], 2)
+    return q, k, v
+
+
+def reference_attend(qkv: Tensor, cos: Tensor, sin: Tensor, heads: int, mask: Tensor | None = None) -> Tensor:
+    batch, length, _, d = qkv.shape
+    q, k, v = rotated(qkv, cos, sin, heads)
+    copies = heads // k.shape[2]
+    q, k, v = q * d**-0.5, k.repeat_interleave(copies, 2), v.repeat_interleave(copies, 2)
+    q, k, v = (x.transpose(1, 2).reshape(batch * heads, length, d) for x in (q, k, v))
+    seen = None if mask is None else mask.expand(batch, length, length).repeat_interleave(heads, 0)
+    outs = []
+    for start, end, keys in _blocks(length, mask is not None):
+        scores = _hide(torch.bmm(q[:, start:end], k[:, :keys].transpose(1, 2)), start, seen)
+        outs.append(torch.bmm(torch.softmax(scores, -1), v[:, :keys]))
+    return torch.cat(outs, 1).view(batch, heads, length, d).transpose(1, 2)
+
+
+def _blocks(length: int, masked: bool) -> list[tuple[int, int, int]]:
+    """(first query, end of queries, end of keys) of each block; with a mask of its own, one block of everything."""
+    if masked:
+        return [(0, length, length)]
+    rows = block_rows(length)
+    return [(start, min(start + rows, length), min(start + rows, length)) for start in range(0, length, rows)]
+
+
+def _hide(scores: Tensor, start: int, mask: Tensor | None) -> Tensor:
+    """Put -inf in place on what the block's queries, the first at ``start``, may not see."""
+    if mask is not None:
+        return scores.masked_fill_(~mask, -torch.inf)
+    rows = scores.shape[1]
+    future = torch.full((rows, rows), -torch.inf, dtype=scores.dtype, device=scores.device).triu_(1)
+    scores[:, :, start:].add_(future)
+    return scores
+
+
+def _flat(x: Tensor) -> Tensor:
+    """(batch, length, heads, d) -> (heads * batch, length, d), contiguous: the layout of batched products."""
+    return x.permute(2, 0, 1, 3).reshape(-1, x.shape[1], x.shape[3])
+
+
+def _unflat(x: Tensor, batch: int) -> Tensor:
+    """The way back, as a view."""
+    return x.view(-1, batch, *x.shape[1:]).permute(1, 2, 0, 3)
+
+
+def _turn(x: Tensor, cos: Tensor, sin: Tensor, out: Tensor, sign: int = 1) -> Tensor:
+    """``rotate`` by ``sign`` times the angles, into ``out`` (of any layout)."""
+    (a, b), (turned_a, turned_b), cos, sin = x.chunk(2, -1), out.chunk(2, -1), cos[:, None], sin[:, None]
+    torch.mul(a, cos, out=turned_a).addcmul_(b, sin, value=-sign)
+    torch.mul(b, cos, out=turned_b).addcmul_(a, sin, value=sign)
+    return out
+
+
+def _turned(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """(batch, length, heads, d), turned, as (heads * batch, length, d)."""
+    batch, length, heads, d = x.shape
+    out = x.new_empty(heads * batch, length, d)
+    _turn(x, cos, sin, _unflat(out, batch))
+    return out
+
+
+class _Attend(Function):
+    @staticmethod
+    def forward(ctx: Any, qkv: Tensor, cos: Tensor, sin: Tensor, heads: int, mask: Tensor | None) -> Tensor:
+        batch, length, total, d = qkv.shape
+        kv_heads = (total - heads) // 2
+        copies, scale = heads // kv_heads, d**-0.5
+        q, k, v = torch.split(qkv, [heads, kv_heads, kv_heads], 2)
+        k, v = _turned(k, cos, sin), _flat(v)
+        if copies > 1:
+            k, v = (x.view(kv_heads, 1, -1, d).expand(-1, copies, -1, -1).reshape(-1, length, d) for x in (k, v))
+        seen = None if mask is None else mask.expand(batch, length, length).repeat(heads, 1, 1)
+        out, saved = qkv.new_empty(batch, length, heads, d), [cos, sin, k, v]
+        for start, end, keys in _blocks(length, mask is not None):
+            block = _turned(q[:, start:end], cos[start:end] * scale, sin[start:end] * scale)
+            p = torch.softmax(_hide(torch.bmm(block, k[:, :keys].transpose(1, 2)), start, seen), -1)
+            out[:, start:end] = _unflat(torch.bmm(p, v[:, :keys]), batch)
+            saved += [block, p]
+        ctx.save_for_backward(*saved)
+        ctx.copies, ctx.masked = copies, mask is not None
+        return out
+
+    @staticmethod
+    @first_order
+    def backward(ctx: Any, grad: Tensor) -> Any:
+        cos, sin, k, v, *saved = ctx.saved_tensors
+        batch, length, heads, d = grad.shape
+        kv_heads, scale = heads // ctx.copies, d**-0.5
+        grad_qkv = grad.new_empty(batch, length, heads + 2 * kv_heads, d)
+        grad_q, grad_k, grad_v = torch.split(grad_qkv, [heads, kv_heads, kv_heads], 2)
+        to_k, to_v = torch.empty_like(k), torch.empty_like(v)
+        for start, end, keys in reversed(_blocks(length, ctx.masked)):
+            p, q = saved.pop(), saved.pop()
+            block = _flat(grad[:, start:end])
+            grad_p = torch.bmm(block, v[:, :keys].transpose(1, 2))
+            grad_scores = torch._softmax_backward_data(grad_p, p, -1, p.dtype)
+            to_q = _unflat(torch.bmm(grad_scores, k[:, :keys]), batch)
+            _turn(to_q, cos[start:end] * scale, sin[start:end] * scale, grad_q[:, start:end], -1)
+            if keys == length:  # the last block meets every key, and comes first
+                torch.bmm(grad_scores.transpose(1, 2), q, out=to_k)
+                torch.bmm(p.transpose(1, 2), block, out=to_v)
+            else:
+                to_k[:, :keys] += torch.bmm(grad_scores.transpose(1, 2), q)
+                to_v[:, :keys] += torch.bmm(p.transpose(1, 2), block)
+        if ctx.copies > 1:
+            to_k, to_v = (x.view(kv_heads, ctx.copies, -1, length, d).sum(1).flatten(0, 1) for x in (to_k, to_v))
+        _turn(_unflat(to_k, batch), cos, sin, grad_k, -1)
+        grad_v.copy_(_unflat(to_v, batch))
+        return grad_qkv, None, None, None, None
