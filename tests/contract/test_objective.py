@@ -8,9 +8,10 @@ import pytest
 import torch
 
 from isoflop.core.context import Context
-from isoflop.core.protocols import CAPABILITIES, Batch, Loss, Objective, ObjectivePart
+from isoflop.core.protocols import CAPABILITIES, Batch, Linearizing, Loss, Objective, ObjectivePart
 from isoflop.core.registry import get, names
 from isoflop.ledger.audit import Audit
+from isoflop.optim.linearization import forward_mode
 from transformer_toys import VOCAB, context, part
 
 FIELDS: dict[str, dict[str, Any]] = {}
@@ -97,3 +98,29 @@ def test_a_small_step_down_the_gradient_lowers_the_loss(name: str) -> None:
             p -= rate * g
         after = objective.loss(batch, fresh).total / batch.tokens
     assert float(loss.detach() - after) == pytest.approx(rate * squared, rel=0.05)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("name", [name for name in PARTS if "Linearizing" in part_of(name).provides])
+def test_a_linearizing_one_is_its_loss_of_the_outputs(name: str, masked: bool, ctx: Context) -> None:
+    objective, batch = part_of(name).build(ctx), batch_of(masked=masked)
+    assert isinstance(objective, Linearizing)
+    outputs, loss = objective.linearize(batch, ctx)
+    parameters = {name: p.detach() for name, p in ctx.policy.named_parameters()}
+    slope = torch.func.grad(lambda p: loss(outputs(p)))(parameters)
+    whole = objective.loss(batch, ctx).total
+    torch.testing.assert_close(loss(outputs(parameters)), whole.detach())
+    expected = torch.autograd.grad(whole, list(ctx.policy.parameters()))
+    for name, gradient in zip(parameters, expected, strict=True):
+        torch.testing.assert_close(slope[name], gradient, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", [name for name in PARTS if "Linearizing" in part_of(name).provides])
+def test_a_linearizing_one_has_forward_mode_derivatives(name: str, ctx: Context) -> None:
+    outputs, loss = part_of(name).build(ctx).linearize(batch_of(), ctx)  # type: ignore[attr-defined]
+    at = {name: p.detach() for name, p in ctx.policy.named_parameters()}
+    along = {name: torch.randn(p.shape, generator=torch.Generator().manual_seed(3)) for name, p in at.items()}
+    with forward_mode():
+        found = torch.func.jvp(lambda p: loss(outputs(p)), (at,), (along,))[1]  # type: ignore[misc]
+    slope = torch.func.grad(lambda p: loss(outputs(p)))(at)
+    torch.testing.assert_close(found, sum((slope[name] * along[name]).sum() for name in at), rtol=1e-4, atol=1e-4)

@@ -7,7 +7,7 @@ declares in ``provides``; a recipe that needs a missing one is refused by name b
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
@@ -83,6 +83,11 @@ class Measurement:
     domains: Mapping[str, Measurement] = field(default_factory=dict)
     cost: Cost = field(default_factory=Cost)
 
+
+Outputs = Callable[[Any], "Tensor"]
+"""From parameters, {name: tensor}, to a model's outputs."""
+LossOf = Callable[["Tensor"], "Tensor"]
+"""From a model's outputs to a scalar."""
 
 # ---------------------------------------------------------------- capabilities
 
@@ -278,6 +283,15 @@ class Resampling(Protocol):
         """The batch with targets drawn from the policy's predictions, the same for the same (rng, step)."""
 
 
+@runtime_checkable
+class Linearizing(Protocol):
+    """An objective that is a loss of the policy's outputs, and differentiable by ``torch.func`` in any way."""
+
+    def linearize(self, batch: Batch, ctx: Context) -> tuple[Outputs, LossOf]:
+        """``outputs(parameters)``, a pure function from the policy's {name: tensor} to its outputs, and
+        ``loss(outputs)``, a scalar: the SUM over the batch's targets, in nats."""
+
+
 class ObjectivePart(Part):
     slot: ClassVar[str] = "objective"
 
@@ -312,7 +326,7 @@ class Resamples(Problem, Protocol):
 class Linearizes(Problem, Protocol):
     """A problem split into model and loss (Gauss-Newton): loss(theta) = sum over batches of L_i(z_i(theta))."""
 
-    def linearize(self) -> Sequence[tuple[Any, Any]]:
+    def linearize(self) -> Sequence[tuple[Outputs, LossOf]]:
         """One pair a micro-batch: ``outputs(parameters)``, a pure function from {name: tensor} to the model's outputs
         z_i, and ``loss(outputs)``, its share of the step's mean loss; both for ``torch.func``."""
 

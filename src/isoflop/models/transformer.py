@@ -45,7 +45,7 @@ class Transformer(nn.Module):
         blocks: (mixer, feed-forward) of each layer.
         tied: the embedding is the head as well.
         eps: added to the mean square in norms.
-        dtype: of products; weights and residual stream are fp32 (or the model's own dtype, with ``.double()``).
+        dtype: of products; weights and residual stream are fp32.
         work: exact work of one forward and backward of (batch, length).
     """
 

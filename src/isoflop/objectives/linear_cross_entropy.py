@@ -52,8 +52,13 @@ def reference_linear_cross_entropy(
 ) -> Tensor:
     """The losses of each token in torch's operations, all logits at once: what the tests believe, and what
     ``torch.func`` differentiates."""
-    logits = F.linear(hidden, weight.to(hidden.dtype)).to(_accumulator(hidden.dtype))
-    losses = F.cross_entropy(logits.flatten(0, -2), targets.flatten(), reduction="none").view(targets.shape)
+    return cross_entropy(F.linear(hidden, weight.to(hidden.dtype)), targets, mask)
+
+
+def cross_entropy(logits: Tensor, targets: Tensor, mask: Tensor | None = None) -> Tensor:
+    """-log softmax(logits)[target] of each token, in nats and fp32, all logits (..., vocab) at once."""
+    scores = logits.to(_accumulator(logits.dtype)).flatten(0, -2)
+    losses = F.cross_entropy(scores, targets.flatten(), reduction="none").view(targets.shape)
     return losses if mask is None else losses * mask
 
 

@@ -8,6 +8,7 @@ to the null space, later by keeping the old directions.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 
 import torch
 from torch import Tensor
@@ -68,6 +69,20 @@ def mirror(gram: Tensor) -> None:
         gram[stop:, start:stop].copy_(gram[start:stop, stop:].T)
 
 
+def eigensystem(gram: Tensor) -> tuple[Tensor, Tensor]:
+    """Eigenvalues (n,), ascending, and eigenvectors (n, n) as columns of a symmetric matrix.
+
+    LAPACK's single precision sometimes fails on matrices with many equal eigenvalues, as Gram matrices of embeddings
+    have: it does not converge, or returns NaN. Then double precision does it.
+    """
+    with suppress(torch.linalg.LinAlgError):  # type: ignore[attr-defined]
+        values, vectors = torch.linalg.eigh(gram)
+        if bool(torch.isfinite(vectors).all()):
+            return values, vectors
+    values, vectors = torch.linalg.eigh(gram.double())
+    return values.to(gram.dtype), vectors.to(gram.dtype)
+
+
 def first_basis(gram: Tensor) -> Tensor:
     """Eigenvectors as columns, eigenvalues descending; then the null space, if any: the eigenvectors of
     diag(1 + 1/n, ..., 2) compressed to it, largest first, the same on every machine up to sign.
@@ -75,13 +90,13 @@ def first_basis(gram: Tensor) -> Tensor:
     The work does not depend on the rank, so that it can be counted beforehand (``first_basis_cost``).
     """
     n, kind = len(gram), {"dtype": gram.dtype, "device": gram.device}
-    values, vectors = torch.linalg.eigh(gram)
+    values, vectors = eigensystem(gram)
     known = values > NULL * torch.finfo(gram.dtype).eps * values[-1]
     basis: Tensor = vectors.flip(1).contiguous()
     kept = vectors * known
     projector = torch.eye(n, **kind) - kept @ kept.T  # type: ignore[call-overload]
     weights = 1 + torch.arange(1, n + 1, **kind) / n  # type: ignore[call-overload]
-    others = torch.linalg.eigh(projector @ (weights[:, None] * projector))[1].flip(1)
+    others = eigensystem(projector @ (weights[:, None] * projector))[1].flip(1)
     rank = int(known.sum())
     basis[:, rank:] = others[:, : n - rank]
     return basis

@@ -13,10 +13,7 @@ from torch import Tensor
 from torch.func import grad, jvp, vjp
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-Outputs = Callable[[Any], Tensor]
-"""From parameters to the model's outputs z."""
-LossOf = Callable[[Tensor], Tensor]
-"""From outputs to a scalar."""
+from ..core.protocols import LossOf, Outputs
 
 
 def forward_mode() -> AbstractContextManager[Any]:

@@ -18,6 +18,7 @@ from ..core.cost import Cost
 from ..core.errors import BudgetError, DataError, NumericsError, Stopped
 from ..core.protocols import (
     Averaging,
+    Batch,
     Batches,
     Measurement,
     Metric,
@@ -118,9 +119,9 @@ class Loop:
     def _train_step(self) -> tuple[Outcome, float]:
         began = time.perf_counter()
         parts, ctx = self.parts, self.ctx
-        batches = [next(parts.batches) for _ in range(ctx.accumulate)]
+        problem = StepProblem(parts.objective, ctx, self.next_batches(), self.recipe.train.clip, self.step, self._ahead)
         parts.optimizer.set_factor(parts.schedule.factor(self.step, ctx.horizon))
-        outcome = parts.optimizer.step(StepProblem(parts.objective, ctx, batches, self.recipe.train.clip, self.step))
+        outcome = parts.optimizer.step(problem)
         if parts.averaging is not None:
             parts.averaging.update(self.step)
         self.step += 1
@@ -135,6 +136,17 @@ class Loop:
         self.ledger.add("recompute", self.cost.recompute)
         self.ledger.add("optimizer", self.cost.optimizer)
         return outcome, seconds
+
+    def next_batches(self) -> list[Batch]:
+        """The micro-batches of one step."""
+        return [next(self.parts.batches) for _ in range(self.ctx.accumulate)]
+
+    def _ahead(self) -> list[Batch]:
+        """The micro-batches of the next step; the stream stays where it is."""
+        position = self.parts.batches.state_dict()
+        batches = self.next_batches()
+        self.parts.batches.load_state_dict(position)
+        return batches
 
     def _finished(self) -> bool:
         if self.ctx.horizon:

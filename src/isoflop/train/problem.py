@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -11,7 +11,19 @@ import torch
 
 from ..core.context import Context
 from ..core.errors import NumericsError, UsageError
-from ..core.protocols import Batch, Loss, Objective, Optimizer, Outcome, Problem, Resampling, SwapsWeights
+from ..core.protocols import (
+    Batch,
+    Linearizing,
+    Loss,
+    LossOf,
+    Objective,
+    Optimizer,
+    Outcome,
+    Outputs,
+    Problem,
+    Resampling,
+    SwapsWeights,
+)
 
 
 class StepProblem:
@@ -24,12 +36,20 @@ class StepProblem:
         batches: the step's micro-batches.
         clip: largest 2-norm of the gradient; 0 does not clip.
         step: the step's number, which keys what is drawn at random in it.
+        ahead: gives the micro-batches of the next step, without taking them from the stream.
     """
 
     def __init__(
-        self, objective: Objective, ctx: Context, batches: Sequence[Batch], clip: float = 0.0, step: int = 0
+        self,
+        objective: Objective,
+        ctx: Context,
+        batches: Sequence[Batch],
+        clip: float = 0.0,
+        step: int = 0,
+        ahead: Callable[[], Sequence[Batch]] | None = None,
     ) -> None:
         self._objective, self._ctx, self._batches, self._clip, self._step = objective, ctx, batches, clip, step
+        self._ahead = ahead
         self._tokens = sum(batch.tokens for batch in batches)
 
     def backward(self) -> Outcome:
@@ -54,6 +74,29 @@ class StepProblem:
             for number, batch in enumerate(self._batches)
         ]
         return self._backward(drawn, 0.0)
+
+    def linearize(self) -> list[tuple[Outputs, LossOf]]:
+        """Each micro-batch's outputs as a function of the weights, and its share of the mean loss as one of outputs.
+
+        Raises:
+            UsageError: the objective is no loss of outputs.
+        """
+        if not isinstance(self._objective, Linearizing):
+            raise UsageError("it cannot be split into outputs and their loss", where="objective")
+        pairs = [self._objective.linearize(batch, self._ctx) for batch in self._batches]
+        return [(outputs, self._share(loss)) for outputs, loss in pairs]
+
+    def _share(self, loss: LossOf) -> LossOf:
+        return lambda outputs: loss(outputs) / self._tokens
+
+    def fresh(self) -> StepProblem:
+        """The same problem on the data of the next step, which this one has not seen: for a line search.
+
+        The stream stays where it is: the next step trains on that data, so that looking costs no tokens.
+        """
+        if self._ahead is None:
+            raise UsageError("nothing is known of the data of the next step")
+        return StepProblem(self._objective, self._ctx, self._ahead(), self._clip, self._step + 1)
 
     def _backward(self, batches: Sequence[Batch], clip: float) -> Outcome:
         for group in self._ctx.groups:

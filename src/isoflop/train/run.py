@@ -193,9 +193,9 @@ def check_ledger(loop: Loop) -> int:
     shapes = shapes_of(ctx.groups)
     expected = executed = 0
     for step in range(AUDITED_STEPS):
-        batches = [next(parts.batches) for _ in range(ctx.accumulate)]
+        problem = StepProblem(parts.objective, ctx, loop.next_batches(), loop.recipe.train.clip, step)
         with Audit() as audit:
-            parts.optimizer.step(StepProblem(parts.objective, ctx, batches, loop.recipe.train.clip, step))
+            parts.optimizer.step(problem)
             if parts.averaging is not None:
                 parts.averaging.update(step)
         executed += int(audit.total())

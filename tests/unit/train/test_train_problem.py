@@ -11,11 +11,11 @@ import pytest
 import torch
 
 from isoflop.core.context import Context
-from isoflop.core.protocols import Batch, Loss
+from isoflop.core.protocols import Batch, Loss, LossOf, Outputs
 from isoflop.core.registry import get
 from isoflop.core.rng import Rng
 from isoflop.core.roles import parameter_groups
-from isoflop.errors import NumericsError
+from isoflop.errors import NumericsError, UsageError
 from isoflop.train.problem import Plain, StepProblem
 
 
@@ -131,3 +131,36 @@ def test_a_plain_optimizer_lends_its_own_evaluation_weights() -> None:
         assert model.w.tolist() == [2.0, -1.0]
     with Plain(torch.optim.SGD(model.parameters(), lr=0.1)).evaluation_weights():
         assert model.w.tolist() == [1.0, -2.0]
+
+
+class LinearSquares(Squares):
+    """The same loss, split into its output w . x and the square."""
+
+    def linearize(self, batch: Batch, ctx: Context) -> tuple[Outputs, LossOf]:
+        x, y = batch.inputs.float(), batch.targets.float().sum(-1)
+        return lambda p: (x * p["w"]).sum(-1), lambda z: (z - y).square().sum()
+
+
+def test_the_linearised_pieces_add_up_to_the_mean_loss_and_its_gradient() -> None:
+    model = Line()
+    problem = StepProblem(LinearSquares(), context(model), batches([1, 2, 3]))
+    whole, slope = 0.0, torch.zeros(2)
+    for outputs, loss in problem.linearize():
+        gradient, value = torch.func.grad_and_value(lambda p, z=outputs, f=loss: f(z(p)))({"w": model.w.detach()})
+        whole, slope = whole + float(value), slope + gradient["w"]
+    assert whole == pytest.approx(problem.backward().loss)
+    torch.testing.assert_close(slope, model.w.grad)
+
+
+def test_the_fresh_problem_is_that_of_the_next_batches() -> None:
+    model, (first, *others) = Line(), batches([2, 2, 2])
+    problem = StepProblem(Squares(), context(model), [first], ahead=lambda: others)
+    assert problem.fresh().loss() == pytest.approx(StepProblem(Squares(), context(model), others).loss())
+
+
+def test_what_the_objective_or_the_data_cannot_give_is_refused() -> None:
+    problem = StepProblem(Squares(), context(Line()), batches([2]))
+    with pytest.raises(UsageError, match="outputs"):
+        problem.linearize()
+    with pytest.raises(UsageError, match="next step"):
+        problem.fresh()

@@ -6,12 +6,14 @@ from dataclasses import replace
 
 import numpy as np
 import torch
+from torch import Tensor
+from torch.func import functional_call
 
 from ...core.context import Context
-from ...core.protocols import Batch, Loss, ObjectivePart
+from ...core.protocols import Batch, Loss, LossOf, ObjectivePart, Outputs
 from ...core.registry import Card, part
 from ...core.rng import Rng
-from ..linear_cross_entropy import linear_cross_entropy
+from ..linear_cross_entropy import cross_entropy, linear_cross_entropy
 
 
 class NextToken:
@@ -33,6 +35,18 @@ class NextToken:
         targets = torch.searchsorted(cumulative, drawn, right=True).squeeze(-1)
         return replace(batch, targets=targets.clamp_(max=cumulative.shape[-1] - 1))
 
+    def linearize(self, batch: Batch, ctx: Context) -> tuple[Outputs, LossOf]:
+        """Logits (batch, length, vocab) as a function of the policy's parameters, and the loss as one of the logits."""
+        policy = ctx.policy
+
+        def outputs(parameters: dict[str, Tensor]) -> Tensor:
+            return functional_call(policy, parameters, (batch.inputs,))  # type: ignore[no-any-return]
+
+        def loss(logits: Tensor) -> Tensor:
+            return cross_entropy(logits, batch.targets, batch.mask).sum()
+
+        return outputs, loss
+
 
 @part
 class NextTokenPart(ObjectivePart):
@@ -44,7 +58,7 @@ class NextTokenPart(ObjectivePart):
         equation="-sum_t log p(x_{t+1} | x_1 .. x_t)",
         cost="one forward and one backward of the model; the logits' gradient is computed in the forward",
     )
-    provides = frozenset({"Resampling"})
+    provides = frozenset({"Resampling", "Linearizing"})
 
     def build(self, ctx: Context) -> NextToken:
         return NextToken()

@@ -14,12 +14,12 @@ from torch import Tensor
 from ...core.context import Context
 from ...core.cost import Cost
 from ...core.errors import UsageError
-from ...core.protocols import Linearizes, OptimizerPart, Outcome, Problem
+from ...core.protocols import Linearizes, OptimizerPart, Outcome, Outputs, Problem
 from ...core.registry import Card, part
 from ...core.roles import Group, Shape
 from ...core.slots import OptimizerSlot
 from ..groups import Grid, elementwise, factor2
-from ..linearization import Outputs, model_gradient
+from ..linearization import model_gradient
 
 Form = Literal["quadratic", "prox_linear"]
 Inner = Callable[[tuple[Group, ...]], torch.optim.Optimizer]

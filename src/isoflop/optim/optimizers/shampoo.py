@@ -30,7 +30,7 @@ from ..base import (
     next_step,
     whole,
 )
-from ..bases import gram_cost, merged_shape, mirror, unfold, update_gram
+from ..bases import eigensystem, gram_cost, merged_shape, mirror, unfold, update_gram
 from ..groups import Beta, Grid, elementwise, factor2, share
 from ..ramps import Unit
 
@@ -157,7 +157,7 @@ def exponent(root: int, ndim: int) -> float:
 
 def inverse_root(gram: Tensor, power: float, epsilon: float) -> Tensor:
     """(gram + epsilon)^power by eigenvalues, negative ones (rounding) lifted to zero first."""
-    values, vectors = torch.linalg.eigh(gram)
+    values, vectors = eigensystem(gram)
     values = values - torch.clamp(values.min(), max=0.0) + epsilon
     root: Tensor = (vectors * values**power) @ vectors.T
     return root

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 from torch.func import grad, vjp
 
-from ..linearization import LossOf, Outputs, forward_mode, gauss_newton_product, pushed
+from ...core.protocols import LossOf, Outputs
+from ..linearization import forward_mode, gauss_newton_product, pushed
 
 
 def hessian_product(total: Callable[[Any], Tensor], at: Any, v: Any) -> Any:
