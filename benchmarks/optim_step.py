@@ -5,7 +5,8 @@
 Shapes: 4 x [384, 384], 4 x [1536, 384], 4 x [384, 1536], embedding [8192, 384], 9 x [384]: 8.46 million parameters, one
 thread, float32. Candidates are interleaved: every repeat times each of them once, so that a disturbance hits all alike;
 medians are reported. Time is the process's own CPU time. ``--peers`` adds packages that are installed here (pip install
-heavyball pytorch-optimizer schedulefree lion-pytorch, in an environment of their own); they never enter isoflop.
+heavyball pytorch-optimizer schedulefree lion-pytorch, in an environment of their own), ``--official`` the authors'
+files from a folder of yours; neither ever enters isoflop.
 """
 
 from __future__ import annotations
@@ -17,8 +18,10 @@ import os
 import platform
 import statistics
 import subprocess
+import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +32,26 @@ import isoflop.optim as optim
 SHAPES = [(384, 384)] * 4 + [(1536, 384)] * 4 + [(384, 1536)] * 4 + [(8192, 384)] + [(384,)] * 9
 SMOKE = [(24, 24), (96, 24), (24, 96), (512, 24), (24,)]
 ANCHOR = "torch AdamW fused"
+ELEMENTWISE = (
+    "Lion",
+    "AdEMAMix",
+    "SimplifiedAdEMAMix",
+    "ScheduleFreeAdamW",
+    "ScheduleFreeSGD",
+    "ScheduleFreeRAdam",
+    "GPA",
+    "MARS",
+    "SophiaG",
+)
+SOAP_ARGUMENTS: dict[str, Any] = {"max_precond_dim": 2048}
+SHAMPOO_ARGUMENTS: dict[str, Any] = {
+    "betas": (0.9, 0.95),
+    "precondition_frequency": 10,
+    "max_preconditioner_dim": 2048,
+}
+PUBLISHED = "SOAP's published products"
+REFRESHING = ("SOAP", "Shampoo")
+"""Methods with a normal step and, every ``period`` steps, a costlier one."""
 
 Make = Callable[[list[torch.nn.Parameter]], Any]
 
@@ -50,6 +73,7 @@ def muon(cls: Any) -> Make:
 def ours(name: str, compile: bool = False, **arguments: Any) -> Make:
     def make(params: list[torch.nn.Parameter]) -> Any:
         optimizer = getattr(optim, name)(params, **arguments)
+        optimizer.check_gradients = False  # as in a training loop, and as the others
         return optimizer.compile() if compile else optimizer
 
     return make
@@ -74,52 +98,89 @@ class PublishedSOAP:
                 x = x if right is None else x @ (right.T if back else right)
 
 
-def candidates(peers: bool) -> dict[str, Make]:
+def candidates() -> dict[str, Make]:
     found: dict[str, Make] = {
         ANCHOR: lambda params: torch.optim.AdamW(params, fused=True),
         "torch AdamW foreach": lambda params: torch.optim.AdamW(params, foreach=True),
-        "torch Muon + AdamW fused": muon(torch.optim.Muon),
         "Muon + AdamW fused": muon(optim.Muon),
-        "SOAP published products": PublishedSOAP,
-        "SOAP": ours("SOAP", max_precond_dim=2048),
-        "SOAP bf16 rotations": ours("SOAP", max_precond_dim=2048, rotation_dtype=torch.bfloat16),
-        "SOAP one-sided": ours("SOAP", max_precond_dim=2048, one_sided=True),
+        PUBLISHED: PublishedSOAP,
+        "SOAP": ours("SOAP", **SOAP_ARGUMENTS),
+        "SOAP bf16 rotations": ours("SOAP", **SOAP_ARGUMENTS, rotation_dtype=torch.bfloat16),
+        "SOAP one-sided": ours("SOAP", **SOAP_ARGUMENTS, one_sided=True),
+        "Shampoo": ours("Shampoo", merge_dims=False, **SHAMPOO_ARGUMENTS),
         "Adafactor": ours("Adafactor"),
         "Adalayer": ours("Adalayer"),
     }
-    elementwise = ("Lion", "AdEMAMix", "SimplifiedAdEMAMix", "ScheduleFreeAdamW", "GPA", "MARS", "SophiaG")
-    for name in elementwise:
+    for name in ELEMENTWISE:
         found[name] = ours(name)
         found[f"{name} compiled"] = ours(name, compile=True)
-    return found | (installed_peers() if peers else {})
-
-
-def installed_peers() -> dict[str, Make]:
-    """Other packages' forms of the same methods, those that are installed."""
-    wanted = {
-        "schedulefree AdamW": ("schedulefree", "AdamWScheduleFree", {}),
-        "lion-pytorch": ("lion_pytorch", "Lion", {}),
-        "pytorch_optimizer SOAP": ("pytorch_optimizer", "SOAP", {"max_precondition_dim": 2048}),
-        "pytorch_optimizer AdEMAMix": ("pytorch_optimizer", "AdEMAMix", {}),
-        "pytorch_optimizer MARS": ("pytorch_optimizer", "MARS", {}),
-        "heavyball SOAP": ("heavyball", "ForeachSOAP", {"max_precond_dim": 2048}),
-    }
-    found: dict[str, Make] = {}
-    for label, (module, cls, arguments) in wanted.items():
-        try:
-            made = getattr(importlib.import_module(module), cls)
-        except (ImportError, AttributeError):
-            print(f"{label}: not installed")
-            continue
-
-        def make(params: list[torch.nn.Parameter], made: Any = made, arguments: dict[str, Any] = arguments) -> Any:
-            optimizer = made(params, **arguments)
-            if hasattr(optimizer, "train"):
-                optimizer.train()
-            return optimizer
-
-        found[label] = make
     return found
+
+
+@dataclass(frozen=True)
+class Peer:
+    """Another implementation of one of our candidates. ``official``: the authors' own, which ours must not exceed."""
+
+    label: str
+    ours: str
+    module: str
+    cls: str
+    arguments: dict[str, Any] = field(default_factory=dict)
+    official: bool = False
+
+
+PEERS = [
+    Peer("official SOAP", "SOAP", "soap", "SOAP", SOAP_ARGUMENTS, True),
+    Peer("official Lion", "Lion", "lion_official", "Lion", {}, True),
+    Peer("official AdEMAMix", "AdEMAMix", "ademamix", "AdEMAMix", {}, True),
+    Peer("official Simplified-AdEMAMix", "SimplifiedAdEMAMix", "simplified_AdEMAMix", "SimAdEMAMix", {}, True),
+    Peer("official MARS", "MARS", "mars", "MARS", {}, True),
+    Peer("official Sophia", "SophiaG", "sophia", "SophiaG", {}, True),
+    Peer("official Shampoo", "Shampoo", "distributed_shampoo", "DistributedShampoo", SHAMPOO_ARGUMENTS, True),
+    Peer("official Schedule-Free AdamW", "ScheduleFreeAdamW", "schedulefree", "AdamWScheduleFree", {}, True),
+    Peer("official Schedule-Free SGD", "ScheduleFreeSGD", "schedulefree", "SGDScheduleFree", {"lr": 1.0}, True),
+    Peer("official Schedule-Free RAdam", "ScheduleFreeRAdam", "schedulefree", "RAdamScheduleFree", {}, True),
+    Peer("official GPA", "GPA", "gpa.gpa_adamw", "GPAAdamW", {"lr": 1e-3}, True),
+    Peer("official Muon", "Muon + AdamW fused", "keller_muon", "SingleDeviceMuon", {}, True),
+    Peer("torch Muon", "Muon + AdamW fused", "torch.optim", "Muon"),
+    Peer("torch Adafactor", "Adafactor", "torch.optim", "Adafactor"),
+    Peer("lion-pytorch", "Lion", "lion_pytorch", "Lion"),
+    Peer("pytorch_optimizer SOAP", "SOAP", "pytorch_optimizer", "SOAP", {"max_precondition_dim": 2048}),
+    Peer("pytorch_optimizer AdEMAMix", "AdEMAMix", "pytorch_optimizer", "AdEMAMix"),
+    Peer("pytorch_optimizer MARS", "MARS", "pytorch_optimizer", "MARS"),
+    Peer("heavyball SOAP", "SOAP", "heavyball", "SOAP", SOAP_ARGUMENTS),
+]
+
+
+def installed(peers: list[Peer]) -> dict[str, Peer]:
+    """By label, those that can be imported here."""
+    found = {}
+    for peer in peers:
+        try:
+            getattr(importlib.import_module(peer.module), peer.cls)
+        except (ImportError, AttributeError) as error:
+            print(f"{peer.label}: not here ({error})")
+        else:
+            found[peer.label] = peer
+    return found
+
+
+def maker(peer: Peer) -> Make:
+    """Matrices of the blocks go to a Muon, everything else to fused AdamW; other methods take everything."""
+    module = importlib.import_module(peer.module)
+    if peer.module == "heavyball":
+        module.utils.compile_mode = None  # its autotuner does not finish on a CPU
+    made = getattr(module, peer.cls)
+    if "Muon" in peer.cls:
+        return muon(made)
+
+    def make(params: list[torch.nn.Parameter]) -> Any:
+        optimizer = made(params, **peer.arguments)
+        if hasattr(optimizer, "train"):
+            optimizer.train()
+        return optimizer
+
+    return make
 
 
 def state_bytes(optimizer: Any) -> int:
@@ -138,7 +199,7 @@ def measure(makes: dict[str, Make], shapes: list[tuple[int, ...]], repeats: int,
     refreshes: dict[str, list[float]] = {label: [] for label in makes}
     for t in range(repeats * period + 1):
         for label, (optimizer, params) in live.items():
-            refreshing = label.startswith("SOAP") and "products" not in label
+            refreshing = any(word in label for word in REFRESHING) and label != PUBLISHED
             if t > repeats + 2 and not refreshing:
                 continue
             for p in params:
@@ -164,6 +225,26 @@ def measure(makes: dict[str, Make], shapes: list[tuple[int, ...]], repeats: int,
     return rows
 
 
+def comparisons(rows: dict[str, Any], peers: dict[str, Peer]) -> dict[str, tuple[float, float]]:
+    """Ratio of ours to the other's, and its gate (0: none), by what is compared; each side's fastest form."""
+    found: dict[str, tuple[float, float]] = {}
+
+    def compare(ours: str, other: str, gate: float, what: str = "seconds") -> None:
+        mine = [rows[label][what] for label in (ours, f"{ours} compiled") if label in rows]
+        if mine and other in rows and rows[other][what] and min(mine):
+            name = f"{ours} / {other}" + ("" if what == "seconds" else ", refresh")
+            found[name] = (min(mine) / rows[other][what], gate)
+
+    compare("SOAP", PUBLISHED, 0.65)
+    for label in ("Lion", "AdEMAMix", "ScheduleFreeAdamW"):
+        compare(label, ANCHOR, 2.0)
+    for label, peer in peers.items():
+        compare(peer.ours, label, 1.0 if peer.official or "SOAP" in label else 0.0)
+        if peer.ours in REFRESHING:
+            compare(peer.ours, label, (0.9 if peer.official else 0.0), "refresh_seconds")
+    return found
+
+
 def environment() -> dict[str, Any]:
     commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
     return {
@@ -181,17 +262,21 @@ def main() -> None:
     parser.add_argument("--smoke", action="store_true", help="tiny shapes, one repeat: only that everything runs")
     parser.add_argument("--only", nargs="*", help="candidates whose name contains one of these")
     parser.add_argument("--peers", action="store_true", help="also other packages' optimizers, if installed")
+    parser.add_argument("--official", type=Path, help="folder of the authors' files, named as PEERS says")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--json", type=Path, help="also write the rows here")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    makes = candidates(options.peers)
+    if options.official:
+        sys.path.append(str(options.official.resolve()))
+    peers = installed(PEERS) if options.peers or options.official else {}
+    makes = candidates() | {label: maker(peer) for label, peer in peers.items()}
     if options.only:
         makes = {k: v for k, v in makes.items() if k == ANCHOR or any(word in k for word in options.only)}
     if options.smoke:
         makes = {k: v for k, v in makes.items() if "compiled" not in k}
-    rows = measure(makes, SMOKE if options.smoke else SHAPES, 1 if options.smoke else options.repeats, 10)
     where = environment()
+    rows = measure(makes, SMOKE if options.smoke else SHAPES, 1 if options.smoke else options.repeats, 10)
     if where["load"] > 0.5 and not options.smoke:
         print(f"the machine is busy (load {where['load']:.1f}): compare ratios only")
     print(f"{'optimizer':32} {'ms':>9} {'x fused':>8} {'refresh ms':>11} {'bytes/param':>12}")
@@ -199,8 +284,13 @@ def main() -> None:
         refresh = f"{1e3 * row['refresh_seconds']:.1f}" if row["refresh_seconds"] else ""
         milliseconds, times, stored = 1e3 * row["seconds"], row["times_fused_adamw"], row["state_bytes_a_parameter"]
         print(f"{label:32} {milliseconds:9.2f} {times:8.2f} {refresh:>11} {stored:12.2f}")
+    compared = {} if options.smoke else comparisons(rows, peers)
+    for name, (ratio, gate) in compared.items():
+        verdict = "" if not gate else f"gate {gate}: {'passed' if ratio <= gate else 'MISSED'}"
+        print(f"{name:60} {ratio:6.2f}  {verdict}")
     if options.json:
-        options.json.write_text(json.dumps({"environment": where, "rows": rows}, indent=1) + "\n")
+        content = {"environment": where, "rows": rows, "compared": compared}
+        options.json.write_text(json.dumps(content, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -43,6 +43,7 @@ def test_train_eval_generate_runs_and_report_on_one_run(
     listed = json.loads(out(capsys, "runs", *root, "--json"))
     assert [row["status"] for row in listed] == ["done"]
     assert listed[0]["id"] in out(capsys, "runs", *root)
+    assert "tiny-" in out(capsys, "runs", "show", "tiny", *root)
     shown = json.loads(out(capsys, "runs", "show", "tiny", *root, "--json"))
     assert shown["ledger"]["train"]["steps"] == 12
     assert shown["ledger"]["optimizer"]["steps"] == 0
@@ -56,6 +57,17 @@ def test_train_eval_generate_runs_and_report_on_one_run(
 def test_a_root_without_runs_is_an_empty_list(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert json.loads(out(capsys, "runs", "--root", str(tmp_path / "none"), "--json")) == []
     assert "no runs yet" in out(capsys, "runs", "--root", str(tmp_path / "none"))
+
+
+def test_studies_are_listed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = ("--root", str(tmp_path))
+    assert json.loads(out(capsys, "runs", "studies", *root, "--json")) == []
+    study = {"name": "duel", "title": "A duel", "headline": "twice", "created": "2026-01-01", "runs": [1, 2]}
+    (tmp_path / "duel").mkdir()
+    (tmp_path / "duel" / "study.json").write_text(json.dumps(study))
+    (row,) = json.loads(out(capsys, "runs", "studies", *root, "--json"))
+    assert row == {**study, "runs": 2, "path": "duel"}
+    assert "twice" in out(capsys, "runs", "studies", *root)
 
 
 def test_a_dry_run_says_what_it_would_cost_and_trains_nothing(
@@ -159,8 +171,10 @@ def test_an_unexpected_error_is_one_line_unless_debug(
     assert invoke(["train", str(tiny()), "--root", str(tmp_path / "runs")]) == 1
     assert "unexpected ZeroDivisionError: of all things" in capsys.readouterr().err
     monkeypatch.setenv("ISOFLOP_DEBUG", "1")
-    with pytest.raises(ZeroDivisionError):
-        invoke(["train", str(tiny()), "--root", str(tmp_path / "runs")])
+    assert invoke(["train", str(tiny()), "--root", str(tmp_path / "runs")]) == 1
+    assert "in broken" in capsys.readouterr().err
+    assert invoke(["train", "nowhere.toml"]) == 2
+    assert "Traceback" in capsys.readouterr().err
 
 
 def test_fit_prints_a_law_of_a_table_and_keeps_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
 from json import dumps
 from typing import Any
 
@@ -27,8 +28,7 @@ def invoke(arguments: list[str] | None = None) -> int:
         result = app(args=arguments, standalone_mode=False)
         return result if isinstance(result, int) else 0
     except IsoflopError as error:
-        if os.environ.get("ISOFLOP_DEBUG"):
-            raise
+        _trace()
         _say(error, json="--json" in (sys.argv if arguments is None else arguments))
         return error.exit_code
     except _ClickException as error:
@@ -42,10 +42,15 @@ def invoke(arguments: list[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except Exception as error:
-        if os.environ.get("ISOFLOP_DEBUG"):
-            raise
+        _trace()
         typer.echo(f"error: unexpected {type(error).__name__}: {error}; run `isoflop --debug ...` for where", err=True)
         return 1
+
+
+def _trace() -> None:
+    """Where the error at hand came from, for those who asked."""
+    if os.environ.get("ISOFLOP_DEBUG"):
+        traceback.print_exc()
 
 
 def _say(error: IsoflopError, *, json: bool) -> None:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from .app import app
 from .common import DEFAULT_ROOT, Json, Root, emit, find_run
+
+if TYPE_CHECKING:
+    from ..core.table import Table
 
 runs_app = typer.Typer(help="List, show and index runs.", invoke_without_command=True)
 app.add_typer(runs_app, name="runs")
@@ -27,20 +32,15 @@ def listing(
         return
     from ..store.index import runs
 
-    if not root.is_dir():
-        emit([]) if json else typer.echo(f"no runs yet below {root}")
-        return
-    table = runs(root, status=status)
-    if json:
-        emit([{k: None if v != v else v for k, v in row.items()} for row in table.records()])
-        return
-    from rich.console import Console
-    from rich.table import Table as Rows
+    _list("runs", root, lambda: runs(root, status=status), _COLUMNS, json)
 
-    shown = Rows(*_COLUMNS, box=None, header_style="bold", pad_edge=False)
-    for row in table.records():
-        shown.add_row(*(_cell(row.get(column)) for column in _COLUMNS))
-    Console(soft_wrap=False).print(shown)
+
+@runs_app.command()
+def studies(root: Root = DEFAULT_ROOT, json: Json = False) -> None:
+    """List the studies below a root, the newest last."""
+    from ..store.index import studies
+
+    _list("studies", root, lambda: studies(root), ("name", "runs", "created", "headline"), json)
 
 
 @runs_app.command()
@@ -58,23 +58,40 @@ def show(
     root: Root = DEFAULT_ROOT,
     json: Json = False,
 ) -> None:
-    """Show one run: status, ledger, recipe, environment."""
+    """Show one run: status, evaluations, ledger; with --json also its recipe and environment."""
     found = find_run(run, root)
-    facts = {
-        "path": str(found.path),
-        "status": {**found.status.model_dump(), "state": found.state},
-        "result": found.result,
-        "ledger": found.ledger,
-        "recipe": found.resolved,
-        "environment": found.environment,
-    }
     if json:
+        facts = {
+            "path": str(found.path),
+            "status": {**found.status.model_dump(), "state": found.state},
+            "result": found.result,
+            "ledger": found.ledger,
+            "recipe": found.resolved,
+            "environment": found.environment,
+        }
         emit(facts)
         return
-    from rich.console import Console
-    from rich.pretty import Pretty
+    from ..report.runs import RunRecord
+    from ..report.terminal import print_run
 
-    Console().print(Pretty(facts))
+    print_run(RunRecord.read(found.path))
+
+
+def _list(what: str, root: Path, read: Callable[[], Table], columns: Sequence[str], json: bool) -> None:
+    if not root.is_dir():
+        emit([]) if json else typer.echo(f"no {what} yet below {root}")
+        return
+    rows = list(read().records())
+    if json:
+        emit([{k: None if v != v else v for k, v in row.items()} for row in rows])
+        return
+    from rich.console import Console
+    from rich.table import Table as Rows
+
+    shown = Rows(*columns, box=None, header_style="bold", pad_edge=False)
+    for row in rows:
+        shown.add_row(*(_cell(row.get(column)) for column in columns))
+    Console(soft_wrap=False).print(shown)
 
 
 def _cell(value: Any) -> str:

@@ -126,11 +126,14 @@ def illegal(axis: Axis, facts: Mapping[str, Facts], runs: Sequence[RunRow], base
     """Why ``axis`` allows no multiplier in this study; "" if it does.
 
     Args:
-        facts: by arm, the baseline among them. runs: all evaluation runs; those that do not know a digest of their
-            held-out text are taken to have the others'.
+        facts: by arm, the baseline among them. runs: all evaluation runs; those that do not know the digests of
+            their texts are taken to have the others'.
     """
     if len({run.heldout for run in runs} - {""}) > 1:
         return "the runs were evaluated on different text"
+    texts = {(run.arm, run.fingerprint) for run in runs if run.fingerprint}
+    if len(texts) > len({arm for arm, _ in texts}):
+        return "the training text changed between the runs of an arm"
     ends = [(run, run.end) for run in runs]
     missing = [run.run for run, end in ends if end is not None and not measured(end, axis) > 0]
     if missing:

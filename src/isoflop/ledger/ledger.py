@@ -65,13 +65,6 @@ class Ledger:
         amounts: list[int | float] = [self._spent[phase][axis] for phase in phases if phase in self._spent]
         return sum(amounts, 0.0 if axis == "seconds" else 0)
 
-    def merge(self, other: Ledger) -> None:
-        """Charge everything that ``other`` holds, phase by phase."""
-        for phase, amounts in other._spent.items():
-            row = self._spent.setdefault(phase, _zeros())
-            for axis in AXES:
-                row[axis] += amounts[axis]
-
     def to_json(self) -> dict[str, dict[str, Any]]:
         """Phase -> axis -> amount for the phases charged so far, in the order of PHASES; integers stay integers."""
         return {phase: dict(self._spent[phase]) for phase in PHASES if phase in self._spent}

@@ -15,9 +15,12 @@ from torch.nn import functional as F
 from ..models.kernels import first_order
 
 CHUNK = 8 << 20
-"""Most bytes of logits held at once, in the products' dtype. Less costs products, more overflows caches (measured)."""
+"""Most bytes of logits held at once on a CPU, in the products' dtype. Less costs products, more overflows caches
+(measured)."""
 TILE = 1 << 18
-"""Most logits at once in the softmax, in fp32: 1 MiB, which stays in the nearest cache between the passes over it."""
+"""Most logits at once in a CPU's softmax, in fp32: 1 MiB, which stays in the nearest cache between its passes."""
+LAUNCH = 64 << 20
+"""Most bytes of logits held at once, and not tiled, elsewhere: there every operation costs a launch."""
 
 
 def linear_cross_entropy(
@@ -75,7 +78,8 @@ def _chunks(
     losses = hidden.new_empty(len(hidden), dtype=exact)
     grad_hidden = torch.empty_like(hidden if gradient else hidden[:0])
     grad_weight = weight.new_empty(0)
-    size = max(1, CHUNK // (dtype.itemsize * len(weight)))
+    most = CHUNK if hidden.device.type == "cpu" else LAUNCH
+    size = max(1, most // (dtype.itemsize * len(weight)))
     for start in range(0, len(hidden), size):
         chunk = slice(start, start + size)
         logits = hidden[chunk] @ cast.t()
@@ -96,7 +100,7 @@ def _softmax_in_place(logits: Tensor, targets: Tensor, mask: Tensor | None, grad
     """Losses of a chunk; with ``gradient`` its logits become their own gradient, softmax - one-hot."""
     exact = _accumulator(logits.dtype)
     losses = logits.new_empty(len(logits), dtype=exact)
-    size = max(1, TILE // logits.shape[1])
+    size = max(1, TILE // logits.shape[1]) if logits.device.type == "cpu" else len(logits)
     for start in range(0, len(logits), size):
         tile = slice(start, start + size)
         scores, column = logits[tile].to(exact), targets[tile, None]

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from .average import wide
-from .base import Elementwise, Limit, Numbers, OptimizerError, ParamsT, local
+from .base import Elementwise, Limit, Numbers, OptimizerError, ParamsT, add_scaled, local
 
 INTERPOLATION = Limit(low=1e-6, high=1.0, closed=True)
 """Legal values of mu: x cannot be found again from y and z if mu is 0."""
@@ -87,8 +87,8 @@ class Primal(Elementwise):
 def advance(y: Tensor, z: Tensor, d: Tensor, numbers: Numbers) -> None:
     """z <- z - lr d; x <- (1 - c) x + c z; y <- mu x + (1 - mu) z; without forming x. ``numbers``: see ``moves``."""
     lr, c, lr_y = numbers
-    y.lerp_(z, c).sub_(d * lr_y)
-    z.sub_(d.mul_(lr))
+    add_scaled(y.lerp_(z, c), d, -lr_y)
+    add_scaled(z, d, -lr)
 
 
 def moves(lr: float, mu: float, c: float) -> Numbers:

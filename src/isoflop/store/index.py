@@ -70,12 +70,6 @@ def rebuild(root: str | Path) -> int:
     return len(_query(root, "SELECT path FROM runs"))
 
 
-def update(run: Run) -> None:
-    """Bring one run's row up to date. Never fails a run: what cannot be written now is found by the next reader."""
-    with contextlib.suppress(sqlite3.Error, OSError), _connect(run.path.parent) as database:
-        _put(database, "runs", _run_row(run.path), _stamp(run.path, _FILES))
-
-
 def _select(root: Path, table: str, wanted: dict[str, Any], order: str) -> Table:
     columns = _TABLES[table]
     key = order.removeprefix("-")

@@ -274,6 +274,13 @@ def test_runs_on_different_held_out_text_are_compared_on_no_axis():
     assert all("evaluated on different text" in illegal(axis, ALIKE, runs, "base") for axis in AXES)
 
 
+def test_runs_of_an_arm_on_different_training_text_are_compared_on_no_axis():
+    runs = [r.model_copy(update={"fingerprint": r.arm}) for r in study({"arm": [2.0, 2.0, 2.0]})]
+    assert illegal("flops", ALIKE, runs, "base") == "", "arms may differ: data can be what is compared"
+    runs[-1] = runs[-1].model_copy(update={"fingerprint": "changed"})
+    assert all("training text changed" in illegal(axis, ALIKE, runs, "base") for axis in AXES)
+
+
 def test_seconds_need_exclusive_runs():
     runs = study({"arm": [2.0, 2.0, 2.0]})
     assert illegal("seconds", ALIKE, runs, "base") == ""

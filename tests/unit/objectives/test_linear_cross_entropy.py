@@ -127,3 +127,18 @@ def test_torch_func_differentiates_it() -> None:
     inputs = (hidden.detach(), weight.detach())
     ours = torch.func.grad(lambda h: linear_cross_entropy(h, inputs[1], targets, mask))(inputs[0])
     torch.testing.assert_close(ours, torch.autograd.grad(exact(hidden, weight, targets, mask).sum(), hidden)[0])
+
+
+def test_off_a_cpu_a_chunk_is_not_tiled(small_chunks: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Counted(TorchDispatchMode):
+        softmaxes = 0
+
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            self.softmaxes += "softmax" in str(func)
+            return func(*args, **(kwargs or {}))
+
+    monkeypatch.setattr(module, "LAUNCH", 5 * 17 * 4)
+    hidden, weight, targets = (x.detach().to("meta") for x in problem(tokens=13, vocab=17, dtype=torch.float32))
+    with Counted() as counted:
+        linear_cross_entropy(hidden.requires_grad_(), weight.requires_grad_(), targets).backward()
+    assert counted.softmaxes == 3

@@ -15,7 +15,7 @@ import pytest
 from isoflop.core.errors import DataError, UsageError
 from isoflop.core.files import read_json, write_json
 from isoflop.store import index
-from isoflop.store.index import INDEX, RUNS, rebuild, runs, studies, update
+from isoflop.store.index import INDEX, RUNS, rebuild, runs, studies
 from isoflop.store.run import Run
 from toy import recipe
 
@@ -177,15 +177,13 @@ def test_rows_are_read_again_only_where_something_changed(tmp_path: Path, monkey
     assert read == [made[1].path.name]
 
 
-def test_update_writes_one_row_and_never_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_broken_index_is_made_anew(tmp_path: Path) -> None:
     run = make(tmp_path, value=1.0)
-    update(run)
+    (tmp_path / INDEX).write_bytes(b"broken" * 1000)
+    assert runs(tmp_path)["id"].tolist() == [run.id]
     with sqlite3.connect(tmp_path / INDEX) as database:
         assert database.execute("SELECT id, value FROM runs").fetchall() == [(run.id, 1.0)]
     database.close()
-    (tmp_path / INDEX).write_bytes(b"broken" * 1000)
-    update(run)
-    assert runs(tmp_path)["id"].tolist() == [run.id]
 
 
 def test_an_index_that_is_locked_is_not_thrown_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -206,7 +204,6 @@ def test_where_no_index_can_be_kept_the_answer_is_the_same(tmp_path: Path) -> No
     run = make(tmp_path, value=1.0)
     (tmp_path / INDEX).mkdir()  # as good as a directory without permission: it cannot be opened as a file
     assert runs(tmp_path)["id"].tolist() == [run.id]
-    update(run)
 
 
 def test_studies_are_found_by_their_result(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from ...core.cost import Cost
 from ...core.protocols import OptimizerPart
 from ...core.registry import Card, part
 from ...core.roles import Shape
-from ..base import NON_NEGATIVE, Elementwise, Limit, Numbers, ParamsT, assemble, next_step
+from ..base import NON_NEGATIVE, Elementwise, Limit, Numbers, ParamsT, add_quotient, add_scaled, assemble, next_step
 from ..groups import Beta, Grid, elementwise, factor2, state_bytes
 from ..warming import warm_beta
 
@@ -65,7 +65,7 @@ class AdEMAMix(Elementwise):
         v.lerp_(g * g, w2)
         m2.lerp_(g, w3)
         root = v.sqrt().mul_(correction2).add_(eps)
-        p.mul_(keep).sub_(m1.mul(correction1).add_(m2 * alpha).div_(root).mul_(lr))
+        add_quotient(p.mul_(keep), add_scaled(m1 * correction1, m2, alpha), root, -lr)
 
     @staticmethod
     def without_fast(p: Tensor, g: Tensor, m2: Tensor, v: Tensor, numbers: Numbers) -> None:
@@ -74,7 +74,7 @@ class AdEMAMix(Elementwise):
         v.lerp_(g * g, w2)
         m2.lerp_(g, w3)
         root = v.sqrt().mul_(correction2).add_(eps)
-        p.mul_(keep).sub_((m2 * alpha).add_(g).div_(root).mul_(lr))
+        add_quotient(p.mul_(keep), (m2 * alpha).add_(g), root, -lr)
 
     def update(self, group: dict[str, Any], p: Tensor, state: dict[str, Any]) -> None:
         lr, (b1, b2, b3), t = float(group["lr"]), group["betas"], next_step(state)

@@ -65,17 +65,17 @@ class GPA(Primal):
 
     @staticmethod
     def kernel(y: Tensor, g: Tensor, z: Tensor, m: Tensor, v: Tensor, numbers: Numbers) -> None:
-        *steps, w1, w2, correction1, correction2, eps, keep = numbers
+        *steps, w1, w2, correction2, eps, keep = numbers
         m.lerp_(g, w1)
         v.lerp_(g * g, w2)
         z.mul_(keep)
-        advance(y, z, m.mul(correction1).div_(v.sqrt().mul_(correction2).add_(eps)), tuple(steps))
+        advance(y, z, m / v.sqrt().mul_(correction2).add_(eps), tuple(steps))
 
     def update(self, group: dict[str, Any], p: Tensor, state: dict[str, Any]) -> None:
         t, lr, b1, b2 = next_step(state), float(group["lr"]), group["beta1"], group["beta2"]
-        steps = moves(lr, group["train_interp_coeff"], 1 - group["eval_interp_coeff"])
+        steps = moves(lr / (1 - b1**t), group["train_interp_coeff"], 1 - group["eval_interp_coeff"])
         keep = 1 - lr * group["weight_decay"]
-        numbers = (*steps, 1 - b1, 1 - b2, 1 / (1 - b1**t), (1 - b2**t) ** -0.5, group["eps"], keep)
+        numbers = (*steps, 1 - b1, 1 - b2, (1 - b2**t) ** -0.5, group["eps"], keep)
         self.apply(p, [state["z"], self.buffer(p, "exp_avg"), self.buffer(p, "exp_avg_sq")], numbers)
 
 

@@ -14,7 +14,7 @@ from ...core.cost import Cost
 from ...core.protocols import OptimizerPart
 from ...core.registry import Card, part
 from ...core.roles import Shape
-from ..base import Elementwise, Numbers, ParamsT, assemble
+from ..base import Elementwise, Numbers, ParamsT, add_scaled, assemble
 from ..groups import Beta, Grid, elementwise, factor2, state_bytes
 
 
@@ -34,7 +34,7 @@ class Lion(Elementwise):
     @staticmethod
     def kernel(p: Tensor, g: Tensor, m: Tensor, numbers: Numbers) -> None:
         lr, keep, b1, w2 = numbers
-        p.mul_(keep).sub_(torch.lerp(g, m, b1).sign_().mul_(lr))
+        add_scaled(p.mul_(keep), torch.lerp(g, m, b1).sign_(), -lr)
         m.lerp_(g, w2)
 
     def update(self, group: dict[str, Any], p: Tensor, state: dict[str, Any]) -> None:

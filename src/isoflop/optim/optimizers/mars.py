@@ -23,6 +23,8 @@ from ..base import (
     Numbers,
     OptimizerError,
     ParamsT,
+    add_quotient,
+    add_scaled,
     assemble,
     descend,
     local,
@@ -121,14 +123,14 @@ class MARS(Elementwise):
         lr, keep, w1, w2, inverse1, inverse_root2, eps = numbers
         m.lerp_(c, w1)
         v.lerp_(c * c, w2)
-        p.mul_(keep).sub_(m.mul(inverse1).div_(v.sqrt().mul_(inverse_root2).add_(eps)).mul_(lr))
+        add_quotient(p.mul_(keep), m, v.sqrt().mul_(inverse_root2).add_(eps), -lr * inverse1)
 
     @staticmethod
     def sign_step(p: Tensor, c: Tensor, m: Tensor, numbers: Numbers) -> None:
         """``mars-lion``."""
         lr, keep, w1 = numbers
         m.lerp_(c, w1)
-        p.mul_(keep).sub_(m.sign().mul_(lr))
+        add_scaled(p.mul_(keep), m.sign(), -lr)
 
     def update(self, group: dict[str, Any], p: Tensor, state: dict[str, Any]) -> None:
         lr, t = float(group["lr"]), next_step(state)

@@ -14,7 +14,7 @@ from ...core.cost import Cost
 from ...core.protocols import OptimizerPart
 from ...core.registry import Card, part
 from ...core.roles import Shape
-from ..base import Numbers, ParamsT, assemble
+from ..base import Numbers, ParamsT, assemble, shifted
 from ..groups import Beta, Grid, elementwise, factor2, state_bytes
 from ..primal import ScheduleFree, advance, moves, no_decay, warmed
 
@@ -63,7 +63,7 @@ class ScheduleFreeAdamW(ScheduleFree):
         *steps, w2, correction, eps, wd = numbers
         v.lerp_(g * g, w2)
         d = g / v.sqrt().mul_(correction).add_(eps)
-        advance(y, z, d.add_(y * wd), tuple(steps))
+        advance(y, z, shifted(d, y, wd), tuple(steps))
 
     @staticmethod
     def with_momentum(y: Tensor, g: Tensor, z: Tensor, v: Tensor, m: Tensor, numbers: Numbers) -> None:
@@ -72,7 +72,7 @@ class ScheduleFreeAdamW(ScheduleFree):
         v.lerp_(g * g, w2)
         m.lerp_(g, w1)
         d = m.mul(correction1).div_(v.sqrt().mul_(correction).add_(eps))
-        advance(y, z, d.add_(y * wd), tuple(steps))
+        advance(y, z, shifted(d, y, wd), tuple(steps))
 
     def update_group(self, group: dict[str, Any], params: list[Tensor]) -> None:
         t, lr, (mu, b2) = group["k"] + 1, warmed(group), group["betas"]

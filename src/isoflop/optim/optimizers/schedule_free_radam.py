@@ -14,7 +14,7 @@ from ...core.cost import Cost
 from ...core.protocols import OptimizerPart
 from ...core.registry import Card, part
 from ...core.roles import Shape
-from ..base import Numbers, ParamsT, assemble
+from ..base import Numbers, ParamsT, assemble, shifted
 from ..groups import Beta, Grid, elementwise, factor2, state_bytes
 from ..primal import ScheduleFree, advance, moves, no_decay
 
@@ -57,14 +57,14 @@ class ScheduleFreeRAdam(ScheduleFree):
         *steps, w2, correction, eps, wd = numbers
         v.lerp_(g * g, w2)
         d = g / v.sqrt().mul_(correction).add_(eps)
-        advance(y, z, d.add_(y * wd), tuple(steps))
+        advance(y, z, shifted(d, y, wd), tuple(steps))
 
     @staticmethod
     def uncertain(y: Tensor, g: Tensor, z: Tensor, v: Tensor, numbers: Numbers) -> None:
         """``kernel`` before the second moment can be trusted: a plain gradient step."""
         *steps, w2, _, _, wd = numbers
         v.lerp_(g * g, w2)
-        advance(y, z, (y * wd).add_(g), tuple(steps))
+        advance(y, z, shifted(g, y, wd), tuple(steps))
 
     def update_group(self, group: dict[str, Any], params: list[Tensor]) -> None:
         t, (mu, b2) = group["k"] + 1, group["betas"]

@@ -13,7 +13,7 @@ from ...core.cost import Cost
 from ...core.protocols import OptimizerPart
 from ...core.registry import Card, part
 from ...core.roles import Shape
-from ..base import Numbers, ParamsT, assemble
+from ..base import Numbers, ParamsT, assemble, shifted
 from ..groups import Grid, elementwise, factor2, state_bytes
 from ..primal import ScheduleFree, advance, moves, no_decay, warmed
 
@@ -52,7 +52,7 @@ class ScheduleFreeSGD(ScheduleFree):
     @staticmethod
     def kernel(y: Tensor, g: Tensor, z: Tensor, numbers: Numbers) -> None:
         *steps, wd = numbers
-        advance(y, z, (y * wd).add_(g), tuple(steps))
+        advance(y, z, shifted(g, y, wd), tuple(steps))
 
     def update_group(self, group: dict[str, Any], params: list[Tensor]) -> None:
         lr = warmed(group)

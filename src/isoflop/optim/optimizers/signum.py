@@ -14,7 +14,7 @@ from ...core.cost import Cost
 from ...core.protocols import OptimizerPart
 from ...core.registry import Card, part
 from ...core.roles import Shape
-from ..base import Elementwise, Numbers, ParamsT, assemble
+from ..base import Elementwise, Numbers, ParamsT, add_scaled, assemble
 from ..groups import Beta, Grid, elementwise, factor2, state_bytes
 
 
@@ -33,7 +33,7 @@ class Signum(Elementwise):
     def kernel(p: Tensor, g: Tensor, m: Tensor, numbers: Numbers) -> None:
         lr, keep, w = numbers
         m.lerp_(g, w)
-        p.mul_(keep).sub_(m.sign().mul_(lr))
+        add_scaled(p.mul_(keep), m.sign(), -lr)
 
     def update(self, group: dict[str, Any], p: Tensor, state: dict[str, Any]) -> None:
         lr = float(group["lr"])

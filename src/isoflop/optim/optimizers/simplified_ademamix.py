@@ -14,7 +14,7 @@ from ...core.cost import Cost
 from ...core.protocols import OptimizerPart
 from ...core.registry import Card, part
 from ...core.roles import Shape
-from ..base import BETA, NON_NEGATIVE, Elementwise, Limit, Numbers, ParamsT, assemble, next_step
+from ..base import BETA, NON_NEGATIVE, Elementwise, Limit, Numbers, ParamsT, add_quotient, assemble, next_step
 from ..groups import Beta, Grid, elementwise, factor2, state_bytes
 from ..warming import warm_beta
 
@@ -66,7 +66,7 @@ class SimplifiedAdEMAMix(Elementwise):
         scaled_lr, keep, b1, w2, alpha, eps = numbers
         m.mul_(b1).add_(g)
         v.lerp_(g * g, w2)
-        p.mul_(keep).sub_((g * alpha).add_(m).div_(v.sqrt().add_(eps)).mul_(scaled_lr))
+        add_quotient(p.mul_(keep), (g * alpha).add_(m), v.sqrt().add_(eps), -scaled_lr)
 
     def update(self, group: dict[str, Any], p: Tensor, state: dict[str, Any]) -> None:
         lr, t, b2 = float(group["lr"]), next_step(state), group["betas"][1]
