@@ -72,12 +72,12 @@ def others() -> str:
 def measured(path: Path) -> str:
     """The rows of the step benchmark's result, if it is there."""
     if not path.exists():
-        return "None is stored; `python benchmarks/optim_step.py --json benchmarks/optim_step.json` makes one."
+        return "None is stored; `python benchmarks/optim_step.py --json benchmarks/results/optim_step.json` makes one."
     result: dict[str, Any] = json.loads(path.read_text())
     where = result["environment"]
-    place = f"torch {where['torch']}, load {where['load']:.1f}, {where['date']}, commit {where['commit'][:10]}"
     rows = [
-        f"One thread, float32, {place}.",
+        f"One thread, float32, torch {where['torch']}, commit {where['commit'][:10]}, {where['date']}; "
+        f"load {where['load']:.1f} before the run. A refresh is the costliest of ten steps.",
         "",
         "| optimizer | ms a step | times fused AdamW | refresh ms |",
         "|---|---|---|---|",
@@ -85,6 +85,8 @@ def measured(path: Path) -> str:
     for label, row in result["rows"].items():
         refresh = f"{1e3 * row['refresh_seconds']:.0f}" if row["refresh_seconds"] else ""
         rows.append(f"| {label} | {1e3 * row['seconds']:.1f} | {row['times_fused_adamw']:.2f} | {refresh} |")
+    rows += ["", "Each side in its fastest form:", "", "| ours / other | ratio |", "|---|---|"]
+    rows += [f"| {name} | {ratio:.2f} |" for name, (ratio, _) in result["compared"].items()]
     return "\n".join(rows)
 
 
@@ -95,7 +97,7 @@ def block(root: Path) -> str:
         f"On the shapes of a small GPT ({numel(GPT) / 1e6:.2f} million parameters), at the defaults of recipes.",
         optimizers(),
         "### Measured step time",
-        measured(root / "benchmarks" / "optim_step.json"),
+        measured(root / "benchmarks" / "results" / "optim_step.json"),
         "### Sources, updates, differences",
         differences(),
         "### Schedules and averages",
