@@ -1,8 +1,8 @@
-"""Every optimizer trains from a recipe that says no more than its name."""
+"""Every optimizer trains from a recipe that says no more than its name, and goes on where it stopped."""
 
 from __future__ import annotations
 
-import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,13 +10,24 @@ import pytest
 
 from isoflop.cli.main import invoke
 from isoflop.core.registry import names
+from isoflop.store.run import Run
 
 
 @pytest.mark.parametrize("name", names("optimizer"))
-def test_an_optimizer_learns_with_its_defaults(name: str, tiny: Callable[..., Path], tmp_path: Path) -> None:
+def test_an_optimizer_learns_with_its_defaults_and_resumes_to_the_same_bytes(
+    name: str, tiny: Callable[..., Path], tmp_path: Path
+) -> None:
     recipe = tiny("budget.steps=24", "train.accumulate=2", "schedule=constant")
-    assert invoke(["train", str(recipe), f"optimizer={name}", "--root", str(tmp_path / "runs")]) == 0
-    (path,) = (tmp_path / "runs").glob("tiny-*/metrics.jsonl")
-    rows = [json.loads(line) for line in path.read_text().splitlines()]
-    losses = [row["loss"] for row in rows if row["kind"] == "step"]
+    command = ["train", str(recipe), f"optimizer={name}", "--root", str(tmp_path / "runs")]
+    assert invoke(command) == 0
+    run = Run.read(next((tmp_path / "runs").glob("tiny-*")))
+    losses = [row["loss"] for row in run.metrics("step")]
     assert sum(losses[-4:]) / 4 < losses[0] - 0.05
+    expected = run.result["weights_sha256"]
+    shutil.rmtree(run.path / "checkpoints" / "24")
+    (run.path / "result.json").unlink()
+    run.set_status("running")
+    assert invoke(command) == 0
+    again = Run.read(run.path)
+    assert [event["step"] for event in again.events("resumed")] == [16]
+    assert again.result["weights_sha256"] == expected

@@ -32,7 +32,7 @@ def listing(
         return
     from ..store.index import runs
 
-    _list("runs", root, lambda: runs(root, status=status), _COLUMNS, json)
+    _list(f"{status} runs" if status else "runs", root, lambda: runs(root, status=status), _COLUMNS, json)
 
 
 @runs_app.command()
@@ -78,12 +78,12 @@ def show(
 
 
 def _list(what: str, root: Path, read: Callable[[], Table], columns: Sequence[str], json: bool) -> None:
-    if not root.is_dir():
-        emit([]) if json else typer.echo(f"no {what} yet below {root}")
-        return
-    rows = list(read().records())
+    rows = list(read().records()) if root.is_dir() else []
     if json:
         emit([{k: None if v != v else v for k, v in row.items()} for row in rows])
+        return
+    if not rows:
+        typer.echo(f"no {what} yet below {root}")
         return
     from rich.console import Console
     from rich.table import Table as Rows

@@ -119,7 +119,7 @@ class Loop:
     def _train_step(self) -> tuple[Outcome, float]:
         began = time.perf_counter()
         parts, ctx = self.parts, self.ctx
-        problem = StepProblem(parts.objective, ctx, self.next_batches(), self.recipe.train.clip, self.step, self._ahead)
+        problem = StepProblem(parts.objective, ctx, self.next_batches(), self.recipe.train.clip, self.step, self.ahead)
         parts.optimizer.set_factor(parts.schedule.factor(self.step, ctx.horizon))
         outcome = parts.optimizer.step(problem)
         if parts.averaging is not None:
@@ -141,7 +141,7 @@ class Loop:
         """The micro-batches of one step."""
         return [next(self.parts.batches) for _ in range(self.ctx.accumulate)]
 
-    def _ahead(self) -> list[Batch]:
+    def ahead(self) -> list[Batch]:
         """The micro-batches of the next step; the stream stays where it is."""
         position = self.parts.batches.state_dict()
         batches = self.next_batches()
