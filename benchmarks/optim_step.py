@@ -124,7 +124,10 @@ def candidates() -> dict[str, Make]:
 
 @dataclass(frozen=True)
 class Peer:
-    """Another implementation of one of our candidates. ``official``: the authors' own, which ours must not exceed."""
+    """Another implementation of one of our candidates.
+
+    ``official``: the authors' own, which ours must not exceed. ``named``: its groups must name their parameters.
+    """
 
     label: str
     ours: str
@@ -132,6 +135,7 @@ class Peer:
     cls: str
     arguments: dict[str, Any] = field(default_factory=dict)
     official: bool = False
+    named: bool = False
 
 
 PEERS = [
@@ -146,6 +150,8 @@ PEERS = [
     Peer("official Schedule-Free SGD", "ScheduleFreeSGD", "schedulefree", "SGDScheduleFree", {"lr": 1.0}, True),
     Peer("official Schedule-Free RAdam", "ScheduleFreeRAdam", "schedulefree", "RAdamScheduleFree", {}, True),
     Peer("official GPA", "GPA", "gpa.gpa_adamw", "GPAAdamW", {"lr": 1e-3}, True),
+    Peer("official Adalayer", "Adalayer", "olmo_optim", "AdalayerW", {}, True, named=True),
+    Peer("official Adafactor", "Adafactor", "olmo_optim", "AdafactorW", {}, True, named=True),
     Peer("official Muon", "Muon + AdamW fused", "keller_muon", "SingleDeviceMuon", {}, True),
     Peer("torch Muon", "Muon + AdamW fused", "torch.optim", "Muon"),
     Peer("torch Adafactor", "Adafactor", "torch.optim", "Adafactor"),
@@ -180,7 +186,9 @@ def maker(peer: Peer) -> Make:
         return muon(made)
 
     def make(params: list[torch.nn.Parameter]) -> Any:
-        optimizer = made(params, **peer.arguments)
+        names = [f"matrix{i}" for i in range(len(params))]
+        groups = [{"params": params, "param_names": names}] if peer.named else params
+        optimizer = made(groups, **peer.arguments)
         if hasattr(optimizer, "train"):
             optimizer.train()
         return optimizer

@@ -334,9 +334,21 @@ def descend(p: Tensor, direction: Tensor, keep: float, step: float) -> None:
     here = local(p)
     dtype = torch.promote_types(direction.dtype, wide(here.dtype))
     if here.dtype == dtype:
-        here.mul_(keep).sub_(direction, alpha=step)
+        if keep != 1:
+            here.mul_(keep)
+        here.sub_(direction, alpha=step)
     else:
         here.copy_(here.to(dtype).mul_(keep).sub_(direction, alpha=step))
+
+
+def descend_quotient(p: Tensor, m: Tensor, root: Tensor, keep: float, step: float) -> None:
+    """p <- keep p - step m / root, in the dtype of ``m``; ``root`` broadcasts."""
+    master = p.to(m.dtype)
+    if keep != 1:
+        master.mul_(keep)
+    master.addcdiv_(m, root, value=-step)
+    if master is not p:
+        p.copy_(master)
 
 
 def over_shards(total: Tensor, p: Tensor) -> Tensor:

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 
-def means(squares: Tensor, d: int) -> Tensor:
-    """Means over all dimensions but ``d``; of a vector or scalar over everything. 1-D."""
-    if squares.ndim < 2:
-        return squares.mean().view(1)
-    return squares.mean(dim=[k for k in range(squares.ndim) if k != d])
+def mean_squares(x: Tensor, d: int) -> Tensor:
+    """Means of x^2 over all dimensions but ``d``; of a vector or scalar over everything. 1-D, without temporaries."""
+    over = [k for k in range(x.ndim) if k != d] if x.ndim > 1 else None
+    found: Tensor = torch.linalg.vector_norm(x, dim=over).square_().view(-1)
+    return found.div_(max(1, x.numel() // max(1, len(found))))
 
 
-def rank1(factors: Sequence[Tensor]) -> Tensor:
-    """Outer product of the factors over their common mean to the power len - 1."""
-    product = factors[0].clone()
+def rank1_root(factors: Sequence[Tensor]) -> Tensor:
+    """Square root of the outer product of the factors over their common mean to the power len - 1."""
+    product = factors[0].sqrt().div_(factors[0].mean() ** ((len(factors) - 1) / 2))
     for factor in factors[1:]:
-        product = product.unsqueeze(-1) * factor
-    return product.div_(factors[0].mean() ** (len(factors) - 1))
+        product = product.unsqueeze(-1) * factor.sqrt()
+    return product

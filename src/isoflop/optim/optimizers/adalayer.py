@@ -16,8 +16,9 @@ from ...core.protocols import OptimizerPart
 from ...core.registry import Card, part
 from ...core.roles import Shape
 from ..average import wide
-from ..base import Limit, Method, ParamsT, assemble, next_step
+from ..base import Limit, Method, ParamsT, assemble, descend_quotient, next_step
 from ..groups import Beta, Grid, elementwise, factor2
+from ..marginals import mean_squares
 
 LARGE = 10000
 """Rows from which the authors take a matrix named like a head or an embedding to be one."""
@@ -91,11 +92,11 @@ class Adalayer(Method):
             return
         goes_on = {"last": group["update_last"], "norm": group["update_norm"], "first": True}.get(kind, False)
         if not freeze or t <= freeze or goes_on:
-            mean = g.reshape(blocks, -1).square().mean(dim=1)
+            mean = mean_squares(g.reshape(blocks, -1), 0)
             v.lerp_(mean, 1 / (t + 1) if freeze and t <= freeze else 1 - b2)
         root = v.sqrt().div_(1.0 if freeze else (1 - b2**t) ** 0.5).add_(group["eps"])
-        step = m.reshape(blocks, -1) * (lr / (1 - b1**t) / root)[:, None]
-        p.copy_(p.to(m.dtype).mul(1 - lr * group["weight_decay"]).sub_(step.view(p.shape)))
+        rows = root.repeat_interleave(len(p) // blocks).view(-1, *[1] * (p.ndim - 1)) if blocks > 1 else root[0]
+        descend_quotient(p, m, rows, 1 - lr * group["weight_decay"], lr / (1 - b1**t))
 
     def check_state(self, p: Tensor, state: dict[str, Any], where: str) -> None:
         super().check_state(p, {k: v for k, v in state.items() if k != "exp_avg_sq"}, where)

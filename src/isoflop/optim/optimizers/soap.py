@@ -32,7 +32,7 @@ from ..bases import (
     update_gram,
 )
 from ..groups import Beta, Grid, elementwise, factor2, share
-from ..marginals import means, rank1
+from ..marginals import mean_squares, rank1_root
 
 STRUCTURAL = (
     "max_precond_dim",
@@ -186,11 +186,10 @@ class SOAP(Method):
                 torch.div(average, v.sqrt().add_(eps), out=g)
             return
         m.lerp_(u, 1 - b1)
-        squares = u * u
         factors = [state[f"exp_avg_sq_{d}"] for d in range(u.ndim)]
         for d, factor in enumerate(factors):
-            factor.lerp_(means(squares, d), 1 - b2)
-        torch.div(m, rank1(factors).sqrt_().add_(eps), out=u)
+            factor.lerp_(mean_squares(u, d), 1 - b2)
+        torch.div(m, rank1_root(factors).add_(eps), out=u)
 
     def _refresh(
         self, state: dict[str, Any], sides: Sequence[int], ndim: int, orthonormal: Callable[[Tensor], Tensor]
