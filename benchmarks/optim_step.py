@@ -111,6 +111,7 @@ def candidates() -> dict[str, Make]:
         PUBLISHED: PublishedSOAP,
         "SOAP": ours("SOAP", **SOAP_ARGUMENTS),
         "SOAP bf16 rotations": ours("SOAP", **SOAP_ARGUMENTS, rotation_dtype=torch.bfloat16),
+        "SOAP Cholesky refresh": ours("SOAP", refresh="cholesky", **SOAP_ARGUMENTS),
         "SOAP one-sided": ours("SOAP", **SOAP_ARGUMENTS, one_sided=True),
         "Shampoo": ours("Shampoo", merge_dims=False, **SHAMPOO_ARGUMENTS),
         "Adafactor": ours("Adafactor"),
