@@ -5,10 +5,11 @@ Forward-mode derivatives go through attention only in its plain form, so everyth
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Literal
 
+import torch
 from torch import Tensor
 from torch.func import grad, jvp, vjp
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -16,9 +17,11 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from ..core.protocols import LossOf, Outputs
 
 
-def forward_mode() -> AbstractContextManager[Any]:
-    """The context in which attention has forward-mode derivatives."""
-    return sdpa_kernel(SDPBackend.MATH)
+@contextmanager
+def forward_mode() -> Iterator[None]:
+    """The context in which models have forward-mode derivatives: plain attention, nothing compiled."""
+    with sdpa_kernel(SDPBackend.MATH), torch.compiler.set_stance("force_eager"):
+        yield
 
 
 def pushed(function: Callable[[Any], Tensor], at: Any, v: Any) -> tuple[Tensor, Tensor]:

@@ -13,6 +13,7 @@ from isoflop.core.protocols import Linearizes, Outcome
 from isoflop.core.registry import get
 from isoflop.core.roles import Group
 from isoflop.optim import GaussNewton
+from isoflop.optim.linearization import forward_mode
 from isoflop.optim.theory.curvature import damped_step, gauss_newton_matrix
 from optim_toy import take_steps, toy_context, toy_groups
 
@@ -136,3 +137,18 @@ def test_what_it_needs_is_said() -> None:
         rule.step(Plain())  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="inner_steps"):
         GaussNewton((network.group,), gradient_descent, inner_steps=0)
+
+
+def test_compiled_code_is_not_linearised() -> None:
+    compilations: list[Any] = []
+
+    def backend(module: Any, inputs: Any) -> Any:
+        compilations.append(module)
+        return module
+
+    square = torch.compile(lambda x: x * x, backend=backend)
+    with forward_mode():
+        slope = torch.func.jvp(square, (torch.tensor(3.0),), (torch.tensor(1.0),))[1]  # type: ignore[misc]
+    assert (slope, compilations) == (6.0, [])
+    square(torch.tensor(3.0))
+    assert len(compilations) == 1
