@@ -179,8 +179,10 @@ def test_rows_are_read_again_only_where_something_changed(tmp_path: Path, monkey
 
 def test_a_broken_index_is_made_anew(tmp_path: Path) -> None:
     run = make(tmp_path, value=1.0)
+    runs(tmp_path)
     (tmp_path / INDEX).write_bytes(b"broken" * 1000)
     assert runs(tmp_path)["id"].tolist() == [run.id]
+    assert runs(tmp_path)["id"].tolist() == [run.id]  # the first answered from memory, this one keeps an index again
     with sqlite3.connect(tmp_path / INDEX) as database:
         assert database.execute("SELECT id, value FROM runs").fetchall() == [(run.id, 1.0)]
     database.close()
