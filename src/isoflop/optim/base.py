@@ -327,28 +327,24 @@ def whole_like(shard: Tensor, p: Tensor) -> Tensor:
     return DTensor.from_local(shard, p.device_mesh, p.placements, shape=shape, stride=stride).full_tensor()
 
 
-def descend(p: Tensor, direction: Tensor, keep: float, step: float) -> None:
-    """p <- keep p - step direction; a DTensor takes its shard of the whole ``direction``."""
+def descend(p: Tensor, direction: Tensor, keep: float, step: float, root: Tensor | None = None) -> None:
+    """p <- keep p - step direction; a DTensor takes its shard of the whole ``direction``.
+
+    ``root``: divides the direction and broadcasts to it; not for DTensors.
+    """
     if isinstance(p, DTensor):
         direction = distribute_tensor(direction, p.device_mesh, p.placements, src_data_rank=None).to_local()
     here = local(p)
     dtype = torch.promote_types(direction.dtype, wide(here.dtype))
-    if here.dtype == dtype:
-        if keep != 1:
-            here.mul_(keep)
-        here.sub_(direction, alpha=step)
-    else:
-        here.copy_(here.to(dtype).mul_(keep).sub_(direction, alpha=step))
-
-
-def descend_quotient(p: Tensor, m: Tensor, root: Tensor, keep: float, step: float) -> None:
-    """p <- keep p - step m / root, in the dtype of ``m``; ``root`` broadcasts."""
-    master = p.to(m.dtype)
+    master = here.to(dtype)
     if keep != 1:
         master.mul_(keep)
-    master.addcdiv_(m, root, value=-step)
-    if master is not p:
-        p.copy_(master)
+    if root is None:
+        master.sub_(direction, alpha=step)
+    else:
+        master.addcdiv_(direction, root, value=-step)
+    if master is not here:
+        here.copy_(master)
 
 
 def over_shards(total: Tensor, p: Tensor) -> Tensor:

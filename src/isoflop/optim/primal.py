@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from .average import wide
-from .base import Elementwise, Limit, Numbers, OptimizerError, ParamsT, add_scaled, local
+from .base import Elementwise, Limit, Numbers, OptimizerError, ParamsT, add_scaled, local, shifted
 
 INTERPOLATION = Limit(low=1e-6, high=1.0, closed=True)
 """Legal values of mu: x cannot be found again from y and z if mu is 0."""
@@ -126,6 +126,20 @@ class ScheduleFree(Primal):
         group["weight_sum"] += weight
         group["k"] += 1
         return weight / group["weight_sum"] if group["weight_sum"] else 0.0
+
+
+class ScheduleFreeAdam(ScheduleFree):
+    """Steps along the gradient over the root of its second moment, with decay at y; mu is betas[0]."""
+
+    def interpolation(self, group: dict[str, Any]) -> float:
+        return float(group["betas"][0])
+
+    @staticmethod
+    def kernel(y: Tensor, g: Tensor, z: Tensor, v: Tensor, numbers: Numbers) -> None:
+        *steps, w2, correction, eps, wd = numbers
+        v.lerp_(g * g, w2)
+        d = g / v.sqrt().mul_(correction).add_(eps)
+        advance(y, z, shifted(d, y, wd), tuple(steps))
 
 
 def warmed(group: dict[str, Any]) -> float:

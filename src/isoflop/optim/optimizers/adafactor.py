@@ -16,7 +16,7 @@ from ...core.protocols import OptimizerPart
 from ...core.registry import Card, part
 from ...core.roles import Shape, numel
 from ..average import wide
-from ..base import Method, ParamsT, assemble, descend_quotient, next_step
+from ..base import Method, ParamsT, assemble, descend, next_step
 from ..groups import Beta, Grid, elementwise, factor2
 from ..marginals import mean_squares, rank1_root
 
@@ -48,14 +48,14 @@ class Adafactor(Method):
         lr, (b1, b2), t = float(group["lr"]), group["betas"], next_step(state)
         g, m = p.grad.to(wide(p.dtype)), self.buffer(p, "exp_avg")
         m.lerp_(g, 1 - b1)
-        for d, shape in self.expected(p).items():
-            factor = state.setdefault(d, torch.zeros(shape, dtype=m.dtype, device=p.device))
-            factor.lerp_(mean_squares(g, int(d.rpartition("_")[2])), 1 - b2)
+        sizes = self.expected(p)
+        factors = [state.setdefault(d, torch.zeros(n, dtype=m.dtype, device=p.device)) for d, n in sizes.items()]
+        for d, factor in enumerate(factors):
+            factor.lerp_(mean_squares(g, d), 1 - b2)
         if p.numel():
             correction = (1 - b2**t) ** 0.5
-            root = rank1_root([state[d] for d in self.expected(p)]).add_(group["eps"] * correction)
-            root = root.view(p.shape if p.ndim > 1 else ())
-            descend_quotient(p, m, root, 1 - lr * group["weight_decay"], lr * correction / (1 - b1**t))
+            root = rank1_root(factors).add_(group["eps"] * correction).view(p.shape if p.ndim > 1 else ())
+            descend(p, m, 1 - lr * group["weight_decay"], lr * correction / (1 - b1**t), root)
 
     def expected(self, p: Tensor) -> dict[str, torch.Size]:
         sizes = list(p.shape) if p.ndim > 1 else [1]

@@ -16,7 +16,7 @@ from ...core.protocols import OptimizerPart
 from ...core.registry import Card, part
 from ...core.roles import Shape
 from ..average import wide
-from ..base import Limit, Method, ParamsT, assemble, descend_quotient, next_step
+from ..base import Limit, Method, ParamsT, assemble, descend, next_step
 from ..groups import Beta, Grid, elementwise, factor2
 from ..marginals import mean_squares
 
@@ -96,7 +96,7 @@ class Adalayer(Method):
             v.lerp_(mean, 1 / (t + 1) if freeze and t <= freeze else 1 - b2)
         root = v.sqrt().div_(1.0 if freeze else (1 - b2**t) ** 0.5).add_(group["eps"])
         rows = root.repeat_interleave(len(p) // blocks).view(-1, *[1] * (p.ndim - 1)) if blocks > 1 else root[0]
-        descend_quotient(p, m, rows, 1 - lr * group["weight_decay"], lr / (1 - b1**t))
+        descend(p, m, 1 - lr * group["weight_decay"], lr / (1 - b1**t), rows)
 
     def check_state(self, p: Tensor, state: dict[str, Any], where: str) -> None:
         super().check_state(p, {k: v for k, v in state.items() if k != "exp_avg_sq"}, where)

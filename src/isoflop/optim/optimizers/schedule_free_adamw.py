@@ -16,10 +16,10 @@ from ...core.registry import Card, part
 from ...core.roles import Shape
 from ..base import Numbers, ParamsT, assemble, shifted
 from ..groups import Beta, Grid, elementwise, factor2, state_bytes
-from ..primal import ScheduleFree, advance, moves, no_decay, warmed
+from ..primal import ScheduleFreeAdam, advance, moves, no_decay, warmed
 
 
-class ScheduleFreeAdamW(ScheduleFree):
+class ScheduleFreeAdamW(ScheduleFreeAdam):
     """Adam steps on z, gradients at y, evaluation at x (see ``primal``). Decay acts at y.
 
     Args:
@@ -54,16 +54,6 @@ class ScheduleFreeAdamW(ScheduleFree):
             inner_momentum=inner_momentum,
             paper=paper,
         )
-
-    def interpolation(self, group: dict[str, Any]) -> float:
-        return float(group["betas"][0])
-
-    @staticmethod
-    def kernel(y: Tensor, g: Tensor, z: Tensor, v: Tensor, numbers: Numbers) -> None:
-        *steps, w2, correction, eps, wd = numbers
-        v.lerp_(g * g, w2)
-        d = g / v.sqrt().mul_(correction).add_(eps)
-        advance(y, z, shifted(d, y, wd), tuple(steps))
 
     @staticmethod
     def with_momentum(y: Tensor, g: Tensor, z: Tensor, v: Tensor, m: Tensor, numbers: Numbers) -> None:

@@ -16,10 +16,10 @@ from ...core.registry import Card, part
 from ...core.roles import Shape
 from ..base import Numbers, ParamsT, assemble, shifted
 from ..groups import Beta, Grid, elementwise, factor2, state_bytes
-from ..primal import ScheduleFree, advance, moves, no_decay
+from ..primal import ScheduleFreeAdam, advance, moves, no_decay
 
 
-class ScheduleFreeRAdam(ScheduleFree):
+class ScheduleFreeRAdam(ScheduleFreeAdam):
     """Rectified Adam steps on z, gradients at y, evaluation at x (see ``primal``). Decay acts at y.
 
     Args:
@@ -48,16 +48,6 @@ class ScheduleFreeRAdam(ScheduleFree):
             weight_lr_power=weight_lr_power,
             silent_sgd_phase=silent_sgd_phase,
         )
-
-    def interpolation(self, group: dict[str, Any]) -> float:
-        return float(group["betas"][0])
-
-    @staticmethod
-    def kernel(y: Tensor, g: Tensor, z: Tensor, v: Tensor, numbers: Numbers) -> None:
-        *steps, w2, correction, eps, wd = numbers
-        v.lerp_(g * g, w2)
-        d = g / v.sqrt().mul_(correction).add_(eps)
-        advance(y, z, shifted(d, y, wd), tuple(steps))
 
     @staticmethod
     def uncertain(y: Tensor, g: Tensor, z: Tensor, v: Tensor, numbers: Numbers) -> None:
