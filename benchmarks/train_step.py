@@ -2,11 +2,12 @@
 
     python benchmarks/train_step.py [--shape demo middle large] [--threads 2] [--device cuda] [--quick]
 
-Every variant lives in a process of its own, bound to the same cores, once with the default allocator and once with one
-tuned to keep its pages (environment variables of glibc, set before the process starts). They take turns, a few steps
-each, and the medians are compared, each side in its own better setting. Needs a quiet machine: while all wait, the
-processor must idle, and what other processes took during a turn is recorded. The peer trains as its users do: fp32
-weights, autocast to bf16 (plain fp32 in the demo's shape), fused AdamW. It is skipped where transformers is missing.
+Every variant lives in a process of its own, bound to the same cores, once with the default allocator (in which ours
+keeps its pages by itself) and once with one tuned to keep them (environment variables of glibc, set before the process
+starts). They take turns, a few steps each, and the medians are compared, each side in its own better setting. Needs a
+quiet machine: while all wait, the processor must idle, and what other processes took during a turn is recorded. The
+peer trains as its users do: fp32 weights, autocast to bf16 (plain fp32 in the demo's shape), fused AdamW. It is skipped
+where transformers is missing.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -134,6 +135,8 @@ def worker(variant: str, shape: Shape, device: str, threads: int) -> None:
     """Answer each line on stdin, a number of steps, with their seconds and the process's processor time."""
     import torch
 
+    from isoflop.train.memory import kept_memory
+
     torch.set_num_threads(threads)
     torch.manual_seed(0)
     side, _, mode = variant.partition(" ")
@@ -151,10 +154,11 @@ def worker(variant: str, shape: Shape, device: str, threads: int) -> None:
             torch.cuda.synchronize()
         return time.perf_counter() - began
 
-    first = [step() for _ in range(3)]
-    say({"first": first[0], "parameters": sum(p.numel() for p in model.parameters()), "cpu": time.process_time()})
-    for line in sys.stdin:
-        say({"seconds": [step() for _ in range(int(line))], "cpu": time.process_time()})
+    with kept_memory() if side == "ours" else nullcontext():  # as `isoflop train` does
+        first = [step() for _ in range(3)]
+        say({"first": first[0], "parameters": sum(p.numel() for p in model.parameters()), "cpu": time.process_time()})
+        for line in sys.stdin:
+            say({"seconds": [step() for _ in range(int(line))], "cpu": time.process_time()})
 
 
 def say(answer: dict[str, Any]) -> None:

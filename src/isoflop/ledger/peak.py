@@ -6,8 +6,12 @@ import time
 
 import torch
 
-LIMIT = 0.3
+LIMIT = 0.6
 """Seconds that a measurement may take."""
+SHARE = 0.05
+"""Seconds for the products of one size, where it has more than ``CALLS`` of them in that time."""
+CALLS = 5
+"""Least number of products of each size: the first ones set up kernels, fault pages in and wake threads."""
 SIZES = (256, 512, 1024, 2048, 4096, 8192)
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
@@ -30,14 +34,16 @@ def matmul_rate(device: str = "cpu", precision: str = "fp32", threads: int | Non
 
 def _fastest(device: torch.device, dtype: torch.dtype) -> float:
     generator = torch.Generator(device).manual_seed(0)
-    start, best, last = time.perf_counter(), 0.0, 0.0
+    start, best, last = time.perf_counter(), 0.0, SHARE
     for size in SIZES:
-        if time.perf_counter() - start + 3 * 8 * last > LIMIT:  # twice eightfold work, and the operands
+        if time.perf_counter() - start + CALLS * 8 * last > LIMIT and best:  # twice the size is eight times the work
             break
-        a = torch.randn(size, size, device=device, dtype=dtype, generator=generator)
+        row, column = torch.rand(2, size, device=device, generator=generator)
+        a = torch.outer(column, row).to(dtype)  # quicker than to draw every entry
         out = torch.empty_like(a)
-        for _ in range(2):  # the first call of a size may set up its kernel
-            last = _seconds(a, out)
+        began, calls = time.perf_counter(), 0
+        while calls < CALLS or time.perf_counter() - began < SHARE:
+            last, calls = _seconds(a, out), calls + 1
             best = max(best, 2 * size**3 / last)
     return best
 

@@ -20,6 +20,7 @@ from ..ledger.peak import matmul_rate
 from ..store import machine
 from ..store.run import Run
 from .loop import Loop, Parts, Progress, refuse_other_corpus
+from .memory import kept_memory
 from .problem import StepProblem, training_rule
 
 AUDITED_STEPS = 3
@@ -72,7 +73,8 @@ def train(
             loop.peak, loop.progress = _peak(loop), progress
             run.set_status("running", horizon=loop.ctx.horizon)
             try:
-                loop()
+                with kept_memory():
+                    loop()
             finally:
                 with suppress(StorageError):
                     run.write_ledger(loop.ledger.to_json())  # what a diverged or stopped run spent is spent

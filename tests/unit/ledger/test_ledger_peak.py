@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Callable
+
 import pytest
 import torch
 
@@ -17,15 +20,27 @@ def test_rate_is_plausible_and_settings_are_restored(precision):
     assert torch.equal(torch.random.get_rng_state(), state)
 
 
+def timed(monkeypatch: pytest.MonkeyPatch, seconds: Callable[[int, int], float]) -> list[int]:
+    """Let product number n of a size take ``seconds(size, n)`` on a clock of its own; the sizes tried, in order."""
+    tried: list[int] = []
+    clock = [0.0]
+
+    def product(a: torch.Tensor, out: torch.Tensor) -> float:
+        tried.append(len(a))
+        clock[0] += seconds(len(a), tried.count(len(a)))
+        return seconds(len(a), tried.count(len(a)))
+
+    monkeypatch.setattr(peak, "_seconds", product)
+    monkeypatch.setattr(peak.time, "perf_counter", lambda: clock[0])
+    return tried
+
+
 def test_the_rate_is_the_best_of_what_was_timed(monkeypatch):
-    seconds = iter([0.5, 0.01, 0.2, 0.2])
-    monkeypatch.setattr(peak, "_seconds", lambda a, out: next(seconds))
-    assert peak.matmul_rate() == 2 * peak.SIZES[0] ** 3 / 0.01  # the next size would take too long
+    timed(monkeypatch, lambda size, n: 0.1 if n == 4 else 0.2)
+    assert peak.matmul_rate() == 2 * peak.SIZES[0] ** 3 / 0.1  # the next size would take too long
 
 
-def test_the_limit_stops_the_sizes(monkeypatch):
-    tried = []
-    monkeypatch.setattr(peak, "_seconds", lambda a, out: tried.append(len(a)) or 0.002 * (len(a) / 256) ** 3)
-    monkeypatch.setattr(peak.time, "perf_counter", lambda: 0.0)
+def test_small_products_fill_their_share_and_the_limit_stops_the_sizes(monkeypatch):
+    tried = timed(monkeypatch, lambda size, n: 0.002 * (size / 256) ** 3)
     peak.matmul_rate()
-    assert sorted(set(tried)) == [256, 512]
+    assert Counter(tried) == {256: 25, 512: peak.CALLS}
