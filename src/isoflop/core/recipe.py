@@ -75,7 +75,8 @@ class Train(Frozen):
     """Largest 2-norm of the gradient; 0: no clipping."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """bf16: products in bfloat16 on weights and optimizer state kept in fp32."""
-    device: Annotated[str, StringConstraints(pattern=r"^(cpu|cuda|mps)(:[0-9]+)?$")] = "cpu"
+    device: Annotated[str, StringConstraints(pattern=r"^[a-z]+(:[0-9]+)?$")] = "cpu"
+    """As torch names it: cpu, cuda, cuda:1, mps, xpu."""
     compile: bool = False
     """Compile the model (10-30 s once on a CPU)."""
     evaluations: Annotated[int, Field(ge=1)] = 4

@@ -139,9 +139,16 @@ def as_batch(
 
     sizes = byte_lengths[targets]
     partial = counts is not None and not counts.all()
+
+    def moved(array: npt.NDArray[Any]) -> torch.Tensor:
+        tensor = torch.from_numpy(np.ascontiguousarray(array))
+        if device.startswith("cuda"):  # from pinned memory the copy waits for nothing
+            return tensor.pin_memory().to(device, non_blocking=True)
+        return tensor.to(device)
+
     return Batch(
-        inputs=torch.from_numpy(np.ascontiguousarray(inputs)).to(device),
-        targets=torch.from_numpy(np.ascontiguousarray(targets)).to(device),
+        inputs=moved(inputs),
+        targets=moved(targets),
         text_bytes=int(sizes[counts].sum() if partial else sizes.sum()),
-        mask=torch.from_numpy(counts).to(device) if partial else None,
+        mask=moved(counts) if partial and counts is not None else None,
     )

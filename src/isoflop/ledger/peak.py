@@ -33,13 +33,13 @@ def matmul_rate(device: str = "cpu", precision: str = "fp32", threads: int | Non
 
 
 def _fastest(device: torch.device, dtype: torch.dtype) -> float:
-    generator = torch.Generator(device).manual_seed(0)
+    generator = torch.Generator().manual_seed(0)
     start, best, last = time.perf_counter(), 0.0, SHARE
     for size in SIZES:
         if time.perf_counter() - start + CALLS * 8 * last > LIMIT and best:  # twice the size is eight times the work
             break
-        row, column = torch.rand(2, size, device=device, generator=generator)
-        a = torch.outer(column, row).to(dtype)  # quicker than to draw every entry
+        row, column = torch.rand(2, size, generator=generator).to(device, dtype)
+        a = torch.outer(column, row)  # quicker than to draw every entry
         out = torch.empty_like(a)
         began, calls = time.perf_counter(), 0
         while calls < CALLS or time.perf_counter() - began < SHARE:
@@ -49,15 +49,14 @@ def _fastest(device: torch.device, dtype: torch.dtype) -> float:
 
 
 def _seconds(a: torch.Tensor, out: torch.Tensor) -> float:
-    _wait(a.device)
+    wait(a.device)
     start = time.perf_counter()
     torch.mm(a, a, out=out)
-    _wait(a.device)
+    wait(a.device)
     return time.perf_counter() - start
 
 
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    elif device.type == "mps":
-        torch.mps.synchronize()
+def wait(device: torch.device | str) -> None:
+    """Return when everything queued on ``device`` is done; a CPU queues nothing."""
+    if torch.device(device).type != "cpu":
+        torch.accelerator.synchronize(device)

@@ -15,7 +15,7 @@ from torch.autograd import Function
 from torch.nn import functional as F
 
 from ..ledger.formulas import causal_pairs
-from .kernels import first_order, plain
+from .kernels import first_order, functional, plain
 
 # mypy: disable-error-code="no-untyped-call, no-any-return, misc"
 
@@ -44,13 +44,10 @@ def attend(qkv: Tensor, cos: Tensor, sin: Tensor, heads: int, mask: Tensor | Non
     Returns:
         (batch, length, heads, d).
     """
+    if qkv.device.type != "cpu" and not functional():
+        return fused_attend(qkv, cos, sin, heads, mask)
     if plain():
         return reference_attend(qkv, cos, sin, heads, mask)
-    if qkv.device.type != "cpu":
-        q, k, v = (x.transpose(1, 2) for x in rotated(qkv, cos, sin, heads))
-        mask = None if mask is None else mask.unsqueeze(-3)
-        out = F.scaled_dot_product_attention(q, k, v, mask, is_causal=mask is None, enable_gqa=q.shape[1] > k.shape[1])
-        return out.transpose(1, 2)
     return _Attend.apply(qkv, cos, sin, heads, mask)
 
 
@@ -69,6 +66,14 @@ def rotated(qkv: Tensor, cos: Tensor, sin: Tensor, heads: int) -> tuple[Tensor, 
     qk, v = torch.split(qkv, [heads + kv_heads, kv_heads], 2)
     q, k = torch.split(rotate(qk, cos, sin), [heads, kv_heads], 2)
     return q, k, v
+
+
+def fused_attend(qkv: Tensor, cos: Tensor, sin: Tensor, heads: int, mask: Tensor | None = None) -> Tensor:
+    """Whatever torch has for the device: flash attention on a GPU. Compiles, too."""
+    q, k, v = (x.transpose(1, 2) for x in rotated(qkv, cos, sin, heads))
+    mask = None if mask is None else mask.unsqueeze(-3)
+    out = F.scaled_dot_product_attention(q, k, v, mask, is_causal=mask is None, enable_gqa=q.shape[1] > k.shape[1])
+    return out.transpose(1, 2)
 
 
 def reference_attend(qkv: Tensor, cos: Tensor, sin: Tensor, heads: int, mask: Tensor | None = None) -> Tensor:

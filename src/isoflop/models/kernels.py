@@ -22,8 +22,13 @@ from torch.nn import functional as F
 
 
 def plain() -> bool:
-    """Whether the plain forms are wanted: while compiling, and inside ``torch.func`` (jvp, vmap, hessians)."""
-    return torch.compiler.is_compiling() or torch._C._functorch.peek_interpreter_stack() is not None
+    """Whether the plain forms are wanted: while compiling, and inside ``torch.func``."""
+    return torch.compiler.is_compiling() or functional()
+
+
+def functional() -> bool:
+    """Whether this runs inside ``torch.func`` (jvp, vmap, hessians)."""
+    return torch._C._functorch.peek_interpreter_stack() is not None
 
 
 def first_order(backward: Callable[..., Any]) -> Callable[..., Any]:

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.nn import functional as F
 
-from ..models.kernels import first_order
+from ..models.kernels import first_order, functional
 
 CHUNK = 8 << 20
 """Most bytes of logits held at once on a CPU, in the products' dtype. Less costs products, more overflows caches
@@ -39,7 +39,7 @@ def linear_cross_entropy(
         mask: (...) bool, the targets that count; None means all. The others' losses and gradients are 0.
         reduction: "sum" over tokens, differentiable; "none": (...) losses of each token, without gradient.
     """
-    if torch._C._functorch.peek_interpreter_stack() is not None:
+    if functional():
         losses = reference_linear_cross_entropy(hidden, weight, targets, mask)
         return losses.sum() if reduction == "sum" else losses
     rows, labels = hidden.flatten(0, -2), targets.flatten()

@@ -33,13 +33,14 @@ from ..core.protocols import (
 from ..core.recipe import Recipe
 from ..ledger.budgets import StepCost, marks
 from ..ledger.ledger import Ledger
+from ..ledger.peak import wait
 from ..store.run import Run
 from .problem import StepProblem
 from .signals import StopRequest
 from .state import load_tensors, load_tree, save_tensors, save_tree
 
 WINDOW = 10
-"""Steps over which the first and the last losses of a run are averaged to tell whether it diverged."""
+"""Steps at a run's beginning and end whose losses are averaged to tell whether it diverged."""
 
 
 @dataclass
@@ -75,7 +76,7 @@ class Loop:
 
     Attributes:
         cost: what one step costs, by phase. peak: FLOP/s that utilisation is a share of (0: unknown).
-        slowest: seconds of the longest step so far; a budget in seconds stops before one that would exceed it.
+        last_seconds: of the newest steps; a budget in seconds ends where one as long as the longest would exceed it.
     """
 
     recipe: Recipe
@@ -90,7 +91,7 @@ class Loop:
     value: float | None = None
     first_losses: list[float] = field(default_factory=list)
     last_losses: list[float] = field(default_factory=list)
-    slowest: float = 0.0
+    last_seconds: list[float] = field(default_factory=list)
 
     def __call__(self) -> None:
         """Run to the end. Raises NumericsError (diverged), Stopped (a signal; the state is saved), StorageError."""
@@ -124,9 +125,10 @@ class Loop:
         outcome = parts.optimizer.step(problem)
         if parts.averaging is not None:
             parts.averaging.update(self.step)
+        wait(ctx.device)  # else the optimizer's work would be charged to whatever waits next
         self.step += 1
         seconds = time.perf_counter() - began
-        self.slowest = max(self.slowest, seconds)
+        self.last_seconds = [*self.last_seconds, seconds][-WINDOW:]
         if len(self.first_losses) < WINDOW:
             self.first_losses.append(outcome.loss)
         self.last_losses = [*self.last_losses, outcome.loss][-WINDOW:]
@@ -154,7 +156,7 @@ class Loop:
         spent, limit = self.ledger.total("seconds"), self.recipe.budget.limit
         if self.step == 1 and spent > limit:
             raise BudgetError(f"not one step fits: the first took {spent:.3g} s", where="budget.seconds")
-        return spent + self.slowest > limit
+        return spent + max(self.last_seconds, default=0.0) > limit
 
     @contextmanager
     def evaluation_weights(self) -> Iterator[None]:
@@ -273,6 +275,7 @@ class Loop:
             "value": self.value,
             "first_losses": self.first_losses,
             "last_losses": self.last_losses,
+            "last_seconds": self.last_seconds,
             "parts": {name: part.state_dict() for name, part in self._stateful().items()},
         }
 
@@ -285,6 +288,7 @@ class Loop:
             part.load_state_dict(state["parts"][name])
         self.step, self.value = step, state["value"]
         self.first_losses, self.last_losses = state["first_losses"], state["last_losses"]
+        self.last_seconds = state["last_seconds"]
 
     def _resume(self) -> None:
         found = self.run.checkpoint()

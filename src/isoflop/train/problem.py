@@ -102,18 +102,21 @@ class StepProblem:
         for group in self._ctx.groups:
             for p in group.params:
                 p.grad = None
-        total, text_bytes = 0.0, 0
-        terms: dict[str, float] = {}
+        totals: list[torch.Tensor] = []
+        terms: dict[str, list[Any]] = {}
+        text_bytes = 0
         for loss in self._losses(batches):
-            value = float(loss.total.detach())
-            if not math.isfinite(value):
-                raise NumericsError(f"the loss is {value}", fix="the weights are unchanged; try a lower learning rate")
             (loss.total / self._tokens).backward()  # type: ignore[no-untyped-call]
-            total += value
+            totals.append(loss.total.detach())
             text_bytes += loss.text_bytes
             for name, term in loss.terms.items():
-                terms[name] = terms.get(name, 0.0) + float(term) / self._tokens
-        return Outcome(total / self._tokens, self._clip_gradient(clip), self._tokens, text_bytes, terms)
+                terms.setdefault(name, []).append(term)
+        # Only now is a number read: a GPU that is waited for has nothing left to do.
+        total = sum(torch.stack(totals).cpu().tolist())
+        if not math.isfinite(total):
+            raise NumericsError(f"the loss is {total}", fix="the weights are unchanged; try a lower learning rate")
+        means = {name: sum(map(float, found)) / self._tokens for name, found in terms.items()}
+        return Outcome(total / self._tokens, self._clip_gradient(clip), self._tokens, text_bytes, means)
 
     def loss(self) -> float:
         """Mean loss at the present weights, without gradients; nats a token."""

@@ -136,9 +136,11 @@ def assemble(recipe: Recipe, run: Run) -> Loop:
 
 def _refuse_missing(device: str) -> None:
     kind, _, index = device.partition(":")
-    found = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}[kind]
-    if int(index or 0) >= found:
-        raise UsageError(f"this machine has no device {device}", where="train.device", fix="use cpu")
+    found = torch.accelerator.current_accelerator(check_available=True)
+    count = torch.accelerator.device_count() if found is not None and found.type == kind else int(kind == "cpu")
+    if int(index or 0) >= count:
+        there = f"cpu, {found.type}" if found is not None else "cpu"
+        raise UsageError(f"this machine has no device {device}", where="train.device", fix=f"use one of: {there}")
 
 
 def _peak(loop: Loop) -> float:

@@ -28,11 +28,12 @@ def save_tensors(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
 
 
 def _apart(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The tensors contiguous and without shared memory, which the format does not know; copied only where needed."""
+    """The tensors on the CPU, contiguous and without shared memory, which the format does not know; copied only where
+    needed."""
     seen: set[int] = set()
     apart = {}
     for name, tensor in tensors.items():
-        own = tensor.detach().contiguous()
+        own = tensor.detach().cpu().contiguous()
         if own.untyped_storage().data_ptr() in seen:
             own = own.clone()
         seen.add(own.untyped_storage().data_ptr())
