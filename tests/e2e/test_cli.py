@@ -54,6 +54,17 @@ def test_train_eval_generate_runs_and_report_on_one_run(
     assert "<svg" in page.read_text() or "vega" in page.read_text()
 
 
+@pytest.mark.parametrize("optimizer", ["muon", "soap", "shampoo"])
+def test_the_audit_of_unequal_steps(
+    optimizer: str, tiny: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Three steps with and without a refresh: what is charged to the ledger is what was executed."""
+    part = f'{{name="{optimizer}"{"" if optimizer == "muon" else ",precondition_frequency=2"}}}'
+    recipe = tiny(f"optimizer={part}", "averaging=ema", "budget.steps=3")
+    found = json.loads(out(capsys, "train", str(recipe), "--root", str(tmp_path), "--audit", "--json"))
+    assert found["status"] == "done"
+
+
 def test_a_root_without_runs_is_an_empty_list(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert json.loads(out(capsys, "runs", "--root", str(tmp_path / "none"), "--json")) == []
     assert "no runs yet" in out(capsys, "runs", "--root", str(tmp_path / "none"))

@@ -71,14 +71,14 @@ def _dry_run(recipe: Recipe, root: Path, json: bool) -> None:
     from ..train.run import plan
 
     cost, steps = plan(recipe, root)
-    parameters = numel(recipe.model.shapes(recipe.vocab_size))
+    parameters, total = numel(recipe.model.shapes(recipe.vocab_size)), cost.run(steps)
     facts = {
         "recipe": recipe.id,
         "parameters": parameters,
         "steps": steps,
-        "tokens": steps * recipe.train.batch * recipe.train.length * recipe.train.accumulate,
-        "flops": steps * cost.total.model,
-        "hardware_flops": steps * cost.total.hardware,
+        "tokens": steps * cost.tokens,
+        "flops": total.model,
+        "hardware_flops": total.hardware,
         "optimizer_share": cost.optimizer.model / cost.total.model,
     }
     if json:

@@ -363,9 +363,10 @@ class OptimizerPart(Part):
     def cost(self, shapes: Sequence[Shape]) -> Cost:
         """Mean cost of one step beyond the loss's own gradient."""
 
-    def cost_at(self, shapes: Sequence[Shape], t: int) -> Cost:
-        """Exact cost of step ``t`` (from 0), for rules whose steps differ; by default all cost the same."""
-        return self.cost(shapes)
+    def cost_of(self, shapes: Sequence[Shape]) -> Callable[[int], Cost]:
+        """Exact cost of the first n steps, as a function of n; by default all steps cost the same."""
+        each = self.cost(shapes)
+        return lambda steps: each * steps
 
     @abstractmethod
     def state_bytes(self, shapes: Sequence[Shape]) -> int:

@@ -219,8 +219,8 @@ def smallest_multiplier(sd: float, seeds: int, arms: int, power: float = POWER) 
 def _batch(study: Study, role: str, arm: str, rung: int, runs: int, speed: Speed) -> Batch:
     recipe = study.run_recipe(arm, rung, study.seeds[0])
     cost = step_cost(recipe)
-    steps = steps_within(recipe.budget, cost.total, cost.tokens)
-    flops = steps * cost.total.model
+    steps = steps_within(recipe.budget, cost)
+    flops = cost.run(steps).model
     seconds = speed.seconds(flops, recipe.train.evaluations)
     return Batch(role, arm, rung, runs, steps, flops, seconds, speed.cpu_share * seconds)
 

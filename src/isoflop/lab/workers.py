@@ -44,7 +44,7 @@ class Assignment:
     def flops(self) -> int:
         """Model FLOPs that training it takes."""
         cost = step_cost(self.recipe)
-        return cost.total.model * steps_within(self.recipe.budget, cost.total, cost.tokens)
+        return cost.run(steps_within(self.recipe.budget, cost)).model
 
     @property
     def label(self) -> str:

@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+import functools
+from bisect import bisect_right
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 
 from ..core.cost import Cost
 from ..core.errors import BudgetError
 from ..core.recipe import Budget, Recipe
 
+LONGEST = 1 << 50
+"""More steps than any run takes: a budget that allows as many bounds nothing."""
 IDLE_STEPS = 1000
 """Steps without a single byte of text in a row after which a stream is taken to have none."""
 
 
 @dataclass(frozen=True)
 class StepCost:
-    """Analytic cost of one optimizer step, by ledger phase, and the tokens that it predicts."""
+    """Analytic cost of one optimizer step, by ledger phase, and the tokens that it predicts.
+
+    ``optimizer`` is a mean in the long run; ``updates(n)`` is exact for the first n steps of a run.
+    """
 
     train: Cost
     recompute: Cost
     optimizer: Cost
     tokens: int
+    updates: Callable[[int], Cost] = field(compare=False)
 
     @property
     def phases(self) -> dict[str, Cost]:
@@ -30,6 +38,14 @@ class StepCost:
     @property
     def total(self) -> Cost:
         return self.train + self.recompute + self.optimizer
+
+    def update(self, t: int) -> Cost:
+        """What the optimizer does in step ``t`` (from 0), exactly."""
+        return self.updates(t + 1) - self.updates(t)
+
+    def run(self, steps: int) -> Cost:
+        """What the first ``steps`` steps of a run cost, exactly."""
+        return (self.train + self.recompute) * steps + self.updates(steps)
 
 
 def step_cost(recipe: Recipe) -> StepCost:
@@ -42,24 +58,21 @@ def step_cost(recipe: Recipe) -> StepCost:
     work = recipe.objective.work(recipe.model, train.batch, train.length, recipe.vocab_size) * train.accumulate
     forward, backward = recipe.optimizer.passes(train.accumulate)
     shapes = recipe.model.shapes(recipe.vocab_size)
-    update = recipe.optimizer.cost(shapes)
-    if recipe.averaging is not None:
-        update = update + recipe.averaging.cost(shapes)
+    updates = recipe.optimizer.cost_of(shapes)
+    average = recipe.averaging.cost(shapes) if recipe.averaging is not None else Cost()
     return StepCost(
         train=work.forward.scaled(1 + forward) + work.backward.scaled(1 + backward),
         recompute=work.recompute.scaled(1 + backward),
-        optimizer=update,
+        optimizer=recipe.optimizer.cost(shapes) + average,
         tokens=train.batch * train.length * train.accumulate,
+        updates=lambda steps: updates(steps) + average * steps,
     )
 
 
-def steps_within(
-    budget: Budget, per_step: Cost | int, tokens_per_step: int, text_bytes: Iterable[int] | None = None
-) -> int:
+def steps_within(budget: Budget, cost: StepCost, text_bytes: Iterable[int] | None = None) -> int:
     """The most whole steps whose sum stays within ``budget``: the run's horizon.
 
     Args:
-        per_step: cost of one step, or its model FLOPs.
         text_bytes: bytes of each step in turn; only walked for a budget in bytes. If it ends, so does the run.
 
     Returns:
@@ -73,21 +86,27 @@ def steps_within(
     limit = int(getattr(budget, budget.axis))  # exact: amounts are whole, so the fraction of a FLOP never matters
     if budget.axis == "text_bytes":
         return _steps_of_text(limit, text_bytes)
-    flops = per_step.model if isinstance(per_step, Cost) else per_step
-    each = {"flops": flops, "tokens": tokens_per_step, "steps": 1}[budget.axis]
-    if each <= 0:
-        raise _unbounded(budget.axis)
-    if each > limit:
-        raise _too_small(budget.axis, each, limit)
-    return limit // each
+    axes: dict[str, Callable[[int], int]] = {
+        "flops": lambda steps: cost.run(steps).model,
+        "tokens": lambda steps: steps * cost.tokens,
+        "steps": lambda steps: steps,
+    }
+    spent = axes[budget.axis]
+    if spent(LONGEST) <= limit:
+        raise _unbounded(budget.axis) if spent(LONGEST) <= 0 else _too_large(budget.axis, limit)
+    if spent(1) > limit:
+        raise _too_small(budget.axis, spent(1), limit)
+    return bisect_right(range(1, LONGEST), limit, key=spent)
 
 
-def marks(horizon: int, count: int) -> tuple[int, ...]:
-    """The steps, ascending, after which to do something ``count`` times at equal distances; the last is ``horizon``.
+@functools.lru_cache(64)
+def marks(horizon: int, count: int) -> frozenset[int]:
+    """The steps after which to do something ``count`` times at equal distances; the last is ``horizon``.
 
     Fewer than ``count`` when the run has fewer steps; none without a horizon (0).
     """
-    return tuple(sorted({horizon * i // count for i in range(1, count + 1)} - {0}))
+    count = min(count, horizon)
+    return frozenset(horizon * i // count for i in range(1, count + 1))
 
 
 def _steps_of_text(limit: int, text_bytes: Iterable[int] | None) -> int:
@@ -112,6 +131,10 @@ def _unbounded(axis: str) -> BudgetError:
     return BudgetError(
         "a step spends nothing on this axis", where=f"budget.{axis}", fix="give a budget in flops or steps"
     )
+
+
+def _too_large(axis: str, limit: int) -> BudgetError:
+    return BudgetError(f"{limit:.3g} {axis} are more than any run can spend", where=f"budget.{axis}", fix="lower it")
 
 
 def _too_small(axis: str, each: int, limit: int) -> BudgetError:

@@ -73,7 +73,7 @@ def eigensystem(gram: Tensor) -> tuple[Tensor, Tensor]:
     """Eigenvalues (n,), ascending, and eigenvectors (n, n) as columns of a symmetric matrix.
 
     LAPACK's single precision sometimes fails on matrices with many equal eigenvalues, as Gram matrices of embeddings
-    have: it does not converge, or returns NaN. Then double precision does it.
+    have: it does not converge, or returns NaN. Then double precision does it; no formula counts that attempt.
     """
     with suppress(torch.linalg.LinAlgError):  # type: ignore[attr-defined]
         values, vectors = torch.linalg.eigh(gram)
@@ -87,11 +87,13 @@ def first_basis(gram: Tensor) -> Tensor:
     """Eigenvectors as columns, eigenvalues descending; then the null space, if any: the eigenvectors of
     diag(1 + 1/n, ..., 2) compressed to it, largest first, the same on every machine up to sign.
 
-    The work does not depend on the rank, so that it can be counted beforehand (``first_basis_cost``).
+    The work depends neither on the rank nor, being done in double precision, on a second attempt, so that it can be
+    counted beforehand (``first_basis_cost``).
     """
+    gram, dtype = gram.double(), gram.dtype
     n, kind = len(gram), {"dtype": gram.dtype, "device": gram.device}
     values, vectors = eigensystem(gram)
-    known = values > NULL * torch.finfo(gram.dtype).eps * values[-1]
+    known = values > NULL * torch.finfo(dtype).eps * values[-1]
     basis: Tensor = vectors.flip(1).contiguous()
     kept = vectors * known
     projector = torch.eye(n, **kind) - kept @ kept.T  # type: ignore[call-overload]
@@ -99,7 +101,7 @@ def first_basis(gram: Tensor) -> Tensor:
     others = eigensystem(projector @ (weights[:, None] * projector))[1].flip(1)
     rank = int(known.sum())
     basis[:, rank:] = others[:, : n - rank]
-    return basis
+    return basis.to(dtype)
 
 
 def first_basis_cost(n: int) -> Cost:

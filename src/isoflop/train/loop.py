@@ -99,7 +99,7 @@ class Loop:
         settings, every = self.recipe.train, max(1, self.ctx.horizon // 200)
         with StopRequest() as stop:
             while not self._finished():
-                outcome, seconds = self._train_step()
+                outcome, seconds = self.train_step()
                 evaluate, ended = self._due(settings.evaluations, seconds), self._finished()
                 if self.step % every == 0 or evaluate or ended:
                     self._record_step(outcome, seconds)
@@ -117,7 +117,8 @@ class Loop:
         self._refuse_divergence()
         self.save()
 
-    def _train_step(self) -> tuple[Outcome, float]:
+    def train_step(self) -> tuple[Outcome, float]:
+        """Take one step and charge it: what it did, and its seconds."""
         began = time.perf_counter()
         parts, ctx = self.parts, self.ctx
         problem = StepProblem(parts.objective, ctx, self.next_batches(), self.recipe.train.clip, self.step, self.ahead)
@@ -136,7 +137,7 @@ class Loop:
             "train", self.cost.train, steps=1, tokens=outcome.tokens, text_bytes=outcome.text_bytes, seconds=seconds
         )
         self.ledger.add("recompute", self.cost.recompute)
-        self.ledger.add("optimizer", self.cost.optimizer)
+        self.ledger.add("optimizer", self.cost.update(self.step - 1))
         return outcome, seconds
 
     def next_batches(self) -> list[Batch]:

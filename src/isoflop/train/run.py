@@ -13,7 +13,7 @@ from ..core.digests import digest_file
 from ..core.errors import NumericsError, Stopped, StorageError, UsageError
 from ..core.protocols import Source
 from ..core.recipe import Recipe
-from ..core.roles import parameter_groups, shapes_of
+from ..core.roles import parameter_groups
 from ..ledger.audit import Audit
 from ..ledger.budgets import StepCost, step_cost, steps_within
 from ..ledger.peak import matmul_rate
@@ -21,7 +21,7 @@ from ..store import machine
 from ..store.run import Run
 from .loop import Loop, Parts, Progress, refuse_other_corpus
 from .memory import kept_memory
-from .problem import StepProblem, training_rule
+from .problem import training_rule
 
 AUDITED_STEPS = 3
 
@@ -46,7 +46,7 @@ def train(
         name: name of the run's directory; default ``<recipe.name>-<hash12>``.
         text: the recipe as the user wrote it, kept beside the resolved one.
         threads: torch threads of this process; default: leave as they are.
-        audit: count the first step's operations as they execute and refuse to go on if the ledger is off by one FLOP.
+        audit: count the first steps' operations as they execute and refuse to go on if the ledger is off by one FLOP.
         progress: called after each step.
         report: hears what is worth a user's eye and no error: a damaged checkpoint passed over, a changed environment.
 
@@ -108,7 +108,7 @@ def plan(recipe: Recipe, root: Path | str = "runs", source: Source | None = None
     if recipe.budget.axis == "text_bytes":
         ctx = base_context(recipe, Path(root))
         sizes = _bytes_of_steps(source or recipe.source.build(ctx), ctx)
-    return cost, steps_within(recipe.budget, cost.total, cost.tokens, sizes)
+    return cost, steps_within(recipe.budget, cost, sizes)
 
 
 def assemble(recipe: Recipe, run: Run) -> Loop:
@@ -180,12 +180,12 @@ def _bytes_of_steps(source: Source, ctx: Context) -> Iterator[int]:
 
 
 def check_ledger(loop: Loop) -> int:
-    """Execute the first steps of a loop (which is spent by it) under audit; the FLOPs that they executed.
+    """Take the first steps of a loop (which is spent by it) under audit; the FLOPs that they executed.
 
     Raises:
         UsageError: they differ from the ledger's hardware count by a single one, or cannot be audited.
     """
-    ctx, parts, optimizer = loop.ctx, loop.parts, loop.recipe.optimizer
+    ctx, optimizer = loop.ctx, loop.recipe.optimizer
     if ctx.compile:
         raise UsageError("the audit counts eager operations", where="train.compile", fix="audit with compile=false")
     if ctx.device != "cpu":
@@ -194,19 +194,13 @@ def check_ledger(loop: Loop) -> int:
         )
     if any(optimizer.passes(ctx.accumulate)):
         raise UsageError(f"{optimizer.name}'s steps make passes that differ from step to step", where="optimizer")
-    shapes = shapes_of(ctx.groups)
-    expected = executed = 0
-    for step in range(AUDITED_STEPS):
-        problem = StepProblem(parts.objective, ctx, loop.next_batches(), loop.recipe.train.clip, step)
-        with Audit() as audit:
-            parts.optimizer.step(problem)
-            if parts.averaging is not None:
-                parts.averaging.update(step)
-        executed += int(audit.total())
-        expected += (loop.cost.train + loop.cost.recompute + optimizer.cost_at(shapes, step)).hardware
+    with Audit() as audit:
+        for _ in range(AUDITED_STEPS):
+            loop.train_step()
+    executed, expected = int(audit.total()), loop.ledger.total("hardware_flops")
     if executed != expected:
         raise UsageError(
-            f"the audit counts {executed} FLOPs in {AUDITED_STEPS} steps, the ledger {expected}",
+            f"the audit counts {executed} FLOPs in {AUDITED_STEPS} steps, the ledger {expected:.0f}",
             where=str(loop.run.path),
         )
     loop.run.event("audited", steps=AUDITED_STEPS, flops=executed)

@@ -66,7 +66,7 @@ class Planted:
         for job in assignments:
             self.asked.append(job)
             cost = step_cost(job.recipe)
-            steps = steps_within(job.recipe.budget, cost.total, cost.tokens)
+            steps = steps_within(job.recipe.budget, cost)
             flops, tokens = steps * cost.total.model, steps * cost.tokens
             point = Point(
                 step=steps,

@@ -3,7 +3,7 @@ et al. 2021, arXiv 2002.09018)."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -245,17 +245,21 @@ class ShampooPart(OptimizerPart):
             roots += eigh(n) + matmul(n, n, n)
         return step, roots
 
-    def cost_at(self, shapes: Sequence[Shape], t: int) -> Cost:
-        total, number, every = elementwise(shapes, operations=16, floats=9), t + 1, self.precondition_frequency
+    def cost_of(self, shapes: Sequence[Shape]) -> Callable[[int], Cost]:
+        every, each = self.precondition_frequency, elementwise(shapes, operations=16, floats=9)
         start = max(every if self.start_preconditioning_step is None else self.start_preconditioning_step, 1)
+        grams, step, roots = Cost(), Cost(), Cost()
         for s in shapes:
-            step, roots = self.step_cost(s.shape)
-            if number >= start:
-                total += step + roots if number % every == 0 or number == start else step
-            else:
-                for n in self._sides(s.shape):
-                    total += gram_cost(n, s.numel // n)
-        return total
+            own, rare = self.step_cost(s.shape)
+            step, roots = step + own, roots + rare
+            grams = sum((gram_cost(n, s.numel // n) for n in self._sides(s.shape)), grams)
+
+        def spent(steps: int) -> Cost:
+            early = min(steps, start - 1)
+            refreshes = steps // every - (start - 1) // every + (start % every > 0) if steps > early else 0
+            return each * steps + grams * early + step * (steps - early) + roots * refreshes
+
+        return spent
 
     def cost(self, shapes: Sequence[Shape]) -> Cost:
         total = elementwise(shapes, operations=16, floats=9)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, ClassVar, Literal, TypedDict, Unpack
 
@@ -313,19 +314,25 @@ class SOAPPart(OptimizerPart):
                 refresh += gram_cost(n, n) + cholesky(n) + solve_triangular(n, n)
         return step, refresh
 
-    def cost_at(self, shapes: Sequence[Shape], t: int) -> Cost:
-        total = elementwise(shapes, operations=11, floats=7)
-        seen: dict[str, int] = {}
+    def cost_of(self, shapes: Sequence[Shape]) -> Callable[[int], Cost]:
+        every, each = self.precondition_frequency, elementwise(shapes, operations=11, floats=7)
+        first, later, refreshes = Cost(), Cost(), dict[int, Cost]()  # refreshes by the steps that they come early
+        seen: Counter[str] = Counter()
         for s in shapes:
-            offset = seen.setdefault(s.role, 0) if self.stagger else 0
-            seen[s.role] = seen.get(s.role, 0) + 1
             (sizes, sides), (step, refresh) = self._plan(s.shape), self.step_cost(s.shape)
-            if t == 0:
-                for n in (sizes[d] for d in sides):
-                    total += gram_cost(n, s.numel // n) + first_basis_cost(n)
-            else:
-                total += step + refresh if (t + offset) % self.precondition_frequency == 0 else step
-        return total
+            offset = seen[s.role] if self.stagger else 0
+            seen[s.role] += 1
+            refreshes[offset] = refreshes.get(offset, Cost()) + refresh
+            later += step
+            for n in (sizes[d] for d in sides):
+                first += gram_cost(n, s.numel // n) + first_basis_cost(n)
+
+        def spent(steps: int) -> Cost:
+            after = max(steps - 1, 0)  # the first step only finds the bases
+            rare = (cost * ((after + early) // every - early // every) for early, cost in refreshes.items())
+            return sum(rare, each * steps + first * min(steps, 1) + later * after)
+
+        return spent
 
     def cost(self, shapes: Sequence[Shape]) -> Cost:
         total = elementwise(shapes, operations=11, floats=7)
