@@ -38,6 +38,35 @@ def test_an_impossible_budget_is_refused_before_anything_is_made(
 ) -> None:
     assert invoke(["train", str(tiny("budget={flops=100.0}")), "--root", str(tmp_path / "runs")]) == 5
     assert "not one step fits" in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("part", "key"),
+    [
+        ("averaging=sfa", "averaging.period"),
+        ("optimizer=ademamix", "optimizer.alpha_warmup"),
+        ("optimizer={name='ademamix',beta3_warmup=5}", "optimizer.alpha_warmup"),
+        ("optimizer=simplified_ademamix", "optimizer.beta1_warmup"),
+    ],
+)
+def test_a_share_of_a_run_without_a_length_is_refused(
+    part: str, key: str, tiny: Tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["train", str(tiny()), "budget={seconds=2.0}", "schedule=constant", "--root", str(tmp_path / "runs")]
+    assert invoke([*command, part]) == 2
+    message = capsys.readouterr().err
+    assert f"{key}: is a share of a run" in message
+    assert message.count("is a share") == (2 if part == "optimizer=ademamix" else 1)
+    explicit = {"averaging.period": "averaging.period=3"}.get(key, f"{key}=5")
+    other = ["optimizer.beta3_warmup=5"] if part == "optimizer=ademamix" else []
+    assert invoke([*command, part, explicit, *other, "--dry-run"]) == 0
+
+
+def test_two_metrics_of_one_name_are_refused(tiny: Tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    both = 'metrics=["bits_per_byte",{name="bits_per_byte",batch=8}]'
+    assert invoke(["train", str(tiny()), both, "--root", str(tmp_path / "runs")]) == 2
+    assert "metrics: names bits_per_byte twice" in capsys.readouterr().err
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_checkpoint(
@@ -104,11 +133,14 @@ def test_a_changed_corpus_is_refused_on_resume(
 ) -> None:
     recipe = tiny(f'source.paths=["{copy}/*.txt"]')
     assert invoke(["train", str(recipe), "--root", str(tmp_path / "runs")]) == 0
-    run_of(tmp_path / "runs").set_status("running")
+    run = run_of(tmp_path / "runs")
+    run.set_status("running")
+    spent = run.ledger
     for file in sorted(copy.glob("*.txt"))[:5]:
         file.write_text("something else entirely, and quite a bit of it, so that the text differs")
     assert invoke(["train", str(recipe), "--root", str(tmp_path / "runs")]) == 3
     assert "the corpus has changed" in capsys.readouterr().err
+    assert run_of(tmp_path / "runs").ledger == spent
 
 
 def test_a_changed_recipe_under_the_same_name_lists_the_keys(

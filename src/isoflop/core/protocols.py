@@ -318,7 +318,7 @@ class Problem(Protocol):
 class Resamples(Problem, Protocol):
     """A problem whose targets can be drawn from the model itself (Sophia-G's estimate of the Gauss-Newton diagonal)."""
 
-    def resample(self) -> None:
+    def resample(self) -> Outcome:
         """As ``backward``, but with this step's targets drawn from the model's own predictions, and unclipped."""
 
 

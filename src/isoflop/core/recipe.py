@@ -108,6 +108,8 @@ class Recipe(Frozen):
     @model_validator(mode="after")
     def _fits_together(self) -> Recipe:
         problems = [] if self.metrics else ["metrics: names none; the first one is the run's value"]
+        metrics = [metric.name for metric in self.metrics]
+        problems += [f"metrics: names {name} twice" for name in sorted(set(metrics)) if metrics.count(name) > 1]
         for _, part in self.parts():
             problems += part.check(self)
             for slot, wanted in part.needs.items():

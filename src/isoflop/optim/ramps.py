@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -17,6 +17,13 @@ Shape = Literal["linear", "sqrt", "one_minus_sqrt", "square", "exponential", "co
 def length(amount: float, horizon: int) -> int:
     """Steps that ``amount`` stands for: a fraction of the horizon if below 1, else a number of steps."""
     return round(amount * horizon) if amount < 1 else round(amount)
+
+
+def no_share(part: str, recipe: Any, *fields: str) -> list[str]:
+    """The complaint of a part whose ``fields`` are shares of a run to which a budget in seconds gives no length."""
+    if recipe.budget.seconds is None:
+        return []
+    return [f"{part}.{name}: is a share of a run, but budget.seconds gives it no length; give steps" for name in fields]
 
 
 def warm(t: int, steps: int, start: float | None) -> float:

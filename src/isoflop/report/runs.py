@@ -53,7 +53,7 @@ class RunRecord:
             resolved=stored.resolved,
             environment=stored.environment,
             ledger={p: spent for p, spent in stored.ledger.items() if isinstance(spent, dict)},
-            result={key: value for key, value in stored.result.items() if key != "curve"},
+            result=stored.result,
             steps=Table.from_records(stored.metrics("step")),
             evaluations=Table.from_records(_flat(record) for record in stored.metrics("evaluation")),
         )

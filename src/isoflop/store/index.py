@@ -166,8 +166,7 @@ def _run_row(path: Path) -> dict[str, Any]:
         row |= {slot: printable(run.resolved[slot]["name"]) for slot in ("optimizer", "model")}
         row |= {"budget": printable(", ".join(f"{axis}={limit}" for axis, limit in run.resolved["budget"].items()))}
         status, result = run.status, run.result
-        end = {**(result.get("curve") or [{}])[-1], **result}
-        figures = {column: _number(end.get(column)) for column in ("flops", "tokens", "seconds", "value")}
+        figures = {column: _number(result.get(column)) for column in ("flops", "tokens", "seconds", "value")}
         return {**row, **figures, "steps": status.step, "status": run.state, "created": status.created, "reason": ""}
     except (DataError, LookupError, TypeError, AttributeError) as error:
         return {**row, "status": "unreadable", "reason": printable(str(error))}

@@ -76,7 +76,8 @@ class Loop:
 
     Attributes:
         cost: what one step costs, by phase. peak: FLOP/s that utilisation is a share of (0: unknown).
-        last_seconds: of the newest steps; a budget in seconds ends where one as long as the longest would exceed it.
+        slowest: seconds of the longest step so far, but for a process's first, which compiles and warms up; a budget in
+            seconds ends where one as long would exceed it.
     """
 
     recipe: Recipe
@@ -91,11 +92,15 @@ class Loop:
     value: float | None = None
     first_losses: list[float] = field(default_factory=list)
     last_losses: list[float] = field(default_factory=list)
-    last_seconds: list[float] = field(default_factory=list)
+    slowest: float = 0.0
+    _warm: bool = False
 
     def __call__(self) -> None:
-        """Run to the end. Raises NumericsError (diverged), Stopped (a signal; the state is saved), StorageError."""
-        self._resume()
+        """Train from here to the end.
+
+        Raises:
+            NumericsError: it diverged. Stopped: a signal came; the state is saved. StorageError.
+        """
         settings, every = self.recipe.train, max(1, self.ctx.horizon // 200)
         with StopRequest() as stop:
             while not self._finished():
@@ -129,7 +134,9 @@ class Loop:
         wait(ctx.device)  # else the optimizer's work would be charged to whatever waits next
         self.step += 1
         seconds = time.perf_counter() - began
-        self.last_seconds = [*self.last_seconds, seconds][-WINDOW:]
+        if self._warm:
+            self.slowest = max(self.slowest, seconds)
+        self._warm = True
         if len(self.first_losses) < WINDOW:
             self.first_losses.append(outcome.loss)
         self.last_losses = [*self.last_losses, outcome.loss][-WINDOW:]
@@ -157,7 +164,7 @@ class Loop:
         spent, limit = self.ledger.total("seconds"), self.recipe.budget.limit
         if self.step == 1 and spent > limit:
             raise BudgetError(f"not one step fits: the first took {spent:.3g} s", where="budget.seconds")
-        return spent + max(self.last_seconds, default=0.0) > limit
+        return spent + self.slowest > limit
 
     @contextmanager
     def evaluation_weights(self) -> Iterator[None]:
@@ -276,7 +283,7 @@ class Loop:
             "value": self.value,
             "first_losses": self.first_losses,
             "last_losses": self.last_losses,
-            "last_seconds": self.last_seconds,
+            "slowest": self.slowest,
             "parts": {name: part.state_dict() for name, part in self._stateful().items()},
         }
 
@@ -289,9 +296,10 @@ class Loop:
             part.load_state_dict(state["parts"][name])
         self.step, self.value = step, state["value"]
         self.first_losses, self.last_losses = state["first_losses"], state["last_losses"]
-        self.last_seconds = state["last_seconds"]
+        self.slowest = state.get("slowest", 0.0)
 
-    def _resume(self) -> None:
+    def resume(self) -> None:
+        """Take up the newest whole checkpoint, if there is one."""
         found = self.run.checkpoint()
         if found is not None:
             self.load(*found)

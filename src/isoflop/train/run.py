@@ -55,6 +55,8 @@ def train(
     """
     if threads is not None:
         torch.set_num_threads(threads)
+    if recipe.budget.axis != "text_bytes":
+        plan(recipe, root)  # an impossible budget leaves nothing behind
     run = Run.open(Path(root), recipe, text=text, name=name)
     run.report = report
     with run.lock():
@@ -66,12 +68,14 @@ def train(
             return run
         run.check_environment(threads=torch.get_num_threads())
         run.set_status("running")
+        loop = None
         try:
             if audit:
                 check_ledger(assemble(recipe, run))
             loop = assemble(recipe, run)
             loop.peak, loop.progress = _peak(loop), progress
             run.set_status("running", horizon=loop.ctx.horizon)
+            loop.resume()
             try:
                 with kept_memory():
                     loop()
@@ -79,15 +83,16 @@ def train(
                 with suppress(StorageError):
                     run.write_ledger(loop.ledger.to_json())  # what a diverged or stopped run spent is spent
         except Stopped as stop:
-            run.set_status("stopped", message=stop.what)
+            run.set_status("stopped", step=_step(loop), message=stop.what)
             raise
         except NumericsError as error:
-            run.write_result({"status": "diverged", "message": str(error)})
-            run.set_status("diverged", message=str(error))
+            spent = {} if loop is None else loop.spent()
+            run.write_result({"status": "diverged", "message": str(error), **spent})
+            run.set_status("diverged", step=_step(loop), message=str(error))
             raise
         except BaseException as error:
             with suppress(StorageError):  # on a full disk the first error is the one to tell
-                run.set_status("failed", message=f"{type(error).__name__}: {error}")
+                run.set_status("failed", step=_step(loop), message=f"{type(error).__name__}: {error}")
             raise
         source = loop.parts.source
         digest = getattr(source, "heldout_digest", None)  # sources of text have one
@@ -98,6 +103,10 @@ def train(
     return run
 
 
+def _step(loop: Loop | None) -> int | None:
+    return None if loop is None else loop.step
+
+
 def plan(recipe: Recipe, root: Path | str = "runs", source: Source | None = None) -> tuple[StepCost, int]:
     """Cost of one step, and whole steps within the budget (0: the budget is in seconds).
 
@@ -106,7 +115,7 @@ def plan(recipe: Recipe, root: Path | str = "runs", source: Source | None = None
     cost = step_cost(recipe)
     sizes = None
     if recipe.budget.axis == "text_bytes":
-        ctx = base_context(recipe, Path(root))
+        ctx = base_context(recipe, Path(root)).having(device="cpu")
         sizes = _bytes_of_steps(source or recipe.source.build(ctx), ctx)
     return cost, steps_within(recipe.budget, cost, sizes)
 

@@ -19,12 +19,7 @@ _TENSOR, _TUPLE, _ITEMS = "__tensor__", "__tuple__", "__items__"
 def save_tensors(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
     """Write tensors to a safetensors file; StorageError if the disk refuses."""
     with disk_errors(path):
-        try:
-            save_file(_apart(tensors), path)
-        except SafetensorError as error:
-            raise OSError(
-                28 if "os error 28" in str(error) or "os error 27" in str(error) else 5, str(error)
-            ) from error
+        save_file(_apart(tensors), path)
 
 
 def _apart(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -55,7 +50,7 @@ def save_tree(directory: Path, name: str, tree: Any) -> None:
     A tree is made of dicts (string or integer keys), lists, tuples, tensors and JSON values; all of it comes back.
     """
     tensors: dict[str, torch.Tensor] = {}
-    write_json(directory / f"{name}.json", _encode(tree, tensors, ""))
+    write_json(directory / f"{name}.json", _encode(tree, tensors))
     if tensors:
         save_tensors(directory / f"{name}.safetensors", tensors)
 
@@ -70,19 +65,21 @@ def load_tree(directory: Path, name: str) -> Any:
         raise DataError(f"lacks the tensor {error}", where=str(path)) from error
 
 
-def _encode(node: Any, tensors: dict[str, torch.Tensor], path: str) -> Any:
+def _encode(node: Any, tensors: dict[str, torch.Tensor]) -> Any:
+    """The tree in JSON; its tensors go to ``tensors``, by number."""
     if isinstance(node, torch.Tensor):
-        tensors[path] = node
-        return {_TENSOR: path}
+        number = str(len(tensors))
+        tensors[number] = node
+        return {_TENSOR: number}
     if isinstance(node, Mapping):
-        items = [[key, _encode(value, tensors, f"{path}/{key}")] for key, value in node.items()]
+        items = [[key, _encode(value, tensors)] for key, value in node.items()]
         if all(isinstance(key, str) and key not in (_TENSOR, _TUPLE, _ITEMS) for key, _ in items):
             return dict(items)
         return {_ITEMS: items}
     if isinstance(node, tuple):
-        return {_TUPLE: [_encode(value, tensors, f"{path}/{i}") for i, value in enumerate(node)]}
+        return {_TUPLE: [_encode(value, tensors) for value in node]}
     if isinstance(node, list):
-        return [_encode(value, tensors, f"{path}/{i}") for i, value in enumerate(node)]
+        return [_encode(value, tensors) for value in node]
     return node
 
 

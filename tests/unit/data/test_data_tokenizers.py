@@ -123,6 +123,36 @@ def test_a_tokenizer_that_alters_text_is_refused(tmp_path: Path) -> None:
         tokenizer.encode("Upper Case")
 
 
+def test_a_byte_level_file_without_its_decoder_is_not_taken_for_lossless(tmp_path: Path) -> None:
+    description = json.loads(_json(bpe(), tmp_path))
+    description["decoder"] = None
+    (tmp_path / "undecoded.json").write_text(json.dumps(description))
+    with pytest.raises(DataError, match="loses part of the text that begins 'two words'"):
+        from_file(tmp_path / "undecoded.json").encode("two words")
+
+
+def test_a_file_that_drops_merges_at_random_is_refused(tmp_path: Path) -> None:
+    description = json.loads(_json(bpe(), tmp_path))
+    description["model"]["dropout"] = 0.5
+    (tmp_path / "random.json").write_text(json.dumps(description))
+    with pytest.raises(DataError, match="drops merges at random"):
+        from_file(tmp_path / "random.json")
+
+
+def test_a_unigram_file(tmp_path: Path) -> None:
+    pieces = [("<unk>", 0.0), ("\u2581", -2.0), ("a", -2.0), ("ab", -3.0), ("b", -2.5)]
+    unigram = hf.Tokenizer(hf.models.Unigram(pieces, unk_id=0, byte_fallback=False))
+    unigram.normalizer = hf.normalizers.Replace(" ", "\u2581")
+    unigram.decoder = hf.decoders.Replace("\u2581", " ")
+    unigram.add_special_tokens(["</s>"])
+    tokenizer = from_file(saved(tmp_path, unigram), eot="</s>")
+    ids = tokenizer.encode("ab a b")
+    assert tokenizer.decode(ids.tolist()) == "ab a b"
+    assert tokenizer.byte_lengths[ids].sum() == 6
+    with pytest.raises(DataError, match="loses part"):
+        tokenizer.encode("xyz")
+
+
 def test_truncation_and_templates_of_the_file_do_not_act(tmp_path: Path) -> None:
     foreign = hf.Tokenizer.from_str(_json(bpe(vocab_size=300), tmp_path))
     plain = foreign.encode(TEXTS[0]).ids

@@ -53,12 +53,6 @@ def test_a_row_holds_what_the_directory_holds(tmp_path: Path) -> None:
     }
 
 
-def test_figures_may_stand_in_the_last_point_of_a_curve(tmp_path: Path) -> None:
-    make(tmp_path, curve=[{"flops": 1, "value": 3.0}, {"flops": 2, "value": 2.0}])
-    assert runs(tmp_path)["flops"].tolist() == [2.0]
-    assert runs(tmp_path)["value"].tolist() == [2.0]
-
-
 def test_rows_follow_the_directories_without_being_told(tmp_path: Path) -> None:
     assert runs(tmp_path).rows == 0
     assert list(runs(tmp_path)) == list(RUNS)
@@ -113,7 +107,7 @@ def test_broken_directories_are_listed_with_the_reason(tmp_path: Path, broken: s
 
 @pytest.mark.parametrize(
     ("file", "text"),
-    [("status.json", "{"), ("result.json", "[3]"), ("result.json", '{"curve": 3}')],
+    [("status.json", "{"), ("result.json", "[3]")],
 )
 def test_a_broken_file_beside_the_recipe_makes_a_run_unreadable_too(tmp_path: Path, file: str, text: str) -> None:
     run = make(tmp_path, value=1.0)

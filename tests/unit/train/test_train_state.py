@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from isoflop.errors import DataError
-from isoflop.train.state import load_tree, save_tree
+from isoflop.train.state import load_tree, save_tensors, save_tree
 
 LEAVES = (
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=5)
@@ -55,8 +55,14 @@ def test_a_truncated_tensor_file_is_a_data_error(tmp_path: Path) -> None:
 
 
 def test_a_tensor_missing_from_its_file_is_a_data_error(tmp_path: Path) -> None:
-    save_tree(tmp_path, "state", {"m": torch.ones(3)})
-    save_tree(tmp_path / "other", "state", {"n": torch.ones(3)}) if (tmp_path / "other").mkdir() is None else None
-    (tmp_path / "other" / "state.safetensors").replace(tmp_path / "state.safetensors")
+    save_tree(tmp_path, "state", {"m": torch.ones(3), "n": torch.ones(2)})
+    save_tensors(tmp_path / "state.safetensors", {"0": torch.ones(3)})
     with pytest.raises(DataError, match="lacks the tensor"):
         load_tree(tmp_path, "state")
+
+
+def test_keys_that_look_alike_keep_their_tensors_apart(tmp_path: Path) -> None:
+    tree = {"a/b": torch.zeros(1), "a": {"b": torch.ones(1)}, 1: torch.full((1,), 2.0), "1": torch.full((1,), 3.0)}
+    save_tree(tmp_path, "state", tree)
+    found = load_tree(tmp_path, "state")
+    assert [float(x) for x in (found["a/b"], found["a"]["b"], found[1], found["1"])] == [0.0, 1.0, 2.0, 3.0]

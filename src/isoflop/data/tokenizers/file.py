@@ -42,7 +42,10 @@ class FileTokenizer:
         self._tokenizer, self._path = tokenizer, path
         self.eot: int = special[eot]
         self.vocab_size = size_of(tokenizer)
-        byte_level, self._lossless = _kind(json.loads(tokenizer.to_str()))
+        description = json.loads(tokenizer.to_str())
+        if description["model"].get("dropout"):
+            raise DataError("drops merges at random", where=str(path), fix="set its model.dropout to null")
+        byte_level, self._lossless = _kind(description)
         self.byte_lengths: Ids = np.zeros(self.vocab_size, np.int64)
         for token, i in tokenizer.get_vocab(with_added_tokens=True).items():
             if i in added:
@@ -125,8 +128,10 @@ def _kind(description: dict[str, Any]) -> tuple[bool, bool]:
     harmless = all(step["type"] in ("ByteLevel", "Digits") or step.get("behavior") == "Isolated" for step in steps)
     prefixed = any(step["add_prefix_space"] for step in byte_level)
     plain = description["normalizer"] is None and not prefixed and harmless
-    complete = set(byte_alphabet()) <= set(description["model"].get("vocab", ()))
-    return bool(byte_level), bool(byte_level) and plain and complete
+    vocab = description["model"].get("vocab")
+    complete = isinstance(vocab, dict) and set(byte_alphabet()) <= set(vocab)
+    decoded = (description["decoder"] or {}).get("type") == "ByteLevel"
+    return bool(byte_level), bool(byte_level) and plain and complete and decoded
 
 
 def _steps(pre_tokenizer: dict[str, Any] | None) -> list[dict[str, Any]]:

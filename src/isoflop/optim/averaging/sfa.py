@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 from pydantic import Field
@@ -16,6 +16,7 @@ from ...core.registry import Card, part
 from ...core.roles import Shape
 from ..average import Average
 from ..groups import elementwise
+from ..ramps import length, no_share
 
 
 class SFA(Average):
@@ -68,9 +69,12 @@ class SFAPart(AveragingPart):
     beta: Annotated[float, Field(ge=0, le=1)] = 0.5
     """Weight of the starting weights."""
 
+    def check(self, recipe: Any) -> list[str]:
+        return no_share("averaging", recipe, *(["period"] if self.period < 1 else []))
+
     def build(self, ctx: Context) -> SFA:
-        steps = round(self.period * ctx.horizon) if self.period < 1 else round(self.period)
-        return SFA([p for group in ctx.groups for p in group.params], max(steps, 1), self.beta)
+        steps = max(length(self.period, ctx.horizon), 1)
+        return SFA([p for group in ctx.groups for p in group.params], steps, self.beta)
 
     def cost(self, shapes: Sequence[Shape]) -> Cost:
         return elementwise(shapes, operations=1, floats=1)

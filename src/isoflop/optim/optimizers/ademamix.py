@@ -16,6 +16,7 @@ from ...core.registry import Card, part
 from ...core.roles import Shape
 from ..base import NON_NEGATIVE, Elementwise, Limit, Numbers, ParamsT, add_quotient, add_scaled, assemble, next_step
 from ..groups import Beta, Grid, elementwise, factor2, state_bytes
+from ..ramps import no_share
 from ..warming import warm_beta
 
 
@@ -150,6 +151,10 @@ class AdEMAMixPart(OptimizerPart):
     """Added to the root of the second moment."""
     weight_decay: NonNegativeFloat = 0.1
     """Decoupled decay of matrices, multiplied by the learning rate."""
+
+    def check(self, recipe: Any) -> list[str]:
+        whole = [name for name in ("beta3_warmup", "alpha_warmup") if getattr(self, name) is None]
+        return no_share("optimizer", recipe, *whole)
 
     def build(self, ctx: Context) -> AdEMAMix:
         warmups: dict[str, Any] = {

@@ -16,6 +16,7 @@ from ...core.registry import Card, part
 from ...core.roles import Shape
 from ..base import BETA, NON_NEGATIVE, Elementwise, Limit, Numbers, ParamsT, add_quotient, assemble, next_step
 from ..groups import Beta, Grid, elementwise, factor2, state_bytes
+from ..ramps import no_share
 from ..warming import warm_beta
 
 
@@ -140,6 +141,9 @@ class SimplifiedAdEMAMixPart(OptimizerPart):
     """Added to the root of the second moment."""
     weight_decay: NonNegativeFloat = 0.1
     """Decoupled decay of matrices, multiplied by the learning rate."""
+
+    def check(self, recipe: Any) -> list[str]:
+        return no_share("optimizer", recipe, *(["beta1_warmup"] if self.beta1_warmup is None else []))
 
     def build(self, ctx: Context) -> SimplifiedAdEMAMix:
         warmup = ctx.horizon if self.beta1_warmup is None else self.beta1_warmup
