@@ -137,7 +137,7 @@ def test_an_arm_short_of_the_lowest_rung_is_only_a_bound():
     ("planted", "cost"), [([0.5, 0.6, 1.6], 1.25), ([0.7, 1.1, 1.2, 1.4], 1.0), ([0.8, 0.8, 0.8], 0.9)]
 )
 def test_an_arm_that_may_be_better_is_not_said_to_fall_short(planted, cost):
-    """One seed at the ladder's start says no more than that the row is a bound; nor do cheap runs whose limit is > 1."""
+    """A seed at the ladder's start says only that the row is a bound; so do cheap runs, whose limit is above 1."""
     (row,) = multipliers(study({"arm": planted}, cost=cost), baseline="base", axis="flops")
     short = sum(m * cost < 1 for m in planted)
     assert (row.censored, row.censored_seeds) == ("below", short)
@@ -335,7 +335,7 @@ def test_a_crossing_rests_on_what_is_significant():
     ("planted", "told"),
     [
         ([1.105, 1.11, 1.115], "1.110x less compute [1.098, 1.122] at 95 %"),
-        ([1.0 / 1.105, 1.0 / 1.11, 1.0 / 1.115], "1.110x more compute [1.098, 1.122] at 95 %"),
+        ([1.0 / 1.105, 1.0 / 1.11, 1.0 / 1.115], "1.110x more compute for base's bits per byte [1.098, 1.122] at 95 %"),
         ([1.05, 1.1, 1.15], "1.10x less compute [0.98, 1.23] at 95 %"),
         ([1.5, 1.55, 1.6], "1.55x less compute [1.43, 1.68] at 95 %"),
         ([2.0, 3.0, 4.0], "2.9x less compute [1.2, 6.9] at 95 %"),
