@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from isoflop.core.significance import half_width
 from isoflop.lab.multiplier import AXES, Facts, crossing, estimate, illegal, multipliers, reach
-from isoflop.store.results import MultiplierRow, Point, RunRow
+from isoflop.store.results import MultiplierRow, Point, RunRow, decimals
 
 LADDER = (1e12, 2e12, 4e12, 8e12)
 
@@ -259,6 +259,11 @@ def test_every_arm_at_every_rung_is_a_comparison_of_the_study(other, planted, di
     assert row.p == pytest.approx(2 * alone.p)
     assert row.level == pytest.approx(0.975)
     assert (alone.significant, row.significant) == (True, False)
+
+
+def test_an_end_that_is_not_one_is_not_printed_as_one():
+    assert [decimals(low, 2.0) for low in (0.9, 1.02, 0.96, 1.004, 1.0001)] == [1, 2, 2, 3, 3]
+    assert decimals(0.5, 1.02) == 2
 
 
 @given(
