@@ -211,11 +211,11 @@ def test_a_plan_says_what_every_row_could_see(tiny):
     assert (only.low, only.high) == (pytest.approx(adamw / muon), pytest.approx(4 * adamw / muon))
     sd = math.sqrt(2) * 0.02 / (0.15 / math.log(2))
     assert (only.smallest, only.bounded) == chances(sd, 3, 1, only.low, only.high)
-    changes = ("arms.muon.rungs=[0, 1]", 'arms.again={overrides=["optimizer=muon"], rungs=[1]}', "seeds=[1,2,3,4,5,6]")
-    study = tiny.with_(*changes)
+    again = 'arms.again={overrides=["optimizer=muon"], rungs=[1]}'
+    study = tiny.with_("arms.muon.rungs=[0, 1]", again, "seeds=[1, 2, 3, 4, 5, 6]", "ladder.rungs=[4, 8, 16, 32]")
     more = priced(study, dict.fromkeys(study.everyone, Speed(1e9, 0.0)), workers=1).sights
     assert [(sight.arm, sight.rung) for sight in more] == [("muon", 0), ("muon", 1), ("again", 1)]
-    expected = chances(sd, 6, 3, only.low / 2, only.high / 2)  # three comparisons
+    expected = chances(sd, 6, 3, only.low / 2, only.high)  # three comparisons, and a rung more
     assert expected[0] is not None
     assert (more[1].smallest, more[1].bounded) == expected
 
