@@ -12,9 +12,9 @@ from ..core.roles import numel
 from ..ledger.ledger import AXES as LEDGER_AXES
 from ..ledger.ledger import CHARGED, PHASES
 from ..store.environment import environment
-from ..store.results import Axis, MultiplierRow, RunRow, StudyResult
+from ..store.results import Axis, MultiplierRow, RunRow, StudyResult, spent
 from .corpus import corpus_facts, epochs
-from .multiplier import AXES, Facts, crossing, illegal, multipliers
+from .multiplier import AXES, Facts, crossing, illegal, multipliers, spoken
 from .study import Study
 from .tuning import Trial, Tuned, tune
 from .workers import Assignment, Executor, LocalWorkers
@@ -171,18 +171,17 @@ def facts_of(study: Study, arm: str) -> Facts:
         parameters=numel(recipe.model.shapes(recipe.vocab_size)),
         tokens_per_step=train.batch * train.length * train.accumulate,
         tokenizer=recipe.tokenizer.model_dump_json() if recipe.source.vocab_size is None else recipe.source.name,
+        device=train.device,
     )
 
 
 def bill(rows: Sequence[RunRow]) -> dict[str, dict[str, float]]:
     """Phase -> axis -> amount over all runs, each once; all that tuning runs trained is phase ``tuning``."""
     total: dict[str, dict[str, float]] = {}
-    for row in {row.run: row for row in rows}.values():
-        for phase, amounts in row.ledger.items():
-            target = "tuning" if row.role == "tuning" and phase in CHARGED else phase
-            into = total.setdefault(target, dict.fromkeys(LEDGER_AXES, 0))
-            for axis, amount in amounts.items():
-                into[axis] += amount
+    for _, phase, amounts in spent(rows):
+        into = total.setdefault(phase, dict.fromkeys(LEDGER_AXES, 0))
+        for axis, amount in amounts.items():
+            into[axis] += amount
     return {phase: total[phase] for phase in PHASES if phase in total}
 
 
@@ -222,7 +221,8 @@ def _beside(tokens: MultiplierRow | None) -> str:
     """The multiplier on tokens in brackets, for the end of a headline."""
     if tokens is None or tokens.value is None:
         return ""
-    return f"   (tokens: {tokens.value:.2g}x{'' if tokens.significant else ', not significant'})"
+    value, word, _ = spoken(tokens)
+    return f"   (tokens: {value} {word.split()[0]}{'' if tokens.significant else ', not significant'})"
 
 
 def _seconds(row: RunRow) -> float:
@@ -245,7 +245,7 @@ def _charge(rows: Sequence[RunRow], arm: str, axis: Axis) -> float:
 
 
 def _findings(study: Study, rows: Sequence[RunRow], tuned: Tuned, found: Sequence[MultiplierRow]) -> list[str]:
-    """What a reader must know besides the figures: divergence, edges, a thinner tuning, crossings, axes."""
+    """What a reader must know besides the figures: divergence, edges, thinner tuning, room below, crossings."""
     notes = []
     for arm in study.everyone:
         lost = [row for row in rows if row.arm == arm and row.role == "evaluation" and row.end is None]
@@ -263,7 +263,18 @@ def _findings(study: Study, rows: Sequence[RunRow], tuned: Tuned, found: Sequenc
             f"{study.baseline} was tuned at its top rung with {study.tuning.top_points} values instead of "
             f"{len(study.grid(study.baseline))}"
         )
+    if above := [arm for arm in study.arms if max(study.rungs_of(arm)) > 0]:
+        notes.append(
+            f"{', '.join(above)}: above the lowest rung {study.tuning.hyper} is still the lowest rung's, while "
+            f"{study.baseline} was tuned again at its top: that can only favour {study.baseline}"
+        )
     for arm in study.arms:
+        short = [row for row in found if row.arm == arm and not row.all_in and row.censored in ("below", "mixed")]
+        if short and study.rungs_of(arm) == (0,):
+            notes.append(
+                f"{arm} ran only at rung 0, below which {study.baseline} has no rung: no more than a bound is known on "
+                f"{', '.join(row.axis for row in short)}; arms.{arm}.rungs = [1] would leave room"
+            )
         notes += [turn for axis in AXES if (turn := _crossing(study, found, arm, axis))]
     return notes
 

@@ -2,8 +2,12 @@
 
 For each seed the baseline's rungs give a curve, made non-increasing by isotonic regression and linear between rungs in
 (log x, y). ``reach`` inverts it and never extrapolates: a seed beyond the ladder is censored, known only to lie beyond
-its limit. Log multipliers are paired over seeds, their interval is Student's t, their p-values are Holm's over the arms
-of a study. With censored seeds there is only a bound: the geometric mean over all seeds, the censored at their limits.
+its limit. Log multipliers are paired over seeds, their interval is Student's t. With censored seeds there is only a
+bound: the geometric mean over all seeds, the censored at their limits.
+
+Every arm at every rung that it ran makes a claim, so Holm's correction is over all of these on an axis (a row that
+diverged or is censored counts as p = 1). A row's interval is at the level at which Holm tests it, 95 % of one claim
+alone: it excludes 1 exactly if the row is significant.
 
 Between rungs the chord lies above a convex curve, so m is biased upward a little: for y = E + A x^-a on a ladder of
 factor 2 by at most a factor exp(a log(2)^2 / 8), 1.8 % at a = 0.3.
@@ -22,11 +26,11 @@ import numpy.typing as npt
 from scipy import stats
 from scipy.optimize import isotonic_regression
 
-from ..store.results import Axis, MultiplierRow, Point, RunRow
+from ..core.significance import LEVEL, half_width, holm
+from ..store.results import Axis, MultiplierRow, Point, RunRow, decimals
 
 Side = Literal["", "above", "below"]
 AXES: tuple[Axis, ...] = get_args(Axis)
-LEVEL = 0.95
 LESS = {
     "flops": ("less compute", "more compute"),
     "hardware_flops": ("less executed compute", "more executed compute"),
@@ -42,12 +46,14 @@ LESS = {
 class Facts:
     """What decides whether two arms can be compared on an axis.
 
-    ``parameters`` is the model's size, ``tokens_per_step`` the batch, ``tokenizer`` whatever identifies it.
+    ``parameters`` is the model's size, ``tokens_per_step`` the batch, ``tokenizer`` whatever identifies it, ``device``
+    what the runs are made on, as a recipe says it.
     """
 
     parameters: int
     tokens_per_step: int
     tokenizer: str
+    device: str = "cpu"
 
 
 @dataclass(frozen=True)
@@ -90,36 +96,16 @@ def reach(x: npt.ArrayLike, y: npt.ArrayLike, target: float) -> tuple[float, Sid
     return float(min(xs[k - 1] * (xs[k] / xs[k - 1]) ** share, xs[k])), ""
 
 
-def interval(logs: npt.ArrayLike, level: float = LEVEL) -> tuple[Any, Any]:
-    """Mean of log multipliers over the last axis (n >= 3 seeds) and the half width of its Student t interval."""
-    values = np.asarray(logs, dtype=np.float64)
-    n = values.shape[-1]
-    if n < 3:
-        raise ValueError(f"an interval needs at least 3 seeds, got {n}")
-    error = values.std(axis=-1, ddof=1) / math.sqrt(n)
-    return values.mean(axis=-1), stats.t.ppf(0.5 + level / 2, n - 1) * error
-
-
 def estimate(multipliers: Sequence[float], level: float = LEVEL) -> Estimate:
     """Geometric mean of the seeds' multipliers with its Student t interval and p-value; n >= 3."""
     logs = np.log(multipliers)
-    mean, half = interval(logs, level)
+    mean, half = logs.mean(), half_width(logs, level)
     error = logs.std(ddof=1) / math.sqrt(len(logs))
     if error > 0:
         p = 2 * float(stats.t.sf(abs(mean) / error, len(logs) - 1))
     else:
         p = 1.0 if mean == 0 else 0.0
     return Estimate(math.exp(mean), math.exp(mean - half), math.exp(mean + half), p)
-
-
-def holm(p: Sequence[float]) -> list[float]:
-    """Holm-adjusted p-values (Holm 1979), in the order given."""
-    adjusted = [0.0] * len(p)
-    floor = 0.0
-    for rank, index in enumerate(np.argsort(p, kind="stable").tolist()):
-        floor = max(floor, min(1.0, (len(p) - rank) * p[index]))
-        adjusted[index] = floor
-    return adjusted
 
 
 def illegal(axis: Axis, facts: Mapping[str, Facts], runs: Sequence[RunRow], baseline: str) -> str:
@@ -143,6 +129,8 @@ def illegal(axis: Axis, facts: Mapping[str, Facts], runs: Sequence[RunRow], base
         return f"{baseline} has {len(rungs)} rungs on it, at least 3 are needed"
     own = facts[baseline]
     for arm, other in facts.items():
+        if axis == "hardware_flops" and other.device.partition(":")[0] != "cpu":
+            return f"what is counted is what a CPU's kernels execute, and {arm} ran on {other.device}"
         if axis == "steps" and other.tokens_per_step != own.tokens_per_step:
             return (
                 f"steps of different batches cannot be compared: {baseline} takes {own.tokens_per_step} tokens a step, "
@@ -176,7 +164,7 @@ def multipliers(
             sides. The baseline's second tuning at its top rung is not charged, which can only favour the baseline.
 
     Returns:
-        Rows with sentence, in order of arms and rungs; p-values are Holm's over the arms at one rung.
+        Rows with sentence, in order of arms and rungs; p-values and levels are Holm's over all arms and rungs.
     """
     rows = [run for run in runs if run.role == "evaluation"]
     curves: dict[int, list[Point]] = {}
@@ -192,7 +180,8 @@ def multipliers(
         for (arm, rung), members in cells.items()
         if len(members) >= 3 and all(m.end is not None and len(curves.get(m.seed, ())) >= 3 for m in members)
     ]
-    return [_judged(row, found, baseline) for row in found]
+    judged = _judged(found, len(cells))
+    return [row.model_copy(update={"sentence": sentence(row, baseline)}) for row in judged]
 
 
 def crossing(rows: Sequence[MultiplierRow], amounts: Sequence[float]) -> float | None:
@@ -201,7 +190,8 @@ def crossing(rows: Sequence[MultiplierRow], amounts: Sequence[float]) -> float |
     Args:
         rows: one arm's rows on one axis. amounts: by rung, what the study's budgets allow.
 
-    It crosses if the intervals (or bounds) of two rungs lie on both sides of 1.
+    It crosses if the intervals of two rungs lie on both sides of 1; where all seeds are censored the bound stands for
+    the interval.
     """
     sided = [(row, side) for row in sorted(rows, key=lambda row: row.rung) if (side := _side(row))]
     for (before, one), (after, other) in pairwise(sided):
@@ -242,59 +232,86 @@ def _row(
     }
     if not sides:
         e = estimate([m for m, _ in ratios])
-        return MultiplierRow(**common, value=e.value, low=e.low, high=e.high, p=e.p)
+        return MultiplierRow(**common, value=e.value, p=e.p)
     mixed = len(set(sides)) > 1
     bound = None if mixed else math.exp(float(np.log([m for m, _ in ratios]).mean()))
     return MultiplierRow(**common, censored="mixed" if mixed else sides[0], bound=bound, censored_seeds=len(sides))
 
 
-def _judged(row: MultiplierRow, rows: Sequence[MultiplierRow], baseline: str) -> MultiplierRow:
-    """The row with its p-value adjusted over the arms at its rung, its significance and its sentence."""
-    if row.p is not None:
-        family = [other for other in rows if other.rung == row.rung]  # a censored arm counts, as if it came last
-        adjusted = holm([1.0 if other.p is None else other.p for other in family])[family.index(row)]
-        row = row.model_copy(update={"p": adjusted, "significant": adjusted < 1 - LEVEL})
-    return row.model_copy(update={"sentence": sentence(row, baseline)})
+def _judged(rows: Sequence[MultiplierRow], comparisons: int) -> list[MultiplierRow]:
+    """The rows with adjusted p-values, significance, and intervals at the levels of Holm's correction.
+
+    Of k comparisons Holm tests the best at 5 % / k, the next at 5 % / (k - 1) and so on; from the first that fails on,
+    all others stay at that one's level.
+    """
+    raw = [1.0 if row.p is None else row.p for row in rows] + [1.0] * (comparisons - len(rows))
+    adjusted = [1.0 if p is None else p for p in holm(raw)]
+    won = sum(p < 1 - LEVEL for p in adjusted)
+    place = {index: place for place, index in enumerate(np.argsort(raw, kind="stable").tolist())}
+    judged = []
+    for index, row in enumerate(rows):
+        if row.p is not None:
+            level = 1 - (1 - LEVEL) / (comparisons - min(place[index], won))
+            e = estimate([m for m in row.per_seed if m is not None], level)
+            changes = {"low": e.low, "high": e.high, "level": level}
+            significant = adjusted[index] < 1 - LEVEL
+            row = row.model_copy(update={**changes, "p": adjusted[index], "significant": significant})
+        judged.append(row)
+    return judged
+
+
+def spoken(row: MultiplierRow) -> tuple[str, str, str]:
+    """A row without censored seeds as it is said, never below 1: ("1.14x", "fewer tokens", "[1.09, 1.20] at 95 %")."""
+    assert row.value is not None
+    assert row.low is not None
+    assert row.high is not None
+    (less, more), value, low, high = LESS[row.axis], row.value, row.low, row.high
+    word = less
+    if value < 1:
+        value, low, high, word = 1 / value, 1 / high, 1 / low, more
+    digits = decimals(low, high)
+    level = f"{100 * row.level:.3g} %" + (" (Holm)" if row.level > LEVEL else "")
+    return f"{value:.{digits}f}x", word, f"[{low:.{digits}f}, {high:.{digits}f}] at {level}"
 
 
 def sentence(row: MultiplierRow, baseline: str) -> str:
     """The row in words, as printed."""
-    less, more = LESS[row.axis]
     counted = f"{row.seeds} seeds, tuned alike" + (", tuning charged" if row.all_in else "")
-    limits = ", counted at their limits" if row.censored_seeds < row.seeds else ""
-    if row.censored == "mixed":
-        return (
-            f"{row.arm} against {baseline} on {row.axis}: no bound (censored: {row.censored_seeds} of {row.seeds} "
-            f"seeds lie outside the ladder, on both sides), {counted}"
-        )
-    if row.bound is not None and row.censored == "above":
-        return (
-            f"{row.arm} reaches {baseline}'s bits per byte with > {math.floor(round(10 * row.bound, 6)) / 10:.1f}x "
-            f"{less} (censored: {row.censored_seeds} of {row.seeds} seeds beyond the top rung{limits}), {counted}"
-        )
-    if row.bound is not None:
-        return (
-            f"{row.arm} falls short of {baseline}'s lowest rung: multiplier < "
-            f"{math.ceil(round(100 * row.bound, 6)) / 100:.2f}x on {row.axis} "
-            f"(censored: {row.censored_seeds} of {row.seeds} seeds{limits}), {counted}"
-        )
-    value, low, high = (v for v in (row.value, row.low, row.high) if v is not None)
-    word = less
-    if value < 1:
-        value, low, high, word = 1 / value, 1 / high, 1 / low, more
-    digits = 1 if min(abs(v - 1) for v in (value, low, high)) >= 0.05 else 2
-    span = f"[{low:.{digits}f}, {high:.{digits}f}] at {LEVEL:.0%}".replace("%", " %")
+    if row.censored:
+        return f"{_censored(row, baseline)}, {counted}"
+    value, word, span = spoken(row)
     if not row.significant:
-        return f"{row.arm} against {baseline}: {value:.{digits}f}x {word} {span}, {counted}: not significant"
-    if word == more:
-        return f"{row.arm} needs {value:.{digits}f}x {word} for {baseline}'s bits per byte {span}, {counted}"
-    return f"{row.arm} reaches {baseline}'s bits per byte with {value:.{digits}f}x {word} {span}, {counted}"
+        return f"{row.arm} against {baseline}: {value} {word} {span}, {counted}: not significant"
+    if word == LESS[row.axis][1]:
+        return f"{row.arm} needs {value} {word} for {baseline}'s bits per byte {span}, {counted}"
+    return f"{row.arm} reaches {baseline}'s bits per byte with {value} {word} {span}, {counted}"
+
+
+def _censored(row: MultiplierRow, baseline: str) -> str:
+    """What is known of a row some of whose seeds lie beyond the ladder."""
+    some = f"{row.censored_seeds} of {row.seeds} seeds"
+    against = f"{row.arm} against {baseline} on {row.axis}"
+    if row.bound is None:
+        return f"{against}: no bound (censored: {some} lie outside the ladder, on both sides)"
+    limits = ", counted at their limits" if row.censored_seeds < row.seeds else ""
+    least = f"> {math.floor(round(10 * row.bound, 6)) / 10:.1f}x"
+    most = f"< {math.ceil(round(100 * row.bound, 6)) / 100:.2f}x"
+    if row.censored == "above" and row.bound >= 1:
+        return (
+            f"{row.arm} reaches {baseline}'s bits per byte with {least} {LESS[row.axis][0]} "
+            f"(censored: {some} beyond the top rung{limits})"
+        )
+    if row.censored == "above":
+        return f"{against}: only a bound is known, {least} (censored: {some} beyond the top rung{limits})"
+    if _side(row) < 0:
+        return f"{row.arm} falls short of {baseline}'s lowest rung: multiplier {most} on {row.axis} (censored: {some})"
+    return f"{against}: only a bound is known, {most} (censored: {some} at or below the ladder's start{limits})"
 
 
 def _side(row: MultiplierRow) -> int:
-    """1: the whole interval (or bound) lies above 1; -1: below; 0: neither."""
+    """1: the whole interval (or the bound, of seeds all censored) lies above 1; -1: below; 0: neither."""
     if row.low is not None and row.high is not None:
         return 1 if row.low > 1 else -1 if row.high < 1 else 0
-    if row.bound is None:
+    if row.bound is None or row.censored_seeds < row.seeds:
         return 0
     return {"above": int(row.bound >= 1), "below": -int(row.bound <= 1)}.get(row.censored, 0)

@@ -5,28 +5,31 @@ from __future__ import annotations
 import contextlib
 import math
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from scipy import optimize, stats
+import numpy as np
 
 from ..core.digests import digest
 from ..core.errors import DataError, NumericsError
 from ..core.files import read_json, write_json
+from ..core.rng import Rng
+from ..core.significance import LEVEL, half_width
 from ..ledger.budgets import step_cost, steps_within
 from ..store.environment import cpu_model
 from ..store.results import RunRow
 from ..store.run import Run
 from .compare import trial_runs
-from .multiplier import LEVEL
 from .study import Study
 from .tuning import Trial
 from .workers import Assignment, Executor, LocalWorkers
 
 TIMED_STEPS = 24
 POWER = 0.8
+DRAWS = 40_000
+"""Simulated studies; a chance of 80 % is right to 0.2 %."""
 
 
 @dataclass(frozen=True)
@@ -61,17 +64,33 @@ class Batch:
 
 
 @dataclass(frozen=True)
-class Plan:
-    """A study's runs, what they cost here, and the smallest multiplier that it would call significant.
+class Sight:
+    """What an arm's multiplier on FLOPs at a rung could show.
 
-    ``smallest`` is found with a chance of 80 % if the study's expectations hold; censoring and Holm's correction (at
-    its first, hardest step) are allowed for.
+    Attributes:
+        low, high: the multipliers between which it can be measured, where the baseline's ladder ends. A seed outside
+            leaves the row with a bound.
+        smallest: the least multiplier that is found, significant, with a chance of 80 %; None if none is. Holm's
+            correction is taken at its first, hardest step.
+        bounded: the chance of no more than a bound if the arm is just as good as the baseline.
     """
+
+    arm: str
+    rung: int
+    low: float
+    high: float
+    smallest: float | None
+    bounded: float
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A study's runs, what they cost here, and what each row on FLOPs could see if the study's expectations hold."""
 
     study: str
     batches: tuple[Batch, ...]
     workers: int
-    smallest: float
+    sights: tuple[Sight, ...]
     spare: int
     """Runs that may be added because an optimum lies at the edge of its grid."""
 
@@ -107,8 +126,26 @@ class Plan:
             f"{self.runs} runs, {self.flops:.3e} FLOPs, about {self.minutes:.1f} minutes with {self.workers} workers "
             f"({self.cpu_seconds:.0f} CPU-seconds); up to {self.spare} runs more if an optimum lies at an edge"
         )
-        smallest = f"smallest multiplier that it would find with a chance of {POWER:.0%}: {self.smallest:.2f}x"
-        return "\n".join([head, *lines, total, smallest])
+        return "\n".join([head, *lines, total, *self._outlook()])
+
+    def _outlook(self) -> list[str]:
+        lines = [f"{'on FLOPs':<11}{'arm':<20}{'rung':>5}{'measurable':>18}{'smallest':>10}{'only a bound':>14}"]
+        for sight in self.sights:
+            smallest = "none" if sight.smallest is None else f"{sight.smallest:.2f}x"
+            measurable = f"{sight.low:.2f}x to {sight.high:.2f}x"
+            lines.append(f"{'':11}{sight.arm:<20}{sight.rung:>5}{measurable:>18}{smallest:>10}{sight.bounded:>14.0%}")
+        lines.append(
+            f"smallest: found with a chance of {POWER:.0%}; only a bound: the chance of it if the arm is just as good, "
+            "because a seed lies off the ladder"
+        )
+        above = {sight.arm for sight in self.sights if sight.rung > 0}
+        lines += [
+            f"{sight.arm} runs only at rung 0, below which the baseline has no rung: "
+            f"arms.{sight.arm}.rungs = [1] would leave room"
+            for sight in self.sights
+            if sight.arm not in above and sight.bounded >= 1 - POWER
+        ]
+        return lines
 
 
 def plan(
@@ -140,9 +177,20 @@ def priced(study: Study, speeds: Mapping[str, Speed], workers: int) -> Plan:
             batches.append(_batch(study, "evaluation", arm, rung, len(study.seeds), speeds[arm]))
     searches = len(study.everyone) + (0 if study.tuning.top_points else 1)
     spare = study.tuning.extensions * searches * len(study.tuning.seeds)
+    return Plan(study.name, tuple(batches), workers, sights(study, batches), spare)
+
+
+def sights(study: Study, batches: Sequence[Batch]) -> tuple[Sight, ...]:
+    """What every arm could show at every rung that it runs at."""
+    flops = {(b.arm, b.rung): b.flops for b in batches if b.role == "evaluation"}
+    ends = flops[study.baseline, 0], flops[study.baseline, study.top]
+    rows = [(arm, rung) for arm in study.arms for rung in study.rungs_of(arm)]
     sd = math.sqrt(2) * study.expect.seed_sd / (study.expect.per_doubling / math.log(2))
-    smallest = smallest_multiplier(sd, len(study.seeds), len(study.arms))
-    return Plan(study.name, tuple(batches), workers, smallest, spare)
+    found = []
+    for row in rows:
+        low, high = (end / flops[row] for end in ends)
+        found.append(Sight(*row, low, high, *chances(sd, len(study.seeds), len(rows), low, high)))
+    return tuple(found)
 
 
 def speeds_here(study: Study, root: Path, workers: int) -> dict[str, Speed]:
@@ -202,18 +250,25 @@ def speed_of(row: RunRow) -> Speed:
     return replace(speed, setup_seconds=setup, cpu_share=row.cpu_seconds / row.wall_seconds)
 
 
-def smallest_multiplier(sd: float, seeds: int, arms: int, power: float = POWER) -> float:
-    """The multiplier that a two-sided t-test over seeds finds with chance ``power``, at 5 % shared among the arms.
+def chances(sd: float, seeds: int, comparisons: int, low: float, high: float) -> tuple[float | None, float]:
+    """The smallest multiplier that is found with a chance of 80 %, and the chance of only a bound if it is 1.
+
+    Found: no seed censored, and the interval at the level of the first of so many ``comparisons`` above 1. None if no
+    multiplier is that likely to be: more seeds narrow the interval, but each of them may be censored.
 
     Args:
-        sd: standard deviation of one seed's log multiplier.
+        sd: standard deviation of one seed's log multiplier, normal. low, high: the limits of what can be measured.
     """
-    critical = stats.t.ppf(1 - (1 - LEVEL) / arms / 2, seeds - 1)
-
-    def missing(delta: float) -> float:
-        return float(stats.nct.sf(critical, seeds - 1, delta)) - power
-
-    return math.exp(optimize.brentq(missing, 0.0, 10 * critical + 10) * sd / math.sqrt(seeds))
+    noise = sd * Rng(0)("power").at().standard_normal((DRAWS, seeds))
+    half = half_width(noise, 1 - (1 - LEVEL) / comparisons)
+    first, last = math.log(low) - noise.min(axis=1), math.log(high) - noise.max(axis=1)
+    bounded = 1 - float(np.mean((first <= 0) & (last >= 0)))
+    found_from = np.maximum(first, half - noise.mean(axis=1))  # the log multipliers at which a draw is found
+    some = found_from <= last
+    starts, stops = np.sort(found_from[some]), np.sort(last[some])
+    found = np.arange(1, len(starts) + 1) - np.searchsorted(stops, starts)
+    enough = np.flatnonzero(found >= POWER * DRAWS)
+    return (math.exp(starts[enough[0]]) if len(enough) else None), bounded
 
 
 def _batch(study: Study, role: str, arm: str, rung: int, runs: int, speed: Speed) -> Batch:

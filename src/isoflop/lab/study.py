@@ -66,7 +66,8 @@ class Arm(Frozen):
     overrides: Annotated[tuple[str, ...], Field(min_length=1)]
     """Changes to the baseline's recipe, each ``key.path=value``."""
     rungs: Annotated[tuple[NonNegativeInt, ...], Field(min_length=1)] = (0,)
-    """Indices into the ladder. Low ones: a multiplier that needs more than the top rung is only a bound."""
+    """Indices into the ladder. Low ones: a multiplier that needs more than the top rung is only a bound. So is, mostly,
+    one near 1 at rung 0, where arms are tuned: the baseline has no rung below."""
 
 
 class Tune(Frozen):

@@ -10,6 +10,7 @@ import numpy as np
 from scipy import stats
 
 from ..core.errors import DataError, IsoflopError, UsageError
+from ..core.significance import holm
 from ..core.table import Table
 from .checks import as_table, law_name, rename
 from .fit import Fit
@@ -218,17 +219,6 @@ def _tested(scores: Sequence[Score], made: Mapping[str, Sequence[Forecast]], cut
         p_values.append(float(stats.ttest_1samp(means, 0.0).pvalue) if testable else None)
     adjusted = holm(p_values)
     return [scores[0], *(replace(s, p=p) for s, p in zip(scores[1:], adjusted, strict=True))]
-
-
-def holm(p_values: Sequence[float | None]) -> list[float | None]:
-    """Holm's adjustment; None stays None."""
-    known = sorted((p, i) for i, p in enumerate(p_values) if p is not None)
-    out: list[float | None] = [None] * len(p_values)
-    top = 0.0
-    for rank, (p, i) in enumerate(known):
-        top = max(top, min(1.0, p * (len(known) - rank)))
-        out[i] = top
-    return out
 
 
 def _by_row(made: Sequence[Forecast], cuts: set[float]) -> dict[int, tuple[float, float]]:

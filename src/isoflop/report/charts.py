@@ -8,8 +8,8 @@ from typing import Any
 
 import altair as alt
 
-from ..ledger.ledger import CHARGED, PHASES
-from ..store.results import MultiplierRow, StudyResult, Tuning
+from ..ledger.ledger import PHASES
+from ..store.results import MultiplierRow, StudyResult, Tuning, spent
 from .sheets import evaluation_ends, mean, multiplier_text, ordered, rung_budget, verdict
 from .style import INK, OKABE_ITO, Chart, colour_scale, legend, log_scale, log_ticks, rows, shape_scale, widened
 from .text import COMPUTE, CONVENTION, TIMES, amount, axis_label, clean
@@ -198,18 +198,16 @@ def _factor_ticks(low: float, high: float) -> list[float]:
 
 
 def bill(result: StudyResult) -> Chart:
-    """Model FLOPs of every arm's runs, each once, stacked by phase; all that tuning runs trained is phase tuning."""
-    spent: dict[tuple[str, str], float] = defaultdict(float)
-    for run in {(run.arm, run.run): run for run in result.runs}.values():
-        for phase, axes in run.ledger.items():
-            named = "tuning" if run.role == "tuning" and phase in CHARGED else clean(phase)
-            spent[clean(run.arm), named] += axes.get("flops", 0.0)
-    spent = {key: value for key, value in spent.items() if value}
+    """Model FLOPs of every arm's runs, stacked by phase; the bars add up to the study's bill."""
+    flops: dict[tuple[str, str], float] = defaultdict(float)
+    for run, phase, amounts in spent(result.runs):
+        flops[clean(run.arm), clean(phase)] += amounts.get("flops", 0.0)
+    flops = {key: value for key, value in flops.items() if value}
     arms = arms_of(result)
-    phases = sorted({phase for _, phase in spent}, key=lambda p: (PHASES.index(p) if p in PHASES else len(PHASES), p))
+    phases = sorted({phase for _, phase in flops}, key=lambda p: (PHASES.index(p) if p in PHASES else len(PHASES), p))
     records = [
         {"arm": arm, "phase": phase, "order": phases.index(phase), "flops": value, "spent": amount("flops", value)}
-        for (arm, phase), value in spent.items()
+        for (arm, phase), value in flops.items()
     ]
     title = ["model FLOPs of all runs, evaluation included", f"({CONVENTION})"]
     whole = "datum.value === 0 ? '0' : datum.label"  # not 0T

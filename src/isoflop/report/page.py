@@ -40,7 +40,7 @@ CAPTIONS = {
     "quality": "Each point is one run of one seed, each bar the mean over seeds, the bold line the baseline's ladder; "
     "faint lines are the way there. A dashed line is the multiplier on FLOPs: from the arm to where the baseline "
     "reaches the same quality (an open arrow: not even at the end of its ladder).",
-    "multipliers": "Points with 95 % intervals; thin ticks are single seeds; open arrows are bounds, where the ladder "
+    "multipliers": "Points with their intervals; thin ticks are single seeds; open arrows are bounds, where the ladder "
     "ends. Left of 1 the arm needs more than the baseline.",
     "bill": "What each arm's runs spent, each run once; all that tuning runs trained counts as tuning.",
     "tuning": "Rings mark what was chosen, crosses what diverged. Solid lines are the lowest rung; dashed ones a "

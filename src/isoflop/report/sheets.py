@@ -7,9 +7,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from scipy.special import stdtrit
-
-from ..store.results import MultiplierRow, Point, RunRow, StudyResult
+from ..core.significance import LEVEL, half_width
+from ..store.results import MultiplierRow, Point, RunRow, StudyResult, decimals
 from .text import AXES, NOTHING, TIMES, amount, axis_label, bound, clean, digits, probability, signed, times
 
 TOLERANCE = 0.01
@@ -60,10 +59,13 @@ def multiplier_sheet(result: StudyResult, among: Iterable[str] = tuple(AXES)) ->
         )
         for row in shown
     ]
+    levels = [row.level for row in shown if row.value is not None] or [LEVEL]
+    least, most = (f"{100 * level:.3g}" for level in (min(levels), max(levels)))
     note = (
-        f"How many times more {clean(result.baseline)} needs for the same {clean(result.unit)}; 95 % intervals, paired "
+        f"How many times more {clean(result.baseline)} needs for the same {clean(result.unit)}; "
+        f"{least if least == most else f'{least} to {most}'} % intervals, paired over seeds; "
+        f"{'p' if most == '95' else 'p and levels'} adjusted by Holm; never extrapolated beyond the ladder"
     )
-    note += "over seeds; p adjusted by Holm; never extrapolated beyond the ladder"
     note += "; all-in: tuning charged too" if any(row.all_in for row in shown) else ""
     if any(row.censored for row in shown):
         note += "; above and below: seeds off the ladder's ends, where only a bound is known"
@@ -84,8 +86,11 @@ def ordered(result: StudyResult) -> list[MultiplierRow]:
 def multiplier_text(row: MultiplierRow) -> str:
     """The number of a row: value with interval, "> 4.10" or "< 0.71" (times), or "no value"."""
     if row.value is not None:
-        interval = "" if row.low is None or row.high is None else f" [{times(row.low)}, {times(row.high)}]"
-        return f"{times(row.value)}{TIMES}{interval}"
+        if row.low is None or row.high is None:
+            return f"{times(row.value)}{TIMES}"
+        fine = decimals(row.low, row.high) > 2
+        value, low, high = (f"{v:.3f}" if fine else times(v) for v in (row.value, row.low, row.high))
+        return f"{value}{TIMES} [{low}, {high}]"
     if row.bound is not None and row.censored in ("above", "below"):
         return f"{bound(row.bound, row.censored)}{TIMES}"
     return "no value"
@@ -148,25 +153,16 @@ def _compare(pairs: list[tuple[Point, Point]], axis: str) -> tuple[str, str, str
     if apart > TOLERANCE:
         return f"refused: {digits(100 * apart)} % apart", "", ""
     gaps = [a.value - b.value for a, b in pairs]
-    half = half_interval(gaps)
-    interval = "" if half is None else f" [{signed(mean(gaps) - half)}, {signed(mean(gaps) + half)}]"
-    return f"{signed(mean(gaps))}{interval}", f"{ours:.4f}", f"{theirs:.4f}"
+    gap = mean(gaps)
+    half = half_width(gaps) if len(gaps) >= 3 else None
+    interval = "" if half is None else f" [{signed(gap - half)}, {signed(gap + half)}]"
+    return f"{signed(gap)}{interval}", f"{ours:.4f}", f"{theirs:.4f}"
 
 
 def mean(values: Iterable[float]) -> float:
     """Arithmetic mean of at least one value."""
     listed = list(values)
     return math.fsum(listed) / len(listed)
-
-
-def half_interval(values: list[float]) -> float | None:
-    """Half the width of the 95 % Student t interval of the mean; None below three values."""
-    n = len(values)
-    if n < 3:
-        return None
-    centre = mean(values)
-    deviation = math.sqrt(math.fsum((v - centre) ** 2 for v in values) / (n - 1))
-    return float(stdtrit(n - 1, 0.975)) * deviation / math.sqrt(n)
 
 
 def bill_sheet(bill: Mapping[str, Mapping[str, float]], among: Iterable[str] = tuple(AXES)) -> Sheet:

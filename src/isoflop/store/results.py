@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -87,9 +88,12 @@ class MultiplierRow(Frozen):
     value: float | None = None
     low: float | None = None
     high: float | None = None
+    level: float = 0.95
+    """That of the interval: 95 %, or more where Holm's correction asks it of the row."""
     p: float | None = None
     """Holm-adjusted two-sided p-value of log m = 0."""
     significant: bool = False
+    """The interval excludes 1."""
     censored: Literal["", "above", "below", "mixed"] = ""
     bound: float | None = None
     censored_seeds: int = 0
@@ -151,3 +155,21 @@ class StudyResult(Frozen):
             for r in self.runs
             for p in r.curve
         )
+
+
+def spent(runs: Iterable[RunRow]) -> Iterator[tuple[RunRow, str, Mapping[str, float]]]:
+    """(run, phase, amounts by axis) of every run, each once; all that a tuning run trained is phase ``tuning``.
+
+    A run that several arms share is the first one's.
+    """
+    seen: set[str] = set()
+    for run in runs:
+        if run.run not in seen:
+            seen.add(run.run)
+            for phase, amounts in run.ledger.items():
+                yield run, phase if "evaluation" in (run.role, phase) else "tuning", amounts
+
+
+def decimals(low: float, high: float) -> int:
+    """Decimals (1 to 3) that keep the two ends of a printed interval apart, and off 1."""
+    return next((d for d in (1, 2) if high - low >= 3 * 10**-d and min(abs(low - 1), abs(high - 1)) >= 10**-d / 2), 3)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from isoflop.core.table import Table
@@ -32,7 +34,7 @@ def test_the_planted_multiplier_comes_out_on_every_legal_axis(outcome):
     assert set(result.refusals) == {"seconds"}
     assert "shared the machine" in result.refusals["seconds"]
     assert result.headline.startswith("muon reaches adamw's bits per byte with")
-    assert "(tokens: 3" in result.headline
+    assert re.search(r"with \d\.\d+x less compute .*\(tokens: 3\.\d+x fewer\)$", result.headline)
 
 
 def test_tuning_is_alike_and_shares_no_seed_with_evaluation(outcome, tiny):
@@ -120,7 +122,45 @@ def test_a_headline_never_shows_an_insignificant_figure_as_a_finding(tiny, plant
     found = row(result, "tokens")
     assert found.value is not None
     assert not found.significant
-    assert result.headline.endswith("x, not significant)")
+    assert result.headline.endswith("x fewer, not significant)")
+
+
+def test_the_headline_says_both_axes_in_the_same_convention(tiny, planted, tmp_path):
+    """What the arm needs more of is said as more, on tokens as on FLOPs."""
+    study = tiny.with_("arms.muon.rungs=[1]")
+    result = compare(study, tmp_path, executor=planted({"muon": 0.8}), corpus={})
+    assert row(result, "tokens").value == pytest.approx(0.8, rel=0.02)
+    assert re.search(r"muon needs \d\.\d+x more compute .*\(tokens: 1\.2\d*x more\)$", result.headline)
+
+
+def test_an_arm_with_no_rung_below_it_is_told_what_that_costs(tiny, planted, tmp_path):
+    def told(result):
+        return [note for note in result.notes if note.startswith("muon ran only at rung 0")]
+
+    found = compare(tiny, tmp_path, executor=planted({"muon": 0.9}), corpus={})
+    assert row(found, "tokens").censored == "below"
+    assert len(told(found)) == 1
+    assert "tokens" in told(found)[0]
+    assert "arms.muon.rungs = [1] would leave room" in told(found)[0]
+    assert not told(compare(tiny, tmp_path, executor=planted({"muon": 3.0}), corpus={}))
+    above = compare(tiny.with_("arms.muon.rungs=[1]"), tmp_path, executor=planted({"muon": 0.4}), corpus={})
+    assert row(above, "tokens").censored == "below"
+    assert not told(above)
+
+
+def test_arms_above_the_rung_that_they_were_tuned_at_are_named_once(tiny, planted, tmp_path):
+    study = tiny.with_("arms.muon.rungs=[0, 1]", 'arms.again={overrides=["optimizer=muon"], rungs=[1]}')
+    told = "above the lowest rung optimizer.lr is still the lowest rung's, while adamw was tuned again at its top"
+    result = compare(study, tmp_path, executor=planted({"muon": 2.0, "again": 2.0}), corpus={})
+    (note,) = [note for note in result.notes if told in note]
+    assert note.startswith("muon, again: ")
+    assert not any(told in note for note in compare(tiny, tmp_path, executor=planted({"muon": 2.0}), corpus={}).notes)
+
+
+def test_executed_flops_are_refused_away_from_the_cpu(tiny, planted, tmp_path):
+    result = compare(tiny.with_("recipe.train.device=cuda"), tmp_path, executor=planted({"muon": 3.0}), corpus={})
+    assert "adamw ran on cuda" in result.refusals["hardware_flops"]
+    assert not any(found.axis == "hardware_flops" for found in result.multipliers)
 
 
 def test_a_diverged_run_never_ranks_and_is_named(tiny, planted, tmp_path):

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from isoflop.lab.multiplier import AXES, Facts, crossing, estimate, holm, illegal, interval, multipliers, reach
-from isoflop.store.results import MultiplierRow, Point, RunRow
+from isoflop.core.significance import half_width
+from isoflop.lab.multiplier import AXES, Facts, crossing, estimate, illegal, multipliers, reach
+from isoflop.store.results import MultiplierRow, Point, RunRow, decimals
 
 LADDER = (1e12, 2e12, 4e12, 8e12)
 
@@ -126,10 +127,32 @@ def test_the_geometric_mean_never_lies_beyond_its_bound(planted, cost):
 def test_an_arm_short_of_the_lowest_rung_is_only_a_bound():
     (row,) = multipliers(study({"arm": [0.5, 0.6, 0.7]}, cost=1.25), baseline="base", axis="flops")
     assert (row.censored, row.bound, row.censored_seeds) == ("below", pytest.approx(0.8), 3)
-    assert "< 0.80x on flops (censored: 3 of 3 seeds)," in row.sentence
-    (row,) = multipliers(study({"arm": [0.5, 0.6, 1.6]}, cost=1.25), baseline="base", axis="flops")
-    assert (row.censored, row.bound) == ("below", pytest.approx((0.8 * 0.8 * 1.6) ** (1 / 3)))
-    assert "< 1.01x on flops (censored: 2 of 3 seeds, counted at their limits)" in row.sentence
+    assert row.sentence == (
+        "arm falls short of base's lowest rung: multiplier < 0.80x on flops (censored: 3 of 3 seeds), 3 seeds, tuned "
+        "alike"
+    )
+
+
+@pytest.mark.parametrize(
+    ("planted", "cost"), [([0.5, 0.6, 1.6], 1.25), ([0.7, 1.1, 1.2, 1.4], 1.0), ([0.8, 0.8, 0.8], 0.9)]
+)
+def test_an_arm_that_may_be_better_is_not_said_to_fall_short(planted, cost):
+    """A seed at the ladder's start says only that the row is a bound; so do cheap runs, whose limit is above 1."""
+    (row,) = multipliers(study({"arm": planted}, cost=cost), baseline="base", axis="flops")
+    short = sum(m * cost < 1 for m in planted)
+    assert (row.censored, row.censored_seeds) == ("below", short)
+    assert row.bound == pytest.approx(math.prod(max(m, 1 / cost) for m in planted) ** (1 / len(planted)))
+    assert "falls short" not in row.sentence
+    limits = ", counted at their limits" if short < len(planted) else ""
+    told = f"(censored: {short} of {len(planted)} seeds at or below the ladder's start{limits})"
+    assert row.sentence.startswith("arm against base on flops: only a bound is known, < ")
+    assert told in row.sentence
+
+
+def test_a_bound_below_one_is_not_said_to_save():
+    (row,) = multipliers(study({"arm": [2.0, 2.0, 0.5]}, cost=10.0), baseline="base", axis="flops")
+    assert (row.censored, row.bound) == ("above", pytest.approx((0.8 * 0.8 * 0.5) ** (1 / 3)))
+    assert row.sentence.startswith("arm against base on flops: only a bound is known, > 0.6x (censored: 2 of 3 seeds")
 
 
 def test_seeds_on_both_sides_of_the_ladder_give_no_bound():
@@ -176,8 +199,8 @@ def test_the_interval_covers_the_planted_multiplier(n):
     targets = 3.0 - 0.2 * np.log2(planted) + 0.02 * rng.standard_normal((studies, n))
     found = [reach(x, y[i, s], targets[i, s]) for i in range(studies) for s in range(n)]
     assert all(side == "" for _, side in found)
-    mean, half = interval(np.log([m for m, _ in found]).reshape(studies, n))
-    covered = np.mean(np.abs(mean - math.log(planted)) <= half)
+    logs = np.log([m for m, _ in found]).reshape(studies, n)
+    covered = np.mean(np.abs(logs.mean(axis=1) - math.log(planted)) <= half_width(logs))
     assert 0.935 <= covered <= 0.965  # three standard errors of a coverage of 95 %
 
 
@@ -192,22 +215,68 @@ def test_estimate_agrees_with_its_p_value():
         estimate([2.0, 2.0])
 
 
-def test_holm_is_step_down_and_monotone():
-    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
-    assert holm([0.9, 0.6]) == [1.0, 1.0]
-
-
 def test_holm_over_the_arms_can_take_significance_away():
     planted = [1.3, 1.55, 1.75]
     alone = multipliers(study({"a": planted}), baseline="base", axis="flops")
     three = multipliers(study(dict.fromkeys("abc", planted)), baseline="base", axis="flops")
     assert alone[0].significant
+    assert alone[0].level == 0.95
     assert "arm" not in alone[0].sentence
     assert alone[0].sentence.startswith(
         "a reaches base's bits per byte with 1.5x less compute [1.1, 2.2] at 95 %, 3 seeds, tuned alike"
     )
     assert all(not row.significant and row.sentence.endswith("not significant") for row in three)
     assert three[0].p == pytest.approx(3 * alone[0].p)
+    assert all(row.low < 1 and " at 98.3 % (Holm), 3 seeds" in row.sentence for row in three)
+
+
+def at_rungs(planted: dict[tuple[str, int], list[float]]) -> list[RunRow]:
+    """A baseline without noise and arms at any rungs."""
+    runs = [r for r in study({"x": [2.0] * len(next(iter(planted.values())))}) if r.arm == "base"]
+    for (arm, rung), found in planted.items():
+        for s, m in enumerate(found):
+            runs.append(run(arm, rung, s, LADDER[rung], 3.0 - 0.2 * math.log2(m * LADDER[rung] / 1e12) + 0.01 * s))
+    return runs
+
+
+@pytest.mark.parametrize(
+    ("other", "planted", "diverges"),
+    [
+        (("a", 1), [1.3, 1.55, 1.75], False),
+        (("b", 1), [1.3, 1.55, 1.75], False),
+        (("b", 0), [90.0] * 3, False),
+        (("b", 0), [2.0] * 3, True),
+    ],
+)
+def test_every_arm_at_every_rung_is_a_comparison_of_the_study(other, planted, diverges):
+    """One that diverged or is censored too: it was tried, and only its outcome keeps it from being counted."""
+    cell = [1.3, 1.55, 1.75]
+    alone = multipliers(at_rungs({("a", 0): cell}), baseline="base", axis="flops")[0]
+    runs = at_rungs({("a", 0): cell, other: planted})
+    if diverges:
+        runs[-1] = runs[-1].model_copy(update={"status": "diverged", "curve": []})
+    row = multipliers(runs, baseline="base", axis="flops")[0]
+    assert row.p == pytest.approx(2 * alone.p)
+    assert row.level == pytest.approx(0.975)
+    assert (alone.significant, row.significant) == (True, False)
+
+
+def test_an_end_that_is_not_one_is_not_printed_as_one():
+    assert [decimals(low, 2.0) for low in (0.9, 1.02, 0.96, 1.004, 1.0001)] == [1, 2, 2, 3, 3]
+    assert decimals(0.5, 1.02) == 2
+
+
+@given(
+    cells=st.lists(st.tuples(st.floats(1.4, 4), st.floats(0.001, 0.3)), min_size=1, max_size=5),
+    censored=st.integers(0, 2),
+)
+def test_an_interval_excludes_one_exactly_if_it_is_significant(cells, censored):
+    planted = {f"a{i}": [m * math.exp(w * e) for e in (-1.2, 0.1, 0.9)] for i, (m, w) in enumerate(cells)}
+    planted |= {f"c{i}": [30.0] * 3 for i in range(censored)}
+    rows = [row for row in multipliers(study(planted), baseline="base", axis="flops") if not row.censored]
+    for row in rows:
+        assert row.significant == (not row.low <= 1 <= row.high)
+        assert 0.95 <= row.level <= 1 - 0.05 / len(planted) + 1e-12
 
 
 def test_a_slower_arm_is_said_to_need_more():
@@ -243,8 +312,44 @@ def test_crossing_needs_intervals_on_both_sides_of_one():
     amounts = [1.0, 2.0, 4.0]
     assert crossing([row_at(0, 2.0, 1.5, 2.5), row_at(2, 0.5, 0.4, 0.6)], amounts) == pytest.approx(2.0)
     assert crossing([row_at(0, 2.0, 1.5, 2.5), row_at(2, 0.9, 0.7, 1.2)], amounts) is None
-    censored = MultiplierRow(arm="a", rung=1, axis="flops", censored="below", bound=0.9, censored_seeds=2, seeds=4)
+
+
+def test_a_bound_counts_for_a_crossing_only_if_all_seeds_are_censored():
+    amounts = [1.0, 2.0, 4.0]
+    censored = MultiplierRow(arm="a", rung=1, axis="flops", censored="below", bound=0.9, censored_seeds=4, seeds=4)
     assert crossing([row_at(0, 2.0, 1.5, 2.5), censored], amounts) == pytest.approx(math.sqrt(2))
+    some = censored.model_copy(update={"censored_seeds": 3})
+    assert crossing([row_at(0, 2.0, 1.5, 2.5), some], amounts) is None
+
+
+def test_a_crossing_rests_on_what_is_significant():
+    """Two rungs that alone would each be significant, on two sides of 1, and together are not."""
+    above, below = [1.3, 1.55, 1.75], [0.75, 0.62, 0.58]
+    runs = at_rungs({("a", 1): above, ("a", 2): below})
+    amounts = [1.0, 2.0, 4.0, 8.0]
+    alone = [multipliers([r for r in runs if r.arm == "base" or r.rung == k], baseline="base", axis="flops")[0]
+             for k in (1, 2)]  # fmt: skip
+    assert all(row.significant for row in alone)
+    assert crossing(alone, amounts) is not None
+    together = multipliers(runs, baseline="base", axis="flops")
+    assert not any(row.significant for row in together)
+    assert crossing(together, amounts) is None
+
+
+@pytest.mark.parametrize(
+    ("planted", "told"),
+    [
+        ([1.105, 1.11, 1.115], "1.110x less compute [1.098, 1.122] at 95 %"),
+        ([1.0 / 1.105, 1.0 / 1.11, 1.0 / 1.115], "1.110x more compute for base's bits per byte [1.098, 1.122] at 95 %"),
+        ([1.05, 1.1, 1.15], "1.10x less compute [0.98, 1.23] at 95 %"),
+        ([1.5, 1.55, 1.6], "1.55x less compute [1.43, 1.68] at 95 %"),
+        ([2.0, 3.0, 4.0], "2.9x less compute [1.2, 6.9] at 95 %"),
+        ([2.0, 2.0, 2.0], "2.000x less compute [2.000, 2.000] at 95 %"),
+    ],
+)
+def test_digits_follow_the_width_of_the_interval(planted, told):
+    (row,) = multipliers(study({"arm": planted}, cost=1.5), baseline="base", axis="flops")
+    assert told in row.sentence
 
 
 ALIKE = {"base": Facts(100, 64, "bytes"), "arm": Facts(100, 64, "bytes")}
@@ -257,6 +362,7 @@ ALIKE = {"base": Facts(100, 64, "bytes"), "arm": Facts(100, 64, "bytes")}
         ("tokens", Facts(200, 64, "bytes"), "larger model"),
         ("text_bytes", Facts(200, 64, "bytes"), "larger model"),
         ("tokens", Facts(100, 64, "bpe"), "different tokenizers"),
+        ("hardware_flops", Facts(100, 64, "bytes", "cuda:0"), "arm ran on cuda:0"),
     ],
 )
 def test_axes_that_cannot_be_compared_are_refused_with_the_reason(axis, other, reason):
@@ -264,6 +370,13 @@ def test_axes_that_cannot_be_compared_are_refused_with_the_reason(axis, other, r
     assert illegal(axis, ALIKE, runs, "base") == ""
     assert reason in illegal(axis, {**ALIKE, "arm": other}, runs, "base")
     assert illegal("flops", {**ALIKE, "arm": other}, runs, "base") == ""
+
+
+def test_executed_flops_of_any_processor_are_compared():
+    assert (
+        illegal("hardware_flops", dict.fromkeys(ALIKE, Facts(1, 1, "", "cpu:0")), study({"arm": [2.0] * 3}), "base")
+        == ""
+    )
 
 
 def test_runs_on_different_held_out_text_are_compared_on_no_axis():

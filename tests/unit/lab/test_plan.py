@@ -11,7 +11,8 @@ from scipy import stats
 from isoflop.errors import NumericsError, Stopped, UsageError
 from isoflop.lab import plan as plan_module
 from isoflop.lab.demo import CAP, RESERVE, sized
-from isoflop.lab.plan import Speed, plan, priced, smallest_multiplier, speed_of, speeds_here
+from isoflop.lab.multiplier import estimate, reach
+from isoflop.lab.plan import Speed, chances, plan, priced, speed_of, speeds_here
 from isoflop.lab.study import Study
 from isoflop.ledger.budgets import step_cost
 from isoflop.store.results import Point, RunRow
@@ -151,13 +152,86 @@ def test_what_a_killed_pre_flight_left_is_measured_again(tiny, machine, tmp_path
         speeds_here(tiny, tmp_path, 1)
 
 
-def test_the_smallest_multiplier_is_found_as_often_as_it_says():
-    sd, n, arms = 0.13, 4, 2
-    smallest = smallest_multiplier(sd, n, arms)
-    logs = math.log(smallest) + sd * np.random.default_rng(0).standard_normal((20000, n))
-    p = stats.ttest_1samp(logs, 0.0, axis=1).pvalue
-    assert np.mean((p < 0.05 / arms) & (logs.mean(axis=1) > 0)) == pytest.approx(0.8, abs=0.01)
-    assert smallest_multiplier(sd, 8, arms) < smallest < smallest_multiplier(sd, n, 4)
+@pytest.mark.parametrize(
+    ("n", "comparisons", "low", "high"), [(4, 2, 0.5, 8.0), (4, 1, 1.0, 8.0), (10, 1, 0.9, 8.0), (24, 3, 1.0, 2.0)]
+)
+def test_the_smallest_multiplier_is_found_as_often_as_it_says(n, comparisons, low, high):
+    sd = 0.13
+    smallest, bounded = chances(sd, n, comparisons, low, high)
+    noise = sd * np.random.default_rng(0).standard_normal((40000, n))
+    inside = lambda logs: ((logs > math.log(low)) & (logs < math.log(high))).all(axis=1)  # noqa: E731
+
+    def found(multiplier):
+        logs = math.log(multiplier) + noise
+        p = stats.ttest_1samp(logs, 0.0, axis=1).pvalue
+        return np.mean((p < 0.05 / comparisons) & (logs.mean(axis=1) > 0) & inside(logs))
+
+    assert found(smallest) == pytest.approx(0.8, abs=0.01)
+    assert found(0.97 * smallest) < 0.8
+    assert bounded == pytest.approx(1 - np.mean(inside(noise)), abs=0.01)
+
+
+def test_more_seeds_help_until_one_of_them_is_sure_to_be_censored():
+    sd = 0.13
+    wide = [chances(sd, n, 1, 0.1, 10.0)[0] for n in (4, 8, 16, 32)]
+    assert wide == sorted(wide, reverse=True)
+    at_the_start = [chances(sd, n, 1, 1.0, 8.0)[0] for n in (8, 16, 32)]
+    assert at_the_start == sorted(at_the_start)
+    assert chances(sd, 4, 2, 0.1, 10.0)[0] < chances(sd, 4, 4, 0.1, 10.0)[0]
+    assert chances(sd, 4, 1, 0.9, 1.1) == (None, pytest.approx(0.9, abs=0.1)), "a ladder too short to find anything"
+
+
+@pytest.mark.parametrize(("rung", "cost"), [(0, 1.0), (0, 1.13), (1, 1.0)])
+def test_whole_studies_find_what_the_plan_promises(rung, cost):
+    """Noise on every run of the ladder, censoring and all: the plan's normal noise is a little above the truth."""
+    seed_sd, gain, seeds, studies = 0.02, 0.15, 4, 2500
+    x = 2.0 ** np.arange(4)
+    spent = cost * x[rung]
+    smallest, bounded = chances(math.sqrt(2) * seed_sd / (gain / math.log(2)), seeds, 1, 1 / spent, 8 / spent)
+    rng = np.random.default_rng(1)
+
+    def outcomes(multiplier):
+        ladder = -gain * np.log2(x) + seed_sd * rng.standard_normal((studies, seeds, 4))
+        arm = -gain * math.log2(multiplier * spent) + seed_sd * rng.standard_normal((studies, seeds))
+        for i in range(studies):
+            found = [reach(x, ladder[i, s], arm[i, s]) for s in range(seeds)]
+            yield None if any(side for _, side in found) else estimate([needed / spent for needed, _ in found])
+
+    power = np.mean([e is not None and e.low > 1 for e in outcomes(smallest)])
+    assert 0.78 <= power <= 0.92
+    assert np.mean([e is None for e in outcomes(1.0)]) == pytest.approx(bounded, abs=0.04)
+
+
+def test_a_plan_says_what_every_row_could_see(tiny):
+    speeds = dict.fromkeys(tiny.everyone, Speed(1e9, 0.0))
+    found = priced(tiny, speeds, workers=1)
+    (only,) = found.sights
+    adamw, muon = (step_cost(tiny.run_recipe(arm, 0, 1)).total.model for arm in tiny.everyone)
+    assert (only.arm, only.rung) == ("muon", 0)
+    assert (only.low, only.high) == (pytest.approx(adamw / muon), pytest.approx(4 * adamw / muon))
+    sd = math.sqrt(2) * 0.02 / (0.15 / math.log(2))
+    assert (only.smallest, only.bounded) == chances(sd, 3, 1, only.low, only.high)
+    again = 'arms.again={overrides=["optimizer=muon"], rungs=[1]}'
+    study = tiny.with_("arms.muon.rungs=[0, 1]", again, "seeds=[1, 2, 3, 4, 5, 6]", "ladder.rungs=[4, 8, 16, 32]")
+    more = priced(study, dict.fromkeys(study.everyone, Speed(1e9, 0.0)), workers=1).sights
+    assert [(sight.arm, sight.rung) for sight in more] == [("muon", 0), ("muon", 1), ("again", 1)]
+    expected = chances(sd, 6, 3, only.low / 2, only.high)  # three comparisons, and a rung more
+    assert expected[0] is not None
+    assert (more[1].smallest, more[1].bounded) == expected
+
+
+def test_a_plan_warns_of_an_arm_without_a_rung_below_it(tiny):
+    alike = tiny.with_('arms={near={overrides=["train.batch=2"]}}')
+    speeds = dict.fromkeys(alike.everyone, Speed(1e9, 0.0))
+    text = priced(alike, speeds, workers=1).text()
+    assert "1.00x to 4.00x" in text
+    assert "near runs only at rung 0, below which the baseline has no rung: arms.near.rungs = [1] would leave" in text
+    for rungs in ("[1]", "[0, 1]"):
+        roomy = priced(alike.with_(f"arms.near.rungs={rungs}"), speeds, workers=1)
+        assert "near runs only at rung 0" not in roomy.text()
+    assert roomy.to_json()["sights"][1]["rung"] == 1
+    expected = priced(alike.with_("expect.seed_sd=0.2"), speeds, workers=1).text()
+    assert "none" in expected.splitlines()[-3]
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,6 @@ from isoflop.laws import (
     save,
     sensitivity,
 )
-from isoflop.laws.comparison import holm
 from isoflop.laws.forms.average_n import mean_parameters
 from isoflop.laws.forms.emergence import bimodality, seeds_needed
 from isoflop.laws.forms.loss_to_loss import translate
@@ -64,10 +63,6 @@ def test_forecasts_never_see_what_they_forecast() -> None:
     made = [compare(table, [Chinchilla()], cutoffs=[cut]).forecasts["chinchilla"][0] for table in (clean, spoiled)]
     assert (made[0].predicted == made[1].predicted).all()
     assert (made[0].high == made[1].high).all()
-
-
-def test_holm() -> None:
-    assert holm([0.01, None, 0.04, 0.03]) == pytest.approx([0.03, None, 0.06, 0.06])
 
 
 def test_optima_of_isoflops_follow_the_planted_law() -> None:

@@ -113,6 +113,15 @@ def test_the_bill_sums_to_the_ledgers_and_tuning_runs_are_one_phase(drawn: dict[
     assert {r["phase"] for r in records} == {"train", "optimizer", "evaluation", "tuning"}
 
 
+def test_the_bill_counts_a_run_that_two_arms_share_once() -> None:
+    study = make_study()
+    twin = [run.model_copy(update={"arm": "lion"}) for run in study.runs if run.arm == "muon"]
+    shared = make_study(runs=[*(run for run in study.runs if run.arm != "lion"), *twin])
+    alone = make_study(runs=[run for run in study.runs if run.arm != "lion"])
+    bars = [marks(specs(result)["bill"], "bar")[0][1] for result in (shared, alone)]
+    assert bars[0] == bars[1]
+
+
 def test_tuning_marks_the_chosen_and_the_diverged(drawn: dict[str, Spec]) -> None:
     points = marks(drawn["tuning_lr"], "point")
     chosen = [(r["arm"], r["x"]) for r in points[1][1]]

@@ -36,6 +36,19 @@ def test_only_the_axes_asked_for_are_listed() -> None:
     assert column(sheets.multiplier_sheet(make_study(), ["tokens"]), "axis") == ["tokens"]
 
 
+def test_a_narrow_interval_is_printed_with_more_digits() -> None:
+    narrow = make_multipliers()[0].model_copy(update={"value": 0.896, "low": 0.8863, "high": 0.9058})
+    assert sheets.multiplier_text(narrow) == "0.896× [0.886, 0.906]"
+
+
+def test_the_note_says_at_which_level_the_intervals_are() -> None:
+    rows = make_multipliers()
+    assert "; 95 % intervals, paired over seeds; p adjusted by Holm;" in sheets.multiplier_sheet(make_study()).note
+    rows[0] = rows[0].model_copy(update={"level": 1 - 0.05 / 3})
+    note = sheets.multiplier_sheet(make_study(multipliers=rows)).note
+    assert "; 95 to 98.3 % intervals, paired over seeds; p and levels adjusted by Holm;" in note
+
+
 def test_a_worse_arm_and_seeds_on_both_sides() -> None:
     worse = make_multipliers()[0].model_copy(update={"value": 0.5, "low": 0.4, "high": 0.6})
     mixed = MultiplierRow(arm="m", rung=0, axis="flops", censored="mixed", censored_seeds=2, seeds=4)
@@ -77,7 +90,9 @@ def test_the_difference_has_student_s_interval_paired_over_seeds() -> None:
     half = 4.302653 * 0.1 / math.sqrt(3)  # t quantile with 2 degrees of freedom
     minus = "\N{MINUS SIGN}"
     assert cell == f"{minus}0.2000 [{minus}{0.2 + half:.4f}, +{half - 0.2:.4f}]"
-    assert sheets.half_interval([0.1, 0.2]) is None
+    two = [run for run in at_cost(1.0) if run.seed < 2]
+    cell = column(sheets.equal_sheet(make_study(runs=two, rung_axis="flops", arms=["adamw", "lion"])), "difference")[0]
+    assert cell == f"{minus}0.1500"
 
 
 def test_runs_that_failed_have_no_end() -> None:

@@ -1,0 +1,33 @@
+"""Student's t and Holm: what an interval and several comparisons at once allow to be said."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy.special import stdtrit
+
+LEVEL = 0.95
+
+
+def half_width(values: npt.ArrayLike, level: float = LEVEL) -> Any:
+    """Half the width of Student's t interval of the mean over the last axis: (..., n) -> (...), n >= 3."""
+    listed = np.asarray(values, dtype=np.float64)
+    n = listed.shape[-1]
+    if n < 3:
+        raise ValueError(f"an interval needs at least 3 seeds, got {n}")
+    return stdtrit(n - 1, 0.5 + level / 2) * listed.std(axis=-1, ddof=1) / math.sqrt(n)
+
+
+def holm(p_values: Sequence[float | None]) -> list[float | None]:
+    """Holm's adjustment (Holm 1979), in the order given; None stays None and is no comparison."""
+    known = sorted((p, i) for i, p in enumerate(p_values) if p is not None)
+    out: list[float | None] = [None] * len(p_values)
+    top = 0.0
+    for rank, (p, i) in enumerate(known):
+        top = max(top, min(1.0, p * (len(known) - rank)))
+        out[i] = top
+    return out

@@ -1,0 +1,26 @@
+"""Student's interval and Holm's correction, against their definitions."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from isoflop.core.significance import half_width, holm
+
+
+def test_the_half_width_is_student_s_over_the_last_axis():
+    one = 4.302652729911275 * 1.0 / math.sqrt(3)  # 2 degrees of freedom, standard deviation 1
+    assert half_width([1.0, 2.0, 3.0]) == pytest.approx(one)
+    assert half_width([[1.0, 2.0, 3.0], [2.0, 4.0, 6.0]]) == pytest.approx([one, 2 * one])
+    assert half_width([1.0, 2.0, 3.0], 0.9) == pytest.approx(2.919985580353725 / math.sqrt(3))
+    assert isinstance(half_width(np.zeros((5, 4))), np.ndarray)
+    with pytest.raises(ValueError, match="at least 3 seeds, got 2"):
+        half_width([1.0, 2.0])
+
+
+def test_holm_is_step_down_and_monotone():
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert holm([0.9, 0.6]) == [1.0, 1.0]
+    assert holm([0.01, None, 0.04, 0.03]) == pytest.approx([0.03, None, 0.06, 0.06])
