@@ -184,6 +184,17 @@ class Recipe(Frozen):
         return [f"{path}: {_shown(ours.get(path))} -> {_shown(theirs.get(path))}" for path in paths]
 
 
+class StoredRecipe(Recipe):
+    """The recipe of a run that exists: it was legal where it was trained, and could be used where it could not be.
+
+    Its parts are validated as ever, but not asked whether a training run would fit together on this machine.
+    """
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> StoredRecipe:
+        return self
+
+
 def hash_of(tree: Mapping[str, Any]) -> str:
     """The hash of a recipe that is given as JSON values with every default; reads no part."""
     return digest({key: value for key, value in tree.items() if key != "name"})
