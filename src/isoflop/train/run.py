@@ -136,10 +136,15 @@ def assemble(recipe: Recipe, run: Run) -> Loop:
     return Loop(recipe, run, ctx, parts, cost)
 
 
-def _refuse_missing(device: str) -> None:
+def has_device(device: str) -> bool:
+    """Whether this machine has it."""
     kind, _, index = device.partition(":")
     found = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}[kind]
-    if int(index or 0) >= found:
+    return int(index or 0) < found
+
+
+def _refuse_missing(device: str) -> None:
+    if not has_device(device):
         raise UsageError(f"this machine has no device {device}", where="train.device", fix="use cpu")
 
 
