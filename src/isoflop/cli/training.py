@@ -36,7 +36,9 @@ def train(
     recipe: Annotated[str, typer.Argument(help="A recipe's TOML file, or the name of a shipped one.")],
     overrides: Overrides = None,
     root: Root = DEFAULT_ROOT,
-    name: Annotated[str | None, typer.Option("--name", help="Name of the run's directory.")] = None,
+    name: Annotated[
+        str | None, typer.Option("--name", help="Name of the run's directory; default: <recipe's name>-<hash>.")
+    ] = None,
     device: TrainOn = None,
     threads: Threads = None,
     audit: Annotated[bool, typer.Option("--audit", help="Check the ledger against executed operations first.")] = False,
@@ -168,7 +170,7 @@ def generate(
     tokens: Annotated[int, typer.Option("--tokens", min=1, help="Most tokens to generate.")] = 200,
     ignore_eos: Annotated[bool, typer.Option("--ignore-eos", help="Go on beyond the end of the text.")] = False,
     decoder: Annotated[str, typer.Option("--decoder", help="Decoder part, as name or inline TOML table.")] = "sample",
-    seed: Annotated[int, typer.Option("--seed", min=0)] = 0,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the drawn tokens.")] = 0,
     root: Root = DEFAULT_ROOT,
     threads: Threads = None,
     device: Device = None,

@@ -11,6 +11,7 @@ import tomli_w
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, StringConstraints, model_validator
 
 from .digests import canonical_json, digest
+from .errors import RecipeError
 from .registry import Frozen, Part
 from .rng import Rng
 from .slots import (
@@ -153,6 +154,8 @@ class Recipe(Frozen):
             RecipeError: every problem of the file and the overrides, with file, line and key path.
         """
         tree, text = read(locate(path))
+        if "ladder" in tree:
+            raise RecipeError([f"is a study, not a recipe: `isoflop compare {path}` runs it"], source=str(path))
         return validated(cls, tree, overrides, source=str(path), text=text)
 
     @classmethod
