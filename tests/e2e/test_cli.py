@@ -81,6 +81,57 @@ def test_studies_are_listed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert "twice" in out(capsys, "runs", "studies", *root)
 
 
+def test_what_is_said_before_a_verb_of_runs_holds_behind_it(
+    tiny: Tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = ("--root", str(tmp_path / "here"))
+    out(capsys, "train", str(tiny("budget.steps=1")), *root)
+    (tmp_path / "here" / "duel").mkdir()
+    make_study().write(tmp_path / "here" / "duel" / "study.json")
+    monkeypatch.setenv("ISOFLOP_ROOT", str(tmp_path / "elsewhere"))
+    assert len(json.loads(out(capsys, "runs", *root, "--json", "studies"))) == 1
+    assert json.loads(out(capsys, "runs", "--json", *root, "show", "tiny"))["status"]["state"] == "done"
+    assert "1 run" in out(capsys, "runs", *root, "index")
+    assert len(json.loads(out(capsys, "runs", "--root", "/nowhere", "studies", *root, "--json"))) == 1
+    assert json.loads(out(capsys, "runs", "studies", "--json")) == []
+    assert invoke(["runs", "--status", "done", "studies"]) == 2
+    assert invoke(["runs", "--status", "doen"]) == 2
+    assert "did you mean done?" in capsys.readouterr().err
+
+
+def test_a_device_on_the_command_line_is_a_key_of_the_recipe(
+    tiny: Tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ("train", str(tiny()), "--root", str(tmp_path), "--dry-run", "--json")
+    there, here = (json.loads(out(capsys, *arguments, *more)) for more in (("--device", "cuda:63"), ()))
+    assert there["recipe"] == json.loads(out(capsys, *arguments, "train.device=cuda:63"))["recipe"] != here["recipe"]
+    assert invoke(["train", str(tiny()), "--root", str(tmp_path), "--device", "cuda:63"]) == 2
+    assert "this machine has no device cuda:63" in capsys.readouterr().err
+    planned = out(capsys, "compare", "demo", "--root", str(tmp_path / "none"), "--dry-run", "--device", "cuda:63")
+    assert "32 runs, 2.357e+13 FLOPs, not timed" in planned
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_study_is_not_trained_and_a_recipe_is_not_compared(capsys: pytest.CaptureFixture[str]) -> None:
+    assert invoke(["train", "demo"]) == invoke(["compare", "small"]) == 2
+    study, recipe = capsys.readouterr().err.splitlines()
+    assert study == "error: demo: is a study, not a recipe: `isoflop compare demo` runs it"
+    assert recipe == "error: small: is a recipe, not a study: `isoflop train small` runs it"
+
+
+def test_what_is_not_there_is_named_with_its_neighbours(
+    tiny: Tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = ("--root", str(tmp_path))
+    out(capsys, "train", str(tiny("budget.steps=1")), *root, "--name", "first")
+    assert invoke(["eval", "frist", *root]) == invoke(["report", "none", *root]) == 2
+    run, any_ = capsys.readouterr().err.splitlines()
+    assert run.endswith(f"no run is named 'frist'; did you mean first? `isoflop runs --root {tmp_path}` lists all")
+    assert any_.endswith(f"no study, run or fit is named 'none'; `isoflop runs --root {tmp_path}` lists all")
+    assert invoke(["generate", "first", *root, "--decoder", '{name="sample", temprature=2}']) == 2
+    assert "decoder.temprature: no such key; did you mean temperature?" in capsys.readouterr().err
+
+
 def test_a_dry_run_says_what_it_would_cost_and_trains_nothing(
     tiny: Tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -206,6 +257,9 @@ def test_fit_prints_a_law_of_a_table_and_keeps_it(tmp_path: Path, capsys: pytest
     assert "chinchilla" in told
     assert f"report: {place / 'report.html'}" in told
     assert "sweep.csv" in (place / "report.html").read_text()
+    (place / "report.html").unlink()
+    assert out(capsys, "report", str(place)).strip() == str(place / "report.html")
+    assert out(capsys, "report", "fit", "--root", str(tmp_path)).strip() == str(place / "report.html")
     assert invoke(["fit", str(table), "--law", "chinchila"]) == 2
     assert invoke(["fit", str(table), "--columns", "N:params"]) == 2
     assert invoke(["fit", str(table), "--where", "size=big"]) == 2

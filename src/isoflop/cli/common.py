@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..core.errors import UsageError, nearest
+from ..core.errors import UsageError
 
 if TYPE_CHECKING:
     from ..store.run import Run
@@ -19,8 +20,11 @@ Overrides = Annotated[list[str] | None, typer.Argument(help="key.path=value, e.g
 DEFAULT_ROOT = Path("runs")
 
 
-def find_run(name: str, root: Path) -> Run:
-    """The run that ``name`` means: its directory, or its name, hash or a beginning of either, below ``root``."""
+def find_run(name: str, root: Path, what: str = "run") -> Run:
+    """The run that ``name`` means: its directory, or its name, hash or a beginning of either, below ``root``.
+
+    ``what`` is said to be missing where there is none.
+    """
     from ..store.run import Run
 
     if (Path(name) / "resolved.json").exists():
@@ -33,7 +37,9 @@ def find_run(name: str, root: Path) -> Run:
         return Run.read(hits[0])
     names = [path.name for path in found]
     if not hits:
-        raise UsageError(f"no run is named {name!r}", where=str(root), fix=nearest(name, names))
+        close = [f"did you mean {near}?" for near in get_close_matches(name, names, n=1)]
+        fix = " ".join([*close, f"`isoflop runs --root {root}` lists all"])
+        raise UsageError(f"no {what} is named {name!r}", where=str(root), fix=fix)
     raise UsageError(f"{name!r} means {len(hits)} runs", where=str(root), fix=f"({', '.join(p.name for p in hits)})")
 
 

@@ -11,8 +11,11 @@ from typing import Any
 import typer
 
 from ..core.errors import IsoflopError
-from . import laws, reference, runs, studies, training  # noqa: F401  (each adds its verbs to the app)
 from .app import app
+
+# isort: off
+from . import studies, training, runs, laws, reference  # noqa: F401  (each adds its verbs, in the order of the help)
+# isort: on
 
 _ClickException: Any = typer.BadParameter.__mro__[2]  # click's, wherever typer keeps it
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..core.errors import UsageError, nearest
 from .app import app
 from .common import DEFAULT_ROOT, Json, Root, emit, find_run
 
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 runs_app = typer.Typer(help="List, show and index runs.", invoke_without_command=True)
 app.add_typer(runs_app, name="runs")
 
+Below = Annotated[Path, typer.Option("--root", help="Directory of runs.", show_default="that of `isoflop runs`")]
+
 _COLUMNS = ("id", "name", "status", "optimizer", "steps", "flops", "value", "seconds")
 
 
@@ -24,19 +27,24 @@ _COLUMNS = ("id", "name", "status", "optimizer", "steps", "flops", "value", "sec
 def listing(
     ctx: typer.Context,
     root: Root = DEFAULT_ROOT,
-    status: Annotated[str | None, typer.Option("--status", help="Only runs of this status.")] = None,
+    status: Annotated[str | None, typer.Option("--status", help="Only runs of this status, e.g. done.")] = None,
     json: Json = False,
 ) -> None:
     """List the runs below a root, the newest last."""
     if ctx.invoked_subcommand is not None:
+        if status is not None:
+            raise UsageError("--status is of the list of runs alone", where=f"runs {ctx.invoked_subcommand}")
+        ctx.default_map = {verb: {"root": root, "json": json} for verb in ("studies", "index", "show")}
         return
-    from ..store.index import runs
+    from ..store.index import STATES, runs
 
+    if status not in (None, *STATES):
+        raise UsageError(f"no run has the status {status!r}", where="--status", fix=nearest(str(status), STATES))
     _list(f"{status} runs" if status else "runs", root, lambda: runs(root, status=status), _COLUMNS, json)
 
 
 @runs_app.command()
-def studies(root: Root = DEFAULT_ROOT, json: Json = False) -> None:
+def studies(root: Below = DEFAULT_ROOT, json: Json = False) -> None:
     """List the studies below a root, the newest last."""
     from ..store.index import studies
 
@@ -44,7 +52,7 @@ def studies(root: Root = DEFAULT_ROOT, json: Json = False) -> None:
 
 
 @runs_app.command()
-def index(root: Root = DEFAULT_ROOT) -> None:
+def index(root: Below = DEFAULT_ROOT) -> None:
     """Build the SQLite index anew from the run directories."""
     from ..store.index import rebuild
 
@@ -55,7 +63,7 @@ def index(root: Root = DEFAULT_ROOT) -> None:
 @runs_app.command()
 def show(
     run: Annotated[str, typer.Argument(help="A run's directory, name or hash.")],
-    root: Root = DEFAULT_ROOT,
+    root: Below = DEFAULT_ROOT,
     json: Json = False,
 ) -> None:
     """Show one run: status, evaluations, ledger; with --json also its recipe and environment."""

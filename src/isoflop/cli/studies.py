@@ -9,7 +9,7 @@ import typer
 
 from ..core.errors import UsageError
 from .app import app
-from .common import DEFAULT_ROOT, Json, Overrides, Root, emit, find_run
+from .common import DEFAULT_ROOT, Json, Root, emit, find_run
 
 if TYPE_CHECKING:
     from ..store.results import StudyResult
@@ -20,16 +20,31 @@ Workers = Annotated[int, typer.Option("--workers", min=1, help="Worker processes
 @app.command()
 def compare(
     study: Annotated[str, typer.Argument(help="A study's TOML file, or the name of a shipped one.")],
-    overrides: Overrides = None,
+    overrides: Annotated[
+        list[str] | None, typer.Argument(help="key.path=value, e.g. recipe.train.batch=16 tuning.points=3")
+    ] = None,
     root: Root = DEFAULT_ROOT,
     workers: Workers = 2,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what it would cost; run nothing.")] = False,
+    device: Annotated[
+        str | None,
+        typer.Option(
+            "--device", help="cpu, cuda, mps: short for recipe.train.device=...; runs on another device are other runs."
+        ),
+    ] = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run",
+            help="Say what it would cost, and run none of it. Prepares the corpus and times a few steps of each arm "
+            "(once); without the device at hand it gives FLOPs only.",
+        ),
+    ] = False,
     json: Json = False,
 ) -> None:
     """Run a study: how much more compute would the baseline have needed? Finished runs are not repeated."""
     from ..lab.study import Study
 
-    loaded = Study.load(study, *(overrides or []))
+    loaded = Study.load(study, *(overrides or []), *([] if device is None else [f"recipe.train.device={device}"]))
     if dry_run:
         from ..lab.plan import plan
 
@@ -57,16 +72,16 @@ def demo(
 
 @app.command()
 def report(
-    target: Annotated[str, typer.Argument(help="A study's directory or name, or a run.")],
+    target: Annotated[str, typer.Argument(help="A study, a run or a fit: its directory or name.")],
     root: Root = DEFAULT_ROOT,
     json: Json = False,
 ) -> None:
     """Write the report page (one HTML file, charts as SVG and PNG beside it) and print its path."""
-    from ..report.page import write_report
+    from ..report.fits import FIT
+    from ..report.page import STUDY, write_report
 
-    candidates = [Path(target), root / target]
-    directory = next((path for path in candidates if (path / "study.json").exists()), None)
-    page = write_report(directory if directory is not None else find_run(target, root).path)
+    places = [path for path in (Path(target), root / target) if any((path / name).exists() for name in (STUDY, FIT))]
+    page = write_report(places[0] if places else find_run(target, root, "study, run or fit").path)
     emit({"report": str(page)}) if json else typer.echo(str(page))
 
 

@@ -18,11 +18,17 @@ from .common import DEFAULT_ROOT, Json, Overrides, Root, emit, find_run
 if TYPE_CHECKING:
     from ..core.protocols import DecoderPart
     from ..core.recipe import Recipe
-    from ..train.loop import Loop, Progress
+    from ..train.loop import Progress
 
 Threads = Annotated[int | None, typer.Option("--threads", min=1, help="torch threads; default: torch's own choice.")]
 
 Device = Annotated[str | None, typer.Option("--device", help="cpu, cuda, mps; default: the run's own.")]
+TrainOn = Annotated[
+    str | None,
+    typer.Option(
+        "--device", help="cpu, cuda, mps: short for train.device=..., a key of the recipe: another device, another run."
+    ),
+]
 
 
 @app.command()
@@ -30,7 +36,10 @@ def train(
     recipe: Annotated[str, typer.Argument(help="A recipe's TOML file, or the name of a shipped one.")],
     overrides: Overrides = None,
     root: Root = DEFAULT_ROOT,
-    name: Annotated[str | None, typer.Option("--name", help="Name of the run's directory.")] = None,
+    name: Annotated[
+        str | None, typer.Option("--name", help="Name of the run's directory; default: <recipe's name>-<hash>.")
+    ] = None,
+    device: TrainOn = None,
     threads: Threads = None,
     audit: Annotated[bool, typer.Option("--audit", help="Check the ledger against executed operations first.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what the run would cost; train nothing.")] = False,
@@ -40,7 +49,7 @@ def train(
     from ..core.recipe import Recipe
     from ..core.toml import locate
 
-    loaded = Recipe.load(recipe, *(overrides or []))
+    loaded = Recipe.load(recipe, *(overrides or []), *([] if device is None else [f"train.device={device}"]))
     if dry_run:
         _dry_run(loaded, root, json)
         return
@@ -141,8 +150,10 @@ def evaluate(
     json: Json = False,
 ) -> None:
     """Measure a run's newest checkpoint on its held-out text."""
-    loop = _restored(run, root, threads, device)
-    results = loop.measure()
+    from ..train.run import restore
+
+    _use_threads(threads)
+    results = restore(find_run(run, root), device=device).measure()
     if json:
         emit({name: dataclasses.asdict(result) for name, result in results.items()})
         return
@@ -156,9 +167,10 @@ def evaluate(
 def generate(
     run: Annotated[str, typer.Argument(help="A run's directory, name or hash.")],
     prompt: Annotated[str, typer.Option("--prompt", help="Text to go on from.")] = "",
-    tokens: Annotated[int, typer.Option("--tokens", min=1, help="Tokens to generate.")] = 200,
+    tokens: Annotated[int, typer.Option("--tokens", min=1, help="Most tokens to generate.")] = 200,
+    ignore_eos: Annotated[bool, typer.Option("--ignore-eos", help="Go on beyond the end of the text.")] = False,
     decoder: Annotated[str, typer.Option("--decoder", help="Decoder part, as name or inline TOML table.")] = "sample",
-    seed: Annotated[int, typer.Option("--seed", min=0)] = 0,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the drawn tokens.")] = 0,
     root: Root = DEFAULT_ROOT,
     threads: Threads = None,
     device: Device = None,
@@ -167,14 +179,18 @@ def generate(
     """Write text with a run's newest checkpoint."""
     from ..core.rng import Rng
     from ..core.slots import part_from
+    from ..train.run import trained
 
-    loop = _restored(run, root, threads, device)
-    tokenizer = getattr(loop.parts.source, "tokenizer", None)
-    if tokenizer is None:
-        raise UsageError(f"source {loop.recipe.source.name} has no text, only ids", where=run)
-    ids = [tokenizer.eot, *tokenizer.encode(prompt).tolist()]
+    _use_threads(threads)
     chosen = cast("DecoderPart", part_from("decoder", decoder))
-    output = chosen.build(loop.ctx).generate(loop.parts.model, [ids], tokens, Rng(seed))[0]
+    found = trained(find_run(run, root), device=device)
+    tokenizer = found.tokenizer
+    if tokenizer is None:
+        raise UsageError("was trained on ids that stand for no text", where=run)
+    if chosen.stop is None and not ignore_eos:
+        chosen = chosen.model_copy(update={"stop": tokenizer.eot})
+    ids = [tokenizer.eot, *tokenizer.encode(prompt).tolist()]
+    output = chosen.build(found.ctx).generate(found.model, [ids], tokens, Rng(seed))[0]
     text = tokenizer.decode(output)
     if json:
         emit({"prompt": prompt, "text": text, "tokens": len(output)})
@@ -182,11 +198,8 @@ def generate(
         typer.echo(prompt + text)
 
 
-def _restored(run: str, root: Path, threads: int | None, device: str | None) -> Loop:
-    import torch
-
-    from ..train.run import restore
-
+def _use_threads(threads: int | None) -> None:
     if threads is not None:
+        import torch
+
         torch.set_num_threads(threads)
-    return restore(find_run(run, root), device=device)

@@ -10,10 +10,12 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import NonNegativeInt
 
 from .context import Context
 from .cost import Cost, Work
@@ -190,6 +192,25 @@ class TokenizerPart(Part):
     @abstractmethod
     def build(self, ctx: Context, texts: Iterator[str]) -> Tokenizer:
         """Make the live tokenizer, trained on ``texts`` if it is one that trains."""
+
+
+TOKENIZER = "tokenizer.json"
+"""The file that a corpus and a checkpoint keep of a ``Storable`` tokenizer."""
+
+
+@runtime_checkable
+class Storable(Protocol):
+    """A live tokenizer that its part cannot make again from its fields: it was trained, or read from a file."""
+
+    def save(self, path: Path) -> None:
+        """Write the file from which ``LoadsTokenizer.load`` makes it again."""
+
+
+@runtime_checkable
+class LoadsTokenizer(Protocol):
+    """The part of a ``Storable`` tokenizer."""
+
+    def load(self, path: Path) -> Tokenizer: ...
 
 
 @runtime_checkable
@@ -419,6 +440,9 @@ class Decoder(Protocol):
 
 class DecoderPart(Part):
     slot: ClassVar[str] = "decoder"
+
+    stop: NonNegativeInt | None = None
+    """Token id that ends a sample and is no part of it."""
 
     @abstractmethod
     def build(self, ctx: Context | None = None) -> Decoder: ...

@@ -11,6 +11,7 @@ import tomli_w
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, StringConstraints, model_validator
 
 from .digests import canonical_json, digest
+from .errors import RecipeError
 from .registry import Frozen, Part
 from .rng import Rng
 from .slots import (
@@ -156,6 +157,8 @@ class Recipe(Frozen):
             RecipeError: every problem of the file and the overrides, with file, line and key path.
         """
         tree, text = read(locate(path))
+        if "ladder" in tree:
+            raise RecipeError([f"is a study, not a recipe: `isoflop compare {path}` runs it"], source=str(path))
         return validated(cls, tree, overrides, source=str(path), text=text)
 
     @classmethod
@@ -185,6 +188,17 @@ class Recipe(Frozen):
         ours, theirs = dict(_leaves(self.to_json())), dict(_leaves(other.to_json()))
         paths = [path for path in {**ours, **theirs} if path != "name" and ours.get(path) != theirs.get(path)]
         return [f"{path}: {_shown(ours.get(path))} -> {_shown(theirs.get(path))}" for path in paths]
+
+
+class StoredRecipe(Recipe):
+    """The recipe of a run that exists: it was legal where it was trained, and could be used where it could not be.
+
+    Its parts are validated as ever, but not asked whether a training run would fit together on this machine.
+    """
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> StoredRecipe:
+        return self
 
 
 def hash_of(tree: Mapping[str, Any]) -> str:

@@ -43,7 +43,8 @@ def part_from(slot: str, text: str) -> Part:
     Raises:
         RecipeError: every problem of it.
     """
-    field: Any = (Annotated[Any, BeforeValidator(partial(resolve, slot))], ...)
+    base = next(cls for cls in Part.__subclasses__() if cls.slot == slot)
+    field: Any = (Annotated[base, BeforeValidator(partial(resolve, slot))], ...)
     choice = create_model("Choice", **{slot: field})
     found: Part = getattr(validated(choice, {slot: value_of(text)}, source="command line"), slot)
     return found

@@ -24,19 +24,18 @@ from ..core.context import Context
 from ..core.digests import digest, digest_file, document_hash
 from ..core.errors import DataError
 from ..core.files import PARTIAL, disk_errors, publish_directory
-from ..core.protocols import Tokenizer, TokenizerPart
+from ..core.protocols import TOKENIZER, LoadsTokenizer, Storable, Tokenizer, TokenizerPart
 from ..core.registry import Frozen
 from .dedup import distinct
 from .document import Document, utf8
 from .loader import HeldOutText, WindowBatches
 from .shards import Manifest, Tokens, open_tokens, seal, token_type, unseal, write_tokens
 from .split import held_out_groups
-from .tokenizing import Ids, ReadsFiles, Storable, Trains, encode_many
+from .tokenizing import Ids, ReadsFiles, encode_many
 
-FORMAT = 1
+FORMAT = 2
 """Part of every key: rises when the same input would give another corpus."""
 
-_TOKENIZER = "tokenizer.json"
 _CHUNK = 4_000_000  # characters tokenised at once
 
 
@@ -81,8 +80,8 @@ class Corpus:
         self.directory, self.entropy_per_byte = directory, entropy_per_byte
         self._manifest = unseal(directory, CorpusManifest)
         self.fingerprint = self._manifest.fingerprint
-        if isinstance(tokenizer, Trains):
-            self.tokenizer = tokenizer.load(directory / _TOKENIZER)
+        if isinstance(tokenizer, LoadsTokenizer):
+            self.tokenizer = tokenizer.load(directory / TOKENIZER)
         else:
             self.tokenizer = tokenizer.build(ctx, iter(()))
         self._heldout_bytes, self._device = heldout_bytes, ctx.device
@@ -231,7 +230,7 @@ def _make(
     heldout = [document for document in everything if document.group in held]
     with publish_directory(directory) as target:
         tokenizer = part.build(ctx, (document.text for document in train))
-        saved = target / _TOKENIZER
+        saved = target / TOKENIZER
         if isinstance(tokenizer, Storable):
             tokenizer.save(saved)
         identity = {**_identity(part), "saved": digest_file(saved) if saved.exists() else ""}

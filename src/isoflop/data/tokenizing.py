@@ -17,20 +17,6 @@ Ids = npt.NDArray[np.int64]
 
 
 @runtime_checkable
-class Storable(Protocol):
-    """A live tokenizer that was trained: ``save`` writes the file from which its part's ``load`` makes it again."""
-
-    def save(self, path: Path) -> None: ...
-
-
-@runtime_checkable
-class Trains(Protocol):
-    """A tokenizer part that is trained on text, so that a corpus keeps what came of it."""
-
-    def load(self, path: Path) -> Tokenizer: ...
-
-
-@runtime_checkable
 class ReadsFiles(Protocol):
     """A part whose result depends on files: ``inputs`` is a digest of their content."""
 

@@ -41,6 +41,7 @@ def demo(root: Path | str = "runs", *, workers: int = 2, progress: Say | None = 
     study, planned, notes = sized(study, speeds_here(study, root, workers), workers)
     for line in [*notes, planned.text()]:
         say(line)
+    notes += [planned.preflight] if planned.preflight else []
     corpus = corpus_facts(study, root, compressors=True)
     sizes = ", ".join(f"{name} {value:.2f}" for name, value in corpus["compressors"].items())
     notes.append(f"what general compressors need for the held-out text, in bits per byte: {sizes}")
@@ -54,6 +55,11 @@ def sized(study: Study, speeds: Mapping[str, Speed], workers: int) -> tuple[Stud
         planned = priced(fitted, speeds, workers)
         notes = [remark] if remark else []
         if planned.cpu_seconds <= CAP - RESERVE:
+            if planned.cpu_seconds + planned.spare_cpu_seconds > CAP - RESERVE:
+                notes.append(
+                    f"optima at an edge may add up to {planned.spare} runs and {planned.spare_cpu_seconds:.0f} "
+                    f"CPU-seconds to the {planned.cpu_seconds:.0f} expected: more than the {CAP:.0f} aimed at"
+                )
             return fitted, planned, notes
     notes.append(f"it is expected to take {planned.cpu_seconds:.0f} CPU-seconds, more than the {CAP:.0f} aimed at")
     return fitted, planned, notes

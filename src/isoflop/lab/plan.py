@@ -36,22 +36,29 @@ DRAWS = 40_000
 class Speed:
     """How fast an arm runs here: FLOP/s in training, seconds of one evaluation and of setting a run up.
 
-    ``cpu_share`` is processor time over wall-clock time: below 1 where others use the machine too.
+    ``cpu_share`` is processor time over wall-clock time: below 1 where others use the machine too. ``spent_flops`` and
+    ``spent_seconds`` (of processors) went into finding it out, by short runs that are in no study's bill.
     """
 
     flops_per_second: float
     evaluation_seconds: float
     setup_seconds: float = 0.0
     cpu_share: float = 1.0
+    spent_flops: int = 0
+    spent_seconds: float = 0.0
 
     def seconds(self, flops: float, evaluations: int) -> float:
         """Wall-clock time of one run."""
         return self.setup_seconds + flops / self.flops_per_second + evaluations * self.evaluation_seconds
 
 
+UNTIMED = Speed(math.nan, math.nan)
+"""The speed of an arm whose device is not on this machine."""
+
+
 @dataclass(frozen=True)
 class Batch:
-    """Equal runs of the plan; ``steps``, ``flops``, wall-clock and processor ``seconds`` are of one of them."""
+    """Equal runs of the plan; ``steps``, ``flops``, wall-clock and processor ``seconds`` (NaN: untimed) are of one."""
 
     role: str
     arm: str
@@ -93,6 +100,10 @@ class Plan:
     sights: tuple[Sight, ...]
     spare: int
     """Runs that may be added because an optimum lies at the edge of its grid."""
+    spare_cpu_seconds: float
+    """What these take."""
+    preflight: str = ""
+    """What timing the arms spent, in words; "" if none was timed."""
 
     @property
     def runs(self) -> int:
@@ -112,20 +123,30 @@ class Plan:
         return sum(batch.runs * batch.seconds for batch in self.batches) / self.workers / 60
 
     def to_json(self) -> dict[str, Any]:
+        """JSON values; times that are not known are None."""
         totals = {"runs": self.runs, "flops": self.flops, "cpu_seconds": self.cpu_seconds, "minutes": self.minutes}
-        return {**asdict(self), "batches": [asdict(batch) for batch in self.batches], **totals}
+        return _json({**asdict(self), "batches": [_json(asdict(batch)) for batch in self.batches], **totals})
 
     def text(self) -> str:
         """The plan as a table with a summary."""
+        untimed = math.isnan(self.cpu_seconds)
         head = f"{'phase':<11}{'arm':<20}{'rung':>5}{'runs':>6}{'steps':>9}{'FLOPs each':>13}{'s each':>9}"
         lines = [
-            f"{b.role:<11}{b.arm:<20}{b.rung:>5}{b.runs:>6}{b.steps:>9,}{b.flops:>13.3e}{b.seconds:>9.1f}"
+            f"{b.role:<11}{b.arm:<20}{b.rung:>5}{b.runs:>6}{b.steps:>9,}{b.flops:>13.3e}"
+            + (f"{'-':>9}" if untimed else f"{b.seconds:>9.1f}")
             for b in self.batches
         ]
-        total = (
-            f"{self.runs} runs, {self.flops:.3e} FLOPs, about {self.minutes:.1f} minutes with {self.workers} workers "
-            f"({self.cpu_seconds:.0f} CPU-seconds); up to {self.spare} runs more if an optimum lies at an edge"
-        )
+        total = f"{self.runs} runs, {self.flops:.3e} FLOPs"
+        edge = f"up to {self.spare} runs more if an optimum lies at an edge"
+        if untimed:
+            total += f", not timed: their device is not on this machine; {edge}"
+        else:
+            total += (
+                f", about {self.minutes:.1f} minutes with {self.workers} workers ({self.cpu_seconds:.0f} CPU-seconds); "
+                f"{edge} ({self.spare_cpu_seconds:.0f} CPU-seconds)"
+            )
+        if self.preflight:
+            total += f"\n{self.preflight}"
         return "\n".join([head, *lines, total, *self._outlook()])
 
     def _outlook(self) -> list[str]:
@@ -157,9 +178,15 @@ def plan(
 ) -> Plan:
     """The whole list of a study's runs and their cost; only a few steps of each arm are run, to time them.
 
-    ``executor`` carries these out instead of local worker processes.
+    ``executor`` carries these out instead of local worker processes. Without it, and without the study's device on this
+    machine, nothing is run and no time is known.
     """
-    speeds = speeds_here(study, Path(root), workers) if executor is None else preflight(study, executor)
+    if executor is not None:
+        speeds: Mapping[str, Speed] = preflight(study, executor)
+    elif _devices_here(study):
+        speeds = speeds_here(study, Path(root), workers)
+    else:
+        speeds = dict.fromkeys(study.everyone, UNTIMED)
     return priced(study, speeds, workers)
 
 
@@ -175,9 +202,10 @@ def priced(study: Study, speeds: Mapping[str, Speed], workers: int) -> Plan:
     for arm in study.everyone:
         for rung in study.rungs_of(arm):
             batches.append(_batch(study, "evaluation", arm, rung, len(study.seeds), speeds[arm]))
-    searches = len(study.everyone) + (0 if study.tuning.top_points else 1)
-    spare = study.tuning.extensions * searches * len(study.tuning.seeds)
-    return Plan(study.name, tuple(batches), workers, sights(study, batches), spare)
+    searched = [b for b in batches if b.role == "tuning" and not (b.rung and study.tuning.top_points)]
+    each = study.tuning.extensions * len(study.tuning.seeds)
+    spare, spare_seconds = each * len(searched), each * sum(batch.cpu_seconds for batch in searched)
+    return Plan(study.name, tuple(batches), workers, sights(study, batches), spare, spare_seconds, _spent(speeds))
 
 
 def sights(study: Study, batches: Sequence[Batch]) -> tuple[Sight, ...]:
@@ -222,9 +250,14 @@ def preflight(study: Study, executor: Executor) -> dict[str, Speed]:
     Raises NumericsError if an arm diverges within them.
     """
     first, timed = _short_runs(study)
-    for _ in executor([first]):
-        pass  # fills the cache, so that the runs that are timed find it
-    return {row.arm: speed_of(row) for row in executor(timed)}
+    prepared = list(executor([first]))  # fills the cache, so that the runs that are timed find it
+    speeds = {}
+    for row in executor(timed):
+        rows = [row, *(prepared if row.arm == study.baseline else ())]
+        flops = sum(int(amounts.get("flops", 0)) for each in rows for amounts in each.ledger.values())
+        seconds = sum(each.cpu_seconds or 0.0 for each in rows)
+        speeds[row.arm] = replace(speed_of(row), spent_flops=flops, spent_seconds=seconds)
+    return speeds
 
 
 def speed_of(row: RunRow) -> Speed:
@@ -278,6 +311,26 @@ def _batch(study: Study, role: str, arm: str, rung: int, runs: int, speed: Speed
     flops = cost.run(steps).model
     seconds = speed.seconds(flops, recipe.train.evaluations)
     return Batch(role, arm, rung, runs, steps, flops, seconds, speed.cpu_share * seconds)
+
+
+def _spent(speeds: Mapping[str, Speed]) -> str:
+    flops, seconds = (sum(getattr(s, key) for s in speeds.values()) for key in ("spent_flops", "spent_seconds"))
+    return f"timing the arms spent {flops:.3e} FLOPs and {seconds:.0f} CPU-seconds, outside the bill" if flops else ""
+
+
+def _devices_here(study: Study) -> bool:
+    """Whether every arm's device is on this machine."""
+    devices = {study.run_recipe(arm, 0, study.seeds[0]).train.device for arm in study.everyone} - {"cpu"}
+    if not devices:
+        return True
+    from ..train.run import has_device
+
+    return all(map(has_device, devices))
+
+
+def _json(facts: dict[str, Any]) -> dict[str, Any]:
+    """NaN as None, for JSON."""
+    return {key: None if value != value else value for key, value in facts.items()}
 
 
 def _short_runs(study: Study) -> tuple[Assignment, list[Assignment]]:

@@ -130,6 +130,8 @@ class Study(Frozen):
             RecipeError: every problem found, with file and key path.
         """
         tree, text = read(locate(path))
+        if "budget" in tree:
+            raise RecipeError([f"is a recipe, not a study: `isoflop train {path}` runs it"], source=str(path))
         return validated(cls, tree, overrides, source=str(path), text=text)
 
     @classmethod

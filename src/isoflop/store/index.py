@@ -10,13 +10,13 @@ import contextlib
 import sqlite3
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from ..core.errors import DataError, UsageError, nearest
 from ..core.files import read_json
 from ..core.table import Table
 from .names import printable
-from .run import Run
+from .run import Run, State
 
 INDEX = "index.sqlite"
 STUDY = "study.json"
@@ -39,6 +39,8 @@ RUNS = {
     "reason": "TEXT",
 }
 STUDIES = {"name": "TEXT", "title": "TEXT", "headline": "TEXT", "runs": "INTEGER", "created": "TEXT", "path": "TEXT"}
+STATES = (*get_args(State), "interrupted", "unreadable")
+"""What the column ``status`` may hold."""
 _TABLES = {"runs": RUNS, "studies": STUDIES}
 _VERSION = 1  # of the tables; another one on disk is thrown away
 _FILES = ("resolved.json", "status.json", "result.json")  # what a row is made of

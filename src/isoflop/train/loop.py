@@ -17,6 +17,7 @@ from ..core.context import Context
 from ..core.cost import Cost
 from ..core.errors import BudgetError, DataError, NumericsError, Stopped
 from ..core.protocols import (
+    TOKENIZER,
     Averaging,
     Batch,
     Batches,
@@ -28,6 +29,7 @@ from ..core.protocols import (
     SchedulePart,
     Source,
     Stateful,
+    Storable,
     SwapsWeights,
 )
 from ..core.recipe import Recipe
@@ -166,15 +168,6 @@ class Loop:
             raise BudgetError(f"not one step fits: the first took {spent:.3g} s", where="budget.seconds")
         return spent + self.slowest > limit
 
-    @contextmanager
-    def evaluation_weights(self) -> Iterator[None]:
-        """While entered, the model holds the weights to be evaluated: the optimizer's, or those of the averaging."""
-        with ExitStack() as stack:
-            for part in (self.parts.optimizer, self.parts.averaging):
-                if isinstance(part, SwapsWeights):
-                    stack.enter_context(part.evaluation_weights())
-            yield
-
     def _due(self, count: int, seconds: float) -> bool:
         """Whether the step just done, which took ``seconds``, passed one of ``count`` equal parts of the budget."""
         if self.ctx.horizon:
@@ -185,7 +178,7 @@ class Loop:
     def measure(self) -> dict[str, Measurement]:
         """Every metric of the recipe, with the evaluation weights."""
         heldout, rng = self.parts.source.heldout(), self.recipe.rng("evaluation")
-        with self.evaluation_weights():
+        with evaluation_weights(self.parts.optimizer, self.parts.averaging):
             return {name: metric.measure(self.parts.model, heldout, rng(name)) for name, metric in self.parts.metrics}
 
     def evaluate(self) -> None:
@@ -259,11 +252,14 @@ class Loop:
     # ------------------------------------------------------------ durability
 
     def save(self) -> None:
-        """Commit a checkpoint of everything that the next step depends on."""
+        """Commit a checkpoint of everything that the next step depends on, and of the tokenizer for who generates."""
 
         def write(directory: Path) -> None:
             save_tensors(directory / "model.safetensors", self.parts.model.state_dict())
             save_tree(directory, "state", {"fingerprint": self.parts.source.fingerprint, **self._state()})
+            tokenizer = getattr(self.parts.source, "tokenizer", None)  # sources of text have one
+            if isinstance(tokenizer, Storable):
+                tokenizer.save(directory / TOKENIZER)
 
         self.run.save(self.step, write)
 
@@ -307,6 +303,16 @@ class Loop:
         self.run.truncate_metrics(self.step)
 
 
+@contextmanager
+def evaluation_weights(optimizer: Optimizer, averaging: Averaging | None) -> Iterator[None]:
+    """While entered, the model holds the weights to be evaluated: the optimizer's, or those of the averaging."""
+    with ExitStack() as stack:
+        for part in (optimizer, averaging):
+            if isinstance(part, SwapsWeights):
+                stack.enter_context(part.evaluation_weights())
+        yield
+
+
 def refuse_other_corpus(run: Run, fingerprint: str, source: Source) -> None:
     """DataError if the corpus is not the one whose fingerprint a run kept."""
     if fingerprint != source.fingerprint:
@@ -314,5 +320,5 @@ def refuse_other_corpus(run: Run, fingerprint: str, source: Source) -> None:
             f"the corpus has changed since this run began (fingerprint {fingerprint[:12]}, "
             f"now {source.fingerprint[:12]})",
             where=str(run.path),
-            fix="restore the corpus, or begin another run with --name",
+            fix="restore the text, or train a new run on the changed one with --name; `isoflop generate` needs none",
         )

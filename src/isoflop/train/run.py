@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -11,17 +12,18 @@ import torch
 from ..core.context import Context
 from ..core.digests import digest_file
 from ..core.errors import NumericsError, Stopped, StorageError, UsageError
-from ..core.protocols import Source
-from ..core.recipe import Recipe
+from ..core.protocols import TOKENIZER, LoadsTokenizer, Source, Stateful, Tokenizer
+from ..core.recipe import Recipe, StoredRecipe
 from ..core.roles import parameter_groups
 from ..ledger.audit import Audit
 from ..ledger.budgets import StepCost, step_cost, steps_within
 from ..ledger.peak import matmul_rate
 from ..store import machine
 from ..store.run import Run
-from .loop import Loop, Parts, Progress, refuse_other_corpus
+from .loop import Loop, Parts, Progress, evaluation_weights, refuse_other_corpus
 from .memory import kept_memory
 from .problem import training_rule
+from .state import load_tensors, load_tree
 
 AUDITED_STEPS = 3
 
@@ -143,13 +145,19 @@ def assemble(recipe: Recipe, run: Run) -> Loop:
     return Loop(recipe, run, ctx, parts, cost)
 
 
-def _refuse_missing(device: str) -> None:
+def has_device(device: str) -> bool:
+    """Whether this machine has it."""
     kind, _, index = device.partition(":")
     found = torch.accelerator.current_accelerator(check_available=True)
     count = torch.accelerator.device_count() if found is not None and found.type == kind else int(kind == "cpu")
-    if int(index or 0) >= count:
-        there = f"cpu, {found.type}" if found is not None else "cpu"
-        raise UsageError(f"this machine has no device {device}", where="train.device", fix=f"use one of: {there}")
+    return int(index or 0) < count
+
+
+def _refuse_missing(device: str) -> None:
+    if not has_device(device):
+        found = torch.accelerator.current_accelerator(check_available=True)
+        there = f"cpu or {found.type}" if found is not None else "cpu"
+        raise UsageError(f"this machine has no device {device}", where="train.device", fix=f"use {there}")
 
 
 def _peak(loop: Loop) -> float:
@@ -164,14 +172,14 @@ def _peak(loop: Loop) -> float:
     )
 
 
-def base_context(recipe: Recipe, root: Path) -> Context:
-    """The context of a recipe before any live part exists."""
+def base_context(recipe: Recipe, root: Path, vocab_size: int | None = None) -> Context:
+    """The context of a recipe before any live part exists; ``vocab_size`` where the recipe need not be asked."""
     settings = recipe.train
     return Context(
         rng=recipe.rng,
         cache=root / "cache",
         tokenizer=recipe.tokenizer,
-        vocab_size=recipe.vocab_size,
+        vocab_size=vocab_size or recipe.vocab_size,
         batch=settings.batch,
         length=settings.length,
         accumulate=settings.accumulate,
@@ -224,19 +232,64 @@ def weights_digest(run: Run) -> str:
 
 
 def restore(run: Run, *, device: str | None = None) -> Loop:
-    """The live parts of a run at its newest checkpoint; the model holds the evaluation (averaged) weights.
+    """The live parts of a run at its newest checkpoint, its text included, as ``Loop.measure`` wants them.
 
-    Raises UsageError if the run has no checkpoint yet.
+    Raises UsageError if the run has no checkpoint yet, DataError if its corpus has changed.
     """
     recipe = run.recipe
     if device is not None:
         recipe = recipe.with_(f'train.device="{device}"')
+    found = _newest(run)
+    loop = assemble(recipe, run)
+    loop.load(*found)
+    return loop
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What training leaves for use: the model with its evaluation (averaged) weights, and the tokenizer of its text.
+
+    ``tokenizer`` is None where the source gives ids and no text.
+    """
+
+    model: torch.nn.Module
+    tokenizer: Tokenizer | None
+    ctx: Context
+
+
+def trained(run: Run, *, device: str | None = None) -> Trained:
+    """Model and tokenizer of a run's newest checkpoint; reads the run's directory and nothing else.
+
+    Raises UsageError if the run has no checkpoint yet.
+    """
+    change = [] if device is None else [f'train.device="{device}"']
+    recipe = StoredRecipe.from_json(run.resolved, *change, source=str(run.path / "resolved.json"))
+    _refuse_missing(recipe.train.device)
+    _, directory = _newest(run)
+    part, tokenizer = recipe.tokenizer, None
+    if isinstance(part, LoadsTokenizer) and recipe.source.vocab_size is None:
+        tokenizer = part.load(directory / TOKENIZER)
+    ctx = base_context(recipe, run.path.parent, tokenizer.vocab_size if tokenizer else recipe.vocab_size)
+    if tokenizer is None and recipe.source.vocab_size is None:
+        tokenizer = part.build(ctx, iter(()))
+    ctx = ctx.having(horizon=run.status.horizon)
+    model = recipe.model.build(ctx).to(ctx.device)
+    model.load_state_dict(load_tensors(directory / "model.safetensors"))
+    ctx = ctx.having(models={"policy": model}, groups=tuple(parameter_groups(model)))
+    optimizer = training_rule(recipe.optimizer.build(ctx))
+    averaging = recipe.averaging.build(ctx) if recipe.averaging is not None else None
+    state = load_tree(directory, "state")["parts"]
+    for name, live in (("optimizer", optimizer), ("averaging", averaging)):
+        if isinstance(live, Stateful):
+            live.load_state_dict(state[name])
+    with evaluation_weights(optimizer, averaging):
+        weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    model.load_state_dict(weights)
+    return Trained(model, tokenizer, ctx)
+
+
+def _newest(run: Run) -> tuple[int, Path]:
     found = run.checkpoint()
     if found is None:
         raise UsageError("has no checkpoint yet", where=str(run.path), fix="train it first")
-    loop = assemble(recipe, run)
-    loop.load(*found)
-    with loop.evaluation_weights():
-        evaluated = {name: tensor.clone() for name, tensor in loop.parts.model.state_dict().items()}
-    loop.parts.model.load_state_dict(evaluated)
-    return loop
+    return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from scipy import stats
 
 from isoflop.errors import NumericsError, Stopped, UsageError
+from isoflop.lab import demo as demo_module
 from isoflop.lab import plan as plan_module
 from isoflop.lab.demo import CAP, RESERVE, sized
 from isoflop.lab.multiplier import estimate, reach
@@ -67,7 +69,7 @@ def timed(arm: str) -> RunRow:
     curve = [Point(**spent, flops=10**9, seconds=3.0), Point(**spent, flops=2 * 10**9, seconds=4.0)]
     return RunRow(
         run="r", recipe_hash="h", arm=arm, rung=0, seed=101, role="tuning", status="done", curve=curve,
-        ledger={"evaluation": {"seconds": 0.4}}, wall_seconds=5.0, cpu_seconds=4.5,
+        ledger={"train": {"flops": 2}, "evaluation": {"seconds": 0.4, "flops": 1}}, wall_seconds=5.0, cpu_seconds=4.5,
     )  # fmt: skip
 
 
@@ -234,14 +236,65 @@ def test_a_plan_warns_of_an_arm_without_a_rung_below_it(tiny):
     assert "none" in expected.splitlines()[-3]
 
 
+SLOW, TOO_SLOW, EDGE, PAST = "machine slow:", "too slow for the whole study", "optima at an edge may add", "is expected"
+
+
 @pytest.mark.parametrize(
     ("rate", "rungs", "top_points", "remarks"),
-    [(1e11, 200, None, 0), (3.5e10, 150, None, 1), (2.9e10, 150, 2, 1), (1e10, 150, 2, 2)],
+    [
+        (1e11, 200, None, []),
+        (4.2e10, 200, None, [EDGE]),
+        (3.5e10, 150, None, [SLOW, EDGE]),
+        (2.9e10, 150, 2, [TOO_SLOW]),
+        (1e10, 150, 2, [TOO_SLOW, PAST]),
+    ],
 )
 def test_the_demo_shrinks_to_the_machine_and_says_so(rate, rungs, top_points, remarks):
     study = Study.load("demo")
     fitted, planned, notes = sized(study, {arm: Speed(rate, 0.2, 0.2) for arm in study.everyone}, workers=2)
     assert (fitted.ladder.rungs[0], fitted.tuning.top_points) == (rungs, top_points)
-    assert len(notes) == remarks
-    assert (planned.cpu_seconds <= CAP - RESERVE) == (remarks < 2)
+    assert len(notes) == len(remarks)
+    assert all(remark in note for remark, note in zip(remarks, notes, strict=True))
+    assert (planned.cpu_seconds <= CAP - RESERVE) == (PAST not in remarks)
+    assert (planned.cpu_seconds + planned.spare_cpu_seconds > CAP - RESERVE) == (EDGE in remarks or PAST in remarks)
     assert fitted.ladder.rungs[-1] == 8 * rungs
+
+
+def test_the_plan_knows_what_an_optimum_at_an_edge_may_add(tiny):
+    speeds = {"adamw": Speed(1e9, 0.5), "muon": Speed(5e8, 0.5)}
+    found = priced(tiny, speeds, workers=2)
+    low, muon, top = (batch.cpu_seconds for batch in found.batches[:3])
+    assert (found.spare, found.spare_cpu_seconds) == (6, pytest.approx(2 * (low + muon + top)))
+    thin = priced(tiny.with_("tuning.top_points=2"), speeds, workers=2)
+    assert (thin.spare, thin.spare_cpu_seconds) == (4, pytest.approx(2 * (low + muon)))
+
+
+def test_what_timing_the_arms_spent_is_said(tiny, machine, tmp_path):
+    found = plan(tiny, tmp_path)
+    assert "timing the arms spent 9.000e+00 FLOPs and 6 CPU-seconds, outside the bill" in found.text()
+    assert plan(tiny, tmp_path).preflight == found.preflight, "remembered with the speeds"
+    assert machine.runs == 3
+    assert priced(tiny, dict.fromkeys(tiny.everyone, Speed(1e9, 0.0)), workers=1).preflight == ""
+
+
+def test_without_its_device_a_study_is_priced_but_not_timed(tiny, machine, tmp_path):
+    away = tiny.with_("recipe.train.device=cuda:63")
+    found = plan(away, tmp_path)
+    assert machine.runs == 0
+    assert found.flops == plan(tiny, tmp_path).flops
+    assert f"{found.runs} runs, {found.flops:.3e} FLOPs, not timed: their device is not on this machine" in found.text()
+    assert "nan" not in found.text()
+    stored = json.loads(json.dumps(found.to_json(), allow_nan=False))
+    assert stored["cpu_seconds"] is stored["minutes"] is stored["batches"][0]["seconds"] is None
+    one = tiny.with_('arms.muon.overrides=["optimizer=muon", "train.device=cuda:63"]')
+    assert math.isnan(plan(one, tmp_path).minutes)
+
+
+def test_the_demo_keeps_what_its_pre_flight_spent(monkeypatch, tmp_path):
+    kept = []
+    spent = Speed(1e11, 0.2, 0.2, spent_flops=10**9, spent_seconds=3.0)
+    monkeypatch.setattr(demo_module, "speeds_here", lambda study, *_: dict.fromkeys(study.everyone, spent))
+    monkeypatch.setattr(demo_module, "corpus_facts", lambda *_, **__: {"compressors": {"xz": 2.0}})
+    monkeypatch.setattr(demo_module, "compare", lambda *_, notes, **__: kept.extend(notes))
+    demo_module.demo(tmp_path)
+    assert "timing the arms spent 2.000e+09 FLOPs and 6 CPU-seconds, outside the bill" in kept

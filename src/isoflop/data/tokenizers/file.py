@@ -15,6 +15,7 @@ import tokenizers as hf
 from ...core.context import Context
 from ...core.digests import digest_file
 from ...core.errors import DataError, nearest
+from ...core.files import write_atomic
 from ...core.protocols import TokenizerPart
 from ...core.registry import Card, part
 from ..document import utf8
@@ -79,6 +80,10 @@ class FileTokenizer:
             raise unknown_id(ids, self.vocab_size)
         return str(self._tokenizer.decode(list(ids), skip_special_tokens=True))
 
+    def save(self, path: Path) -> None:
+        """Write it as a ``tokenizer.json``."""
+        write_atomic(path, self._tokenizer.to_str(pretty=False))
+
 
 @part
 class FilePart(TokenizerPart):
@@ -107,7 +112,11 @@ class FilePart(TokenizerPart):
             ) from error
 
     def build(self, ctx: Context, texts: Iterator[str]) -> FileTokenizer:
-        return FileTokenizer(open_tokenizer(Path(self.path)), self.eot, Path(self.path))
+        return self.load(Path(self.path))
+
+    def load(self, path: Path) -> FileTokenizer:
+        """The tokenizer of a copy that ``FileTokenizer.save`` wrote, wherever the original is by now."""
+        return FileTokenizer(open_tokenizer(path), self.eot, path)
 
 
 def size_of(tokenizer: hf.Tokenizer) -> int:

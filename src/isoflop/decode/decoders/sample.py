@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import numpy as np
 import torch
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt
+from pydantic import Field, NonNegativeFloat, PositiveInt
 from torch import Tensor
 
 from ...core.context import Context
@@ -96,8 +96,6 @@ class SamplePart(DecoderPart):
     """Keep only the k likeliest tokens."""
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Keep only the likeliest tokens that together reach this probability."""
-    stop: NonNegativeInt | None = None
-    """Token id that ends a sample."""
     card = Card(
         summary="One token at a time from the model's distribution",
         paper="top_k: Fan et al. 2018, arXiv 1805.04833; top_p: Holtzman et al. 2020, arXiv 1904.09751",

@@ -1,0 +1,133 @@
+"""A trained model writes text wherever its run directory lies, and whatever has become of its corpus."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from isoflop.cli.main import invoke
+from isoflop.core.recipe import Recipe
+from isoflop.core.registry import get
+from isoflop.decode.decoders.sample import Sample
+from isoflop.store.run import Run
+from isoflop.train.loop import evaluation_weights
+from isoflop.train.run import restore, train, trained
+
+Tiny = Callable[..., Path]
+LINE = "Ein naïve 日本語 text, 12 words."
+
+
+def foreign(folder: Path) -> str:
+    """A tokenizer part that reads a file."""
+    path = folder / "tokenizer.json"
+    get("tokenizer", "bpe")(vocab_size=300).build(None, iter([LINE * 9])).save(path)  # type: ignore[attr-defined]
+    return f'tokenizer={{name="file", path="{path}"}}'
+
+
+TOKENIZERS: dict[str, Callable[[Path], str]] = {
+    "bytes": lambda folder: "tokenizer=bytes",
+    "bpe": lambda folder: 'tokenizer={name="bpe", vocab_size=280}',
+    "file": foreign,
+}
+
+
+def written(capsys: pytest.CaptureFixture[str], run: Path | str, *arguments: str) -> dict[str, object]:
+    assert invoke(["generate", str(run), "--prompt", LINE, "--tokens", "9", "--ignore-eos", "--json", *arguments]) == 0
+    found: dict[str, object] = json.loads(capsys.readouterr().out)
+    return found
+
+
+@pytest.mark.parametrize("tokenizer", TOKENIZERS)
+def test_a_run_directory_is_all_that_generating_needs(
+    tiny: Tiny, corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], tokenizer: str
+) -> None:
+    text = tmp_path / "text"
+    shutil.copytree(corpus, text)
+    changes = (f'source.paths=["{text}/*.txt"]', TOKENIZERS[tokenizer](tmp_path), "averaging=ema")
+    root = tmp_path / "runs"
+    assert invoke(["train", str(tiny(*changes)), "optimizer=schedule_free_adamw", "schedule=constant",
+                   "--root", str(root), "--name", "a", "--json"]) == 0  # fmt: skip
+    capsys.readouterr()
+    before = written(capsys, "a", "--root", str(root))
+    assert before["tokens"] == 9
+
+    shutil.rmtree(root / "cache")
+    (text / "000.txt").write_text("another document, so that pairs of bytes have other frequencies: zzzz zzzz zzzz")
+    assert written(capsys, "a", "--root", str(root)) == before
+    assert invoke(["eval", "a", "--root", str(root)]) == 3
+    assert "the corpus has changed since this run began" in capsys.readouterr().err
+
+    shutil.move(root / "a", tmp_path / "elsewhere")
+    shutil.rmtree(root)
+    shutil.rmtree(text)
+    (tmp_path / "tokenizer.json").unlink(missing_ok=True)
+    assert written(capsys, tmp_path / "elsewhere") == before
+    assert invoke(["eval", str(tmp_path / "elsewhere")]) == 3
+
+
+def test_it_is_the_averaged_weights_that_generate(tiny: Tiny, tmp_path: Path) -> None:
+    changes = ("averaging=ema", "optimizer=schedule_free_adamw", "schedule=constant")
+    run = train(Recipe.load(tiny(*changes)), tmp_path)
+    loop, found = restore(run), trained(run)
+    assert found.ctx.horizon == loop.ctx.horizon == 12
+    stored = {name: tensor.clone() for name, tensor in loop.parts.model.state_dict().items()}
+    with evaluation_weights(loop.parts.optimizer, loop.parts.averaging):
+        evaluated = loop.parts.model.state_dict()
+        for name, tensor in found.model.state_dict().items():
+            assert torch.equal(tensor, evaluated[name])
+        assert any(not torch.equal(tensor, stored[name]) for name, tensor in evaluated.items())
+
+
+def test_a_damaged_tokenizer_is_noticed(tiny: Tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recipe = tiny(TOKENIZERS["bpe"](tmp_path))
+    assert invoke(["train", str(recipe), "--root", str(tmp_path), "--name", "a"]) == 0
+    for file in sorted((tmp_path / "a" / "checkpoints").glob("*/tokenizer.json")):
+        file.write_text(file.read_text().replace("0", "1", 1))
+    assert invoke(["generate", str(tmp_path / "a")]) == 3
+    assert "every checkpoint is damaged: 12 (tokenizer.json: digest differs)" in capsys.readouterr().err
+
+
+def test_a_machine_too_small_for_training_still_generates(
+    tiny: Tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from isoflop.models.architectures import transformer
+
+    recipe = str(tiny())
+    assert invoke(["train", recipe, "--root", str(tmp_path), "--name", "a"]) == 0
+    capsys.readouterr()
+    monkeypatch.setattr(transformer, "physical_memory", lambda: 1000)
+    assert invoke(["train", recipe, "seed=4", "--root", str(tmp_path)]) == 2
+    assert "this machine has 1000" in capsys.readouterr().err
+    assert written(capsys, tmp_path / "a")["tokens"] == 9
+
+
+def test_the_end_of_the_text_ends_it_unless_it_is_ignored(
+    tiny: Tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Id 256 is the end of text of ``bytes``."""
+    assert invoke(["train", str(tiny()), "--root", str(tmp_path), "--name", "a"]) == 0
+    capsys.readouterr()
+
+    def generated(*options: str) -> str:
+        drawn = itertools.cycle([*b"one", 256, *b"two"])
+        monkeypatch.setattr(Sample, "choose", lambda *_: torch.tensor([next(drawn)]))
+        assert invoke(["generate", str(tmp_path / "a"), "--tokens", "7", "--json", *options]) == 0
+        found = json.loads(capsys.readouterr().out)
+        return f"{found['text']} {found['tokens']}"
+
+    assert generated() == "one 3"
+    assert generated("--ignore-eos") == "onetwo 7"
+    assert generated("--decoder", '{name="sample", stop=119}') == "onet 5"
+
+
+def test_a_run_without_a_checkpoint_is_named(tiny: Tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Run.open(tmp_path, Recipe.load(tiny()), name="a")
+    for verb in ("generate", "eval"):
+        assert invoke([verb, str(tmp_path / "a")]) == 2
+        assert "has no checkpoint yet; train it first" in capsys.readouterr().err
