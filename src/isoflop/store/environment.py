@@ -51,7 +51,7 @@ def process() -> dict[str, Any]:
         "machine": platform.machine(),
         "cpu": cpu_model(),
         "cores": cores(),
-        "variables": {k: v for k, v in sorted(os.environ.items()) if k.startswith(_PREFIXES) or k in _NAMES},
+        "variables": _variables(),
     }
 
 
@@ -91,6 +91,12 @@ def checkout() -> dict[str, Any]:
     if commit is None:
         return nothing
     return {"commit": commit, "dirty": None if changes is None or unknown is None else bool(changes or unknown)}
+
+
+def _variables() -> dict[str, str]:
+    """Environment variables that may change speed or bytes; where caches lie does not, and torch sets that itself."""
+    wanted = {k: v for k, v in sorted(os.environ.items()) if k.startswith(_PREFIXES) or k in _NAMES}
+    return {k: v for k, v in wanted.items() if not k.endswith("_CACHE_DIR")}
 
 
 def _git(root: Path, *words: str) -> str | None:

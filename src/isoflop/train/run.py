@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from traceback import format_exc
 
 import torch
 
@@ -64,12 +65,15 @@ def train(
             source = recipe.source.build(base_context(recipe, run.path.parent))
             refuse_other_corpus(run, run.result.get("fingerprint", source.fingerprint), source)
             return run
-        run.check_environment(threads=torch.get_num_threads())
+        _refuse_missing(recipe.train.device)
+        run.check_environment(threads=torch.get_num_threads(), device=device_name(recipe.train.device))
         run.set_status("running")
+        texts: dict[str, str] = {}
         try:
             if audit:
                 check_ledger(assemble(recipe, run))
             loop = assemble(recipe, run)
+            texts = text_digests(loop.parts.source)
             loop.peak, loop.progress = _peak(loop), progress
             run.set_status("running", horizon=loop.ctx.horizon)
             try:
@@ -82,17 +86,15 @@ def train(
             run.set_status("stopped", message=stop.what)
             raise
         except NumericsError as error:
-            run.write_result({"status": "diverged", "message": str(error)})
+            run.write_result({"status": "diverged", "message": str(error), **texts})
             run.set_status("diverged", message=str(error))
             raise
         except BaseException as error:
             with suppress(StorageError):  # on a full disk the first error is the one to tell
                 run.set_status("failed", message=f"{type(error).__name__}: {error}")
+                run.event("failed", traceback=format_exc())
             raise
-        source = loop.parts.source
-        digest = getattr(source, "heldout_digest", None)  # sources of text have one
-        result = {"status": "done", "value": loop.value, "step": loop.step, **loop.spent()}
-        result |= {"fingerprint": source.fingerprint, "heldout": digest() if digest is not None else ""}
+        result = {"status": "done", "value": loop.value, "step": loop.step, **loop.spent(), **texts}
         run.write_result({**result, "weights_sha256": weights_digest(run)})
         run.set_status("done", step=loop.step)
     return run
@@ -134,6 +136,17 @@ def assemble(recipe: Recipe, run: Run) -> Loop:
     return Loop(recipe, run, ctx, parts, cost)
 
 
+def text_digests(source: Source) -> dict[str, str]:
+    """``fingerprint`` of a source and ``heldout``, the digest of the text it evaluates ("" where it has none)."""
+    digest = getattr(source, "heldout_digest", None)  # sources of text have one
+    return {"fingerprint": source.fingerprint, "heldout": digest() if digest is not None else ""}
+
+
+def device_name(device: str) -> str:
+    """A device's full name where it is a GPU, which must be there."""
+    return torch.cuda.get_device_name(device) if device.startswith("cuda") else device
+
+
 def _refuse_missing(device: str) -> None:
     kind, _, index = device.partition(":")
     found = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}[kind]
@@ -149,7 +162,7 @@ def _peak(loop: Loop) -> float:
         f"matmul {precision}",
         lambda: matmul_rate(device, precision, threads),
         threads=threads,
-        device=torch.cuda.get_device_name(device) if device.startswith("cuda") else device,
+        device=device_name(device),
     )
 
 
