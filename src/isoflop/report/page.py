@@ -111,7 +111,7 @@ def study_page(result: StudyResult, specs: Specs) -> str:
         _section("Tuning", *tuning, _table(sheets["tuning"])),
         _section("Bill", drawn.get("bill", ""), _table(bill_sheet(result.bill), "The whole study, by phase.")),
         _section("Corpus", _pairs(flatten(result.corpus))),
-        _section("Recipes", _folded("study.toml (isoflop compare makes the study again from it)", result.definition), *recipes),
+        _section("Recipes", _folded("study.toml: isoflop compare makes it again", result.definition), *recipes),
         _section("Environment", *made, _folded_pairs("The process that wrote this", result.environment)),
         _section(
             "Data", _folded_table(sheets["runs"]), _download(f"{clean(result.name)}.json", "Download the whole result")
