@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from isoflop.core import registry
-from isoflop.errors import IsoflopError, Stopped, UsageError
+from isoflop.errors import DataError, IsoflopError, Stopped, UsageError
 from isoflop.lab import corpus
 from isoflop.lab.workers import Assignment, LocalWorkers, RunFailed, WorkerDied, finished, row_of
 from isoflop.store.run import Run
@@ -53,7 +53,7 @@ def task(job):
     point = dict(flops=10, hardware_flops=12, tokens=3, text_bytes=9, seconds=0.5, value=3.0, stderr=0.1, domains={})
     run.record("evaluation", step=4, metrics={}, **point)
     run.write_ledger({"train": {"flops": 10}})
-    run.write_result({"status": "done", "fingerprint": "f" * 64, "heldout": "e" * 64})
+    run.write_result({"status": "done", "fingerprint": ("a" if recipe.seed == 71 else "f") * 64, "heldout": "e" * 64})
     run.event("ended", seconds=2.0, cpu_seconds=1.5)
     run.set_status("done")
 
@@ -101,6 +101,14 @@ def test_a_finished_run_is_never_repeated(tiny, stub, tmp_path, monkeypatch):
         assert (rows[1].status, rows[70].status) == ("done", "diverged")
         assert rows[70].end is None
     assert len(finished(tmp_path, jobs[0].recipe).events("started")) == 1
+
+
+def test_a_text_that_changes_between_two_runs_ends_the_study(tiny, stub, tmp_path):
+    with (
+        LocalWorkers(tmp_path, 1, command=stub) as workers,
+        pytest.raises(DataError, match=r"f{12} -> a{12}.*remove the"),
+    ):
+        list(workers([job(tiny, 1, 1), job(tiny, 71, 0)]))
 
 
 def test_a_run_made_under_a_name_of_its_own_is_found(tiny, stub, tmp_path):
