@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -36,6 +37,12 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
         text = " ".join(draw.choice(words, size=90, p=weights / weights.sum()))
         (folder / f"{number:03}.txt").write_text(f"{text}.\n")
     return folder
+
+
+@pytest.fixture
+def copy(corpus: Path, tmp_path: Path) -> Path:
+    """A copy of the corpus that a test may change."""
+    return Path(shutil.copytree(corpus, tmp_path / "copy"))
 
 
 TINY = """

@@ -15,6 +15,21 @@ ARMS = {"adamw": (1.0, 1.0), "muon": (1.13, 2.9), "lion": (1.0, 0.62), "soap": (
 STEPS = [200.0, 400.0, 800.0, 1600.0]
 
 
+MADE = {
+    "isoflop": "0.1.0",
+    "python": "3.11.7",
+    "torch": "2.13.0",
+    "cpu": "AMD EPYC",
+    "device": "cpu",
+    "threads": 1,
+    "commit": "4f0c1d2" + 33 * "0",
+    "dirty": False,
+    "determinism": "exact",
+    "variables": {"OMP_NUM_THREADS": "1"},
+}
+CHANGED = "5a1b2c3" + 33 * "0"
+
+
 def noise(*key: int) -> float:
     """A fixed number in [-1, 1] for a key: no generator, so the sample never changes."""
     scattered = 43758.5453 * math.sin(sum((12.9898 + 65.2 * i) * (k + 1) for i, k in enumerate(key)))
@@ -70,6 +85,7 @@ def make_run(arm: str, rung: int, seed: int, role: str = "evaluation", lr: float
         status="done",
         curve=curve,
         ledger=ledger,
+        environment="e1" if arm == "soap" else "e0",
     )
 
 
@@ -127,14 +143,12 @@ def make_study(**changes: Any) -> StudyResult:
             arm: f'name = "{arm}"\nseed = 0\n\n[optimizer]\nname = "{arm}"\nlr = 0.003\n\n[budget]\nsteps = 200\n'
             for arm in ARMS
         },
-        environment={
-            "python": "3.11.7",
-            "torch": "2.13.0",
-            "cpu": "AMD EPYC",
-            "threads": 1,
-            "commit": "4f0c1d2",
-            "determinism": "exact",
+        definition='name = "demo"\n\n[tuning]\nextensions = 2\n',
+        environments={
+            "e0": MADE,
+            "e1": {**MADE, "commit": "5a1b2c3" + 33 * "0", "dirty": True, "device": "NVIDIA H100"},
         },
+        environment={"python": "3.11.7", "torch": "2.13.0", "commit": "4f0c1d2", "workers": 2},
     )
     return StudyResult(**{**fields, **changes})
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+from pathlib import Path
 
 import pytest
 
+from isoflop.cli.main import invoke
+from isoflop.core.files import write_json
 from isoflop.core.table import Table
 from isoflop.errors import RecipeError
 from isoflop.lab.compare import compare
@@ -94,6 +98,49 @@ def test_only_what_is_missing_is_made_again_with_the_same_outcome(first):
     (made,) = [run for run in again.runs if run.run == lost.run]
     assert [point.value for point in made.curve] == [point.value for point in lost.curve]
     assert made.exclusive
+
+
+def test_what_made_the_runs_is_theirs_and_not_of_the_process_that_reports(first):
+    result, root, _ = first
+    ((key, made),) = result.environments.items()
+    assert {run.environment for run in result.runs} == {key}
+    assert (made["device"], made["threads"], made["determinism"]) == ("cpu", 1, "exact")
+    assert not {"device", "threads", "determinism"} & result.environment.keys()
+    run = next(run for run in result.runs if run.role == "evaluation")
+    write_json(root / run.run / "environment.json", {**made, "commit": "c" * 40, "determinism": "stat"})
+    try:
+        again = compare(Study.from_toml(STUDY), root, workers=1)
+    finally:
+        write_json(root / run.run / "environment.json", made)
+    assert len(again.environments) == 2
+    (note,) = [note for note in again.notes if "not all runs were made alike: commit" in note]
+    assert "cccccccccccc (1 run)" in note
+    assert any("determinism exact" in note and "stat (1 run)" in note for note in again.notes)
+
+
+def test_a_study_is_made_again_from_the_definition_beside_its_result(first):
+    result, root, _ = first
+    file = root / "tiny" / "study.toml"
+    assert file.read_text() == result.definition
+    assert Study.load(file) == Study.from_toml(STUDY)
+
+
+def test_another_study_of_the_name_takes_no_result_away(first, monkeypatch, capsys):
+    """Fewer seeds make no new run here; only where the results lie is at stake."""
+    _, root, _ = first
+    monkeypatch.setattr(LocalWorkers, "_start", lambda self: pytest.fail("a worker was started"))
+    kept = (root / "tiny" / "study.json").read_bytes()
+    assert invoke(["compare", str(root / "tiny" / "study.toml"), "title=Another", "--root", str(root), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    other = Path(found["report"]).parent
+    assert other != root / "tiny"
+    assert (root / "tiny" / "study.json").read_bytes() == kept
+    assert StudyResult.read(other / "study.json").title == "Another"
+    lines: list[str] = []
+    again = compare(Study.load(other / "study.toml"), root, progress=lines.append)
+    assert again.home(root) == other
+    assert lines[-1] == f"{root / 'tiny'} holds another study of this name: this one's result lies in {other}"
+    shutil.rmtree(other)
 
 
 def test_a_study_that_is_not_fair_starts_nothing(tmp_path):

@@ -44,3 +44,15 @@ def test_the_guides_method_trains_by_its_name(
         assert invoke(["train", str(tiny()), *chosen, "--root", str(tmp_path / "runs"), "--json"]) == 0
         values.append(json.loads(capsys.readouterr().out)["value"])
     assert values[1] < 0.7 * values[0], "it does not learn"
+
+
+def test_what_was_only_imported_is_refused_by_a_study(
+    momentum_sign: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    chosen = ['arms.muon.overrides=["optimizer=momentum_sign"]', "--root", str(tmp_path / "runs")]
+    assert invoke(["compare", "demo", *chosen]) == 2
+    assert "optimizer momentum_sign: is known only to this process, which imported momentum_sign" in (
+        said := capsys.readouterr().err
+    )
+    assert "enable that in ISOFLOP_PLUGINS" in said
+    assert not (tmp_path / "runs").exists()

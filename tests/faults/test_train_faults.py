@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -18,15 +17,10 @@ from isoflop.cli.main import invoke
 from isoflop.core.recipe import Recipe
 from isoflop.errors import NumericsError
 from isoflop.store.run import Run
+from isoflop.train.loop import Loop
 from isoflop.train.run import train
 
 Tiny = Callable[..., Path]
-
-
-@pytest.fixture
-def copy(corpus: Path, tmp_path: Path) -> Path:
-    """A copy of the corpus that a test may change."""
-    return Path(shutil.copytree(corpus, tmp_path / "copy"))
 
 
 def run_of(root: Path) -> Run:
@@ -232,7 +226,31 @@ def test_a_run_that_ends_above_its_start_has_diverged(tiny: Tiny, tmp_path: Path
     overrides = ("optimizer.lr=300.0", "budget.steps=60", "train.clip=0.0", "schedule=constant")
     with pytest.raises(NumericsError, match=r"diverged|loss is|gradient is not finite"):
         train(Recipe.load(tiny(*overrides)), tmp_path / "runs")
-    assert run_of(tmp_path / "runs").state == "diverged"
+    run = run_of(tmp_path / "runs")
+    assert run.state == "diverged"
+    assert {len(run.result[name]) for name in ("fingerprint", "heldout")} == {64}
+
+
+def test_a_run_that_fails_keeps_where(tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def surprise(self: Loop) -> None:
+        raise KeyError("m")
+
+    monkeypatch.setattr(Loop, "evaluate", surprise)
+    with pytest.raises(KeyError):
+        train(Recipe.load(tiny()), tmp_path / "runs")
+    run = run_of(tmp_path / "runs")
+    assert run.status.message == "KeyError: 'm'"
+    (event,) = run.events("failed")
+    assert "in surprise" in event["traceback"]
+
+
+def test_a_gpu_is_kept_by_its_full_name(tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("isoflop.train.run.has_device", lambda device: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "NVIDIA H100 80GB HBM3")
+    with pytest.raises((AssertionError, RuntimeError)):  # there is none
+        train(Recipe.load(tiny("train.device=cuda")), tmp_path / "runs")
+    made = run_of(tmp_path / "runs").environment
+    assert (made["device"], made["determinism"]) == ("NVIDIA H100 80GB HBM3", "stat")
 
 
 def test_a_device_that_is_not_there_is_refused(tiny: Tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
-import traceback
 from json import dumps
 from typing import Any
 
 import typer
 
-from ..core.errors import IsoflopError
+from ..core.errors import IsoflopError, trace
 from .app import app
 
 # isort: off
@@ -31,7 +30,7 @@ def invoke(arguments: list[str] | None = None) -> int:
         result = app(args=arguments, standalone_mode=False)
         return result if isinstance(result, int) else 0
     except IsoflopError as error:
-        _trace()
+        trace()
         _say(error, json="--json" in (sys.argv if arguments is None else arguments))
         return error.exit_code
     except _ClickException as error:
@@ -45,15 +44,9 @@ def invoke(arguments: list[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except Exception as error:
-        _trace()
+        trace()
         typer.echo(f"error: unexpected {type(error).__name__}: {error}; run `isoflop --debug ...` for where", err=True)
         return 1
-
-
-def _trace() -> None:
-    """Where the error at hand came from, for those who asked."""
-    if os.environ.get("ISOFLOP_DEBUG"):
-        traceback.print_exc()
 
 
 def _say(error: IsoflopError, *, json: bool) -> None:

@@ -54,7 +54,7 @@ def compare(
     from ..lab.compare import compare as execute
 
     result = execute(loaded, root, workers=workers, progress=None if json else lambda line: typer.echo(line, err=True))
-    _finish(result, root / loaded.name, json)
+    _finish(result, root, json)
 
 
 @app.command()
@@ -67,7 +67,7 @@ def demo(
     from ..lab.demo import demo as execute
 
     result = execute(root, workers=workers, progress=None if json else lambda line: typer.echo(line, err=True))
-    _finish(result, root / "demo", json)
+    _finish(result, root, json)
 
 
 @app.command()
@@ -85,9 +85,10 @@ def report(
     emit({"report": str(page)}) if json else typer.echo(str(page))
 
 
-def _finish(result: StudyResult, directory: Path, json: bool) -> None:
+def _finish(result: StudyResult, root: Path, json: bool) -> None:
     from ..report.page import write_report
 
+    directory = result.home(root)
     if not (directory / "study.json").exists():
         raise UsageError("the study left no result", where=str(directory))
     page = write_report(directory)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import os
+import traceback
 from collections.abc import Iterable, Sequence
 
 
@@ -70,6 +72,12 @@ class Stopped(IsoflopError):
     def __init__(self, signal_number: int, what: str) -> None:
         super().__init__(what)
         self.exit_code = 128 + signal_number
+
+
+def trace() -> None:
+    """Print where the error at hand came from, for those who asked (``isoflop --debug`` sets ISOFLOP_DEBUG)."""
+    if os.environ.get("ISOFLOP_DEBUG"):
+        traceback.print_exc()
 
 
 def nearest(word: str, legal: Iterable[str]) -> str:

@@ -128,10 +128,19 @@ def get(slot: str, name: str) -> type[Part]:
     if name not in names(slot):
         raise UsageError(f"no {slot} is named {name!r}", fix=nearest(name, names(slot)))
     if name not in _registered[slot]:
-        import_module(f"isoflop.{SLOTS[slot].replace('/', '.')}.{name}")
+        import_module(f"{_package(slot)}.{name}")
     if name not in _registered[slot]:
         raise RecipeError([f"the file of {slot} {name!r} registers no part of that name"], source="registry")
     return _registered[slot][name]
+
+
+def shipped(part: Part) -> bool:
+    """Whether a part's class lies in its slot's folder, where any process finds it."""
+    return type(part).__module__.startswith(f"{_package(part.slot)}.")
+
+
+def _package(slot: str) -> str:
+    return f"isoflop.{SLOTS[slot].replace('/', '.')}"
 
 
 def _known(slot: str) -> str:

@@ -8,13 +8,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from ..core.files import write_atomic
 from ..core.roles import numel
 from ..ledger.ledger import AXES as LEDGER_AXES
 from ..ledger.ledger import CHARGED, PHASES
-from ..store.environment import environment
+from ..store.environment import process
 from ..store.results import Axis, MultiplierRow, RunRow, StudyResult, spent
 from .corpus import corpus_facts, epochs
 from .multiplier import AXES, Facts, crossing, illegal, multipliers, spoken
+from .provenance import Environments, environments_of, remarks
 from .study import Study
 from .tuning import Trial, Tuned, tune
 from .workers import Assignment, Executor, LocalWorkers
@@ -32,36 +34,41 @@ def compare(
     corpus: Mapping[str, Any] | None = None,
     notes: Sequence[str] = (),
 ) -> StudyResult:
-    """Run a study and return its result; it also lies in ``<root>/<study.name>/`` as study.json and points.csv.
+    """Run a study and return its result; it also lies in its ``home(root)`` as study.json and points.csv.
 
-    Runs that are finished under ``root`` are not repeated; a study that was stopped or killed goes on.
+    Beside them lies study.toml, which makes the same study again. Runs that are finished under ``root`` are not
+    repeated; a study that was stopped or killed goes on.
 
     Args:
         workers: processes, one thread each. Seconds are compared only with one.
         progress: called with a line of text whenever a run ends.
-        executor: carries out the runs instead of local worker processes.
+        executor: carries out the runs instead of local worker processes; leaves their directories under ``root``.
         corpus: facts about the corpus to be kept with the result; by default what its source says of itself.
         notes: remarks to be kept in front of the study's own.
 
     Raises:
         NumericsError: every trial of an arm diverged. Stopped: a signal; the state of all runs is saved.
         WorkerDied, RunFailed: a run could not be finished; names it.
+        DataError: finished runs were made on another corpus. UsageError: a part that the workers do not know.
     """
-    home = Path(root) / study.name
-    home.mkdir(parents=True, exist_ok=True)
+    root = Path(root)
     journal = Journal(progress, workers)
     if executor is None:
-        with LocalWorkers(Path(root), workers) as local:
+        with LocalWorkers(root, workers) as local:
             rows, tuned = run_study(study, local, journal)
     else:
         rows, tuned = run_study(study, executor, journal)
-    corpus = dict(corpus_facts(study, Path(root)) if corpus is None else corpus)
+    corpus = dict(corpus_facts(study, root) if corpus is None else corpus)
     passes = epochs(corpus, rows, study.top)
     if passes is not None:
         corpus["epochs"] = passes
         notes = [*notes, f"the longest baseline run passes {passes:.2f} times over the training text"]
-    facts = {"workers": workers, "threads": 1}
-    result = conclude(study, rows, tuned, corpus=corpus, notes=notes, facts=facts)
+    made = environments_of(root, rows)
+    result = conclude(study, rows, tuned, corpus=corpus, notes=notes, environments=made, workers=workers)
+    home = result.home(root)
+    if progress is not None and home.name != study.name:
+        progress(f"{root / study.name} holds another study of this name: this one's result lies in {home}")
+    write_atomic(home / "study.toml", result.definition)
     result.table().to_csv(home / "points.csv")
     result.write(home / "study.json")
     return result
@@ -111,19 +118,23 @@ def conclude(
     *,
     corpus: Mapping[str, Any],
     notes: Sequence[str] = (),
-    facts: Mapping[str, Any],
+    environments: Environments,
+    workers: int,
 ) -> StudyResult:
     """The result of a study whose runs are done: multipliers on every legal axis, refusals, bill, notes, headline."""
+    now = process()
     evaluated = [row for row in rows if row.role == "evaluation"]
     sizes = {arm: facts_of(study, arm) for arm in study.everyone}
     refusals: dict[str, str] = {}
     found: list[MultiplierRow] = []
     for axis in AXES:
-        reason = illegal(axis, sizes, evaluated, study.baseline)
+        reason = illegal(axis, sizes, evaluated, study.baseline, environments)
         if reason:
             refusals[axis] = reason
             continue
         found += multipliers(evaluated, baseline=study.baseline, axis=axis)
+        if illegal(axis, sizes, rows, study.baseline, environments):
+            continue  # what tuning spent cannot be charged
         charges = {arm: _charge(rows, arm, axis) for arm in study.everyone}
         found += multipliers(evaluated, baseline=study.baseline, axis=axis, tuning=charges)
     lowest = {arm: min(study.rungs_of(arm)) for arm in study.everyone}
@@ -140,14 +151,16 @@ def conclude(
         multipliers=found,
         refusals=refusals,
         headline="\n".join(headline(study, found, arm) for arm in study.arms),
-        notes=[*notes, *_findings(study, rows, tuned, found), *study.caveats],
+        notes=[*notes, *_findings(study, rows, tuned, found), *remarks(rows, environments, now), *study.caveats],
         bill=bill(rows),
         corpus=dict(corpus),
         recipes={
             arm: study.run_recipe(arm, rung, study.seeds[0], tuned.value(study, arm, rung)).to_toml()
             for arm, rung in lowest.items()
         },
-        environment=environment(**facts),
+        definition=study.to_toml(),
+        environments={key: dict(environment) for key, environment in environments.items()},
+        environment={**now, "workers": workers},
     )
 
 

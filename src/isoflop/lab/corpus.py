@@ -1,13 +1,19 @@
-"""Facts about a study's corpus that belong beside its result."""
+"""A study's corpus: the facts that belong beside its result, and that all of its runs were made on the same one."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from ..core.digests import digest
 from ..core.errors import DataError
-from ..core.files import read_json, write_json
+from ..core.protocols import Source
+from ..core.recipe import Recipe
+from ..store.machine import once
 from ..store.results import RunRow
+from ..store.run import Run
 from .study import Study
 
 
@@ -16,18 +22,15 @@ def corpus_facts(study: Study, root: Path, *, compressors: bool = False) -> dict
 
     Args:
         compressors: add what xz makes of the held-out text, alone and given training text (some ten CPU-seconds the
-            first time; remembered in the study's directory for as long as the corpus stays the same).
+            first time; remembered under ``root`` for as long as the corpus stays the same).
     """
-    from ..train.run import base_context
-
-    recipe = study.run_recipe(study.baseline, 0, study.seeds[0])
-    source = recipe.source.build(base_context(recipe, root))
+    source = _source(study.run_recipe(study.baseline, 0, study.seeds[0]), root)
     facts: dict[str, Any] = {"fingerprint": source.fingerprint}
     describe = getattr(source, "describe", None)
     if describe is not None:
         facts |= describe()
     if compressors:
-        facts["compressors"] = _remembered(source, root / study.name / "compressors.json")
+        facts["compressors"] = _compressed(source, root)
     return {key: value for key, value in facts.items() if value is not None}
 
 
@@ -40,15 +43,76 @@ def epochs(corpus: dict[str, Any], rows: list[RunRow], rung: int) -> float | Non
     return float(max(end.tokens for end in ends) / sum(amount["tokens"] for amount in amounts.values()))
 
 
-def _remembered(source: Any, path: Path) -> dict[str, float]:
+class Texts:
+    """Holds a study's runs to one text for each source. What a run does not tell is taken to be the same."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._now: dict[str, dict[str, str]] = {}
+
+    def check(self, runs: Iterable[Run], *, new: bool = False) -> None:
+        """Refuse finished runs that were made on other text than their source gives now.
+
+        Args:
+            new: they were made just now, so the first of a source says what it gives.
+
+        Raises:
+            DataError: says what changed, and names every such run under the root.
+        """
+        for run in runs:
+            told, key = _told(run), _key(run)
+            if not told:
+                continue
+            if key not in self._now:
+                self._now[key] = told if new else _digests(run.recipe, self.root)
+            old, now = (self._now[key], told) if new else (told, self._now[key])
+            if changes := _changes(old, now):
+                stale = [other for other in _runs(self.root) if _key(other) == key and _changes(_told(other), now)]
+                raise DataError(
+                    f"the text of source {run.resolved['source']['name']} has changed since runs were made on it "
+                    f"({', '.join(changes)})",
+                    where=str(self.root),
+                    fix="restore it, or use another --root, or remove the runs made on the old text: "
+                    + " ".join(str(other.path) for other in stale),
+                )
+
+
+def _source(recipe: Recipe, root: Path) -> Source:
+    from ..train.run import base_context
+
+    return recipe.source.build(base_context(recipe, root))
+
+
+def _digests(recipe: Recipe, root: Path) -> dict[str, str]:
+    from ..train.run import text_digests
+
+    return text_digests(_source(recipe, root))
+
+
+def _told(run: Run) -> dict[str, str]:
+    """What a finished run says of its text."""
+    return {name: run.result[name] for name in ("fingerprint", "heldout") if run.result.get(name)}
+
+
+def _key(run: Run) -> str:
+    """Runs of one key have one text: neither seed nor model changes it."""
+    return digest([run.resolved["source"], run.resolved["tokenizer"]])
+
+
+def _changes(told: dict[str, str], now: dict[str, str]) -> list[str]:
+    """What differs, each "fingerprint 1a2b3c4d5e6f -> 6f5e4d3c2b1a"."""
+    pairs = {name: (value, now.get(name)) for name, value in told.items()}
+    return [f"{name} {a[:12]} -> {b[:12]}" for name, (a, b) in pairs.items() if b and a != b]
+
+
+def _runs(root: Path) -> Iterator[Run]:
+    for file in sorted(root.glob("[!.]*/resolved.json")):
+        with suppress(DataError):
+            yield Run.read(file.parent)
+
+
+def _compressed(source: Any, root: Path) -> dict[str, float]:
     from ..data.compressors import compressed_bits_per_byte
 
-    try:
-        known = read_json(path)
-        if known["fingerprint"] == source.fingerprint:
-            return dict(known["bits_per_byte"])
-    except (DataError, KeyError, TypeError):
-        pass
-    found = compressed_bits_per_byte(source)
-    write_json(path, {"fingerprint": source.fingerprint, "bits_per_byte": found})
-    return found
+    key = digest([source.fingerprint, source.heldout_digest()])
+    return once(root / "cache" / "compressors.json", key, dict[str, float], lambda: compressed_bits_per_byte(source))

@@ -28,6 +28,7 @@ from scipy.optimize import isotonic_regression
 
 from ..core.significance import LEVEL, half_width, holm
 from ..store.results import Axis, MultiplierRow, Point, RunRow, decimals
+from .provenance import Environments, mixture
 
 Side = Literal["", "above", "below"]
 AXES: tuple[Axis, ...] = get_args(Axis)
@@ -108,12 +109,18 @@ def estimate(multipliers: Sequence[float], level: float = LEVEL) -> Estimate:
     return Estimate(math.exp(mean), math.exp(mean - half), math.exp(mean + half), p)
 
 
-def illegal(axis: Axis, facts: Mapping[str, Facts], runs: Sequence[RunRow], baseline: str) -> str:
+def illegal(
+    axis: Axis,
+    facts: Mapping[str, Facts],
+    runs: Sequence[RunRow],
+    baseline: str,
+    environments: Environments | None = None,
+) -> str:
     """Why ``axis`` allows no multiplier in this study; "" if it does.
 
     Args:
         facts: by arm, the baseline among them. runs: all evaluation runs; those that do not know the digests of
-            their texts are taken to have the others'.
+            their texts are taken to have the others'. environments: what made them, by the key that they name.
     """
     if len({run.heldout for run in runs} - {""}) > 1:
         return "the runs were evaluated on different text"
@@ -145,6 +152,8 @@ def illegal(axis: Axis, facts: Mapping[str, Facts], runs: Sequence[RunRow], base
             return f"{baseline} and {arm} have different tokenizers, so their tokens are different amounts of text"
     if axis == "seconds" and not all(run.exclusive for run in runs):
         return "the runs shared the machine; only runs made one at a time (workers = 1) can be compared in seconds"
+    if axis == "seconds" and (mixed := mixture(runs, environments or {})):
+        return f"the runs were made by different code or machines ({mixed})"
     return ""
 
 

@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 
 from ..core.digests import digest
-from ..core.errors import DataError, NumericsError
-from ..core.files import read_json, write_json
+from ..core.errors import NumericsError
 from ..core.rng import Rng
 from ..core.significance import LEVEL, half_width
 from ..ledger.budgets import step_cost, steps_within
 from ..store.environment import cpu_model
+from ..store.machine import once
 from ..store.results import RunRow
 from ..store.run import Run
 from .compare import trial_runs
@@ -229,19 +229,17 @@ def speeds_here(study: Study, root: Path, workers: int) -> dict[str, Speed]:
     first, timed = _short_runs(study)
     path = root / "cache" / "preflight.json"
     key = digest([cpu_model(), workers, {job.arm: job.recipe.hash for job in timed}])
-    try:
-        return {arm: Speed(**speed) for arm, speed in _known(path)[key].items()}
-    except (KeyError, TypeError, AttributeError):
-        pass
-    places = [root / f"{job.recipe.name}-{job.recipe.id}" for job in (first, *timed)]
-    _remove(places)  # left by a kill, and timed beside who knows how many others
-    try:
-        with LocalWorkers(root, workers) as local:
-            speeds = preflight(study, local)
-    finally:
-        _remove(places)
-    write_json(path, {**_known(path), key: {arm: asdict(speed) for arm, speed in speeds.items()}})
-    return speeds
+
+    def measure() -> dict[str, Speed]:
+        places = [root / f"{job.recipe.name}-{job.recipe.id}" for job in (first, *timed)]
+        _remove(places)  # left by a kill, and timed beside who knows how many others
+        try:
+            with LocalWorkers(root, workers) as local:
+                return preflight(study, local)
+        finally:
+            _remove(places)
+
+    return once(path, key, dict[str, Speed], measure)
 
 
 def preflight(study: Study, executor: Executor) -> dict[str, Speed]:
@@ -336,15 +334,6 @@ def _json(facts: dict[str, Any]) -> dict[str, Any]:
 def _short_runs(study: Study) -> tuple[Assignment, list[Assignment]]:
     """The run that prepares the corpus, and every arm's that is timed."""
     return _short(study, study.baseline, 2), [_short(study, arm, TIMED_STEPS) for arm in study.everyone]
-
-
-def _known(path: Path) -> dict[str, Any]:
-    """The speeds that are remembered; a file that is missing or broken is as good as none."""
-    try:
-        tree = read_json(path)
-    except DataError:
-        return {}
-    return tree if isinstance(tree, dict) else {}
 
 
 def _remove(directories: Iterable[Path]) -> None:

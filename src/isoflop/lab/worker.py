@@ -19,7 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ..core.errors import IsoflopError, NumericsError, Stopped
+from ..core.errors import IsoflopError, NumericsError, Stopped, trace
 from ..core.recipe import Recipe
 from ..store.run import Run
 
@@ -47,9 +47,12 @@ def answer(task: Callable[[dict[str, Any]], None], job: dict[str, Any]) -> dict[
     except Stopped:
         return {"status": "stopped"}
     except IsoflopError as error:
+        trace()
         return {"status": "error", "message": str(error), "exit_code": error.exit_code}
     except Exception as error:
-        return {"status": "error", "message": f"unexpected {type(error).__name__}: {error}", "exit_code": 1}
+        trace()
+        what = f"unexpected {type(error).__name__}: {error}; run `isoflop --debug ...` for where"
+        return {"status": "error", "message": what, "exit_code": 1}
     return {"status": "done"}
 
 

@@ -16,13 +16,20 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, Literal, Protocol
 
-from ..core.errors import DataError, IsoflopError, Stopped
+from ..core.errors import DataError, IsoflopError, Stopped, UsageError
 from ..core.recipe import Recipe
+from ..core.registry import SLOTS, shipped
 from ..ledger.budgets import step_cost, steps_within
 from ..store.results import Point, RunRow
 from ..store.run import Run
+from .corpus import Texts
+from .provenance import key_of, made_by
 
 COMMAND = (sys.executable, "-m", "isoflop.lab.worker")
+UNKNOWN = "import json, sys; from isoflop.core.registry import names; " + (
+    "json.dump([part for part in json.load(sys.stdin) if part[1] not in names(part[0])], sys.stdout)"
+)
+"""What a fresh interpreter runs to say which of the parts [slot, name] it does not know."""
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
 
 
@@ -82,13 +89,16 @@ class LocalWorkers:
     Args:
         root: directory of runs. count: processes. command: what each process executes.
 
-    A finished run is not repeated: its directory answers. SIGINT and SIGTERM let every run save its state, then Stopped
-    is raised; a worker that dies is WorkerDied with its run's name, after the others saved theirs.
+    A finished run is not repeated: its directory answers, unless the text it was made on has changed (DataError). A
+    part that only this process knows is refused (UsageError) before anything runs. SIGINT and SIGTERM let every run
+    save its state, then Stopped is raised; a worker that dies is WorkerDied with its run's name, after the others saved
+    theirs.
     """
 
     def __init__(self, root: Path, count: int, *, command: Sequence[str] = COMMAND) -> None:
         self.root, self.count, self.command = root, count, tuple(command)
         self._workers: list[_Worker] = []
+        self._texts = Texts(root)
         self._signal = 0
         self._handlers: dict[int, Any] = {}
         self._wake = os.pipe()
@@ -109,13 +119,13 @@ class LocalWorkers:
 
     def __call__(self, assignments: Sequence[Assignment]) -> Iterator[RunRow]:
         """Carry out runs, longest first; each one's row as it ends."""
-        pending = []
-        for job in assignments:
-            found = finished(self.root, job.recipe)
-            if found is None:
-                pending.append(job)
-            else:
+        refuse_unknown_parts(assignments)
+        before = {job: finished(self.root, job.recipe) for job in assignments}
+        self._texts.check(run for run in before.values() if run is not None)
+        for job, found in before.items():
+            if found is not None:
                 yield row_of(found, job, reused=True)
+        pending = [job for job, found in before.items() if found is None]
         pending.sort(key=lambda job: -job.flops)
         while pending or any(worker.job for worker in self._workers):
             self._dispatch(pending)
@@ -178,6 +188,7 @@ class LocalWorkers:
         found = finished(self.root, job.recipe)
         if found is None:
             raise DataError("the run says that it ended but its directory does not", where=job.label)
+        self._texts.check([found], new=True)
         return row_of(found, job, reused=False)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
@@ -197,6 +208,23 @@ class LocalWorkers:
         for worker in self._workers:
             worker.process.wait()
         self._workers = []
+
+
+def refuse_unknown_parts(assignments: Iterable[Assignment]) -> None:
+    """UsageError if a recipe has a part that a worker, being an interpreter of its own, would not find."""
+    parts = {(part.slot, part.name): part for job in assignments for _, part in job.recipe.parts() if not shipped(part)}
+    if not parts:
+        return
+    asked = [sys.executable, "-c", UNKNOWN]
+    said = subprocess.run(asked, input=json.dumps(list(parts)), stdout=subprocess.PIPE, text=True, check=True).stdout
+    for slot, name in json.loads(said):
+        module = type(parts[slot, name]).__module__
+        raise UsageError(
+            f"is known only to this process, which imported {module}; a study's workers are processes of their own",
+            where=f"{slot} {name}",
+            fix=f"put its file into src/isoflop/{SLOTS[slot]}, or declare it as an entry point of the group "
+            "isoflop.parts and enable that in ISOFLOP_PLUGINS",
+        )
 
 
 def finished(root: Path, recipe: Recipe) -> Run | None:
@@ -226,6 +254,7 @@ def row_of(run: Run, job: Assignment, *, reused: bool) -> RunRow:
         exclusive={start.get("workers") for start in starts} == {1},
         cpu_seconds=sum(end["cpu_seconds"] for end in ends) if ends else None,
         wall_seconds=sum(end["seconds"] for end in ends) if ends else None,
+        environment=key_of(made_by(run)),
     )
 
 

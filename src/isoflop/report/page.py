@@ -25,6 +25,7 @@ from .runs import RunRecord
 from .sheets import (
     Sheet,
     bill_sheet,
+    environment_sheet,
     equal_sheet,
     ladder,
     multiplier_sheet,
@@ -100,6 +101,8 @@ def study_page(result: StudyResult, specs: Specs) -> str:
     tuning = [html for name, html in drawn.items() if name.startswith("tuning")]
     sheets = {"multipliers": multiplier_sheet(result), "tuning": tuning_sheet(result), "runs": run_sheet(result)}
     recipes = [_folded(arm, text) for arm, text in result.recipes.items()]
+    made = [_folded_pairs(f"Environment {number}", tree) for number, tree in enumerate(result.environments.values(), 1)]
+    made = [_table(environment_sheet(result), "What made the runs"), *made] if made else []
     sections = [
         _section("Quality against compute", drawn.get("quality", "")),
         _section(sheets["multipliers"].title, drawn.get("multipliers", ""), _table(sheets["multipliers"])),
@@ -108,8 +111,8 @@ def study_page(result: StudyResult, specs: Specs) -> str:
         _section("Tuning", *tuning, _table(sheets["tuning"])),
         _section("Bill", drawn.get("bill", ""), _table(bill_sheet(result.bill), "The whole study, by phase.")),
         _section("Corpus", _pairs(flatten(result.corpus))),
-        _section("Recipes", *recipes),
-        _section("Environment", _pairs(flatten(result.environment))),
+        _section("Recipes", _folded("study.toml: isoflop compare makes it again", result.definition), *recipes),
+        _section("Environment", *made, _folded_pairs("The process that wrote this", result.environment)),
         _section(
             "Data", _folded_table(sheets["runs"]), _download(f"{clean(result.name)}.json", "Download the whole result")
         ),
@@ -284,6 +287,11 @@ def _folded(name: str, text: str) -> str:
     if not text:
         return ""
     return f"<details><summary>{escape(clean(name))}</summary><pre>{escape(clean_lines(text))}</pre></details>"
+
+
+def _folded_pairs(name: str, tree: dict[str, Any]) -> str:
+    pairs = _pairs(flatten(tree))
+    return f"<details><summary>{escape(name)}</summary>\n{pairs}\n</details>" if pairs else ""
 
 
 def _preformatted(text: str) -> str:

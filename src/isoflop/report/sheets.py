@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -222,6 +222,19 @@ def _fairness(result: StudyResult) -> str:
     )
     apart = "differ from" if seeds["tuning"].isdisjoint(seeds["evaluation"]) else "overlap with"
     return f"At rung {lowest} {alike}; tuning seeds {apart} evaluation seeds."
+
+
+def environment_sheet(result: StudyResult) -> Sheet:
+    """What made the runs: a line for each distinct environment, with the number of its runs."""
+    runs = Counter(environment for environment in {run.run: run.environment for run in result.runs}.values())
+    rows = []
+    for key, made in result.environments.items():
+        commit = clean(made.get("commit") or "unknown")[:12] + (", changed" if made.get("dirty") else "")
+        device = made.get("cpu") if made.get("device") == "cpu" else made.get("device")
+        rest = [clean(made.get(name, "")) for name in ("threads", "torch", "isoflop", "determinism")]
+        rows.append((str(runs[key]), commit, clean(device or ""), *rest))
+    columns = ("runs", "commit", "device", "threads", "torch", "isoflop", "repeats")
+    return Sheet("What made the runs", columns, rows, frozenset({0, 3}))
 
 
 def run_sheet(result: StudyResult) -> Sheet:

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from ..store.results import StudyResult
 from .runs import RunRecord
-from .sheets import Sheet, bill_sheet, equal_sheet, multiplier_sheet, refusal_lines, tuning_sheet
+from .sheets import Sheet, bill_sheet, environment_sheet, equal_sheet, multiplier_sheet, refusal_lines, tuning_sheet
 from .text import clean, flatten
 
 AXES = ("flops", "steps", "tokens", "seconds")
@@ -19,11 +19,11 @@ BILL = ("flops", "hardware_flops", *AXES[1:])
 
 
 def study(result: StudyResult) -> RenderableType:
-    """Headline, multipliers, equal cost, tuning, bill and notes of a study."""
+    """Headline, multipliers, equal cost, tuning, bill, what made the runs, and notes of a study."""
     parts: list[RenderableType] = [Text(clean(result.title), style="dim")]
     parts += [Text(clean(line), style="bold") for line in result.headline.splitlines()]
     sheets = [multiplier_sheet(result, AXES), equal_sheet(result), tuning_sheet(result), bill_sheet(result.bill, BILL)]
-    parts += [grid(sheet) for sheet in sheets if sheet.rows]
+    parts += [grid(sheet) for sheet in (*sheets, environment_sheet(result)) if sheet.rows]
     parts.append(_lines([*refusal_lines(result), *(clean(note) for note in result.notes)]))
     return Group(*parts)
 

@@ -18,7 +18,8 @@ Determinism = Literal["exact", "order", "stat"]
 _PACKAGES = ("isoflop", "torch", "numpy", "safetensors", "tokenizers")
 _PREFIXES = ("OMP_", "KMP_", "GOMP_", "MKL_", "OPENBLAS_", "ONEDNN_", "DNNL_", "MALLOC_", "GLIBC_", "PYTORCH_", "TORCH")
 _NAMES = ("LD_PRELOAD", "CUBLAS_WORKSPACE_CONFIG", "CUDA_VISIBLE_DEVICES")
-_DECIDE_BYTES = ("isoflop", "commit", "dirty", "torch", "machine", "cpu", "device", "threads", "determinism")
+DECIDE_BYTES = ("isoflop", "commit", "dirty", "torch", "machine", "cpu", "device", "threads", "determinism")
+"""What must agree for a run's bytes to be the same a second time."""
 
 
 def determinism(train: Train) -> Determinism:
@@ -31,12 +32,18 @@ def determinism(train: Train) -> Determinism:
 
 
 def environment(level: Determinism = "exact", **facts: Any) -> dict[str, Any]:
-    """JSON values that describe this process; ``facts`` adds or replaces entries (``threads``, ``device`` ...).
+    """JSON values that describe a run in this process; ``facts`` adds or replaces entries (``device`` ...).
 
-    Imports none of the packages whose versions it states. ``threads`` is OMP_NUM_THREADS or the usable cores.
+    ``threads`` is OMP_NUM_THREADS or the usable cores.
     """
     wanted = os.environ.get("OMP_NUM_THREADS", "")
-    found = {
+    threads = int(wanted) if wanted.isdecimal() else cores()
+    return {**process(), "threads": threads, "device": "cpu", "determinism": level, **facts}
+
+
+def process() -> dict[str, Any]:
+    """JSON values that describe this process, whatever it runs. Imports none of the packages that it names."""
+    return {
         **{name: _version(name) for name in _PACKAGES},
         **checkout(),
         "python": platform.python_version(),
@@ -44,17 +51,13 @@ def environment(level: Determinism = "exact", **facts: Any) -> dict[str, Any]:
         "machine": platform.machine(),
         "cpu": cpu_model(),
         "cores": cores(),
-        "threads": int(wanted) if wanted.isdecimal() else cores(),
-        "device": "cpu",
-        "determinism": level,
-        "variables": {k: v for k, v in sorted(os.environ.items()) if k.startswith(_PREFIXES) or k in _NAMES},
+        "variables": _variables(),
     }
-    return {**found, **facts}
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """What differs of everything that decides a run's bytes, each "threads: 1 -> 2"."""
-    return [f"{key}: {before.get(key)} -> {now.get(key)}" for key in _DECIDE_BYTES if before.get(key) != now.get(key)]
+    return [f"{key}: {before.get(key)} -> {now.get(key)}" for key in DECIDE_BYTES if before.get(key) != now.get(key)]
 
 
 def cores() -> int:
@@ -75,13 +78,25 @@ def cpu_model() -> str:
 
 @functools.cache
 def checkout() -> dict[str, Any]:
-    """``commit`` and ``dirty`` (tracked files changed) of the git checkout that isoflop runs from; None without."""
+    """``commit`` and ``dirty`` of the git checkout that isoflop runs from; None without.
+
+    Dirty: a tracked file was changed, or a file that git does not know lies among the sources, where it is a part.
+    """
     root = Path(__file__).parents[3]
     nothing = {"commit": None, "dirty": None}
     if not ((root / ".git").exists() and (root / "src" / "isoflop").is_dir()):
         return nothing
     commit, changes = _git(root, "rev-parse", "HEAD"), _git(root, "status", "--porcelain", "--untracked-files=no")
-    return nothing if commit is None else {"commit": commit, "dirty": None if changes is None else bool(changes)}
+    unknown = _git(root, "ls-files", "--others", "--exclude-standard", "src/isoflop")
+    if commit is None:
+        return nothing
+    return {"commit": commit, "dirty": None if changes is None or unknown is None else bool(changes or unknown)}
+
+
+def _variables() -> dict[str, str]:
+    """Environment variables that may change speed or bytes; where caches lie does not, and torch sets that itself."""
+    wanted = {k: v for k, v in sorted(os.environ.items()) if k.startswith(_PREFIXES) or k in _NAMES}
+    return {k: v for k, v in wanted.items() if not k.endswith("_CACHE_DIR")}
 
 
 def _git(root: Path, *words: str) -> str | None:

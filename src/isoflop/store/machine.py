@@ -1,14 +1,32 @@
-"""Speeds measured on this machine, remembered beside the runs so that planning need not measure again."""
+"""What was measured once, remembered in JSON files beside the runs so that it need not be measured again."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+from pydantic import TypeAdapter
 
 from ..core.errors import DataError
 from ..core.files import read_json, write_json
 from .environment import cpu_model
+
+T = TypeVar("T")
+
+
+def once(path: Path, key: str, kind: type[T], make: Callable[[], T]) -> T:
+    """The value of ``key`` in the JSON object at ``path``, of type ``kind``; made and stored there the first time.
+
+    A file that is missing or broken, or that holds something else there, is as good as none.
+    """
+    form: TypeAdapter[T] = TypeAdapter(kind)
+    with suppress(KeyError, ValueError):
+        return form.validate_python(_known(path)[key])
+    value = make()
+    write_json(path, {**_known(path), key: form.dump_python(value, mode="json")})
+    return value
 
 
 def remembered(root: Path, what: str, measure: Callable[[], float], *, threads: int, device: str = "cpu") -> float:
@@ -16,21 +34,13 @@ def remembered(root: Path, what: str, measure: Callable[[], float], *, threads: 
 
     Measured by ``measure()`` the first time, then read from ``<root>/machine.json``; delete that file to measure anew.
     """
-    path = root / "machine.json"
     key = f"{what} | {cpu_model() if device == 'cpu' else device} | {threads} threads"
-    if key not in (known := _known(path)):
-        value = measure()
-        write_json(path, {**_known(path), key: value})
-        return value
-    return known[key]
+    return once(root / "machine.json", key, float, measure)
 
 
-def _known(path: Path) -> dict[str, float]:
-    """What is remembered; a file that is missing, broken or holds anything but numbers is as good as none."""
+def _known(path: Path) -> dict[str, Any]:
     try:
-        tree: Any = read_json(path)
+        tree = read_json(path)
     except DataError:
         return {}
-    if not isinstance(tree, dict):
-        return {}
-    return {k: float(v) for k, v in tree.items() if isinstance(v, int | float) and not isinstance(v, bool)}
+    return tree if isinstance(tree, dict) else {}

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+from ..core.digests import digest
 from ..core.errors import DataError
 from ..core.files import read_json, write_json
 from ..core.registry import Frozen
@@ -53,6 +54,8 @@ class RunRow(Frozen):
     """Processor time of everything it did, building and evaluation included, where it is known."""
     wall_seconds: float | None = None
     """Wall-clock time of the same."""
+    environment: str = ""
+    """What made it: a key of the study's ``environments``; "" where it is not known."""
 
     @property
     def end(self) -> Point | None:
@@ -129,7 +132,12 @@ class StudyResult(Frozen):
     """Fingerprint, bytes, documents, tokens, epochs, compressors' bits per byte."""
     recipes: dict[str, str] = {}
     """Arm -> the TOML of its recipe at the lowest rung."""
+    definition: str = ""
+    """The study's TOML with whatever was overridden: `isoflop compare` of it makes the same study again."""
+    environments: dict[str, dict[str, Any]] = {}
+    """What made the runs, each distinct environment once; ``before -> then`` where a run went on elsewhere."""
     environment: dict[str, Any] = {}
+    """The process that wrote this."""
 
     @classmethod
     def read(cls, path: Path) -> StudyResult:
@@ -145,6 +153,15 @@ class StudyResult(Frozen):
     def write(self, path: Path) -> None:
         """Write it atomically."""
         write_json(path, self.model_dump(mode="json"))
+
+    def home(self, root: Path) -> Path:
+        """Its directory under ``root``: ``<name>``, or ``<name>-<hash8>`` if that holds another study of the name."""
+        plain = root / self.name
+        try:
+            taken = (plain / "study.json").exists() and self.read(plain / "study.json").definition != self.definition
+        except DataError:
+            taken = True
+        return root / f"{self.name[:55]}-{digest(self.definition)[:8]}" if taken else plain
 
     def table(self) -> Table:
         """One row per evaluation point, for laws and notebooks: arm, rung, seed, role, step, flops, ..., value."""

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from traceback import format_exc
 
 import torch
 
@@ -68,13 +69,15 @@ def train(
             source = recipe.source.build(base_context(recipe, run.path.parent))
             refuse_other_corpus(run, run.result.get("fingerprint", source.fingerprint), source)
             return run
-        run.check_environment(threads=torch.get_num_threads())
+        _refuse_missing(recipe.train.device)
+        run.check_environment(threads=torch.get_num_threads(), device=device_name(recipe.train.device))
         run.set_status("running")
-        loop = None
+        loop, texts = None, dict[str, str]()
         try:
             if audit:
                 check_ledger(assemble(recipe, run))
             loop = assemble(recipe, run)
+            texts = text_digests(loop.parts.source)
             loop.peak, loop.progress = _peak(loop), progress
             run.set_status("running", horizon=loop.ctx.horizon)
             loop.resume()
@@ -89,17 +92,15 @@ def train(
             raise
         except NumericsError as error:
             spent = {} if loop is None else loop.spent()
-            run.write_result({"status": "diverged", "message": str(error), **spent})
+            run.write_result({"status": "diverged", "message": str(error), **spent, **texts})
             run.set_status("diverged", step=_step(loop), message=str(error))
             raise
         except BaseException as error:
             with suppress(StorageError):  # on a full disk the first error is the one to tell
                 run.set_status("failed", step=_step(loop), message=f"{type(error).__name__}: {error}")
+                run.event("failed", traceback=format_exc())
             raise
-        source = loop.parts.source
-        digest = getattr(source, "heldout_digest", None)  # sources of text have one
-        result = {"status": "done", "value": loop.value, "step": loop.step, **loop.spent()}
-        result |= {"fingerprint": source.fingerprint, "heldout": digest() if digest is not None else ""}
+        result = {"status": "done", "value": loop.value, "step": loop.step, **loop.spent(), **texts}
         run.write_result({**result, "weights_sha256": weights_digest(run)})
         run.set_status("done", step=loop.step)
     return run
@@ -145,6 +146,17 @@ def assemble(recipe: Recipe, run: Run) -> Loop:
     return Loop(recipe, run, ctx, parts, cost)
 
 
+def text_digests(source: Source) -> dict[str, str]:
+    """``fingerprint`` of a source and ``heldout``, the digest of the text it evaluates ("" where it has none)."""
+    digest = getattr(source, "heldout_digest", None)  # sources of text have one
+    return {"fingerprint": source.fingerprint, "heldout": digest() if digest is not None else ""}
+
+
+def device_name(device: str) -> str:
+    """A device's full name where it is a GPU, which must be there."""
+    return torch.cuda.get_device_name(device) if device.startswith("cuda") else device
+
+
 def has_device(device: str) -> bool:
     """Whether this machine has it."""
     kind, _, index = device.partition(":")
@@ -168,7 +180,7 @@ def _peak(loop: Loop) -> float:
         f"matmul {precision}",
         lambda: matmul_rate(device, precision, threads),
         threads=threads,
-        device=torch.cuda.get_device_name(device) if device.startswith("cuda") else device,
+        device=device_name(device),
     )
 
 

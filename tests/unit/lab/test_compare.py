@@ -195,6 +195,17 @@ def test_seconds_are_compared_when_every_run_was_alone(tiny, planted, tmp_path):
     assert row(result, "seconds").value == pytest.approx(row(result, "flops").value)
 
 
+def test_tuning_that_had_company_cannot_be_charged_in_seconds(tiny, planted, tmp_path):
+    class Mostly(planted):
+        def __call__(self, assignments):
+            for found in super().__call__(assignments):
+                yield found.model_copy(update={"exclusive": found.role == "evaluation"})
+
+    result = compare(tiny, tmp_path, executor=Mostly({"muon": 3.0}), corpus={}, workers=1)
+    assert {m.all_in for m in result.multipliers if m.axis == "seconds"} == {False}
+    assert {m.all_in for m in result.multipliers if m.axis == "flops"} == {False, True}
+
+
 def test_two_arms_of_one_recipe_are_two_rows_of_one_run(tiny, planted, tmp_path):
     executor = planted({"muon": 2.0})
     twins = tiny.with_('arms.again.overrides=["optimizer=muon"]')

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import signal
@@ -13,7 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from isoflop.errors import IsoflopError, Stopped
+from isoflop.core import registry
+from isoflop.errors import DataError, IsoflopError, Stopped, UsageError
+from isoflop.lab import corpus
 from isoflop.lab.workers import Assignment, LocalWorkers, RunFailed, WorkerDied, finished, row_of
 from isoflop.store.run import Run
 
@@ -50,7 +53,7 @@ def task(job):
     point = dict(flops=10, hardware_flops=12, tokens=3, text_bytes=9, seconds=0.5, value=3.0, stderr=0.1, domains={})
     run.record("evaluation", step=4, metrics={}, **point)
     run.write_ledger({"train": {"flops": 10}})
-    run.write_result({"status": "done", "fingerprint": "f" * 64, "heldout": "e" * 64})
+    run.write_result({"status": "done", "fingerprint": ("a" if recipe.seed == 71 else "f") * 64, "heldout": "e" * 64})
     run.event("ended", seconds=2.0, cpu_seconds=1.5)
     run.set_status("done")
 
@@ -88,7 +91,8 @@ def test_longest_runs_go_first_and_workers_are_reused(tiny, stub, tmp_path):
     assert all(row.end.value == 3.0 and row.end.hardware_flops == 12 for row in rows)
 
 
-def test_a_finished_run_is_never_repeated(tiny, stub, tmp_path):
+def test_a_finished_run_is_never_repeated(tiny, stub, tmp_path, monkeypatch):
+    monkeypatch.setattr(corpus, "_digests", lambda recipe, root: {"fingerprint": "f" * 64, "heldout": "e" * 64})
     jobs = [job(tiny, 1), job(tiny, 70)]
     for reused in (False, True):
         with LocalWorkers(tmp_path, 2, command=stub if not reused else ["/nothing/starts"]) as workers:
@@ -97,6 +101,14 @@ def test_a_finished_run_is_never_repeated(tiny, stub, tmp_path):
         assert (rows[1].status, rows[70].status) == ("done", "diverged")
         assert rows[70].end is None
     assert len(finished(tmp_path, jobs[0].recipe).events("started")) == 1
+
+
+def test_a_text_that_changes_between_two_runs_ends_the_study(tiny, stub, tmp_path):
+    with (
+        LocalWorkers(tmp_path, 1, command=stub) as workers,
+        pytest.raises(DataError, match=r"f{12} -> a{12}.*remove the"),
+    ):
+        list(workers([job(tiny, 1, 1), job(tiny, 71, 0)]))
 
 
 def test_a_run_made_under_a_name_of_its_own_is_found(tiny, stub, tmp_path):
@@ -131,6 +143,52 @@ def test_a_failed_run_keeps_its_own_exit_code(tiny, stub, tmp_path):
             list(workers([job(tiny, seed)]))
         assert caught.value.exit_code == code
         assert isinstance(caught.value, IsoflopError)
+
+
+def test_where_an_error_arose_is_told_to_those_who_ask(tiny, stub, tmp_path, monkeypatch, capfd):
+    for debug in ("", "1"):
+        monkeypatch.setenv("ISOFLOP_DEBUG", debug)
+        with LocalWorkers(tmp_path, 1, command=stub) as workers, pytest.raises(RunFailed, match="isoflop --debug"):
+            list(workers([job(tiny, 68)]))
+        assert ('raise RuntimeError("surprise")' in capfd.readouterr().err) == bool(debug)
+
+
+PLUGIN = """
+from isoflop.core.registry import part
+from isoflop.optim.optimizers.adamw import AdamWPart
+
+@part
+class FarPart(AdamWPart):
+    name = "far"
+"""
+
+
+def test_a_part_that_workers_would_not_know_is_refused_before_anything_runs(tiny, stub, tmp_path, monkeypatch):
+    """They are interpreters of their own, and learn of foreign parts by ISOFLOP_PLUGINS alone."""
+    info = tmp_path / "far-1.0.dist-info"
+    info.mkdir()
+    (tmp_path / "far_parts.py").write_text(PLUGIN)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: far\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[isoflop.parts]\nfar = far_parts\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.setitem(registry._registered, "optimizer", dict(registry._registered["optimizer"]))
+    importlib.import_module("far_parts")
+    try:
+        recipe = tiny.run_recipe("adamw", 0, 1).with_("optimizer=far")
+        far = Assignment(recipe, "far", 0, "evaluation")
+        root = tmp_path / "runs"
+        with (
+            LocalWorkers(root, 1, command=stub) as workers,
+            pytest.raises(UsageError, match="optimizer far: is known only to this process, which imported far_parts"),
+        ):
+            list(workers([job(tiny, 1), far]))
+        assert not root.exists()
+        monkeypatch.setenv("ISOFLOP_PLUGINS", "far")
+        with LocalWorkers(root, 1, command=stub) as workers:
+            assert [row.status for row in workers([far])] == ["done"]
+    finally:
+        del sys.modules["far_parts"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -82,13 +82,15 @@ def test_every_section_is_there(html: str) -> None:
         "9f2c4e1ab07d55c3",
         "lr = 0.003",
         "AMD EPYC",
+        "extensions = 2",
+        "5a1b2c300000, changed",
     ):
         assert wanted in page.text
     drawn = [attributes["data-chart"] for _, attributes in page.tags if "data-chart" in attributes]
     specifications = page.stored("charts")
     assert isinstance(specifications, dict)
     assert sorted(drawn) == sorted(specifications)
-    assert sum(tag == "details" for tag, _ in page.tags) == 5  # four recipes, one list of runs
+    assert sum(tag == "details" for tag, _ in page.tags) == 9  # study, four recipes, three processes, runs
 
 
 def test_nothing_is_loaded_from_anywhere(html: str) -> None:
@@ -150,6 +152,8 @@ def test_hostile_names_are_text() -> None:
         refusals={"steps": HOSTILE},
         corpus={HOSTILE: [HOSTILE, {HOSTILE: HOSTILE}]},
         recipes={HOSTILE: f"# {HOSTILE}\n"},
+        definition=f"# {HOSTILE}\n",
+        environments={HOSTILE: {HOSTILE: HOSTILE, "commit": HOSTILE, "device": HOSTILE, "torch": HOSTILE}},
         environment={HOSTILE: HOSTILE},
         bill={HOSTILE: {"flops": 1.0}},
         arms=["adamw", HOSTILE],
@@ -177,7 +181,9 @@ def test_write_report_leaves_a_page_and_its_charts(tmp_path: Path) -> None:
 
 
 def test_a_study_without_any_result_still_has_a_page(tmp_path: Path) -> None:
-    bare = make_study(runs=[], tunings=[], multipliers=[], bill={}, corpus={}, recipes={}, environment={}, notes=[])
+    bare = make_study(
+        runs=[], tunings=[], multipliers=[], bill={}, corpus={}, recipes={}, environments={}, environment={}, notes=[]
+    )
     bare.write(tmp_path / "study.json")
     html = write_report(tmp_path).read_text()
     assert "vegaEmbed=" not in html  # nothing to draw

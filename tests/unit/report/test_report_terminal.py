@@ -48,6 +48,9 @@ def test_the_bill_headline_and_notes_are_there() -> None:
         "41.0 TFLOP",
         "No multiplier on seconds",
         "say nothing of 360M",
+        "What made the runs",
+        "4f0c1d200000  ",
+        "5a1b2c300000, changed  NVIDIA H100",
     ):
         assert wanted in shown
 

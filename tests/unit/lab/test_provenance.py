@@ -1,0 +1,73 @@
+"""What made a study's runs is told once for each environment, and where it differs, in words."""
+
+from __future__ import annotations
+
+from isoflop.core.recipe import Recipe
+from isoflop.lab.multiplier import AXES, Facts, illegal
+from isoflop.lab.provenance import counted, environments_of, key_of, made_by, mixture, remarks
+from isoflop.store.results import Point, RunRow
+from isoflop.store.run import Run
+
+HERE = {"commit": "a" * 40, "dirty": False, "cpu": "EPYC", "device": "cpu", "threads": 1, "torch": "2.13.0"}
+
+
+def row(run: str, environment: str = "", **changes) -> RunRow:
+    fields = {
+        "recipe_hash": "h",
+        "arm": "base",
+        "rung": 0,
+        "seed": 1,
+        "role": "evaluation",
+        "status": "done",
+        **changes,
+    }
+    return RunRow(run=run, environment=environment, **fields)
+
+
+def test_each_environment_is_read_once_from_the_runs(tiny, tmp_path):
+    runs = [Run.open(tmp_path, tiny.run_recipe("adamw", 0, seed)) for seed in (1, 2, 3)]
+    for run, threads in zip(runs, (1, 1, 2), strict=True):
+        run.check_environment(threads=threads, device="NVIDIA H100")
+    rows = [row(run.path.name, key_of(made_by(run))) for run in runs]
+    found = environments_of(tmp_path, [*rows, row("elsewhere")])
+    assert sorted(made["threads"] for made in found.values()) == [1, 2]
+    assert {made["device"] for made in found.values()} == {"NVIDIA H100"}
+    assert counted([*rows, *rows, row("elsewhere")], found, "threads") == {"1": 2, "2": 1}
+
+
+def test_a_run_that_went_on_elsewhere_says_so(tiny, tmp_path):
+    recipe: Recipe = tiny.run_recipe("adamw", 0, 1)
+    run = Run.open(tmp_path, recipe)
+    run.check_environment(threads=1)
+    assert made_by(run) == run.environment
+    run.set_status("running")
+    run.check_environment(threads=2)
+    assert made_by(run) == {**run.environment, "threads": "1 -> 2"}
+    known = {"x": made_by(run)}
+    assert mixture([row("r", "x")], known) == "threads: 1 -> 2 (1 run)"
+
+
+def test_what_differs_is_said_with_the_number_of_runs():
+    known = {"x": HERE, "y": {**HERE, "commit": "b" * 40}}
+    rows = [row("1", "x"), row("2", "x"), row("3", "y"), row("3", "y"), row("4")]
+    assert remarks(rows, known, HERE) == [
+        "not all runs were made alike: commit aaaaaaaaaaaa (2 runs), bbbbbbbbbbbb (1 run)"
+    ]
+    assert remarks(rows[:2], known, HERE) == []
+    assert remarks(rows[:2], known, {**HERE, "cpu": "Xeon"}) == [
+        "the runs were made elsewhere or by other code: cpu EPYC (2 runs), here Xeon"
+    ]
+    assert remarks(rows[:2], known, {"commit": "a" * 40}) == [], "a process that reports has no device of its own"
+
+
+def test_seconds_of_different_machines_or_code_are_refused():
+    end = Point(step=1, flops=1, hardware_flops=1, tokens=1, text_bytes=1, seconds=1.0, value=2.0, stderr=0.1)
+    runs = [row(f"{k}{s}", "x", rung=k, seed=s, curve=[end], exclusive=True) for k in range(3) for s in range(3)]
+    facts = {"base": Facts(1, 1, "bytes")}
+    for key, other in (("cpu", "Xeon"), ("device", "H100"), ("threads", 2), ("commit", "b" * 40), ("dirty", True)):
+        known = {"x": HERE, "y": {**HERE, key: other}}
+        mixed = [runs[0].model_copy(update={"environment": "y"}), *runs[1:]]
+        assert [illegal(axis, facts, runs, "base", known) for axis in AXES] == [""] * len(AXES)
+        reasons = {axis: illegal(axis, facts, mixed, "base", known) for axis in AXES}
+        assert f"different code or machines ({key}: " in reasons.pop("seconds")
+        assert set(reasons.values()) == {""}
