@@ -106,14 +106,33 @@ def test_one_gradient_that_is_not_finite_stops_the_run_and_names_the_parameter(
     assert run_of(tmp_path / "runs").state == "diverged"
 
 
+def damage(run: Run, step: int) -> None:
+    """Change one byte of a checkpoint's weights."""
+    weights = run.path / "checkpoints" / str(step) / "model.safetensors"
+    changed = bytearray(weights.read_bytes())
+    changed[-3] ^= 1
+    weights.write_bytes(changed)
+
+
+def test_reading_a_damaged_checkpoint_says_so_and_leaves_the_run_alone(
+    tiny: Tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = train(Recipe.load(tiny()), tmp_path / "runs")
+    damage(run, 12)
+    before = {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()}
+    for verb in ("eval", "generate"):
+        assert invoke([verb, str(run.path), "--root", str(tmp_path / "runs")]) == 0
+        said = capsys.readouterr()
+        assert "checkpoint 12 is damaged" in said.err
+        assert verb != "eval" or "after step 8" in said.out
+    assert {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()} == before
+
+
 def test_a_damaged_checkpoint_falls_back_to_the_previous_one_and_says_so(tiny: Tiny, tmp_path: Path) -> None:
     recipe, root = Recipe.load(tiny()), tmp_path / "runs"
     run = train(recipe, root)
     expected = run.result["weights_sha256"]
-    weights = run.path / "checkpoints" / "12" / "model.safetensors"
-    damaged = bytearray(weights.read_bytes())
-    damaged[-3] ^= 1
-    weights.write_bytes(damaged)
+    damage(run, 12)
     run.set_status("running")
     heard: list[str] = []
     again = train(recipe, root, report=heard.append)

@@ -153,14 +153,15 @@ def evaluate(
     from ..train.run import restore
 
     _use_threads(threads)
-    results = restore(find_run(run, root), device=device).measure()
+    loop = restore(find_run(run, root), device=device, report=_report)
+    results = loop.measure()
     if json:
         emit({name: dataclasses.asdict(result) for name, result in results.items()})
         return
     for name, result in results.items():
-        typer.echo(f"{name}: {result.value:.4f} +- {result.stderr:.4f} {result.unit}")
+        typer.echo(f"{name}: {result} {result.unit}, after step {loop.step:,}")
         for domain, part in result.domains.items():
-            typer.echo(f"  {domain}: {part.value:.4f} +- {part.stderr:.4f} over {part.n:,} bytes")
+            typer.echo(f"  {domain}: {part} over {part.n:,} bytes")
 
 
 @app.command()
@@ -183,7 +184,7 @@ def generate(
 
     _use_threads(threads)
     chosen = cast("DecoderPart", part_from("decoder", decoder))
-    found = trained(find_run(run, root), device=device)
+    found = trained(find_run(run, root), device=device, report=_report)
     tokenizer = found.tokenizer
     if tokenizer is None:
         raise UsageError("was trained on ids that stand for no text", where=run)

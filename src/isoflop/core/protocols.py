@@ -75,15 +75,19 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Measurement:
-    """A value with its standard error over ``n`` units; ``domains`` breaks it down; ``bound`` marks an upper bound."""
+    """A value with its standard error over ``n`` units (None: too few to tell); ``domains`` breaks it down; ``bound``
+    marks an upper bound."""
 
     value: float
-    stderr: float
+    stderr: float | None
     n: int
     unit: str = ""
     bound: bool = False
     domains: Mapping[str, Measurement] = field(default_factory=dict)
     cost: Cost = field(default_factory=Cost)
+
+    def __str__(self) -> str:
+        return f"{self.value:.4f}" + ("" if self.stderr is None else f" +- {self.stderr:.4f}")
 
 
 Outputs = Callable[[Any], "Tensor"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,7 +67,7 @@ class RunRecord:
                 f"{record['step']:,}",
                 amount("flops", record["flops"]),
                 amount("tokens", record["tokens"]),
-                f"{record['value']:.4f} ± {record.get('stderr', 0.0):.4f}",
+                f"{record['value']:.4f}" + (f" ± {record['stderr']:.4f}" if record["stderr"] >= 0 else ""),
                 *(f"{record[name]:.4f}" for name in domains),
             )
             for record in self.evaluations.records()
@@ -86,8 +87,9 @@ class RunRecord:
 
 def _flat(record: dict[str, Any]) -> dict[str, Any]:
     domains = {f"domain {name}": value for name, value in (record.get("domains") or {}).items()}
-    plain = {key: record.get(key) for key in ("step", "flops", "tokens", "value", "stderr")}
-    return {**plain, **domains}
+    plain = {key: record.get(key) for key in ("step", "flops", "tokens", "value")}
+    unknown = record.get("stderr") is None
+    return {**plain, "stderr": math.nan if unknown else record["stderr"], **domains}
 
 
 def losses(steps: Table) -> Chart:

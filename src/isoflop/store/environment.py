@@ -18,7 +18,7 @@ Determinism = Literal["exact", "order", "stat"]
 _PACKAGES = ("isoflop", "torch", "numpy", "safetensors", "tokenizers")
 _PREFIXES = ("OMP_", "KMP_", "GOMP_", "MKL_", "OPENBLAS_", "ONEDNN_", "DNNL_", "MALLOC_", "GLIBC_", "PYTORCH_", "TORCH")
 _NAMES = ("LD_PRELOAD", "CUBLAS_WORKSPACE_CONFIG", "CUDA_VISIBLE_DEVICES")
-DECIDE_BYTES = ("isoflop", "commit", "dirty", "torch", "machine", "cpu", "device", "threads", "determinism")
+DECIDE_BYTES = ("isoflop", "commit", "dirty", "torch", "numpy", "machine", "cpu", "device", "threads", "determinism")
 """What must agree for a run's bytes to be the same a second time."""
 
 

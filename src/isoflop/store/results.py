@@ -25,7 +25,7 @@ class Point(Frozen):
     text_bytes: int
     seconds: float
     value: float
-    stderr: float
+    stderr: float | None
     domains: dict[str, float] = {}
 
 

@@ -243,17 +243,17 @@ def weights_digest(run: Run) -> str:
     return digest_file(found[1] / "model.safetensors")
 
 
-def restore(run: Run, *, device: str | None = None) -> Loop:
+def restore(run: Run, *, device: str | None = None, report: Callable[[str], None] | None = None) -> Loop:
     """The live parts of a run at its newest checkpoint, its text included, as ``Loop.measure`` wants them.
 
-    Raises UsageError if the run has no checkpoint yet, DataError if its corpus has changed.
+    ``report`` hears of damaged checkpoints that are passed over. Raises UsageError if the run has no checkpoint yet,
+    DataError if its corpus has changed.
     """
     recipe = run.recipe
     if device is not None:
         recipe = recipe.with_(f'train.device="{device}"')
-    found = _newest(run)
     loop = assemble(recipe, run)
-    loop.load(*found)
+    loop.load(*_newest(run, report))  # only now: a run that is still training may have replaced an older one
     return loop
 
 
@@ -269,15 +269,15 @@ class Trained:
     ctx: Context
 
 
-def trained(run: Run, *, device: str | None = None) -> Trained:
+def trained(run: Run, *, device: str | None = None, report: Callable[[str], None] | None = None) -> Trained:
     """Model and tokenizer of a run's newest checkpoint; reads the run's directory and nothing else.
 
-    Raises UsageError if the run has no checkpoint yet.
+    ``report`` hears of damaged checkpoints that are passed over. Raises UsageError if the run has no checkpoint yet.
     """
     change = [] if device is None else [f'train.device="{device}"']
     recipe = StoredRecipe.from_json(run.resolved, *change, source=str(run.path / "resolved.json"))
     _refuse_missing(recipe.train.device)
-    _, directory = _newest(run)
+    _, directory = _newest(run, report)
     part, tokenizer = recipe.tokenizer, None
     if isinstance(part, LoadsTokenizer) and recipe.source.vocab_size is None:
         tokenizer = part.load(directory / TOKENIZER)
@@ -300,8 +300,8 @@ def trained(run: Run, *, device: str | None = None) -> Trained:
     return Trained(model, tokenizer, ctx)
 
 
-def _newest(run: Run) -> tuple[int, Path]:
-    found = run.checkpoint()
+def _newest(run: Run, report: Callable[[str], None] | None) -> tuple[int, Path]:
+    found = run.checkpoint(report)
     if found is None:
         raise UsageError("has no checkpoint yet", where=str(run.path), fix="train it first")
     return found

@@ -58,3 +58,11 @@ def test_byte_lengths_that_only_nearly_fit_change_nothing_but_the_error() -> Non
 def test_no_held_out_text_is_refused() -> None:
     with pytest.raises(DataError, match="no held-out text"):
         measure()
+
+
+def test_a_single_batch_has_no_standard_error() -> None:
+    one, many = measure(text(6, 5)), measure(text(60, 59))
+    assert one.stderr is None
+    assert "+-" not in str(one)
+    assert many.stderr is not None
+    assert measure(text(6, 5), text(60, 59)).stderr is None

@@ -22,8 +22,8 @@ class BitsPerByte:
     """-log2 p(held-out text) / its UTF-8 bytes, in windows of ``length`` tokens.
 
     The value is the byte-weighted mean over domains. The standard error is that of a ratio estimate over batches of
-    windows: it is about the text's variety, not about training seeds. Only it rests on the tokens' byte lengths, which
-    some tokenizers know but nearly.
+    windows (None of a single one): it is about the text's variety, not about training seeds. Only it rests on the
+    tokens' byte lengths, which some tokenizers know but nearly.
     """
 
     def __init__(self, length: int, batch: int, device: str) -> None:
@@ -36,10 +36,11 @@ class BitsPerByte:
         if not domains:
             raise DataError("holds no held-out text", where="source", fix="add documents or raise its held-out share")
         sizes = {name: data[name].text_bytes for name in domains}
+        errors = [domain.stderr * sizes[name] for name, domain in domains.items() if domain.stderr is not None]
         total = sum(sizes.values())
         return Measurement(
             value=sum(domains[name].value * sizes[name] for name in domains) / total,
-            stderr=math.sqrt(sum((domains[name].stderr * sizes[name]) ** 2 for name in domains)) / total,
+            stderr=math.hypot(*errors) / total if len(errors) == len(domains) else None,
             n=total,
             unit="bits per byte",
             domains=domains,
@@ -60,7 +61,7 @@ class BitsPerByte:
         total, n = math.fsum(bits), len(bits)
         ratio = total / sum(sizes)
         spread = math.fsum((b - ratio * s) ** 2 for b, s in zip(bits, sizes, strict=True))
-        stderr = math.sqrt(spread * n / (n - 1)) / heldout.text_bytes if n > 1 else 0.0
+        stderr = math.sqrt(spread * n / (n - 1)) / heldout.text_bytes if n > 1 else None
         return Measurement(total / heldout.text_bytes, stderr, heldout.text_bytes, "bits per byte", cost=cost)
 
 
