@@ -13,6 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from isoflop.store.run import Run
+
 CALLS = ("open", "mkdir", "rename", "replace", "fsync", "unlink", "remove", "rmdir", "ftruncate", "write")
 Act = Callable[[Path], object]
 
@@ -64,3 +66,10 @@ def at_every_call(prepare: Act, act: Act, check: Callable[[Path], object]) -> in
         if not killed:
             return number
         number += 1
+
+
+def rewind(run: Run, step: int) -> None:
+    """Make a finished run look as if it had been killed before its last checkpoint, at ``step``."""
+    shutil.rmtree(run.path / "checkpoints" / str(step))
+    (run.path / "result.json").unlink()
+    run.set_status("running")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,6 +13,7 @@ from isoflop.cli.main import invoke
 from isoflop.core.registry import names
 from isoflop.store.run import Run
 from isoflop.train.run import restore
+from killing import rewind
 from twin_device import Twin, TwinTensor, plugged_in
 
 
@@ -63,9 +63,7 @@ def test_every_optimizer_learns_there_and_goes_on_where_it_stopped(
     losses = [row["loss"] for row in run.metrics("step")]
     assert sum(losses[-4:]) / 4 < losses[0] - 0.05
     expected = run.result["weights_sha256"]
-    shutil.rmtree(run.path / "checkpoints" / "24")
-    (run.path / "result.json").unlink()
-    run.set_status("running")
+    rewind(run, 24)
     assert trained(recipe, tmp_path, f"optimizer={name}", "train.device=twin").result["weights_sha256"] == expected
 
 

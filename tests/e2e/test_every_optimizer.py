@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import pytest
 from isoflop.cli.main import invoke
 from isoflop.core.registry import names
 from isoflop.store.run import Run
+from killing import rewind
 
 
 @pytest.mark.parametrize("name", names("optimizer"))
@@ -24,9 +24,7 @@ def test_an_optimizer_learns_with_its_defaults_and_resumes_to_the_same_bytes(
     losses = [row["loss"] for row in run.metrics("step")]
     assert sum(losses[-4:]) / 4 < losses[0] - 0.05
     expected = run.result["weights_sha256"]
-    shutil.rmtree(run.path / "checkpoints" / "24")
-    (run.path / "result.json").unlink()
-    run.set_status("running")
+    rewind(run, 24)
     assert invoke(command) == 0
     again = Run.read(run.path)
     assert [event["step"] for event in again.events("resumed")] == [16]
