@@ -125,7 +125,7 @@ def test_a_study_is_made_again_from_the_definition_beside_its_result(first):
     assert Study.load(file) == Study.from_toml(STUDY)
 
 
-def test_another_study_of_the_name_takes_no_result_away(first, monkeypatch, capsys):
+def test_another_study_of_the_name_takes_no_result_away(first, monkeypatch, capsys, tmp_path):
     """Fewer seeds make no new run here; only where the results lie is at stake."""
     _, root, _ = first
     monkeypatch.setattr(LocalWorkers, "_start", lambda self: pytest.fail("a worker was started"))
@@ -141,6 +141,9 @@ def test_another_study_of_the_name_takes_no_result_away(first, monkeypatch, caps
     assert again.home(root) == other
     assert lines[-1] == f"{root / 'tiny'} holds another study of this name: this one's result lies in {other}"
     shutil.rmtree(other)
+    old = again.model_copy(update={"definition": ""})  # as results were stored that knew of none
+    old.write(tmp_path / again.name / "study.json")
+    assert again.home(tmp_path) == tmp_path / again.name
 
 
 def test_a_study_that_is_not_fair_starts_nothing(tmp_path):

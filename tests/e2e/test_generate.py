@@ -93,6 +93,15 @@ def test_a_damaged_tokenizer_is_noticed(tiny: Tiny, tmp_path: Path, capsys: pyte
     assert "every checkpoint is damaged: 12 (tokenizer.json: digest differs)" in capsys.readouterr().err
 
 
+def test_a_checkpoint_without_a_tokenizer_is_a_clear_error(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("isoflop.train.loop.Storable", type(None))
+    run = train(Recipe.load(tiny('tokenizer={name="bpe", vocab_size=280}')), tmp_path / "runs")
+    assert invoke(["generate", str(run.path)]) == 3
+    assert "12: holds no tokenizer; train it again under another --name" in capsys.readouterr().err
+
+
 def test_a_machine_too_small_for_training_still_generates(
     tiny: Tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -272,6 +272,13 @@ def test_a_gpu_is_kept_by_its_full_name(tiny: Tiny, tmp_path: Path, monkeypatch:
     assert (made["device"], made["determinism"]) == ("NVIDIA H100 80GB HBM3", "stat")
 
 
+def test_a_device_that_no_machine_has_is_refused_with_the_recipe(
+    tiny: Tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert invoke(["train", str(tiny()), "--device", "cdua", "--dry-run"]) == 2
+    assert "train.device: no such device; did you mean cuda? (legal: cpu, cuda, mps, xpu)" in capsys.readouterr().err
+
+
 def test_a_device_that_is_not_there_is_refused(tiny: Tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert invoke(["train", str(tiny("train.device=cuda:63")), "--root", str(tmp_path / "runs")]) == 2
     assert "no device cuda:63" in capsys.readouterr().err

@@ -81,6 +81,7 @@ def _dry_run(recipe: Recipe, root: Path, json: bool) -> None:
 
     cost, steps = plan(recipe, root)
     parameters, total = numel(recipe.model.shapes(recipe.vocab_size)), cost.run(steps)
+    update, whole = (cost.updates(steps), total) if steps else (cost.optimizer, cost.total)
     facts = {
         "recipe": recipe.id,
         "parameters": parameters,
@@ -88,7 +89,7 @@ def _dry_run(recipe: Recipe, root: Path, json: bool) -> None:
         "tokens": steps * cost.tokens,
         "flops": total.model,
         "hardware_flops": total.hardware,
-        "optimizer_share": cost.optimizer.model / cost.total.model,
+        "optimizer_share": update.model / whole.model,
     }
     if json:
         emit(facts)

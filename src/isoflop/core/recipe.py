@@ -8,10 +8,18 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tomli_w
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, StringConstraints, model_validator
+from pydantic import (
+    AfterValidator,
+    Field,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    StringConstraints,
+    model_validator,
+)
 
 from .digests import canonical_json, digest
-from .errors import RecipeError
+from .errors import RecipeError, nearest
 from .registry import Frozen, Part
 from .rng import Rng
 from .slots import (
@@ -63,6 +71,16 @@ class Budget(Frozen):
         return float(getattr(self, self.axis))
 
 
+DEVICES = ["cpu", "cuda", "mps", "xpu"]
+"""Kinds of devices that a recipe may name."""
+
+
+def _known_device(device: str) -> str:
+    if device.partition(":")[0] not in DEVICES:
+        raise ValueError(f"no such device; {nearest(device, DEVICES)}")
+    return device
+
+
 class Train(Frozen):
     """How the loop runs, whatever the method."""
 
@@ -76,12 +94,12 @@ class Train(Frozen):
     """Largest 2-norm of the gradient; 0: no clipping."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """bf16: products in bfloat16 on weights and optimizer state kept in fp32."""
-    device: Annotated[str, StringConstraints(pattern=r"^[a-z]+(:[0-9]+)?$")] = "cpu"
+    device: Annotated[str, StringConstraints(pattern=r"^[a-z]+(:[0-9]+)?$"), AfterValidator(_known_device)] = "cpu"
     """As torch names it: cpu, cuda, cuda:1, mps, xpu."""
     compile: bool = False
     """Compile the model (10-30 s once on a CPU)."""
     evaluations: Annotated[int, Field(ge=1)] = 4
-    """Evaluations, at equal distances in FLOPs, the last at the end."""
+    """Evaluations, at equal distances in steps, the last at the end."""
     checkpoints: Annotated[int, Field(ge=1)] = 1
     """Checkpoints, at equal distances in steps, the last at the end."""
     keep: PositiveInt = 2

@@ -233,7 +233,8 @@ def _make(
         saved = target / TOKENIZER
         if isinstance(tokenizer, Storable):
             tokenizer.save(saved)
-        identity = {**_identity(part), "saved": digest_file(saved) if saved.exists() else ""}
+        learned = saved.exists() and not isinstance(part, ReadsFiles)  # a file's own digest is in its identity
+        identity = {**_identity(part), "saved": digest_file(saved) if learned else ""}
         held_amounts: dict[str, Amount] = {}
         for number, domain in enumerate(sorted({document.domain for document in heldout})):
             chosen = [document for document in heldout if document.domain == domain]

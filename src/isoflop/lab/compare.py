@@ -133,8 +133,9 @@ def conclude(
             refusals[axis] = reason
             continue
         found += multipliers(evaluated, baseline=study.baseline, axis=axis)
-        if illegal(axis, sizes, rows, study.baseline, environments):
-            continue  # what tuning spent cannot be charged
+        if reason := illegal(axis, sizes, rows, study.baseline, environments):
+            notes = [*notes, f"tuning cannot be charged on {axis}: {reason}"]
+            continue
         charges = {arm: _charge(rows, arm, axis) for arm in study.everyone}
         found += multipliers(evaluated, baseline=study.baseline, axis=axis, tuning=charges)
     lowest = {arm: min(study.rungs_of(arm)) for arm in study.everyone}

@@ -17,7 +17,7 @@ from ..core.errors import NumericsError
 from ..core.rng import Rng
 from ..core.significance import LEVEL, half_width
 from ..ledger.budgets import step_cost, steps_within
-from ..store.environment import cpu_model
+from ..store.environment import process
 from ..store.machine import once
 from ..store.results import RunRow
 from ..store.run import Run
@@ -228,7 +228,7 @@ def speeds_here(study: Study, root: Path, workers: int) -> dict[str, Speed]:
     """
     first, timed = _short_runs(study)
     path = root / "cache" / "preflight.json"
-    key = digest([cpu_model(), workers, {job.arm: job.recipe.hash for job in timed}])
+    key = digest([process(), _device_names(study), workers, {job.arm: job.recipe.hash for job in timed}])
 
     def measure() -> dict[str, Speed]:
         places = [root / f"{job.recipe.name}-{job.recipe.id}" for job in (first, *timed)]
@@ -313,17 +313,34 @@ def _batch(study: Study, role: str, arm: str, rung: int, runs: int, speed: Speed
 
 def _spent(speeds: Mapping[str, Speed]) -> str:
     flops, seconds = (sum(getattr(s, key) for s in speeds.values()) for key in ("spent_flops", "spent_seconds"))
-    return f"timing the arms spent {flops:.3e} FLOPs and {seconds:.0f} CPU-seconds, outside the bill" if flops else ""
+    if not flops:
+        return ""
+    return f"timing the arms once took {flops:.3e} FLOPs and {seconds:.0f} CPU-seconds, outside the bill"
 
 
 def _devices_here(study: Study) -> bool:
     """Whether every arm's device is on this machine."""
-    devices = {study.run_recipe(arm, 0, study.seeds[0]).train.device for arm in study.everyone} - {"cpu"}
+    devices = _other_devices(study)
     if not devices:
         return True
     from ..train.run import has_device
 
     return all(map(has_device, devices))
+
+
+def _device_names(study: Study) -> list[str]:
+    """Full names of the study's devices beside the processor."""
+    devices = _other_devices(study)
+    if not devices:
+        return []
+    from ..train.run import device_name
+
+    return [device_name(device) for device in devices]
+
+
+def _other_devices(study: Study) -> list[str]:
+    """The arms' devices, but for the processor: those that only torch knows about."""
+    return sorted({study.run_recipe(arm, 0, study.seeds[0]).train.device for arm in study.everyone} - {"cpu"})
 
 
 def _json(facts: dict[str, Any]) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 
 from ..core.digests import digest
 from ..store.environment import DECIDE_BYTES
-from ..store.results import RunRow
+from ..store.results import RunRow, abridged
 from ..store.run import Run
 
 Environments = Mapping[str, Mapping[str, Any]]
@@ -20,9 +19,14 @@ DECIDE_SECONDS = ("isoflop", "commit", "dirty", "torch", "cpu", "device", "threa
 
 
 def made_by(run: Run) -> dict[str, Any]:
-    """A run's environment; what differed when it went on elsewhere stands as "before -> then"."""
-    changes = [change for event in run.events("environment") for change in event["changes"]]
-    return run.environment | {key: both for key, _, both in (change.partition(": ") for change in changes)}
+    """A run's environment; what differed where it went on elsewhere stands as "first -> second, third"."""
+    made = dict(run.environment)
+    for change in (change for event in run.events("environment") for change in event["changes"]):
+        key, _, both = change.partition(": ")
+        first, _, then = both.partition(" -> ")
+        listed = str(made[key]).partition(" -> ")[2].split(", ") if " -> " in str(made.get(key)) else []
+        made[key] = f"{first} -> {', '.join(dict.fromkeys([*listed, then]))}"
+    return made
 
 
 def key_of(environment: Mapping[str, Any]) -> str:
@@ -39,12 +43,7 @@ def environments_of(root: Path, rows: Iterable[RunRow]) -> dict[str, dict[str, A
 def counted(rows: Iterable[RunRow], known: Environments, key: str) -> Counter[str]:
     """How many runs were made with each value of ``key``, as far as that is known."""
     runs = {row.run: known[row.environment] for row in rows if row.environment in known}
-    return Counter(shown(environment[key]) for environment in runs.values() if key in environment)
-
-
-def shown(value: Any) -> str:
-    """A value in a sentence: commits by their first twelve digits."""
-    return re.sub(r"\b([0-9a-f]{12})[0-9a-f]{28}\b", r"\1", str(value))
+    return Counter(abridged(environment[key]) for environment in runs.values() if key in environment)
 
 
 def listed(counts: Mapping[str, int]) -> str:
@@ -67,7 +66,7 @@ def remarks(rows: Iterable[RunRow], known: Environments, now: Mapping[str, Any])
     rows, said = list(rows), []
     for key in DECIDE_BYTES:
         counts = counted(rows, known, key)
-        here = shown(now[key]) if key in now else ""
+        here = abridged(now[key]) if key in now else ""
         if len(counts) > 1:
             said.append(f"not all runs were made alike: {key} {listed(counts)}")
         elif here and counts and here not in counts:

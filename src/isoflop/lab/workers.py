@@ -216,8 +216,10 @@ def refuse_unknown_parts(assignments: Iterable[Assignment]) -> None:
     if not parts:
         return
     asked = [sys.executable, "-c", UNKNOWN]
-    said = subprocess.run(asked, input=json.dumps(list(parts)), stdout=subprocess.PIPE, text=True, check=True).stdout
-    for slot, name in json.loads(said):
+    done = subprocess.run(asked, input=json.dumps(list(parts)), stdout=subprocess.PIPE, text=True, check=False)
+    if done.returncode:
+        raise UsageError("a worker cannot load the parts of ISOFLOP_PLUGINS", where="ISOFLOP_PLUGINS", fix="see above")
+    for slot, name in json.loads(done.stdout.splitlines()[-1]):  # a plugin may print while it is imported
         module = type(parts[slot, name]).__module__
         raise UsageError(
             f"is known only to this process, which imported {module}; a study's workers are processes of their own",

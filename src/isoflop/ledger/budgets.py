@@ -31,11 +31,6 @@ class StepCost:
     updates: Callable[[int], Cost] = field(compare=False)
 
     @property
-    def phases(self) -> dict[str, Cost]:
-        """What to charge to which phase of a ledger."""
-        return {"train": self.train, "recompute": self.recompute, "optimizer": self.optimizer}
-
-    @property
     def total(self) -> Cost:
         return self.train + self.recompute + self.optimizer
 
@@ -44,7 +39,7 @@ class StepCost:
         return self.updates(t + 1) - self.updates(t)
 
     def run(self, steps: int) -> Cost:
-        """What the first ``steps`` steps of a run cost, exactly."""
+        """What the first ``steps`` steps of a run cost, exactly but for an optimizer's own passes, which are means."""
         return (self.train + self.recompute) * steps + self.updates(steps)
 
 

@@ -90,6 +90,8 @@ def first_basis(gram: Tensor) -> Tensor:
     The work depends neither on the rank nor, being done in double precision, on a second attempt, so that it can be
     counted beforehand (``first_basis_cost``).
     """
+    if gram.device.type == "mps":  # which has no double precision
+        return first_basis(gram.cpu()).to(gram.device)
     gram, dtype = gram.double(), gram.dtype
     n, kind = len(gram), {"dtype": gram.dtype, "device": gram.device}
     values, vectors = eigensystem(gram)

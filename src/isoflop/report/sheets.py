@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ..core.significance import LEVEL, half_width
-from ..store.results import MultiplierRow, Point, RunRow, StudyResult, decimals
+from ..store.results import MultiplierRow, Point, RunRow, StudyResult, abridged, decimals
 from .text import AXES, NOTHING, TIMES, amount, axis_label, bound, clean, digits, probability, signed, times
 
 TOLERANCE = 0.01
@@ -229,7 +229,7 @@ def environment_sheet(result: StudyResult) -> Sheet:
     runs = Counter(environment for environment in {run.run: run.environment for run in result.runs}.values())
     rows = []
     for key, made in result.environments.items():
-        commit = clean(made.get("commit") or "unknown")[:12] + (", changed" if made.get("dirty") else "")
+        commit = clean(abridged(made.get("commit") or "unknown")) + (", changed" if made.get("dirty") else "")
         device = made.get("cpu") if made.get("device") == "cpu" else made.get("device")
         rest = [clean(made.get(name, "")) for name in ("threads", "torch", "isoflop", "determinism")]
         rows.append((str(runs[key]), commit, clean(device or ""), *rest))

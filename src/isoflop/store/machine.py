@@ -30,7 +30,7 @@ def once(path: Path, key: str, kind: type[T], make: Callable[[], T]) -> T:
 
 
 def remembered(root: Path, what: str, measure: Callable[[], float], *, threads: int, device: str = "cpu") -> float:
-    """The value of ``what`` (such as "matmul fp32", FLOP/s) on this processor with so many threads.
+    """The value of ``what`` (such as "largest matmul rate fp32", FLOP/s) on this processor with so many threads.
 
     Measured by ``measure()`` the first time, then read from ``<root>/machine.json``; delete that file to measure anew.
     """

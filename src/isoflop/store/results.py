@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -158,7 +159,8 @@ class StudyResult(Frozen):
         """Its directory under ``root``: ``<name>``, or ``<name>-<hash8>`` if that holds another study of the name."""
         plain = root / self.name
         try:
-            taken = (plain / "study.json").exists() and self.read(plain / "study.json").definition != self.definition
+            other = self.read(plain / "study.json").definition if (plain / "study.json").exists() else ""
+            taken = other not in ("", self.definition)
         except DataError:
             taken = True
         return root / f"{self.name[:55]}-{digest(self.definition)[:8]}" if taken else plain
@@ -185,6 +187,11 @@ def spent(runs: Iterable[RunRow]) -> Iterator[tuple[RunRow, str, Mapping[str, fl
             seen.add(run.run)
             for phase, amounts in run.ledger.items():
                 yield run, phase if "evaluation" in (run.role, phase) else "tuning", amounts
+
+
+def abridged(value: Any) -> str:
+    """A value of an environment in a sentence: commits by their first twelve digits."""
+    return re.sub(r"\b([0-9a-f]{12})[0-9a-f]{28}\b", r"\1", str(value))
 
 
 def decimals(low: float, high: float) -> int:

@@ -286,8 +286,7 @@ class Run:
         write_json(self.path / "ledger.json", ledger)
 
     def write_result(self, result: Mapping[str, Any]) -> None:
-        """Store what came out; the state "done" is set after it. The index shows its step, flops, tokens, seconds and
-        value: its own, or those of the last point of its ``curve``."""
+        """Store what came out; the state "done" is set after it. The index shows its flops, tokens, seconds, value."""
         write_json(self.path / "result.json", result)
 
     def check_environment(self, **facts: Any) -> list[str]:

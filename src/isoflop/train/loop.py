@@ -74,12 +74,12 @@ class Progress:
 
 @dataclass
 class Loop:
-    """Trains from wherever the newest checkpoint stands to the horizon.
+    """Trains to the horizon: from the start, or from the newest checkpoint after ``resume``.
 
     Attributes:
         cost: what one step costs, by phase. peak: FLOP/s that utilisation is a share of (0: unknown).
-        slowest: seconds of the longest step so far, but for a process's first, which compiles and warms up; a budget in
-            seconds ends where one as long would exceed it.
+        slowest: seconds of the longest step so far; a budget in seconds ends where one as long would exceed it. A
+            process's first step, which compiles and warms up, counts only until there is another.
     """
 
     recipe: Recipe
@@ -95,7 +95,7 @@ class Loop:
     first_losses: list[float] = field(default_factory=list)
     last_losses: list[float] = field(default_factory=list)
     slowest: float = 0.0
-    _warm: bool = False
+    _first: float = 0.0
 
     def __call__(self) -> None:
         """Train from here to the end.
@@ -136,9 +136,10 @@ class Loop:
         wait(ctx.device)  # else the optimizer's work would be charged to whatever waits next
         self.step += 1
         seconds = time.perf_counter() - began
-        if self._warm:
+        if self._first:
             self.slowest = max(self.slowest, seconds)
-        self._warm = True
+        else:
+            self._first = seconds
         if len(self.first_losses) < WINDOW:
             self.first_losses.append(outcome.loss)
         self.last_losses = [*self.last_losses, outcome.loss][-WINDOW:]
@@ -166,7 +167,7 @@ class Loop:
         spent, limit = self.ledger.total("seconds"), self.recipe.budget.limit
         if self.step == 1 and spent > limit:
             raise BudgetError(f"not one step fits: the first took {spent:.3g} s", where="budget.seconds")
-        return spent + self.slowest > limit
+        return spent + (self.slowest or self._first) > limit
 
     def _due(self, count: int, seconds: float) -> bool:
         """Whether the step just done, which took ``seconds``, passed one of ``count`` equal parts of the budget."""
@@ -320,5 +321,6 @@ def refuse_other_corpus(run: Run, fingerprint: str, source: Source) -> None:
             f"the corpus has changed since this run began (fingerprint {fingerprint[:12]}, "
             f"now {source.fingerprint[:12]})",
             where=str(run.path),
-            fix="restore the text, or train a new run on the changed one with --name; `isoflop generate` needs none",
+            fix="restore the text, or train on the changed one under another --name, or remove this run; `isoflop "
+            "generate` works without the text",
         )

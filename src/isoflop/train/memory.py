@@ -13,9 +13,10 @@ from contextlib import contextmanager
 from typing import Any
 
 # Options of mallopt by their numbers in malloc.h, in bytes but for the first, a count of mappings.
-_M_MMAP_MAX, _M_TRIM_THRESHOLD, _M_TOP_PAD = -4, -1, -2
+_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD, _M_MMAP_MAX = -1, -2, -3, -4
 _KEPT = {_M_MMAP_MAX: 0, _M_TRIM_THRESHOLD: (1 << 31) - 1, _M_TOP_PAD: 256 << 20}
-_USUAL = {_M_MMAP_MAX: 1 << 16, _M_TRIM_THRESHOLD: 64 << 20, _M_TOP_PAD: 128 << 10}  # where glibc's adaptation ends
+_USUAL = {_M_MMAP_MAX: 1 << 16, _M_TRIM_THRESHOLD: 64 << 20, _M_TOP_PAD: 128 << 10, _M_MMAP_THRESHOLD: 32 << 20}
+"""Where glibc's own adaptation ends."""
 
 
 @contextmanager

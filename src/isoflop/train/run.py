@@ -12,7 +12,7 @@ import torch
 
 from ..core.context import Context
 from ..core.digests import digest_file
-from ..core.errors import NumericsError, Stopped, StorageError, UsageError
+from ..core.errors import DataError, NumericsError, Stopped, StorageError, UsageError
 from ..core.protocols import TOKENIZER, LoadsTokenizer, Source, Stateful, Tokenizer
 from ..core.recipe import Recipe, StoredRecipe
 from ..core.roles import parameter_groups
@@ -177,7 +177,7 @@ def _peak(loop: Loop) -> float:
     device, precision, threads = loop.ctx.device, loop.ctx.precision, torch.get_num_threads()
     return machine.remembered(
         loop.run.path.parent,
-        f"matmul {precision}",
+        f"largest matmul rate {precision}",
         lambda: matmul_rate(device, precision, threads),
         threads=threads,
         device=device_name(device),
@@ -280,6 +280,8 @@ def trained(run: Run, *, device: str | None = None, report: Callable[[str], None
     _, directory = _newest(run, report)
     part, tokenizer = recipe.tokenizer, None
     if isinstance(part, LoadsTokenizer) and recipe.source.vocab_size is None:
+        if not (directory / TOKENIZER).exists():
+            raise DataError("holds no tokenizer", where=str(directory), fix="train it again under another --name")
         tokenizer = part.load(directory / TOKENIZER)
     ctx = base_context(recipe, run.path.parent, tokenizer.vocab_size if tokenizer else recipe.vocab_size)
     if tokenizer is None and recipe.source.vocab_size is None:

@@ -114,7 +114,7 @@ def machine(monkeypatch):
                 yield row.model_copy(update={"cpu_seconds": float(Machine.runs)})
 
     monkeypatch.setattr(plan_module, "LocalWorkers", Machine)
-    monkeypatch.setattr(plan_module, "cpu_model", lambda: Machine.cpu)
+    monkeypatch.setattr(plan_module, "process", lambda: {"cpu": Machine.cpu})
     return Machine
 
 
@@ -270,7 +270,7 @@ def test_the_plan_knows_what_an_optimum_at_an_edge_may_add(tiny):
 
 def test_what_timing_the_arms_spent_is_said(tiny, machine, tmp_path):
     found = plan(tiny, tmp_path)
-    assert "timing the arms spent 9.000e+00 FLOPs and 6 CPU-seconds, outside the bill" in found.text()
+    assert "timing the arms once took 9.000e+00 FLOPs and 6 CPU-seconds, outside the bill" in found.text()
     assert plan(tiny, tmp_path).preflight == found.preflight, "remembered with the speeds"
     assert machine.runs == 3
     assert priced(tiny, dict.fromkeys(tiny.everyone, Speed(1e9, 0.0)), workers=1).preflight == ""
@@ -296,4 +296,4 @@ def test_the_demo_keeps_what_its_pre_flight_spent(monkeypatch, tmp_path):
     monkeypatch.setattr(demo_module, "corpus_facts", lambda *_, **__: {"compressors": {"xz": 2.0}})
     monkeypatch.setattr(demo_module, "compare", lambda *_, notes, **__: kept.extend(notes))
     demo_module.demo(tmp_path)
-    assert "timing the arms spent 2.000e+09 FLOPs and 6 CPU-seconds, outside the bill" in kept
+    assert "timing the arms once took 2.000e+09 FLOPs and 6 CPU-seconds, outside the bill" in kept

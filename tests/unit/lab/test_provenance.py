@@ -43,7 +43,11 @@ def test_a_run_that_went_on_elsewhere_says_so(tiny, tmp_path):
     run.set_status("running")
     run.check_environment(threads=2)
     assert made_by(run) == {**run.environment, "threads": "1 -> 2"}
-    known = {"x": made_by(run)}
+    run.check_environment(threads=4)
+    assert made_by(run)["threads"] == "1 -> 2, 4"
+    run.check_environment(threads=2)
+    assert made_by(run)["threads"] == "1 -> 2, 4"
+    known = {"x": {**made_by(run), "threads": "1 -> 2"}}
     assert mixture([row("r", "x")], known) == "threads: 1 -> 2 (1 run)"
 
 

@@ -1,10 +1,13 @@
-"""The loop's stream of data."""
+"""The loop's stream of data, and when a budget in seconds ends."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
+import pytest
 import torch
 
 from isoflop.core.recipe import Recipe
@@ -20,3 +23,22 @@ def test_looking_ahead_shows_the_next_steps_batches_and_takes_none(tiny: Callabl
     taken = loop.next_batches()
     assert len(seen) == len(taken) == 2
     assert all(torch.equal(a.inputs, b.inputs) for a, b in zip(seen, taken, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("first", "later", "steps"),
+    [(0.3, 0.3, 3), (0.6, 0.6, 1), (0.5, 0.1, 6), (0.1, 0.5, 2)],
+    ids=["alike", "no room for a second", "the first compiles", "the first is quick"],
+)
+def test_a_budget_in_seconds_is_not_exceeded_and_not_ended_by_the_first_step(
+    first: float, later: float, steps: int, tiny: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = Recipe.load(tiny("budget={seconds=1.01}", "schedule=constant"))
+    loop = assemble(recipe, Run.open(tmp_path / "runs", recipe))
+    durations = itertools.chain([0.0, first], itertools.cycle([0.0, later]))
+    clock = itertools.accumulate(durations)
+    monkeypatch.setattr("isoflop.train.loop.time", SimpleNamespace(perf_counter=lambda: next(clock)))
+    while not loop._finished():
+        loop.train_step()
+    assert loop.step == steps
+    assert loop.ledger.total("seconds") <= recipe.budget.limit
