@@ -14,9 +14,9 @@ from torch.nn import functional as F
 
 from ..models.kernels import first_order, functional
 
-CHUNK = 8 << 20
-"""Most bytes of logits held at once on a CPU, in the products' dtype. Less costs products, more overflows caches
-(measured)."""
+CHUNK = 32 << 20
+"""Most bytes of logits held at once on a CPU, in the products' dtype. Less costs products and sums of gradients: with
+8 MiB a step took 4 % longer on a processor with matrix units."""
 TILE = 1 << 18
 """Most logits at once in a CPU's softmax, in fp32: 1 MiB, which stays in the nearest cache between its passes."""
 LAUNCH = 64 << 20

@@ -115,10 +115,10 @@ class Largest(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_logits_never_exist_whole_in_fp32(dtype: torch.dtype) -> None:
-    hidden, weight, targets = problem(tokens=3000, width=2, vocab=2048, dtype=dtype)
+    hidden, weight, targets = problem(tokens=6000, width=2, vocab=2048, dtype=dtype)
     with Largest() as largest:
         linear_cross_entropy(hidden, weight, targets).backward()  # type: ignore[no-untyped-call]
-    assert largest.numel <= (module.CHUNK // 4 if dtype == torch.float32 else module.TILE) < 3000 * 2048
+    assert largest.numel <= (module.CHUNK // 4 if dtype == torch.float32 else module.TILE) < 6000 * 2048
 
 
 def test_torch_func_differentiates_it() -> None:
