@@ -135,6 +135,7 @@ def worker(variant: str, shape: Shape, device: str, threads: int) -> None:
     """Answer each line on stdin, a number of steps, with their seconds and the process's processor time."""
     import torch
 
+    from isoflop.ledger.peak import wait
     from isoflop.train.memory import kept_memory
 
     torch.set_num_threads(threads)
@@ -150,8 +151,7 @@ def worker(variant: str, shape: Shape, device: str, threads: int) -> None:
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()
-        if device == "cuda":
-            torch.cuda.synchronize()
+        wait(device)
         return time.perf_counter() - began
 
     with kept_memory() if side == "ours" else nullcontext():  # as `isoflop train` does

@@ -34,9 +34,9 @@ def matmul_rate(device: str = "cpu", precision: str = "fp32", threads: int | Non
 
 def _fastest(device: torch.device, dtype: torch.dtype) -> float:
     generator = torch.Generator().manual_seed(0)
-    start, best, last = time.perf_counter(), 0.0, SHARE
+    start, best, last = time.perf_counter(), 0.0, 0.0
     for size in SIZES:
-        if time.perf_counter() - start + CALLS * 8 * last > LIMIT and best:  # twice the size is eight times the work
+        if time.perf_counter() - start + CALLS * 8 * last > LIMIT:  # twice the size is eight times the work
             break
         row, column = torch.rand(2, size, generator=generator).to(device, dtype)
         a = torch.outer(column, row)  # quicker than to draw every entry

@@ -79,8 +79,13 @@ def eigensystem(gram: Tensor) -> tuple[Tensor, Tensor]:
         values, vectors = torch.linalg.eigh(gram)
         if bool(torch.isfinite(vectors).all()):
             return values, vectors
-    values, vectors = torch.linalg.eigh(gram.double())
-    return values.to(gram.dtype), vectors.to(gram.dtype)
+    values, vectors = torch.linalg.eigh(_doubled(gram))
+    return values.to(gram), vectors.to(gram)
+
+
+def _doubled(x: Tensor) -> Tensor:
+    """In double precision; on the CPU where the device (mps) has none."""
+    return (x.cpu() if x.device.type == "mps" else x).double()
 
 
 def first_basis(gram: Tensor) -> Tensor:
@@ -90,12 +95,10 @@ def first_basis(gram: Tensor) -> Tensor:
     The work depends neither on the rank nor, being done in double precision, on a second attempt, so that it can be
     counted beforehand (``first_basis_cost``).
     """
-    if gram.device.type == "mps":  # which has no double precision
-        return first_basis(gram.cpu()).to(gram.device)
-    gram, dtype = gram.double(), gram.dtype
+    given, gram = gram, _doubled(gram)
     n, kind = len(gram), {"dtype": gram.dtype, "device": gram.device}
     values, vectors = eigensystem(gram)
-    known = values > NULL * torch.finfo(dtype).eps * values[-1]
+    known = values > NULL * torch.finfo(given.dtype).eps * values[-1]
     basis: Tensor = vectors.flip(1).contiguous()
     kept = vectors * known
     projector = torch.eye(n, **kind) - kept @ kept.T  # type: ignore[call-overload]
@@ -103,7 +106,7 @@ def first_basis(gram: Tensor) -> Tensor:
     others = eigensystem(projector @ (weights[:, None] * projector))[1].flip(1)
     rank = int(known.sum())
     basis[:, rank:] = others[:, : n - rank]
-    return basis.to(dtype)
+    return basis.to(given)
 
 
 def first_basis_cost(n: int) -> Cost:

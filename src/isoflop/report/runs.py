@@ -88,8 +88,8 @@ class RunRecord:
 def _flat(record: dict[str, Any]) -> dict[str, Any]:
     domains = {f"domain {name}": value for name, value in (record.get("domains") or {}).items()}
     plain = {key: record.get(key) for key in ("step", "flops", "tokens", "value")}
-    unknown = record.get("stderr") is None
-    return {**plain, "stderr": math.nan if unknown else record["stderr"], **domains}
+    error = record.get("stderr")
+    return {**plain, "stderr": math.nan if error is None else error, **domains}
 
 
 def losses(steps: Table) -> Chart:
