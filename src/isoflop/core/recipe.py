@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import tomli_w
 from pydantic import (
@@ -19,10 +19,12 @@ from pydantic import (
 )
 
 from .digests import canonical_json, digest
+from .documents import Frozen, Section
 from .errors import RecipeError, nearest
-from .registry import Frozen, Part
+from .registry import Part
 from .rng import Rng
 from .slots import (
+    STORED,
     AveragingSlot,
     MetricSlot,
     ModelSlot,
@@ -39,7 +41,7 @@ Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,6
 """One path component: letters, digits, '.', '_', '-', at most 64, beginning with a letter or digit."""
 
 
-class Budget(Frozen):
+class Budget(Section):
     """A limit on exactly one axis. A run takes the most whole steps that fit, never more."""
 
     flops: PositiveFloat | None = None
@@ -81,7 +83,7 @@ def _known_device(device: str) -> str:
     return device
 
 
-class Train(Frozen):
+class Train(Section):
     """How the loop runs, whatever the method."""
 
     batch: PositiveInt = 8
@@ -106,7 +108,7 @@ class Train(Frozen):
     """Checkpoints kept (the newest)."""
 
 
-class Recipe(Frozen):
+class Recipe(Section):
     """One run. Everything but ``name`` enters its hash."""
 
     name: Name = "run"
@@ -123,6 +125,8 @@ class Recipe(Frozen):
     metrics: tuple[MetricSlot, ...] = ("bits_per_byte",)  # type: ignore[assignment]
     budget: Budget
     train: Train = Train()
+
+    _context: ClassVar[dict[str, bool] | None] = None
 
     @model_validator(mode="after")
     def _fits_together(self) -> Recipe:
@@ -187,10 +191,13 @@ class Recipe(Frozen):
     @classmethod
     def from_json(cls, tree: Mapping[str, Any], *overrides: str, source: str = "recipe") -> Recipe:
         """Validate a tree of JSON values; RecipeError as in ``load``."""
-        return validated(cls, dict(tree), overrides, source=source)
+        return validated(cls, dict(tree), overrides, source=source, context=cls._context)
 
     def to_json(self) -> dict[str, Any]:
-        """Every field, defaults included, as JSON values; what was not given and has no value is left out."""
+        """Every field, defaults included, as JSON values: the text that the hash digests.
+
+        Left out are keys without a value whose default is to have none, and keys marked ``Later`` at their default.
+        """
         return self.model_dump(mode="json", exclude_none=True)
 
     def to_toml(self) -> str:
@@ -211,8 +218,11 @@ class Recipe(Frozen):
 class StoredRecipe(Recipe):
     """The recipe of a run that exists: it was legal where it was trained, and could be used where it could not be.
 
-    Its parts are validated as ever, but not asked whether a training run would fit together on this machine.
+    Its parts are validated as ever, but not asked whether a training run would fit together on this machine. They may be
+    older versions of themselves, whose numbers differed; the recipe keeps the hash that it was stored with.
     """
+
+    _context: ClassVar[dict[str, bool] | None] = STORED
 
     @model_validator(mode="after")
     def _fits_together(self) -> StoredRecipe:

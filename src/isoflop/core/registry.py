@@ -12,10 +12,11 @@ import os
 from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer
+from pydantic import PrivateAttr
 
+from .documents import Frozen, Section
 from .errors import RecipeError, UsageError, nearest
 
 SLOTS: dict[str, str] = {
@@ -32,19 +33,6 @@ SLOTS: dict[str, str] = {
     "metric": "evals/metrics",
     "law": "laws/forms",
 }
-
-
-class Frozen(BaseModel):
-    """Base of everything that is written in a recipe or stored as JSON: immutable, strict, no unknown keys, no NaN."""
-
-    model_config = ConfigDict(
-        frozen=True,
-        strict=True,
-        extra="forbid",
-        allow_inf_nan=False,
-        validate_default=True,
-        use_attribute_docstrings=True,
-    )
 
 
 class Card(Frozen):
@@ -64,7 +52,7 @@ class Card(Frozen):
     """Cost in words: FLOPs, state, memory."""
 
 
-class Part(Frozen):
+class Part(Section):
     """A swappable method: its fields are its hyper-parameters, ``build(ctx)`` makes the live object.
 
     Class attributes:
@@ -74,6 +62,8 @@ class Part(Frozen):
         search: hyper-parameter -> the grid of values that tuning may try, ascending.
         provides: capabilities (names in ``core.protocols``) of the live object.
         needs: slot -> capabilities that this part requires of the part in that slot.
+        version: counts the changes of what the part computes. Where it is above 1 it enters the recipe's hash, so that
+            runs of two versions never stand in one study. Overriding ``current_version`` lets it depend on the fields.
     """
 
     slot: ClassVar[str] = ""
@@ -82,6 +72,23 @@ class Part(Frozen):
     search: ClassVar[dict[str, tuple[float, ...]]] = {}
     provides: ClassVar[frozenset[str]] = frozenset()
     needs: ClassVar[dict[str, frozenset[str]]] = {}
+    version: ClassVar[int] = 1
+
+    _stored_version: int | None = PrivateAttr(None)
+
+    def current_version(self) -> int:
+        """The version of what this part computes today with these hyper-parameters."""
+        return type(self).version
+
+    def stored(self, version: int) -> Self:
+        """This part as it was when a run was made with ``version`` of it (only a stored recipe holds an old one)."""
+        if version != self.current_version():
+            self._stored_version = version
+        return self
+
+    def header(self) -> dict[str, Any]:
+        version = self._stored_version or self.current_version()
+        return {"name": type(self).name} | ({"version": version} if version > 1 else {})
 
     def fields(self) -> dict[str, Any]:
         """Hyper-parameters by name."""
@@ -90,10 +97,6 @@ class Part(Frozen):
     def check(self, recipe: Any) -> list[str]:
         """Problems of this part within the whole recipe, each "key.path: what; what to do"; none by default."""
         return []
-
-    @model_serializer(mode="wrap")
-    def _with_name(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return {"name": type(self).name, **handler(self)}
 
 
 P = TypeVar("P", bound=type[Part])

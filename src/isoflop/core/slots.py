@@ -10,6 +10,7 @@ from pydantic import BaseModel, BeforeValidator, SerializeAsAny, WithJsonSchema,
 from pydantic_core import PydanticCustomError
 
 from . import protocols, registry
+from .documents import NONE, meant
 from .errors import UsageError
 from .registry import Part
 from .toml import validated, value_of
@@ -17,8 +18,19 @@ from .toml import validated, value_of
 P = TypeVar("P", bound=Part)
 
 
-def resolve(slot: str, value: Any) -> Part:
-    """The part that ``value`` describes; problems are pydantic errors ("slot_..."), so they join the one report."""
+STORED = {"stored": True}
+"""Validation context of a recipe that was stored: its parts may be older versions of themselves."""
+
+
+def resolve(slot: str, value: Any, context: Any = None) -> Part:
+    """The part that ``value`` describes; problems are pydantic errors ("slot_..."), so they join the one report.
+
+    Args:
+        slot: the slot that it fills.
+        value: a part, a part's name, or a table with the key ``name``; a key ``version`` says which version of the part
+            is meant, in a stored recipe version 1 where it is absent.
+        context: ``STORED`` where older versions are taken; otherwise only today's version is.
+    """
     if isinstance(value, Part):
         if value.slot != slot:
             raise PydanticCustomError("slot_other", f"{value.name} is a part of slot {value.slot}, not {slot}")
@@ -33,8 +45,16 @@ def resolve(slot: str, value: Any) -> Part:
         cls = registry.get(slot, value["name"])
     except UsageError as error:  # braces are pydantic's templates
         raise PydanticCustomError("slot_unknown", str(error).replace("{", "(").replace("}", ")")) from None
-    fields = {key: content for key, content in value.items() if key != "name"}
-    return cls.model_validate_json(json.dumps(fields))  # a nested ValidationError keeps its places
+    fields = {key: content for key, content in value.items() if key not in ("name", "version")}
+    part = cls.model_validate_json(json.dumps(meant(cls, fields)), context=context)  # its errors keep their places
+    version = value.get("version", 1 if context == STORED else part.current_version())
+    if not isinstance(version, int) or not 1 <= version <= part.current_version():
+        raise PydanticCustomError("slot_version", f"{cls.name} has no version {version!r}; leave the key out")
+    if version != part.current_version() and context != STORED:
+        now = part.current_version()
+        what = f"version {version} of {cls.name} computed other numbers than today's, which is {now}"
+        raise PydanticCustomError("slot_version", f"{what}; leave the key out to take today's")
+    return part.stored(version)
 
 
 def part_from(slot: str, text: str) -> Part:
@@ -55,7 +75,7 @@ def schema_of(slot: str) -> dict[str, Any]:
     tables = []
     for name in registry.names(slot):
         table = registry.get(slot, name).model_json_schema()
-        table["properties"] = {"name": {"const": name}, **table.get("properties", {})}
+        table["properties"] = {"name": {"const": name}, "version": {"type": "integer"}, **table.get("properties", {})}
         table["required"] = ["name", *table.get("required", [])]
         tables.append(table)
     return {"anyOf": [{"enum": registry.names(slot)}, *tables]}
@@ -74,11 +94,16 @@ def schema_document(model: type[BaseModel]) -> dict[str, Any]:
 
 
 def _linked(schema: Any) -> Any:
-    """A slot's field says {"type": slot}, as pydantic knows no references but its own; here it becomes a reference."""
+    """The schema with each slot's field ({"type": slot}, since pydantic knows no references but its own) as a reference.
+
+    Null becomes "none", as a document says it.
+    """
     if isinstance(schema, list):
         return [_linked(item) for item in schema]
     if not isinstance(schema, dict):
         return schema
+    if schema == {"type": "null"}:
+        return {"const": NONE}
     if isinstance(schema.get("type"), str) and schema["type"] in registry.SLOTS:
         rest = {key: value for key, value in schema.items() if key != "type"}
         return {"$ref": f"#/$defs/slot_{schema['type']}", **rest}
@@ -103,7 +128,7 @@ else:
         slot = base.slot
         return Annotated[
             SerializeAsAny[base],
-            BeforeValidator(lambda value: resolve(slot, value)),
+            BeforeValidator(lambda value, info: resolve(slot, value, info.context)),
             WithJsonSchema({"type": slot}),
         ]
 

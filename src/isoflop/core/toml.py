@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import re
 import tomllib
@@ -12,11 +13,13 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from . import registry
+from .documents import meant, takes_text
 from .errors import RecipeError, UsageError, nearest
 from .registry import Part
 
 M = TypeVar("M", bound=BaseModel)
 _MAX_BYTES = 1 << 20
+_TIMES = (datetime.date, datetime.time)  # a datetime is a date
 
 
 def locate(name: str | Path) -> Path:
@@ -51,17 +54,18 @@ def parse(text: str, source: str) -> dict[str, Any]:
 
 
 def value_of(text: str) -> Any:
-    """The TOML value that ``text`` is; what is not TOML is taken as a string."""
+    """The TOML value that ``text`` is; what is not TOML, and a date or time, is taken as a string."""
     try:
         tree = tomllib.loads(f"value = {text}")
     except (tomllib.TOMLDecodeError, RecursionError):
         return text.strip()
-    return tree["value"] if len(tree) == 1 else text.strip()
+    return text.strip() if len(tree) > 1 or isinstance(tree["value"], _TIMES) else tree["value"]
 
 
 def override(tree: dict[str, Any], assignment: str, model: type[BaseModel] | None = None) -> None:
     """Apply one ``key.path=value`` in place. The value is TOML; what is not TOML is taken as a string.
 
+    With ``model``, a key that takes text takes it as typed: ``name=2024`` and ``name=true`` are texts.
     A table that names another part (``optimizer=muon``) replaces the old one as a whole. With ``model``, a part that
     the tree leaves out is the default one, so that ``optimizer.lr=1e-3`` needs no name.
     """
@@ -78,28 +82,55 @@ def override(tree: dict[str, Any], assignment: str, model: type[BaseModel] | Non
             child = {"name": child}
         node[key] = child if isinstance(child, dict) else {}
         node = node[key]
-    node[keys[-1]] = value_of(text)
+    value = value_of(text)
+    field = _field_of(_table_at(model, tree, keys[:-1]), keys[-1]) if model is not None else None
+    if field is not None and isinstance(value, bool | int | float) and takes_text(field.annotation, value):
+        value = text.strip()
+    node[keys[-1]] = value
 
 
-def validated(model: type[M], tree: dict[str, Any], overrides: Iterable[str] = (), *, source: str, text: str = "") -> M:
-    """Validate a tree of TOML values strictly; RecipeError lists every problem with its line (if ``text`` is given)."""
+def validated(
+    model: type[M],
+    tree: dict[str, Any],
+    overrides: Iterable[str] = (),
+    *,
+    source: str,
+    text: str = "",
+    context: dict[str, bool] | None = None,
+) -> M:
+    """Validate a tree of TOML values strictly.
+
+    Args:
+        model: the class of the document.
+        tree: its values; dates and times become text.
+        overrides: ``key.path=value`` assignments, applied in order.
+        source: what the errors call the document.
+        text: the TOML text, so that errors can name lines.
+        context: pydantic's validation context (``slots.STORED``).
+
+    Raises:
+        RecipeError: every problem.
+    """
     tree = json.loads(_as_json(tree, source))
     given = list(overrides)
     for assignment in given:
         override(tree, assignment, model)
+    tree = meant(model, tree)
     try:
-        return model.model_validate_json(_as_json(tree, source))
+        return model.model_validate_json(_as_json(tree, source), context=context)
     except ValidationError as error:
         problems = [_problem(model, tree, item, given, text) for item in error.errors(include_url=False)]
         raise RecipeError(problems, source=source) from None
 
 
 def _as_json(tree: Any, source: str) -> str:
-    def refuse(value: Any) -> Any:
+    def as_text(value: Any) -> str:
+        if isinstance(value, _TIMES):  # `name = 2024-11-05` without quotes
+            return value.isoformat()
         raise RecipeError([f"holds a {type(value).__name__} ({value}), which no key takes"], source=source)
 
     try:
-        return json.dumps(tree, default=refuse)
+        return json.dumps(tree, default=as_text)
     except RecursionError:
         raise RecipeError(["is nested too deeply to be a recipe"], source=source) from None
 
@@ -115,6 +146,8 @@ def _problem(model: type[BaseModel], tree: Any, error: Any, overrides: Sequence[
     elif not error["type"].startswith(("slot_", "json_")) and isinstance(error.get("input"), str | int | float | bool):
         shown = repr(error["input"])
         message = f"{message[0].lower()}{message[1:]}, got {shown if len(shown) < 80 else shown[:77] + '...'}"
+        if error["type"] == "string_type":
+            message += "; put it in quotes"
     return f"{_place(path, overrides, text)}{path}: {message}" if path else message
 
 

@@ -22,10 +22,10 @@ from pydantic import NonNegativeInt
 
 from ..core.context import Context
 from ..core.digests import digest, digest_file, document_hash
+from ..core.documents import Frozen
 from ..core.errors import DataError
 from ..core.files import PARTIAL, disk_errors, publish_directory
 from ..core.protocols import TOKENIZER, LoadsTokenizer, Storable, Tokenizer, TokenizerPart
-from ..core.registry import Frozen
 from .dedup import distinct
 from .document import Document, utf8
 from .loader import HeldOutText, WindowBatches

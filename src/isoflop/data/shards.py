@@ -11,9 +11,9 @@ import numpy.typing as npt
 from pydantic import ValidationError
 
 from ..core.digests import digest_file
+from ..core.documents import Frozen
 from ..core.errors import DataError
 from ..core.files import disk_errors, write_json
-from ..core.registry import Frozen
 
 Tokens = npt.NDArray[Any]
 MANIFEST = "manifest.json"

@@ -12,9 +12,10 @@ from typing import Annotated, Any, Literal
 import tomli_w
 from pydantic import Field, NonNegativeInt, PositiveFloat, model_validator
 
+from ..core.documents import Section
 from ..core.errors import RecipeError, nearest
 from ..core.recipe import Name, Recipe
-from ..core.registry import Frozen, Part
+from ..core.registry import Part
 from ..core.toml import locate, parse, read, validated
 
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
@@ -36,7 +37,7 @@ def measured_by(recipe: Recipe) -> dict[str, Any]:
     }
 
 
-class Ladder(Frozen):
+class Ladder(Section):
     """The baseline's budgets, each twice the one before, each a full run of its own."""
 
     axis: Literal["flops", "steps", "tokens"]
@@ -60,7 +61,7 @@ class Ladder(Frozen):
         return {self.axis: limit if self.axis == "flops" else int(limit)}
 
 
-class Arm(Frozen):
+class Arm(Section):
     """A method that is compared with the baseline: what it changes, and the rungs that it runs at."""
 
     overrides: Annotated[tuple[str, ...], Field(min_length=1)]
@@ -70,7 +71,7 @@ class Arm(Frozen):
     one near 1 at rung 0, where arms are tuned: the baseline has no rung below."""
 
 
-class Tune(Frozen):
+class Tune(Section):
     """How every arm's hyper-parameter is chosen: equal trials at the lowest rung; the baseline again at the top one."""
 
     hyper: str = "optimizer.lr"
@@ -87,7 +88,7 @@ class Tune(Frozen):
     """Trials of the baseline at its top rung, around the lowest rung's optimum; by default the whole grid."""
 
 
-class Expect(Frozen):
+class Expect(Section):
     """What the author expects, so that a plan can say what the study could see."""
 
     seed_sd: PositiveFloat = 0.02
@@ -96,7 +97,7 @@ class Expect(Frozen):
     """What doubling the budget gains the baseline, bits per byte."""
 
 
-class Study(Frozen):
+class Study(Section):
     """A comparison at equal quality. Seeds decide initialisation and data order and are shared by all arms."""
 
     name: Name

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from pydantic import Field
 
+from ..core.documents import Frozen
 from ..core.errors import DataError, NumericsError, UsageError
-from ..core.registry import Frozen
 from ..core.table import Table
 from .checks import as_table, check_columns, check_fixed, check_gradient, check_values, law_name, rename
 from .law import Array, Law

@@ -7,9 +7,9 @@ from typing import Any
 
 from pydantic import Field, PositiveFloat
 
+from ..core.documents import Frozen
 from ..core.errors import DataError
 from ..core.files import read_json
-from ..core.registry import Frozen
 from .sheets import Sheet
 from .text import TIMES, clean, digits, probability
 

@@ -16,9 +16,9 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from ..core.digests import canonical_json, digest, digest_file
+from ..core.documents import Frozen
 from ..core.errors import DataError, StorageError
 from ..core.files import PARTIAL, disk_errors, publish_directory, sweep
-from ..core.registry import Frozen
 
 MANIFEST = "MANIFEST.json"
 FORMAT = 1

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..core.digests import digest
+from ..core.documents import Frozen
 from ..core.errors import DataError
 from ..core.files import read_json, write_json
-from ..core.registry import Frozen
 from ..core.table import Table
 
 Axis = Literal["flops", "hardware_flops", "steps", "tokens", "text_bytes", "seconds"]

@@ -30,6 +30,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, PositiveInt
 
+from ..core.documents import Frozen
 from ..core.errors import DataError, RecipeError, UsageError
 from ..core.files import (
     append_jsonl,
@@ -42,8 +43,7 @@ from ..core.files import (
     write_atomic,
     write_json,
 )
-from ..core.recipe import Recipe, hash_of
-from ..core.registry import Frozen
+from ..core.recipe import Recipe, StoredRecipe, hash_of
 from .checkpoint import Report, commit, newest
 from .environment import determinism, differences, environment
 from .names import component, printable
@@ -153,7 +153,7 @@ class Run:
     @functools.cached_property
     def recipe(self) -> Recipe:
         """The recipe, validated again (imports its parts); RecipeError if this version of isoflop refuses it."""
-        return Recipe.from_json(self.resolved, source=str(self.path / "resolved.json"))
+        return StoredRecipe.from_json(self.resolved, source=str(self.path / "resolved.json"))
 
     @property
     def environment(self) -> dict[str, Any]:
