@@ -37,7 +37,7 @@ FACADES = {"__init__.py", "__main__.py", "errors.py"}  # the only files beside t
 ONLY = {"train": {"core", "ledger", "store"}, "report": {*RANK} - {"lab", "cli"}}  # narrower than the ranks
 TORCHLESS = {"core", "store", "laws", "report", "ledger"}
 HUBS = {"laws/fit.py", "laws/law.py"}
-WITH_TORCH = {"ledger/audit.py", "ledger/peak.py"}
+WITH_TORCH = {"ledger/audit.py", "ledger/peak.py", "store/tensors.py"}
 UNSAFE_MODULES = {"pickle", "cPickle", "dill", "cloudpickle", "shelve", "marshal", "joblib"}
 UNSAFE_CALLS = {
     "eval",

@@ -1,1 +1,1 @@
-"""What is kept on disk: run directories, their lock, checkpoints, metrics, the index, study results. No torch."""
+"""What is kept on disk: run directories, checkpoints, metrics, the index, results; tensors (``tensors.py``: torch)."""

@@ -1,0 +1,271 @@
+"""Checkpoints as named tensors, read piece by piece: the one reader of safetensors directories.
+
+A tensor is never mapped into memory: its bytes are read where they lie, so that resident memory is what the caller
+holds, and not the pages of the files. Tied weights are one tensor, as the configuration says.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..core.digests import digest_file
+from ..core.errors import DataError, NumericsError
+from .safetensors_dir import FLOATS, TensorInfo, read_directory, strict_json
+
+DTYPES: dict[str, torch.dtype] = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U64": torch.uint64,
+    "U32": torch.uint32,
+    "U16": torch.uint16,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
+NAMES: dict[torch.dtype, str] = {dtype: name for name, dtype in DTYPES.items()}
+PIECE = 1 << 18
+"""Elements read and combined at once: 1 MiB in fp32, which stays in a core's cache."""
+
+HEADS = ("lm_head.weight", "embed_out.weight")
+EMBEDDINGS = ("embed_tokens.weight", "wte.weight", "embed_in.weight", "word_embeddings.weight")
+CARRIED = (
+    "tokenizer.json",
+    "tokenizer.model",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "vocab.txt",
+    "merges.txt",
+    "chat_template.jinja",
+    "chat_template.json",
+    "generation_config.json",
+)
+"""Files beside the weights that go with a checkpoint from which another one is made."""
+
+
+class Checkpoint:
+    """The tensors of a safetensors directory in Hugging Face's layout, read lazily.
+
+    Args:
+        directory: holds the weights and, mostly, ``config.json``.
+        stem: the weights' file name without its ending.
+
+    Attributes:
+        tensors: name -> where it lies. Of tied weights only the embedding is listed.
+        config: content of ``config.json``; empty where there is none.
+        head: name that the output head has where it is stored apart; "" where the checkpoint has none.
+        tied: the head is the embedding.
+
+    Raises:
+        DataError: the directory is not as the layout wants it; names file and tensor.
+    """
+
+    def __init__(self, directory: str | Path, stem: str = "model") -> None:
+        self.path = Path(directory)
+        self.tensors = read_directory(self.path, stem)
+        config = self.path / "config.json"
+        self.config: dict[str, Any] = strict_json(config) if config.exists() else {}
+        if not isinstance(self.config, dict):
+            raise DataError("is no table", where=str(config))
+        self._files: dict[Path, int] = {}
+        self.embedding = next((name for name in self.tensors if name.endswith(EMBEDDINGS)), "")
+        self.head = next((name for name in self.tensors if name in HEADS), "")
+        self.tied = bool(self._text_config().get("tie_word_embeddings", not self.head)) and bool(self.embedding)
+        if self.tied and self.head:
+            self._forget_copy_of_head()
+
+    def _text_config(self) -> dict[str, Any]:
+        inner = self.config.get("text_config")
+        return {**self.config, **inner} if isinstance(inner, dict) else self.config
+
+    def _forget_copy_of_head(self) -> None:
+        """Some writers store a tied head as well; a copy that says otherwise than the embedding is an error."""
+        head, embedding = self.tensors[self.head], self.tensors[self.embedding]
+        same = (head.shape, head.dtype) == (embedding.shape, embedding.dtype) and all(
+            torch.equal(
+                self._bytes(head, at, min(at + (1 << 22), head.bytes)), self._bytes(embedding, at, at + (1 << 22))
+            )
+            for at in range(0, head.bytes, 1 << 22)
+        )
+        if not same:
+            raise DataError(
+                f"config.json ties the head to the embedding, but tensor {self.head!r} differs from {self.embedding!r}",
+                where=str(head.file),
+                fix="set tie_word_embeddings to false in config.json if the head is meant to be its own",
+            )
+        del self.tensors[self.head]
+
+    @property
+    def dtype(self) -> str:
+        """The format's name of the type in which most elements are stored."""
+        counts: dict[str, int] = {}
+        for info in self.tensors.values():
+            counts[info.dtype] = counts.get(info.dtype, 0) + info.numel
+        return max(counts, key=lambda name: counts[name], default="F32")
+
+    @property
+    def layers(self) -> int:
+        """Number of layers: one more than the highest number in a tensor's name; 0 without numbered layers."""
+        numbers = [layer for name in self.tensors if (layer := layer_of(name)) is not None]
+        return max(numbers, default=-1) + 1
+
+    def files(self) -> list[Path]:
+        """The files of the weights, sorted."""
+        return sorted({info.file for info in self.tensors.values()})
+
+    def digests(self) -> dict[str, str]:
+        """SHA-256 of each file of the weights, by its name."""
+        return {file.name: digest_file(file) for file in self.files()}
+
+    def carried(self) -> list[Path]:
+        """Tokenizer, chat template and generation settings beside the weights."""
+        return [self.path / name for name in CARRIED if (self.path / name).is_file()]
+
+    def find(self, name: str) -> TensorInfo:
+        """Where tensor ``name`` lies; a tied head is the embedding. DataError if there is none."""
+        if name not in self.tensors and name in HEADS and self.tied:
+            name = self.embedding
+        if name not in self.tensors:
+            raise DataError(f"has no tensor {name!r}", where=str(self.path))
+        return self.tensors[name]
+
+    def flat(self, name: str, dtype: torch.dtype | None = None) -> Stored:
+        """Tensor ``name`` to be read piece by piece in ``dtype`` (None: as stored)."""
+        return Stored(self, self.find(name), dtype)
+
+    def read(self, name: str, dtype: torch.dtype | None = None) -> Tensor:
+        """The whole tensor ``name`` in ``dtype`` (None: as stored)."""
+        return self.flat(name, dtype).whole()
+
+    def _bytes(self, info: TensorInfo, start: int, stop: int) -> Tensor:
+        """Bytes ``start`` to ``stop`` of a tensor, as uint8."""
+        buffer = torch.empty(min(stop, info.bytes) - start, dtype=torch.uint8)
+        if info.file not in self._files:
+            self._files[info.file] = os.open(info.file, os.O_RDONLY)
+        view, done = memoryview(buffer.numpy().data), 0
+        while done < len(view):  # one call reads at most 2 GiB
+            count = os.preadv(self._files[info.file], [view[done:]], info.begin + start + done)
+            if count <= 0:
+                raise DataError(f"ends within tensor {info.name!r}", where=str(info.file))
+            done += count
+        return buffer
+
+    def close(self) -> None:
+        """Close the files; reading opens them again."""
+        while self._files:
+            os.close(self._files.popitem()[1])
+
+    def __del__(self) -> None:
+        self.close()
+
+
+class Stored:
+    """A tensor of a checkpoint, not loaded: see ``Checkpoint.flat``. It is a ``Flat``, as ``Held`` is."""
+
+    def __init__(self, checkpoint: Checkpoint, info: TensorInfo, dtype: torch.dtype | None) -> None:
+        self._checkpoint, self.info = checkpoint, info
+        self.dtype = dtype or DTYPES[info.dtype]
+        self.shape, self.numel = info.shape, info.numel
+
+    def piece(self, start: int, stop: int) -> Tensor:
+        """Elements [start, stop) of the flattened tensor, 1-D.
+
+        Raises:
+            NumericsError: one of them is not finite.
+        """
+        stored = DTYPES[self.info.dtype]
+        raw = self._checkpoint._bytes(self.info, start * stored.itemsize, stop * stored.itemsize).view(stored)
+        if self.info.dtype in FLOATS:
+            refuse_not_finite(raw, self.info)
+        return raw.to(self.dtype)
+
+    def whole(self) -> Tensor:
+        """The tensor in its shape."""
+        return self.piece(0, self.numel).reshape(self.shape)
+
+
+class Held:
+    """A tensor in memory behind the same door as a stored one."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        self._tensor, self.shape, self.numel, self.dtype = tensor, tuple(tensor.shape), tensor.numel(), tensor.dtype
+
+    def piece(self, start: int, stop: int) -> Tensor:
+        """Elements [start, stop) of the flattened tensor, 1-D; not to be changed."""
+        return self._tensor.reshape(-1)[start:stop]
+
+    def whole(self) -> Tensor:
+        """The tensor in its shape; not to be changed."""
+        return self._tensor
+
+
+Flat = Stored | Held
+"""A tensor that is read piece by piece: shape, numel, dtype, piece(start, stop), whole()."""
+
+
+def pieces(numel: int, length: int = PIECE) -> Iterator[tuple[int, int]]:
+    """(start, stop) of consecutive pieces that cover [0, numel)."""
+    for start in range(0, numel, length):
+        yield start, min(start + length, numel)
+
+
+def refuse_not_finite(values: Tensor, info: TensorInfo) -> None:
+    """NumericsError that names tensor and file if a value is NaN or infinite."""
+    # A finite sum proves finite terms and reads memory once; only an overflow of the sum needs the second look.
+    if bool(torch.isfinite(values.sum(dtype=torch.promote_types(values.dtype, torch.float32)))):
+        return
+    bad = int((~torch.isfinite(values)).sum())
+    if bad:
+        raise NumericsError(
+            f"tensor {info.name!r} holds NaN or infinity ({bad} of the {values.numel()} values looked at)",
+            where=str(info.file),
+            fix="a broken checkpoint cannot be mended by merging: leave it out",
+        )
+
+
+def layer_of(name: str) -> int | None:
+    """The number of the layer that a tensor belongs to: the first component of its name that is a number."""
+    return next((int(piece) for piece in name.split(".") if piece.isascii() and piece.isdecimal()), None)
+
+
+def as_bytes(tensor: Tensor) -> memoryview:
+    """The bytes of a tensor, row-major."""
+    flat = tensor.detach().cpu().contiguous().reshape(-1)
+    return flat.view(torch.uint8).numpy().data if flat.numel() else memoryview(b"")
+
+
+def convert_pickled(files: Sequence[Path]) -> Iterator[tuple[str, Tensor]]:
+    """The tensors of pickled checkpoints by name, loaded without running any code of theirs.
+
+    Raises:
+        DataError: a file holds more than tensors, or two files hold one name.
+    """
+    seen: dict[str, Path] = {}
+    for file in files:
+        try:
+            tree = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+        except Exception as error:  # the unpickler's refusals are of many types
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise DataError(f"cannot be read as tensors alone ({reason})", where=str(file)) from error
+        tree = tree.get("state_dict", tree) if isinstance(tree, dict) else tree
+        if not isinstance(tree, dict) or not all(isinstance(value, Tensor) for value in tree.values()):
+            raise DataError("holds something else than named tensors", where=str(file))
+        for name, tensor in tree.items():
+            if name in seen:
+                raise DataError(f"tensor {name!r} lies in {seen[name].name} too", where=str(file))
+            seen[name] = file
+            yield name, tensor
