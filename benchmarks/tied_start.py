@@ -1,6 +1,6 @@
 """How an embedding that is the head as well should start: candidates, each at its own best rate, widths and lengths.
 
-    python benchmarks/tied_start.py [--root runs/tied_start] [--widths 64 128 256] [--steps 100 400]
+    python benchmarks/tied_start.py [--widths 64 128 256] [--steps 100 400] [--seeds 1] [--root runs/tied_start]
 
 The embedding's entries have standard deviation ``std``; vectors are multiplied by ``enter`` where they enter the
 stream and by ``leave`` before the head; the last norm's gain starts at ``gain``. At the start a token's own logit is
@@ -9,7 +9,7 @@ Gains of alternating signs cancel the own logit to order 1 and leave everything 
 have a size of their own, so that two candidates of the same function learn differently where ``std`` differs.
 
 Rates are tuned with one seed: from the best rate of the width before, by factors of 2, until the best one has a worse
-neighbour on both sides. Two other seeds then train at that rate, and theirs are the values compared. One process, one
+neighbour on both sides. Other seeds then train at that rate, and theirs are the values compared. One process, one
 thread, about an hour; runs that are done are read from ``--root``. Everything goes to ``results/tied_start.json``.
 """
 
@@ -18,7 +18,7 @@ from __future__ import annotations
 import argparse
 import math
 import statistics
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -41,7 +41,7 @@ from isoflop.store.run import Run
 from isoflop.train.run import train
 
 RESULTS = Path(__file__).parent / "results" / "tied_start.json"
-VOCAB, TUNING_SEED, SEEDS = 2048, 101, (1, 2)
+VOCAB, TUNING_SEED = 2048, 101
 FIRST_RATE = 0.016
 SETTINGS = (
     "source.heldout_bytes=32768",
@@ -166,6 +166,7 @@ def main() -> None:
     parser.add_argument("--root", type=Path, default=Path("runs/tied_start"))
     parser.add_argument("--widths", type=int, nargs="+", default=[64, 128, 256])
     parser.add_argument("--steps", type=int, nargs="+", default=[100, 400])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1])
     parser.add_argument("--out", type=Path, default=RESULTS)
     given = parser.parse_args()
     torch.set_num_threads(1)
@@ -173,7 +174,9 @@ def main() -> None:
     for width in given.widths:
         for steps in given.steps:
             for candidate in CANDIDATES:
-                rows += measured(given.root, candidate, width, steps, starting_rate(rows, candidate, steps))
+                tuning = tuned(given.root, candidate, width, steps, starting_rate(rows, candidate, steps))
+                rate = min(tuning, key=score).rate
+                rows += tuning + [trained(given.root, candidate, width, steps, rate, seed) for seed in given.seeds]
                 write(given.out, rows)
                 print(line(summary(rows)[-1]), flush=True)
 
@@ -185,8 +188,8 @@ def starting_rate(rows: list[Row], candidate: str, steps: int) -> float:
     return float(alike[-1]["rate"]) if alike else FIRST_RATE
 
 
-def measured(root: Path, candidate: str, width: int, steps: int, start: float) -> Iterator[Row]:
-    """Tuning runs, then the runs of the other seeds at the best rate."""
+def tuned(root: Path, candidate: str, width: int, steps: int, start: float) -> list[Row]:
+    """Runs of the tuning seed at rates around the best one, climbing to it from ``start``."""
     tried: dict[float, Row] = {}
 
     def value(rate: float) -> float:
@@ -198,11 +201,8 @@ def measured(root: Path, candidate: str, width: int, steps: int, start: float) -
     while True:
         better = [rate for rate in (best / 2, best * 2) if value(rate) < value(best)]
         if not better:
-            break
+            return list(tried.values())
         best = min(better, key=value)
-    yield from tried.values()
-    for seed in SEEDS:
-        yield trained(root, candidate, width, steps, best, seed)
 
 
 def score(row: Row) -> float:
@@ -246,7 +246,7 @@ def summary(rows: list[Row]) -> list[dict[str, Any]]:
     for candidate, width, steps in dict.fromkeys((row.candidate, row.width, row.steps) for row in rows):
         here = [row for row in rows if (row.candidate, row.width, row.steps) == (candidate, width, steps)]
         best = min((row for row in here if row.seed == TUNING_SEED), key=score)
-        values = [score(row) for row in here if row.seed in SEEDS]
+        values = [score(row) for row in here if row.seed != TUNING_SEED]
         found.append(
             {
                 "candidate": candidate,
