@@ -131,12 +131,20 @@ def small(width: int) -> float:
     return 1 / math.sqrt(width)
 
 
+def half(width: int) -> float:
+    """The gain with which a token's own logit is at most half of ln V: all other tokens together outweigh it."""
+    return min(1.0, math.log(VOCAB) / 2 / math.sqrt(width))
+
+
 CANDIDATES = {
     "root in": Candidate("std width^-1/2, times width^1/2 on entering (Gemma, T5)", std=small, enter=root),
     "none": Candidate("std width^-1/2, no factor (Llama's code with this std)", std=small),
     "none .02": Candidate("std .02, no factor (GPT-2, Llama, Qwen)", std=lambda width: 0.02),
     "root in, root out": Candidate("as root in, logits over width^1/2", std=small, enter=root, leave=small),
     "root in, gain": Candidate("as root in, last gain starts at width^-1/2", std=small, enter=root, gain=small),
+    "root in, half": Candidate(
+        "as root in, own logit starts at ln(V) / 2 by the last gain", std=small, enter=root, gain=half
+    ),
     "root in, signs": Candidate(
         "as root in, every second last gain starts at -1", std=small, enter=root, alternate=True
     ),
