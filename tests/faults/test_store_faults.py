@@ -23,7 +23,8 @@ from safetensors.numpy import load_file, save_file
 
 import killing
 from isoflop.core.errors import StorageError
-from isoflop.core.files import append_jsonl, mend_jsonl, read_jsonl
+from isoflop.core.files import append_jsonl, mend_jsonl
+from isoflop.core.reading import read_jsonl
 from isoflop.store.checkpoint import commit, damage, newest, steps
 from isoflop.store.run import Run
 from toy import recipe
@@ -276,6 +277,6 @@ def test_a_failing_rename_leaves_the_one_before(tmp_path: Path, monkeypatch: pyt
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "rename", refuse)
-        with pytest.raises(OSError, match="Input/output error"):
+        with pytest.raises(StorageError, match="Input/output error"):
             commit(tmp_path, 20, write(20), keep=1)
     assert [path.name for path in tmp_path.iterdir()] == ["10"]

@@ -7,6 +7,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from .reading import opened
+
 
 def canonical_json(value: Any) -> str:
     """The one JSON text of ``value``: sorted keys, no blanks, UTF-8, NaN and infinity refused (ValueError)."""
@@ -24,8 +26,8 @@ def digest_bytes(data: bytes) -> str:
 
 
 def digest_file(path: Path) -> str:
-    """SHA-256 (64 hex digits) of a file's bytes."""
-    with path.open("rb") as file:
+    """SHA-256 (64 hex digits) of a regular file's bytes; DataError if it cannot be read, or is none."""
+    with opened(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

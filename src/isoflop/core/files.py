@@ -1,4 +1,7 @@
-"""Files that are whole or absent: atomic writes, directories published by rename, torn JSON lines recovered."""
+"""Files that are whole or absent: atomic writes, directories published by rename, torn JSON lines recovered.
+
+What is stored or given is read by ``reading.py``.
+"""
 
 from __future__ import annotations
 
@@ -8,30 +11,37 @@ import json
 import os
 import re
 import shutil
+import stat
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from .errors import DataError, StorageError
+from .errors import StorageError
+from .reading import kind_of_file
 
 PARTIAL = ".partial-"  # prefix of everything not yet published; leftovers of a kill are swept by `sweep`
+_NAME = 200  # bytes of a file's name that its partial's name repeats: file systems allow 255
+_TAIL = 1 << 16  # bytes that are read at once where a log's last line is looked for
+_REMEDIES = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), ("no space left to write", "free some and run again")),
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), ("not allowed to write", "choose another --root")),
+    **dict.fromkeys((errno.ENOENT, errno.ENOTDIR), ("no such folder can be made", "choose another --root")),
+}
+_TAKEN = (errno.EEXIST, errno.ENOTEMPTY)  # somebody else was first: whoever publishes decides what that means
 
 
 @contextlib.contextmanager
 def disk_errors(path: Path) -> Iterator[None]:
-    """Turn the disk's refusals (full, quota, read-only, no permission) into a StorageError that names ``path``."""
+    """Turn the disk's refusals (full, read-only, not permitted ...) into a StorageError that names ``path``."""
     try:
         yield
     except Exception as error:
         code = error.errno if isinstance(error, OSError) else _foreign_errno(error)
-        if code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise StorageError("no space left to write", where=str(path), fix="free some and run again") from error
-        if code in (errno.EACCES, errno.EPERM, errno.EROFS):
-            raise StorageError("not allowed to write", where=str(path), fix="choose another --root") from error
-        if code in (errno.ENOENT, errno.ENOTDIR):
-            raise StorageError("no such folder can be made", where=str(path), fix="choose another --root") from error
-        raise
+        if code is None or code in _TAKEN:
+            raise
+        what, fix = _REMEDIES.get(code, (f"cannot be written ({os.strerror(code)})", "choose another place"))
+        raise StorageError(what, where=str(path), fix=fix) from error
 
 
 def _foreign_errno(error: Exception) -> int | None:
@@ -49,10 +59,42 @@ def fsync_directory(path: Path) -> None:
         os.close(handle)
 
 
-def write_atomic(path: Path, data: bytes | str) -> None:
-    """Replace ``path`` by ``data``: a reader, or a kill at any instant, sees the old bytes or the new."""
-    partial = path.with_name(f"{PARTIAL}{uuid.uuid4().hex[:8]}-{path.name}")
+def open_output(path: Path, flags: int) -> int:
+    """A descriptor of the regular file at ``path``, made if needed, to write to with ``flags``; close it in the end.
+
+    Raises:
+        StorageError: the disk refused, or something else has that name: a folder, a device, a pipe, or a link, which
+            would lead the writing elsewhere.
+    """
     with disk_errors(path):
+        _refuse_special(path)
+        return os.open(path, flags | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o644)
+
+
+def _refuse_special(path: Path) -> None:
+    """Refuse to write to, or to replace, what is no regular file."""
+    with contextlib.suppress(FileNotFoundError):
+        mode = path.lstat().st_mode
+        if not stat.S_ISREG(mode):
+            what = f"is {kind_of_file(mode)}, and output goes to regular files only"
+            raise StorageError(what, where=str(path), fix="name another file, or remove it")
+
+
+def _partial(path: Path) -> Path:
+    """A fresh name beside ``path`` for what is to become it."""
+    name = os.fsdecode(os.fsencode(path.name)[:_NAME])
+    return path.with_name(f"{PARTIAL}{uuid.uuid4().hex[:8]}-{name}")
+
+
+def write_atomic(path: Path, data: bytes | str) -> None:
+    """Replace ``path`` by ``data``: a reader, or a kill at any instant, sees the old bytes or the new.
+
+    Raises:
+        StorageError: the disk refused, or ``path`` is no regular file (a folder, a device, a pipe, a link).
+    """
+    with disk_errors(path):
+        _refuse_special(path)
+        partial = _partial(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             with partial.open("wb") as file:
@@ -71,21 +113,13 @@ def write_json(path: Path, value: Any) -> None:
     write_atomic(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
 
-def read_json(path: Path) -> Any:
-    """Read JSON; a broken or missing file is a DataError that names it."""
-    try:
-        return json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
-        raise DataError(f"cannot be read as JSON ({error})", where=str(path)) from error
-
-
 @contextlib.contextmanager
 def publish_directory(path: Path) -> Iterator[Path]:
     """Yield a fresh directory to fill; on leaving, everything in it is synced and it is renamed to ``path``.
 
     ``path`` must not exist. An exception inside removes the partial directory and leaves nothing behind.
     """
-    partial = path.with_name(f"{PARTIAL}{uuid.uuid4().hex[:8]}-{path.name}")
+    partial = _partial(path)
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         partial.mkdir()
@@ -109,7 +143,7 @@ def sweep(directory: Path) -> int:
     """Remove what killed writers left in ``directory`` (not below it); the number removed."""
     leftovers = list(directory.glob(f"{PARTIAL}*"))
     for path in leftovers:
-        if path.is_dir():
+        if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path, ignore_errors=True)
         else:
             path.unlink(missing_ok=True)
@@ -119,41 +153,26 @@ def sweep(directory: Path) -> int:
 def append_jsonl(path: Path, record: Any) -> None:
     """Append one JSON line in a single write; NaN and infinity are refused (ValueError)."""
     line = json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n"
-    with disk_errors(path), path.open("ab") as file:
+    with disk_errors(path), os.fdopen(open_output(path, os.O_WRONLY | os.O_APPEND), "ab", buffering=0) as file:
         file.write(line.encode())
-
-
-def read_jsonl(path: Path) -> list[Any]:
-    """All whole records of a JSONL file; a torn last line (a writer was killed) is left out, a missing file is [].
-
-    A broken line anywhere else is a DataError that names file and line.
-    """
-    if not path.exists():
-        return []
-    records: list[Any] = []
-    lines = path.read_bytes().split(b"\n")
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            records.append(json.loads(line))
-        except (ValueError, RecursionError) as error:
-            if number == len(lines):  # the file does not end in a newline: torn
-                break
-            raise DataError(f"line {number} is not JSON ({error})", where=str(path)) from error
-    return records
 
 
 def mend_jsonl(path: Path) -> None:
     """Make a JSONL file end in a whole line, so that appending is safe after a kill: a torn last line is cut off."""
-    if not path.exists():
+    if not os.path.lexists(path):
         return
-    with disk_errors(path), path.open("r+b") as file:
-        data = file.read()
-        whole = data.rfind(b"\n") + 1
+    with disk_errors(path), os.fdopen(open_output(path, os.O_RDWR), "r+b") as file:
+        end = file.seek(0, os.SEEK_END)
+        tail, start = b"", end
+        while start and b"\n" not in tail:
+            start = max(0, start - _TAIL)
+            file.seek(start)
+            tail = file.read(end - start)
+        last = tail[tail.rfind(b"\n") + 1 :]
+        file.seek(end)
         try:
-            json.loads(data[whole:])
-        except ValueError:
-            file.truncate(whole)
+            json.loads(last)
+        except (ValueError, RecursionError):
+            file.truncate(end - len(last))
         else:  # only the newline is missing
             file.write(b"\n")

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from .errors import DataError, nearest
 from .files import write_atomic
+from .reading import read_text, user_path
 
 Column = npt.NDArray[Any]
 
@@ -59,10 +60,10 @@ class Table(Mapping[str, Column]):
     @classmethod
     def read_csv(cls, path: str | Path) -> Table:
         """Read a CSV file with a header line; columns in which every entry is a number become float64."""
-        path = Path(path)
+        path = user_path(path)
         try:
-            rows = list(csv.reader(io.StringIO(path.read_text(encoding="utf-8-sig"))))
-        except (OSError, UnicodeDecodeError, csv.Error) as error:
+            rows = list(csv.reader(io.StringIO(read_text(path, pipe=True))))
+        except csv.Error as error:
             raise DataError(f"cannot be read as a CSV table ({error})", where=str(path)) from error
         if len(rows) < 2:
             raise DataError("holds no rows", where=str(path), fix="a header line and at least one row are needed")
@@ -80,7 +81,7 @@ class Table(Mapping[str, Column]):
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(self)
         writer.writerows(zip(*(column.tolist() for column in self._columns.values()), strict=True))
-        write_atomic(Path(path), text.getvalue())
+        write_atomic(user_path(path), text.getvalue())
 
     def __getitem__(self, name: str) -> Column:
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import os
 import re
 import tomllib
 from collections.abc import Iterable, Sequence
@@ -14,7 +15,8 @@ from pydantic import BaseModel, ValidationError
 
 from . import registry
 from .documents import meant, takes_text
-from .errors import RecipeError, UsageError, nearest
+from .errors import DataError, RecipeError, UsageError, nearest
+from .reading import read_text, user_path
 from .registry import Part
 
 M = TypeVar("M", bound=BaseModel)
@@ -25,8 +27,9 @@ _TIMES = (datetime.date, datetime.time)  # a datetime is a date
 def locate(name: str | Path) -> Path:
     """The file that ``name`` means: a path, or the name of a recipe or study shipped with isoflop."""
     shipped = {file.stem: file for file in (Path(__file__).parent.parent / "recipes").glob("*.toml")}
-    path = Path(name) if Path(name).is_file() else shipped.get(str(name), Path(name))
-    if not path.exists():
+    own = user_path(name)
+    path = own if os.path.isfile(own) else shipped.get(str(name), own)
+    if not os.path.exists(path):
         fix = nearest(str(name), shipped)
         raise UsageError("no such file, nor a shipped recipe of that name", where=str(name), fix=fix)
     return path
@@ -35,13 +38,9 @@ def locate(name: str | Path) -> Path:
 def read(path: Path) -> tuple[dict[str, Any], str]:
     """Tree and text of a TOML file; a file that cannot be read or parsed is a RecipeError with line and column."""
     try:
-        if path.stat().st_size > _MAX_BYTES:
-            raise RecipeError([f"is larger than {_MAX_BYTES} bytes: not a recipe"], source=str(path))
-        text = path.read_bytes().decode("utf-8-sig")
-    except OSError as error:
-        raise RecipeError([f"cannot be read ({error.strerror})"], source=str(path)) from error
-    except UnicodeDecodeError as error:
-        raise RecipeError([f"is not UTF-8 text (byte {error.start})"], source=str(path)) from error
+        text = read_text(path, _MAX_BYTES, pipe=True)
+    except DataError as error:
+        raise RecipeError([error.what], source=error.where) from error
     return parse(text, str(path)), text
 
 
@@ -49,7 +48,7 @@ def parse(text: str, source: str) -> dict[str, Any]:
     """TOML text to a tree; a syntax error is a RecipeError."""
     try:
         return tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # a bare ValueError: an integer of more than 4,300 digits
         raise RecipeError([f"is not TOML: {error}"], source=source) from error
 
 
@@ -57,7 +56,7 @@ def value_of(text: str) -> Any:
     """The TOML value that ``text`` is; what is not TOML, and a date or time, is taken as a string."""
     try:
         tree = tomllib.loads(f"value = {text}")
-    except (tomllib.TOMLDecodeError, RecursionError):
+    except (ValueError, RecursionError):
         return text.strip()
     return text.strip() if len(tree) > 1 or isinstance(tree["value"], _TIMES) else tree["value"]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gzip
 import json
+import os
 import zlib
 from collections.abc import Iterator, Sequence
 from glob import glob, has_magic
@@ -15,6 +16,7 @@ from pydantic import BeforeValidator, Field
 
 from ..core.digests import digest, digest_file
 from ..core.errors import DataError
+from ..core.reading import LARGEST, opened, read_bytes, user_path
 from .document import utf8
 
 
@@ -26,6 +28,8 @@ def _several(value: Any) -> Any:
 Paths = Annotated[tuple[str, ...], Field(min_length=1), BeforeValidator(_several)]
 """One path or glob pattern, or several."""
 
+LARGEST_TEXT = 1 << 32
+"""Bytes of the largest text file (4 GiB): a document is held in memory."""
 _BOM = b"\xef\xbb\xbf"
 
 
@@ -37,16 +41,17 @@ def files_of(patterns: Sequence[str]) -> list[Path]:
     """
     found: dict[Path, None] = {}
     for pattern in patterns:
-        if has_magic(pattern) and not Path(pattern).exists():
-            matches = [Path(match) for match in sorted(glob(pattern, recursive=True))]
+        place = user_path(pattern)
+        if has_magic(pattern) and not os.path.exists(place):
+            matches = [Path(match) for match in sorted(glob(str(place), recursive=True))]
             matches = [path for path in matches if path.is_file()]
             if not matches:
                 raise DataError("matches no file", where=pattern, fix="check source.paths; quote it in a shell")
         else:
-            matches = [Path(pattern)]
-            if matches[0].is_dir():
+            matches = [place]
+            if os.path.isdir(place):
                 raise DataError("is a folder", where=pattern, fix=f"name its files: {Path(pattern) / '**/*'}")
-            if not matches[0].exists():
+            if not os.path.exists(place):
                 raise DataError("does not exist", where=pattern, fix="check source.paths")
         found |= dict.fromkeys(matches)
     return list(found)
@@ -54,11 +59,7 @@ def files_of(patterns: Sequence[str]) -> list[Path]:
 
 def digest_of(paths: Sequence[Path]) -> str:
     """A digest of the content of files, in order."""
-    digests = []
-    for path in paths:
-        with read_errors(path):
-            digests.append(digest_file(path))
-    return digest(digests)
+    return digest([digest_file(path) for path in paths])
 
 
 def read_text(path: Path) -> str:
@@ -67,8 +68,7 @@ def read_text(path: Path) -> str:
     Raises:
         DataError: it cannot be read, is empty, holds NUL or bytes that are no UTF-8 (with the line).
     """
-    with read_errors(path):
-        data = path.read_bytes()
+    data = read_bytes(path, LARGEST_TEXT)
     text = decoded(data.removeprefix(_BOM), str(path)).replace("\r\n", "\n").replace("\r", "\n")
     if not text.strip():
         raise DataError("is empty", where=str(path), fix="leave it out")
@@ -83,9 +83,11 @@ def read_records(path: Path, key: str, domain_key: str | None = None) -> Iterato
             under ``key`` (and ``domain_key``, if given); names file and line.
     """
     records = number = 0
-    with read_errors(path), _opened(path) as file:
+    with _opened(path) as file:
         try:
-            for number, line in enumerate(file, 1):
+            for number, line in enumerate(iter(lambda: file.readline(LARGEST + 1), b""), 1):
+                if len(line) > LARGEST:
+                    raise DataError(f"is longer than {LARGEST:,} bytes", where=f"{path}:{number}", fix="split it")
                 line = line.removeprefix(_BOM) if number == 1 else line
                 if not line.strip():
                     continue
@@ -121,17 +123,13 @@ def decoded(data: bytes, where: str) -> str:
 
 
 @contextlib.contextmanager
-def read_errors(path: Path) -> Iterator[None]:
-    """Turn the system's refusal to read ``path`` into a DataError."""
-    try:
-        yield
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise DataError(f"cannot be read ({reason})", where=str(path), fix="check path and permissions") from error
-
-
-def _opened(path: Path) -> Any:
-    return gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb")
+def _opened(path: Path) -> Iterator[Any]:
+    with opened(path) as file:
+        if path.suffix != ".gz":
+            yield file
+            return
+        with gzip.open(file, "rb") as unpacked:
+            yield unpacked
 
 
 def _parsed(line: bytes, where: str) -> dict[str, Any]:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import ValidationError
 
 from ..core.digests import digest_file
 from ..core.documents import Frozen
 from ..core.errors import DataError
 from ..core.files import disk_errors, write_json
+from ..core.reading import contained, read_json
 
 Tokens = npt.NDArray[Any]
 MANIFEST = "manifest.json"
@@ -60,15 +60,11 @@ def unseal(directory: Path, manifest: type[M]) -> M:
     """
     path = directory / MANIFEST
     try:
-        known = manifest.model_validate_json(path.read_bytes())
-    except OSError:
-        raise DataError("is missing", where=str(path), fix=REBUILD) from None
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(piece) for piece in first["loc"])
-        raise DataError(f"is damaged ({place or 'JSON'}: {first['msg']})", where=str(path), fix=REBUILD) from None
+        known = cast(M, read_json(path, manifest))
+    except DataError as error:
+        raise DataError(f"is damaged: it {error.what}", where=str(path), fix=REBUILD) from error
     for name, sha256 in known.files.items():
-        file = directory / name
+        file = contained(directory, name)
         if not file.is_file():
             raise DataError("is missing", where=str(file), fix=REBUILD)
         if digest_file(file) != sha256:

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from ..core.errors import DataError
 from ..core.protocols import Tokenizer
+from ..core.reading import read_text
 
 Ids = npt.NDArray[np.int64]
 
@@ -88,8 +89,8 @@ def open_tokenizer(path: Path) -> Any:
     import tokenizers as hf
 
     try:
-        return hf.Tokenizer.from_str(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise DataError(f"cannot be read ({error.strerror})", where=str(path), fix="check the path") from error
+        return hf.Tokenizer.from_str(read_text(path))
+    except DataError:
+        raise
     except Exception as error:  # the library raises bare Exception
         raise DataError(f"is not a tokenizer.json ({error})", where=str(path)) from error

@@ -10,7 +10,8 @@ import numpy as np
 
 from ..core.digests import digest
 from ..core.errors import DataError, UsageError
-from ..core.files import read_json, write_json
+from ..core.files import write_json
+from ..core.reading import read_json, user_path
 from ..core.registry import get
 from ..core.table import Table
 from .checks import law_name
@@ -47,7 +48,7 @@ def to_json(fit: Fit, level: float = 0.95) -> dict[str, Any]:
 
 def save(fit: Fit, path: str | Path) -> None:
     """Write ``to_json`` atomically."""
-    write_json(Path(path), to_json(fit))
+    write_json(user_path(path), to_json(fit))
 
 
 def refit(stored: Mapping[str, Any] | str | Path, law: Law | None = None) -> Fit:
@@ -57,7 +58,7 @@ def refit(stored: Mapping[str, Any] | str | Path, law: Law | None = None) -> Fit
         DataError: not a stored fit, changed rows, or another optimum than the stored one.
     """
     where = str(stored) if isinstance(stored, str | Path) else "fit"
-    tree = read_json(Path(stored)) if isinstance(stored, str | Path) else stored
+    tree = read_json(user_path(stored)) if isinstance(stored, str | Path) else stored
     if isinstance(tree, Mapping) and isinstance(tree.get("fit"), Mapping):  # what `isoflop fit --out` keeps
         tree = tree["fit"]
     if not isinstance(tree, Mapping) or tree.get("format") != FORMAT:

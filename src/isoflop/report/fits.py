@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from pydantic import Field, PositiveFloat
 
 from ..core.documents import Frozen
-from ..core.errors import DataError
-from ..core.files import read_json
+from ..core.reading import read_json
 from .sheets import Sheet
 from .text import TIMES, clean, digits, probability
 
@@ -100,13 +99,7 @@ class FitRecord(Frozen):
     @classmethod
     def read(cls, directory: Path) -> FitRecord:
         """Read a directory's ``fit.json``; DataError if it is no fit."""
-        path = Path(directory) / FIT
-        try:
-            return cls.model_validate(read_json(path))
-        except ValueError as error:
-            raise DataError(
-                f"is not the fit of a law ({error})", where=str(path), fix="run `isoflop fit` again"
-            ) from error
+        return cast(FitRecord, read_json(Path(directory) / FIT, cls))
 
     # ------------------------------------------------------------ in words
 

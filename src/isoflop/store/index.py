@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from ..core.errors import DataError, UsageError, nearest
-from ..core.files import read_json
+from ..core.reading import read_json
 from ..core.table import Table
 from .names import printable
 from .run import Run, State

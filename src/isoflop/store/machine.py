@@ -10,7 +10,8 @@ from typing import Any, TypeVar
 from pydantic import TypeAdapter
 
 from ..core.errors import DataError
-from ..core.files import read_json, write_json
+from ..core.files import write_json
+from ..core.reading import read_json
 from .environment import cpu_model
 
 T = TypeVar("T")
@@ -40,7 +41,7 @@ def remembered(root: Path, what: str, measure: Callable[[], float], *, threads: 
 
 def _known(path: Path) -> dict[str, Any]:
     try:
-        tree = read_json(path)
+        known: dict[str, Any] = read_json(path, dict[str, Any])
     except DataError:
         return {}
-    return tree if isinstance(tree, dict) else {}
+    return known

@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from ..core.digests import digest
 from ..core.documents import Frozen
 from ..core.errors import DataError
-from ..core.files import read_json, write_json
+from ..core.files import write_json
+from ..core.reading import read_json
 from ..core.table import Table
 
 Axis = Literal["flops", "hardware_flops", "steps", "tokens", "text_bytes", "seconds"]
@@ -143,13 +144,11 @@ class StudyResult(Frozen):
     @classmethod
     def read(cls, path: Path) -> StudyResult:
         """Read a stored result; DataError if it is broken or of another version."""
-        tree = read_json(path)
-        if not isinstance(tree, dict) or tree.get("schema_version") != 1:
-            raise DataError("is not a study result of version 1", where=str(path), fix="run `isoflop compare` again")
         try:
-            return cls.model_validate(tree, strict=False)
-        except ValueError as error:
-            raise DataError(f"is not a study result ({error})", where=str(path)) from error
+            return cast(StudyResult, read_json(path, cls))
+        except DataError as error:
+            what = f"is not a study result of version 1: it {error.what}"
+            raise DataError(what, where=error.where, fix="run `isoflop compare` again") from error
 
     def write(self, path: Path) -> None:
         """Write it atomically."""

@@ -37,12 +37,11 @@ from ..core.files import (
     disk_errors,
     mend_jsonl,
     publish_directory,
-    read_json,
-    read_jsonl,
     sweep,
     write_atomic,
     write_json,
 )
+from ..core.reading import read_json, read_jsonl
 from ..core.recipe import Recipe, StoredRecipe, hash_of
 from .checkpoint import Report, commit, newest
 from .environment import determinism, differences, environment

@@ -11,7 +11,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from ..core.errors import DataError
-from ..core.files import disk_errors, read_json, write_json
+from ..core.files import disk_errors, write_json
+from ..core.reading import opened, read_json
 
 _TENSOR, _TUPLE, _ITEMS = "__tensor__", "__tuple__", "__items__"
 
@@ -39,7 +40,8 @@ def _apart(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 def load_tensors(path: Path) -> dict[str, torch.Tensor]:
     """Read a safetensors file to the CPU; DataError if it is not one."""
     try:
-        return load_file(path)
+        with opened(path):  # refuses what is no file, which the library would wait for
+            return load_file(path)
     except (OSError, SafetensorError) as error:
         raise DataError(f"cannot be read as safetensors ({error})", where=str(path)) from error
 

@@ -23,12 +23,11 @@ from isoflop.core.files import (
     disk_errors,
     mend_jsonl,
     publish_directory,
-    read_json,
-    read_jsonl,
     sweep,
     write_atomic,
     write_json,
 )
+from isoflop.core.reading import read_json, read_jsonl
 
 # ---------------------------------------------------------------- atomic files
 
@@ -186,6 +185,8 @@ def test_sweeping_removes_only_leftovers(tmp_path: Path) -> None:
         (errno.EACCES, "not allowed to write"),
         (errno.EPERM, "not allowed to write"),
         (errno.EROFS, "not allowed to write"),
+        (errno.EIO, "cannot be written .Input/output error."),
+        (errno.ENAMETOOLONG, "cannot be written .File name too long."),
     ],
 )
 def test_refusals_of_the_disk_name_the_path_whoever_reports_them(code: int, message: str) -> None:
@@ -196,7 +197,9 @@ def test_refusals_of_the_disk_name_the_path_whoever_reports_them(code: int, mess
         assert refusal.value.exit_code == 3
 
 
-@pytest.mark.parametrize("error", [OSError(errno.EIO, "I/O error"), ValueError("(os error none)"), KeyboardInterrupt()])
+@pytest.mark.parametrize(
+    "error", [FileExistsError(errno.EEXIST, "File exists"), ValueError("(os error none)"), KeyboardInterrupt()]
+)
 def test_other_errors_pass_unchanged(error: BaseException) -> None:
     with pytest.raises(type(error)) as passed, disk_errors(Path("file")):
         raise error
@@ -261,7 +264,7 @@ def test_a_log_torn_at_every_byte_keeps_its_whole_records_and_takes_more(tmp_pat
 def test_a_broken_line_inside_is_named(tmp_path: Path) -> None:
     path = tmp_path / "log.jsonl"
     path.write_bytes(b'{"a": 1}\n\n{"b"\n{"c": 3}\n')
-    with pytest.raises(DataError, match=r"log\.jsonl: line 3 is not JSON"):
+    with pytest.raises(DataError, match=r"log\.jsonl: line 3: is not JSON"):
         read_jsonl(path)
     path.write_bytes(b'{"a": 1}\n\xff\n')
     with pytest.raises(DataError, match="line 2"):

@@ -111,9 +111,9 @@ def test_csv_as_others_write_it(tmp_path: Path) -> None:
         (b"a,b\n", "holds no rows"),
         (b"a,a\n1,2\n", "repeats a column name"),
         (b"a,b\n1,2\n\n3\n", "line 4 has 1 fields, the header 2"),
-        (b"a\n\xff\n", "cannot be read as a CSV table"),
+        (b"a\n\xff\n", "is not UTF-8 text .byte 2."),
         (b"a\n" + b"x" * 200_000 + b"\n", "cannot be read as a CSV table"),
-        (None, "cannot be read as a CSV table"),
+        (None, "cannot be read .No such file"),
     ],
 )
 def test_what_is_no_table_is_a_data_error(tmp_path: Path, content: bytes | None, message: str) -> None:

@@ -133,7 +133,7 @@ def test_files_that_are_no_recipes(tmp_path: Path) -> None:
         with pytest.raises(RecipeError, match=r"r\.toml: ") as refusal:
             Recipe.load(path)
         assert message in str(refusal.value)
-    with pytest.raises(RecipeError, match="cannot be read"):
+    with pytest.raises(RecipeError, match="is a folder, not a file"):
         Recipe.load(tmp_path)
     with pytest.raises(UsageError, match="no such file, nor a shipped recipe of that name"):
         Recipe.load(tmp_path / "none.toml")

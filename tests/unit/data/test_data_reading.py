@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import tracemalloc
 from pathlib import Path
 from typing import Any
@@ -77,7 +78,7 @@ def test_what_the_system_refuses_to_read_is_named(tmp_path: Path, monkeypatch: p
     def refuse(*_: Any, **__: Any) -> Any:
         raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr(Path, "open", refuse)
+    monkeypatch.setattr(os, "open", refuse)
     for name in ("text", "jsonl"):
         source = part(name, paths=str(path))
         for read in (source.inputs, lambda source=source: list(source.documents())):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from isoflop.core.files import read_json
+from isoflop.core.reading import read_json
 from isoflop.errors import DataError
 from isoflop.lab import corpus as module
 from isoflop.lab.corpus import Texts, corpus_facts

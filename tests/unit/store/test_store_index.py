@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from isoflop.core.errors import DataError, UsageError
-from isoflop.core.files import read_json, write_json
+from isoflop.core.files import write_json
+from isoflop.core.reading import read_json
 from isoflop.store import index
 from isoflop.store.index import INDEX, RUNS, rebuild, runs, studies
 from isoflop.store.run import Run

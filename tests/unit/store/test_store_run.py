@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from isoflop.core.errors import DataError, RecipeError, StorageError, UsageError
-from isoflop.core.files import append_jsonl, read_json, write_json
+from isoflop.core.files import append_jsonl, write_json
+from isoflop.core.reading import read_json
 from isoflop.core.recipe import Recipe
 from isoflop.store import run as run_module
 from isoflop.store.run import Run

@@ -17,6 +17,7 @@ from ...core.digests import digest_file
 from ...core.errors import DataError, nearest
 from ...core.files import write_atomic
 from ...core.protocols import TokenizerPart
+from ...core.reading import user_path
 from ...core.registry import Card, part
 from ..document import utf8
 from ..tokenizing import Ids, byte_alphabet, open_tokenizer, unknown_id
@@ -104,15 +105,10 @@ class FilePart(TokenizerPart):
 
     def inputs(self) -> str:
         """SHA-256 of the file."""
-        try:
-            return digest_file(Path(self.path))
-        except OSError as error:
-            raise DataError(
-                f"cannot be read ({error.strerror})", where=self.path, fix="check tokenizer.path"
-            ) from error
+        return digest_file(user_path(self.path))
 
     def build(self, ctx: Context, texts: Iterator[str]) -> FileTokenizer:
-        return self.load(Path(self.path))
+        return self.load(user_path(self.path))
 
     def load(self, path: Path) -> FileTokenizer:
         """The tokenizer of a copy that ``FileTokenizer.save`` wrote, wherever the original is by now."""
@@ -126,7 +122,7 @@ def size_of(tokenizer: hf.Tokenizer) -> int:
 
 @functools.lru_cache(maxsize=4)
 def _opened(path: str, digest: str) -> hf.Tokenizer:
-    tokenizer: hf.Tokenizer = open_tokenizer(Path(path))
+    tokenizer: hf.Tokenizer = open_tokenizer(user_path(path))
     return tokenizer
 
 
