@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from ..core.errors import StorageError, UsageError
-from ..core.files import append_jsonl, disk_errors, fsync_directory, mend_jsonl, read_jsonl, sweep, write_json
+from ..core.files import append_jsonl, disk_errors, fsync_directory, mend_jsonl, sweep, write_json
+from ..core.reading import read_jsonl
 from .safetensors_dir import ITEM_BYTES, TensorInfo
 
 JOURNAL = "journal.jsonl"
