@@ -1,6 +1,6 @@
 """How an embedding that is the head as well should start: candidates, each at its own best rate, widths and lengths.
 
-    python benchmarks/tied_start.py [--widths 64 128 256] [--steps 100 400] [--seeds 1] [--root runs/tied_start]
+    python benchmarks/tied_start.py [--widths 64 128 256] [--steps 100 400] [--seeds 1] [--candidates NAME ...]
 
 The embedding's entries have standard deviation ``std``; vectors are multiplied by ``enter`` where they enter the
 stream and by ``leave`` before the head; the last norm's gain starts at ``gain``. At the start a token's own logit is
@@ -9,8 +9,8 @@ Gains of alternating signs cancel the own logit to order 1 and leave everything 
 have a size of their own, so that two candidates of the same function learn differently where ``std`` differs.
 
 Rates are tuned with one seed: from the best rate of the width before, by factors of 2, until the best one has a worse
-neighbour on both sides. Other seeds then train at that rate, and theirs are the values compared. One process, one
-thread, about an hour; runs that are done are read from ``--root``. Everything goes to ``results/tied_start.json``.
+neighbour on both sides; other seeds then train at that rate. Compared are the means over all seeds at that rate. One
+process, one thread, about an hour; runs that are done are read from ``--root``. Everything goes to ``results/tied_start.json``.
 """
 
 from __future__ import annotations
@@ -175,13 +175,14 @@ def main() -> None:
     parser.add_argument("--widths", type=int, nargs="+", default=[64, 128, 256])
     parser.add_argument("--steps", type=int, nargs="+", default=[100, 400])
     parser.add_argument("--seeds", type=int, nargs="+", default=[1])
+    parser.add_argument("--candidates", nargs="+", default=list(CANDIDATES), choices=list(CANDIDATES))
     parser.add_argument("--out", type=Path, default=RESULTS)
     given = parser.parse_args()
     torch.set_num_threads(1)
     rows: list[Row] = []
     for width in given.widths:
         for steps in given.steps:
-            for candidate in CANDIDATES:
+            for candidate in given.candidates:
                 tuning = tuned(given.root, candidate, width, steps, starting_rate(rows, candidate, steps))
                 rate = min(tuning, key=score).rate
                 rows += tuning + [trained(given.root, candidate, width, steps, rate, seed) for seed in given.seeds]
@@ -249,12 +250,12 @@ def trained(root: Path, candidate: str, width: int, steps: int, rate: float, see
 
 
 def summary(rows: list[Row]) -> list[dict[str, Any]]:
-    """Each candidate, width and length at its best rate: mean and half range of the seeds that did not tune."""
+    """Each candidate, width and length at its best rate: mean and half range over the seeds."""
     found = []
     for candidate, width, steps in dict.fromkeys((row.candidate, row.width, row.steps) for row in rows):
         here = [row for row in rows if (row.candidate, row.width, row.steps) == (candidate, width, steps)]
         best = min((row for row in here if row.seed == TUNING_SEED), key=score)
-        values = [score(row) for row in here if row.seed != TUNING_SEED]
+        values = [score(row) for row in here if row.rate == best.rate]
         found.append(
             {
                 "candidate": candidate,
