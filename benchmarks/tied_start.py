@@ -10,7 +10,8 @@ have a size of their own, so that two candidates of the same function learn diff
 
 Rates are tuned with one seed: from the best rate of the width before, by factors of 2, until the best one has a worse
 neighbour on both sides; other seeds then train at that rate. Compared are the means over all seeds at that rate. One
-process, one thread, about an hour; runs that are done are read from ``--root``. Everything goes to ``results/tied_start.json``.
+process, one thread, about an hour; runs that are done are read from ``--root``. The results go to
+``results/tied_start.json``.
 """
 
 from __future__ import annotations
