@@ -11,32 +11,18 @@ from typing import Any
 import pytest
 import torch
 
-import isoflop.optim as optim
 from isoflop.core.errors import NumericsError, UsageError
 from isoflop.core.protocols import CAPABILITIES, Optimizer, OptimizerPart
 from isoflop.core.registry import get, names
 from isoflop.core.roles import shapes_of
-from isoflop.optim.base import Method
+from optim_classes import CLASSES, arguments
 from optim_toy import params_of, take_steps, toy_context, toy_groups
 
 PARTS = names("optimizer")
 TOY: dict[str, dict[str, Any]] = {"gauss_newton": {"inner_steps": 2}, "sgd_adalayer": {"lr": 0.125}}
 """Fields of parts whose defaults are too slow, or whose rate is too large, for the toy problem of unit curvature."""
-DRIVEN: set[str] = set()
-"""Classes that need more than gradients; their own tests drive them."""
 MATRICES = {"Muon", "SOAP", "Shampoo"}
 """Classes that take matrices only, or whose reference does."""
-EXTRA: dict[str, dict[str, Any]] = {
-    "AdEMAMix": {"betas": (0.9, 0.95, 0.99), "beta3_warmup": 60, "alpha_warmup": 60},
-    "MARS": {"optimize_1d": True},
-    "Muon": {"ns_dtype": torch.float64},
-    "ScheduleFreeAdamW": {"warmup_steps": 5, "r": 0.5, "inner_momentum": 0.5},
-    "ScheduleFreeRAdam": {"betas": (0.9, 0.95)},
-    "ScheduleFreeSGD": {"warmup_steps": 5},
-    "Shampoo": {"betas": (0.9, 0.95), "merge_dims": False, "epsilon": 1e-6},
-    "SimplifiedAdEMAMix": {"lr": 1e-3, "alpha": 2.0, "beta1_warmup": 60, "bias_correction1": True},
-}
-"""Arguments with which the classes are tested alone, where the defaults leave something out."""
 
 
 def make(name: str, seed: int = 0, **fields: Any) -> tuple[Any, tuple[Any, ...]]:
@@ -174,20 +160,7 @@ def test_decay_acts_on_matrices_only(name: str) -> None:
 
 # ---------------------------------------------------------------- our own classes, alone in anybody's loop
 
-CLASSES = {
-    name: getattr(optim, name)
-    for name in dir(optim)
-    if isinstance(getattr(optim, name), type) and issubclass(getattr(optim, name), Method) and name not in DRIVEN
-}
 WITH_REFERENCE = [name for name, cls in CLASSES.items() if hasattr(import_module(cls.__module__), "reference")]
-
-
-def arguments(name: str) -> dict[str, Any]:
-    """Defaults of a class with a decay and a rate that moves parameters visibly."""
-    signature = inspect.signature(CLASSES[name])
-    found = {k: v.default for k, v in signature.parameters.items() if v.default is not v.empty}
-    changed = {"lr": 0.01, "weight_decay": 0.1, **EXTRA.get(name, {})}
-    return found | {k: v for k, v in changed.items() if k in found}
 
 
 def gradients(shape: tuple[int, ...], steps: int) -> Iterator[torch.Tensor]:

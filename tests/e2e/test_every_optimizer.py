@@ -29,3 +29,19 @@ def test_an_optimizer_learns_with_its_defaults_and_resumes_to_the_same_bytes(
     again = Run.read(run.path)
     assert [event["step"] for event in again.events("resumed")] == [16]
     assert again.result["weights_sha256"] == expected
+
+
+@pytest.mark.parametrize("optimizer", ["adafactor", '{name="soap",factorized=true}'])
+def test_a_start_whose_gradients_vanish_in_fp32_trains(
+    optimizer: str, tiny: Callable[..., Path], tmp_path: Path
+) -> None:
+    recipe = tiny("budget.steps=12", "model.init_std=1e-6")
+    assert invoke(["train", str(recipe), f"optimizer={optimizer}", "--root", str(tmp_path / "runs")]) == 0
+
+
+def test_an_eps_of_zero_is_refused_before_anything_runs(
+    tiny: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert invoke(["train", str(tiny()), "optimizer.eps=0", "--root", str(tmp_path / "runs")]) == 2
+    assert "optimizer.eps" in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()

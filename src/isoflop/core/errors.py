@@ -55,7 +55,7 @@ class StorageError(DataError):
 
 
 class NumericsError(IsoflopError):
-    """A value that is not finite, found before it could change the model."""
+    """A value that is not finite where one must be: a loss, a gradient, a measurement."""
 
     exit_code = 4
 

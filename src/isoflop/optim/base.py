@@ -22,7 +22,7 @@ from ..core.context import Context
 from ..core.errors import NumericsError, UsageError
 from ..core.protocols import OptimizerPart
 from .average import wide
-from .groups import torch_groups
+from .groups import SMALLEST, torch_groups
 
 ParamsT = Any
 """What torch's optimizers accept: tensors, (name, tensor) pairs, or dictionaries of groups."""
@@ -54,7 +54,7 @@ class Limit(NamedTuple):
         return f"in [{self.low:g}, {self.high:g}{']' if self.closed else ')'}"
 
 
-NON_NEGATIVE, BETA, UNIT, POSITIVE = Limit(), Limit(high=1.0), Limit(high=1.0, closed=True), Limit(low=1e-300)
+NON_NEGATIVE, BETA, UNIT, EPSILON = Limit(), Limit(high=1.0), Limit(high=1.0, closed=True), Limit(low=SMALLEST)
 
 
 class Method(Optimizer):
@@ -78,7 +78,7 @@ class Method(Optimizer):
         "lr": NON_NEGATIVE,
         "betas": BETA,
         "momentum": BETA,
-        "eps": NON_NEGATIVE,
+        "eps": EPSILON,
         "weight_decay": NON_NEGATIVE,
     }
 

@@ -143,7 +143,10 @@ def by_cholesky(y: Tensor) -> Tensor:
     The error is about machine epsilon times the squared condition number of the normalised columns, which are nearly
     orthogonal when the basis moves slowly; if it exceeds sqrt(epsilon) / 8, or y is singular, ``by_qr`` is used.
     """
-    y = y / torch.linalg.vector_norm(y, dim=0, keepdim=True)
+    norms = torch.linalg.vector_norm(y, dim=0, keepdim=True)
+    if not bool(norms.min() > 0):  # squares below the smallest number: reflectors scale what they are given
+        return by_qr(y)
+    y = y / norms
     gram = y.new_empty(y.shape[1], y.shape[1])
     update_gram(gram, y.T, 0.0, 1.0)
     factor, failed = torch.linalg.cholesky_ex(gram, upper=True)  # reads nothing below the diagonal

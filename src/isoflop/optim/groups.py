@@ -13,6 +13,12 @@ from ..core.roles import Group, Role, Shape, numel
 Beta = Annotated[float, Field(ge=0, lt=1)]
 """Decay of a moving average."""
 
+SMALLEST = 2.0**-126
+"""The smallest normal number of fp32: what is less may be zero where it is added, and zero over zero is NaN."""
+
+Epsilon = Annotated[float, Field(ge=SMALLEST)]
+"""What keeps a quotient finite."""
+
 Grid = dict[str, tuple[float, ...]]
 """Hyper-parameter -> values that tuning may try."""
 

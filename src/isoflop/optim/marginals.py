@@ -18,8 +18,13 @@ def mean_squares(x: Tensor, d: int) -> Tensor:
 
 
 def rank1_root(factors: Sequence[Tensor]) -> Tensor:
-    """Square root of the outer product of the factors over their common mean to the power len - 1."""
-    product = factors[0].sqrt().div_(factors[0].mean() ** ((len(factors) - 1) / 2))
+    """Square root of the outer product of the factors over their common mean to the power len - 1; 0 where that is 0.
+
+    Every division is by the root of the mean alone: the mean's higher powers leave fp32's range.
+    """
+    mean = factors[0].mean().sqrt_()
+    mean = torch.where(mean > 0, mean, 1.0)
+    product = factors[0].sqrt()
     for factor in factors[1:]:
-        product = product.unsqueeze(-1) * factor.sqrt()
+        product = product.div_(mean).unsqueeze(-1) * factor.sqrt()
     return product

@@ -42,6 +42,7 @@ def orthogonalise(
     tall = x.shape[-2] > x.shape[-1]
     if tall:
         x = x.mT
+    eps = max(eps, torch.finfo(dtype).tiny)  # an eps that the dtype rounds to zero would not save a zero matrix
     x = x / (torch.linalg.vector_norm(x, dim=(-2, -1), keepdim=True) + eps)
     if x.ndim == 2:
         x = _iterate(x.contiguous(), triples)

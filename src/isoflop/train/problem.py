@@ -114,7 +114,7 @@ class StepProblem:
         # Only now is a number read: a GPU that is waited for has nothing left to do.
         total = sum(torch.stack(totals).cpu().tolist())
         if not math.isfinite(total):
-            raise NumericsError(f"the loss is {total}", fix="the weights are unchanged; try a lower learning rate")
+            raise NumericsError(f"the loss is {total}; {self._weights()}", fix="try a lower learning rate")
         means = {name: sum(map(float, found)) / self._tokens for name, found in terms.items()}
         return Outcome(total / self._tokens, self._clip_gradient(clip), self._tokens, text_bytes, means)
 
@@ -126,6 +126,12 @@ class StepProblem:
     def _losses(self, batches: Sequence[Batch]) -> Iterator[Loss]:
         return (self._objective.loss(batch, self._ctx) for batch in batches)
 
+    def _weights(self) -> str:
+        """Whether the weights that the step began with are finite."""
+        groups = self._ctx.groups
+        broken = _broken([pair for group in groups for pair in zip(group.names, group.params, strict=True)])
+        return f"an earlier step left weights that are not finite in {broken}" if broken else "every weight is finite"
+
     def _clip_gradient(self, clip: float) -> float:
         named = [
             (name, p.grad)
@@ -136,15 +142,18 @@ class StepProblem:
         gradients = [gradient for _, gradient in named]
         norm = float(torch.nn.utils.get_total_norm(gradients))
         if not math.isfinite(norm):
-            broken = [name for name, gradient in named if not bool(torch.isfinite(gradient).all())]
-            raise NumericsError(
-                f"the gradient is not finite in {', '.join(broken[:5]) or 'its norm'}"
-                + (f" and {len(broken) - 5} more" if len(broken) > 5 else ""),
-                fix="the weights are unchanged; try a lower learning rate",
-            )
+            what = f"the gradient is not finite in {_broken(named) or 'its norm'}; {self._weights()}"
+            raise NumericsError(what, fix="try a lower learning rate")
         if clip and norm > clip:
             torch._foreach_mul_(gradients, clip / norm)
         return norm
+
+
+def _broken(named: Sequence[tuple[str, torch.Tensor]]) -> str:
+    """The first names of tensors that hold NaN or inf, and how many more do; empty if none does."""
+    broken = [name for name, tensor in named if not bool(torch.isfinite(tensor).all())]
+    more = f" and {len(broken) - 5} more" if len(broken) > 5 else ""
+    return ", ".join(broken[:5]) + more
 
 
 class Plain:

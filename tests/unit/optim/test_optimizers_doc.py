@@ -36,7 +36,7 @@ def test_the_guide_is_right_about_the_null_space() -> None:
 
 def test_the_guide_is_right_about_the_sum() -> None:
     p = torch.nn.Parameter(torch.zeros(1, dtype=torch.float64))
-    optimizer = SimplifiedAdEMAMix([p], lr=1e-3, betas=(0.99, 0.95), eps=0.0)
+    optimizer = SimplifiedAdEMAMix([p], lr=1e-3, betas=(0.99, 0.95), eps=1e-30)
     for t in range(1, 6):
         before = p.item()
         p.grad = torch.full((1,), 3.0, dtype=torch.float64)

@@ -92,9 +92,17 @@ def test_a_loss_that_is_not_finite_stops_before_the_update() -> None:
         model.w[0] = float("nan")
     before = model.w.detach().clone()
     optimizer = Plain(torch.optim.SGD(model.parameters(), lr=0.1))
-    with pytest.raises(NumericsError, match="loss is nan"):
+    with pytest.raises(NumericsError, match="loss is nan; an earlier step left weights that are not finite in w"):
         optimizer.step(StepProblem(Squares(), context(model), batches([2])))
     assert torch.equal(model.w[1:], before[1:])
+
+
+def test_a_loss_that_overflows_is_not_blamed_on_the_weights() -> None:
+    model = Line()
+    with torch.no_grad():
+        model.w[0] = 1e30
+    with pytest.raises(NumericsError, match="loss is inf; every weight is finite"):
+        StepProblem(Squares(), context(model), batches([2])).backward()
 
 
 def test_a_gradient_that_is_not_finite_names_its_parameter_and_nothing_is_updated() -> None:
@@ -102,7 +110,7 @@ def test_a_gradient_that_is_not_finite_names_its_parameter_and_nothing_is_update
     model.w.register_hook(lambda gradient: gradient * torch.tensor([1.0, float("inf")]))
     optimizer = Plain(torch.optim.SGD(model.parameters(), lr=0.1))
     before = model.w.detach().clone()
-    with pytest.raises(NumericsError, match=r"not finite in w"):
+    with pytest.raises(NumericsError, match=r"not finite in w; every weight is finite"):
         optimizer.step(StepProblem(Squares(), context(model), batches([2]), clip=1.0))
     assert torch.equal(model.w, before)
 

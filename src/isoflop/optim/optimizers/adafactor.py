@@ -17,7 +17,7 @@ from ...core.registry import Card, part
 from ...core.roles import Shape, numel
 from ..average import wide
 from ..base import Method, ParamsT, assemble, descend, next_step
-from ..groups import Beta, Grid, elementwise, factor2
+from ..groups import SMALLEST, Beta, Epsilon, Grid, elementwise, factor2
 from ..marginals import mean_squares, rank1_root
 
 
@@ -54,7 +54,8 @@ class Adafactor(Method):
             factor.lerp_(mean_squares(g, d), 1 - b2)
         if p.numel():
             correction = (1 - b2**t) ** 0.5
-            root = rank1_root(factors).add_(group["eps"] * correction).view(p.shape if p.ndim > 1 else ())
+            eps = max(group["eps"] * correction, SMALLEST)
+            root = rank1_root(factors).add_(eps).view(p.shape if p.ndim > 1 else ())
             descend(p, m, 1 - lr * group["weight_decay"], lr * correction / (1 - b1**t), root)
 
     def expected(self, p: Tensor) -> dict[str, torch.Size]:
@@ -105,7 +106,7 @@ class AdafactorPart(OptimizerPart):
     """Peak learning rate."""
     betas: tuple[Beta, Beta] = (0.9, 0.95)
     """Decay of the first and of the second moment."""
-    eps: NonNegativeFloat = 1e-8
+    eps: Epsilon = 1e-8
     """Added to the root of the second moment."""
     weight_decay: NonNegativeFloat = 0.1
     """Decoupled decay of matrices, multiplied by the learning rate."""

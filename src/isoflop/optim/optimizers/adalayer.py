@@ -17,7 +17,7 @@ from ...core.registry import Card, part
 from ...core.roles import Shape
 from ..average import wide
 from ..base import Limit, Method, ParamsT, assemble, descend, next_step
-from ..groups import Beta, Grid, elementwise, factor2
+from ..groups import Beta, Epsilon, Grid, elementwise, factor2
 from ..marginals import mean_squares
 
 LARGE = 10000
@@ -151,7 +151,7 @@ class AdalayerPart(OptimizerPart):
     """Peak learning rate."""
     betas: tuple[Beta, Beta] = (0.9, 0.95)
     """Decay of the first and of the second moment."""
-    eps: NonNegativeFloat = 1e-8
+    eps: Epsilon = 1e-8
     """Added to the root of the second moment."""
     weight_decay: NonNegativeFloat = 0.1
     """Decoupled decay of matrices, multiplied by the learning rate."""

@@ -12,7 +12,7 @@ from ...core.cost import Cost
 from ...core.protocols import OptimizerPart
 from ...core.registry import Card, part
 from ...core.roles import Shape, numel
-from ..groups import Beta, Grid, elementwise, factor2, torch_groups
+from ..groups import Beta, Epsilon, Grid, elementwise, factor2, torch_groups
 
 if TYPE_CHECKING:
     import torch
@@ -47,7 +47,7 @@ class AdamWPart(OptimizerPart):
     """Peak learning rate."""
     betas: tuple[Beta, Beta] = (0.9, 0.95)
     """Decay of the first and of the second moment."""
-    eps: NonNegativeFloat = 1e-8
+    eps: Epsilon = 1e-8
     """Added to the root of the second moment."""
     weight_decay: NonNegativeFloat = 0.1
     """Decoupled decay of matrices, multiplied by the learning rate."""

@@ -15,7 +15,7 @@ from ...core.protocols import OptimizerPart
 from ...core.registry import Card, part
 from ...core.roles import Shape
 from ..base import NON_NEGATIVE, Elementwise, Limit, Numbers, ParamsT, add_quotient, add_scaled, assemble, next_step
-from ..groups import Beta, Grid, elementwise, factor2, state_bytes
+from ..groups import Beta, Epsilon, Grid, elementwise, factor2, state_bytes
 from ..ramps import no_share
 from ..warming import warm_beta
 
@@ -147,7 +147,7 @@ class AdEMAMixPart(OptimizerPart):
     """Steps over which the slow momentum's half-life grows; absent: the whole run."""
     alpha_warmup: NonNegativeInt | None = None
     """Steps over which alpha grows; absent: the whole run."""
-    eps: NonNegativeFloat = 1e-8
+    eps: Epsilon = 1e-8
     """Added to the root of the second moment."""
     weight_decay: NonNegativeFloat = 0.1
     """Decoupled decay of matrices, multiplied by the learning rate."""

@@ -15,7 +15,7 @@ from ...core.protocols import OptimizerPart
 from ...core.registry import Card, part
 from ...core.roles import Shape
 from ..base import BETA, UNIT, Limit, Numbers, ParamsT, assemble, next_step
-from ..groups import Beta, Grid, elementwise, factor2, state_bytes
+from ..groups import Beta, Epsilon, Grid, elementwise, factor2, state_bytes
 from ..primal import INTERPOLATION, Primal, advance, moves
 from ..ramps import Unit
 
@@ -125,7 +125,7 @@ class GPAPart(OptimizerPart):
     """Decay of the first moment."""
     beta2: Beta = 0.95
     """Decay of the second moment."""
-    eps: NonNegativeFloat = 1e-8
+    eps: Epsilon = 1e-8
     """Added to the root of the second moment."""
     weight_decay: NonNegativeFloat = 0.1
     """Decoupled decay of matrices, multiplied by the learning rate."""

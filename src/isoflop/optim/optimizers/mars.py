@@ -32,7 +32,7 @@ from ..base import (
     over_shards,
     whole,
 )
-from ..groups import DECAYED, Beta, Grid, elementwise, factor2
+from ..groups import DECAYED, Beta, Epsilon, Grid, elementwise, factor2
 from ..orthogonal import iteration_cost, orthogonalise
 from ..rule import Rule
 
@@ -211,7 +211,7 @@ class MARSPart(OptimizerPart):
     """Peak learning rate of matrices."""
     betas: tuple[Beta, Beta] = (0.95, 0.99)
     """Decay of the first and of the second moment."""
-    eps: NonNegativeFloat = 1e-8
+    eps: Epsilon = 1e-8
     """Added to the root of the second moment."""
     weight_decay: NonNegativeFloat = 0.1
     """Decoupled decay of matrices, multiplied by the learning rate."""

@@ -17,7 +17,7 @@ from ...core.roles import Shape, numel
 from ...ledger.formulas import newton_schulz
 from ..base import Limit, Method, OptimizerError, ParamsT, descend, local, place, whole_like
 from ..chain import Chain
-from ..groups import Beta, Grid, elementwise, factor2, split, split_shapes, torch_groups
+from ..groups import Beta, Epsilon, Grid, elementwise, factor2, split, split_shapes, torch_groups
 from ..orthogonal import QUINTIC, Coefficients, orthogonalise, per_step
 from .adamw import adamw_bytes, adamw_cost
 
@@ -167,7 +167,7 @@ class MuonPart(OptimizerPart):
     """Decoupled decay of matrices, multiplied by the learning rate."""
     betas: tuple[Beta, Beta] = (0.9, 0.95)
     """AdamW side: decay of the first and of the second moment."""
-    eps: NonNegativeFloat = 1e-8
+    eps: Epsilon = 1e-8
     """AdamW side: added to the root of the second moment."""
 
     def build(self, ctx: Context) -> torch.optim.Optimizer:

@@ -15,7 +15,7 @@ from ...core.protocols import OptimizerPart
 from ...core.registry import Card, part
 from ...core.roles import Shape
 from ..base import Numbers, ParamsT, assemble, shifted
-from ..groups import Beta, Grid, elementwise, factor2, state_bytes
+from ..groups import Beta, Epsilon, Grid, elementwise, factor2, state_bytes
 from ..primal import ScheduleFreeAdam, advance, moves, no_decay, warmed
 
 
@@ -131,7 +131,7 @@ class ScheduleFreeAdamWPart(OptimizerPart):
     """Learning rate."""
     betas: tuple[Beta, Beta] = (0.95, 0.99)
     """Weight of the average in the gradient's point, and decay of the second moment."""
-    eps: NonNegativeFloat = 1e-8
+    eps: Epsilon = 1e-8
     """Added to the root of the second moment."""
     weight_decay: NonNegativeFloat = 0.1
     """Decay of matrices at the gradient's point, multiplied by the learning rate."""

@@ -14,7 +14,7 @@ from ...core.protocols import OptimizerPart
 from ...core.registry import Card, part
 from ...core.roles import Shape, numel
 from ..chain import Chain
-from ..groups import Beta, Grid, elementwise, factor2, torch_groups
+from ..groups import Beta, Epsilon, Grid, elementwise, factor2, torch_groups
 from .adalayer import Adalayer
 
 ADAPTIVE = ("head", "norm")
@@ -42,7 +42,7 @@ class SGDAdalayerPart(OptimizerPart):
     """Peak learning rate of head and norms."""
     betas: tuple[Beta, Beta] = (0.9, 0.95)
     """Decay of head's and norms' moments."""
-    eps: NonNegativeFloat = 1e-8
+    eps: Epsilon = 1e-8
     """Added to the root of the second moment."""
     weight_decay: NonNegativeFloat = 0.0
     """Decay of matrices, multiplied by the learning rate; SGD's enters its momentum."""

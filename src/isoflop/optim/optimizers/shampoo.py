@@ -18,7 +18,7 @@ from ...core.roles import Shape
 from ...ledger.formulas import eigh, matmul
 from ..average import wide
 from ..base import (
-    NON_NEGATIVE,
+    EPSILON,
     UNIT,
     Limit,
     Method,
@@ -31,7 +31,7 @@ from ..base import (
     whole,
 )
 from ..bases import eigensystem, gram_cost, merged_shape, mirror, unfold, update_gram
-from ..groups import Beta, Grid, elementwise, factor2, share
+from ..groups import Beta, Epsilon, Grid, elementwise, factor2, share
 from ..ramps import Unit
 
 Root = Literal[2, 4]
@@ -57,9 +57,9 @@ class Shampoo(Method):
 
     limits: ClassVar[dict[str, Limit]] = {
         "betas": UNIT,
-        "epsilon": NON_NEGATIVE,
+        "epsilon": EPSILON,
         "precondition_frequency": Limit(low=1),
-        "grafting_eps": NON_NEGATIVE,
+        "grafting_eps": EPSILON,
         "max_preconditioner_dim": Limit(),
     }
 
@@ -213,7 +213,7 @@ class ShampooPart(OptimizerPart):
     """Peak learning rate; AdamW's with grafting."""
     betas: tuple[Beta, Unit] = (0.9, 0.95)
     """Decay of the momentum and of the Gram matrices; a second one of 1 sums them."""
-    epsilon: NonNegativeFloat = 1e-12
+    epsilon: Epsilon = 1e-12
     """Added to the eigenvalues."""
     weight_decay: NonNegativeFloat = 0.1
     """Decoupled decay of matrices, multiplied by the learning rate."""

@@ -15,7 +15,7 @@ from ...core.protocols import OptimizerPart
 from ...core.registry import Card, part
 from ...core.roles import Shape
 from ..base import BETA, NON_NEGATIVE, Elementwise, Limit, Numbers, ParamsT, add_quotient, assemble, next_step
-from ..groups import Beta, Grid, elementwise, factor2, state_bytes
+from ..groups import SMALLEST, Beta, Epsilon, Grid, elementwise, factor2, state_bytes
 from ..ramps import no_share
 from ..warming import warm_beta
 
@@ -79,7 +79,8 @@ class SimplifiedAdEMAMix(Elementwise):
             scale /= state["num_sum"]
         keep = 1 - lr * group["weight_decay"]
         buffers = [self.buffer(p, "exp_avg"), self.buffer(p, "exp_avg_sq")]
-        self.apply(p, buffers, (lr * scale, keep, b1, 1 - b2, group["alpha"], group["eps"] * root))
+        eps = max(group["eps"] * root, SMALLEST)
+        self.apply(p, buffers, (lr * scale, keep, b1, 1 - b2, group["alpha"], eps))
 
 
 def reference(
@@ -137,7 +138,7 @@ class SimplifiedAdEMAMixPart(OptimizerPart):
     """Divide the sum by the sum of its weights."""
     bias_correction2: bool = True
     """Correct the second moment's bias."""
-    eps: NonNegativeFloat = 1e-8
+    eps: Epsilon = 1e-8
     """Added to the root of the second moment."""
     weight_decay: NonNegativeFloat = 0.1
     """Decoupled decay of matrices, multiplied by the learning rate."""

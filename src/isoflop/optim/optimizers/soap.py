@@ -32,7 +32,7 @@ from ..bases import (
     unfold,
     update_gram,
 )
-from ..groups import Beta, Grid, elementwise, factor2, share
+from ..groups import Beta, Epsilon, Grid, elementwise, factor2, share
 from ..marginals import mean_squares, rank1_root
 
 STRUCTURAL = (
@@ -154,7 +154,8 @@ class SOAP(Method):
         self._direction(state, u, b1, b2, group["eps"])
         u = rotate(u.to(precision), there, back=True).to(dtype).reshape(p.shape)
         if group["normalize_grads"]:
-            u = u / (1e-30 + u.square().mean().sqrt())
+            mean = u.square().mean()
+            u = u / torch.where(mean > 1e-30, mean.sqrt().add_(1e-30), 1.0)  # what rounds to no step is not blown up
         lr = float(group["lr"])
         keep = 1 - lr * group["weight_decay"]
         descend(p, u, keep, lr * scale * keep)
@@ -276,7 +277,7 @@ class SOAPPart(OptimizerPart):
     """Peak learning rate."""
     betas: tuple[Beta, Beta] = (0.95, 0.95)
     """Decay of the first moment; of the second moment and the Gram matrices."""
-    eps: NonNegativeFloat = 1e-8
+    eps: Epsilon = 1e-8
     """Added to the root of the second moment."""
     weight_decay: NonNegativeFloat = 0.1
     """Decoupled decay of matrices, multiplied by the learning rate."""
