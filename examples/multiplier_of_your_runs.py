@@ -3,11 +3,11 @@
     python examples/multiplier_of_your_runs.py
 
 Per seed, the baseline's ladder of budgets is inverted at the quality that the method reached; beyond the ladder there
-is only a bound. The interval is Student's t over paired seeds.
+is only a bound. The interval is Student's t over paired seeds, and includes how wrong the curve between budgets may be.
 """
 
 from isoflop import Table
-from isoflop.lab.multiplier import estimate, reach
+from isoflop.lab.multiplier import estimate, interpolation_error, reach
 
 BASELINE = Table(  # three seeds, each run in full at four budgets
     {
@@ -20,13 +20,14 @@ METHOD = {1: (1.1e12, 2.71), 2: (1.1e12, 2.69), 3: (1.1e12, 2.72)}  # seed -> FL
 
 
 def main() -> None:
-    multipliers = []
+    multipliers, ladders = [], []
     for (seed,), ladder in BASELINE.groups("seed"):
         spent, reached = METHOD[seed]
         needed, censored = reach(ladder["flops"], ladder["loss"], reached)
         assert not censored, "outside the baseline's ladder: only a bound could be given"
         multipliers.append(needed / spent)
-    found = estimate(multipliers)
+        ladders.append((ladder["flops"], ladder["loss"]))
+    found = estimate(multipliers, error=interpolation_error(ladders))
     print(f"{found.value:.2f}x less compute [{found.low:.2f}, {found.high:.2f}] at 95 %, p = {found.p:.2g}")
 
 

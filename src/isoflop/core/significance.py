@@ -13,18 +13,26 @@ from scipy.special import stdtrit
 LEVEL = 0.95
 
 
-def half_width(values: npt.ArrayLike, level: float = LEVEL) -> Any:
-    """Half the width of Student's t interval of the mean over the last axis: (..., n) -> (...), n >= 3."""
+def half_width(values: npt.ArrayLike, level: float = LEVEL, error: npt.ArrayLike = 0.0) -> Any:
+    """Half the width of Student's t interval of the mean over the last axis: (..., n) -> (...), n >= 3.
+
+    Args:
+        error: (...) a standard error that all the values share, so that more of them do not lessen it.
+    """
     listed = np.asarray(values, dtype=np.float64)
     n = listed.shape[-1]
     if n < 3:
         raise ValueError(f"an interval needs at least 3 seeds, got {n}")
-    return stdtrit(n - 1, 0.5 + level / 2) * listed.std(axis=-1, ddof=1) / math.sqrt(n)
+    return stdtrit(n - 1, 0.5 + level / 2) * np.hypot(listed.std(axis=-1, ddof=1) / math.sqrt(n), error)
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
-    """Holm's adjustment (Holm 1979), in the order given; None stays None and is no comparison."""
-    known = sorted((p, i) for i, p in enumerate(p_values) if p is not None)
+    """Holm's adjustment (Holm 1979), in the order given; None stays None and is no comparison.
+
+    A p-value that is NaN is a comparison that was made and shows nothing: it counts as 1.
+    """
+    given = [1.0 if p is not None and math.isnan(p) else p for p in p_values]
+    known = sorted((p, i) for i, p in enumerate(given) if p is not None)
     out: list[float | None] = [None] * len(p_values)
     top = 0.0
     for rank, (p, i) in enumerate(known):

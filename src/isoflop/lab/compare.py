@@ -150,6 +150,7 @@ def conclude(
         runs=list(rows),
         tunings=tuned.all,
         multipliers=found,
+        estimator="cubic",
         refusals=refusals,
         headline="\n".join(headline(study, found, arm) for arm in study.arms),
         notes=[*notes, *_findings(study, rows, tuned, found), *remarks(rows, environments, now), *study.caveats],

@@ -93,6 +93,8 @@ class MultiplierRow(Frozen):
     value: float | None = None
     low: float | None = None
     high: float | None = None
+    interpolation: float = 0.0
+    """Standard error of the mean log multiplier that comes from interpolating between rungs; part of the interval."""
     level: float = 0.95
     """That of the interval: 95 %, or more where Holm's correction asks it of the row."""
     p: float | None = None
@@ -124,6 +126,8 @@ class StudyResult(Frozen):
     runs: list[RunRow]
     tunings: list[Tuning] = []
     multipliers: list[MultiplierRow] = []
+    estimator: Literal["chord", "cubic"] = "chord"
+    """How the baseline's rungs are joined: straight lines, their error in no interval, or cubics, theirs in each."""
     refusals: dict[str, str] = {}
     """Axis -> why no multiplier is given on it."""
     headline: str

@@ -10,6 +10,19 @@ import pytest
 from isoflop.core.significance import half_width, holm
 
 
+def test_an_error_that_all_values_share_does_not_shrink_with_their_number():
+    values = np.arange(1.0, 101.0)
+    own = values.std(ddof=1) / 10
+    wider = half_width(values, 0.95, 20.0)
+    assert wider / half_width(values) == pytest.approx(math.hypot(own, 20.0) / own)
+    assert half_width(np.ones((2, 3)), 0.95, [0.0, 1.0]) == pytest.approx([0.0, 4.302652729911275])
+
+
+def test_a_p_value_that_is_nan_counts_and_shows_nothing():
+    assert holm([math.nan, 0.02]) == pytest.approx([1.0, 0.04])
+    assert holm([0.02, math.nan, None, 0.03]) == pytest.approx([0.06, 1.0, None, 0.06])
+
+
 def test_the_half_width_is_student_s_over_the_last_axis():
     one = 4.302652729911275 * 1.0 / math.sqrt(3)  # 2 degrees of freedom, standard deviation 1
     assert half_width([1.0, 2.0, 3.0]) == pytest.approx(one)

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from isoflop.core.significance import half_width
 from isoflop.errors import NumericsError, Stopped, UsageError
 from isoflop.lab import demo as demo_module
 from isoflop.lab import plan as plan_module
 from isoflop.lab.demo import CAP, RESERVE, sized
-from isoflop.lab.multiplier import estimate, reach
+from isoflop.lab.ladder import interpolation_error, invert
 from isoflop.lab.plan import Speed, chances, plan, priced, speed_of, speeds_here
 from isoflop.lab.study import Study
 from isoflop.ledger.budgets import step_cost
@@ -193,15 +194,17 @@ def test_whole_studies_find_what_the_plan_promises(rung, cost):
     rng = np.random.default_rng(1)
 
     def outcomes(multiplier):
+        """Whether each study ends as a bound, and whether it finds the arm better."""
         ladder = -gain * np.log2(x) + seed_sd * rng.standard_normal((studies, seeds, 4))
         arm = -gain * math.log2(multiplier * spent) + seed_sd * rng.standard_normal((studies, seeds))
-        for i in range(studies):
-            found = [reach(x, ladder[i, s], arm[i, s]) for s in range(seeds)]
-            yield None if any(side for _, side in found) else estimate([needed / spent for needed, _ in found])
+        needed, side = invert(np.log(x), ladder, arm)
+        bound = np.any(side != 0, axis=1)
+        logs = needed - math.log(spent)
+        error = interpolation_error(np.log(x), ladder)
+        return bound, ~bound & (logs.mean(axis=1) > half_width(logs, error=error))
 
-    power = np.mean([e is not None and e.low > 1 for e in outcomes(smallest)])
-    assert 0.78 <= power <= 0.92
-    assert np.mean([e is None for e in outcomes(1.0)]) == pytest.approx(bounded, abs=0.04)
+    assert 0.78 <= np.mean(outcomes(smallest)[1]) <= 0.92
+    assert np.mean(outcomes(1.0)[0]) == pytest.approx(bounded, abs=0.04)
 
 
 def test_a_plan_says_what_every_row_could_see(tiny):

@@ -65,8 +65,9 @@ def test_what_differs_is_said_with_the_number_of_runs():
 
 
 def test_seconds_of_different_machines_or_code_are_refused():
-    end = Point(step=1, flops=1, hardware_flops=1, tokens=1, text_bytes=1, seconds=1.0, value=2.0, stderr=0.1)
-    runs = [row(f"{k}{s}", "x", rung=k, seed=s, curve=[end], exclusive=True) for k in range(3) for s in range(3)]
+    axes = ("step", "flops", "hardware_flops", "tokens", "text_bytes", "seconds")
+    ends = [Point(**dict.fromkeys(axes, k), value=2.0, stderr=0.1) for k in (1, 2, 3)]
+    runs = [row(f"{k}{s}", "x", rung=k, seed=s, curve=[ends[k]], exclusive=True) for k in range(3) for s in range(3)]
     facts = {"base": Facts(1, 1, "bytes")}
     for key, other in (("cpu", "Xeon"), ("device", "H100"), ("threads", 2), ("commit", "b" * 40), ("dirty", True)):
         known = {"x": HERE, "y": {**HERE, key: other}}

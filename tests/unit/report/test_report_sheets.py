@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
+from isoflop.core.files import write_json
 from isoflop.report import sheets
-from isoflop.store.results import MultiplierRow, RunRow
+from isoflop.store.results import MultiplierRow, RunRow, StudyResult
 from report_sample import make_multipliers, make_run, make_study
 
 
@@ -47,6 +48,22 @@ def test_the_note_says_at_which_level_the_intervals_are() -> None:
     rows[0] = rows[0].model_copy(update={"level": 1 - 0.05 / 3})
     note = sheets.multiplier_sheet(make_study(multipliers=rows)).note
     assert "; 95 to 98.3 % intervals, paired over seeds; p and levels adjusted by Holm;" in note
+
+
+def test_a_result_of_straight_lines_says_so() -> None:
+    assert "straight lines" in sheets.multiplier_sheet(make_study(estimator="chord")).note
+    assert "straight lines" not in sheets.multiplier_sheet(make_study(estimator="cubic")).note
+
+
+def test_a_result_stored_before_estimators_had_names_was_made_with_straight_lines(tmp_path) -> None:
+    tree = make_study(estimator="cubic").model_dump(mode="json")
+    del tree["estimator"]
+    for row in tree["multipliers"]:
+        del row["interpolation"]
+    write_json(tmp_path / "study.json", tree)
+    old = StudyResult.read(tmp_path / "study.json")
+    assert old.estimator == "chord"
+    assert {row.interpolation for row in old.multipliers} == {0.0}
 
 
 def test_a_worse_arm_and_seeds_on_both_sides() -> None:
