@@ -32,6 +32,7 @@ SLOTS: dict[str, str] = {
     "decoder": "decode/decoders",
     "metric": "evals/metrics",
     "law": "laws/forms",
+    "merge": "merge/methods",
 }
 
 

@@ -1,0 +1,84 @@
+"""DARE as published: drop entries at random and divide the rest by the density (Yu et al. 2024, arXiv 2311.03099)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from ...core.registry import Card, part
+from ...core.rng import Rng
+from ...store.tensors import Flat
+from ..arithmetic import added, dropped
+from ..method import Each, MergePart, Share, numbers, on_tensors, per_model
+
+
+def dare(
+    base: Tensor,
+    models: Sequence[Tensor],
+    *,
+    rng: Rng,
+    weight: Each = 1.0,
+    density: Share = 1.0,
+    rescale: bool = True,
+    normalize: bool = False,
+    scale: float = 1.0,
+) -> Tensor:
+    """Drop entries of each task vector at random, divide the rest by the density, and add them.
+
+    Args:
+        base: what the task vectors start from.
+        models: tensors of the base's shape.
+        rng: stream of this tensor; equal streams give equal masks, whatever else is drawn.
+        weight: one number, or one a model.
+        density: probability with which an entry is kept; one number, or one a model.
+        rescale: divide what is kept by its density, so that the mean is as before.
+        normalize: divide by the sum of the weights.
+        scale: multiplies the merged task vector.
+    """
+    knobs: dict[str, Any] = {"rescale": rescale, "normalize": normalize, "scale": scale}
+    part_ = Dare(weight=per_model(weight), density=per_model(density), **knobs)
+    return on_tensors(part_, base, models, rng)
+
+
+@part
+class Dare(MergePart):
+    """Drop entries of each task vector at random, divide the rest by the density, and add them."""
+
+    card = Card(
+        summary="drop entries of each task vector at random, divide the rest by the density, and add them",
+        paper="Yu et al. 2024, arXiv 2311.03099",
+        equation="b + scale sum w_i r_i m_i d_i, m_i ~ Bernoulli(density), r_i = 1 / density",
+        defaults="density 0.1 for large models",
+        differs="masks are drawn by tensor name, model and place",
+        cost="about 5 operations and a random number an element and model",
+    )
+    each: ClassVar[frozenset[str]] = frozenset({"weight", "density"})
+
+    weight: Each = 1.0
+    """Weight of each model's task vector."""
+    density: Share = 1.0
+    """Probability with which an entry is kept."""
+    rescale: bool = True
+    """Divide what is kept by its density."""
+    normalize: bool = False
+    """Divide by the sum of the weights."""
+    scale: float = 1.0
+    """Multiplies the merged task vector; other tools call it lambda."""
+
+    def survey(self, base: Flat | None, models: Sequence[Flat], rng: Rng, overview: Any) -> tuple[Rng, list[float]]:
+        assert base is not None
+        shares = numbers(self.density, len(models), "density")
+        return rng, [1 / share if self.rescale and share > 0 else 1.0 for share in shares]
+
+    def merge(self, base: Tensor | None, models: Sequence[Tensor], survey: Any, start: int) -> Tensor:
+        assert base is not None
+        rng, ratios = survey
+        shares = numbers(self.density, len(models), "density")
+        vectors = [
+            dropped(rng, number, shares[number], model - base, start) * ratios[number]
+            for number, model in enumerate(models)
+        ]
+        weights = numbers(self.weight, len(models))
+        return added(base, vectors, weights, elect=False, normalize=self.normalize, scale=self.scale)

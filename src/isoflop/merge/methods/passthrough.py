@@ -1,0 +1,40 @@
+"""Passthrough: a model's own tensors, to stack layers of several models."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from ...core.registry import Card, part
+from ..method import Bases, MergePart
+
+
+def passthrough(model: Tensor, *, scale: float = 1.0) -> Tensor:
+    """The tensor itself, times ``scale``.
+
+    Args:
+        model: the tensor.
+        scale: a factor.
+    """
+    return model if scale == 1 else model * scale
+
+
+@part
+class Passthrough(MergePart):
+    """A model's own tensors, to stack layers of several models."""
+
+    card = Card(
+        summary="a model's own tensors: slices of several models are stacked to a deeper one",
+        equation="x",
+        cost="one reading",
+    )
+    base: ClassVar[Bases] = "none"
+    models: ClassVar[tuple[int, int | None]] = (1, 1)
+
+    scale: float = 1.0
+    """A factor, e.g. 0 for the matrices that write into the residual stream."""
+
+    def merge(self, base: Tensor | None, models: Sequence[Tensor], survey: Any, start: int) -> Tensor:
+        return passthrough(models[0], **self.fields())

@@ -1,0 +1,46 @@
+"""RAM: what one model alone has changed is added whole, what several have changed is averaged (arXiv 2601.13572)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from pydantic import NonNegativeFloat
+from torch import Tensor
+
+from ...core.registry import Card, part
+from ..method import MergePart
+
+
+def ram(base: Tensor, models: Sequence[Tensor], *, epsilon: float = 1e-5) -> Tensor:
+    """base + the mean, at each element, of the task vectors that change it.
+
+    Args:
+        base: what the task vectors start from.
+        models: tensors of the base's shape.
+        epsilon: an entry up to this magnitude is no change.
+    """
+    vectors = torch.stack([model - base for model in models])
+    changed = vectors.abs() > epsilon
+    return base + (vectors * changed).sum(0) / changed.sum(0).clamp(min=1)
+
+
+@part
+class Ram(MergePart):
+    """Unique changes are added whole, shared ones averaged."""
+
+    card = Card(
+        summary="what one model alone has changed is added whole, what several have changed is averaged",
+        paper="Reinforced Agent Merging, arXiv 2601.13572",
+        equation="b + sum d_i / #{i: |d_i| > epsilon} over the models that change the element",
+        defaults="epsilon 1e-5",
+        cost="5 operations an element and model",
+    )
+
+    epsilon: NonNegativeFloat = 1e-5
+    """An entry up to this magnitude is no change."""
+
+    def merge(self, base: Tensor | None, models: Sequence[Tensor], survey: Any, start: int) -> Tensor:
+        assert base is not None
+        return ram(base, models, **self.fields())

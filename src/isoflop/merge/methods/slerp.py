@@ -1,0 +1,65 @@
+"""SLERP: along the arc between two models' directions, flattened (Shoemake 1985)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from ...core.registry import Card, part
+from ...core.rng import Rng
+from ...store.tensors import Flat
+from ..method import MergePart, combination, gram, held
+
+_NEARLY_PARALLEL = 0.9995
+"""Beyond this cosine the arc is taken to be straight."""
+
+
+def slerp(base: Tensor, model: Tensor, *, t: float) -> Tensor:
+    """The point at share ``t`` of the arc from ``base`` to ``model``; a straight line where they are nearly parallel.
+
+    Args:
+        base: where t = 0.
+        model: where t = 1; of the base's shape.
+        t: share of the way; any number.
+    """
+    flat, models = held(base, [model])
+    return combination([base, model], _coefficients(flat, models[0], t))
+
+
+def _coefficients(base: Flat, model: Flat, t: float) -> tuple[float, float]:
+    products = gram([base, model])
+    lengths = products.diagonal().sqrt()
+    lengths[lengths <= 1e-8] = 1.0
+    cosine = max(-1.0, min(1.0, float(products[0, 1] / (lengths[0] * lengths[1]))))
+    if abs(cosine) > _NEARLY_PARALLEL:
+        return 1 - t, t
+    angle = math.acos(cosine)
+    return math.sin((1 - t) * angle) / math.sin(angle), math.sin(t * angle) / math.sin(angle)
+
+
+@part
+class Slerp(MergePart):
+    """Along the arc between two models."""
+
+    card = Card(
+        summary="along the arc between two models' directions; t = 0 is the base",
+        paper="Shoemake 1985",
+        equation="(sin((1-t) a) x0 + sin(t a) x1) / sin a, a = angle(x0, x1) of the flattened tensors",
+        differs="norms and angle in float64; beyond a cosine of 0.9995 a straight line, as is customary",
+        cost="a reading for the angle, then 2 operations an element and model",
+    )
+    models: ClassVar[tuple[int, int | None]] = (1, 1)
+
+    t: float
+    """Share of the way from the base to the model."""
+
+    def survey(self, base: Flat | None, models: Sequence[Flat], rng: Rng, overview: Any) -> tuple[float, float]:
+        assert base is not None
+        return _coefficients(base, models[0], self.t)
+
+    def merge(self, base: Tensor | None, models: Sequence[Tensor], survey: Any, start: int) -> Tensor:
+        assert base is not None
+        return combination([base, models[0]], survey)
