@@ -12,11 +12,12 @@ import pytest
 import torch
 
 from isoflop.core.errors import NumericsError, UsageError
-from isoflop.core.protocols import CAPABILITIES, Optimizer, OptimizerPart
+from isoflop.core.protocols import CAPABILITIES, Optimizer, OptimizerPart, Outcome
 from isoflop.core.registry import get, names
 from isoflop.core.roles import shapes_of
+from isoflop.train.problem import training_rule
 from optim_classes import CLASSES, arguments
-from optim_toy import params_of, take_steps, toy_context, toy_groups
+from optim_toy import ToyProblem, params_of, take_steps, toy_context, toy_groups
 
 PARTS = names("optimizer")
 TOY: dict[str, dict[str, Any]] = {"gauss_newton": {"inner_steps": 2}, "sgd_adalayer": {"lr": 0.125}}
@@ -147,6 +148,29 @@ def test_parameters_without_gradient_stay(name: str) -> None:
         optimizer.step()
     for i, (p, old) in enumerate(zip(params, before, strict=True)):
         assert torch.equal(p, old) == (i % 2 == 0)
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_a_step_whose_first_pass_fails_has_changed_nothing(name: str) -> None:
+    """So that a run whose step failed for want of memory can be saved as it was before that step."""
+    built, groups = make(name)
+    rule = training_rule(built)
+    for t in range(3):
+        rule.set_factor(0.5)
+        rule.step(ToyProblem(groups, t))
+    kept = copy.deepcopy([*params_of(groups), *tensors_in(rule.state_dict())])
+
+    class Failing(ToyProblem):
+        def backward(self) -> Outcome:
+            raise MemoryError
+
+        loss = resample = linearize = fresh = backward  # type: ignore[assignment]
+
+    rule.set_factor(0.5)
+    with pytest.raises(MemoryError):
+        rule.step(Failing(groups, 3))
+    now = [*params_of(groups), *tensors_in(rule.state_dict())]
+    assert all(torch.equal(a, b) for a, b in zip(now, kept, strict=True))
 
 
 @pytest.mark.parametrize("name", PARTS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -44,5 +45,10 @@ def find_run(name: str, root: Path, what: str = "run") -> Run:
 
 
 def emit(value: Any) -> None:
-    """Print one JSON object for machines."""
-    typer.echo(json.dumps(value, ensure_ascii=False, allow_nan=False))
+    """Print one JSON object for machines; characters that the output's encoding lacks are escaped, so none is lost."""
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+    try:
+        text.encode(getattr(sys.stdout, "encoding", None) or "utf-8")
+    except UnicodeEncodeError:
+        text = json.dumps(value, allow_nan=False)
+    typer.echo(text)

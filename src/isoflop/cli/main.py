@@ -11,6 +11,7 @@ import typer
 
 from ..core.errors import IsoflopError, trace
 from .app import app
+from .streams import secure_streams
 
 # isort: off
 from . import studies, training, runs, laws, reference  # noqa: F401  (each adds its verbs, in the order of the help)
@@ -21,6 +22,7 @@ _ClickException: Any = typer.BadParameter.__mro__[2]  # click's, wherever typer 
 
 def run(arguments: list[str] | None = None) -> None:
     """Entry point: errors of ours become one clear message and their exit code; no traceback without --debug."""
+    secure_streams()
     sys.exit(invoke(arguments))
 
 

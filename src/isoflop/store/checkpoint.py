@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import shutil
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -41,7 +41,14 @@ class _Manifest(Frozen):
 def _silent(message: str) -> None: ...
 
 
-def commit(directory: Path, step: int, write: Callable[[Path], None], keep: int, report: Report = _silent) -> Path:
+def commit(
+    directory: Path,
+    step: int,
+    write: Callable[[Path], None],
+    keep: int,
+    report: Report = _silent,
+    due: Container[int] | None = None,
+) -> Path:
     """Publish the checkpoint of ``step``, then delete all but the newest ``keep`` whole ones.
 
     Args:
@@ -50,6 +57,8 @@ def commit(directory: Path, step: int, write: Callable[[Path], None], keep: int,
         write: fills the fresh directory that it is given with files (folders are allowed).
         keep: at least 1.
         report: hears of what went wrong without being fatal: a checkpoint that could not be deleted.
+        due: steps whose checkpoints are kept for their own sake (None: all). Any other one only makes this step safe,
+            and is deleted as soon as there is a newer one.
 
     Raises:
         StorageError: the disk refused; earlier checkpoints are untouched and nothing half-written is left.
@@ -70,7 +79,7 @@ def commit(directory: Path, step: int, write: Callable[[Path], None], keep: int,
                 _seal(partial, step, files)
         except StorageError as error:
             raise _with_sizes(error, directory) from error
-    _prune(directory, step, keep, report)
+    _prune(directory, step, keep, report, due)
     return path
 
 
@@ -148,11 +157,12 @@ def _read_manifest(path: Path) -> _Manifest:
     return manifest
 
 
-def _prune(directory: Path, step: int, keep: int, report: Report) -> None:
+def _prune(directory: Path, step: int, keep: int, report: Report, due: Container[int] | None) -> None:
     """Keep the newest whole ones up to ``step``; later ones were damaged when the run fell back behind them."""
     whole = [s for s in steps(directory) if s <= step and not damage(directory / str(s), digests=False)]
+    kept = [s for s in whole if s == step or due is None or s in due][:keep]
     for old in steps(directory):
-        if old not in whole[:keep]:
+        if old not in kept:
             try:
                 _discard(directory / str(old))
             except OSError as error:

@@ -23,7 +23,7 @@ import os
 import re
 import socket
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -259,20 +259,29 @@ class Run:
         """Append an event with the time."""
         append_jsonl(self.path / "events.jsonl", {"time": _now(), "kind": kind, **values})
 
-    def truncate_metrics(self, step: int) -> None:
-        """Drop the metrics after ``step`` steps, atomically: what a run does that continues from a checkpoint of it."""
+    def truncate_metrics(self, step: int, *, again: str | None = None) -> None:
+        """Drop the metrics after ``step`` steps, atomically: what a run does that continues from a checkpoint of it.
+
+        Args:
+            again: a kind of which the record of ``step`` itself is dropped too, since it will be made again.
+        """
+
+        def stays(record: dict[str, Any]) -> bool:
+            at = record.get("step", 0)
+            return bool(at < step or (at == step and record.get("kind") != again))
+
         records = self.metrics()
-        kept = [record for record in records if record.get("step", 0) <= step]
+        kept = [record for record in records if stays(record)]
         if len(kept) < len(records):
             lines = "".join(json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n" for record in kept)
             write_atomic(self.path / "metrics.jsonl", lines)
 
-    def save(self, step: int, write: Callable[[Path], None]) -> Path:
+    def save(self, step: int, write: Callable[[Path], None], due: Container[int] | None = None) -> Path:
         """Commit a checkpoint that ``write`` fills (see ``checkpoint.commit``), metrics up to it made durable first."""
         for name in ("metrics.jsonl", "events.jsonl"):
             with contextlib.suppress(FileNotFoundError), (self.path / name).open("rb") as file:
                 os.fsync(file.fileno())
-        return commit(self.path / "checkpoints", step, write, self.recipe.train.keep, self._report)
+        return commit(self.path / "checkpoints", step, write, self.recipe.train.keep, self._report, due)
 
     def checkpoint(self, report: Report | None = None) -> tuple[int, Path] | None:
         """Step and path of the newest good checkpoint (see ``checkpoint.newest``); None: begin at step 0.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean, variance
@@ -59,6 +59,19 @@ class Parts:
     metrics: list[tuple[str, Metric]]
 
 
+@dataclass
+class Begun:
+    """A step under way: where the data stood before it, and its problem once that is made."""
+
+    position: dict[str, Any]
+    problem: StepProblem | None = None
+
+    @property
+    def changed_nothing(self) -> bool:
+        """No weight and no state of an optimizer changes before the first pass is through."""
+        return self.problem is None or not self.problem.passed
+
+
 @dataclass(frozen=True)
 class Progress:
     """What a progress bar wants to know; ``seconds`` counts training alone, rates are over the last step."""
@@ -78,6 +91,7 @@ class Loop:
 
     Attributes:
         cost: what one step costs, by phase. peak: FLOP/s that utilisation is a share of (0: unknown).
+        owed: the evaluation of the present step is still to be done; kept in checkpoints, which are committed first.
         slowest: seconds of the longest step so far; a budget in seconds ends where one as long would exceed it. A
             process's first step, which compiles and warms up, counts only until there is another.
     """
@@ -92,28 +106,33 @@ class Loop:
     step: int = 0
     ledger: Ledger = field(default_factory=Ledger)
     value: float | None = None
+    owed: bool = False
     first_losses: list[float] = field(default_factory=list)
     last_losses: list[float] = field(default_factory=list)
     slowest: float = 0.0
     _first: float = 0.0
+    _begun: Begun | None = None
 
     def __call__(self) -> None:
-        """Train from here to the end.
+        """Train from here to the end. Every evaluation finds its step's checkpoint on the disk; an error finds a step.
 
         Raises:
             NumericsError: it diverged. Stopped: a signal came; the state is saved. StorageError.
         """
         settings, every = self.recipe.train, max(1, self.ctx.horizon // 200)
-        with StopRequest() as stop:
+        with StopRequest() as stop, self._saved_at_exit():
+            if self.owed:
+                self.evaluate()
             while not self._finished():
                 outcome, seconds = self.train_step()
-                evaluate, ended = self._due(settings.evaluations, seconds), self._finished()
-                if self.step % every == 0 or evaluate or ended:
+                ended = self._finished()
+                self.owed = ended or self._due(settings.evaluations, seconds)
+                if self.step % every == 0 or self.owed:
                     self._record_step(outcome, seconds)
-                if evaluate or ended:
-                    self.evaluate()
-                if self._due(settings.checkpoints, seconds) and not ended:
+                if self.owed or self._due(settings.checkpoints, seconds):
                     self.save()
+                if self.owed:
+                    self.evaluate()
                 self.run.heartbeat(self.step)
                 self._show(outcome, seconds)
                 if stop.number and not ended:
@@ -122,13 +141,14 @@ class Loop:
                         stop.number, f"stopped by signal {stop.number} at step {self.step}; run again to go on"
                     )
         self._refuse_divergence()
-        self.save()
 
     def train_step(self) -> tuple[Outcome, float]:
         """Take one step and charge it: what it did, and its seconds."""
         began = time.perf_counter()
         parts, ctx = self.parts, self.ctx
+        self._begun = Begun(parts.batches.state_dict())
         problem = StepProblem(parts.objective, ctx, self.next_batches(), self.recipe.train.clip, self.step, self.ahead)
+        self._begun.problem = problem
         parts.optimizer.set_factor(parts.schedule.factor(self.step, ctx.horizon))
         outcome = parts.optimizer.step(problem)
         if parts.averaging is not None:
@@ -148,6 +168,7 @@ class Loop:
         )
         self.ledger.add("recompute", self.cost.recompute)
         self.ledger.add("optimizer", self.cost.update(self.step - 1))
+        self._begun = None
         return outcome, seconds
 
     def next_batches(self) -> list[Batch]:
@@ -193,7 +214,7 @@ class Loop:
             if not math.isfinite(result.value):
                 raise NumericsError(f"{name} is {result.value} at step {self.step}")
         first = next(iter(results.values()))
-        self.value = first.value
+        self.value, self.owed = first.value, False
         self.run.record(
             "evaluation",
             step=self.step,
@@ -228,11 +249,13 @@ class Loop:
         return self.cost.total.model / seconds / self.peak if self.peak else 0.0
 
     def _show(self, outcome: Outcome, seconds: float) -> None:
+        """Tell whoever follows the run; where that one cannot be reached any more, training goes on all the same."""
         if self.progress is not None:
             spent = self.ledger.total("seconds")
             rate = outcome.tokens / seconds
             shown = (self.step, self.ctx.horizon, outcome.loss, spent, rate, self._utilisation(seconds), self.value)
-            self.progress(Progress(*shown))
+            with suppress(OSError):
+                self.progress(Progress(*shown))
 
     def _refuse_divergence(self) -> None:
         """A run that ends clearly above where it began has diverged, however finite it is.
@@ -262,7 +285,31 @@ class Loop:
             if isinstance(tokenizer, Storable):
                 tokenizer.save(directory / TOKENIZER)
 
-        self.run.save(self.step, write)
+        due = marks(self.ctx.horizon, self.recipe.train.checkpoints) if self.ctx.horizon else None
+        self.run.save(self.step, write, due)
+
+    @contextmanager
+    def _saved_at_exit(self) -> Iterator[None]:
+        """Commit the state before an error leaves the block, unless the run is at fault or the state is half a step's.
+
+        What else ends a run says nothing against its state: no memory, no network, an interrupt, a fault in a metric.
+        """
+        try:
+            yield
+        except (NumericsError, BudgetError, Stopped):
+            raise
+        except BaseException:
+            if self.step and self._between_steps():
+                with suppress(Exception):  # the first error is the one to tell
+                    self.save()
+            raise
+
+    def _between_steps(self) -> bool:
+        """Whether the state is one between two steps; a step that failed before it changed anything is taken back."""
+        if self._begun is not None and self._begun.changed_nothing and not isinstance(self.parts.objective, Stateful):
+            self.parts.batches.load_state_dict(self._begun.position)
+            self._begun = None
+        return self._begun is None
 
     def _stateful(self) -> dict[str, Stateful]:
         candidates = {
@@ -278,6 +325,7 @@ class Loop:
         return {
             "step": self.step,
             "value": self.value,
+            "owed": self.owed,
             "first_losses": self.first_losses,
             "last_losses": self.last_losses,
             "slowest": self.slowest,
@@ -292,6 +340,7 @@ class Loop:
         for name, part in self._stateful().items():
             part.load_state_dict(state["parts"][name])
         self.step, self.value = step, state["value"]
+        self.owed = state.get("owed", False)  # checkpoints of old were committed after their evaluation
         self.first_losses, self.last_losses = state["first_losses"], state["last_losses"]
         self.slowest = state.get("slowest", 0.0)
 
@@ -301,7 +350,7 @@ class Loop:
         if found is not None:
             self.load(*found)
             self.run.event("resumed", step=self.step)
-        self.run.truncate_metrics(self.step)
+        self.run.truncate_metrics(self.step, again="evaluation" if self.owed else None)
 
 
 @contextmanager

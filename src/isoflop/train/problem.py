@@ -37,6 +37,9 @@ class StepProblem:
         clip: largest 2-norm of the gradient; 0 does not clip.
         step: the step's number, which keys what is drawn at random in it.
         ahead: gives the micro-batches of the next step, without taking them from the stream.
+
+    Attributes:
+        passed: a first pass is through, so that the optimizer may have changed something; until then nothing has.
     """
 
     def __init__(
@@ -51,6 +54,7 @@ class StepProblem:
         self._objective, self._ctx, self._batches, self._clip, self._step = objective, ctx, batches, clip, step
         self._ahead = ahead
         self._tokens = sum(batch.tokens for batch in batches)
+        self.passed = False
 
     def backward(self) -> Outcome:
         """Put the clipped gradient of the mean loss into ``.grad``.
@@ -84,6 +88,7 @@ class StepProblem:
         if not isinstance(self._objective, Linearizing):
             raise UsageError("it cannot be split into outputs and their loss", where="objective")
         pairs = [self._objective.linearize(batch, self._ctx) for batch in self._batches]
+        self.passed = True
         return [(outputs, self._share(loss)) for outputs, loss in pairs]
 
     def _share(self, loss: LossOf) -> LossOf:
@@ -116,12 +121,16 @@ class StepProblem:
         if not math.isfinite(total):
             raise NumericsError(f"the loss is {total}; {self._weights()}", fix="try a lower learning rate")
         means = {name: sum(map(float, found)) / self._tokens for name, found in terms.items()}
-        return Outcome(total / self._tokens, self._clip_gradient(clip), self._tokens, text_bytes, means)
+        norm = self._clip_gradient(clip)
+        self.passed = True
+        return Outcome(total / self._tokens, norm, self._tokens, text_bytes, means)
 
     def loss(self) -> float:
         """Mean loss at the present weights, without gradients; nats a token."""
         with torch.no_grad():
-            return sum(float(loss.total) for loss in self._losses(self._batches)) / self._tokens
+            total = sum(float(loss.total) for loss in self._losses(self._batches))
+        self.passed = True
+        return total / self._tokens
 
     def _losses(self, batches: Sequence[Batch]) -> Iterator[Loss]:
         return (self._objective.loss(batch, self._ctx) for batch in batches)

@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM ask a run to stop after the present step; a second one stops it at once."""
+"""SIGINT, SIGTERM and SIGHUP ask a run to stop after the present step; a second one stops it at once."""
 
 from __future__ import annotations
 
@@ -6,7 +6,18 @@ import signal
 import threading
 from types import FrameType, TracebackType
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+def stop_signals() -> list[signal.Signals]:
+    """The signals that ask this process to save its work and stop.
+
+    A terminal that goes away sends SIGHUP; whoever started the process so that it ignores that one (``nohup``) wants it
+    to go on.
+    """
+    asked = [signal.SIGINT, signal.SIGTERM]
+    hangup = getattr(signal, "SIGHUP", None)  # Windows has none
+    if hangup is not None and signal.getsignal(hangup) is not signal.SIG_IGN:
+        asked.append(hangup)
+    return asked
 
 
 class StopRequest:
@@ -27,7 +38,7 @@ class StopRequest:
 
     def __enter__(self) -> StopRequest:
         if threading.current_thread() is threading.main_thread():
-            self._previous = {number: signal.signal(number, self._note) for number in _SIGNALS}
+            self._previous = {number: signal.signal(number, self._note) for number in stop_signals()}
         return self
 
     def __exit__(

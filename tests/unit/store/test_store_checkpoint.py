@@ -50,6 +50,12 @@ def test_newest_is_by_number_not_by_name_or_time(tmp_path: Path) -> None:
     assert newest(tmp_path) == (20, tmp_path / "20")  # 100 lay on a path that was left
 
 
+def test_one_that_only_makes_a_step_safe_goes_with_the_next_and_takes_no_place(tmp_path: Path) -> None:
+    for step in range(10, 90, 10):
+        commit(tmp_path, step, lambda partial: None, 2, due={20, 40, 60})
+        assert steps(tmp_path) == sorted({step, *(s for s in (20, 40, 60) if s <= step)}, reverse=True)[:2], step
+
+
 def test_only_the_newest_whole_ones_are_kept(tmp_path: Path) -> None:
     for step in range(10, 60, 10):
         save(tmp_path, step, keep=3)

@@ -185,6 +185,9 @@ def test_resuming_drops_what_comes_after_the_checkpoint_and_only_that(tmp_path: 
     for step in range(5, 8):
         run.record("step", step=step, loss=1 / step)
     assert run.metrics() == before
+    run.record("evaluation", step=7, value=2.0)
+    run.truncate_metrics(7, again="evaluation")
+    assert run.metrics() == before
     run.truncate_metrics(0)
     assert run.metrics() == before[:1]
 
