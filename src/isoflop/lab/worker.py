@@ -1,9 +1,9 @@
-"""The worker process of a study: reads jobs as JSON lines on stdin, trains them one after another, answers on stdout.
+"""The worker process of a study: reads jobs as JSON lines on stdin, trains them one after another, answers each.
 
-``python -m isoflop.lab.worker`` is started by ``workers.py`` with one thread and a session of its own. A job is
-``{"recipe": ..., "root": ..., "workers": ...}``; its answer ``{"status": "done" | "diverged"}`` or
-``{"status": "error", "message": ..., "exit_code": ...}``. When stdin ends (the parent has gone) or on SIGTERM the
-present run saves its state and stops.
+``workers.py`` starts it with one thread, a session and a module path of its own. A job is ``{"recipe": ..., "root":
+..., "workers": ...}``; its answer is one line of JSON, an ``Answer``. Answers go to the file descriptor that the last
+argument names and never to stdout, where anything may write: site hooks, plugins, libraries. When stdin ends (the
+parent has gone) or on SIGTERM the present run saves its state and stops.
 """
 
 from __future__ import annotations
@@ -17,11 +17,20 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from ..core.documents import Frozen
 from ..core.errors import IsoflopError, NumericsError, Stopped, trace
 from ..core.recipe import Recipe
 from ..store.run import Run
+
+
+class Answer(Frozen):
+    """How a job ended; ``message`` and ``exit_code`` are those of an error."""
+
+    status: Literal["done", "diverged", "stopped", "error"]
+    message: str = ""
+    exit_code: int = 0
 
 
 def train_job(job: dict[str, Any]) -> None:
@@ -38,35 +47,34 @@ def train_job(job: dict[str, Any]) -> None:
         run.event("ended", seconds=time.perf_counter() - wall, cpu_seconds=time.process_time() - cpu)
 
 
-def answer(task: Callable[[dict[str, Any]], None], job: dict[str, Any]) -> dict[str, Any]:
+def answer(task: Callable[[dict[str, Any]], None], job: dict[str, Any]) -> Answer:
     """Do a job and describe how it ended."""
     try:
         task(job)
     except NumericsError:
-        return {"status": "diverged"}
+        return Answer(status="diverged")
     except Stopped:
-        return {"status": "stopped"}
+        return Answer(status="stopped")
     except IsoflopError as error:
         trace()
-        return {"status": "error", "message": str(error), "exit_code": error.exit_code}
+        return Answer(status="error", message=str(error), exit_code=error.exit_code)
     except Exception as error:
         trace()
         what = f"unexpected {type(error).__name__}: {error}; run `isoflop --debug ...` for where"
-        return {"status": "error", "message": what, "exit_code": 1}
-    return {"status": "done"}
+        return Answer(status="error", message=what, exit_code=1)
+    return Answer(status="done")
 
 
 def serve(task: Callable[[dict[str, Any]], None] = train_job) -> None:
-    """Answer jobs until stdin ends. Whatever else is printed goes to stderr."""
+    """Answer jobs until stdin ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides; it sends SIGTERM
-    replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)
+    replies = os.fdopen(int(sys.argv[-1]), "w", encoding="utf-8")
     jobs: queue.SimpleQueue[str] = queue.SimpleQueue()
     threading.Thread(target=_listen, args=(jobs,), daemon=True).start()
     while line := jobs.get():
         reply = answer(task, json.loads(line))
         try:
-            replies.write(json.dumps(reply) + "\n")
+            replies.write(reply.model_dump_json() + "\n")
             replies.flush()
         except BrokenPipeError:
             return
@@ -77,7 +85,3 @@ def _listen(jobs: queue.SimpleQueue[str]) -> None:
         jobs.put(line)
     jobs.put("")
     os.kill(os.getpid(), signal.SIGTERM)  # a run in progress saves and stops; an idle process just ends
-
-
-if __name__ == "__main__":
-    serve()

@@ -14,20 +14,23 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import Any, Literal, Protocol
+from typing import IO, Any, Literal, Protocol
 
 from ..core.errors import DataError, IsoflopError, Stopped, UsageError
 from ..core.recipe import Recipe
 from ..core.registry import SLOTS, shipped
 from ..ledger.budgets import step_cost, steps_within
+from ..store.names import printable
 from ..store.results import Point, RunRow
 from ..store.run import Run
+from ..train.signals import stop_signals
 from .corpus import Texts
 from .provenance import key_of, made_by
+from .worker import Answer
 
-COMMAND = (sys.executable, "-m", "isoflop.lab.worker")
-UNKNOWN = "import json, sys; from isoflop.core.registry import names; " + (
-    "json.dump([part for part in json.load(sys.stdin) if part[1] not in names(part[0])], sys.stdout)"
+WORKER = "from isoflop.lab.worker import serve; serve()"
+UNKNOWN = "import json; from isoflop.core.registry import names; " + (
+    "json.dump([p for p in json.load(sys.stdin) if p[1] not in names(p[0])], open(int(sys.argv[-1]), 'w'))"
 )
 """What a fresh interpreter runs to say which of the parts [slot, name] it does not know."""
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
@@ -80,6 +83,7 @@ class RunFailed(IsoflopError):
 @dataclass
 class _Worker:
     process: subprocess.Popen[bytes]
+    replies: IO[bytes]
     job: Assignment | None = None
 
 
@@ -87,16 +91,18 @@ class LocalWorkers:
     """An Executor over processes on this machine; a context manager that ends them.
 
     Args:
-        root: directory of runs. count: processes. command: what each process executes.
+        root: directory of runs. count: processes.
+        command: what each process executes, by default a worker that imports what this process does. The number of the
+            file descriptor that takes its answers is put behind it.
 
     A finished run is not repeated: its directory answers, unless the text it was made on has changed (DataError). A
-    part that only this process knows is refused (UsageError) before anything runs. SIGINT and SIGTERM let every run
-    save its state, then Stopped is raised; a worker that dies is WorkerDied with its run's name, after the others saved
-    theirs.
+    part that only this process knows is refused (UsageError) before anything runs. SIGINT, SIGTERM and SIGHUP let
+    every run save its state, then Stopped is raised; a worker that dies is WorkerDied with its run's name, after the
+    others saved theirs.
     """
 
-    def __init__(self, root: Path, count: int, *, command: Sequence[str] = COMMAND) -> None:
-        self.root, self.count, self.command = root, count, tuple(command)
+    def __init__(self, root: Path, count: int, *, command: Sequence[str] | None = None) -> None:
+        self.root, self.count, self.command = root, count, interpreter(WORKER) if command is None else list(command)
         self._workers: list[_Worker] = []
         self._texts = Texts(root)
         self._signal = 0
@@ -105,7 +111,7 @@ class LocalWorkers:
 
     def __enter__(self) -> LocalWorkers:
         if threading.current_thread() is threading.main_thread():  # the only one that may
-            self._handlers = {n: signal.signal(n, self._note) for n in (signal.SIGINT, signal.SIGTERM)}
+            self._handlers = {n: signal.signal(n, self._note) for n in stop_signals()}
         return self
 
     def __exit__(
@@ -137,7 +143,7 @@ class LocalWorkers:
 
     def _dispatch(self, pending: list[Assignment]) -> None:
         while len(self._workers) < min(self.count, len(pending) + sum(w.job is not None for w in self._workers)):
-            self._workers.append(_Worker(self._start()))
+            self._workers.append(self._start())
         for worker in self._workers:
             if worker.job is None and pending:
                 worker.job = pending.pop(0)
@@ -147,23 +153,29 @@ class LocalWorkers:
                     worker.process.stdin.write(json.dumps(job).encode() + b"\n")
                     worker.process.stdin.flush()
 
-    def _start(self) -> subprocess.Popen[bytes]:
-        """A process in a session of its own, so that Ctrl-C reaches us alone."""
-        return subprocess.Popen(
-            self.command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env={**os.environ, **ONE_THREAD},
-            start_new_session=True,
-        )
+    def _start(self) -> _Worker:
+        """A process in a session of its own, so that Ctrl-C reaches us alone; what it prints goes to stderr."""
+        replies, writer = os.pipe()
+        try:
+            process = subprocess.Popen(
+                [*self.command, str(writer)],
+                stdin=subprocess.PIPE,
+                stdout=2,
+                pass_fds=[writer],
+                env={**os.environ, **ONE_THREAD},
+                start_new_session=True,
+            )
+        finally:
+            os.close(writer)
+        return _Worker(process, os.fdopen(replies, "rb"))
 
     def _answered(self) -> list[tuple[_Worker, Assignment]]:
         """Wait until workers have answered or died, or a signal came (Stopped)."""
         with selectors.DefaultSelector() as selector:
             selector.register(self._wake[0], selectors.EVENT_READ)
             for worker in self._workers:
-                if worker.job is not None and worker.process.stdout is not None:
-                    selector.register(worker.process.stdout, selectors.EVENT_READ, (worker, worker.job))
+                if worker.job is not None:
+                    selector.register(worker.replies, selectors.EVENT_READ, (worker, worker.job))
             ready = [] if self._signal else [key.data for key, _ in selector.select() if key.data is not None]
         if self._signal:
             self._stop()
@@ -171,20 +183,23 @@ class LocalWorkers:
         return ready
 
     def _row(self, worker: _Worker, job: Assignment) -> RunRow:
-        assert worker.process.stdout is not None
-        reply = worker.process.stdout.readline()
-        if not reply:
+        reply = worker.replies.readline()
+        if not reply.endswith(b"\n"):
             code = worker.process.wait()
             raise WorkerDied(
                 f"its worker process {'was killed by signal ' + str(-code) if code < 0 else f'ended with code {code}'}",
                 where=job.label,
                 fix="the same command goes on from the last checkpoints; use fewer workers if memory was short",
             )
-        said = json.loads(reply)
-        if said["status"] == "stopped":
+        try:
+            said = Answer.model_validate_json(reply)
+        except ValueError:
+            came = printable(reply[:200].decode(errors="replace"))
+            raise RunFailed(f"its worker process did not answer but said {came!r}", 1, where=job.label) from None
+        if said.status == "stopped":
             raise RunFailed("was stopped from outside; the same command goes on from here", 143, where=job.label)
-        if said["status"] == "error":
-            raise RunFailed(said["message"], said["exit_code"], where=job.label)
+        if said.status == "error":
+            raise RunFailed(said.message, said.exit_code, where=job.label)
         found = finished(self.root, job.recipe)
         if found is None:
             raise DataError("the run says that it ended but its directory does not", where=job.label)
@@ -201,7 +216,7 @@ class LocalWorkers:
     def _stop(self) -> None:
         """End all workers by ending their input; runs in progress save their state first."""
         for worker in self._workers:
-            for end in (worker.process.stdin, worker.process.stdout):
+            for end in (worker.process.stdin, worker.replies):
                 if end is not None:
                     with contextlib.suppress(BrokenPipeError):
                         end.close()
@@ -210,16 +225,29 @@ class LocalWorkers:
         self._workers = []
 
 
+def interpreter(code: str) -> list[str]:
+    """The command of a fresh interpreter that runs ``code`` and finds every module where this process finds it.
+
+    Left alone, an interpreter would look into the working directory first, where a user's own ``queue.py`` may lie.
+    """
+    path = [str(entry) for entry in sys.path]
+    return [sys.executable, "-I" if sys.flags.isolated else "-P", "-c", f"import sys; sys.path[:] = {path!r}; {code}"]
+
+
 def refuse_unknown_parts(assignments: Iterable[Assignment]) -> None:
     """UsageError if a recipe has a part that a worker, being an interpreter of its own, would not find."""
     parts = {(part.slot, part.name): part for job in assignments for _, part in job.recipe.parts() if not shipped(part)}
     if not parts:
         return
-    asked = [sys.executable, "-c", UNKNOWN]
-    done = subprocess.run(asked, input=json.dumps(list(parts)), stdout=subprocess.PIPE, text=True, check=False)
+    replies, writer = os.pipe()
+    with os.fdopen(replies) as answer:
+        asked = [*interpreter(UNKNOWN), str(writer)]
+        done = subprocess.run(asked, input=json.dumps(list(parts)), stdout=2, pass_fds=[writer], text=True, check=False)
+        os.close(writer)
+        said = answer.read()
     if done.returncode:
         raise UsageError("a worker cannot load the parts of ISOFLOP_PLUGINS", where="ISOFLOP_PLUGINS", fix="see above")
-    for slot, name in json.loads(done.stdout.splitlines()[-1]):  # a plugin may print while it is imported
+    for slot, name in json.loads(said):
         module = type(parts[slot, name]).__module__
         raise UsageError(
             f"is known only to this process, which imported {module}; a study's workers are processes of their own",

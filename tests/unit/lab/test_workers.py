@@ -17,7 +17,7 @@ import pytest
 from isoflop.core import registry
 from isoflop.errors import DataError, IsoflopError, Stopped, UsageError
 from isoflop.lab import corpus
-from isoflop.lab.workers import Assignment, LocalWorkers, RunFailed, WorkerDied, finished, row_of
+from isoflop.lab.workers import Assignment, LocalWorkers, RunFailed, WorkerDied, finished, interpreter, row_of
 from isoflop.store.run import Run
 
 STUB = """
@@ -32,7 +32,9 @@ def task(job):
     recipe = Recipe.from_json(job["recipe"])
     run = Run.open(job["root"], recipe)
     run.event("started", workers=job["workers"], pid=os.getpid())
-    print("noise on stdout must not be taken for an answer")
+    print("noise on stdout must not be taken for an answer", flush=True)
+    if recipe.seed == 65:
+        os.write(int(sys.argv[-1]), b'{"status": "in a new way"}\\n')
     if recipe.seed == 66:
         os.kill(os.getpid(), signal.SIGKILL)
     if recipe.seed == 67:
@@ -191,7 +193,46 @@ def test_a_part_that_workers_would_not_know_is_refused_before_anything_runs(tiny
         del sys.modules["far_parts"]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_answer_that_is_none_names_the_run_and_shows_what_came(tiny, stub, tmp_path):
+    told = r"adamw, rung 0, seed 65: its worker process did not answer but said '{\"status\": \"in a new way\"}'"
+    with LocalWorkers(tmp_path, 1, command=stub) as workers, pytest.raises(RunFailed, match=told):
+        list(workers([job(tiny, 65)]))
+
+
+NOISE = """
+import atexit
+print('{"status": "done"}', flush=True)
+atexit.register(print, "[]", flush=True)
+"""
+
+
+@pytest.mark.parametrize("name", ["queue", "random", "selectors", "statistics", "tomllib"])
+def test_a_worker_imports_what_its_parent_does(name, tiny, tmp_path, monkeypatch):
+    """A user's module in the working directory is not found, whatever it is called; nor is what it prints an answer."""
+    (tmp_path / f"{name}.py").write_text("raise RuntimeError('this module is the user's')")
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "sitecustomize.py").write_text(NOISE)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "site"), prepend=os.pathsep)
+    said = subprocess.run(
+        interpreter(f"import {name}; print(sys.path, {name}.__file__)"), capture_output=True, text=True
+    )
+    noise, *answer = said.stdout.splitlines()[:-1]
+    assert noise == '{"status": "done"}'
+    assert answer == [f"{[str(entry) for entry in sys.path]} {importlib.import_module(name).__file__}"]
+
+
+def test_a_study_trains_beside_a_users_modules(tiny, tmp_path, monkeypatch):
+    (tmp_path / "queue.py").write_text(NOISE)
+    (tmp_path / "sitecustomize.py").write_text(NOISE)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    with LocalWorkers(tmp_path / "runs", 1) as workers:
+        (row,) = workers([job(tiny, 1)])
+    assert row.status == "done"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_lets_runs_save_and_then_stops(tiny, stub, tmp_path, number):
     def interrupt():
         while not (tmp_path / "waiting").exists():
@@ -214,7 +255,8 @@ def test_a_signal_lets_runs_save_and_then_stops(tiny, stub, tmp_path, number):
 def test_a_worker_saves_and_ends_when_its_study_is_gone(tiny, stub, tmp_path):
     given = job(tiny, 69)
     line = json.dumps({"recipe": given.recipe.to_json(), "root": str(tmp_path), "workers": 1}) + "\n"
-    with subprocess.Popen(stub, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as process:
+    command = [*stub, "1"]  # the answers would go to stdout
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as process:
         process.stdin.write(line)
         process.stdin.flush()
         while not (tmp_path / "waiting").exists():
