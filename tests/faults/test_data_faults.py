@@ -8,11 +8,13 @@ import multiprocessing
 import os
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from isoflop.cli.main import invoke
 from isoflop.core.context import Context
 from isoflop.core.errors import DataError, StorageError
 from isoflop.core.registry import get
@@ -133,3 +135,35 @@ def test_a_process_killed_in_the_middle_hinders_nobody(tmp_path: Path) -> None:
     assert list(cache.glob("corpora/.partial-*"))
     assert build(part, cache).describe()["documents"] == 60
     assert not list(cache.glob("corpora/.partial-*"))
+
+
+def test_a_run_says_which_documents_it_does_not_train_on(
+    tiny: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also when the corpus comes from the cache, and with --json."""
+    folder = tmp_path / "text"
+    folder.mkdir()
+    for n in range(60):
+        words = [f"w{i}" for i in Rng(4)("w").at(n // 2).integers(0, 300, 80)]
+        (folder / f"{n}.txt").write_text(" ".join([*words, f"end{n}"]))
+    recipe, paths = str(tiny()), f'source.paths=["{folder}/*.txt"]'
+    for n, options in enumerate((["seed=1"], ["seed=2", "--json"])):
+        assert invoke(["train", recipe, paths, *options, "--root", str(tmp_path / "runs"), "--name", f"r{n}"]) == 0
+        said = capsys.readouterr().err
+        assert "note: 30 of 60 documents are left out as duplicates (0 exact, 30 near)" in said
+    assert invoke(["train", recipe, paths, "source.deduplicate=none", "--root", str(tmp_path / "runs")]) == 0
+    assert "left out" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_names_of_files_do_not_change_a_corpus(tmp_path: Path, seed: int) -> None:
+    texts = [" ".join(f"w{i}" for i in Rng(5)("w").at(n // 2).integers(0, 300, 60)) + f" {n}" for n in range(60)]
+    prints = set()
+    for name, order in (("a", range(60)), ("b", Rng(seed)("order").at().permutation(60))):
+        (tmp_path / name).mkdir()
+        for place, n in enumerate(order):
+            (tmp_path / name / f"{place:02}.txt").write_text(texts[n])
+        corpus = build(TextPart(paths=(f"{tmp_path}/{name}/*.txt",)), tmp_path / f"cache {name}")
+        assert corpus.describe()["documents"] == 30
+        prints.add(corpus.fingerprint)
+    assert len(prints) == 1

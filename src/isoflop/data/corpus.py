@@ -26,14 +26,14 @@ from ..core.documents import Frozen
 from ..core.errors import DataError
 from ..core.files import PARTIAL, disk_errors, publish_directory
 from ..core.protocols import TOKENIZER, LoadsTokenizer, Storable, Tokenizer, TokenizerPart
-from .dedup import distinct
+from .dedup import Deduplicate, Distinct, distinct
 from .document import Document, utf8
 from .loader import HeldOutText, WindowBatches
 from .shards import Manifest, Tokens, open_tokens, seal, token_type, unseal, write_tokens
 from .split import held_out_groups
 from .tokenizing import Ids, ReadsFiles, encode_many
 
-FORMAT = 2
+FORMAT = 3
 """Part of every key: rises when the same input would give another corpus."""
 
 _CHUNK = 4_000_000  # characters tokenised at once
@@ -97,6 +97,7 @@ class Corpus:
             rng=ctx.rng("data"),
             fingerprint=self.fingerprint,
             device=ctx.device,
+            remark=self.left_out,
         )
 
     def heldout(self) -> Mapping[str, HeldOutText]:
@@ -144,8 +145,16 @@ class Corpus:
             **result,
             "exact_duplicates_removed": self._manifest.exact_duplicates,
             "near_duplicates_removed": self._manifest.near_duplicates,
+            "left_out": self.left_out or None,
             "entropy_per_byte": self.entropy_per_byte,
         }
+
+    @property
+    def left_out(self) -> str:
+        """What deduplication left out, as a sentence for the user; "" if nothing."""
+        sides = (self._manifest.train, self._manifest.heldout)
+        kept = sum(amount.documents for side in sides for amount in side.values())
+        return _left_out(kept, self._manifest.exact_duplicates, self._manifest.near_duplicates)
 
     def _shard(self, name: str) -> Tokens:
         return open_tokens(self.directory / f"{name}.bin", token_type(self.tokenizer.vocab_size))
@@ -177,7 +186,7 @@ def prepare(
     ctx: Context,
     *,
     inputs: Any = None,
-    deduplicate: bool = True,
+    deduplicate: Deduplicate = "near",
     heldout_share: float = 0.05,
     heldout_bytes: int = 0,
     entropy_per_byte: float | None = None,
@@ -188,7 +197,8 @@ def prepare(
         documents: read only if the corpus must be made; all their text is held in memory meanwhile.
         inputs: JSON that changes whenever the documents do (digests of files, not their paths); None: the documents
             are read and hashed for it.
-        deduplicate: drop exact and near duplicates; not for text drawn at random, whose repeats belong to it.
+        deduplicate: which duplicates are left out: "near" ones as well as exact ones, "exact" ones, None. Of several,
+            a hash of their content decides which one stays.
         heldout_share: share of groups that is held out. heldout_bytes: see ``Corpus.heldout``.
 
     Raises:
@@ -214,18 +224,22 @@ def prepare(
 
 
 def _make(
-    directory: Path, documents: Iterable[Document], part: TokenizerPart, ctx: Context, deduplicate: bool, share: float
+    directory: Path,
+    documents: Iterable[Document],
+    part: TokenizerPart,
+    ctx: Context,
+    deduplicate: Deduplicate,
+    share: float,
 ) -> None:
-    everything = list(documents)
+    everything = sorted(documents, key=_order)
     if not everything:
         raise DataError("gives no documents", where="source", fix="check its paths and keys")
     for document in everything:
         utf8(document.text, document.origin)
-    found = distinct([document.text for document in everything]) if deduplicate else None
-    if found is not None:
-        everything = [everything[index] for index in found.kept]
-    everything.sort(key=_order)  # stable
-    held = held_out_groups(everything, share)
+    found = distinct([document.text for document in everything], deduplicate)
+    remark = _left_out(len(found.kept), len(found.exact), len(found.near), _example(found, everything))
+    everything = [everything[index] for index in found.kept]
+    held = held_out_groups(everything, share, remark)
     train = [document for document in everything if document.group not in held]
     heldout = [document for document in everything if document.group in held]
     with publish_directory(directory) as target:
@@ -245,8 +259,8 @@ def _make(
             train=_write(target / "train.bin", train, tokenizer),
             heldout=held_amounts,
             fingerprint=_fingerprint(everything, held, identity, share),
-            exact_duplicates=found.exact if found else 0,
-            near_duplicates=found.near if found else 0,
+            exact_duplicates=len(found.exact),
+            near_duplicates=len(found.near),
         )
 
 
@@ -269,9 +283,29 @@ def _write(path: Path, documents: Sequence[Document], tokenizer: Tokenizer) -> d
     return {domain: Amount(documents=n, text_bytes=b, tokens=t) for domain, (n, b, t) in counts.items()}
 
 
-def _order(document: Document) -> bytes:
+def _left_out(kept: int, exact: int, near: int, example: str = "") -> str:
+    dropped = exact + near
+    if not dropped:
+        return ""
+    switch = "none or exact keeps" if near else "none keeps"
+    return (
+        f"{dropped:,} of {kept + dropped:,} documents are left out as duplicates ({exact:,} exact, {near:,} near"
+        f"{example}): source.deduplicate={switch} them"
+    )
+
+
+def _example(found: Distinct, documents: Sequence[Document]) -> str:
+    for pairs, relation in ((found.near, "nearly equals"), (found.exact, "equals")):
+        if pairs:
+            dropped, kept = pairs[0]
+            return f"; {documents[dropped].origin} {relation} {documents[kept].origin}"
+    return ""
+
+
+def _order(document: Document) -> tuple[bytes, str]:
     """Where a document comes in the stream: by a hash of its text and group, whatever the files' names."""
-    return hashlib.blake2b(document_hash(document.text) + document.group.encode(), digest_size=16).digest()
+    content = document_hash(document.text) + document.group.encode()
+    return hashlib.blake2b(content, digest_size=16).digest(), document.domain
 
 
 def _tokenised(tokenizer: Tokenizer, documents: Sequence[Document]) -> Iterator[tuple[Document, Ids]]:

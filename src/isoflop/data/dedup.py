@@ -1,101 +1,150 @@
-"""Duplicates: exact ones by a whitespace-normalised hash, near ones by MinHash and locality-sensitive hashing.
+"""Duplicates: exact ones by a hash, near ones by MinHash and locality-sensitive hashing.
 
-Near duplicates (Broder 1997): the Jaccard similarity J of two documents' sets of word 5-grams. 112 min-wise hashes in
-14 bands of 8 propose a pair with probability 1 - (1 - J^8)^14 (0.92 at J = 0.8, 0.9996 at 0.9); a proposed pair counts
-as duplicates if its exact J is at least ``NEAR``. The first of several duplicates stays.
+Near duplicates (Broder 1997): the Jaccard similarity J of two documents' bags of shingles, which are runs of units (see
+``units``). 112 min-wise hashes in 14 bands of 8 propose a pair with probability 1 - (1 - J^8)^14 (0.92 at J = 0.8,
+0.9996 at 0.9); a proposed pair counts as duplicates if its exact J is at least ``NEAR``. The first of several stays.
+
+Two things make this safe and near-linear on text that is not prose:
+
+* A shingle must be long enough not to occur in a text by chance (Rajaraman and Ullman 2011, section 3.2.2). Five words
+  of prose are; five brackets, digits or bits are not: every long text holds all of them. So shingles are doubled until
+  they carry enough bits, by the entropy of the text's units. Repeats are counted: a bag is no set.
+* Records that share a template meet in the same bands without being duplicates. A band's bucket takes no more than
+  ``CROWD`` of them: their own content gives true duplicates other bands to meet in.
 """
 
 from __future__ import annotations
 
 import hashlib
-import re
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from ..core.digests import document_hash
 from ..core.rng import Rng
+from .units import units
 
-Words = npt.NDArray[np.uint64]
+Hashes = npt.NDArray[np.uint64]
+Deduplicate = Literal["near", "exact"] | None
+"""Which duplicates are dropped: near ones as well as exact ones, exact ones only, or none."""
 
 SHINGLE = 5
+CHANCE = 8.0  # bits: a shingle occurs in an unrelated text of the same length and units with probability 2^-8 at most
 BANDS, ROWS = 14, 8
 NEAR = 0.7
+SHORTEST = 33  # units from which on one changed unit anywhere leaves J >= NEAR: (n - 9) / (n + 1)
+CROWD = 16
+_FACTOR = np.uint64(0x9E3779B97F4A7C15)  # the odd integer next to 2^64 / golden ratio
 _BLOCK = 1 << 15  # shingles hashed at once: 256 KiB, which stays in the second-level cache
-_WORD = re.compile(r"\w+")
 
 
 @dataclass(frozen=True)
 class Distinct:
-    """Indices of the documents that stay, in order, and how many were dropped as exact and as near duplicates."""
+    """Which of several documents stay.
+
+    Attributes:
+        kept: indices of those that stay, in order.
+        exact: for each text that equals an earlier one, its index and the earlier one's. near: likewise for near ones.
+    """
 
     kept: tuple[int, ...]
-    exact: int
-    near: int
+    exact: tuple[tuple[int, int], ...]
+    near: tuple[tuple[int, int], ...]
 
 
-def distinct(texts: Sequence[str]) -> Distinct:
-    """Drop every text that equals or nearly equals an earlier one that stays."""
-    seen: set[bytes] = set()
-    unique = []
+def distinct(texts: Sequence[str], drop: Deduplicate = "near") -> Distinct:
+    """Drop every text that equals (or, for "near", nearly equals) an earlier one that stays."""
+    if drop is None:
+        return Distinct(tuple(range(len(texts))), (), ())
+    first: dict[bytes, int] = {}
+    exact = []
     for index, text in enumerate(texts):
-        key = normalised_hash(text)
-        if key not in seen:
-            seen.add(key)
-            unique.append(index)
+        earlier = first.setdefault(document_hash(text), index)
+        if earlier != index:
+            exact.append((index, earlier))
+    unique = tuple(first.values())
+    pairs = tuple(_near(unique, texts)) if drop == "near" else ()
+    dropped = {index for index, _ in pairs}
+    return Distinct(tuple(index for index in unique if index not in dropped), tuple(exact), pairs)
+
+
+def _near(unique: Iterable[int], texts: Sequence[str]) -> Iterator[tuple[int, int]]:
+    """Each text of ``unique`` that nearly equals an earlier one that stays, and that one."""
     buckets: dict[bytes, list[int]] = {}
-    kept_shingles: dict[int, Words] = {}
-    kept = []
+    kept: dict[int, Hashes] = {}
     for index, shingles, bands in _banded(unique, texts):
-        earlier = {other for band in bands for other in buckets.get(band, ())}
-        if any(jaccard(shingles, kept_shingles[other]) >= NEAR for other in sorted(earlier)):
+        met = sorted({other for band in bands for other in buckets.get(band, ())})
+        twin = next((other for other in met if jaccard(shingles, kept[other]) >= NEAR), None)
+        if twin is not None:
+            yield index, twin
             continue
-        kept.append(index)
-        kept_shingles[index] = shingles
+        kept[index] = shingles
         for band in bands:
-            buckets.setdefault(band, []).append(index)
-    return Distinct(tuple(kept), exact=len(texts) - len(unique), near=len(unique) - len(kept))
+            bucket = buckets.setdefault(band, [])
+            if len(bucket) < CROWD:
+                bucket.append(index)
 
 
-def normalised_hash(text: str) -> bytes:
-    """BLAKE2b (16 bytes) of the text with every run of white space as one blank."""
-    return hashlib.blake2b(" ".join(text.split()).encode("utf-8", "surrogatepass"), digest_size=16).digest()
-
-
-def jaccard(a: Words, b: Words) -> float:
+def jaccard(a: Hashes, b: Hashes) -> float:
     """Jaccard similarity of two sorted sets; 0 if one is empty."""
     both = len(np.intersect1d(a, b, assume_unique=True))
     return both / (len(a) + len(b) - both) if both else 0.0
 
 
 class Shingler:
-    """Word 5-grams as 64-bit hashes: sorted, without repeats. Fewer than five words give none."""
+    """Bags of shingles as 64-bit hashes, sorted: of a repeated one, every repeat has a hash of its own.
+
+    Fewer than ``SHORTEST`` units give none: where one of them makes a difference, texts are equal or they are not.
+    """
 
     def __init__(self) -> None:
         self._known: dict[str, int] = {}
 
-    def __call__(self, text: str) -> Words:
-        words = _WORD.findall(text.lower())
-        if len(words) < SHINGLE:
+    def __call__(self, text: str) -> Hashes:
+        found = units(text)
+        if len(found) < SHORTEST:
             return np.empty(0, np.uint64)
         if len(self._known) > 1_000_000:
             self._known.clear()
-        hashes = np.fromiter(map(self._hash, words), np.uint64, len(words))
-        rolled = np.zeros(len(words) - SHINGLE + 1, np.uint64)
+        hashes = np.fromiter(map(self._hash, found), np.uint64, len(found))
+        rolled = np.zeros(len(found) - SHINGLE + 1, np.uint64)
         for offset in range(SHINGLE):
-            rolled = rolled * np.uint64(0x9E3779B97F4A7C15) + hashes[offset : offset + len(rolled)]
-        return np.unique(_mixed(rolled))
+            rolled = rolled * _FACTOR + hashes[offset : offset + len(rolled)]
+        length, wanted = SHINGLE, (math.log2(len(found)) + CHANCE) / max(_entropy(hashes), 1e-9)
+        while length < wanted and 4 * length <= len(found):
+            rolled = _mixed(rolled[:-length]) * _FACTOR + rolled[length:]
+            length *= 2
+        return _bag(rolled)
 
-    def _hash(self, word: str) -> int:
-        found = self._known.get(word)
+    def _hash(self, unit: str) -> int:
+        found = self._known.get(unit)
         if found is None:
-            digest = hashlib.blake2b(word.encode("utf-8", "surrogatepass"), digest_size=8).digest()
-            found = self._known[word] = int.from_bytes(digest, "little")
+            digest = hashlib.blake2b(unit.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+            found = self._known[unit] = int.from_bytes(digest, "little")
         return found
 
 
-def signatures(sets: Sequence[Words]) -> npt.NDArray[np.uint64]:
+def _entropy(units: Hashes) -> float:
+    """Bits of a unit by its frequency in the text."""
+    _, counts = np.unique(units, return_counts=True)
+    share = counts / len(units)
+    return float(-(share * np.log2(share)).sum())
+
+
+def _bag(shingles: Hashes) -> Hashes:
+    """Hashes of the shingles, sorted; each repeat of one has a hash of its own."""
+    ordered = np.sort(shingles)
+    places = np.arange(len(ordered))
+    starts = np.append(True, ordered[1:] != ordered[:-1])
+    repeat = places - np.maximum.accumulate(np.where(starts, places, 0))
+    return np.sort(_mixed(_mixed(ordered) + repeat.astype(np.uint64)))
+
+
+def signatures(sets: Sequence[Hashes]) -> npt.NDArray[np.uint64]:
     """MinHash signatures (len(sets), BANDS * ROWS) of non-empty sets: minima of a x + b mod 2^64, a odd."""
     generator = Rng(0)("minhash").at()
     a = generator.integers(0, 2**64, BANDS * ROWS, dtype=np.uint64) | np.uint64(1)
@@ -108,10 +157,10 @@ def signatures(sets: Sequence[Words]) -> npt.NDArray[np.uint64]:
     return np.ascontiguousarray(result.T)
 
 
-def _banded(indices: Iterable[int], texts: Sequence[str]) -> Iterator[tuple[int, Words, list[bytes]]]:
-    """Each document with its shingles and the keys of its bands (none for fewer than five words), in order."""
+def _banded(indices: Iterable[int], texts: Sequence[str]) -> Iterator[tuple[int, Hashes, list[bytes]]]:
+    """Each document with its shingles and the keys of its bands (none for short ones), in order."""
     shingler = Shingler()
-    block: list[tuple[int, Words]] = []
+    block: list[tuple[int, Hashes]] = []
     size = 0
     for index in indices:
         block.append((index, shingler(texts[index])))
@@ -122,7 +171,7 @@ def _banded(indices: Iterable[int], texts: Sequence[str]) -> Iterator[tuple[int,
     yield from _keyed(block)
 
 
-def _keyed(block: Sequence[tuple[int, Words]]) -> Iterator[tuple[int, Words, list[bytes]]]:
+def _keyed(block: Sequence[tuple[int, Hashes]]) -> Iterator[tuple[int, Hashes, list[bytes]]]:
     filled = [shingles for _, shingles in block if len(shingles)]
     rows = iter(signatures(filled) if filled else np.empty((0, BANDS * ROWS), np.uint64))
     for index, shingles in block:
@@ -133,7 +182,7 @@ def _keyed(block: Sequence[tuple[int, Words]]) -> Iterator[tuple[int, Words, lis
             yield index, shingles, []
 
 
-def _mixed(x: Words) -> Words:
+def _mixed(x: Hashes) -> Hashes:
     """The finaliser of splitmix64 (Steele et al. 2014), so that min-wise hashing sees well-spread values."""
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)

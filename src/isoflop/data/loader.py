@@ -31,6 +31,7 @@ class WindowBatches:
         byte_lengths: UTF-8 bytes of each id (vocab_size,).
         batch: windows of a batch. length: predicted tokens of a window.
         fingerprint: of the corpus; a position in another corpus is refused.
+        remark: why there is not more text, for the error if it is too little.
     """
 
     def __init__(
@@ -43,6 +44,7 @@ class WindowBatches:
         rng: Rng,
         fingerprint: str,
         device: str = "cpu",
+        remark: str = "",
     ) -> None:
         self._tokens, self._byte_lengths, self._rng, self._device = tokens, byte_lengths, rng, device
         self._batch, self._length, self._fingerprint = batch, length, fingerprint
@@ -51,7 +53,7 @@ class WindowBatches:
             raise DataError(
                 f"has {len(tokens)} training tokens, too few for one window of {length}",
                 where="source",
-                fix="give more text or shorten train.length",
+                fix=f"give more text or shorten train.length{remark and f' ({remark})'}",
             )
         self._position = 0
         self._order: tuple[int, npt.NDArray[np.int64]] = (-1, np.empty(0, np.int64))

@@ -16,11 +16,12 @@ def point(group: str) -> float:
     return int.from_bytes(hashlib.blake2b(group.encode(), digest_size=16).digest()[:2], "big") / _STEPS
 
 
-def held_out_groups(documents: Sequence[Document], share: float) -> frozenset[str]:
+def held_out_groups(documents: Sequence[Document], share: float, remark: str = "") -> frozenset[str]:
     """The groups whose ``point`` lies below ``share``.
 
     A domain of at least two groups of which none lies there gives up the group with the smallest point, so that small
-    corpora have held-out text too. A domain that is one single group is left as it is.
+    corpora have held-out text too. A domain that is one single group is left as it is. ``remark`` says what was left
+    out before, for the error.
 
     Raises:
         DataError: nothing would be left to train on, or nothing would be held out.
@@ -34,10 +35,11 @@ def held_out_groups(documents: Sequence[Document], share: float) -> frozenset[st
         if len(domains[domain]) > 1 and not held & domains[domain]:
             held.add(min(domains[domain], key=lambda group: (point(group), group)))
     if not held or held == groups:
+        advice = "add text, or cut a long file into documents (source text: chunk_bytes = 4096)"
         side = "to train on" if held else "held out"
         raise DataError(
-            f"{len(documents)} distinct documents in {len(groups)} files leave nothing {side}",
+            f"{len(documents):,} documents of {len(groups):,} different origins leave nothing {side}",
             where="source",
-            fix="add text, or cut a long file into documents (source text: chunk_bytes = 4096)",
+            fix="; or ".join(filter(None, [remark, advice])),
         )
     return frozenset(held)

@@ -9,25 +9,25 @@ from typing import Annotated, ClassVar
 from pydantic import Field, NonNegativeInt
 
 from ..core.context import Context
+from ..core.documents import Later
 from ..core.protocols import SourcePart
 from .corpus import Corpus, prepare
+from .dedup import Deduplicate
 from .document import Document
 
 
 class TextSourcePart(SourcePart):
-    """A part that turns files or a seed into documents.
+    """A part that turns files or a seed into documents."""
 
-    Class attributes:
-        deduplicate: whether repeated documents are dropped (not where they are drawn at random and belong to the law).
-    """
-
-    deduplicate: ClassVar[bool] = True
     provides: ClassVar[frozenset[str]] = frozenset({"Stateful"})
 
     heldout_bytes: NonNegativeInt = 65536
     """Text of each domain that is evaluated, at most: whole held-out documents that fit (0: all of them)."""
     heldout_share: Annotated[float, Field(gt=0, lt=1)] = 0.05
     """Share of files that is held out, decided by a hash of each file's content."""
+
+    deduplicate: Annotated[Deduplicate, Later()] = "near"
+    """Documents that are left out: "near" duplicates as well as exact ones, "exact" ones only, or "none"."""
 
     @abstractmethod
     def documents(self) -> Iterator[Document]:
@@ -44,7 +44,7 @@ class TextSourcePart(SourcePart):
 
     def build(self, ctx: Context) -> Corpus:
         """The corpus, from the cache if nothing it depends on has changed."""
-        fields = self.model_dump(mode="json", exclude={"heldout_bytes", "heldout_share"})
+        fields = self.model_dump(mode="json", exclude={"heldout_bytes", "heldout_share", "deduplicate"})
         return prepare(
             self.documents(),
             ctx.tokenizer,

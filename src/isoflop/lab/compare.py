@@ -59,6 +59,8 @@ def compare(
     else:
         rows, tuned = run_study(study, executor, journal)
     corpus = dict(corpus_facts(study, root) if corpus is None else corpus)
+    if "left_out" in corpus:
+        notes = [*notes, str(corpus.pop("left_out"))]
     passes = epochs(corpus, rows, study.top)
     if passes is not None:
         corpus["epochs"] = passes

@@ -78,6 +78,8 @@ def train(
                 check_ledger(assemble(recipe, run))
             loop = assemble(recipe, run)
             texts = text_digests(loop.parts.source)
+            if report is not None and (left_out := getattr(loop.parts.source, "left_out", "")):
+                report(left_out)
             loop.peak, loop.progress = _peak(loop), progress
             run.set_status("running", horizon=loop.ctx.horizon)
             loop.resume()

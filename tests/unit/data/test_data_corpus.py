@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -111,15 +112,14 @@ def test_no_held_out_group_or_text_is_in_training(
     ]
     groups: dict[str, set[str]] = {}
     for document in given_documents:
-        groups.setdefault(" ".join(document.text.split()), set()).add(document.group)
+        groups.setdefault(document.text, set()).add(document.group)
     part = tokenizer()
     try:
         corpus = prepare(given_documents, part, context(tmp_path_factory.mktemp("c"), part), heldout_share=share)
     except DataError:  # one file, or all of them on one side
         assert len({document.group for document in given_documents}) < 15
         return
-    train = [" ".join(text.split()) for text in corpus.train_text()]
-    held = [" ".join(text.split()) for text in corpus.heldout_text()]
+    train, held = list(corpus.train_text()), list(corpus.heldout_text())
     assert sorted(train + held) == sorted(groups)  # each distinct text once
     for a in train:
         for b in held:
@@ -143,8 +143,63 @@ def test_near_duplicates_of_held_out_documents_are_nowhere_in_training(make: Mak
 
 def test_repeats_stay_where_they_belong_to_the_law(make: Make) -> None:
     repeated = [Document("same", "a", f"{n}", group_of(str(n))) for n in range(50)]
-    corpus = make(repeated, deduplicate=False)
+    corpus = make(repeated, deduplicate=None)
     assert len(list(corpus.train_text())) + len(list(corpus.heldout_text())) == 50
+    assert corpus.left_out == ""
+
+
+def near(count: int = 40) -> list[Document]:
+    """Pairs of near duplicates, each in a file of its own."""
+    texts = [words(n) + end for n in range(count) for end in ("", " end")]
+    return [Document(text, "a", f"{n}.txt", group_of(text)) for n, text in enumerate(texts)]
+
+
+def test_content_decides_which_of_several_duplicates_stays(make: Make, tmp_path: Path) -> None:
+    """Names and order of files do not: neither which text stays nor its domain."""
+    base = [*near(), *(replace(d, domain="b") for d in near()[:9])]
+    first = make(base)
+    assert first.describe()["exact_duplicates_removed"] == 9
+    assert first.describe()["near_duplicates_removed"] == 40
+    for seed in range(5):
+        order = Rng(seed)("order").at().permutation(len(base)).tolist()
+        renamed = [replace(base[i], origin=f"elsewhere/{n}") for n, i in enumerate(order)]
+        other = make(renamed, cache=tmp_path / f"{seed}")
+        assert other.fingerprint == first.fingerprint
+        assert list(other.train_text()) == list(first.train_text())
+        assert other.describe()["train"] == first.describe()["train"]
+
+
+def test_what_was_left_out_is_said(make: Make) -> None:
+    base = near()
+    assert make(documents()).left_out == ""
+    for given_documents, options, said in [
+        (base, {}, "40 of 80 documents are left out .*0 exact, 40 near.: source.deduplicate=none or exact keeps them"),
+        ([*base, base[0]], {}, "41 of 81 documents are left out as duplicates .1 exact, 40 near.: .*"),
+        (
+            [*base, base[0]],
+            {"deduplicate": "exact"},
+            "1 of 81 .* .1 exact, 0 near.: source.deduplicate=none keeps them",
+        ),
+        ([*base, base[0]], {"deduplicate": None}, ""),
+    ]:
+        corpus = make(given_documents, **options)
+        assert re.fullmatch(said, corpus.left_out)
+        assert corpus.describe()["left_out"] == (corpus.left_out or None)
+
+
+def test_errors_for_want_of_text_say_what_was_left_out(make: Make, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="1 documents of 1 different origins leave nothing held out") as caught:
+        make(near(1))
+    pair = "0.txt nearly equals 1.txt|1.txt nearly equals 0.txt"
+    assert re.search(rf"1 of 2 documents are left out as duplicates \(0 exact, 1 near; ({pair})\)", caught.value.fix)
+    assert "source.deduplicate=none" in caught.value.fix
+    assert "chunk_bytes" in caught.value.fix
+    with pytest.raises(DataError, match="too few for one window of 100000") as caught:
+        make(near()).batches(context(tmp_path, tokenizer()).having(length=100_000))
+    assert "40 of 80 documents are left out" in caught.value.fix
+    with pytest.raises(DataError, match="too few") as caught:
+        make(documents()).batches(context(tmp_path, tokenizer()).having(length=100_000))
+    assert "left out" not in caught.value.fix
 
 
 def test_a_second_start_reads_no_document(make: Make) -> None:

@@ -17,12 +17,13 @@ import itertools
 import math
 import string
 from collections.abc import Iterator
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
+from ...core.documents import Later
 from ...core.registry import Card, part
 from ...core.rng import Rng
 from ..document import Document, group_of
@@ -101,8 +102,6 @@ class Machine:
 class HmmPart(TextSourcePart):
     """Documents drawn from a random unifilar hidden Markov model; the entropy per byte is known in closed form."""
 
-    deduplicate: ClassVar[bool] = False
-
     states: PositiveInt = 32
     """Hidden states."""
     symbols: Annotated[int, Field(ge=2, le=len(ALPHABET))] = 8
@@ -115,6 +114,8 @@ class HmmPart(TextSourcePart):
     """Documents are drawn until they have so many bytes."""
     seed: NonNegativeInt = 0
     """Of the model and its text; the recipe's seed does not change them."""
+    deduplicate: Annotated[None, Later()] = None
+    """Nothing is left out: what repeats by chance belongs to the law."""
     card = Card(
         summary="Text of a random unifilar hidden Markov model with exactly known entropy per byte.",
         paper="Shannon 1948; Ash 1965, Information Theory, section 6.4",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import Field
 
@@ -25,6 +25,7 @@ class JsonlPart(TextSourcePart):
     """What the held-out text is evaluated under, where no domain_key is given."""
     domain_key: str | None = None
     """A key whose string is the record's domain."""
+    version: ClassVar[int] = 2
     card = Card(
         summary="JSON Lines files, plain or gzipped, one document a record.",
         differs="strict: NaN, a torn last line or a missing key is an error with its line, never skipped",

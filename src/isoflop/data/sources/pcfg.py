@@ -18,12 +18,13 @@ import itertools
 import math
 import string
 from collections.abc import Iterator, Mapping
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
+from ...core.documents import Later
 from ...core.registry import Card, part
 from ...core.rng import Rng
 from ..document import Document, group_of
@@ -113,14 +114,14 @@ class Grammar:
 class PcfgPart(TextSourcePart):
     """Documents drawn from a grammar; the entropy per byte is known in closed form."""
 
-    deduplicate: ClassVar[bool] = False
-
     rules: dict[str, dict[str, Annotated[float, Field(gt=0, le=1)]]] = PROGRAMS
     """Nonterminal (a capital letter) -> right side -> probability, e.g. S = {"(SS)" = 0.3, "x" = 0.7}."""
     text_bytes: PositiveInt = 4_000_000
     """Documents are drawn until they have so many bytes."""
     seed: NonNegativeInt = 0
     """Of the text; the recipe's seed does not change it."""
+    deduplicate: Annotated[None, Later()] = None
+    """Nothing is left out: what repeats by chance belongs to the law."""
     card = Card(
         summary="Text of an unambiguous probabilistic grammar with exactly known entropy per byte.",
         paper="Korenjak & Hopcroft 1966 (simple grammars); Grenander 1967 (moments)",

@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from fnmatch import fnmatch
 from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -49,6 +49,7 @@ class StdlibPart(TextSourcePart):
 
     domains: Annotated[tuple[Literal["documentation", "code"], ...], Field(min_length=1)] = ("documentation", "code")
     """Which of the two to use."""
+    version: ClassVar[int] = 2
     card = Card(
         summary="Documentation (docstrings, language reference) and docstring-free code of Python's standard library.",
         defaults="about 1.6 MB of English and 7 MB of code in CPython 3.11",

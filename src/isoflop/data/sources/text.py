@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import Field, NonNegativeInt
 
@@ -23,6 +23,7 @@ class TextPart(TextSourcePart):
     """What the held-out text is evaluated under."""
     chunk_bytes: NonNegativeInt = 0
     """Cut files into documents of about so many bytes, at line ends (0: one document a file)."""
+    version: ClassVar[int] = 2
     card = Card(
         summary="UTF-8 text files, one document each or cut at line ends.",
         cost="reads every file at every start, to notice changes",
