@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from difflib import get_close_matches
 from pathlib import Path
@@ -11,11 +12,21 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..core.errors import UsageError
+from ..core.reading import user_path
 
 if TYPE_CHECKING:
     from ..store.run import Run
 
-Root = Annotated[Path, typer.Option("--root", help="Directory of runs, studies and caches.", envvar="ISOFLOP_ROOT")]
+Root = Annotated[
+    Path,
+    typer.Option(
+        "--root",
+        help="Directory of runs, studies and caches.",
+        envvar="ISOFLOP_ROOT",
+        parser=user_path,
+        metavar="DIRECTORY",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
 Overrides = Annotated[list[str] | None, typer.Argument(help="key.path=value, e.g. optimizer=muon optimizer.lr=0.01")]
 DEFAULT_ROOT = Path("runs")
@@ -28,8 +39,9 @@ def find_run(name: str, root: Path, what: str = "run") -> Run:
     """
     from ..store.run import Run
 
-    if (Path(name) / "resolved.json").exists():
-        return Run.read(Path(name))
+    own = user_path(name)
+    if os.path.lexists(own / "resolved.json"):
+        return Run.read(own)
     found = [path.parent for path in sorted(root.glob("*/resolved.json"))]
     hits = [path for path in found if path.name == name] or [
         path for path in found if path.name.startswith(name) or path.name.rpartition("-")[2].startswith(name)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ..core.errors import DataError, UsageError, nearest
+from ..core.reading import user_path
 from .app import app
 from .common import Json, emit
 
@@ -17,13 +19,21 @@ if TYPE_CHECKING:
 
 @app.command()
 def fit(
-    table: Annotated[Path, typer.Argument(help="A CSV file with a header line, a study's directory, or a root.")],
+    table: Annotated[
+        Path,
+        typer.Argument(
+            help="A CSV file with a header line, a study's directory, or a root.", parser=user_path, metavar="TABLE"
+        ),
+    ],
     law: Annotated[str, typer.Option("--law", help="A law's name; auto: the best extrapolation.")] = "auto",
     by: Annotated[str | None, typer.Option("--by", help="Column of the cuts when laws are compared, e.g. C.")] = None,
     columns: Annotated[str, typer.Option("--columns", help="Law's column=table's, e.g. N=params,D=tokens.")] = "",
     where: Annotated[str, typer.Option("--where", help="Only rows with column=value, e.g. arm=muon.")] = "",
     target: Annotated[str, typer.Option("--target", help="Column to predict, with --law auto.")] = "loss",
-    out: Annotated[Path | None, typer.Option("--out", help="Directory for fit.json and report.html.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", help="Directory for fit.json and report.html.", parser=user_path, metavar="DIRECTORY"),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Fit a scaling law to a table of runs, with intervals and what cannot be known from it."""
@@ -53,7 +63,7 @@ def _table(source: Path, wanted: dict[str, str]) -> Table:
     from ..core.table import Table
     from ..store.sweeps import sweep
 
-    rows = sweep(source) if source.is_dir() else Table.read_csv(source)
+    rows = sweep(source) if os.path.isdir(source) else Table.read_csv(source)
     for column, value in wanted.items():
         if column not in rows:
             raise UsageError(f"no column {column!r}", where="--where", fix=nearest(column, rows))
@@ -61,7 +71,7 @@ def _table(source: Path, wanted: dict[str, str]) -> Table:
         rows = rows.where([_same(entry, value) for entry in told])
         if not rows.rows:
             raise DataError(f"no row has {column} = {value}", where=str(source))
-    arms = sorted(set(rows["arm"].tolist())) if source.is_dir() and "arm" in rows else []
+    arms = sorted(set(rows["arm"].tolist())) if os.path.isdir(source) and "arm" in rows else []
     if len(arms) > 1:
         fix = f"choose one: --where arm={arms[0]} (of {', '.join(arms)})"
         raise UsageError("a law describes one arm, the study has several", where=str(source), fix=fix)

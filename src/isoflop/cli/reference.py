@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..core import registry
+from ..core.reading import user_path
 from .app import app
 from .common import Json, emit
 
@@ -19,7 +20,9 @@ if TYPE_CHECKING:
 def show(
     slot: Annotated[str | None, typer.Argument(help="A slot, e.g. optimizer; none: all slots.")] = None,
     part: Annotated[str | None, typer.Argument(help="A part of it; none: all.")] = None,
-    markdown: Annotated[Path | None, typer.Option("--markdown", help="Write every card to this file.")] = None,
+    markdown: Annotated[
+        Path | None, typer.Option("--markdown", help="Write every card to this file.", parser=user_path, metavar="FILE")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Show the slots, the parts in them, and what a part says of itself."""

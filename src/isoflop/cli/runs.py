@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..core.errors import UsageError, nearest
+from ..core.reading import user_path
 from .app import app
 from .common import DEFAULT_ROOT, Json, Root, emit, find_run
 
@@ -18,7 +20,16 @@ if TYPE_CHECKING:
 runs_app = typer.Typer(help="List, show and index runs.", invoke_without_command=True)
 app.add_typer(runs_app, name="runs")
 
-Below = Annotated[Path, typer.Option("--root", help="Directory of runs.", show_default="that of `isoflop runs`")]
+Below = Annotated[
+    Path,
+    typer.Option(
+        "--root",
+        help="Directory of runs.",
+        parser=user_path,
+        metavar="DIRECTORY",
+        show_default="that of `isoflop runs`",
+    ),
+]
 
 _COLUMNS = ("id", "name", "status", "optimizer", "steps", "flops", "value", "seconds")
 
@@ -86,7 +97,7 @@ def show(
 
 
 def _list(what: str, root: Path, read: Callable[[], Table], columns: Sequence[str], json: bool) -> None:
-    rows = list(read().records()) if root.is_dir() else []
+    rows = list(read().records()) if os.path.isdir(root) else []
     if json:
         emit([{k: None if v != v else v for k, v in row.items()} for row in rows])
         return

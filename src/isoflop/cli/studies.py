@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ..core.errors import UsageError
+from ..core.reading import user_path
 from .app import app
 from .common import DEFAULT_ROOT, Json, Root, emit, find_run
 
@@ -80,7 +82,8 @@ def report(
     from ..report.fits import FIT
     from ..report.page import STUDY, write_report
 
-    places = [path for path in (Path(target), root / target) if any((path / name).exists() for name in (STUDY, FIT))]
+    directories = (user_path(target), root / target)
+    places = [path for path in directories if any(os.path.lexists(path / name) for name in (STUDY, FIT))]
     page = write_report(places[0] if places else find_run(target, root, "study, run or fit").path)
     emit({"report": str(page)}) if json else typer.echo(str(page))
 

@@ -47,7 +47,7 @@ def train(
 ) -> None:
     """Train one recipe to its budget; run it again to go on where it stopped."""
     from ..core.recipe import Recipe
-    from ..core.toml import locate
+    from ..core.toml import locate, read
 
     loaded = Recipe.load(recipe, *(overrides or []), *([] if device is None else [f"train.device={device}"]))
     if dry_run:
@@ -60,19 +60,17 @@ def train(
             loaded,
             root,
             name=name,
-            text=locate(recipe).read_text(encoding="utf-8-sig"),
+            text=read(locate(recipe))[1],
             threads=threads,
             audit=audit,
             progress=show,
             report=_report,
         )
-    result = run.result
+    value, steps, flops = (run.figure(name) for name in ("value", "step", "flops"))
     if json:
-        emit({"run": str(run.path), **result})
+        emit({"run": str(run.path), **run.result})
     else:
-        typer.echo(
-            f"{run.path}: {result['value']:.4f} bits per byte after {result['step']} steps, {result['flops']:.3e} FLOPs"
-        )
+        typer.echo(f"{run.path}: {value:.4f} bits per byte after {steps} steps, {flops:.3e} FLOPs")
 
 
 def _dry_run(recipe: Recipe, root: Path, json: bool) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core.files import write_atomic
+from ..core.reading import user_path
 from ..core.roles import numel
 from ..ledger.ledger import AXES as LEDGER_AXES
 from ..ledger.ledger import CHARGED, PHASES
@@ -51,7 +52,7 @@ def compare(
         WorkerDied, RunFailed: a run could not be finished; names it.
         DataError: finished runs were made on another corpus. UsageError: a part that the workers do not know.
     """
-    root = Path(root)
+    root = user_path(root)
     journal = Journal(progress, workers)
     if executor is None:
         with LocalWorkers(root, workers) as local:

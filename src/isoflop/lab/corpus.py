@@ -12,6 +12,7 @@ from ..core.errors import DataError
 from ..core.protocols import Source
 from ..core.recipe import Recipe
 from ..store.machine import once
+from ..store.names import CACHE
 from ..store.results import RunRow
 from ..store.run import Run
 from .study import Study
@@ -115,4 +116,4 @@ def _compressed(source: Any, root: Path) -> dict[str, float]:
     from ..data.compressors import compressed_bits_per_byte
 
     key = digest([source.fingerprint, source.heldout_digest()])
-    return once(root / "cache" / "compressors.json", key, dict[str, float], lambda: compressed_bits_per_byte(source))
+    return once(root / CACHE / "compressors.json", key, dict[str, float], lambda: compressed_bits_per_byte(source))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from ..core.reading import user_path
 from ..store.results import StudyResult
 from .compare import Say, compare
 from .corpus import corpus_facts
@@ -35,7 +36,7 @@ def demo(root: Path | str = "runs", *, workers: int = 2, progress: Say | None = 
 
     Raises as ``compare`` does.
     """
-    root, say = Path(root), progress or (lambda line: None)
+    root, say = user_path(root), progress or (lambda line: None)
     study = Study.load("demo")
     say("pre-flight: corpus, tokenizer, and a few steps of each arm to time them")
     study, planned, notes = sized(study, speeds_here(study, root, workers), workers)

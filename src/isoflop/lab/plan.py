@@ -14,11 +14,13 @@ import numpy as np
 
 from ..core.digests import digest
 from ..core.errors import NumericsError
+from ..core.reading import user_path
 from ..core.rng import Rng
 from ..core.significance import LEVEL, half_width
 from ..ledger.budgets import step_cost, steps_within
 from ..store.environment import process
 from ..store.machine import once
+from ..store.names import CACHE
 from ..store.results import RunRow
 from ..store.run import Run
 from .compare import trial_runs
@@ -184,7 +186,7 @@ def plan(
     if executor is not None:
         speeds: Mapping[str, Speed] = preflight(study, executor)
     elif _devices_here(study):
-        speeds = speeds_here(study, Path(root), workers)
+        speeds = speeds_here(study, user_path(root), workers)
     else:
         speeds = dict.fromkeys(study.everyone, UNTIMED)
     return priced(study, speeds, workers)
@@ -227,7 +229,7 @@ def speeds_here(study: Study, root: Path, workers: int) -> dict[str, Speed]:
     They are remembered in ``<root>/cache/preflight.json`` (delete it to measure anew); the runs are not kept.
     """
     first, timed = _short_runs(study)
-    path = root / "cache" / "preflight.json"
+    path = root / CACHE / "preflight.json"
     key = digest([process(), _device_names(study), workers, {job.arm: job.recipe.hash for job in timed}])
 
     def measure() -> dict[str, Speed]:

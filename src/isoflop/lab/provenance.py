@@ -21,7 +21,7 @@ DECIDE_SECONDS = ("isoflop", "commit", "dirty", "torch", "cpu", "device", "threa
 def made_by(run: Run) -> dict[str, Any]:
     """A run's environment; what differed where it went on elsewhere stands as "first -> second, third"."""
     made = dict(run.environment)
-    for change in (change for event in run.events("environment") for change in event["changes"]):
+    for change in (change for event in run.events("environment") for change in event.get("changes", ())):
         key, _, both = change.partition(": ")
         first, _, then = both.partition(" -> ")
         listed = str(made[key]).partition(" -> ")[2].split(", ") if " -> " in str(made.get(key)) else []

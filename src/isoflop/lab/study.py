@@ -17,6 +17,7 @@ from ..core.errors import RecipeError, nearest
 from ..core.recipe import Name, Recipe
 from ..core.registry import Part
 from ..core.toml import locate, parse, read, validated
+from ..store.names import reserved
 
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Grid = Annotated[tuple[PositiveFloat, ...], Field(min_length=3)]
@@ -198,6 +199,8 @@ class Study(Section):
     # ------------------------------------------------------------ checks
 
     def _structure(self) -> Iterator[str]:
+        if problem := reserved(self.name):
+            yield f"name: {problem}"
         if self.baseline in self.arms:
             yield f"arms.{self.baseline}: is the baseline's name; name one of the two otherwise"
         if len(set(self.seeds)) < len(self.seeds):

@@ -16,7 +16,10 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import IO, Any, Literal, Protocol
 
+from pydantic import ValidationError
+
 from ..core.errors import DataError, IsoflopError, Stopped, UsageError
+from ..core.reading import complaint
 from ..core.recipe import Recipe
 from ..core.registry import SLOTS, shipped
 from ..ledger.budgets import step_cost, steps_within
@@ -276,18 +279,22 @@ def row_of(run: Run, job: Assignment, *, reused: bool) -> RunRow:
         role=job.role,
         hyper=dict(job.hyper),
         status="diverged" if diverged else "done",
-        curve=[] if diverged else points(run.metrics("evaluation")),
+        curve=[] if diverged else points(run.metrics("evaluation"), str(run.path / "metrics.jsonl")),
         ledger=run.ledger,
         reused=reused,
         fingerprint=run.result.get("fingerprint", ""),
         heldout=run.result.get("heldout", ""),
         exclusive={start.get("workers") for start in starts} == {1},
-        cpu_seconds=sum(end["cpu_seconds"] for end in ends) if ends else None,
-        wall_seconds=sum(end["seconds"] for end in ends) if ends else None,
+        cpu_seconds=sum(end.get("cpu_seconds", 0.0) for end in ends) if ends else None,
+        wall_seconds=sum(end.get("seconds", 0.0) for end in ends) if ends else None,
         environment=key_of(made_by(run)),
     )
 
 
-def points(records: Iterable[Mapping[str, Any]]) -> list[Point]:
-    """Evaluation records as points, without what else they hold."""
-    return [Point(**{key: record[key] for key in Point.model_fields}) for record in records]
+def points(records: Iterable[Mapping[str, Any]], where: str) -> list[Point]:
+    """Evaluation records as points, without what else they hold; DataError if one of them lacks something."""
+    try:
+        return [Point(**{key: record[key] for key in Point.model_fields}) for record in records]
+    except (KeyError, ValidationError) as error:
+        what = complaint(error) if isinstance(error, ValidationError) else f"it lacks {error}"
+        raise DataError(f"an evaluation is not as it was recorded ({what})", where=where) from None

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Sequence
 from html import escape
 from importlib.resources import files
@@ -18,6 +19,7 @@ from typing import Any
 
 from ..core.errors import UsageError
 from ..core.files import write_atomic
+from ..core.reading import user_path
 from ..store.results import StudyResult
 from . import charts, fit_charts, render
 from .fits import FIT, FitRecord
@@ -65,16 +67,16 @@ def write_report(directory: Path) -> Path:
         UsageError: the directory holds neither a study, a run nor a fit. DataError: what it holds is broken.
         StorageError: the disk refused.
     """
-    directory = Path(directory)
-    if (directory / STUDY).exists():
+    directory = user_path(directory)
+    if os.path.lexists(directory / STUDY):
         result = StudyResult.read(directory / STUDY)
         specs = _specifications(charts.figures(result))
         html = study_page(result, specs)
-    elif (directory / "resolved.json").exists():
+    elif os.path.lexists(directory / "resolved.json"):
         record = RunRecord.read(directory)
         specs = _specifications(record.figures())
         html = run_page(record, specs)
-    elif (directory / FIT).exists():
+    elif os.path.lexists(directory / FIT):
         fit = FitRecord.read(directory)
         specs = _specifications(fit_charts.figures(fit))
         html = fit_page(fit, specs)

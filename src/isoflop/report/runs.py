@@ -43,17 +43,16 @@ class RunRecord:
     def read(cls, directory: Path) -> RunRecord:
         """Read a run directory; DataError if it is none."""
         stored = Run.read(directory)
-        text = directory / "recipe.toml"
         metrics = stored.resolved.get("metrics") or [{}]
         return cls(
             name=clean(directory.name),
             unit=clean(metrics[0].get("name", "value")).replace("_", " "),
             state=stored.state,
             message=clean(stored.status.message),
-            recipe=text.read_text(encoding="utf-8", errors="replace") if text.exists() else "",
+            recipe=stored.text,
             resolved=stored.resolved,
             environment=stored.environment,
-            ledger={p: spent for p, spent in stored.ledger.items() if isinstance(spent, dict)},
+            ledger=stored.ledger,
             result=stored.result,
             steps=Table.from_records(stored.metrics("step")),
             evaluations=Table.from_records(_flat(record) for record in stored.metrics("evaluation")),

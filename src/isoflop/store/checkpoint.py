@@ -7,21 +7,22 @@ One process at a time writes (the run's lock); any number may read.
 
 from __future__ import annotations
 
-import json
+import os
 import shutil
 import uuid
 from collections.abc import Callable, Container
 from pathlib import Path
-
-from pydantic import ValidationError
+from typing import Any, cast
 
 from ..core.digests import canonical_json, digest, digest_file
 from ..core.documents import Frozen
 from ..core.errors import DataError, StorageError
 from ..core.files import PARTIAL, disk_errors, publish_directory, sweep
+from ..core.reading import contained, read_errors, read_json
 
 MANIFEST = "MANIFEST.json"
 FORMAT = 1
+_MANIFEST_BYTES = 1 << 24
 Report = Callable[[str], None]
 
 
@@ -69,9 +70,9 @@ def commit(
     with disk_errors(directory):
         directory.mkdir(parents=True, exist_ok=True)
         sweep(directory)
-        if path.exists() and damage(path):
+        if os.path.lexists(path) and damage(path):
             _discard(path)
-    if not path.exists():
+    if not os.path.lexists(path):
         try:
             with publish_directory(path) as partial:
                 write(partial)
@@ -112,29 +113,29 @@ def newest(directory: Path, report: Report = _silent) -> tuple[int, Path] | None
 
 def steps(directory: Path) -> list[int]:
     """Steps of all published checkpoints, damaged ones included, the newest first."""
-    names = [path.name for path in directory.glob("*") if path.is_dir()]
+    names = [path.name for path in directory.glob("*") if os.path.isdir(path)]
     return sorted((int(name) for name in names if name.isascii() and name.isdecimal()), reverse=True)
 
 
 def damage(path: Path, *, digests: bool = True) -> str:
     """What is wrong with the checkpoint at ``path``, "" if nothing; without ``digests`` only presence and sizes."""
+    if not os.path.lexists(path / MANIFEST):
+        return f"{MANIFEST}: missing"
     try:
         manifest = _read_manifest(path)
-    except FileNotFoundError:
-        return f"{MANIFEST}: missing"
-    except ValidationError:
-        return f"{MANIFEST}: not a manifest"
-    except (OSError, ValueError, AttributeError, RecursionError) as error:
-        return f"{MANIFEST}: {error}"
+    except DataError as error:
+        return f"{MANIFEST}: {error.what}"
     for name, entry in manifest.files.items():
-        file = path / name
         try:
-            if file.stat().st_size != entry.size:
-                return f"{name}: {file.stat().st_size} bytes, not {entry.size}"
+            file = contained(path, name)
+            with read_errors(file):
+                size = file.stat().st_size
+            if size != entry.size:
+                return f"{name}: {size} bytes, not {entry.size}"
             if digests and digest_file(file) != entry.sha256:
                 return f"{name}: digest differs"
-        except OSError as error:
-            return f"{name}: {error.strerror or error}"
+        except DataError as error:
+            return f"{name}: {error.what}"
     return ""
 
 
@@ -145,15 +146,15 @@ def _seal(partial: Path, step: int, files: list[Path]) -> None:
 
 
 def _read_manifest(path: Path) -> _Manifest:
-    """The manifest of the checkpoint at ``path``; any changed byte of it, or another directory's, is a ValueError."""
-    text = (path / MANIFEST).read_bytes()
-    form = json.loads(text).get("format")
+    """The manifest of the checkpoint at ``path``; any changed byte of it, or another directory's, is a DataError."""
+    file = contained(contained(path.parent, path.name), MANIFEST)
+    form = read_json(file, dict[str, Any], _MANIFEST_BYTES).get("format")
     if form != FORMAT:
-        raise ValueError(f"format {form}, this version of isoflop reads {FORMAT}")
-    manifest = _Manifest.model_validate_json(text)
+        raise DataError(f"format {form!r:.20}, this version of isoflop reads {FORMAT}", where=str(file))
+    manifest = cast(_Manifest, read_json(file, _Manifest, _MANIFEST_BYTES))
     tree = manifest.model_dump()
     if tree.pop("sha256") != digest(tree) or str(manifest.step) != path.name:
-        raise ValueError("digest differs")
+        raise DataError("digest differs", where=str(file))
     return manifest
 
 
@@ -173,7 +174,7 @@ def _discard(path: Path) -> None:
     """Delete a checkpoint; the rename first, so that a kill in between leaves something that is swept, not read."""
     doomed = path.with_name(f"{PARTIAL}{uuid.uuid4().hex[:8]}-{path.name}")
     path.rename(doomed)
-    shutil.rmtree(doomed)
+    doomed.unlink() if doomed.is_symlink() else shutil.rmtree(doomed)  # what a link leads to is not ours
 
 
 def _with_sizes(error: StorageError, directory: Path) -> StorageError:

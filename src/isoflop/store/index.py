@@ -7,18 +7,19 @@ nothing is lost if ``index.sqlite`` is deleted.
 from __future__ import annotations
 
 import contextlib
+import os
 import sqlite3
+import stat
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
 from ..core.errors import DataError, UsageError, nearest
-from ..core.reading import read_json
+from ..core.reading import read_errors, read_json, user_path
 from ..core.table import Table
-from .names import printable
+from .names import INDEX, printable
 from .run import Run, State
 
-INDEX = "index.sqlite"
 STUDY = "study.json"
 
 RUNS = {
@@ -57,18 +58,19 @@ def runs(root: str | Path, *, status: str | None = None, name: str | None = None
     A broken directory is a row of status "unreadable" with its ``reason``; unknown figures are NaN.
     """
     wanted = {"status = ?": status, "name GLOB ?": name}
-    return _select(Path(root), "runs", {k: v for k, v in wanted.items() if v is not None}, order)
+    return _select(user_path(root), "runs", {k: v for k, v in wanted.items() if v is not None}, order)
 
 
 def studies(root: str | Path, *, order: str = "created") -> Table:
     """All study results under ``root`` (``<root>/<study>/study.json``), with the columns of ``STUDIES``."""
-    return _select(Path(root), "studies", {}, order)
+    return _select(user_path(root), "studies", {}, order)
 
 
 def rebuild(root: str | Path) -> int:
     """Throw the index away and read every directory; the number of runs found."""
-    root = Path(root)
-    _delete(root)
+    root = user_path(root)
+    if _ours(root):
+        _delete(root)
     return len(_query(root, "SELECT path FROM runs"))
 
 
@@ -87,8 +89,8 @@ def _select(root: Path, table: str, wanted: dict[str, Any], order: str) -> Table
 
 
 def _query(root: Path, query: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
-    """Rows of an index that was just brought up to date, in memory where none can be kept on disk."""
-    if not root.is_dir():
+    """Rows of an index that was just brought up to date, in memory where none can be kept on disk or should be."""
+    if not os.path.isdir(root):
         raise DataError("is no directory of runs", where=str(root), fix="choose another --root")
 
     def ask(place: Path | None) -> list[tuple[Any, ...]]:
@@ -96,13 +98,44 @@ def _query(root: Path, query: str, values: Sequence[Any] = ()) -> list[tuple[Any
             _refresh(database, root)
             return database.execute(query, values).fetchall()
 
+    with read_errors(root):
+        if not (_is_root(root) and _ours(root)):
+            return ask(None)
+        try:
+            return ask(root)
+        except sqlite3.OperationalError:  # read-only, no space, locked for long
+            return ask(None)
+        except sqlite3.DatabaseError:  # broken: the next reader makes a new one
+            _delete(root)
+            return ask(None)
+
+
+def _is_root(root: Path) -> bool:
+    """Whether ``root`` holds a run or a study: reading leaves nothing in other directories that it is pointed at."""
+    return any(os.path.isfile(path / name) for path in root.iterdir() for name in (_FILES[0], STUDY))
+
+
+def _ours(root: Path) -> bool:
+    """Whether the index on disk may be written to or thrown away: there is none yet, it is broken, or made here.
+
+    A link leads elsewhere; a database with other tables is another program's.
+    """
+    place = root / INDEX
+    if not os.path.lexists(place):
+        return True
+    if not stat.S_ISREG(place.lstat().st_mode):
+        return False
+    database = sqlite3.connect(f"{place.resolve().as_uri()}?mode=ro", uri=True)
     try:
-        return ask(root)
-    except sqlite3.OperationalError:  # read-only, no space, locked for long
-        return ask(None)
-    except sqlite3.DatabaseError:  # broken: the next reader makes a new one
-        _delete(root)
-        return ask(None)
+        tables = {name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        columns = {name: {row[1] for row in database.execute(f"PRAGMA table_info({name})")} for name in _TABLES}
+    except sqlite3.OperationalError:  # locked, or not to be read
+        return False
+    except sqlite3.DatabaseError:  # broken
+        return True
+    finally:
+        database.close()
+    return tables <= set(_TABLES) and all("stamp" in columns[name] for name in tables)
 
 
 def _delete(root: Path) -> None:
@@ -169,7 +202,14 @@ def _run_row(path: Path) -> dict[str, Any]:
         row |= {"budget": printable(", ".join(f"{axis}={limit}" for axis, limit in run.resolved["budget"].items()))}
         status, result = run.status, run.result
         figures = {column: _number(result.get(column)) for column in ("flops", "tokens", "seconds", "value")}
-        return {**row, **figures, "steps": status.step, "status": run.state, "created": status.created, "reason": ""}
+        return {
+            **row,
+            **figures,
+            "steps": status.step,
+            "status": run.state,
+            "created": printable(status.created),
+            "reason": "",
+        }
     except (DataError, LookupError, TypeError, AttributeError) as error:
         return {**row, "status": "unreadable", "reason": printable(str(error))}
 
@@ -177,7 +217,7 @@ def _run_row(path: Path) -> dict[str, Any]:
 def _study_row(path: Path) -> dict[str, Any]:
     row = {"path": path.name, "name": printable(path.name), "title": "", "created": ""}
     try:
-        tree = read_json(path / STUDY)
+        tree = read_json(path / STUDY, dict[str, Any])
         texts = {key: printable(str(tree[key])) for key in ("name", "title", "headline", "created")}
         return {**row, **texts, "runs": len(tree["runs"])}
     except (DataError, LookupError, TypeError) as error:

@@ -13,6 +13,7 @@ from ..core.errors import DataError
 from ..core.files import write_json
 from ..core.reading import read_json
 from .environment import cpu_model
+from .names import MACHINE
 
 T = TypeVar("T")
 
@@ -36,7 +37,7 @@ def remembered(root: Path, what: str, measure: Callable[[], float], *, threads: 
     Measured by ``measure()`` the first time, then read from ``<root>/machine.json``; delete that file to measure anew.
     """
     key = f"{what} | {cpu_model() if device == 'cpu' else device} | {threads} threads"
-    return once(root / "machine.json", key, float, measure)
+    return once(root / MACHINE, key, float, measure)
 
 
 def _known(path: Path) -> dict[str, Any]:

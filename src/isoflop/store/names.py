@@ -1,4 +1,4 @@
-"""Names that come from files, made safe to use as paths and to print."""
+"""Names that come from files, made safe to use as paths and to print; names that the store uses itself."""
 
 from __future__ import annotations
 
@@ -9,7 +9,19 @@ from pydantic import TypeAdapter, ValidationError
 from ..core.errors import UsageError
 from ..core.recipe import Name
 
+CACHE = "cache"
+"""Folder of a root: tokens, tokenizers and what was measured once."""
+MACHINE = "machine.json"
+"""File of a root: how fast this machine is."""
+INDEX = "index.sqlite"
+"""File of a root: the index of its runs."""
+_OWN = {CACHE, MACHINE, INDEX, *(f"{INDEX}-{suffix}" for suffix in ("wal", "shm", "journal"))}
 _NAME: TypeAdapter[str] = TypeAdapter(Name)
+
+
+def reserved(name: str) -> str:
+    """Why no run and no study may have this name; "" where it may. Some file systems do not tell a from A."""
+    return f"{name!r} is a name that the store uses itself; choose another" if name.casefold() in _OWN else ""
 
 
 def printable(text: str) -> str:
@@ -22,7 +34,9 @@ def printable(text: str) -> str:
 
 
 def component(name: str) -> str:
-    """``name`` if it is one path component as recipes allow it; otherwise a UsageError."""
+    """``name`` if it is one path component as recipes allow it, and not the store's own; otherwise a UsageError."""
+    if problem := reserved(name):
+        raise UsageError(problem)
     try:
         return _NAME.validate_python(name)
     except ValidationError:

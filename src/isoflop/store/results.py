@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -159,13 +160,14 @@ class StudyResult(Frozen):
         write_json(path, self.model_dump(mode="json"))
 
     def home(self, root: Path) -> Path:
-        """Its directory under ``root``: ``<name>``, or ``<name>-<hash8>`` if that holds another study of the name."""
+        """Its directory under ``root``: ``<name>``, or ``<name>-<hash8>`` if that holds a run or another study."""
         plain = root / self.name
-        try:
-            other = self.read(plain / "study.json").definition if (plain / "study.json").exists() else ""
-            taken = other not in ("", self.definition)
-        except DataError:
-            taken = True
+        taken = os.path.lexists(plain / "resolved.json")  # a run has the name
+        if os.path.lexists(plain / "study.json"):
+            try:
+                taken = self.read(plain / "study.json").definition not in ("", self.definition)
+            except DataError:
+                taken = True
         return root / f"{self.name[:55]}-{digest(self.definition)[:8]}" if taken else plain
 
     def table(self) -> Table:

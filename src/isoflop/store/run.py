@@ -26,9 +26,9 @@ import time
 from collections.abc import Callable, Container, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
-from pydantic import Field, PositiveInt
+from pydantic import Field
 
 from ..core.documents import Frozen
 from ..core.errors import DataError, RecipeError, UsageError
@@ -36,16 +36,18 @@ from ..core.files import (
     append_jsonl,
     disk_errors,
     mend_jsonl,
+    open_output,
     publish_directory,
     sweep,
     write_atomic,
     write_json,
 )
-from ..core.reading import read_json, read_jsonl
+from ..core.reading import contained, read_bytes, read_json, read_jsonl, user_path
 from ..core.recipe import Recipe, StoredRecipe, hash_of
 from .checkpoint import Report, commit, newest
 from .environment import determinism, differences, environment
 from .names import component, printable
+from .records import Event, Ledger, Metric, Result
 
 State = Literal["created", "running", "done", "failed", "diverged", "stopped"]
 _LABELLED = re.compile(r"-[0-9a-f]{12}$")
@@ -59,7 +61,7 @@ class Status(Frozen):
     created: str
     updated: str
     """The last heartbeat or change of state."""
-    pid: PositiveInt
+    pid: Annotated[int, Field(gt=0, lt=2**31)]
     host: str
     step: Annotated[int, Field(ge=0, lt=2**63)] = 0
     """Steps completed."""
@@ -99,10 +101,10 @@ class Run:
             UsageError: ``name`` is not one path component.
             StorageError: the disk refused.
         """
-        root = Path(root)
+        root = user_path(root)
         found = None if name else cls.find(root, recipe)
         path = found.path if found else root / (component(name) if name else f"{recipe.name}-{recipe.id}")
-        if not path.exists():
+        if not os.path.lexists(path):
             _create(path, recipe, recipe.to_toml() if text is None else text)
         run = cls.read(path)
         if run.hash != recipe.hash:
@@ -116,7 +118,7 @@ class Run:
     def find(cls, root: str | Path, recipe: Recipe) -> Run | None:
         """The run of ``recipe`` under ``root``, under whatever label or name: a finished one, if there are several."""
         found = None
-        for path in _candidates(Path(root), recipe.id):
+        for path in _candidates(user_path(root), recipe.id):
             with contextlib.suppress(DataError):
                 run = cls.read(path)
                 if run.hash == recipe.hash:
@@ -128,13 +130,13 @@ class Run:
     @classmethod
     def read(cls, path: str | Path) -> Run:
         """The run stored at ``path``; DataError if that is none or its recipe cannot be read."""
-        path = Path(path)
-        if not (path / "resolved.json").is_file():
+        path = user_path(path)
+        if not os.path.isfile(path / "resolved.json"):
             raise DataError("is not a run directory", where=str(path), fix="`isoflop runs` lists the runs there are")
-        resolved = read_json(path / "resolved.json")
+        resolved = read_json(contained(path, "resolved.json"), dict[str, Any])
         try:
             return cls(path, resolved)
-        except (ValueError, TypeError) as error:
+        except RecursionError as error:
             raise DataError(f"does not hold a recipe ({error})", where=str(path / "resolved.json")) from error
 
     # ------------------------------------------------------------ what it holds
@@ -156,25 +158,35 @@ class Run:
 
     @property
     def environment(self) -> dict[str, Any]:
-        return _tree(self.path / "environment.json")
+        return self._tree("environment.json", dict[str, Any])
 
     @property
-    def ledger(self) -> dict[str, Any]:
-        """What was spent; {} before anything was written."""
-        return _tree(self.path / "ledger.json")
+    def ledger(self) -> dict[str, dict[str, float]]:
+        """What was spent, by phase and axis; {} before anything was written."""
+        return self._tree("ledger.json", Ledger)
 
     @property
     def result(self) -> dict[str, Any]:
-        """What came out; {} before the end."""
-        return _tree(self.path / "result.json")
+        """What came out (``records.Result``); {} before the end."""
+        return self._tree("result.json", Result)
+
+    def figure(self, name: str) -> float:
+        """A number of the result ("value", "flops" ...); DataError if the result has none of that name."""
+        value = self.result.get(name)
+        if not isinstance(value, int | float):
+            fix = "restore that file, or train the recipe again under another --name"
+            raise DataError(f"lacks the number {name!r}", where=str(self.path / "result.json"), fix=fix)
+        return value
+
+    @property
+    def text(self) -> str:
+        """The recipe as it was given; "" where the run does not have it."""
+        file = contained(self.path, "recipe.toml")
+        return read_bytes(file).decode(errors="replace") if os.path.lexists(file) else ""
 
     @property
     def status(self) -> Status:
-        file = self.path / "status.json"
-        try:
-            return Status.model_validate_json(file.read_bytes())
-        except (OSError, ValueError) as error:
-            raise DataError(f"is not a run's status ({error})", where=str(file)) from error
+        return cast(Status, read_json(contained(self.path, "status.json"), Status))
 
     @property
     def state(self) -> str:
@@ -189,12 +201,12 @@ class Run:
         return self.status.state in ("done", "diverged")
 
     def metrics(self, kind: str | None = None) -> list[dict[str, Any]]:
-        """Recorded metrics in order, all or of one kind; a torn last line is left out."""
-        return _records(self.path / "metrics.jsonl", kind)
+        """Recorded metrics in order (``records.Metric``), all or of one kind; a torn last line is left out."""
+        return self._records("metrics.jsonl", kind, Metric)
 
     def events(self, kind: str | None = None) -> list[dict[str, Any]]:
-        """Recorded events in order, all or of one kind."""
-        return _records(self.path / "events.jsonl", kind)
+        """Recorded events in order (``records.Event``), all or of one kind."""
+        return self._records("events.jsonl", kind, Event)
 
     # ------------------------------------------------------------ working on it
 
@@ -206,8 +218,7 @@ class Run:
             UsageError: another process holds it (at once, naming pid and host).
         """
         file = self.path / "lock"
-        with disk_errors(file):
-            handle = os.open(file, os.O_RDWR | os.O_CREAT, 0o644)
+        handle = open_output(file, os.O_RDWR)
         try:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -281,14 +292,14 @@ class Run:
         for name in ("metrics.jsonl", "events.jsonl"):
             with contextlib.suppress(FileNotFoundError), (self.path / name).open("rb") as file:
                 os.fsync(file.fileno())
-        return commit(self.path / "checkpoints", step, write, self.recipe.train.keep, self._report, due)
+        return commit(self._checkpoints, step, write, self.recipe.train.keep, self._report, due)
 
     def checkpoint(self, report: Report | None = None) -> tuple[int, Path] | None:
         """Step and path of the newest good checkpoint (see ``checkpoint.newest``); None: begin at step 0.
 
         ``report`` hears of damaged ones; by default they become events.
         """
-        return newest(self.path / "checkpoints", report or self._report)
+        return newest(self._checkpoints, report or self._report)
 
     def write_ledger(self, ledger: Mapping[str, Any]) -> None:
         write_json(self.path / "ledger.json", ledger)
@@ -316,9 +327,21 @@ class Run:
 
     # ------------------------------------------------------------ inside
 
+    @property
+    def _checkpoints(self) -> Path:
+        return contained(self.path, "checkpoints")
+
+    def _tree(self, name: str, kind: Any) -> dict[str, Any]:
+        file = contained(self.path, name)
+        return cast("dict[str, Any]", read_json(file, kind)) if os.path.lexists(file) else {}
+
+    def _records(self, name: str, kind: str | None, form: Any) -> list[dict[str, Any]]:
+        records = read_jsonl(contained(self.path, name), form)
+        return [record for record in records if kind is None or record.get("kind") == kind]
+
     def _clear_leftovers(self) -> None:
         sweep(self.path)
-        sweep(self.path / "checkpoints")
+        sweep(self._checkpoints)
         mend_jsonl(self.path / "metrics.jsonl")
         mend_jsonl(self.path / "events.jsonl")
 
@@ -332,7 +355,7 @@ def _candidates(root: Path, short: str) -> Iterator[Path]:
     """Directories that may hold the run whose hash begins with ``short``: labelled so, then those with other names."""
     paths = sorted(root.glob("[!.]*"))
     yield from (path for path in paths if path.name.endswith(f"-{short}"))
-    yield from (path for path in paths if not _LABELLED.search(path.name) and (path / "resolved.json").is_file())
+    yield from (p for p in paths if not _LABELLED.search(p.name) and os.path.isfile(p / "resolved.json"))
 
 
 def _create(path: Path, recipe: Recipe, text: str) -> None:
@@ -348,20 +371,6 @@ def _create(path: Path, recipe: Recipe, text: str) -> None:
     except OSError as error:
         if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):  # another process was first: its directory is as good
             raise
-
-
-def _tree(path: Path) -> dict[str, Any]:
-    tree = read_json(path) if path.exists() else {}
-    if not isinstance(tree, dict):
-        raise DataError("does not hold a JSON object", where=str(path))
-    return tree
-
-
-def _records(path: Path, kind: str | None) -> list[dict[str, Any]]:
-    records = read_jsonl(path)
-    if not all(isinstance(record, dict) for record in records):
-        raise DataError("holds a line that is no JSON object", where=str(path))
-    return [record for record in records if kind is None or record.get("kind") == kind]
 
 
 def _exists(pid: int) -> bool:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..core.errors import DataError, IsoflopError, UsageError
+from ..core.reading import user_path
 from ..core.roles import numel
 from ..core.table import Table
 from .index import STUDY, runs
@@ -28,8 +30,8 @@ def sweep(directory: str | Path) -> Table:
     Raises:
         DataError: no finished run. UsageError: runs on different data, or of different metrics.
     """
-    directory = Path(directory)
-    return _of_study(directory) if (directory / STUDY).exists() else _of_root(directory)
+    directory = user_path(directory)
+    return _of_study(directory) if os.path.lexists(directory / STUDY) else _of_root(directory)
 
 
 def _of_study(directory: Path) -> Table:

@@ -14,12 +14,14 @@ from ..core.context import Context
 from ..core.digests import digest_file
 from ..core.errors import DataError, NumericsError, Stopped, StorageError, UsageError
 from ..core.protocols import TOKENIZER, LoadsTokenizer, Source, Stateful, Tokenizer
+from ..core.reading import user_path
 from ..core.recipe import Recipe, StoredRecipe
 from ..core.roles import parameter_groups
 from ..ledger.audit import Audit
 from ..ledger.budgets import StepCost, step_cost, steps_within
 from ..ledger.peak import matmul_rate
 from ..store import machine
+from ..store.names import CACHE
 from ..store.run import Run
 from .loop import Loop, Parts, Progress, evaluation_weights, refuse_other_corpus
 from .memory import kept_memory
@@ -60,7 +62,7 @@ def train(
         torch.set_num_threads(threads)
     if recipe.budget.axis != "text_bytes":
         plan(recipe, root)  # an impossible budget leaves nothing behind
-    run = Run.open(Path(root), recipe, text=text, name=name)
+    run = Run.open(root, recipe, text=text, name=name)
     run.report = report
     with run.lock():
         if run.status.state == "diverged":
@@ -120,7 +122,7 @@ def plan(recipe: Recipe, root: Path | str = "runs", source: Source | None = None
     cost = step_cost(recipe)
     sizes = None
     if recipe.budget.axis == "text_bytes":
-        ctx = base_context(recipe, Path(root)).having(device="cpu")
+        ctx = base_context(recipe, user_path(root)).having(device="cpu")
         sizes = _bytes_of_steps(source or recipe.source.build(ctx), ctx)
     return cost, steps_within(recipe.budget, cost, sizes)
 
@@ -191,7 +193,7 @@ def base_context(recipe: Recipe, root: Path, vocab_size: int | None = None) -> C
     settings = recipe.train
     return Context(
         rng=recipe.rng,
-        cache=root / "cache",
+        cache=root / CACHE,
         tokenizer=recipe.tokenizer,
         vocab_size=vocab_size or recipe.vocab_size,
         batch=settings.batch,

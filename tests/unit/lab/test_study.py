@@ -12,6 +12,12 @@ def test_a_study_comes_back_equal_from_its_own_toml(tiny):
     assert Study.from_toml(tiny.to_toml()) == tiny
 
 
+@pytest.mark.parametrize("name", ["cache", "machine.json", "Index.sqlite"])
+def test_a_name_that_the_store_uses_itself_is_refused(tiny, name):
+    with pytest.raises(RecipeError, match=r"name: .* is a name that the store uses itself"):
+        tiny.with_(f'name="{name}"')
+
+
 def test_runs_differ_in_seed_and_budget_and_in_what_the_arm_changes(tiny):
     base = tiny.run_recipe("adamw", 0, 1)
     assert base.budget.steps == 4

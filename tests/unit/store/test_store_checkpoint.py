@@ -161,7 +161,7 @@ def test_missing_files_manifests_and_moved_directories_are_damage(tmp_path: Path
     shutil.copytree(path, tmp_path / "40")
     assert damage(tmp_path / "40") == f"{MANIFEST}: digest differs"
     (path / "more" / "empty").unlink()
-    assert damage(path) == "more/empty: No such file or directory"
+    assert damage(path) == "more/empty: cannot be read (No such file or directory)"
     (path / MANIFEST).unlink()
     assert damage(path) == f"{MANIFEST}: missing"
     for text in (
@@ -192,3 +192,24 @@ def test_when_all_are_damaged_the_error_names_each_and_says_what_to_do(tmp_path:
     assert f"40 ({problem}), 20 ({problem})" in str(refusal.value)
     assert "delete this directory to begin again" in refusal.value.fix
     assert refusal.value.where == str(tmp_path)
+
+
+def test_a_checkpoint_that_is_a_link_elsewhere_is_damage_and_its_target_is_kept(tmp_path: Path) -> None:
+    ours, theirs = tmp_path / "ours", tmp_path / "theirs"
+    save(theirs, 20)
+    save(ours, 10)
+    (ours / "20").symlink_to(theirs / "20")
+    assert "leads out of its directory" in damage(ours / "20")
+    assert newest(ours) == (10, ours / "10")
+    save(ours, 20, keep=1)
+    assert not (ours / "20").is_symlink()
+    assert [path.name for path in ours.iterdir()] == ["20"]
+    assert not damage(theirs / "20")
+
+
+def test_a_checkpoints_file_that_is_a_link_elsewhere_is_damage(tmp_path: Path) -> None:
+    path = save(tmp_path / "c", 10)
+    file = next(file for file in sorted(path.iterdir()) if file.name != MANIFEST and file.is_file())
+    file.rename(tmp_path / "moved")
+    file.symlink_to(tmp_path / "moved")
+    assert "leads out" in damage(path)

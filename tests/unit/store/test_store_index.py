@@ -188,7 +188,7 @@ def test_an_index_that_is_locked_is_not_thrown_away(tmp_path: Path, monkeypatch:
     runs(tmp_path)
     before = (tmp_path / INDEX).stat().st_ino
     connect = sqlite3.connect
-    monkeypatch.setattr(index.sqlite3, "connect", lambda place, timeout: connect(place, timeout=0.0))
+    monkeypatch.setattr(index.sqlite3, "connect", lambda place, **more: connect(place, **{**more, "timeout": 0.0}))
     with connect(tmp_path / INDEX) as database:
         database.execute("BEGIN EXCLUSIVE")
         run.set_status("failed")
@@ -212,3 +212,36 @@ def test_studies_are_found_by_their_result(tmp_path: Path) -> None:
     assert rows["demo"] == {**good, "title": "AB", "runs": 2, "path": "demo"}
     assert rows["broken"]["headline"].startswith("unreadable")
     assert runs(tmp_path).rows == 0
+
+
+# ---------------------------------------------------------------- reading leaves nothing behind
+
+
+def test_reading_leaves_nothing_in_a_directory_that_is_no_root(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    (tmp_path / "photos").mkdir()
+    for read in (runs, studies, rebuild):
+        read(tmp_path)
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["notes.txt", "photos"]
+
+
+def test_another_programs_database_of_that_name_is_left_alone(tmp_path: Path) -> None:
+    run = make(tmp_path, value=1.0)
+    with sqlite3.connect(tmp_path / INDEX) as database:
+        database.execute("CREATE TABLE runs (run_uuid TEXT)")
+        database.execute("CREATE TABLE experiments (name TEXT)")
+        database.execute("INSERT INTO runs VALUES ('theirs')")
+    database.close()
+    before = (tmp_path / INDEX).read_bytes()
+    assert runs(tmp_path)["id"].tolist() == [run.id]
+    assert rebuild(tmp_path) == 1
+    assert (tmp_path / INDEX).read_bytes() == before
+
+
+def test_an_index_that_is_a_link_is_not_followed(tmp_path: Path) -> None:
+    run = make(tmp_path / "runs", value=1.0)
+    (tmp_path / "theirs").write_text("text")
+    (tmp_path / "runs" / INDEX).symlink_to(tmp_path / "theirs")
+    assert runs(tmp_path / "runs")["id"].tolist() == [run.id]
+    assert rebuild(tmp_path / "runs") == 1
+    assert (tmp_path / "theirs").read_text() == "text"

@@ -168,7 +168,7 @@ def test_metrics_and_events_are_kept_in_order_and_by_kind(tmp_path: Path) -> Non
         run.record("step", step=2, loss=float("nan"))
     assert len(run.metrics()) == 2
     append_jsonl(run.path / "metrics.jsonl", [1])
-    with pytest.raises(DataError, match="no JSON object"):
+    with pytest.raises(DataError, match="line 3: does not hold what it should"):
         run.metrics()
 
 
@@ -298,7 +298,7 @@ def test_results_and_ledger_are_written_whole(tmp_path: Path) -> None:
         run.write_result({"value": float("inf")})
     assert run.result == {"value": 1.5}
     (run.path / "result.json").write_text(json.dumps([1]))
-    with pytest.raises(DataError, match="does not hold a JSON object"):
+    with pytest.raises(DataError, match=r"result\.json: does not hold what it should"):
         _ = run.result
 
 
@@ -311,3 +311,85 @@ def test_a_root_that_cannot_be_written_is_a_storage_error(tmp_path: Path, monkey
     with pytest.raises(StorageError, match="not allowed to write") as refusal:
         Run.open(tmp_path / "runs", given)
     assert str(tmp_path / "runs") in str(refusal.value)
+
+
+# ---------------------------------------------------------------- names and links
+
+
+@pytest.mark.parametrize("name", ["cache", "machine.json", "index.sqlite", "INDEX.SQLITE", "index.sqlite-wal"])
+def test_names_that_the_store_uses_itself_are_refused_before_anything_is_made(tmp_path: Path, name: str) -> None:
+    with pytest.raises(UsageError, match="the store uses itself"):
+        Run.open(tmp_path / "runs", recipe(), name=name)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_root_may_begin_with_a_tilde(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    made = Run.open("~/runs", recipe())
+    assert made.path.parent == tmp_path / "runs"
+    assert Run.find("~/runs", recipe()) is not None
+    assert Run.read(f"~/runs/{made.path.name}").hash == made.hash
+    assert [path.name for path in tmp_path.iterdir()] == ["runs"]
+
+
+@pytest.mark.parametrize(
+    "name", ["resolved.json", "status.json", "result.json", "ledger.json", "environment.json", "recipe.toml"]
+)
+def test_a_link_out_of_a_run_is_not_read_and_its_content_never_quoted(tmp_path: Path, name: str) -> None:
+    run = Run.open(tmp_path / "runs", recipe())
+    (tmp_path / "secret").write_text("password hunter2")
+    (run.path / name).unlink(missing_ok=True)
+    (run.path / name).symlink_to(tmp_path / "secret")
+
+    def read() -> object:
+        again = Run.read(run.path)
+        return again.status, again.result, again.ledger, again.environment, again.text
+
+    with pytest.raises(DataError, match="leads out of its directory") as refusal:
+        read()
+    assert "hunter2" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("name", ["metrics.jsonl", "events.jsonl", "lock"])
+def test_a_link_out_of_a_run_is_not_written_through(tmp_path: Path, name: str) -> None:
+    run = Run.open(tmp_path / "runs", recipe())
+    (tmp_path / "theirs").write_text('{"kind": "x"}\ntorn')
+    (run.path / name).symlink_to(tmp_path / "theirs")
+
+    def work() -> None:
+        with run.lock():
+            run.record("step", step=1)
+            run.event("x")
+
+    with pytest.raises(StorageError, match="is a link"):
+        work()
+    assert (tmp_path / "theirs").read_text() == '{"kind": "x"}\ntorn'
+
+
+def test_checkpoints_that_lie_elsewhere_are_left_alone(tmp_path: Path) -> None:
+    run = Run.open(tmp_path / "runs", recipe())
+    theirs = tmp_path / "theirs"
+    (theirs / ".partial-1-x").mkdir(parents=True)
+    (theirs / "10").mkdir()
+    (run.path / "checkpoints").symlink_to(theirs)
+
+    def work() -> None:
+        with run.lock():
+            pass
+
+    for act in (work, run.checkpoint, lambda: run.save(20, lambda partial: None)):
+        with pytest.raises(DataError, match="leads out of its directory"):
+            act()
+    assert sorted(path.name for path in theirs.iterdir()) == [".partial-1-x", "10"]
+
+
+def test_a_result_without_a_number_is_said_to_lack_it(tmp_path: Path) -> None:
+    run = Run.open(tmp_path, recipe())
+    run.write_result({"status": "done", "value": 1.5})
+    assert run.figure("value") == 1.5
+    with pytest.raises(DataError, match=r"result\.json: lacks the number 'step'"):
+        run.figure("step")
+    run.write_result({"status": "done", "value": "1.5"})
+    with pytest.raises(DataError, match=r"result\.json: does not hold what it should \(value"):
+        run.figure("value")
