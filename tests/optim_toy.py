@@ -22,6 +22,10 @@ SHAPES: dict[Role, dict[str, tuple[int, ...]]] = {
 }
 
 
+TOY: dict[str, dict[str, Any]] = {"gauss_newton": {"inner_steps": 2}, "sgd_adalayer": {"lr": 0.125}}
+"""Fields of parts whose defaults are too slow, or whose rate is too large, for the toy problem of unit curvature."""
+
+
 def toy_groups(seed: int = 0, dtype: torch.dtype = torch.float32) -> tuple[Group, ...]:
     """Fresh parameters, the same for the same seed."""
     generator = torch.Generator().manual_seed(seed)
@@ -107,3 +111,11 @@ def take_steps(optimizer: Any, groups: tuple[Group, ...], first: int, last: int)
         else:
             losses.append(optimizer.step(problem).loss)
     return losses
+
+
+def tensors_in(tree: Any) -> list[torch.Tensor]:
+    if isinstance(tree, torch.Tensor):
+        return [tree]
+    if isinstance(tree, dict):
+        return [t for value in tree.values() for t in tensors_in(value)]
+    return [t for value in tree for t in tensors_in(value)] if isinstance(tree, list | tuple) else []

@@ -17,11 +17,9 @@ from isoflop.core.registry import get, names
 from isoflop.core.roles import shapes_of
 from isoflop.train.problem import training_rule
 from optim_classes import CLASSES, arguments
-from optim_toy import ToyProblem, params_of, take_steps, toy_context, toy_groups
+from optim_toy import TOY, ToyProblem, params_of, take_steps, tensors_in, toy_context, toy_groups
 
 PARTS = names("optimizer")
-TOY: dict[str, dict[str, Any]] = {"gauss_newton": {"inner_steps": 2}, "sgd_adalayer": {"lr": 0.125}}
-"""Fields of parts whose defaults are too slow, or whose rate is too large, for the toy problem of unit curvature."""
 MATRICES = {"Muon", "SOAP", "Shampoo"}
 """Classes that take matrices only, or whose reference does."""
 
@@ -36,14 +34,6 @@ def part_of(name: str, **fields: Any) -> OptimizerPart:
     cls = get("optimizer", name)
     assert issubclass(cls, OptimizerPart)
     return cls(**fields)
-
-
-def tensors_in(tree: Any) -> list[torch.Tensor]:
-    if isinstance(tree, torch.Tensor):
-        return [tree]
-    if isinstance(tree, dict):
-        return [t for value in tree.values() for t in tensors_in(value)]
-    return [t for value in tree for t in tensors_in(value)] if isinstance(tree, list | tuple) else []
 
 
 def assert_plain(tree: Any) -> None:

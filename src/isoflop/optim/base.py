@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from typing import Any, ClassVar, NamedTuple, Self, TypeVar, overload
 
 import torch
@@ -62,6 +62,7 @@ class Method(Optimizer):
 
     Attributes:
         limits: legal values by name; tuples are checked entry by entry.
+        follows: whether state of a parameter's shape lies in memory like the parameter; else all state is contiguous.
         shardable: whether parameters may be DTensors; OptimizerError otherwise.
         check_gradients: look for NaN and inf before each step (one pass over the gradients); a loop that checks them
             itself may switch it off.
@@ -71,6 +72,7 @@ class Method(Optimizer):
     """
 
     limits: ClassVar[dict[str, Limit]] = {}
+    follows: ClassVar[bool] = True
     shardable: ClassVar[bool] = True
     check_gradients: bool = True
 
@@ -163,8 +165,13 @@ class Method(Optimizer):
             state[name] = torch.zeros_like(p, dtype=wide(p.dtype), memory_format=torch.preserve_format)
         return state[name]  # type: ignore[no-any-return]
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What torch keeps in a copy or a pickle, and the switches that were set on this optimizer."""
+        switches = {name: value for name, value in vars(self).items() if name in ("check_gradients", "_compile")}
+        return {**super().__getstate__(), **switches}
+
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """As torch's, but state keeps the precision it was saved in (torch casts it to the parameters' dtype).
+        """As torch's, but state is copied and keeps the precision it was saved in (torch casts it to the parameters').
 
         Raises:
             OptimizerError: a saved tensor shaped like its parameter once was no longer fits it.
@@ -176,7 +183,7 @@ class Method(Optimizer):
         for i, p, where in zip(ids, params, places, strict=False):
             self.check_state(p, state_dict["state"].get(i, {}), where)
         super().load_state_dict(state_dict)
-        restore(self, state_dict)
+        restore(self, state_dict, apart=() if self.follows else set(params))
 
     def check_state(self, p: Tensor, state: dict[str, Any], where: str) -> None:
         """Refuse saved state whose shapes do not fit ``p``; rules with other shapes than p's override ``expected``."""
@@ -374,20 +381,26 @@ def check_size(p: Tensor, state: dict[str, Any], where: str) -> None:
         raise OptimizerError(f"state exp_avg has shape {shape}, which does not fit {tuple(p.shape)}", where=where)
 
 
-def restore(optimizer: Optimizer, state_dict: dict[str, Any]) -> None:
-    """Put the tensors of a loaded ``state_dict`` into the state in the dtype they were saved in."""
+def restore(optimizer: Optimizer, state_dict: dict[str, Any], apart: Container[Tensor] = ()) -> None:
+    """After torch's loading: state of its own, that shares no tensor with ``state_dict``, in the dtype it was saved in.
+
+    Torch keeps the very tensors it is given where nothing has to be converted, so that two optimizers count as one.
+
+    Args:
+        apart: parameters whose state is contiguous; other state of a parameter's shape is laid out like the parameter.
+    """
     ids = [i for group in state_dict["param_groups"] for i in group["params"]]
     params = [p for group in optimizer.param_groups for p in group["params"]]
     for i, p in zip(ids, params, strict=True):
+        state = optimizer.state.get(p, {})
         for name, value in state_dict["state"].get(i, {}).items():
-            if isinstance(value, Tensor) and name != "step":
-                optimizer.state[p][name] = restored(value, p)
+            if isinstance(value, Tensor):
+                state[name] = state[name].clone() if name == "step" else _restored(value, p, p in apart)
 
 
-def restored(value: Tensor, p: Tensor) -> Tensor:
-    """A copy of a saved state tensor in its own dtype, laid out like ``p`` where it has p's shape."""
-    if value.shape != p.shape or isinstance(value, DTensor) != isinstance(p, DTensor):
-        return value.detach().to(device=p.device, copy=True)
+def _restored(value: Tensor, p: Tensor, apart: bool) -> Tensor:
+    if apart or value.shape != p.shape or isinstance(value, DTensor) != isinstance(p, DTensor):
+        return value.detach().to(device=p.device, copy=True).contiguous()
     return torch.empty_like(p, dtype=value.dtype, requires_grad=False).copy_(value)
 
 

@@ -17,6 +17,10 @@ class Chain(Optimizer):
     Parameter groups are the members' own dictionaries and the state is one mapping shared by all, so that learning-rate
     schedulers, ``state_dict``, sharded checkpoints and ``zero_grad`` work as for a single optimizer.
 
+    Even around one of torch's own optimizers it is of use. Their fused passes on the CPU read parameters, gradients and
+    state as if all lay in memory alike; here they do: a gradient that does not is replaced by a copy, and loaded state
+    is laid out like its parameter.
+
     Args:
         members: at least one optimizer; none may have been stepped, no parameter may be in two (ValueError).
     """
@@ -44,10 +48,18 @@ class Chain(Optimizer):
             raise ValueError("add the group to a member before chaining: a chain cannot tell whose it is")
         super().add_param_group(param_group)
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "members": self.members, "_counts": self._counts}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._share()
+
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load what ``state_dict`` of an equally built chain gave, in the dtypes it was saved in."""
+        apart = [member for member in self.members if not getattr(member, "follows", True)]
         super().load_state_dict(state_dict)
-        restore(self, state_dict)
+        restore(self, state_dict, {p for member in apart for group in member.param_groups for p in group["params"]})
         self._share()
 
     @overload
@@ -60,6 +72,10 @@ class Chain(Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
+        for group in self.param_groups:
+            for p in group["params"]:
+                if p.grad is not None and p.grad.stride() != p.stride():
+                    p.grad = torch.empty_like(p, dtype=p.grad.dtype, requires_grad=False).copy_(p.grad)
         for member in self.members:
             member.step()
         return loss

@@ -55,8 +55,10 @@ class AdamWPart(OptimizerPart):
     def build(self, ctx: Context) -> torch.optim.Optimizer:
         import torch
 
+        from ..chain import Chain
+
         groups = torch_groups(ctx.groups, self.weight_decay)
-        return torch.optim.AdamW(groups, lr=self.lr, betas=self.betas, eps=self.eps, fused=True)
+        return Chain([torch.optim.AdamW(groups, lr=self.lr, betas=self.betas, eps=self.eps, fused=True)])
 
     def cost(self, shapes: Sequence[Shape]) -> Cost:
         return adamw_cost(shapes)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -144,6 +145,14 @@ def _partial(outputs: Outputs, start: dict[str, Tensor]) -> Outputs:
     return lambda some: outputs({**start, **some})
 
 
+def _inner(part: OptimizerPart, ctx: Context, groups: tuple[Group, ...]) -> torch.optim.Optimizer:
+    """An ``Inner`` of a recipe's part. It holds no model, so that it can be copied and pickled."""
+    made = part.build(ctx.having(groups=groups))
+    if not isinstance(made, torch.optim.Optimizer):
+        raise UsageError(f"{part.name} needs more than gradients and cannot be an inner optimizer")
+    return made
+
+
 @part
 class GaussNewtonPart(OptimizerPart):
     """Gauss-Newton by linearisation, an inner optimizer and a line search."""
@@ -174,12 +183,8 @@ class GaussNewtonPart(OptimizerPart):
     """Weight of |d|^2 / 2 in the local model."""
 
     def build(self, ctx: Context) -> GaussNewton:
-        def inner(groups: tuple[Group, ...]) -> torch.optim.Optimizer:
-            made = self.inner.model_copy(update={"lr": self.lr}).build(ctx.having(groups=groups))
-            if not isinstance(made, torch.optim.Optimizer):
-                raise UsageError(f"{self.inner.name} needs more than gradients and cannot be an inner optimizer")
-            return made
-
+        chosen = self.inner.model_copy(update={"lr": self.lr})
+        inner = partial(_inner, chosen, ctx.having(groups=(), models={}, artifacts={}))
         form, damping = self.form, self.damping
         return GaussNewton(ctx.groups, inner, self.inner_steps, form, self.layerwise, damping=damping)
 

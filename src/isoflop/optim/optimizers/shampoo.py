@@ -55,6 +55,7 @@ class Shampoo(Method):
         merge_dims: multiply neighbouring dimensions up to it first: what is small is preconditioned as a whole.
     """
 
+    follows = False
     limits: ClassVar[dict[str, Limit]] = {
         "betas": UNIT,
         "epsilon": EPSILON,
@@ -105,7 +106,7 @@ class Shampoo(Method):
         assert p.grad is not None
         largest, t, (b1, b2) = group["max_preconditioner_dim"], next_step(state), group["betas"]
         shape = merged_shape(p.shape, largest) if group["merge_dims"] else p.shape
-        g = whole(p.grad).to(torch.float64 if p.numel() <= SMALL else wide(p.dtype)).reshape(shape)
+        g = whole(p.grad).to(torch.float64 if p.numel() <= SMALL else wide(p.dtype)).reshape(shape).contiguous()
         add, correction = (1 - b2, 1 - b2**t) if b2 < 1 else (1.0, 1.0)
         lr, every, start = float(group["lr"]), group["precondition_frequency"], group["start_preconditioning_step"]
         start = every if start < 0 else start

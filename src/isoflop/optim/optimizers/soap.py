@@ -96,6 +96,7 @@ class SOAP(Method):
         rotation_dtype: of the rotations' products, e.g. torch.bfloat16 (changes updates by about half a percent).
     """
 
+    follows = False
     limits: ClassVar[dict[str, Limit]] = {
         "shampoo_beta": Limit(low=-1e300, high=1.0),
         "precondition_frequency": Limit(low=1),
@@ -150,6 +151,7 @@ class SOAP(Method):
         precision = getattr(torch, group["rotation_dtype"]) if group["rotation_dtype"] else dtype
         there = [None if q is None else q.to(precision) for q in bases]
         u = rotate(g.to(precision), there).to(dtype).contiguous()
+        u = u if sides else u.clone()  # without a basis u is the gradient itself
         scale = (1 - b2**t) ** 0.5 / (1 - b1**t) if group["correct_bias"] else 1.0
         self._direction(state, u, b1, b2, group["eps"])
         u = rotate(u.to(precision), there, back=True).to(dtype).reshape(p.shape)
