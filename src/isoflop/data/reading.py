@@ -7,8 +7,8 @@ import gzip
 import json
 import os
 import zlib
-from collections.abc import Iterator, Sequence
-from glob import glob, has_magic
+from collections.abc import Iterable, Iterator, Sequence
+from glob import escape, glob, has_magic, iglob
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -31,56 +31,72 @@ Paths = Annotated[tuple[str, ...], Field(min_length=1), BeforeValidator(_several
 LARGEST_TEXT = 1 << 32
 """Bytes of the largest text file (4 GiB): a document is held in memory."""
 _BOM = b"\xef\xbb\xbf"
+_GZIP = b"\x1f\x8b"
 
 
-def files_of(patterns: Sequence[str]) -> list[Path]:
+def files_of(patterns: Sequence[str]) -> dict[Path, bool]:
     """The files that paths and glob patterns (``**`` included) name: each once, sorted within a pattern.
+
+    Returns:
+        Each file, and whether a pattern found it: then it may be empty, as an ``__init__.py`` among others.
 
     Raises:
         DataError: a path that does not exist, or a pattern that no file matches.
     """
-    found: dict[Path, None] = {}
+    found: dict[Path, bool] = {}
     for pattern in patterns:
         place = user_path(pattern)
         if has_magic(pattern) and not os.path.exists(place):
-            matches = [Path(match) for match in sorted(glob(str(place), recursive=True))]
-            matches = [path for path in matches if path.is_file()]
+            matches = [path for path in map(Path, _matches(place)) if path.is_file()]
             if not matches:
                 raise DataError("matches no file", where=pattern, fix="check source.paths; quote it in a shell")
-        else:
-            matches = [place]
-            if os.path.isdir(place):
-                raise DataError("is a folder", where=pattern, fix=f"name its files: {Path(pattern) / '**/*'}")
-            if not os.path.exists(place):
-                raise DataError("does not exist", where=pattern, fix="check source.paths")
-        found |= dict.fromkeys(matches)
-    return list(found)
+            for path in matches:
+                found.setdefault(path, True)
+            continue
+        if os.path.isdir(place):
+            raise DataError("is a folder", where=pattern, fix=f"name its files: {Path(pattern) / '**/*'}")
+        if not os.path.exists(place):
+            raise DataError("does not exist", where=pattern, fix="check source.paths")
+        found[place] = False
+    return found
 
 
-def digest_of(paths: Sequence[Path]) -> str:
+def _matches(pattern: Path) -> list[str]:
+    """What matches a glob pattern, sorted. Of ``[old]/*.txt``, a folder that is really called ``[old]`` is meant."""
+    known = pattern.anchor
+    for piece in pattern.parts[bool(known) :]:
+        literal = os.path.join(known, escape(piece))
+        known = literal if any(iglob(literal, recursive=True)) else os.path.join(known, piece)
+    return sorted(glob(known, recursive=True))
+
+
+def digest_of(paths: Iterable[Path]) -> str:
     """A digest of the content of files, in order."""
     return digest([digest_file(path) for path in paths])
 
 
-def read_text(path: Path) -> str:
+def read_text(path: Path, *, empty: bool = False) -> str:
     """A UTF-8 text file without byte-order mark, its line ends as ``\\n``.
 
     Raises:
-        DataError: it cannot be read, is empty, holds NUL or bytes that are no UTF-8 (with the line).
+        DataError: it cannot be read, holds NUL or bytes that are no UTF-8 (with the line), or nothing but white space
+            (allowed if ``empty``).
     """
     data = read_bytes(path, LARGEST_TEXT)
     text = decoded(data.removeprefix(_BOM), str(path)).replace("\r\n", "\n").replace("\r", "\n")
-    if not text.strip():
+    if not empty and not text.strip():
         raise DataError("is empty", where=str(path), fix="leave it out")
     return text
 
 
-def read_records(path: Path, key: str, domain_key: str | None = None) -> Iterator[tuple[int, str, str | None]]:
-    """Line number, text and domain of every record of a .jsonl or gzipped .jsonl.gz file; blank lines are skipped.
+def read_records(
+    path: Path, key: str, domain_key: str | None = None, *, empty: bool = False
+) -> Iterator[tuple[int, str, str | None]]:
+    """Line number, text and domain of every record of a JSON Lines file, plain or gzipped; blank lines are skipped.
 
     Raises:
-        DataError: the file cannot be read or unpacked, holds no records, or a line is not a JSON object with a string
-            under ``key`` (and ``domain_key``, if given); names file and line.
+        DataError: the file cannot be read or unpacked, holds no records (allowed if ``empty``), or a line is not a JSON
+            object with a string under ``key`` (and ``domain_key``, if given); names file and line.
     """
     records = number = 0
     with _opened(path) as file:
@@ -101,7 +117,7 @@ def read_records(path: Path, key: str, domain_key: str | None = None) -> Iterato
             raise DataError(
                 f"is a damaged gzip file ({error}) after line {number}", where=str(path), fix="get it again"
             ) from error
-    if not records:
+    if not records and not empty:
         raise DataError("holds no records", where=str(path), fix="leave it out")
 
 
@@ -124,8 +140,9 @@ def decoded(data: bytes, where: str) -> str:
 
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[Any]:
+    """A file as it is, or what is packed in it if it begins as gzip does, whatever its name."""
     with opened(path) as file:
-        if path.suffix != ".gz":
+        if file.peek(2)[:2] != _GZIP:
             yield file
             return
         with gzip.open(file, "rb") as unpacked:

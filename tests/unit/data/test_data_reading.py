@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from isoflop.core.errors import DataError
 from isoflop.core.protocols import SourcePart
@@ -43,7 +45,45 @@ def test_text_files_are_read_whole(tmp_path: Path) -> None:
 
 def test_files_come_once_and_in_order(tmp_path: Path) -> None:
     paths = [write(tmp_path / name, "x") for name in ("b.txt", "a.txt", "[c].txt")]
-    assert files_of([str(paths[0]), f"{tmp_path}/?.txt", str(paths[2])]) == paths
+    found = files_of([str(paths[0]), f"{tmp_path}/?.txt", str(paths[2])])
+    assert found == dict.fromkeys([paths[0], paths[2]], False) | {paths[1]: True}
+    assert list(found) == paths
+
+
+@pytest.mark.parametrize("name", ["[old]", "what?", "a*b", "[!x]", "[[]"])
+def test_a_folder_whose_name_looks_like_a_pattern_is_meant(tmp_path: Path, name: str) -> None:
+    mine = [write(tmp_path / name / part / "1.txt", "mine") for part in ("", "deeper")]
+    for other in ("o", "l", "whatX", "aXb", "y", "["):
+        write(tmp_path / other / "1.txt", "not mine")
+        write(tmp_path / other / "deeper" / "1.txt", "not mine")
+    assert list(files_of([f"{tmp_path}/{name}/*.txt"])) == mine[:1]
+    assert list(files_of([f"{tmp_path}/{name}/**/*.txt"])) == sorted(mine)
+    assert list(files_of([f"{tmp_path}/{name}/d*/*.txt"])) == mine[1:]
+    inner = write(tmp_path / "above" / name / "1.txt", "mine")
+    write(tmp_path / "above" / "o" / "1.txt", "not mine")
+    assert list(files_of([f"{tmp_path}/abov?/{name}/*.txt"])) == [inner]
+
+
+def test_patterns_still_match_where_no_such_folder_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    paths = [write(tmp_path / name / "1.txt", "x") for name in ("l", "o")]
+    assert list(files_of([f"{tmp_path}/[old]/*.txt"])) == paths
+    monkeypatch.chdir(tmp_path)
+    assert list(files_of(["[old]/*.txt", "./?/1.txt"])) == [Path("l/1.txt"), Path("o/1.txt")]
+
+
+@pytest.mark.parametrize("content", [b"", b" \n\n", b"\xef\xbb\xbf\n"])
+@pytest.mark.parametrize("name", ["text", "jsonl"])
+def test_an_empty_file_among_others_is_passed_over(tmp_path: Path, name: str, content: bytes) -> None:
+    write(tmp_path / "a" / "__init__.py", content)
+    write(tmp_path / "a" / "code.py", '{"text": "one"}\n')
+    found = list(part(name, paths=f"{tmp_path}/**/*.py").documents())
+    assert [document.origin.partition(":")[0] for document in found] == [str(tmp_path / "a" / "code.py")]
+    assert list(part(name, paths=f"{tmp_path}/**/__*.py").documents()) == []
+    with pytest.raises(DataError, match=r"is empty|holds no records") as caught:
+        list(part(name, paths=[f"{tmp_path}/a/__init__.py"]).documents())
+    assert caught.value.where == str(tmp_path / "a" / "__init__.py")
+    if name == "text":
+        assert len(list(part(name, paths=f"{tmp_path}/**/*.py", chunk_bytes=3).documents())) == 3
 
 
 @pytest.mark.parametrize("name", ["text", "jsonl"])
@@ -93,12 +133,56 @@ def test_long_files_are_cut_at_line_ends(tmp_path: Path) -> None:
     assert all(len(piece.encode()) >= 40 for _, piece in pieces[:-1])
     assert max(len(piece.encode()) for _, piece in pieces) < 40 + 15
     for line, piece in pieces:
-        assert text.splitlines()[line - 1] == piece.splitlines()[0]
+        assert text.split("\n")[line - 1] == piece.split("\n")[0]
     path = write(tmp_path / "long.txt", text)
     found = list(part("text", paths=str(path), chunk_bytes=40).documents())
     assert [document.text for document in found] == [piece for _, piece in pieces]
     assert len({document.group for document in found}) > 10
     assert found[1].origin == f"{path}:{pieces[1][0]}"
+
+
+def test_a_long_line_is_cut_at_blanks() -> None:
+    text = " ".join(f"word{n}" for n in range(20_000))
+    pieces = list(chunks(text, 1000))
+    assert "".join(piece for _, piece in pieces) == text
+    assert {line for line, _ in pieces} == {1}
+    assert len(pieces) > 150
+    assert all(1000 <= len(piece) <= 1010 and piece.endswith(" ") for _, piece in pieces[:-1])
+
+
+@pytest.mark.parametrize("letter", ["a", "é", "日", "𝄞"])
+def test_a_line_without_a_blank_is_cut_between_characters(letter: str) -> None:
+    pieces = list(chunks(letter * 5000, 100))
+    assert "".join(piece for _, piece in pieces) == letter * 5000
+    assert max(len(piece.encode()) for _, piece in pieces) <= 203
+
+
+@given(
+    text=st.text("ab \té日\n\r\x0b\x0c\x1c\x85\u2028\u2029", max_size=300),
+    size=st.integers(1, 40),
+)
+def test_only_a_newline_ends_a_line_and_no_piece_is_long(text: str, size: int) -> None:
+    pieces = list(chunks(text, size))
+    place = 0
+    for line, piece in pieces:
+        skipped = text[place:].index(piece)
+        assert not text[place : place + skipped].strip()
+        place += skipped
+        assert line == text.count("\n", 0, place) + 1
+        place += len(piece)
+        assert len(piece.encode()) <= 2 * size + 3
+    assert not text[place:].strip()
+
+
+def test_short_lines_are_cut_as_ever() -> None:
+    """Where no line is longer than a piece, pieces end at the first line end from ``size`` bytes on."""
+    lines = [f"{'x' * (n % 37)}\n" for n in range(400)]
+    wanted, held = [], ""
+    for line in lines:
+        held += line
+        if len(held) >= 50:
+            wanted, held = [*wanted, held], ""
+    assert [piece for _, piece in chunks("".join(lines), 50)] == [*wanted, held] if held else wanted
 
 
 def test_records_have_text_and_domain(tmp_path: Path) -> None:
@@ -122,6 +206,11 @@ def test_gzipped_records_are_read_alike(tmp_path: Path) -> None:
     plain, packed = write(tmp_path / "a.jsonl", data), write(tmp_path / "b.jsonl.gz", gzip.compress(data))
     assert list(read_records(plain, "text")) == list(read_records(packed, "text"))
     assert len(list(read_records(plain, "text"))) == 100
+    for name in ("c.JSONL.GZ", "d.jsonl", "e.gz.part"):  # it is the content that tells
+        assert list(read_records(write(tmp_path / name, gzip.compress(data)), "text")) == list(
+            read_records(plain, "text")
+        )
+    assert list(read_records(write(tmp_path / "unpacked.jsonl.gz", data), "text")) == list(read_records(plain, "text"))
 
 
 @pytest.mark.parametrize(

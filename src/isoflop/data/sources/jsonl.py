@@ -33,8 +33,8 @@ class JsonlPart(TextSourcePart):
     )
 
     def documents(self) -> Iterator[Document]:
-        for path in files_of(self.paths):
-            for line, text, domain in read_records(path, self.key, self.domain_key):
+        for path, empty in files_of(self.paths).items():
+            for line, text, domain in read_records(path, self.key, self.domain_key, empty=empty):
                 if text.strip():
                     yield Document(text, domain or self.domain, f"{path}:{line}", group_of(text))
 

@@ -154,7 +154,7 @@ def without_doctests(text: str) -> str:
     """``text`` without its ``>>>`` lines and what follows each up to the next blank line."""
     kept = []
     inside = False
-    for line in text.splitlines():
+    for line in text.removesuffix("\n").split("\n"):
         inside = bool(line.strip()) and (inside or line.lstrip().startswith(">>>"))
         if not inside:
             kept.append(line)
