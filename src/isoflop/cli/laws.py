@@ -42,7 +42,7 @@ def fit(
     rows = _table(table, _pairs(where, "--where", "arm=muon"))
     renames = _pairs(columns, "--columns", "N=params,D=tokens")
     found = fit_table(rows, law, by=by, columns=renames, target=target)
-    stored = {"source": table.resolve().name, **found.to_json()} if json or out is not None else {}
+    stored = {"source": _printable(table.resolve().name), **found.to_json()} if json or out is not None else {}
     page = None
     if out is not None:
         from ..core.files import write_json
@@ -58,6 +58,11 @@ def fit(
         typer.echo(f"\nreport: {page}")
 
 
+def _printable(name: str) -> str:
+    """A file's name as text; bytes that are no UTF-8 are replaced, since JSON and pages are UTF-8."""
+    return os.fsencode(name).decode("utf-8", errors="replace")
+
+
 def _table(source: Path, wanted: dict[str, str]) -> Table:
     """The rows of a CSV file, a study or a root, whose columns have the wanted values; one arm of a study only."""
     from ..core.table import Table
@@ -67,8 +72,7 @@ def _table(source: Path, wanted: dict[str, str]) -> Table:
     for column, value in wanted.items():
         if column not in rows:
             raise UsageError(f"no column {column!r}", where="--where", fix=nearest(column, rows))
-        told = rows[column].tolist()
-        rows = rows.where([_same(entry, value) for entry in told])
+        rows = rows.where(rows.equal(column, value))
         if not rows.rows:
             raise DataError(f"no row has {column} = {value}", where=str(source))
     arms = sorted(set(rows["arm"].tolist())) if os.path.isdir(source) and "arm" in rows else []
@@ -78,18 +82,12 @@ def _table(source: Path, wanted: dict[str, str]) -> Table:
     return rows
 
 
-def _same(entry: object, value: str) -> bool:
-    if isinstance(entry, float):
-        try:
-            return entry == float(value)
-        except ValueError:
-            return False
-    return str(entry) == value
-
-
 def _pairs(text: str, option: str, example: str) -> dict[str, str]:
-    """``N=params,D=tokens`` as a mapping."""
-    pairs = dict(piece.partition("=")[::2] for piece in text.split(",") if piece)
-    if not all(key and value for key, value in pairs.items()):
-        raise UsageError(f"{text!r} is not of the form {example}", where=option)
+    """``N=params, D=tokens`` as a mapping; blanks around names are no part of them."""
+    pieces = [piece.partition("=") for piece in text.split(",") if piece.strip()]
+    pairs = {key.strip(): value.strip() for key, _, value in pieces}
+    if len(pairs) < len(pieces) or not all(key and value for key, value in pairs.items()):
+        raise UsageError(
+            f"{text!r} is not of the form {example}", where=option, fix="give each column once, with a value"
+        )
     return pairs

@@ -125,6 +125,146 @@ def test_what_is_no_table_is_a_data_error(tmp_path: Path, content: bytes | None,
     assert refusal.value.where == str(path)
 
 
+NAMES = ["007", "+7", "1_1", "4000e901", "1e-999", "00.5", "0x1f", "١٢", "12 34", "2023_12_14", "1,5", "1e"]
+NUMBERS = [
+    "0",
+    "-0",
+    "7",
+    "-7",
+    "0.10",
+    "1.",
+    ".5",
+    "+0.5",
+    "1e3",
+    "1E+3",
+    "5.76e-23",
+    "nan",
+    "-inf",
+    "9007199254740992",
+]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_number_is_what_prints_back_as_itself(tmp_path: Path, name: str) -> None:
+    """Whatever else Python takes for a float is a name: one in a column, and all are compared as texts."""
+    (tmp_path / "t.csv").write_text(f'id,x\n"{name}",1\n12,2\n')
+    table = Table.read_csv(tmp_path / "t.csv")
+    assert table["id"].tolist() == [name, "12"]
+    assert table.equal("id", name).tolist() == [True, False]
+    assert table.equal("id", "12").tolist() == [False, True]
+    assert table["x"].dtype == float
+
+
+def test_numbers_as_they_are_written(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("x\n" + "\n".join(NUMBERS) + "\n")
+    table = Table.read_csv(tmp_path / "t.csv")
+    assert table["x"].dtype == float
+    np.testing.assert_array_equal(table["x"], [float(text) for text in NUMBERS])
+
+
+@given(
+    values=st.lists(st.one_of(st.integers(), st.integers(-(2**70), 2**70), st.floats(allow_nan=False)), min_size=1),
+    names=st.lists(st.text("0123456789e._+-abc", min_size=1, max_size=24), min_size=1, unique=True),
+)
+@settings(deadline=None, max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_file_gives_back_what_was_written(tmp_path: Path, values: list[Any], names: list[str]) -> None:
+    """Numbers of any size to the last digit; different names stay different and are found by what they are."""
+    Table({"x": values}).to_csv(tmp_path / "x.csv")
+    x = Table.read_csv(tmp_path / "x.csv")
+    assert x["x"].tolist() == np.asarray(values, dtype=object).tolist()
+    np.testing.assert_array_equal(x.numbers("x"), np.asarray([float(v) for v in values]))
+    Table({"id": np.asarray(names, dtype=object)}).to_csv(tmp_path / "id.csv")
+    table = Table.read_csv(tmp_path / "id.csv")
+    assert table.texts("id").tolist() == names
+    for row, name in enumerate(names):
+        assert np.flatnonzero(table.equal("id", name)).tolist() == [row]
+
+
+def test_long_integers_stay_exact(tmp_path: Path) -> None:
+    ids = [1382016600011617603 + i for i in range(20)]
+    (tmp_path / "t.csv").write_text("run,x\n" + "\n".join(f"{i},{i % 7}" for i in ids))
+    for table in (
+        Table.read_csv(tmp_path / "t.csv"),
+        Table({"run": ids}),
+        Table.from_records([{"run": i} for i in ids]),
+    ):
+        assert table["run"].tolist() == ids
+        assert table.equal("run", str(ids[3])).sum() == 1
+        assert len(list(table.groups("run"))) == 20
+    assert Table({"x": [2**63 + 1, -1]})["x"].tolist() == [2**63 + 1, -1]
+
+
+def test_what_was_written_is_compared_first(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("version,lr\n3.1,1e-3\n3.10,1e-2\n3.1,1e-3\n")
+    table = Table.read_csv(tmp_path / "t.csv")
+    for form in (
+        table,
+        table.where([0, 1, 2]),
+        table.select(["version", "lr"]),
+        table.with_columns(y=[1, 2, 3]),
+        Table(table),
+    ):
+        assert form.equal("version", "3.1").tolist() == [True, False, True]
+        assert form.texts("version").tolist() == ["3.1", "3.10", "3.1"]
+    assert table.rename({"version": "v"}).texts("v").tolist() == ["3.1", "3.10", "3.1"]
+    assert table.select({"v": "version"}).texts("v").tolist() == ["3.1", "3.10", "3.1"]
+    assert table.with_columns(version=[1.0, 2.0, 3.0]).texts("version").tolist() == ["1.0", "2.0", "3.0"]
+    assert table.equal("lr", "0.001").tolist() == [True, False, True]  # no row says so: the number decides
+    assert not table.equal("lr", "1_0").any()
+
+
+def test_columns_are_read_as_numbers_or_refused_by_row() -> None:
+    mixed = Table({"x": np.asarray([1, 2.5, None, "3e2", 10**400, np.float32(0.5)], dtype=object)})
+    np.testing.assert_array_equal(mixed.numbers("x"), [1.0, 2.5, np.nan, 300.0, np.inf, 0.5])
+    for entry in ("n/a", "1_000", True, 1j, [1.0], b"1"):
+        column = np.empty(2, dtype=object)
+        column[:] = [1.0, entry]
+        with pytest.raises(DataError, match="column x is not numeric: row 2"):
+            Table({"x": column}).numbers("x")
+    with pytest.raises(DataError, match="decimals with a point"):
+        Table({"x": ["2,5", "2,6"]}).numbers("x")
+    for odd in (np.asarray(["2024-01-01"], dtype="datetime64"), np.asarray([1j]), np.asarray([True])):
+        with pytest.raises(DataError, match="not numeric"):
+            Table({"x": odd}).numbers("x")
+
+
+def test_missing_entries_have_no_text() -> None:
+    assert Table({"x": np.asarray([None, "", np.nan, " a ", 3], dtype=object)}).texts("x").tolist() == [
+        "",
+        "",
+        "",
+        "a",
+        "3",
+    ]
+    assert Table({"x": [np.nan, 1.0]}).texts("x").tolist() == ["", "1.0"]
+    masked = np.ma.masked_array([1, 2], mask=[False, True])
+    np.testing.assert_array_equal(Table({"x": masked}).numbers("x"), [1.0, np.nan])
+    assert [group.rows for _, group in Table({"x": [np.nan, 1.0, np.nan, 1.0]}).groups("x")] == [1, 2, 1]
+
+
+def test_blanks_around_names_and_numbers_are_layout(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("N, D , loss\n1 , 2, 3.5\n4,\t5,6\n")
+    table = Table.read_csv(tmp_path / "t.csv")
+    assert list(table) == ["N", "D", "loss"]
+    assert table["D"].tolist() == [2.0, 5.0]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("N;D;loss\n1;2;3,5\n", "separated by semicolons"),
+        ("N\tD\tloss\n1\t2\t3.5\n", "separated by tabs"),
+        ("N|D|loss\n1|2|3.5\n", "separated by bars"),
+        ("N,D,loss\n1,2,3,5\n", "decimals with a point"),
+        ("N, N\n1,2\n", "repeats a column name"),
+    ],
+)
+def test_another_delimiter_is_named(tmp_path: Path, content: str, message: str) -> None:
+    (tmp_path / "t.csv").write_text(content)
+    with pytest.raises(DataError, match=message):
+        Table.read_csv(tmp_path / "t.csv")
+
+
 def records_of(table: Table) -> list[dict[str, Any]]:
     return table.records()
 
