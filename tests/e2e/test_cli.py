@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -264,6 +265,58 @@ def test_fit_prints_a_law_of_a_table_and_keeps_it(tmp_path: Path, capsys: pytest
     assert invoke(["fit", str(table), "--columns", "N:params"]) == 2
     assert invoke(["fit", str(table), "--where", "size=big"]) == 2
     assert invoke(["fit", str(tmp_path / "none.csv")]) == 3
+
+
+def written(path: Path, header: str, **more: list[str]) -> Path:
+    """24 rows of a power law, with further columns."""
+    rows = [header]
+    for i in range(24):
+        cells = [f"{10 ** (17 + i / 6):.6g}", f"{3.0 + i % 3 / 100 - i / 12:.6g}", *(more[name][i] for name in more)]
+        rows.append(", ".join(cells))
+    path.write_text("\n".join(rows))
+    return path
+
+
+def test_fit_compares_names_as_they_are_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ids = {
+        "long": [str(1382016600011617603 + i // 6) for i in range(24)],
+        "padded": [("007", "7", "7.0", "0007")[i // 6] for i in range(24)],
+        "hex": [("4000e901", "9000e901", "1_1", "11")[i // 6] for i in range(24)],
+        "version": [("3.1", "3.10", "3.2", "3.20")[i // 6] for i in range(24)],
+    }
+    table = written(tmp_path / "t.csv", "C, loss, long, padded, hex, version", **ids)
+    for column, names in ids.items():
+        for name in sorted(set(names)):
+            line = ("fit", str(table), "--law", "power", "--columns", "C=C, y = loss", "--where", f"{column}={name}")
+            assert len(json.loads(out(capsys, *line, "--json"))["points"]) == 6, (column, name)
+    for absent in ("long=1382016600011617600", "padded=07", "hex=inf", "hex=1e1", "version=3.100", "version=3"):
+        assert invoke(["fit", str(table), "--law", "power", "--columns", "y=loss", "--where", absent]) == 3, absent
+
+
+@pytest.mark.parametrize(("mark", "name"), [(";", "semicolons"), ("\t", "tabs")])
+def test_fit_names_another_delimiter(tmp_path: Path, capsys: pytest.CaptureFixture[str], mark: str, name: str) -> None:
+    (tmp_path / "t.csv").write_text(f"C{mark}loss\n1e9{mark}2,5\n1e10{mark}2,4\n")
+    assert invoke(["fit", str(tmp_path / "t.csv")]) == 3
+    assert f"separated by {name}" in capsys.readouterr().err
+
+
+def test_fit_keeps_a_table_whose_name_is_no_text(tmp_path: Path) -> None:
+    table = written(tmp_path / os.fsdecode(b"runs\xff.csv"), "C, y")
+    place = tmp_path / os.fsdecode(b"fit\xfe")
+    line = [sys.executable, "-m", "isoflop", "fit", str(table), "--law", "power", "--out", str(place)]
+    for more in ([], ["--json"]):
+        done = subprocess.run([*line, *more], capture_output=True, check=False)
+        assert done.returncode == 0, done.stderr
+    assert json.loads((place / "fit.json").read_text())["source"] == "runs\ufffd.csv"
+    assert (place / "report.html").exists()
+
+
+def test_fit_refuses_columns_that_are_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table = written(tmp_path / "t.csv", "C, y, arm", arm=["a"] * 24)
+    for wrong in (["--by", "arn"], ["--by", "arm", "--law", "auto", "--target", "y"], ["--columns", "C=flops"]):
+        line = ["fit", str(table), "--law", "power", *wrong]
+        assert invoke(line) in (2, 3), wrong
+        assert "unexpected" not in capsys.readouterr().err
 
 
 def test_fit_reads_a_study_of_one_arm(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

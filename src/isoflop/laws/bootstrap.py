@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..core.errors import UsageError
+from ..core.errors import DataError, NumericsError, UsageError
 from ..core.rng import Rng
+from .checks import check_level
 from .law import Array
-from .solve import minimise
+from .profile import clusters_of
+from .solve import Problem, minimise
 
 if TYPE_CHECKING:
     from .fit import Fit
@@ -39,6 +41,7 @@ class Samples:
 
     def intervals(self, level: float = 0.95) -> dict[str, tuple[float, float]]:
         """Percentile intervals in natural units."""
+        check_level(level)
         tail = (1.0 - level) / 2.0
         low, high = np.quantile(self.params, [tail, 1.0 - tail], axis=0)
         return {name: (float(low[j]), float(high[j])) for j, name in enumerate(self.fit.law.names)}
@@ -47,40 +50,68 @@ class Samples:
 def bootstrap(fit: Fit, samples: int, *, kind: str | None = None, seed: int = 0, rows: Array | None = None) -> Samples:
     """Refit to ``samples`` resamplings, each started at the optimum.
 
-    ``rows`` (k, n) gives the indices of the drawn rows instead of drawing them. ``residuals`` keeps the columns and
-    draws residuals, inflated by sqrt(n / (n - p)) for what the fit absorbed.
+    ``rows`` (k, m) gives the indices of the drawn rows instead of drawing them. ``residuals`` keeps the columns and
+    draws residuals, each divided by the noise that its row's weight implies and multiplied by that of its new row;
+    they are inflated by sqrt(n / (n - p)) for what the fit absorbed. A resampling of fewer rows (or clusters) than
+    constants does not determine them, and counts as failed.
 
     Raises:
-        UsageError: an unknown kind, or clusters without a column that names them.
+        UsageError: an unknown kind, no samples, rows that are not there, or clusters without a column that names them.
+        DataError: no more rows (or clusters) than constants, which then always pass through them.
+        NumericsError: fewer than two refits converged.
     """
     kind = kind or ("clusters" if fit.settings.clusters else "rows")
     if kind not in KINDS:
         raise UsageError(f"no bootstrap is named {kind!r}", fix=f"legal: {', '.join(KINDS)}")
+    if kind == "clusters" and not fit.settings.clusters:
+        raise UsageError("the fit names no clusters", where="bootstrap", fix='fit(table, clusters="run")')
+    if rows is None and samples < 2:
+        raise UsageError(f"{samples} samples", where="bootstrap", fix="ask for two at least, better for hundreds")
+    if fit.spare < 1:
+        what = "clusters" if fit.settings.clusters else "rows"
+        raise DataError(
+            f"{fit.spare + len(fit.problem.free)} {what} for {len(fit.problem.free)} constants: refits pass through "
+            "what was drawn, and say nothing of the noise",
+            where="bootstrap",
+            fix="add runs, or hold constants (fixed=...)",
+        )
+    problem, drawn = _resampled(fit, samples, kind, seed, rows)
+    count = len(problem.weights) if problem.weights.ndim == 2 else len(problem.y)
+    found = minimise(problem, np.repeat(fit.theta[None], count, axis=0), fit.loss, tolerance=1e-8)
+    good = found.converged & np.isfinite(found.value) & (drawn >= len(problem.free))
+    if good.sum() < 2:
+        raise NumericsError(f"{good.sum()} of {count} refits converged", where="bootstrap", fix="add runs")
+    return Samples(fit, found.theta[good], kind, int((~good).sum()))
+
+
+def _resampled(fit: Fit, samples: int, kind: str, seed: int, rows: Array | None) -> tuple[Problem, Array]:
+    """The problem with resampled weights or targets (k, n), and how many rows or clusters each holds, (k,)."""
     problem, n = fit.problem, fit.rows
     rng = Rng(seed)("bootstrap")(kind).at()
-    if rows is not None:
-        drawn = np.asarray(rows)
-        weights = _counts(drawn, n) * problem.weights
-        problem = replace(problem, weights=weights)
-    elif kind == "rows":
-        problem = replace(problem, weights=_counts(rng.integers(0, n, (samples, n)), n) * problem.weights)
-    elif kind == "clusters":
-        if not fit.settings.clusters:
-            raise UsageError("the fit names no clusters", where="bootstrap", fix='fit(table, clusters="run")')
-        _, member = np.unique(fit.table[fit.settings.clusters].astype(str), return_inverse=True)
-        groups = int(member.max()) + 1
-        counts = _counts(rng.integers(0, groups, (samples, groups)), groups)
-        problem = replace(problem, weights=counts[:, member] * problem.weights)
-    else:
+    if kind == "residuals" and rows is None:
         f = problem.law.value(fit.theta[None], problem.x, problem.link)[0]
         r = problem.target - f
         r = (r - r.mean()) * np.sqrt(n / max(1, n - len(problem.free)))
         target = f + r[rng.integers(0, n, (samples, n))]
-        problem = replace(problem, y=problem.law.unlinked(target, problem.link))
-    count = len(problem.weights) if problem.weights.ndim == 2 else len(problem.y)
-    found = minimise(problem, np.repeat(fit.theta[None], count, axis=0), fit.loss, tolerance=1e-8)
-    good = found.converged & np.isfinite(found.value)
-    return Samples(fit, found.theta[good], kind, int((~good).sum()))
+        return replace(problem, y=problem.law.unlinked(target, problem.link)), np.full(samples, n)
+    if rows is not None:
+        counts = _counts(_indices(rows, n), n)
+    elif kind == "rows":
+        counts = _counts(rng.integers(0, n, (samples, n)), n)
+    else:
+        member = clusters_of(fit)
+        assert member is not None, kind
+        groups = int(member.max()) + 1
+        counts = _counts(rng.integers(0, groups, (samples, groups)), groups)
+        return replace(problem, weights=counts[:, member] * problem.weights), (counts > 0).sum(1)
+    return replace(problem, weights=counts * problem.weights), (counts > 0).sum(1)
+
+
+def _indices(rows: Array, n: int) -> Array:
+    drawn = np.asarray(rows)
+    if drawn.ndim != 2 or drawn.dtype.kind not in "iu" or not ((drawn >= 0) & (drawn < n)).all():
+        raise UsageError("rows must be row numbers (samples, drawn)", where="bootstrap", fix=f"from 0 to {n - 1}")
+    return drawn
 
 
 def _counts(drawn: Array, n: int) -> Array:

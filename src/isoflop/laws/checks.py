@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ..core.cells import as_column
 from ..core.errors import DataError, UsageError, nearest
 from ..core.table import Table
 from .law import Array, Columns, Law
@@ -33,7 +34,11 @@ def as_table(data: Any) -> Table:
         raise DataError(
             f"{type(data).__name__} is not a table", where="table", fix="give a mapping of column name to array"
         )
-    return Table({str(name): np.atleast_1d(np.asarray(data[name])) for name in names})
+    return Table({str(name): _one_row(data[name], str(name)) for name in names})
+
+
+def _one_row(values: Any, name: str) -> Array:
+    return as_column([values] if np.ndim(values) == 0 else values, name)
 
 
 def rename(table: Mapping[str, Any], columns: Mapping[str, str]) -> Table:
@@ -43,12 +48,26 @@ def rename(table: Mapping[str, Any], columns: Mapping[str, str]) -> Table:
         if old not in known:
             raise DataError(f"no column {old!r}", where="--columns", fix=nearest(old, known))
     sources = set(columns.values())
-    kept = {name: known[name] for name in known if name not in columns or name in sources}
-    return Table({**kept, **{new: known[old] for new, old in columns.items()}})
+    kept = {name: name for name in known if name not in columns or name in sources}
+    return known.select({**kept, **columns})
 
 
-def check_columns(law: Law, table: Table, *, with_target: bool) -> None:
-    """DataError that names every missing or unusable column."""
+def attach(table: Mapping[str, Any], given: Mapping[str, Any]) -> tuple[Table, dict[str, Any]]:
+    """A table and settings whose ``weights`` and ``clusters`` are columns, where they were given as arrays (rows,)."""
+    known, settings = as_table(table), dict(given)
+    for name in ("weights", "clusters"):
+        if settings.get(name) is not None and not isinstance(settings[name], str):
+            known = known.with_columns(**{name: settings[name]})
+            settings[name] = name
+    return known, settings
+
+
+def read_columns(law: Law, table: Table, *, with_target: bool) -> Table:
+    """The table with all that the law reads as numbers: its columns, the target, and C, the axis of extrapolation.
+
+    Raises:
+        DataError: a column that is missing, or holds what is no number, not finite, or not positive where it must be.
+    """
     wanted = [*law.columns, *([law.target] if with_target else [])]
     missing = [name for name in wanted if name not in table]
     if missing:
@@ -58,26 +77,92 @@ def check_columns(law: Law, table: Table, *, with_target: bool) -> None:
             where="table",
             fix=f"rename with columns ({example}); the table has {', '.join(table)}",
         )
-    for name in wanted:
-        if not np.issubdtype(table[name].dtype, np.number):
-            raise DataError(f"column {name} is not numeric", where="table", fix="remove or repair its non-numbers")
+    extra = ["C"] if "C" in table and "C" not in wanted else []
+    read = {name: table.numbers(name) for name in (*wanted, *extra)}
+    for name, values in read.items():
+        fix = "drop those rows; a run that failed is not a point of a law"
+        if name in extra:
+            fix = "extrapolation is measured along C: repair it, or leave the column out"
+        check_finite(name, values, fix=fix)
+        if name in (*law.positive(), *extra) and (values <= 0).any():
+            row = int(np.argmax(values <= 0)) + 1
+            raise DataError(f"column {name} is not positive in row {row}", where="table", fix=fix)
+    exact = {name: values for name, values in read.items() if table[name].dtype.kind not in "iuf"}
+    return table.with_columns(**exact)
+
+
+def check_finite(name: str, values: Array, *, fix: str) -> None:
+    """DataError that counts the entries (rows,) that are not finite, and names the first."""
+    bad = np.flatnonzero(~np.isfinite(values))
+    if len(bad):
+        raise DataError(
+            f"column {name} is not finite in {len(bad)} of {len(values)} rows (first: row {bad[0] + 1})",
+            where="table",
+            fix=fix,
+        )
+
+
+def read_positive(table: Table, name: str) -> Array:
+    """A column (rows,) as float64; DataError if an entry is no finite number above 0."""
+    values = table.numbers(name)
+    check_finite(name, values, fix="drop those rows; a run that failed has no place here")
+    if (values <= 0).any():
+        raise DataError(
+            f"column {name} is not positive in row {int(np.argmax(values <= 0)) + 1}", where="table", fix="repair it"
+        )
+    return values
+
+
+def check_weights(table: Table, name: str) -> Array:
+    """The column of weights, (rows,).
+
+    Raises:
+        DataError: no such column, or weights that are negative, not finite or all 0.
+    """
+    if name not in table:
+        raise DataError(f"no column {name!r}", where="weights", fix=nearest(name, table))
+    weights = table.numbers(name)
+    if not (np.isfinite(weights).all() and (weights >= 0).all() and weights.any()):
+        raise DataError(f"weights in column {name} must be finite, >= 0 and not all 0", where="table")
+    return weights
+
+
+def check_clusters(table: Table, name: str) -> Array:
+    """The names (rows,) of the clusters in a column.
+
+    Raises:
+        DataError: no such column, a row without a name, or one cluster alone.
+    """
+    if name not in table:
+        raise DataError(f"no column {name!r}", where="clusters", fix=nearest(name, table))
+    found = table.texts(name)
+    if (found == "").any():
+        row = int(np.argmax(found == "")) + 1
+        raise DataError(
+            f"column {name} names no cluster in row {row}", where="clusters", fix="name the run of each row"
+        )
+    if len(set(found.tolist())) < 2:
+        raise DataError(
+            f"column {name} names one cluster: how much runs differ cannot be told",
+            where="clusters",
+            fix="name the run of each row, or leave clusters out",
+        )
+    return found
+
+
+def check_level(level: float) -> None:
+    """UsageError for a level that is no share, such as 95."""
+    if not 0 < level < 1:
+        raise UsageError(f"an interval of level {level:g}", where="level", fix="give a share, e.g. 0.95")
 
 
 def check_values(law: Law, table: Table, link: str) -> list[str]:
-    """Warnings about the rows of a table that is about to be fitted.
+    """Warnings about the rows of a table that is about to be fitted, after ``read_columns``.
 
     Raises:
-        DataError: too few rows, NaN or infinite values, values <= 0 under a logarithm, columns that do not vary.
+        DataError: too few rows, targets <= 0 under a logarithm, columns that do not vary.
     """
-    y, rows = np.asarray(table[law.target], dtype=float), table.rows
-    for name in (*law.columns, law.target):
-        bad = np.flatnonzero(~np.isfinite(np.asarray(table[name], dtype=float)))
-        if len(bad):
-            raise DataError(
-                f"column {name} is not finite in {len(bad)} of {rows} rows (first: row {bad[0] + 1})",
-                where="table",
-                fix="drop those rows; a run that failed is not a point of a law",
-            )
+    y, rows = table.numbers(law.target), table.rows
     free = len(law.parameters)
     if rows < max(3, min(free, 4)):
         raise DataError(
@@ -90,13 +175,7 @@ def check_values(law: Law, table: Table, link: str) -> list[str]:
             where="table",
             fix='give positive values, or fit with link="identity"',
         )
-    for name in law.positive():
-        x = np.asarray(table[name], dtype=float)
-        if (x <= 0).any():
-            raise DataError(
-                f"column {name} is not positive in row {int(np.argmax(x <= 0)) + 1}", where="table", fix="drop it"
-            )
-    constant = [name for name in law.varying() if np.ptp(np.asarray(table[name], dtype=float)) == 0]
+    constant = [name for name in law.varying() if np.ptp(table.numbers(name)) == 0]
     if constant:
         raise DataError(
             f"{', '.join(constant)} never varies: {law_name(law)} cannot be fitted",
@@ -117,7 +196,7 @@ def law_name(law: Law) -> str:
 
 
 def _duplicates(law: Law, table: Table) -> list[str]:
-    rows = np.column_stack([np.asarray(table[name], dtype=float) for name in (*law.columns, law.target)])
+    rows = np.column_stack([table.numbers(name) for name in (*law.columns, law.target)])
     twice = len(rows) - len(np.unique(rows, axis=0))
     return (
         [f"{twice} duplicated rows: each counts as evidence of its own; drop them if they are copies"] if twice else []
@@ -129,7 +208,7 @@ def _units(law: Law, table: Table) -> list[str]:
     for name in law.columns:
         if name in _PLAUSIBLE:
             low, high = _PLAUSIBLE[name]
-            middle = float(np.median(np.asarray(table[name], dtype=float)))
+            middle = float(np.median(table.numbers(name)))
             if not low <= middle <= high:
                 guess = "thousands, millions or billions" if middle < low else "a smaller unit than one"
                 found.append(
@@ -143,14 +222,14 @@ def _units(law: Law, table: Table) -> list[str]:
                 f"C is {middle:.3g} times 6 N D: the units of C, N and D do not agree (off by a power of ten?)"
             )
     if law.target == "loss":
-        middle = float(np.median(np.asarray(table["loss"], dtype=float)))
+        middle = float(np.median(table.numbers("loss")))
         if middle > 100:
             found.append(f"losses have median {middle:.3g}: suspected perplexities; laws are for nats or bits a token")
     return found
 
 
 def _compute_ratio(table: Table) -> Array:
-    c, n, d = (np.asarray(table[name], dtype=float) for name in "CND")
+    c, n, d = (table.numbers(name) for name in "CND")
     with np.errstate(all="ignore"):
         ratio = c / (6.0 * n * d)
     return np.asarray(ratio[np.isfinite(ratio) & (ratio > 0)])
@@ -178,18 +257,20 @@ def _conventions(table: Table) -> list[str]:
 def _correlated(table: Table) -> list[str]:
     if "N" not in table or "D" not in table or table.rows < 4:
         return []
-    n, d = np.log(np.asarray(table["N"], dtype=float)), np.log(np.asarray(table["D"], dtype=float))
+    n, d = np.log(table.numbers("N")), np.log(table.numbers("D"))
     if np.ptp(n) == 0 or np.ptp(d) == 0 or not (np.isfinite(n).all() and np.isfinite(d).all()):
         return []
     r = float(np.corrcoef(n, d)[0, 1])
     return [f"ln N and ln D are correlated ({r:.4f}): their effects cannot be told apart"] if abs(r) > 0.995 else []
 
 
-def check_fixed(law: Law, names: Mapping[str, Any], where: str) -> None:
-    """UsageError for a parameter that the law does not have."""
-    for name in names:
+def check_named(law: Law, values: Mapping[str, Any], where: str) -> None:
+    """UsageError for a parameter that the law does not have, or NaN in the place of a number."""
+    for name, value in values.items():
         if name not in law.names:
             raise UsageError(f"{law_name(law)} has no parameter {name!r}", where=where, fix=nearest(name, law.names))
+        if np.isnan(np.asarray(value, dtype=float)).any():
+            raise UsageError(f"{name} is NaN", where=where, fix="give numbers")
 
 
 def check_gradient(law: Law, x: Columns, link: str, starts: Array) -> None:

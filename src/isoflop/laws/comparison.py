@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from ..core.errors import DataError, IsoflopError, UsageError
+from ..core.errors import DataError, IsoflopError, UsageError, nearest
 from ..core.significance import holm
 from ..core.table import Table
-from .checks import as_table, law_name, rename
+from .checks import attach, check_finite, check_level, law_name, rename
 from .fit import Fit
 from .law import Array, Law
 
@@ -112,29 +112,35 @@ def forecasts(
         interval: keywords of ``extrapolate.predict_interval``.
 
     Raises:
-        DataError: no cut leaves both enough rows to fit and any to forecast.
+        DataError: no such column, one that is not finite, or no cut that leaves enough rows to fit and any to forecast.
+        UsageError: cutoffs that are no numbers.
     """
     from .extrapolate import predict_interval
 
-    known = as_table(table)
+    known, settings = attach(table, settings)
     columns = dict(settings.pop("columns", None) or {})
     known = law.prepare(rename(known, columns) if columns else known)
-    axis = np.asarray(known[by], dtype=float) if by and by in known else _axis(law, known)
+    axis = _axis(law, known, by)
     if cutoffs is None:
         order = np.sort(axis)
         cutoffs = np.unique([order[max(0, int(np.ceil(share * len(order))) - 1)] for share in SHARES]).tolist()
-    y = np.asarray(known[law.target], dtype=float)
+    y = known.numbers(law.target)
     out: list[Forecast] = []
     last: Fit | None = None
     problem = ""
-    for cut in cutoffs or ():
-        below, above = axis <= cut * (1 + 1e-9), axis > cut * (1 + 1e-9)
+    _check_cutoffs(cutoffs)
+    for cut in cutoffs:
+        edge = cut + 1e-9 * abs(cut)
+        below, above = axis <= edge, axis > edge
         if not above.any():
             continue
         try:
             fit = law.fit(known.where(below), **settings)
         except IsoflopError as error:  # too few rows below this cut
             problem = str(error)
+            continue
+        if fit.spare < 1 and not law.likelihood:
+            problem = f"{fit.rows} rows below {cut:g} for {len(fit.problem.free)} constants"
             continue
         ahead = known.where(above)
         prediction = predict_interval(fit, ahead, level, **(interval or {}))
@@ -160,7 +166,7 @@ def score(law: str, made: Sequence[Forecast], fit: Fit, level: float) -> Score:
         inside = (f.low <= f.observed) & (f.observed <= f.high)
         rows.append([np.mean(v) for v in (np.abs(f.error), f.error, inside, width, width + 2 / (1 - level) * miss)])
     means = np.mean(rows, axis=0).tolist()
-    observed = np.asarray(fit.table[fit.law.target], dtype=float)
+    observed = fit.table.numbers(fit.law.target)
     inner = float(np.mean(np.abs(fit.predict(fit.table) / observed - 1.0)))
     error, bias, coverage, width, interval_score = means
     return Score(law, error, bias, coverage, width, interval_score, fit_error=inner, cuts=len(made))
@@ -181,6 +187,8 @@ def compare(
         UsageError: no laws, or laws of different targets.
         DataError: none of them could be fitted below any cut.
     """
+    check_level(level)
+    _check_cutoffs(cutoffs or ())
     if not laws or len({law.target for law in laws}) > 1:
         raise UsageError(
             "laws of one target are compared", where="compare", fix="give at least one, all of the same column"
@@ -233,8 +241,22 @@ def _by_row(made: Sequence[Forecast], cuts: set[float]) -> dict[int, tuple[float
     return {row: (float(np.mean(v)), compute[row]) for row, v in found.items()}
 
 
-def _axis(law: Law, table: Table) -> Array:
-    return law.compute({name: np.asarray(table[name], dtype=float) for name in (*law.columns, "C") if name in table})
+def _axis(law: Law, table: Table, by: str | None) -> Array:
+    """What cuts are made along, (rows,): the column ``by``, else the law's compute."""
+    if by is None:
+        known = [name for name in (*law.columns, "C") if name in table]
+        found = law.compute({name: table.numbers(name) for name in known})
+    elif by in table:
+        found = table.numbers(by)
+    else:
+        raise DataError(f"no column {by!r}", where="by", fix=nearest(by, table))
+    check_finite(by or "of compute", found, fix="drop those rows, or cut along another column")
+    return found
+
+
+def _check_cutoffs(cutoffs: Sequence[float]) -> None:
+    if not np.isfinite(np.asarray(cutoffs, dtype=float)).all():
+        raise UsageError("cutoffs must be finite numbers", where="compare", fix="give values of the column of the cuts")
 
 
 def _distinct(names: Sequence[str]) -> list[str]:

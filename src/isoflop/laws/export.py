@@ -55,7 +55,7 @@ def refit(stored: Mapping[str, Any] | str | Path, law: Law | None = None) -> Fit
     """Make a stored fit again from its own rows; ``law`` is needed for laws that are not registered.
 
     Raises:
-        DataError: not a stored fit, changed rows, or another optimum than the stored one.
+        DataError: not a stored fit, a damaged one, changed rows, or another optimum than the stored one.
     """
     where = str(stored) if isinstance(stored, str | Path) else "fit"
     tree = read_json(user_path(stored)) if isinstance(stored, str | Path) else stored
@@ -63,6 +63,22 @@ def refit(stored: Mapping[str, Any] | str | Path, law: Law | None = None) -> Fit
         tree = tree["fit"]
     if not isinstance(tree, Mapping) or tree.get("format") != FORMAT:
         raise DataError(f"is not a stored fit ({FORMAT})", where=where, fix="export one with isoflop fit --out")
+    try:
+        law, settings, table = _read(tree, where, law)
+        objective = float(tree["objective"])
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise DataError(f"is a damaged fit ({error!r})", where=where, fix="export the fit again") from error
+    fit = fit_law(law, table, settings)
+    if not abs(fit.objective - objective) <= 1e-6 * max(abs(objective), 1e-300):
+        raise DataError(
+            f"its objective is {objective:.10g}, the refit's {fit.objective:.10g}",
+            where=where,
+            fix="compare versions",
+        )
+    return fit
+
+
+def _read(tree: Mapping[str, Any], where: str, law: Law | None) -> tuple[Law, Settings, Table]:
     if digest(tree["columns"]) != tree["digest"]:
         raise DataError("its rows do not match their digest", where=where, fix="export the fit again")
     if law is None:
@@ -71,15 +87,7 @@ def refit(stored: Mapping[str, Any] | str | Path, law: Law | None = None) -> Fit
         if not isinstance(made, Law):
             raise UsageError("its law is not of this library", where=where, fix="pass law=")
         law = made
-    settings = Settings.model_validate(_tuples(tree["settings"]))
-    fit = fit_law(law, Table({name: np.asarray(values) for name, values in tree["columns"].items()}), settings)
-    if abs(fit.objective - tree["objective"]) > 1e-6 * max(abs(tree["objective"]), 1e-300):
-        raise DataError(
-            f"its objective is {tree['objective']:.10g}, the refit's {fit.objective:.10g}",
-            where=where,
-            fix="compare versions",
-        )
-    return fit
+    return law, Settings.model_validate(_tuples(tree["settings"])), Table(tree["columns"])
 
 
 def _tuples(settings: Mapping[str, Any]) -> dict[str, Any]:

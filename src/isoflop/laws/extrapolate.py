@@ -14,6 +14,7 @@ import numpy as np
 from scipy import stats
 
 from ..core.errors import IsoflopError
+from .checks import check_level
 from .law import Array
 from .profile import covariance, covariances
 from .solve import minimise
@@ -51,7 +52,14 @@ class Prediction:
 def predict_interval(
     fit: Fit, table: Mapping[str, Any], level: float, *, inflation: float = INFLATION, least: float = LEAST
 ) -> Prediction:
-    """Interval for new runs at the columns of ``table``; for a quantile law, of the quantile itself."""
+    """Interval for new runs at the columns of ``table``; for a quantile law, of the quantile itself.
+
+    It is infinite where no residual is left to tell the noise by.
+
+    Raises:
+        UsageError: a level that is no share. DataError: see ``Fit.predict``.
+    """
+    check_level(level)
     x = fit.columns_of(table)
     f, jac = fit.law.jacobian(fit.theta[None], x, fit.problem.link)
     parameters = np.sqrt(np.maximum(np.einsum("in,ij,jn->n", jac[0], covariance(fit), jac[0]), 0.0))
@@ -62,13 +70,20 @@ def predict_interval(
     law, link = fit.law, fit.problem.link
     with np.errstate(over="ignore"):
         value, low, high = (law.unlinked(f[0] + s * reach, link) for s in (0.0, -1.0, 1.0))
+    if fit.spare < 1 and not law.likelihood:
+        low, high = np.full(len(value), -np.inf), np.full(len(value), np.inf)
     return Prediction(value, low, high, noise, parameters, discrepancy)
 
 
 def horizon(fit: Fit, x: Mapping[str, Array]) -> Array:
-    """e-folds of compute by which rows lie beyond the dearest fitted row; 0 inside."""
+    """e-folds of compute by which rows lie beyond the dearest fitted row; 0 inside.
+
+    Compute is counted alike on both sides: C serves only where both tables have it.
+    """
+    known = fit.problem.x
     with np.errstate(all="ignore"):
-        ahead = np.log(fit.law.compute(x)) - np.log(fit.law.compute(fit.problem.x)).max()
+        here, there = (fit.law.compute({name: t[name] for name in known if name in x}) for t in (x, known))
+        ahead = np.log(here) - np.log(there).max()
     return np.asarray(np.maximum(np.nan_to_num(ahead), 0.0))
 
 
@@ -135,7 +150,7 @@ def _refitted(fit: Fit, c: Array, edges: list[float], level: float) -> tuple[Arr
     """The same where a first stage must be made again on the cheaper rows."""
     assert fit.origin is not None
     law, raw = fit.origin
-    axis = np.log(fit.law.compute({name: np.asarray(raw[name], dtype=float) for name in fit.problem.x}))
+    axis = np.log(fit.law.compute({name: raw.numbers(name) for name in fit.problem.x}))
     r, spread, good = (np.full((len(edges), len(c)), np.nan) for _ in range(3))
     for i, edge in enumerate(edges):
         try:
@@ -163,7 +178,7 @@ def _masked(r: Array, used: Array, level: float) -> Array:
 
 
 def _quantile(fit: Fit, level: float) -> float:
-    return float(stats.t.ppf(0.5 + level / 2, max(1, fit.rows - len(fit.problem.free))))
+    return float(stats.t.ppf(0.5 + level / 2, max(1, fit.spare)))
 
 
 def _unit(fit: Fit) -> float:

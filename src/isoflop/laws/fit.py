@@ -10,9 +10,20 @@ import numpy as np
 from pydantic import Field
 
 from ..core.documents import Frozen
-from ..core.errors import DataError, NumericsError, UsageError
+from ..core.errors import NumericsError, UsageError
 from ..core.table import Table
-from .checks import as_table, check_columns, check_fixed, check_gradient, check_values, law_name, rename
+from .checks import (
+    as_table,
+    attach,
+    check_clusters,
+    check_gradient,
+    check_named,
+    check_values,
+    check_weights,
+    law_name,
+    read_columns,
+    rename,
+)
 from .law import Array, Law
 from .losses import Loss, loss_named
 from .search import Certificate, search
@@ -24,6 +35,7 @@ if TYPE_CHECKING:
     from .profile import Profile
 
 _DOUBTFUL = 0.3  # smaller shares of starts at the optimum are said
+_FEW = 10  # clusters beyond the constants: with fewer their variance is itself uncertain, which is said
 _FAINT = 1e-12  # strength of priors before the noise is known
 
 
@@ -45,7 +57,7 @@ class Settings(Frozen):
     columns: dict[str, str] = Field(default_factory=dict)
     """The law's column name -> the table's."""
     weights: str | None = None
-    """Column of non-negative weights of the rows."""
+    """Column of weights: how precise a row is relative to the others, 1 / sd^2 in any unit; 0 leaves it out."""
     clusters: str | None = None
     """Column that names the run a row belongs to; rows of a run are not independent."""
     fixed: dict[str, float] = Field(default_factory=dict)
@@ -54,7 +66,7 @@ class Settings(Frozen):
     """Bounds that replace the law's, in natural units."""
     priors: dict[str, tuple[float, float]] = Field(default_factory=dict)
     """Normal priors (mean, standard deviation) in fitted space: of the logarithm where the law fits that."""
-    starts: int = 8
+    starts: int = Field(default=8, ge=1)
     """Starts that are refined, out of the best of the law's grid."""
 
 
@@ -98,6 +110,13 @@ class Fit:
         return self.table.rows
 
     @property
+    def spare(self) -> int:
+        """Rows (or, where rows share clusters, clusters) beyond the fitted constants: what tells how noisy they are."""
+        clusters = self.settings.clusters
+        units = len(set(self.table.texts(clusters).tolist())) if clusters else self.rows
+        return units - len(self.problem.free)
+
+    @property
     def residuals(self) -> Array:
         """(n,) prediction - observation in link space: relative errors where the link is log."""
         return np.asarray(self.problem.residuals(self.theta[None])[0])
@@ -105,14 +124,14 @@ class Fit:
     @property
     def r_squared(self) -> float:
         """Share of the target's variance that is explained, in natural units."""
-        y = np.asarray(self.table[self.law.target], dtype=float)
+        y = self.table.numbers(self.law.target)
         return float(1.0 - np.sum((self.predict(self.table) - y) ** 2) / np.sum((y - y.mean()) ** 2))
 
     def predict(self, table: Mapping[str, Any], interval: float | None = None) -> Any:
         """Predictions (n,) at a table's columns; with ``interval`` (e.g. .9) a Prediction with value, low and high.
 
         Raises:
-            DataError: a declared column is missing.
+            DataError: a declared column is missing, or not finite and positive as the law wants it.
         """
         if interval is not None:
             from .extrapolate import predict_interval
@@ -128,8 +147,7 @@ class Fit:
         known = as_table(table)
         renames = {new: old for new, old in self.settings.columns.items() if old in known}
         known = rename(known, renames) if renames else known
-        check_columns(self.law, known, with_target=False)
-        return columns_of(self.law, known)
+        return columns_of(self.law, read_columns(self.law, known, with_target=False))
 
     def bootstrap(
         self, samples: int = 1000, *, kind: str | None = None, seed: int = 0, rows: Array | None = None
@@ -169,10 +187,10 @@ class Fit:
         return f"Fit({state}{law_name(self.law)}: {values}; objective {self.objective:.7g}, {self.rows} rows)"
 
 
-def columns_of(law: Law, table: Mapping[str, Any]) -> dict[str, Array]:
+def columns_of(law: Law, table: Table) -> dict[str, Array]:
     """What the law reads, plus C where the table has it (for extrapolation), as float64."""
     wanted = [*law.columns, *(["C"] if "C" in table and "C" not in law.columns else [])]
-    return {name: np.asarray(table[name], dtype=float) for name in wanted}
+    return {name: table.numbers(name) for name in wanted}
 
 
 def fit_law(law: Law, table: Mapping[str, Any], settings: Settings | None = None, **given: Any) -> Fit:
@@ -183,11 +201,7 @@ def fit_law(law: Law, table: Mapping[str, Any], settings: Settings | None = None
         UsageError: a setting that does not exist or does not fit the law.
         NumericsError: the law is not defined anywhere near the data.
     """
-    known = as_table(table)
-    for name in ("weights", "clusters"):
-        if given.get(name) is not None and not isinstance(given[name], str):
-            known = known.with_columns(**{name: np.asarray(given[name])})
-            given[name] = name
+    known, given = attach(table, given)
     unknown = set(given) - set(Settings.model_fields)
     if unknown:
         raise UsageError(
@@ -201,18 +215,40 @@ def fit_law(law: Law, table: Mapping[str, Any], settings: Settings | None = None
                 f"a fit setting is not legal ({error})", where="fit", fix="see isoflop.laws.Settings"
             ) from error
     settings = settings.model_copy(update={"fixed": {**law.held, **settings.fixed}})
-    known = law.prepare(rename(known, settings.columns) if settings.columns else known)
-    check_columns(law, known, with_target=True)
-    link = settings.link or law.link
-    warnings = check_values(law, known, link)
-    check_fixed(law, settings.fixed, "fixed")
-    check_fixed(law, settings.bounds, "bounds")
-    check_fixed(law, settings.priors, "priors")
-    extras = [name for name in (settings.weights, settings.clusters, "C") if name]
-    kept = [name for name in dict.fromkeys([*law.columns, law.target, *extras]) if name == "C" or name in known]
-    known = Table({name: known[name] for name in kept if name in known})
+    known = rename(known, settings.columns) if settings.columns else known
+    known = _with_extras(law, law.prepare(_checked(known, settings)), settings)
+    known = read_columns(law, known, with_target=True)
+    warnings = check_values(law, known, settings.link or law.link)
+    for where in ("fixed", "bounds", "priors"):
+        check_named(law, getattr(settings, where), where)
+    extras = [name for name in (settings.weights, settings.clusters) if name]
+    known = known.select([*law.columns, law.target, *extras, *(["C"] if "C" in known else [])])
     problem, loss = build_problem(law, known, settings)
     return solved(law, known, settings, problem, loss, warnings)
+
+
+def _checked(table: Table, settings: Settings) -> Table:
+    """The rows that have a weight, after a look at weights and clusters."""
+    if settings.clusters:
+        check_clusters(table, settings.clusters)
+    if settings.weights is None:
+        return table
+    weights = check_weights(table, settings.weights)
+    return table if weights.all() else table.where(weights > 0)
+
+
+def _with_extras(law: Law, table: Table, settings: Settings) -> Table:
+    """The prepared table with weights as numbers and clusters as names; not all laws can keep them."""
+    for option, name in (("weights", settings.weights), ("clusters", settings.clusters)):
+        if name and name not in table:
+            raise UsageError(
+                f"{law_name(law)} makes one row of several: their {option} cannot be kept", where=option, fix="drop it"
+            )
+    if settings.weights:
+        table = table.with_columns(**{settings.weights: table.numbers(settings.weights)})
+    if settings.clusters and settings.clusters not in (*law.columns, law.target, "C", settings.weights):
+        table = table.with_columns(**{settings.clusters: check_clusters(table, settings.clusters)})
+    return table
 
 
 def solved(law: Law, table: Table, settings: Settings, problem: Problem, loss: Loss, warnings: list[str]) -> Fit:
@@ -237,14 +273,24 @@ def solved(law: Law, table: Table, settings: Settings, problem: Problem, loss: L
     if certificate.at_bounds:
         said.append(f"at a bound: {', '.join(certificate.at_bounds)}")
     said += _coverage(problem, theta, loss)
-    return Fit(law, settings, table, theta, objective, certificate, tuple(said), problem, loss)
+    fit = Fit(law, settings, table, theta, objective, certificate, tuple(said), problem, loss)
+    return replace(fit, warnings=(*said, *_few_clusters(fit)))
+
+
+def _few_clusters(fit: Fit) -> list[str]:
+    if not fit.settings.clusters or fit.spare >= _FEW:
+        return []
+    constants = len(fit.problem.free)
+    return [
+        f"{fit.spare + constants} clusters for {constants} constants: {max(fit.spare, 0)} degrees of freedom are left"
+    ]
 
 
 def _coverage(problem: Problem, theta: Array, loss: Loss) -> list[str]:
     """Of a quantile law: whether the share of rows below the curve is the one asked for."""
     if loss.quantile is None:
         return []
-    below = float(np.mean(problem.residuals(theta[None])[0] >= 0))
+    below = float(np.average(problem.residuals(theta[None])[0] >= 0, weights=problem.weights))
     far = 2.0 * np.sqrt(loss.quantile * (1 - loss.quantile) / len(problem.y)) + len(problem.free) / len(problem.y)
     if abs(below - loss.quantile) <= far:
         return []
@@ -257,12 +303,8 @@ def _coverage(problem: Problem, theta: Array, loss: Loss) -> list[str]:
 def build_problem(law: Law, table: Table, settings: Settings) -> tuple[Problem, Loss]:
     """The optimisation problem of a prepared, checked table."""
     link = settings.link or law.link
-    x, y = columns_of(law, table), np.asarray(table[law.target], dtype=float)
-    weights = np.ones(len(y))
-    if settings.weights:
-        weights = np.asarray(table[settings.weights], dtype=float)
-        if not (np.isfinite(weights).all() and (weights >= 0).all() and weights.any()):
-            raise DataError(f"weights in column {settings.weights} must be finite, >= 0 and not all 0", where="table")
+    x, y = columns_of(law, table), table.numbers(law.target)
+    weights = check_weights(table, settings.weights) if settings.weights else np.ones(len(y))
     low, high = law.bounds()
     for name, (bottom, top) in {**law.limits(x, y), **settings.bounds}.items():
         j, q = law.names.index(name), law.parameters[law.names.index(name)]

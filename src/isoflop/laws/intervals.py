@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .checks import check_level
 from .law import Parameter
 from .profile import roots
 
@@ -41,8 +42,9 @@ class Interval:
 
 def intervals(fit: Fit, level: float = 0.95) -> dict[str, Interval]:
     """Per fitted parameter, in the law's order; fixed parameters are left out."""
+    check_level(level)
     found = roots(fit, level)
-    spare = fit.rows - len(fit.problem.free)
+    spare = fit.spare
     kind = None if fit.rows >= 3 * len(fit.problem.free) or fit.law.likelihood else "residuals"
     drawn = fit.bootstrap(_RESAMPLED, kind=kind).intervals(level) if spare >= 2 else {}
     out = {}
@@ -64,6 +66,8 @@ def _reason(
     q: Parameter, at: float, low: float, high: float, low_open: bool, high_open: bool, spare: int, level: float
 ) -> str:
     percent = f"{100 * level:g} %"
+    if spare < 1:
+        return "no residual is left to judge the noise by: any value within its bounds may be true"
     if low_open and high_open:
         return f"any value within its bounds fits the data equally well at {percent}"
     if high_open or low_open:
@@ -71,7 +75,7 @@ def _reason(
         what = " down to no irreducible part at all" if low_open and q.kind == "floor" else ""
         return f"the objective is flat {side}{what}: every value there lies in the {percent} interval"
     if spare < 2:
-        return f"{max(spare, 0)} residual degrees of freedom: its interval rests on an assumed noise"
+        return f"{spare} residual degrees of freedom: its interval rests on an assumed noise"
     if q.log and max(high - at, at - low) > np.log(_WIDE) and q.kind != "floor":
         return f"its {percent} interval reaches a factor {np.exp(max(high - at, at - low)):.3g} from the estimate"
     if q.kind == "exponent" and not q.log and low <= max(0.0, q.low) < at:

@@ -2,37 +2,53 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal
 
 import numpy as np
 from scipy.interpolate import Akima1DInterpolator
 
-from ..core.errors import DataError
+from ..core.errors import DataError, UsageError, nearest
 from ..core.table import Table
+from .checks import as_table, read_positive
 from .law import Array
 
 _POINTS = 25  # of the interpolation, for each measured one
 
 
 def optima(
-    table: Table,
+    table: Mapping[str, Any],
     *,
     budget: str = "C",
     method: Literal["akima", "parabola"] = "akima",
     edges: Literal["drop", "keep"] = "drop",
+    alike: float = 0.02,
 ) -> Table:
-    """The best size of each budget: a table of C, N, D = C / 6N (or interpolated, where given) and loss.
+    """The best size of each budget: a table of C, N, D = C / 6N and loss.
 
     ``akima`` interpolates ln loss over ln N, ``parabola`` fits one through it (which is biased where sampling is off
     centre). A budget whose best size is its smallest or largest has no interior minimum: it is dropped, or kept as the
     best measured point. Feed the result to the ``power`` law for the exponents.
 
+    Args:
+        table: columns N, loss and the budget's; a dict, a frame or a Table.
+        budget: column of the budgets, FLOPs.
+        method: how the minimum is placed.
+        edges: what becomes of budgets without an interior minimum.
+        alike: budgets within this relative distance of the smallest are one, as measured ones are; C is their median.
+
     Raises:
-        DataError: no budget has an interior minimum.
+        DataError: no budget has an interior minimum, or a column holds what is no positive number.
+        UsageError: an unknown method or treatment of edges.
     """
+    for name, given, legal in (("method", method, ("akima", "parabola")), ("edges", edges, ("drop", "keep"))):
+        if given not in legal:
+            raise UsageError(f"{given!r} is no {name}", where="optima", fix=nearest(given, legal))
+    known = as_table(table)
+    columns = {name: read_positive(known, name) for name in (budget, "N", "loss")}
     rows = []
-    for (c,), group in table.groups(budget):
-        n, loss = np.asarray(group["N"], dtype=float), np.asarray(group["loss"], dtype=float)
+    for chosen in _budgets(columns[budget], alike):
+        c, n, loss = (float(np.median(columns[budget][chosen])), columns["N"][chosen], columns["loss"][chosen])
         sizes = np.unique(n)
         best = np.asarray([loss[n == size].min() for size in sizes])
         found = _minimum(np.log(sizes), np.log(best), method)
@@ -41,12 +57,21 @@ def optima(
                 continue
             found = float(np.log(sizes[np.argmin(best)])), float(np.log(best.min()))
         size = float(np.exp(found[0]))
-        rows.append({"C": float(c), "N": size, "D": float(c) / (6.0 * size), "loss": float(np.exp(found[1]))})
+        rows.append({"C": c, "N": size, "D": c / (6.0 * size), "loss": float(np.exp(found[1]))})
     if not rows:
         raise DataError(
             "no budget has a minimum inside its sizes", where="isoflop", fix="add smaller and larger models"
         )
     return Table.from_records(rows).sort("C")
+
+
+def _budgets(c: Array, alike: float) -> Iterator[Array]:
+    """The rows of each budget, smallest first: those within ``alike`` of the smallest that is left."""
+    left = np.argsort(c, kind="stable")
+    while len(left):
+        within = c[left] <= c[left[0]] * (1.0 + alike)
+        yield np.sort(left[within])
+        left = left[~within]
 
 
 def _minimum(x: Array, y: Array, method: str) -> tuple[float, float] | None:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 
 from ..core.errors import DataError, nearest
 from ..core.table import Table
+from .checks import as_table, read_positive
 
 
 def pair(
-    table: Table,
+    table: Mapping[str, Any],
     source: str,
     target: str,
     *,
@@ -20,26 +24,28 @@ def pair(
     """Rows of ``target`` with ``loss0``, the loss of ``source``'s run of the same size and tokens.
 
     Args:
+        table: both sweeps; a dict, a frame or a Table.
         source, target: values of the column ``group``.
         loss: column of the loss on the set that a run was trained on.
         match: columns that must agree, to 0.1 %.
 
     Raises:
-        DataError: an unknown group, or no two runs that match.
+        DataError: an unknown group, a column that holds what is no positive number, or no two runs that match.
     """
-    known = sorted({str(value) for value in table[group]})
+    whole = as_table(table)
+    member, losses = whole.texts(group), read_positive(whole, loss)
+    sizes = np.log(np.column_stack([read_positive(whole, name) for name in match]))
+    known = sorted(set(member.tolist()))
     for name in (source, target):
         if name not in known:
             raise DataError(f"no rows with {group} = {name!r}", where="pair", fix=nearest(name, known))
-    ours, theirs = (table.where(np.asarray([str(v) == name for v in table[group]])) for name in (target, source))
-    keys = [np.log(np.column_stack([np.asarray(t[name], dtype=float) for name in match])) for t in (ours, theirs)]
+    ours, theirs = (np.flatnonzero(member == name) for name in (target, source))
     rows, partners = [], []
-    for i, key in enumerate(keys[0]):
-        close = np.flatnonzero((np.abs(keys[1] - key) < 1e-3).all(1))
+    for row in ours:
+        close = theirs[(np.abs(sizes[theirs] - sizes[row]) < 1e-3).all(1)]
         if len(close):
-            rows.append(i)
+            rows.append(row)
             partners.append(close[0])
     if not rows:
         raise DataError(f"no runs of {source} and {target} agree in {', '.join(match)}", where="pair")
-    joined = ours.where(np.asarray(rows))
-    return joined.with_columns(loss=joined[loss], loss0=theirs[loss][np.asarray(partners)])
+    return whole.where(np.asarray(rows)).with_columns(loss=losses[rows], loss0=losses[partners])

@@ -113,17 +113,19 @@ def robustness(problem: Problem, theta: Array, loss: Loss, clusters: Array | Non
 
 
 def threshold(fit: Fit, level: float) -> float:
-    """What a deviance must stay below for its value to lie in the interval."""
+    """What a deviance must stay below for its value to lie in the interval; infinite where that cannot be told."""
     if fit.law.likelihood:
         return float(stats.chi2.ppf(level, 1))
-    return float(stats.f.ppf(level, 1, max(1, fit.rows - len(fit.problem.free))))
+    if fit.spare < 1:  # the fit passes through its rows: nothing says how far off it may be
+        return float("inf")
+    return float(stats.f.ppf(level, 1, fit.spare))
 
 
 def profile(fit: Fit, name: str, values: Array | None = None) -> Profile:
     """Profile one parameter over ``values`` (natural units; default: 25 around its 99 % interval).
 
     Raises:
-        UsageError: an unknown or fixed parameter.
+        UsageError: an unknown or fixed parameter, or values that it cannot take.
     """
     if name not in fit.law.names or fit.law.names.index(name) not in fit.problem.free:
         raise UsageError(
@@ -136,8 +138,11 @@ def profile(fit: Fit, name: str, values: Array | None = None) -> Profile:
         low, high = roots(fit, 0.99, [j])[j][:2]
         grid = np.linspace(low, high, 25)
     else:
-        given = np.asarray(values, dtype=float)
-        grid = np.log(given) if fit.law.parameters[j].log else given
+        given = np.atleast_1d(np.asarray(values, dtype=float))
+        log = fit.law.parameters[j].log
+        if not np.isfinite(given).all() or (log and (given <= 0).any()):
+            raise UsageError(f"values of {name} must be finite{' and positive' if log else ''}", where="profile")
+        grid = np.log(given) if log else given
     ordered = np.argsort(np.abs(grid - fit.theta[j]), kind="stable")
     objective, starts = np.empty(len(grid)), {0: fit.theta.copy(), 1: fit.theta.copy()}
     for i in ordered:  # outward from the optimum on either side, each started at its inner neighbour
@@ -160,7 +165,8 @@ def roots(fit: Fit, level: float, which: list[int] | None = None) -> dict[int, t
     sign = np.tile([-1.0, 1.0], len(chosen))
     widen = robustness(problem, fit.theta[None], fit.loss, clusters_of(fit))[0]
     factor = dispersion(problem, fit.theta, fit.loss) * widen[task]
-    limit = threshold(fit, level) * factor / 2.0
+    most = threshold(fit, level)
+    limit = most * factor / 2.0 if np.isfinite(most) else np.full(len(task), np.inf)
     bound = np.where(sign < 0, problem.low[task], problem.high[task])
     step = np.maximum(_standard_errors(fit)[task], 1e-6 * (1 + np.abs(fit.theta[task])))
     inner = fit.theta[task].copy()
@@ -248,7 +254,7 @@ def clusters_of(fit: Fit) -> Array | None:
     """Number of the cluster of each row, (n,), or None."""
     if not fit.settings.clusters:
         return None
-    return np.asarray(np.unique(fit.table[fit.settings.clusters].astype(str), return_inverse=True)[1])
+    return np.asarray(np.unique(fit.table.texts(fit.settings.clusters).astype(str), return_inverse=True)[1])
 
 
 def _standard_errors(fit: Fit) -> Array:

@@ -4,25 +4,37 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
+from ..core.errors import UsageError
 from ..core.rng import Rng
 from ..core.table import Table
-from .fit import Fit
+from .checks import as_table, check_level, check_named, law_name, read_columns
+from .fit import Fit, columns_of
 from .law import Array, Columns, Law
 from .profile import clusters_of, dispersions, robustness, threshold
 from .solve import minimise
 
 
-def simulate(law: Law, params: Mapping[str, float], table: Table, noise: float, *, seed: int = 0) -> Table:
-    """The table with a target column made by the law: normal noise of that size in link space."""
-    return table.with_columns(**{law.target: planted(law, params, dict(table), noise, 1, seed)[0]})
+def simulate(law: Law, params: Mapping[str, float], table: Mapping[str, Any], noise: float, *, seed: int = 0) -> Table:
+    """The table with a target column made by the law: normal noise of that size in link space.
+
+    Raises:
+        UsageError: parameters that are not the law's, or a noise that is negative or not finite.
+        DataError: columns that the law cannot read.
+    """
+    known = as_table(table)
+    x = columns_of(law, read_columns(law, known, with_target=False))
+    return known.with_columns(**{law.target: planted(law, params, x, noise, 1, seed)[0]})
 
 
 def planted(law: Law, params: Mapping[str, float], x: Columns, noise: float, tables: int, seed: int = 0) -> Array:
     """Targets (tables, n) made by the law with normal noise in link space."""
-    theta = law.to_fitted(np.asarray([[params[name] for name in law.names]]))
+    if not 0 <= noise < np.inf:
+        raise UsageError(f"noise {noise:g}", where="simulate", fix="give a standard deviation in link space")
+    theta = law.to_fitted(_values(law, params)[None])
     columns = {name: np.asarray(x[name], dtype=float) for name in x}
     f = law.value(theta, columns, law.link)
     f = f + noise * Rng(seed)("simulate").at().standard_normal((tables, f.shape[-1]))
@@ -37,7 +49,8 @@ def coverage(fit: Fit, params: Mapping[str, float], targets: Array, level: float
     """
     law = fit.law
     problem = replace(fit.problem, y=np.asarray(targets, dtype=float))
-    truth = law.to_fitted(np.asarray([params[name] for name in law.names]))
+    check_level(level)
+    truth = law.to_fitted(_values(law, params))
     starts = np.repeat(truth[None], len(targets), axis=0)
     free = minimise(problem, starts, fit.loss, tolerance=1e-10)
     items = np.arange(len(targets))
@@ -59,3 +72,12 @@ def coverage(fit: Fit, params: Mapping[str, float], targets: Array, level: float
         value = np.minimum(held.value, other.value)
         out[law.names[j]] = float(np.mean(2 * (value - free.value) / (factor * widen[:, j]) <= limit))
     return out
+
+
+def _values(law: Law, params: Mapping[str, float]) -> Array:
+    """Parameters (p,) in the law's order; UsageError if they are not exactly the law's."""
+    check_named(law, params, "params")
+    missing = [name for name in law.names if name not in params]
+    if missing:
+        raise UsageError(f"{law_name(law)} needs {', '.join(missing)}", where="params", fix="give every parameter")
+    return np.asarray([params[name] for name in law.names], dtype=float)

@@ -12,7 +12,7 @@ import numpy as np
 from ..core.errors import DataError, IsoflopError, UsageError, nearest
 from ..core.registry import get, names
 from ..core.table import Table
-from .checks import as_table, law_name, rename
+from .checks import as_table, check_finite, check_level, law_name, rename
 from .comparison import Comparison, compare
 from .curves import ahead, axis, isoflops, points
 from .export import finite
@@ -97,7 +97,7 @@ def fit_table(
         fields: fields of the named law.
         target: with "auto", the column to be predicted.
         level: of the intervals in the text.
-        drop_highest: leave out this many rows with the highest target (a published outlier rule).
+        drop_highest: leave out so many rows with the highest target (a published outlier rule); of equal rows the last.
         settings: fields of ``Settings``.
 
     Raises:
@@ -105,14 +105,14 @@ def fit_table(
     """
     table = Table.read_csv(source) if isinstance(source, str | Path) else as_table(source)
     renames = dict(columns or {})
+    check_level(level)
     if drop_highest:
         name = target if law == "auto" else (law_named(law) if isinstance(law, str) else law).target
         table = _without_highest(table, renames.get(name, name), drop_highest)
     comparison = None
     if law == "auto":
         known = rename(table, renames) if renames else table
-        if by and by not in known:
-            raise DataError(f"no column {by!r}", where="--by", fix=nearest(by, known))
+        _check_by(by, known)
         if by and "C" not in known:
             known = known.with_columns(C=known[by])
         laws = fitting_laws(known, target)
@@ -126,6 +126,7 @@ def fit_table(
         fit = chosen.fit(known, **settings)
     else:
         chosen = law_named(law, **dict(fields or {})) if isinstance(law, str) else law
+        _check_by(by, rename(table, renames))
         if by and by in table and "C" not in renames and "C" not in table:
             renames["C"] = by
         fit = chosen.fit(table, columns=renames, **settings)
@@ -148,11 +149,22 @@ def _best(table: Table, laws: list[Law], by: str | None, settings: Mapping[str, 
     return next(law for law in laws if law_name(law) == comparison.best), comparison
 
 
+def _check_by(by: str | None, known: Table) -> None:
+    """DataError if the column of the cuts is not there, or holds no finite numbers."""
+    if not by:
+        return
+    if by not in known:
+        raise DataError(f"no column {by!r}", where="--by", fix=nearest(by, known))
+    check_finite(by, known.numbers(by), fix="drop those rows, or cut along another column")
+
+
 def _without_highest(table: Table, column: str, count: int) -> Table:
-    y = np.asarray(table[column], dtype=float)
+    y = table.numbers(column)
+    check_finite(column, y, fix="drop those rows first; a run that failed is no outlier")
     if not 0 < count < len(y):
         raise UsageError(f"cannot drop {count} of {len(y)} rows", where="drop_highest", fix="give fewer")
-    return table.where(y < np.sort(y)[-count])
+    kept = np.argsort(y, kind="stable")[:-count]
+    return table.where(np.sort(kept))
 
 
 def _scores(comparison: Comparison) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from ...core.errors import DataError
 from ...core.registry import Card, part
 from ...core.table import Table
 from ..law import Array, Columns, Parameter, Params, Values, coefficient, exponent, floor
@@ -45,7 +46,13 @@ class AverageN(Chinchilla):
         parts = ("N_start", "N_end", "prune_begin", "prune_end")
         if "N_avg" in table or not set(parts) <= set(table):
             return table
-        start, end, begin, finish = (np.asarray(table[name], dtype=float) for name in parts)
+        start, end, begin, finish = (table.numbers(name) for name in parts)
+        if not ((begin >= 0) & (begin <= finish) & (finish <= 1)).all():
+            raise DataError(
+                "prune_begin and prune_end are no shares of training in order",
+                where="table",
+                fix="0 <= begin <= end <= 1",
+            )
         return table.with_columns(N_avg=mean_parameters(start, end, begin, finish))
 
 

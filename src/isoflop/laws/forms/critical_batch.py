@@ -51,7 +51,8 @@ class CriticalBatch(Law):
         if not {"N", "B", "steps"} <= set(table):
             raise DataError("needs columns N and B_crit, or N, B and steps", where="table", fix="rename with columns")
         rows = []
-        for (size,), group in table.groups("N"):
+        numbers = Table({name: table.numbers(name) for name in ("N", "B", "steps")})
+        for (size,), group in numbers.groups("N"):
             if group.rows < 3:
                 raise DataError(
                     f"size {size:g} has {group.rows} batches", where="table", fix="steps = a + b / B needs 3"

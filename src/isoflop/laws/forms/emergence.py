@@ -8,9 +8,11 @@ from typing import Any, ClassVar
 import numpy as np
 from scipy import stats
 
-from ...core.errors import DataError
+from ...core.errors import DataError, UsageError
 from ...core.registry import Card, part
 from ...core.rng import Rng
+from ...core.table import Table
+from ..checks import check_finite, check_level
 from ..law import Array, Columns, Law, Parameter, Params, Values, exponent
 
 
@@ -84,9 +86,10 @@ def bimodality(scores: Array, *, samples: int = 200, seed: int = 0) -> tuple[flo
     """(statistic, p-value) of two normal components against one, by the likelihood ratio and a parametric bootstrap.
 
     Raises:
-        DataError: fewer than 10 scores, or scores that do not vary.
+        DataError: fewer than 10 scores, scores that do not vary, or that are no finite numbers.
     """
-    y = np.asarray(scores, dtype=float)
+    y = Table({"scores": scores}).numbers("scores")
+    check_finite("scores", y, fix="leave out seeds that failed")
     if len(y) < 10 or np.ptp(y) == 0:
         raise DataError(f"{len(y)} scores cannot show two modes", where="bimodality", fix="run at least 10 seeds")
     null = Rng(seed)("bimodality").at().normal(y.mean(), y.std(), (samples, len(y)))
@@ -95,7 +98,16 @@ def bimodality(scores: Array, *, samples: int = 200, seed: int = 0) -> tuple[flo
 
 
 def seeds_needed(chance: float, width: float, level: float = 0.95) -> int:
-    """Seeds after which the interval of P(success) = ``chance`` is at most ``width`` wide."""
+    """Seeds after which the interval of P(success) = ``chance`` is at most ``width`` wide.
+
+    Raises:
+        UsageError: a chance, width or level that is no share.
+    """
+    check_level(level)
+    if not (0 <= chance <= 1 and 0 < width <= 1):
+        raise UsageError(
+            f"chance {chance:g}, width {width:g}", where="seeds_needed", fix="give shares, e.g. 0.5 and 0.2"
+        )
     z = float(stats.norm.ppf(0.5 + level / 2))
     return int(np.ceil(chance * (1.0 - chance) * (2.0 * z / width) ** 2))
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 
 from ...core.registry import Card, part
-from ..checks import as_table, rename
+from ..checks import attach, read_columns, rename
 from ..law import Array, Columns, Law, Parameter, Params, Values, coefficient, floor
 from .kaplan import Kaplan
 
@@ -83,20 +83,21 @@ class LossToLoss(Law):
 
         A run whose loss lies below its floor has no logarithm; it is left out of the second stage.
         """
-        known = as_table(table)
+        known, settings = attach(table, settings)
         renames = settings.get("columns") or {}
         known = rename(known, renames) if renames else known
         settings = {**settings, "columns": {}}
         raw = known
         law: LossToLoss = self
         if self.floors == "kaplan" and {"N", "D"} <= set(known) and None in (self.E0, self.E1):
-            source = Kaplan().fit({"N": known["N"], "D": known["D"], "loss": known["loss0"]})
-            target = Kaplan().fit({"N": known["N"], "D": known["D"], "loss": known["loss"]})
+            source = Kaplan().fit(known.select({"N": "N", "D": "D", "loss": "loss0"}))
+            target = Kaplan().fit(known.select({"N": "N", "D": "D", "loss": "loss"}))
             e0 = self.E0 if self.E0 is not None else source.params["E"]
             e1 = self.E1 if self.E1 is not None else target.params["E"]
             law = type(self)(E0=e0, E1=e1, floors="joint")
         if law.E1 is not None and law.E0 is not None:
-            known = known.where((known["loss0"] > law.E0) & (known["loss"] > law.E1))
+            known = read_columns(law, known, with_target=True)
+            known = known.where((known.numbers("loss0") > law.E0) & (known.numbers("loss") > law.E1))
         fit = super(LossToLoss, law).fit(known, **settings)
         return fit if law is self else replace(fit, origin=(self, raw))
 

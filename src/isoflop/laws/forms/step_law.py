@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from pydantic import NonNegativeFloat
 
+from ...core.errors import DataError
 from ...core.registry import Card, part
 from ...core.table import Table
 from ..law import Columns, Law, Parameter, Params, Values, coefficient
@@ -54,9 +55,16 @@ class StepLaw(Law):
         if self.target in table:
             return table
         rows = []
-        for (n, d), cell in table.groups("N", "D"):
-            loss = np.asarray(cell["loss"], dtype=float)
+        numbers = Table({name: table.numbers(name) for name in ("N", "D", "loss", self.of)})
+        for (n, d), cell in numbers.groups("N", "D"):
+            loss = cell["loss"]
+            if not np.isfinite(loss).any():  # runs that failed are no candidates, but a cell of none is no optimum
+                raise DataError(f"no run of N = {n:g}, D = {d:g} has a loss", where="table", fix="drop that cell")
             good = loss <= np.nanmin(loss) * (1.0 + self.near)
-            best = float(np.exp(np.mean(np.log(np.asarray(cell[self.of], dtype=float)[good]))))
+            if not (cell[self.of][good] > 0).all():
+                raise DataError(
+                    f"column {self.of} is not positive at N = {n:g}, D = {d:g}", where="table", fix="repair it"
+                )
+            best = float(np.exp(np.mean(np.log(cell[self.of][good]))))
             rows.append({"N": float(n), "D": float(d), self.target: best})
         return Table.from_records(rows)
