@@ -90,9 +90,10 @@ def _resampled(fit: Fit, samples: int, kind: str, seed: int, rows: Array | None)
     rng = Rng(seed)("bootstrap")(kind).at()
     if kind == "residuals" and rows is None:
         f = problem.law.value(fit.theta[None], problem.x, problem.link)[0]
-        r = problem.target - f
+        root = np.sqrt(problem.weights)
+        r = (problem.target - f) * root
         r = (r - r.mean()) * np.sqrt(n / max(1, n - len(problem.free)))
-        target = f + r[rng.integers(0, n, (samples, n))]
+        target = f + r[rng.integers(0, n, (samples, n))] / root
         return replace(problem, y=problem.law.unlinked(target, problem.link)), np.full(samples, n)
     if rows is not None:
         counts = _counts(_indices(rows, n), n)

@@ -304,7 +304,7 @@ def build_problem(law: Law, table: Table, settings: Settings) -> tuple[Problem, 
     """The optimisation problem of a prepared, checked table."""
     link = settings.link or law.link
     x, y = columns_of(law, table), table.numbers(law.target)
-    weights = check_weights(table, settings.weights) if settings.weights else np.ones(len(y))
+    weights = relative(check_weights(table, settings.weights)) if settings.weights else np.ones(len(y))
     low, high = law.bounds()
     for name, (bottom, top) in {**law.limits(x, y), **settings.bounds}.items():
         j, q = law.names.index(name), law.parameters[law.names.index(name)]
@@ -332,6 +332,12 @@ def build_problem(law: Law, table: Table, settings: Settings) -> tuple[Problem, 
         scale=float(np.std(target)),
     )  # fmt: skip
     return Problem(law, x, y, weights, link, free, low, high, strength, centre), loss
+
+
+def relative(weights: Array) -> Array:
+    """Weights (rows,) of mean 1: their unit means nothing, and what is compared with their size need not know it."""
+    largest = weights / weights.max()  # whose sum cannot overflow
+    return np.asarray(largest / largest.mean())
 
 
 def _with_prior_strength(problem: Problem, theta: Array, loss: Loss) -> Problem:

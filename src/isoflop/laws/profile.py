@@ -50,25 +50,39 @@ def dispersions(r: Array, weights: Array, loss: Loss, parameters: int) -> Array:
 
 
 def _moments(r: Array, weights: Array, loss: Loss, parameters: int) -> tuple[Array, Array]:
-    """(E[psi^2], E[psi']) of weighted residuals (k, n), each (k,), with the fitted parameters taken off.
+    """(E[psi^2], E[psi']) of residuals (k, n), each (k,), as if all rows had their mean weight.
+
+    A row of weight w is one whose noise is that of a row of weight 1, divided by sqrt(w). So all rows tell about the
+    noise at each weight, and the moments there are averaged as the rows add to the variance of the scores w psi and
+    to the Hessian w psi'. Under least squares that leaves the textbook's sum(w r^2) / (n - p).
+    """
+    used = weights > 0
+    alike = np.where(used, r * np.sqrt(weights), np.nan)
+    second, bend, total = np.zeros(len(r)), np.zeros(len(r)), weights.sum(-1)
+    for weight in np.unique(weights[used]):
+        share = np.where(weights == weight, weight, 0.0).sum(-1) / total
+        s, b = _moments_alike(alike / np.sqrt(weight), loss, parameters)
+        second, bend = second + weight * share * s, bend + share * b
+    return second, bend
+
+
+def _moments_alike(r: Array, loss: Loss, parameters: int) -> tuple[Array, Array]:
+    """``_moments`` of residuals (k, n) of equal weight, NaN where a row is left out.
 
     psi' is a difference over a window as wide as a kernel estimate of a density needs, which gives the corners of
     |r| a curvature. A fit through p points leaves p residuals of 0, which are not draws of the noise: they are taken
     off the window's count.
     """
-    used = weights > 0
+    used = np.isfinite(r)
     left = np.maximum(used.sum(-1) - parameters, 1)
-    root = np.sqrt(np.where(used, weights, 1.0))
-    size = np.where(used, np.abs(r) * root, np.nan)
-    spread = 1.4826 * np.nanmedian(size, axis=-1) * np.sqrt(used.sum(-1) / left)
+    spread = 1.4826 * np.nanmedian(np.abs(r), axis=-1) * np.sqrt(used.sum(-1) / left)
     width = 1.2 * spread * left**-0.2
     if loss.quantile is not None:
-        width = _quantile_window(np.where(used, -r * root, np.nan), loss.quantile, left)
-    width = np.maximum(width, 1e-300)[:, None] / root
-    second = (np.where(used, weights * loss.slope(r) ** 2, 0.0)).sum(-1) / left
-    bends = np.where(used, weights * (loss.slope(r + width) - loss.slope(r - width)) / (2 * width), 0.0)
-    most = bends.max(-1)
-    bend = np.maximum(bends.sum(-1) - parameters * most, 0.2 * bends.sum(-1)) / left
+        width = _quantile_window(-r, loss.quantile, left)
+    width = np.maximum(width, 1e-300)[:, None]
+    second = np.where(used, loss.slope(r) ** 2, 0.0).sum(-1) / left
+    bends = np.where(used, (loss.slope(r + width) - loss.slope(r - width)) / (2 * width), 0.0)
+    bend = np.maximum(bends.sum(-1) - parameters * bends.max(-1), 0.2 * bends.sum(-1)) / left
     return second, np.maximum(bend, 1e-300)
 
 
