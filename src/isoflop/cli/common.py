@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..core.errors import UsageError
+from ..core.files import jsonable
 from ..core.reading import user_path
 
 if TYPE_CHECKING:
@@ -57,7 +58,8 @@ def find_run(name: str, root: Path, what: str = "run") -> Run:
 
 
 def emit(value: Any) -> None:
-    """Print one JSON object for machines; characters that the output's encoding lacks are escaped, so none is lost."""
+    """Print one JSON object for machines: missing numbers are null, what the output's encoding lacks is escaped."""
+    value = jsonable(value)
     text = json.dumps(value, ensure_ascii=False, allow_nan=False)
     try:
         text.encode(getattr(sys.stdout, "encoding", None) or "utf-8")

@@ -8,12 +8,13 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
+import math
 import os
 import re
 import shutil
 import stat
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +107,17 @@ def write_atomic(path: Path, data: bytes | str) -> None:
         except BaseException:
             partial.unlink(missing_ok=True)
             raise
+
+
+def jsonable(value: Any) -> Any:
+    """The value as JSON can hold it: a number that is missing (NaN) or without bound becomes null, an array a list."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: jsonable(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [jsonable(item) for item in value]
+    return jsonable(value.tolist()) if hasattr(value, "tolist") else value  # numpy's
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 
 from ..core.digests import digest
 from ..core.errors import NumericsError
+from ..core.files import jsonable
 from ..core.reading import user_path
 from ..core.rng import Rng
 from ..core.significance import LEVEL, half_width
@@ -127,7 +128,7 @@ class Plan:
     def to_json(self) -> dict[str, Any]:
         """JSON values; times that are not known are None."""
         totals = {"runs": self.runs, "flops": self.flops, "cpu_seconds": self.cpu_seconds, "minutes": self.minutes}
-        return _json({**asdict(self), "batches": [_json(asdict(batch)) for batch in self.batches], **totals})
+        return dict(jsonable({**asdict(self), **totals}))
 
     def text(self) -> str:
         """The plan as a table with a summary."""
@@ -343,11 +344,6 @@ def _device_names(study: Study) -> list[str]:
 def _other_devices(study: Study) -> list[str]:
     """The arms' devices, but for the processor: those that only torch knows about."""
     return sorted({study.run_recipe(arm, 0, study.seeds[0]).train.device for arm in study.everyone} - {"cpu"})
-
-
-def _json(facts: dict[str, Any]) -> dict[str, Any]:
-    """NaN as None, for JSON."""
-    return {key: None if value != value else value for key, value in facts.items()}
 
 
 def _short_runs(study: Study) -> tuple[Assignment, list[Assignment]]:

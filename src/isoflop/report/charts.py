@@ -11,7 +11,7 @@ import altair as alt
 from ..ledger.ledger import PHASES
 from ..store.results import MultiplierRow, StudyResult, Tuning, spent
 from .sheets import evaluation_ends, mean, multiplier_text, ordered, rung_budget, verdict
-from .style import INK, OKABE_ITO, Chart, colour_scale, legend, log_scale, log_ticks, rows, shape_scale, widened
+from .style import INK, OKABE_ITO, Chart, Extent, colour_scale, legend, log_scale, log_ticks, rows, shape_scale, widened
 from .text import COMPUTE, CONVENTION, TIMES, amount, axis_label, clean
 
 Figures = dict[str, Chart]
@@ -50,17 +50,17 @@ def quality(result: StudyResult) -> Chart:
     arms = arms_of(result)
     ends, means, gaps = _ends(result), _means(result), _gaps(result)
     x_range = widened([point["flops"] for point in ends] + [gap["x2"] for gap in gaps], 0.07)
-    low, high = widened(point["value"] for point in ends)
-    y_range = (low, high * (high / low) ** 0.15)  # room for the way down of the shortest runs
-    y_title = f"held-out {clean(result.unit)}, lower is better"
+    extent = Extent.of(point["value"] for point in ends).raised(0.15)  # room for the way down of the shortest runs
     x_axis = alt.Axis(title=list(COMPUTE), values=log_ticks(*x_range), format="~s")
-    y_axis = alt.Axis(title=y_title, values=log_ticks(*y_range), format="~g")
     x = alt.X("flops:Q", scale=log_scale(*x_range), axis=x_axis)
-    y = alt.Y("value:Q", scale=log_scale(*y_range), axis=y_axis)
+    y_axis = extent.axis(f"held-out {clean(result.unit)}, lower is better")
+    y = alt.Y("value:Q", scale=extent.scale(), axis=y_axis)
     colour = alt.Color("arm:N", scale=colour_scale(arms), legend=legend(arms))
     shape = alt.Shape("arm:N", scale=shape_scale(arms), legend=legend(arms))
     figures = [alt.Tooltip("flops:Q", format=".4s"), alt.Tooltip("value:Q", format=".4f")]
-    within = alt.Chart(rows(_curves(result))).encode(x=x, y=y, color=colour, detail="run:N")
+    within = alt.Chart(rows(point for point in _curves(result) if extent.shows(point["value"]))).encode(
+        x=x, y=y, color=colour, detail="run:N"
+    )
     mean_of = alt.Chart(rows(means)).encode(x=x, y=y, color=colour)
     seed_of = alt.Chart(rows(ends)).encode(x=x, y=y, color=colour, shape=shape)
     bold = alt.condition(alt.datum.arm == arms[0], alt.value(3), alt.value(2))
@@ -86,6 +86,7 @@ def _ends(result: StudyResult) -> list[dict[str, Any]]:
         {"arm": arm, "rung": rung_budget(result, rung), "seed": seed, "flops": point.flops, "value": point.value}
         for (arm, rung), points in evaluation_ends(result).items()
         for seed, point in points.items()
+        if point.flops > 0
     ]
 
 
@@ -99,6 +100,7 @@ def _means(result: StudyResult) -> list[dict[str, Any]]:
             "seeds": len(points),
         }
         for (arm, rung), points in evaluation_ends(result).items()
+        if any(point.flops > 0 for point in points.values())
     ]
 
 
@@ -108,7 +110,7 @@ def _curves(result: StudyResult) -> list[dict[str, Any]]:
         for run in result.runs
         if run.role == "evaluation" and run.status == "done"
         for point in run.curve
-        if point.flops > 0 and point.value > 0
+        if point.flops > 0
     ]
 
 
@@ -122,6 +124,8 @@ def _gaps(result: StudyResult) -> list[dict[str, Any]]:
         if row.axis != "flops" or row.all_in or not points or factor is None:
             continue
         cost = mean(p.flops for p in points.values())
+        if not cost > 0:
+            continue
         gap = {"arm": row.arm, "flops": cost, "x2": cost * factor, "middle": cost * math.sqrt(factor)}
         label = {"label": multiplier_text(row).partition(" [")[0], "side": row.censored}
         found.append({**gap, **label, "value": mean(p.value for p in points.values())})
@@ -234,7 +238,7 @@ def _phase_scale(phases: list[str]) -> alt.Scale:
 
 def tuning_curves(curves: list[Tuning], arms: list[str], *, unit: str) -> Chart:
     """Quality against a hyper-parameter, one line an arm and rung; the chosen value ringed, diverged trials crossed."""
-    records, y_range = _trials(curves)
+    records, extent = _trials(curves)
     rungs = list(dict.fromkeys(record["rung"] for record in records))
     tried = sorted({record["x"] for record in records})
     positive = tried[0] > 0  # zero has no place on a logarithmic axis
@@ -242,9 +246,7 @@ def tuning_curves(curves: list[Tuning], arms: list[str], *, unit: str) -> Chart:
     hyper = clean(curves[0].hyper)
     x_axis = alt.Axis(title=f"{hyper} (log scale)" if positive else hyper, values=tried, format=".3~g")
     x = alt.X("x:Q", scale=x_scale, axis=x_axis)
-    y_title = f"held-out {clean(unit)}, lower is better"
-    y_axis = alt.Axis(title=y_title, values=log_ticks(*y_range), format="~g")
-    y = alt.Y("y:Q", scale=log_scale(*y_range), axis=y_axis)
+    y = alt.Y("y:Q", scale=extent.scale(), axis=extent.axis(f"held-out {clean(unit)}, lower is better"))
     shown = legend(arms, symbolType="stroke", symbolSize=400)
     colour = alt.Color("arm:N", scale=colour_scale(arms), legend=shown)
     dashes = alt.Scale(domain=rungs, range=[[1, 0], [6, 3], [2, 2], [8, 2, 2, 2]][: len(rungs)])
@@ -263,23 +265,21 @@ def tuning_curves(curves: list[Tuning], arms: list[str], *, unit: str) -> Chart:
     return layers.properties(height=300, description=f"Tuning of {hyper}")
 
 
-def _trials(curves: list[Tuning]) -> tuple[list[dict[str, Any]], tuple[float, float]]:
+def _trials(curves: list[Tuning]) -> tuple[list[dict[str, Any]], Extent]:
     """One record a trial and the range of the y axis; diverged trials lie above everything that was measured."""
-    finite = [quality for tuning in curves for quality in tuning.quality if quality is not None]
-    low, top = widened(finite, 0.1)
+    measured = Extent.of((quality for tuning in curves for quality in tuning.quality), 0.1)
     most = max(sum(quality is None for quality in trials) for trials in _by_value(curves).values())
     step = min(0.06, 0.25 / most) if most else 0.0
-    high = top * (top / low) ** (step * most)
     diverged: dict[float, int] = defaultdict(int)
     records: list[dict[str, Any]] = []
     for tuning in curves:
         for value, quality in zip(tuning.values, tuning.quality, strict=True):
             state = "diverged" if quality is None else "chosen" if value == tuning.chosen else "tried"
             diverged[value] += quality is None
-            y = high / (top / low) ** (step * (diverged[value] - 0.5)) if quality is None else quality
+            above = measured.raised(step * (most - diverged[value] + 0.5)).high
             record = {"arm": tuning.arm, "rung": f"rung {tuning.rung}", "state": state}
-            records.append({**record, "x": value, "y": y})
-    return records, (low, high)
+            records.append({**record, "x": value, "y": above if quality is None else quality})
+    return records, measured.raised(step * most)
 
 
 def _by_value(curves: list[Tuning]) -> dict[float, list[float | None]]:

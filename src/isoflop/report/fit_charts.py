@@ -10,7 +10,7 @@ import altair as alt
 
 from .charts import Figures
 from .fits import PREDICTED, FitRecord, Row, power
-from .style import INK, OKABE_ITO, Chart, colour_scale, legend, log_scale, log_ticks, rows, widened
+from .style import INK, OKABE_ITO, Chart, Extent, colour_scale, legend, rows
 from .text import clean
 
 _BUDGETS = ("#56B4E9", "#0072B2", "#CC79A7", "#D55E00")  # the cheapest to the dearest; all show on white and on black
@@ -186,14 +186,9 @@ def _compute(fit: FitRecord, values: Iterable[float | None]) -> Any:
 
 def _axis(channel: Any, values: Iterable[float | None], title: str) -> Callable[[str], Any]:
     """Channels of fields on one axis over the values' range: logarithmic, with round ticks, where all are positive."""
-    known = [value for value in values if value is not None]
-    scale, axis = alt.Scale(zero=False), alt.Axis(title=title, format=".3~g")
-    if known and min(known) > 0:
-        extent = widened(known, 0.04)
-        form = ".2~e" if extent[1] >= 1e6 else ".3~g"
-        ticks = log_ticks(*extent)
-        scale = log_scale(*extent)
-        axis = alt.Axis(title=title, values=ticks, format=form, labelExpr="replace(datum.label, '+', '')")  # 1e18
+    extent = Extent.of(values, 0.04)
+    form = ".2~e" if extent.high >= 1e6 else ".3~g"
+    scale, axis = extent.scale(), extent.axis(title, form, labelExpr="replace(datum.label, '+', '')")  # 1e18
     return lambda field: channel(f"{field}:Q", scale=scale, axis=axis)
 
 

@@ -18,7 +18,7 @@ from string import Template
 from typing import Any
 
 from ..core.errors import UsageError
-from ..core.files import write_atomic
+from ..core.files import jsonable, write_atomic
 from ..core.reading import user_path
 from ..store.results import StudyResult
 from . import charts, fit_charts, render
@@ -242,8 +242,8 @@ def _hash(script: str) -> str:
 
 
 def _json(value: Any) -> str:
-    """JSON that can stand inside a script element: no "<" in it, so neither its end nor a comment."""
-    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    """JSON that can stand inside a script element: no "<", so no end or comment; null where no number is."""
+    text = json.dumps(jsonable(value), ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     return text.replace("<", "\\u003c")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,20 @@ from ..core.table import Table
 from ..store.run import Run
 from .charts import Figures
 from .sheets import Sheet
-from .style import INK, OKABE_ITO, Chart, colour_scale, legend, log_scale, log_ticks, rows, shape_scale, widened
+from .style import (
+    INK,
+    OKABE_ITO,
+    Chart,
+    Extent,
+    colour_scale,
+    known,
+    legend,
+    log_scale,
+    log_ticks,
+    rows,
+    shape_scale,
+    widened,
+)
 from .text import COMPUTE, amount, clean
 
 POINTS = 800
@@ -66,8 +78,8 @@ class RunRecord:
                 f"{record['step']:,}",
                 amount("flops", record["flops"]),
                 amount("tokens", record["tokens"]),
-                f"{record['value']:.4f}" + (f" ± {record['stderr']:.4f}" if record["stderr"] >= 0 else ""),
-                *(f"{record[name]:.4f}" for name in domains),
+                _value(record["value"]) + (f" ± {_value(record['stderr'])}" if record["stderr"] >= 0 else ""),
+                *(_value(record[name]) for name in domains),
             )
             for record in self.evaluations.records()
         ]
@@ -86,27 +98,27 @@ class RunRecord:
 
 def _flat(record: dict[str, Any]) -> dict[str, Any]:
     domains = {f"domain {name}": value for name, value in (record.get("domains") or {}).items()}
-    plain = {key: record.get(key) for key in ("step", "flops", "tokens", "value")}
-    error = record.get("stderr")
-    return {**plain, "stderr": math.nan if error is None else error, **domains}
+    return {**{key: record.get(key) for key in ("step", "flops", "tokens", "value", "stderr")}, **domains}
+
+
+def _value(value: Any) -> str:
+    """A measured value with four decimals; blank where there is none."""
+    return "" if known(value) is None else f"{value:.4f}"
 
 
 def losses(steps: Table) -> Chart:
     """Training loss in nats a token against FLOPs: every step faintly, the mean of those within 10 % boldly."""
-    points = _thinned([{"flops": r["flops"], "loss": r["loss"]} for r in steps.records() if r["flops"] > 0])
+    measured = [{key: known(record[key]) for key in ("flops", "loss")} for record in steps.records()]
+    points = _thinned(
+        [{"flops": p["flops"], "loss": p["loss"]} for p in measured if p["flops"] and p["loss"] is not None]
+    )
     smooth = []
     for point in points:
         near = [p["loss"] for p in points if 0.9 < p["flops"] / point["flops"] < 1 / 0.9]
         smooth.append({**point, "loss": sum(near) / len(near)})
-    x_range, y_range = widened([p["flops"] for p in points], 0.02), widened([p["loss"] for p in points], 0.05)
-    x, y = (
-        _compute_axis(x_range),
-        alt.Y(
-            "loss:Q",
-            scale=log_scale(*y_range),
-            axis=alt.Axis(title="training loss, nats a token", values=log_ticks(*y_range), format="~g"),
-        ),
-    )
+    extent = Extent.of((p["loss"] for p in points), 0.05)
+    x = _compute_axis(widened([p["flops"] for p in points], 0.02))
+    y = alt.Y("loss:Q", scale=extent.scale(), axis=extent.axis("training loss, nats a token"))
     raw = alt.Chart(rows(points)).mark_line(color=INK, strokeWidth=1, opacity=0.25).encode(x=x, y=y)
     mean = alt.Chart(rows(smooth)).mark_line(color=OKABE_ITO[0], strokeWidth=2).encode(x=x, y=y)
     return alt.layer(raw, mean).properties(height=300, description="Training loss against compute")
@@ -120,14 +132,13 @@ def evaluations(table: Table, *, unit: str) -> Chart:
         {"of": name, "flops": record["flops"], "value": record[column], "step": record["step"]}
         for record in table.records()
         for name, column in zip(names, ["value", *domains], strict=True)
-        if record["flops"] > 0
+        if (known(record["flops"]) or 0) > 0 and known(record[column]) is not None
     ]
-    x_range, y_range = widened([p["flops"] for p in points]), widened([p["value"] for p in points])
-    y_axis = alt.Axis(title=f"held-out {unit}, lower is better", values=log_ticks(*y_range), format="~g")
+    extent = Extent.of(p["value"] for p in points)
     tooltip = ["of:N", "step:Q", alt.Tooltip("flops:Q", format=".4s"), alt.Tooltip("value:Q", format=".4f")]
     base = alt.Chart(rows(points)).encode(
-        x=_compute_axis(x_range),
-        y=alt.Y("value:Q", scale=log_scale(*y_range), axis=y_axis),
+        x=_compute_axis(widened([p["flops"] for p in points])),
+        y=alt.Y("value:Q", scale=extent.scale(), axis=extent.axis(f"held-out {unit}, lower is better")),
         color=alt.Color("of:N", scale=colour_scale(names), legend=legend(names)),
     )
     shape = alt.Shape("of:N", scale=shape_scale(names), legend=legend(names))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import altair as alt
@@ -17,6 +18,10 @@ OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "
 """Okabe and Ito's palette without black (the baseline is ink) and yellow (too pale on white)."""
 SHAPES = ("circle", "square", "triangle-up", "diamond", "triangle-down", "cross", "triangle-right")
 FONT = "system-ui, 'Helvetica Neue', Arial, 'Liberation Sans', sans-serif"
+_FAR = 690.0
+"""Logarithm of the largest number that is drawn, and less that of the smallest: beyond, floats end."""
+_MOST = 1e300
+"""The largest number that is drawn on a linear axis: drawing what lies far beyond ends the whole process."""
 WIDTH = 720
 """Width in pixels of a chart as a file; on the page it follows its container."""
 
@@ -83,9 +88,48 @@ def log_scale(low: float, high: float) -> alt.Scale:
 
 def widened(values: Iterable[float], share: float = 0.08) -> tuple[float, float]:
     """The range of positive values, wider by ``share`` of its logarithmic extent (at least 2 %) on both sides."""
-    logs = [math.log(value) for value in values if value > 0] or [0.0]
+    logs = [min(max(math.log(value), -_FAR), _FAR) for value in values if value > 0] or [0.0]
     margin = max(share * (max(logs) - min(logs)), 0.02)
-    return math.exp(min(logs) - margin), math.exp(max(logs) + margin)
+    return math.exp(max(min(logs) - margin, -_FAR - 9)), math.exp(min(max(logs) + margin, _FAR + 9))
+
+
+@dataclass(frozen=True)
+class Extent:
+    """The range that an axis of measured values shows: logarithmic, where all of them are positive, or linear."""
+
+    low: float
+    high: float
+    log: bool
+
+    @classmethod
+    def of(cls, values: Iterable[Any], share: float = 0.08) -> Extent:
+        """The range of all values that are known, wider by ``share`` on both sides."""
+        found = [number for value in values if (number := known(value)) is not None]
+        if not found or min(found) > 0:
+            return cls(*widened(found, share), True)
+        margin = share * (max(found) - min(found)) or 0.02 * (abs(max(found)) or 1.0)
+        return cls(min(found) - margin, max(found) + margin, False)
+
+    def raised(self, share: float) -> Extent:
+        """With room above: ``share`` of the range."""
+        high = self.high * (self.high / self.low) ** share if self.log else self.high + share * (self.high - self.low)
+        return replace(self, high=high)
+
+    def shows(self, value: Any) -> bool:
+        """Whether a value has a place on the axis."""
+        number = known(value)
+        return number is not None and (number > 0 or not self.log)
+
+    def scale(self) -> alt.Scale:
+        if self.log:
+            return log_scale(self.low, self.high)
+        return alt.Scale(domain=[self.low, self.high], nice=False, zero=False)
+
+    def axis(self, title: Any, form: str = "~g", **options: Any) -> alt.Axis:
+        """An axis with round ticks. ``form`` is d3's format, ``options`` altair's."""
+        if self.log:
+            return alt.Axis(title=title, values=log_ticks(self.low, self.high), format=form, **options)
+        return alt.Axis(title=title, format=".3~g", tickCount=6)
 
 
 def log_ticks(low: float, high: float, most: int = 8) -> list[float]:
@@ -108,6 +152,23 @@ def _round_step(rough: float) -> float:
 
 
 def rows(records: Iterable[dict[str, Any]]) -> Any:
-    """Records as inline data; every string in them cleaned of control characters."""
-    cleaned = [{key: clean(v) if isinstance(v, str) else v for key, v in record.items()} for record in records]
-    return alt.InlineData(values=cleaned)
+    """Records as inline data: strings cleaned of control characters, numbers as Vega can read them."""
+    return alt.InlineData(values=[{key: _datum(value) for key, value in record.items()} for record in records])
+
+
+def _datum(value: Any) -> Any:
+    """Text cleaned; a number as the float that it becomes anyway (integers have no end in Python), null if missing."""
+    if isinstance(value, str):
+        return clean(value)
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return known(value)
+    return value
+
+
+def known(value: Any) -> float | None:
+    """A measured number as a float; None where there is none, or none that has a place on an axis."""
+    try:
+        number = float("nan" if value is None else value)
+    except OverflowError:
+        return None
+    return number if abs(number) <= _MOST else None

@@ -107,7 +107,7 @@ def amount(axis: str, value: float) -> str:
 
 def duration(seconds: float) -> str:
     """A time span: "2 h 5 min", "3 min 12 s", "4.1 s"."""
-    if seconds < 60:
+    if not seconds >= 60 or math.isinf(seconds):
         return f"{digits(seconds, 2)} s"
     whole = round(seconds)
     if whole < 3600:
