@@ -36,12 +36,14 @@ class MergePart(Part):
         base: whether the method wants a base beside the models.
         models: least and greatest number of models; None: no limit.
         each: knobs that each model has for itself; all others are the tensor's.
+        selects: its survey holds 4 bytes an element of the tensor, to select the largest.
     """
 
     slot: ClassVar[str] = "merge"
     base: ClassVar[Bases] = "needed"
     models: ClassVar[tuple[int, int | None]] = (1, None)
     each: ClassVar[frozenset[str]] = frozenset()
+    selects: ClassVar[bool] = False
 
     @property
     def whole(self) -> bool:
@@ -110,13 +112,13 @@ def gram(models: Sequence[Flat], base: Flat | None = None) -> Tensor:
     return total
 
 
-def combination(models: Sequence[Tensor], coefficients: Sequence[float]) -> Tensor:
-    """sum c_i x_i, summed in at least fp32 and rounded once."""
+def combination(models: Sequence[Tensor], coefficients: Sequence[float], divisor: float = 1.0) -> Tensor:
+    """sum c_i x_i / divisor, computed in at least fp32 and rounded once."""
     dtype = torch.promote_types(models[0].dtype, torch.float32)
     total = torch.zeros_like(models[0], dtype=dtype)
     for model, coefficient in zip(models, coefficients, strict=True):
         total.add_(model.to(dtype), alpha=coefficient)
-    return total.to(models[0].dtype)
+    return (total if divisor == 1 else total.div_(divisor)).to(models[0].dtype)
 
 
 def uniform(rng: Rng, model: int, start: int, stop: int) -> Tensor:

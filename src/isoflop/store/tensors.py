@@ -76,12 +76,12 @@ class Checkpoint:
 
     def __init__(self, directory: str | Path, stem: str = "model") -> None:
         self.path = Path(directory)
+        self._files: dict[Path, int] = {}
         self.tensors = read_directory(self.path, stem)
         config = self.path / "config.json"
         self.config: dict[str, Any] = strict_json(config) if config.exists() else {}
         if not isinstance(self.config, dict):
             raise DataError("is no table", where=str(config))
-        self._files: dict[Path, int] = {}
         self.embedding = next((name for name in self.tensors if name.endswith(EMBEDDINGS)), "")
         self.head = next((name for name in self.tensors if name in HEADS), "")
         self.tied = bool(self._text_config().get("tie_word_embeddings", not self.head)) and bool(self.embedding)

@@ -73,6 +73,7 @@ class Breadcrumbs(MergePart):
         defaults="gamma 0.01",
         cost="two readings for the thresholds, then about 6 operations an element and model",
     )
+    selects: ClassVar[bool] = True
     each: ClassVar[frozenset[str]] = frozenset({"weight", "density", "gamma"})
 
     weight: Each = 1.0

@@ -27,7 +27,7 @@ def linear(models: Sequence[Tensor], *, weight: Each = 1.0, normalize: bool = Tr
     total = sum(weights) if normalize else 1.0
     if abs(total) < 1e-12:
         raise UsageError("the weights sum to zero", fix="change a weight, or set normalize = false")
-    return combination(models, [number / total for number in weights])
+    return combination(models, weights, total)
 
 
 @part

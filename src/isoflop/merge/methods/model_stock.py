@@ -25,17 +25,17 @@ def model_stock(base: Tensor, models: Sequence[Tensor], *, filter_wise: bool = F
     if filter_wise:
         return _mixed(base, models, _share_of_rows(base, models))
     flat, others = held(base, models)
-    return _mixed(base, models, torch.tensor(_share(gram(others, flat))))
+    return _mixed(base, models, _share(gram(others, flat), base.dtype))
 
 
-def _share(products: Tensor) -> float:
-    """t from the inner products (k, k) of the task vectors."""
-    return float(_of_cosines(_mean_cosine(products), len(products)))
+def _share(products: Tensor, dtype: torch.dtype) -> Tensor:
+    """t from the inner products (..., k, k) of the task vectors, computed in the type of the merge."""
+    cosine = _mean_cosine(products.to(dtype), products.diagonal(dim1=-2, dim2=-1).clamp(min=0).sqrt().to(dtype))
+    return _of_cosines(cosine, products.shape[-1])
 
 
-def _mean_cosine(products: Tensor) -> Tensor:
-    """The mean cosine of pairs, from inner products (..., k, k)."""
-    lengths = products.diagonal(dim1=-2, dim2=-1).clamp(min=0).sqrt()
+def _mean_cosine(products: Tensor, lengths: Tensor) -> Tensor:
+    """The mean cosine of pairs, from inner products (..., k, k) and lengths (..., k)."""
     pairs = torch.triu_indices(products.shape[-1], products.shape[-1], offset=1)
     scale = (lengths[..., pairs[0]] * lengths[..., pairs[1]]).clamp(min=1e-6)
     return (products[..., pairs[0], pairs[1]] / scale).clamp(-1, 1).mean(-1)
@@ -51,12 +51,11 @@ def _share_of_rows(base: Tensor, models: Sequence[Tensor]) -> Tensor:
     rows = torch.stack([(model - base).double() for model in models])
     rows = rows.reshape(len(models), *((1, -1) if base.dim() < 2 else base.shape))
     products = torch.einsum("i...d,j...d->...ij", rows, rows)
-    share = _of_cosines(_mean_cosine(products), len(models)).unsqueeze(-1)
+    share = _share(products, base.dtype).unsqueeze(-1)
     return share.reshape(1) if base.dim() < 2 else share
 
 
 def _mixed(base: Tensor, models: Sequence[Tensor], share: Tensor) -> Tensor:
-    share = share.to(base.dtype)
     mean = models[0]
     for model in models[1:]:
         mean = mean + model
@@ -72,7 +71,7 @@ class ModelStock(MergePart):
         paper="Jang et al. 2024, arXiv 2403.19522",
         equation="t mean(x_i) + (1 - t) b, t = k cos / (1 + (k - 1) cos)",
         defaults="a tensor at a time",
-        differs="angles in float64; where updates oppose each other so that t has no value, the base is kept",
+        differs="inner products summed in float64; where updates oppose each other the base is kept",
         cost="a reading for the inner products, then about 3 operations an element and model",
     )
     models: ClassVar[tuple[int, int | None]] = (2, None)
@@ -85,7 +84,7 @@ class ModelStock(MergePart):
         return self.filter_wise
 
     def survey(self, base: Flat | None, models: Sequence[Flat], rng: Rng, overview: Any) -> Tensor | None:
-        return None if self.filter_wise else torch.tensor(_share(gram(models, base)))
+        return None if self.filter_wise else _share(gram(models, base), models[0].dtype)
 
     def merge(self, base: Tensor | None, models: Sequence[Tensor], survey: Any, start: int) -> Tensor:
         assert base is not None

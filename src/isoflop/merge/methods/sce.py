@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -82,6 +82,8 @@ class Sce(MergePart):
         defaults="select_topk 0.1 for chat models",
         cost="two or three readings, then about 8 operations an element and model",
     )
+
+    selects: ClassVar[bool] = True
 
     select_topk: Unit = 1.0
     """Share of the elements with any variance that takes part."""

@@ -65,6 +65,7 @@ class Ties(MergePart):
         differs="trims within each tensor and weighs, as merging toolkits do; `ties_paper` trims the whole model",
         cost="a reading for the thresholds, then about 6 operations an element and model",
     )
+    selects: ClassVar[bool] = True
     each: ClassVar[frozenset[str]] = frozenset({"weight", "density"})
 
     weight: Each = 1.0

@@ -65,6 +65,7 @@ class TiesPeft(MergePart):
         differs="PEFT applies it to LoRA factors, which mixes them; here it acts on whole weights or whole updates",
         cost="a reading for the thresholds, then about 6 operations an element and model",
     )
+    selects: ClassVar[bool] = True
     each: ClassVar[frozenset[str]] = frozenset({"weight", "density"})
 
     weight: Each = 1.0

@@ -1,0 +1,160 @@
+"""The verbs on checkpoints: merge, merge inspect, convert."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from ..core.errors import DataError, UsageError
+from .app import app
+from .common import Json, emit
+
+if TYPE_CHECKING:
+    from ..merge.plan import Plan
+
+
+class _DefaultsToRun(TyperGroup):
+    """``isoflop merge CONFIG OUT`` is ``isoflop merge run CONFIG OUT``."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if args and args[0] not in self.commands and args[0] != "--help":
+            args = ["run", *args]
+        return super().parse_args(ctx, args)
+
+
+verbs = typer.Typer(cls=_DefaultsToRun, no_args_is_help=True, add_completion=False, rich_markup_mode="rich")
+app.add_typer(verbs, name="merge", help="Merge checkpoints: merge CONFIG OUT. Or look before: merge inspect.")
+
+
+@verbs.command()
+def run(
+    config: Annotated[Path, typer.Argument(help="A merge: TOML of ours, or mergekit's YAML.")],
+    out: Annotated[Path, typer.Argument(help="The new directory; appears when everything is written.")],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print the plan: memory, disk, time.")] = False,
+    workers: Annotated[int, typer.Option("--workers", min=1, help="Processes, each with tensors of its own.")] = 1,
+    threads: Annotated[int, typer.Option("--threads", min=1, help="Threads of each process.")] = 1,
+    json: Json = False,
+) -> None:
+    """Merge checkpoints into a new one. Killed, the same command goes on where it was."""
+    import torch
+
+    from ..merge.execute import merge
+    from ..merge.plan import make_plan
+    from ..merge.recipe import load
+
+    torch.set_num_threads(threads)
+    recipe = load(config)
+    if dry_run:
+        facts = _facts(make_plan(recipe), out)
+        emit(facts) if json else _print_plan(facts)
+        return
+    with _bar(not json) as progress:
+        plan = merge(recipe, out, workers=workers, progress=progress)
+    if json:
+        emit({"out": str(out), "tensors": len(plan.tasks), "bytes": plan.layout.bytes})
+    else:
+        typer.echo(f"{out}: {len(plan.tasks)} tensors, {plan.layout.bytes:,} bytes; {out / 'README.md'} says from what")
+
+
+def _facts(plan: Plan, out: Path) -> dict[str, Any]:
+    import shutil
+
+    from ..merge.execute import continued, estimate
+
+    parent = out.absolute().parent
+    while not parent.exists():
+        parent = parent.parent
+    about = estimate(plan)
+    return {
+        "method": plan.recipe.method,
+        "sources": [str(path) for path in plan.paths],
+        "tensors": len(plan.tasks),
+        "files": sorted(plan.layout.headers),
+        "memory_bytes": about.memory,
+        "disk_bytes": about.disk,
+        "free_bytes": shutil.disk_usage(parent).free,
+        "read_bytes": plan.reads,
+        "cpu_seconds": about.seconds,
+        "exists": out.exists(),
+        "continues": continued(plan, out),
+    }
+
+
+def _print_plan(facts: dict[str, Any]) -> None:
+    typer.echo(f"method   {facts['method']}")
+    for source in facts["sources"]:
+        typer.echo(f"source   {source}")
+    typer.echo(f"output   {facts['tensors']} tensors in {len(facts['files'])} files")
+    typer.echo(f"memory   {_size(facts['memory_bytes'])} of tensors at once, beside the program itself")
+    typer.echo(f"disk     {_size(facts['disk_bytes'])}, {_size(facts['free_bytes'])} are free")
+    typer.echo(f"time     about {facts['cpu_seconds']:.0f} s of one core, from a trial of the method here")
+    if facts["disk_bytes"] > facts["free_bytes"]:
+        typer.echo("         there is not enough room")
+    if facts["exists"]:
+        typer.echo("         the output exists already: choose another one")
+    if facts["continues"]:
+        typer.echo("         a merge that was killed will be continued")
+
+
+def _size(count: int) -> str:
+    size = float(count)
+    for unit in ("B", "KB", "MB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}"
+        size /= 1000
+    return f"{size:.1f} GB"
+
+
+@contextmanager
+def _bar(wanted: bool) -> Iterator[Callable[[int, int], None] | None]:
+    """A function (done, all) that moves a progress bar; None where there is no terminal to draw it on."""
+    if not (wanted and sys.stderr.isatty()):
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True)) as progress:
+        bar = progress.add_task("merging")
+        yield lambda done, total: progress.update(bar, completed=done, total=total)
+
+
+@app.command()
+def convert(
+    source: Annotated[Path, typer.Argument(help="A directory with pickled weights (.bin, .pt), or one such file.")],
+    out: Annotated[Path, typer.Argument(help="The new directory of safetensors.")],
+    json: Json = False,
+) -> None:
+    """Turn pickled weights into safetensors. Only tensors are read: no code in the files can run."""
+    from ..core.digests import digest
+    from ..store.tensor_writer import lay_out, open_output
+    from ..store.tensors import CARRIED, NAMES, as_bytes, convert_pickled
+
+    kinds = (".bin", ".pt", ".pth", ".ckpt")
+    if not source.exists():
+        raise UsageError("no such file or directory", where=str(source))
+    directory = source if source.is_dir() else source.parent
+    files = sorted(p for p in source.iterdir() if p.suffix in kinds) if source.is_dir() else [source]
+    if not files:
+        raise DataError(
+            "holds no pickled weights", where=str(source), fix=f"files of kinds {', '.join(kinds)} are looked for"
+        )
+    tensors = dict(convert_pickled(files))
+    layout = lay_out([(name, NAMES[tensor.dtype], tuple(tensor.shape)) for name, tensor in tensors.items()])
+    with open_output(out, layout, digest([[f.name, f.stat().st_size, f.stat().st_mtime_ns] for f in files])) as output:
+        for name, tensor in tensors.items():
+            output.write(name, 0, as_bytes(tensor))
+            output.finished(name)
+        for name in ("config.json", *CARRIED):
+            if (directory / name).is_file():
+                (output.path / name).write_bytes((directory / name).read_bytes())
+    if json:
+        emit({"out": str(out), "tensors": len(tensors), "bytes": layout.bytes})
+    else:
+        typer.echo(f"{out}: {len(tensors)} tensors, {layout.bytes:,} bytes")

@@ -1,0 +1,180 @@
+"""From a recipe to a plan: every tensor of the output, what it comes from, and its knobs. Nothing is merged yet.
+
+All that can be wrong with the sources is found here, before a byte is written: missing tensors, other shapes, other
+architectures, other tokenizers, knobs that the method refuses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .. import __version__
+from ..core.digests import digest, digest_bytes
+from ..core.errors import IsoflopError, RecipeError, UsageError
+from ..core.rng import Rng
+from ..store.checkpoint import steps
+from ..store.tensor_writer import Layout, lay_out
+from ..store.tensors import DTYPES, PIECE, Checkpoint
+from .configuration import config_of, refuse_other_architectures
+from .method import on_tensors
+from .recipe import MergeRecipe, Slice, Source
+from .tasks import TORCH, Task, tasks_of
+from .vocabulary import Vocabulary, agree_on_vocabulary
+
+
+@dataclass
+class Plan:
+    """A merge, ready to run.
+
+    Attributes:
+        recipe: what was asked for.
+        paths: the sources; the first is the base, or the model that takes its place.
+        tasks: the output's tensors.
+        config: the output's config.json; empty: it has none.
+    """
+
+    recipe: MergeRecipe
+    paths: list[Path]
+    tasks: list[Task]
+    config: dict[str, Any]
+    vocabulary: Vocabulary | None = None
+    sources: list[Checkpoint] = field(default_factory=list, repr=False)
+
+    @cached_property
+    def layout(self) -> Layout:
+        """The output's files."""
+        return lay_out([(task.name, task.dtype, task.shape) for task in self.tasks], self.recipe.shard_bytes)
+
+    @cached_property
+    def identity(self) -> str:
+        """Digest of all that decides the bytes of the output: a merge that was killed continues under the same one."""
+        files = [
+            [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in source.files()]
+            for source in self.sources
+        ]
+        paths = [str(path.resolve()) for path in self.paths]
+        recipe = self.recipe.model_dump(mode="json")
+        return digest([__version__, recipe, paths, files, self.config, sorted(self.layout.headers)])
+
+    def dtype_of(self, task: Task) -> torch.dtype:
+        """Type in which a tensor is merged."""
+        stored = [DTYPES[self.sources[number].find(name).dtype] for number, name in task.inputs]
+        return torch.float64 if torch.float64 in stored else TORCH[self.recipe.compute]
+
+    @property
+    def memory(self) -> int:
+        """Bytes of tensors held at once at most, beside the program itself."""
+        most = 0
+        for task in self.tasks:
+            numel = task.numel
+            count, item = len(task.inputs) + 2, 8 if task.part else 1
+            moves = task.vocabulary and self.vocabulary is not None
+            whole = moves or (task.part is not None and task.part.whole)
+            held = numel * 4 if task.part is not None and task.part.selects else 0
+            most = max(most, held + (numel if whole else min(numel, PIECE)) * count * item)
+        return most
+
+    @property
+    def reads(self) -> int:
+        """Bytes of the sources."""
+        return sum(info.bytes for source in self.sources for info in source.tensors.values())
+
+
+def make_plan(recipe: MergeRecipe) -> Plan:
+    """Look at every source and settle every tensor of the output.
+
+    Raises:
+        RecipeError: the sources do not fit the recipe or each other; names tensor and file.
+        DataError: a source cannot be read.
+    """
+    recipe = _expanded(recipe)
+    paths = list(dict.fromkeys(_listed(recipe)))
+    places = {path: number for number, path in enumerate(paths)}
+    sources = [Checkpoint(path) for path in map(source_path, paths)]
+    refuse_other_architectures(sources)
+    vocabulary = agree_on_vocabulary(sources, recipe.tokenizer)
+    slices = _slices(recipe, sources, places)
+    tasks = list(tasks_of(recipe, slices, sources, places, vocabulary))
+    _rehearse(tasks)
+    config = config_of(recipe, slices, sources, tasks)
+    return Plan(recipe, [source.path for source in sources], tasks, config, vocabulary, sources)
+
+
+def _listed(recipe: MergeRecipe) -> Iterator[str]:
+    """Paths as the recipe writes them; the first is the one whose configuration and tokenizer are the output's."""
+    if recipe.base:
+        yield recipe.base
+    for piece in recipe.slices or (Slice(sources=recipe.models),):
+        if piece.base:
+            yield piece.base
+        yield from (source.path for source in piece.sources)
+
+
+def source_path(path: str) -> Path:
+    """The directory of tensors that ``path`` means: of a run, its newest checkpoint."""
+    directory = Path(path)
+    if (directory / "resolved.json").exists() and (directory / "checkpoints").is_dir():
+        return _checkpoints(directory, 1)[0]
+    return directory
+
+
+def _checkpoints(run: Path, count: int) -> list[Path]:
+    found = steps(run / "checkpoints")[:count]
+    if len(found) < count:
+        raise UsageError(f"has {len(found)} checkpoints, not {count}", where=str(run), fix="keep more while training")
+    return [run / "checkpoints" / str(step) for step in found]
+
+
+def _expanded(recipe: MergeRecipe) -> MergeRecipe:
+    """The recipe with each run's last checkpoints as models of their own."""
+    models: list[Source] = []
+    for source in recipe.models:
+        if source.checkpoints is None:
+            models.append(source)
+        else:
+            found = _checkpoints(Path(source.path), source.checkpoints)
+            models += [source.model_copy(update={"path": str(path), "checkpoints": None}) for path in found]
+    return recipe.model_copy(update={"models": tuple(models)})
+
+
+def _slices(recipe: MergeRecipe, sources: Sequence[Checkpoint], places: Mapping[str, int]) -> list[Slice]:
+    """The recipe as slices: whole models are one slice of all layers."""
+    if not recipe.slices:
+        whole = [s.model_copy(update={"layers": (0, sources[places[s.path]].layers)}) for s in recipe.models]
+        return [Slice(sources=tuple(whole), base=recipe.base)]
+    for number, piece in enumerate(recipe.slices):
+        for source in piece.sources:
+            assert source.layers is not None
+            there = sources[places[source.path]].layers
+            if source.layers[1] > there:
+                raise RecipeError(
+                    [f"slices.{number}: layers {list(source.layers)} of {source.path}, which has {there} layers"],
+                    source="recipe",
+                )
+    return [piece.model_copy(update={"base": piece.base or recipe.base}) for piece in recipe.slices]
+
+
+def _rehearse(tasks: Sequence[Task]) -> None:
+    """Merge two small random tensors with every kind of knobs, so that what they refuse is said before the start."""
+    done = set()
+    for task in tasks:
+        if task.part is None or (task.part, len(task.models)) in done:
+            continue
+        done.add((task.part, len(task.models)))
+        draw = torch.Generator().manual_seed(0)
+        base, *models = torch.randn(len(task.models) + 1, 3, 4, generator=draw).unbind()
+        try:
+            on_tensors(task.part, None if task.base is None else base, models, Rng(0)("rehearsal"))
+        except IsoflopError as error:
+            raise UsageError(error.what, where=f"tensor {task.name!r}", fix=error.fix) from error
+
+
+def stream_of(recipe: MergeRecipe, name: str) -> Rng:
+    """The random stream of an output tensor: a function of seed and name alone."""
+    return Rng(recipe.seed)("merge")(digest_bytes(name.encode()))
