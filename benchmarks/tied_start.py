@@ -11,12 +11,13 @@ have a size of their own, so that two candidates of the same function learn diff
 Rates are tuned with one seed: from the best rate of the width before, by factors of 2, until the best one has a worse
 neighbour on both sides; other seeds then train at that rate. Compared are the means over all seeds at that rate. One
 process, one thread, about an hour; runs that are done are read from ``--root``. The results go to
-``results/tied_start.json``.
+``results/tied_start.json``, where they replace those of the same candidate, width and length.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import math
 import statistics
 from collections.abc import Callable
@@ -180,12 +181,13 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULTS)
     given = parser.parse_args()
     torch.set_num_threads(1)
-    rows: list[Row] = []
+    rows = read(given.out)
     for width in given.widths:
         for steps in given.steps:
             for candidate in given.candidates:
                 tuning = tuned(given.root, candidate, width, steps, starting_rate(rows, candidate, steps))
                 rate = min(tuning, key=score).rate
+                rows = [row for row in rows if (row.candidate, row.width, row.steps) != (candidate, width, steps)]
                 rows += tuning + [trained(given.root, candidate, width, steps, rate, seed) for seed in given.seeds]
                 write(given.out, rows)
                 print(line(summary(rows)[-1]), flush=True)
@@ -276,6 +278,10 @@ def line(each: dict[str, Any]) -> str:
         f"{each['width']:>5} {each['steps']:>5}  {each['candidate']:<18} {each['rate']:<7} "
         f"{each['bits_per_byte']:.4f} +- {each['half_range']:.4f}  first {each['first_loss_above_uniform']:+.3f}"
     )
+
+
+def read(path: Path) -> list[Row]:
+    return [Row(**each) for each in json.loads(path.read_text())["runs"]] if path.exists() else []
 
 
 def write(path: Path, rows: list[Row]) -> None:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 import toy
 from isoflop.core.errors import RecipeError
@@ -120,6 +124,52 @@ def test_state_survives_a_round_trip(name: str) -> None:
     assert torch.equal(target(tokens()), source(tokens()))
 
 
+# ---------------------------------------------------------------- the start
+
+SIZES = [(64, 2), (64, 16), (64, 257), (64, 8192), (192, 257), (512, 1024), (1024, 16), (1024, 8192)]
+"""Width and vocabulary."""
+
+
+def starts() -> list[tuple[str, dict[str, Any]]]:
+    """Every architecture with every choice of its inner parts, tied or not; all else as it is by default."""
+    found = []
+    for name in names("model"):
+        known = get("model", name).model_fields
+        choices = {"mixer": MIXERS, "feed_forward": FEED_FORWARDS, "tied": [False, True]}
+        axes = [[(key, value) for value in values] for key, values in choices.items() if key in known]
+        found += [(name, dict(fields)) for fields in itertools.product(*axes)]
+    return found
+
+
+@torch.no_grad()
+def above_uniform(name: str, fields: dict[str, Any], vocab: int) -> list[float]:
+    """First loss less ln(vocab), in nats: on ids that are equally frequent, and on ids that follow Zipf's law."""
+    draw, found = np.random.default_rng(vocab), []
+    model = model_part(name, **fields).build(context(vocab_size=vocab))
+    for exponent in (0.0, 1.0):
+        frequency = 1 / np.arange(1, vocab + 1) ** exponent
+        x = torch.from_numpy(draw.choice(vocab, (4, 65), p=frequency / frequency.sum()))
+        loss = F.cross_entropy(model(x[:, :-1]).flatten(0, 1), x[:, 1:].flatten())
+        found.append(float(loss) - math.log(vocab))
+    return found
+
+
+@pytest.mark.parametrize(("width", "vocab"), SIZES)
+@pytest.mark.parametrize(("name", "fields"), starts())
+def test_the_first_loss_is_near_that_of_a_uniform_guess(
+    name: str, fields: dict[str, Any], width: int, vocab: int
+) -> None:
+    assert np.abs(above_uniform(name, {**fields, "d_model": width}, vocab)).max() < 0.7
+
+
+@pytest.mark.parametrize("layers", [1, 12])
+@pytest.mark.parametrize(("name", "fields"), starts())
+def test_the_first_loss_is_near_that_of_a_uniform_guess_at_any_depth(
+    name: str, fields: dict[str, Any], layers: int
+) -> None:
+    assert np.abs(above_uniform(name, {**fields, "d_model": 128, "layers": layers}, 257)).max() < 0.7
+
+
 # ---------------------------------------------------------------- mixer and feed-forward
 
 
@@ -178,7 +228,7 @@ def recipe(**model: Any) -> Recipe:
             r"model: its \d+ parameters take \d+ bytes in training, but this machine",
         ),
         ({"layers": 0}, r"model\.layers: .*greater than 0"),
-        ({"depth": 3}, r"model\.depth: no such key; legal: d_model, feed_forward, init_std, layers"),
+        ({"depth": 3}, r"model\.depth: no such key; legal: d_model, embedding_scale, feed_forward, init_std, layers"),
     ],
 )
 def test_what_cannot_be_built_is_refused_before_anything_is_allocated(fields: dict[str, Any], problem: str) -> None:

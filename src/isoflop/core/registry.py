@@ -64,7 +64,8 @@ class Part(Section):
         provides: capabilities (names in ``core.protocols``) of the live object.
         needs: slot -> capabilities that this part requires of the part in that slot.
         version: counts the changes of what the part computes. Where it is above 1 it enters the recipe's hash, so that
-            runs of two versions never stand in one study. Overriding ``current_version`` lets it depend on the fields.
+            runs of two versions never stand in one study. Where a change concerns only some hyper-parameters,
+            overriding ``current_version`` says so.
     """
 
     slot: ClassVar[str] = ""
@@ -87,8 +88,12 @@ class Part(Section):
             self._stored_version = version
         return self
 
+    def meant_version(self) -> int:
+        """The version whose numbers this part stands for: an old one only in a stored recipe."""
+        return self._stored_version or self.current_version()
+
     def header(self) -> dict[str, Any]:
-        version = self._stored_version or self.current_version()
+        version = self.meant_version()
         return {"name": type(self).name} | ({"version": version} if version > 1 else {})
 
     def fields(self) -> dict[str, Any]:

@@ -48,8 +48,9 @@ def resolve(slot: str, value: Any, context: Any = None) -> Part:
     fields = {key: content for key, content in value.items() if key not in ("name", "version")}
     part = cls.model_validate_json(json.dumps(meant(cls, fields)), context=context)  # its errors keep their places
     version = value.get("version", 1 if context == STORED else part.current_version())
-    if not isinstance(version, int) or not 1 <= version <= part.current_version():
+    if not isinstance(version, int) or not 1 <= version <= max(cls.version, part.current_version()):
         raise PydanticCustomError("slot_version", f"{cls.name} has no version {version!r}; leave the key out")
+    version = min(version, part.current_version())  # what came later changed nothing with these hyper-parameters
     if version != part.current_version() and context != STORED:
         now = part.current_version()
         what = f"version {version} of {cls.name} computed other numbers than today's, which is {now}"

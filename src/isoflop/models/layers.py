@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -41,6 +43,25 @@ class RmsNorm(nn.Module):
 
     def forward(self, x: Tensor, dtype: torch.dtype) -> Tensor:
         return rms_norm(x, self.weight, self.eps, dtype)
+
+
+@torch.no_grad()
+def oppose(norm: RmsNorm, vocab_size: int) -> None:
+    """Start the gains before a tied head at +a, -a, +a ... with a = min(1, ln(vocab_size) / 4), instead of all at 1.
+
+    A token's embedding e enters the stream, is still most of it at the head, and meets itself there: with equal gains
+    that token's logit is about |e| sqrt(width) = sqrt(width) where all others are of order 1, and the first loss grows
+    with the width. With opposing signs the sum over the coordinates is of order 1 as well. It can be done by smaller
+    logits too (smaller gains, a factor before the head, no factor on entering), but those learn more slowly, measured
+    at each one's best rate: ``benchmarks/tied_start.py``, ``benchmarks/results/tied_start.json``. Signs also lift a
+    bound: what the stream passes on from the embedding E to the head, E diag(gains) E', is positive definite with
+    positive gains, so that each token would always speak for itself.
+
+    Forward and parameters are those of any tied model. Below ln V = 4 logits of order 1 are already too far from a
+    uniform guess, hence a.
+    """
+    norm.weight.fill_(min(1.0, math.log(vocab_size) / 4))
+    norm.weight[1::2].neg_()
 
 
 def initialise(model: nn.Module, rng: Rng, residual_scale: float, std: float | None = None) -> None:

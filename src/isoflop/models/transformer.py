@@ -44,6 +44,7 @@ class Transformer(nn.Module):
         vocab_size, width: shape of the embedding.
         blocks: (mixer, feed-forward) of each layer.
         tied: the embedding is the head as well.
+        embedding_scale: factor on vectors that enter the residual stream; by default sqrt(width) where tied, else 1.
         eps: added to the mean square in norms.
         dtype: of products; weights and residual stream are fp32.
         work: exact work of one forward and backward of (batch, length).
@@ -56,6 +57,7 @@ class Transformer(nn.Module):
         blocks: list[tuple[nn.Module, nn.Module]],
         *,
         tied: bool,
+        embedding_scale: float | None = None,
         eps: float,
         dtype: torch.dtype,
         work: Callable[[int, int], Work],
@@ -63,9 +65,10 @@ class Transformer(nn.Module):
         super().__init__()
         self.dtype, self.flops = dtype, work
         # The stream enters the blocks with unit variance. A tied embedding has the head's scale, so it is multiplied on
-        # entering (Vaswani et al. 2017, section 3.4).
-        self.scale = width**0.5 if tied else 1.0
-        self.embedding = Matrix(vocab_size, width, role="embedding", std=1 / self.scale)
+        # entering (Vaswani et al. 2017, section 3.4). Without that factor it learns far more slowly, also from GPT-2's
+        # standard deviation of 0.02: benchmarks/results/tied_start.json. What it means to the head: ``layers.oppose``.
+        self.scale = embedding_scale or (width**0.5 if tied else 1.0)
+        self.embedding = Matrix(vocab_size, width, role="embedding", std=1 / (width**0.5 if tied else self.scale))
         made = (Block(width, mixer, feed_forward, eps, dtype) for mixer, feed_forward in blocks)
         self.blocks: Iterable[Block] = nn.ModuleList(made)  # type: ignore[assignment]
         self.norm = RmsNorm(width, eps)

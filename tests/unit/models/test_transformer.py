@@ -9,12 +9,14 @@ import pytest
 import torch
 from torch import Tensor
 
+import toy
 from isoflop.core.errors import UsageError
+from isoflop.core.recipe import Recipe, StoredRecipe
 from isoflop.core.registry import names
 from isoflop.core.rng import Rng
 from isoflop.core.roles import parameter_groups
 from isoflop.models.transformer import Transformer
-from transformer_toys import VOCAB
+from transformer_toys import VOCAB, context
 
 Build = Callable[..., Transformer]
 SHAPES = {
@@ -70,7 +72,7 @@ def test_cached_positions_continue(build: Build) -> None:
     assert (model.step(x[:, 11:], shifted)[:, 0] - last).abs().max() > 1e-4, "the test cannot see positions"
 
 
-def by_definition(model: Transformer, x: Tensor, heads: int, kv_heads: int) -> Tensor:
+def by_definition(model: Transformer, x: Tensor, heads: int, kv_heads: int, scale: float) -> Tensor:
     """Logits of a SwiGLU model for one sequence, in float64, head by head; positions turn complex numbers."""
     p = {name: w.detach().double() for name, w in model.named_parameters()}
 
@@ -83,7 +85,7 @@ def by_definition(model: Transformer, x: Tensor, heads: int, kv_heads: int) -> T
         turns = torch.complex(a, b) * torch.exp(1j * torch.outer(torch.arange(len(x)).double(), rates))
         return torch.cat((turns.real, turns.imag), -1)
 
-    h = p["embedding.weight"][x] * (1.0 if "unembedding.weight" in p else p["embedding.weight"].shape[1] ** 0.5)
+    h = p["embedding.weight"][x] * scale
     for layer in range(len(list(model.blocks))):
         w = {name.split(".", 2)[2]: value for name, value in p.items() if name.startswith(f"blocks.{layer}.")}
         g = norm(h, w["mixer_norm.weight"])
@@ -104,16 +106,21 @@ def by_definition(model: Transformer, x: Tensor, heads: int, kv_heads: int) -> T
 
 
 @pytest.mark.parametrize(
-    ("mixer", "tied"),
-    [({"heads": 4}, False), ({"heads": 4, "kv_heads": 2}, True), ({"heads": 2, "kv_heads": 1, "qk_norm": True}, False)],
+    ("mixer", "outer", "scale"),
+    [
+        ({"heads": 4}, {}, 1.0),
+        ({"heads": 4, "kv_heads": 2}, {"tied": True}, 32**0.5),
+        ({"heads": 2, "kv_heads": 1, "qk_norm": True}, {"embedding_scale": 12.0}, 12.0),
+        ({"heads": 4}, {"tied": True, "embedding_scale": 1.0}, 1.0),
+    ],
 )
 @torch.no_grad()
-def test_logits_equal_the_definition(build: Build, mixer: dict[str, Any], tied: bool) -> None:
-    model, x = build(mixer=mixer, tied=tied), tokens(1, 70)
+def test_logits_equal_the_definition(build: Build, mixer: dict[str, Any], outer: dict[str, Any], scale: float) -> None:
+    model, x = build(mixer=mixer, **outer), tokens(1, 70)
     for name, weight in model.named_parameters():
         if name.endswith("norm.weight"):  # gains of 1 would hide that one is left out
             weight.copy_(torch.linspace(0.5, 1.5, len(weight)))
-    slow = by_definition(model, x[0], mixer["heads"], mixer.get("kv_heads", mixer["heads"]))
+    slow = by_definition(model, x[0], mixer["heads"], mixer.get("kv_heads", mixer["heads"]), scale)
     torch.testing.assert_close(model(x)[0].double(), slow, rtol=0, atol=1e-5)
 
 
@@ -191,6 +198,42 @@ def test_initial_scales(build: Build) -> None:
     assert 0.5 < float(logits.detach().std()) < 2
 
 
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("scale", [None, 0.1, 1.0, 40.0])
+def test_vectors_enter_with_unit_variance_unless_the_head_decides(
+    build: Build, tied: bool, scale: float | None
+) -> None:
+    model = build(d_model=64, tied=tied, embedding_scale=scale)
+    std = (scale or 64**0.5) * 64**-0.5 if tied else 1.0
+    assert float(model._embed(tokens(4, 16)).detach().std()) == pytest.approx(std, rel=0.1)
+
+
+@pytest.mark.parametrize("scale", [None, 1.0, 1000.0])
+@torch.no_grad()
+def test_a_tied_model_does_not_start_by_repeating_its_input(build: Build, scale: float | None) -> None:
+    """A token's own logit is like every other, however much of its vector is left at the head."""
+    model, x = build(d_model=256, tied=True, embedding_scale=scale), torch.arange(VOCAB)[:, None]
+    own = model(x).flatten(1).diagonal()
+    assert abs(float(own.mean())) < 0.5
+    assert 0.5 < float(own.std()) < 2
+    assert torch.equal(model.norm.weight[0::2], -model.norm.weight[1::2])
+
+
+def test_a_tied_model_of_an_older_run_starts_as_it_did(build: Build) -> None:
+    """Its recipe is known by having no version; an untied model's numbers, and so its hash, never changed."""
+    text = toy.TEXT.replace('[model]\nname = "toy"\nwidth = 16', '[model]\nname = "transformer"\ntied = true')
+    with toy.registered():
+        recipe = Recipe.from_toml(text)
+        tree = recipe.to_json()
+        assert tree["model"].pop("version") == 2
+        assert "embedding_scale" not in tree["model"]
+        assert "version" not in recipe.with_("model.tied=false").to_json()["model"]
+        older = StoredRecipe.from_json(tree)
+    gains = [each.model.build(context()).norm.weight for each in (recipe, older)]
+    assert bool((gains[0] < 0).any())
+    assert torch.equal(gains[1], torch.ones(64))
+
+
 def test_roles(build: Build) -> None:
     groups = {group.role: set(group.names) for group in parameter_groups(build(mixer={"heads": 4, "qk_norm": True}))}
     assert groups["embedding"] == {"embedding.weight"}
@@ -205,7 +248,7 @@ def test_roles(build: Build) -> None:
 @pytest.mark.parametrize("feed_forward", names("feed_forward"))
 def test_the_forms_that_the_compiler_sees_equal_the_eager_ones(feed_forward: str) -> None:
     """Run without the compiler: the same numbers and gradients."""
-    from transformer_toys import context, part
+    from transformer_toys import part
 
     made = part(feed_forward=feed_forward, mixer={"heads": 4, "kv_heads": 2, "qk_norm": True})
     model, plain = (made.build(context(rng=Rng(3))) for _ in range(2))

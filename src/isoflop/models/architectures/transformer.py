@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import PositiveFloat, PositiveInt
 
 from ...core.context import Context
 from ...core.cost import Work
+from ...core.documents import Later
 from ...core.protocols import ModelPart
 from ...core.registry import Card, part
 from ...core.roles import Shape, numel
@@ -40,6 +41,8 @@ class TransformerPart(ModelPart):
     feed_forward: FeedForwardSlot = "swiglu"  # type: ignore[assignment]
     tied: bool = False
     """Whether the embedding is the head as well."""
+    embedding_scale: Annotated[PositiveFloat | None, Later()] = None
+    """Factor on embedded tokens; by default sqrt(d_model) if tied (as in Gemma; in Llama and Qwen it is 1), else 1."""
     norm_eps: PositiveFloat = 1e-5
     """Added to the mean square in norms."""
     init_std: PositiveFloat | None = None
@@ -50,15 +53,21 @@ class TransformerPart(ModelPart):
         equation="x += mixer(norm(x)); x += feed_forward(norm(x)); logits = W norm(x)",
         defaults="GPT-2 and Llama draw every matrix with standard deviation 0.02",
         differs="embedding of unit variance, matrices of 1/columns, residual outputs 1/sqrt(2 layers) smaller; "
+        "tied: embedding of variance 1/width times sqrt(width), gains of alternating sign before the head; "
         "no biases, no dropout",
         cost="6 FLOPs a matrix parameter and token, and attention; 16 bytes a parameter in training",
     )
     provides = frozenset({"Cacheable"})
+    version: ClassVar[int] = 2
+
+    def current_version(self) -> int:
+        """2 where tied: version 1 started with all gains before the head at 1. Untied, nothing changed."""
+        return type(self).version if self.tied else 1
 
     def build(self, ctx: Context) -> Transformer:
         import torch
 
-        from ..layers import initialise
+        from ..layers import initialise, oppose
         from ..transformer import Transformer
 
         model = Transformer(
@@ -66,11 +75,14 @@ class TransformerPart(ModelPart):
             self.d_model,
             [self._inner(ctx) for _ in range(self.layers)],
             tied=self.tied,
+            embedding_scale=self.embedding_scale,
             eps=self.norm_eps,
             dtype=torch.bfloat16 if ctx.precision == "bf16" else torch.float32,
             work=lambda batch, length: self.work(batch, length, ctx.vocab_size),
         )
         initialise(model, ctx.rng("init"), (2 * self.layers) ** -0.5, self.init_std)
+        if self.tied and self.meant_version() > 1:
+            oppose(model.norm, ctx.vocab_size)
         if ctx.compile:
             for block in model.blocks:
                 block.compile()
