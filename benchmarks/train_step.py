@@ -68,7 +68,7 @@ SHAPES = {
 def ours(shape: Shape, device: str, compile_: bool) -> tuple[Any, Callable[[Any], Any]]:
     """Model, and tokens (batch, length + 1) -> mean loss."""
     from isoflop.core.context import Context
-    from isoflop.core.protocols import Batch
+    from isoflop.core.contracts import Batch
     from isoflop.core.registry import get
     from isoflop.core.rng import Rng
 

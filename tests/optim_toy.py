@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from isoflop.core.context import Context
-from isoflop.core.protocols import Outcome
+from isoflop.core.contracts import Outcome
 from isoflop.core.rng import Rng
 from isoflop.core.roles import Group, Role
 
@@ -97,6 +97,9 @@ class ToyProblem:
 
     def fresh(self) -> ToyProblem:
         return self
+
+    def charge(self, forward: int = 0, backward: int = 0) -> None:
+        pass
 
 
 def take_steps(optimizer: Any, groups: tuple[Group, ...], first: int, last: int) -> list[float]:

@@ -9,8 +9,9 @@ from typing import Any, ClassVar
 from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 
 from isoflop.core import registry
-from isoflop.core.protocols import (
+from isoflop.core.contracts import (
     AveragingPart,
+    Cacheable,
     MetricPart,
     MixerPart,
     ModelPart,
@@ -96,7 +97,7 @@ class ToyObjective(Inert, ObjectivePart):
 
 class PickyObjective(Inert, ObjectivePart):
     name: ClassVar[str] = "picky"
-    needs: ClassVar[dict[str, frozenset[str]]] = {"model": frozenset({"Cacheable"})}
+    needs: ClassVar[dict[str, frozenset[type]]] = {"model": frozenset({Cacheable})}
 
 
 class ToyOptimizer(Inert, OptimizerPart):

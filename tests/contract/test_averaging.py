@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from isoflop.core.protocols import Averaging, AveragingPart, Stateful
+from isoflop.core.contracts import Averaging, AveragingPart, Stateful
 from isoflop.core.registry import get, names
 from isoflop.core.roles import shapes_of
 from optim_toy import params_of, toy_context, toy_groups
@@ -52,7 +52,7 @@ def test_the_part_describes_itself(name: str) -> None:
     assert part.cost(shapes_of(toy_groups())).moved > 0
     live, _ = make(name)
     assert isinstance(live, Averaging)
-    assert ("Stateful" in part.provides) == isinstance(live, Stateful)
+    assert (Stateful in part.provides) == isinstance(live, Stateful)
 
 
 @pytest.mark.parametrize("name", AVERAGES)

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import toy
+from isoflop.core.contracts import Cacheable, FeedForwardPart, MixerPart, Model, ModelPart
 from isoflop.core.errors import RecipeError
-from isoflop.core.protocols import CAPABILITIES, Cacheable, FeedForwardPart, MixerPart, Model, ModelPart
 from isoflop.core.recipe import Recipe
 from isoflop.core.registry import get, names
 from isoflop.core.rng import Rng
@@ -51,11 +51,10 @@ def tokens(batch: int = BATCH, length: int = LENGTH) -> Tensor:
 def test_model_meets_its_protocol(name: str) -> None:
     part = model_part(name)
     assert part.card.summary
-    assert part.provides <= set(CAPABILITIES)
     model = part.build(context())
     assert isinstance(model, nn.Module)
     assert isinstance(model, Model)
-    assert isinstance(model, Cacheable) == ("Cacheable" in part.provides)
+    assert isinstance(model, Cacheable) == (Cacheable in part.abilities)
     logits, hidden = model(tokens()), model.hidden(tokens())
     assert logits.shape == (BATCH, LENGTH, VOCAB)
     assert model.head.shape == (VOCAB, hidden.shape[-1])
@@ -106,7 +105,7 @@ def test_model_is_causal_without_a_mask_and_obeys_one(name: str) -> None:
     assert not torch.allclose(model(x, torch.ones_like(causal)), model(x), atol=1e-3)
 
 
-@pytest.mark.parametrize("name", [n for n in names("model") if "Cacheable" in get("model", n).provides])
+@pytest.mark.parametrize("name", [n for n in names("model") if Cacheable in model_part(n).abilities])
 @torch.no_grad()
 def test_cached_steps_equal_one_forward(name: str) -> None:
     model, x = model_part(name).build(context()), tokens()

@@ -8,7 +8,16 @@ import pytest
 import torch
 
 from isoflop.core.context import Context
-from isoflop.core.protocols import CAPABILITIES, Batch, Linearizing, Loss, Objective, ObjectivePart
+from isoflop.core.contracts import (
+    Draws,
+    Likelihood,
+    Linearizing,
+    Loss,
+    Objective,
+    ObjectivePart,
+    Resampling,
+    TokenBatch,
+)
 from isoflop.core.registry import get, names
 from isoflop.ledger.audit import Audit
 from isoflop.optim.linearization import forward_mode
@@ -23,15 +32,15 @@ def part_of(name: str) -> ObjectivePart:
     return get("objective", name)(**FIELDS.get(name, {}))  # type: ignore[return-value]
 
 
-def batch_of(rows: int = 4, length: int = 9, masked: bool = False) -> Batch:
+def batch_of(rows: int = 4, length: int = 9, masked: bool = False) -> TokenBatch:
     ids = torch.randint(0, VOCAB, (rows, length + 1), generator=torch.Generator().manual_seed(1))
     mask = torch.arange(rows * length).view(rows, length) % 4 != 0 if masked else None
-    return Batch(ids[:, :-1], ids[:, 1:], text_bytes=100, mask=mask)
+    return TokenBatch(ids[:, :-1], ids[:, 1:], text_bytes=100, mask=mask)
 
 
-def rows_of(batch: Batch, rows: slice) -> Batch:
+def rows_of(batch: TokenBatch, rows: slice) -> TokenBatch:
     mask = None if batch.mask is None else batch.mask[rows]
-    return Batch(batch.inputs[rows], batch.targets[rows], text_bytes=50, mask=mask)
+    return TokenBatch(batch.inputs[rows], batch.targets[rows], text_bytes=50, mask=mask)
 
 
 @pytest.fixture(scope="module")
@@ -41,20 +50,17 @@ def ctx() -> Context:
 
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("name", PARTS)
-def test_loss_is_a_sum_over_its_tokens(name: str, masked: bool, ctx: Context) -> None:
+def test_loss_is_a_sum_over_its_units(name: str, masked: bool, ctx: Context) -> None:
     chosen = part_of(name)
     assert chosen.card.summary
-    assert chosen.provides <= set(CAPABILITIES)
     objective, batch = chosen.build(ctx), batch_of(masked=masked)
     assert isinstance(objective, Objective)
-    whole = objective.loss(batch, ctx)
+    whole = objective.loss(batch)
     assert isinstance(whole, Loss)
     assert whole.total.shape == ()
     assert whole.total.requires_grad
-    assert (whole.tokens, whole.text_bytes) == (batch.tokens, batch.text_bytes)
     assert all(not term.requires_grad for term in whole.terms.values())
-    halves = [objective.loss(rows_of(batch, rows), ctx) for rows in (slice(0, 2), slice(2, 4))]
-    assert sum(half.tokens for half in halves) == whole.tokens
+    halves = [objective.loss(rows_of(batch, rows)) for rows in (slice(0, 2), slice(2, 4))]
     torch.testing.assert_close(sum(half.total for half in halves), whole.total)
 
 
@@ -62,25 +68,44 @@ def test_loss_is_a_sum_over_its_tokens(name: str, masked: bool, ctx: Context) ->
 def test_loss_without_gradient_is_the_same_number(name: str, ctx: Context) -> None:
     objective = part_of(name).build(ctx)
     with torch.no_grad():
-        quiet = objective.loss(batch_of(), ctx).total
+        quiet = objective.loss(batch_of()).total
     assert not quiet.requires_grad
-    torch.testing.assert_close(quiet, objective.loss(batch_of(), ctx).total.detach())
+    torch.testing.assert_close(quiet, objective.loss(batch_of()).total.detach())
 
 
 @pytest.mark.parametrize("name", PARTS)
 def test_masked_targets_do_not_matter(name: str, ctx: Context) -> None:
     batch = batch_of(masked=True)
     assert batch.mask is not None
-    other = Batch(batch.inputs, batch.targets.where(batch.mask, torch.tensor(0)), 100, batch.mask)
-    losses = [part_of(name).build(ctx).loss(b, ctx).total for b in (batch, other)]
+    other = TokenBatch(batch.inputs, batch.targets.where(batch.mask, torch.tensor(0)), 100, batch.mask)
+    losses = [part_of(name).build(ctx).loss(b).total for b in (batch, other)]
     assert losses[0] == losses[1]
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_capabilities_are_as_declared(name: str, ctx: Context) -> None:
+    chosen = part_of(name)
+    live = chosen.build(ctx)
+    for capability in (Likelihood, Linearizing, Resampling):
+        assert isinstance(live, capability) == (capability in chosen.abilities), capability
+
+
+@pytest.mark.parametrize("name", [name for name in PARTS if Likelihood in part_of(name).provides])
+def test_a_likelihood_says_what_it_cost(name: str, ctx: Context) -> None:
+    live, batch = part_of(name).build(ctx), batch_of().drawing(Draws(ctx.rng))
+    assert isinstance(live, Likelihood)
+    with torch.no_grad(), Audit() as audit:
+        found = live.nll(batch)
+    assert found.total.shape == ()
+    assert float(found.total) > 0
+    assert audit.total() == sum(cost.hardware for cost in found.spent.values()) > 0
 
 
 @pytest.mark.parametrize("name", PARTS)
 def test_work_equals_the_audit(name: str, ctx: Context) -> None:
     objective, batch = part_of(name), batch_of()
     with Audit() as audit:
-        objective.build(ctx).loss(batch, ctx).total.backward()
+        objective.build(ctx).loss(batch).total.backward()
     assert audit.total() == objective.work(part(), *batch.inputs.shape, VOCAB).total.hardware
 
 
@@ -89,35 +114,35 @@ def test_a_small_step_down_the_gradient_lowers_the_loss(name: str) -> None:
     fresh = context(models={"policy": part().build(context())})
     objective, batch = part_of(name).build(fresh), batch_of()
     parameters = list(fresh.policy.parameters())
-    loss = objective.loss(batch, fresh).total / batch.tokens
+    loss = objective.loss(batch).total / batch.tokens
     grads = torch.autograd.grad(loss, parameters)
     squared = sum(float(g.square().sum()) for g in grads)
     rate = 1e-3 / squared**0.5
     with torch.no_grad():
         for p, g in zip(parameters, grads, strict=True):
             p -= rate * g
-        after = objective.loss(batch, fresh).total / batch.tokens
+        after = objective.loss(batch).total / batch.tokens
     assert float(loss.detach() - after) == pytest.approx(rate * squared, rel=0.05)
 
 
 @pytest.mark.parametrize("masked", [False, True])
-@pytest.mark.parametrize("name", [name for name in PARTS if "Linearizing" in part_of(name).provides])
+@pytest.mark.parametrize("name", [name for name in PARTS if Linearizing in part_of(name).provides])
 def test_a_linearizing_one_is_its_loss_of_the_outputs(name: str, masked: bool, ctx: Context) -> None:
     objective, batch = part_of(name).build(ctx), batch_of(masked=masked)
     assert isinstance(objective, Linearizing)
-    outputs, loss = objective.linearize(batch, ctx)
+    outputs, loss = objective.linearize(batch)
     parameters = {name: p.detach() for name, p in ctx.policy.named_parameters()}
     slope = torch.func.grad(lambda p: loss(outputs(p)))(parameters)
-    whole = objective.loss(batch, ctx).total
+    whole = objective.loss(batch).total
     torch.testing.assert_close(loss(outputs(parameters)), whole.detach())
     expected = torch.autograd.grad(whole, list(ctx.policy.parameters()))
     for name, gradient in zip(parameters, expected, strict=True):
         torch.testing.assert_close(slope[name], gradient, rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", [name for name in PARTS if "Linearizing" in part_of(name).provides])
+@pytest.mark.parametrize("name", [name for name in PARTS if Linearizing in part_of(name).provides])
 def test_a_linearizing_one_has_forward_mode_derivatives(name: str, ctx: Context) -> None:
-    outputs, loss = part_of(name).build(ctx).linearize(batch_of(), ctx)  # type: ignore[attr-defined]
+    outputs, loss = part_of(name).build(ctx).linearize(batch_of())  # type: ignore[attr-defined]
     at = {name: p.detach() for name, p in ctx.policy.named_parameters()}
     along = {name: torch.randn(p.shape, generator=torch.Generator().manual_seed(3)) for name, p in at.items()}
     with forward_mode():

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from isoflop.core.protocols import SchedulePart
+from isoflop.core.contracts import SchedulePart
 from isoflop.core.registry import get, names
 
 SCHEDULES = names("schedule")

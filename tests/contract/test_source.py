@@ -13,8 +13,8 @@ import pytest
 import torch
 
 from isoflop.core.context import Context
+from isoflop.core.contracts import Batch, Batches, HeldOut, Source, SourcePart, Stateful
 from isoflop.core.errors import DataError
-from isoflop.core.protocols import Batch, Batches, HeldOut, Source, SourcePart, Stateful
 from isoflop.core.registry import get, names
 from isoflop.core.rng import Rng
 from isoflop.data.sources import stdlib
@@ -85,7 +85,7 @@ def test_it_fulfils_its_contract(made: Any) -> None:
     assert part.card.summary
     assert isinstance(source, Source)
     assert isinstance(source.batches(ctx), Batches)
-    assert "Stateful" in part.provides
+    assert Stateful in part.provides
     assert isinstance(source.batches(ctx), Stateful)
     heldout = source.heldout()
     assert heldout

@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from isoflop.core.context import Context
+from isoflop.core.contracts import LoadsTokenizer, Storable, Tokenizer, TokenizerPart
 from isoflop.core.errors import DataError
-from isoflop.core.protocols import LoadsTokenizer, Storable, Tokenizer, TokenizerPart
 from isoflop.core.registry import get, names
 from isoflop.core.rng import Rng
 from isoflop.data.tokenizing import encode_many
@@ -26,7 +26,7 @@ def trained(folder: Path) -> Path:
     """A tokenizer.json to read."""
     path = folder / "tokenizer.json"
     part = get("tokenizer", "bpe")(vocab_size=400)
-    part.build(None, iter(TEXTS)).save(path)  # type: ignore[attr-defined]
+    part.build(iter(TEXTS)).save(path)  # type: ignore[attr-defined]
     return path
 
 
@@ -48,7 +48,7 @@ def part(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 @pytest.fixture(scope="module")
 def live(part: TokenizerPart) -> Tokenizer:
-    return part.build(context(part), iter(TEXTS))
+    return part.build(iter(TEXTS))
 
 
 def context(part: TokenizerPart) -> Context:
@@ -116,7 +116,7 @@ def test_a_character_cut_in_two_is_shown_as_such(live: Tokenizer) -> None:
 
 
 def test_training_is_deterministic_and_kept(part: TokenizerPart, live: Tokenizer, tmp_path: Path) -> None:
-    again = part.build(context(part), iter(TEXTS))
+    again = part.build(iter(TEXTS))
     assert np.array_equal(again.byte_lengths, live.byte_lengths)
     assert isinstance(part, LoadsTokenizer) == isinstance(live, Storable)
     if isinstance(part, LoadsTokenizer):

@@ -26,7 +26,7 @@ LINE = "Ein naïve 日本語 text, 12 words."
 def foreign(folder: Path) -> str:
     """A tokenizer part that reads a file."""
     path = folder / "tokenizer.json"
-    get("tokenizer", "bpe")(vocab_size=300).build(None, iter([LINE * 9])).save(path)  # type: ignore[attr-defined]
+    get("tokenizer", "bpe")(vocab_size=300).build(iter([LINE * 9])).save(path)  # type: ignore[attr-defined]
     return f'tokenizer={{name="file", path="{path}"}}'
 
 

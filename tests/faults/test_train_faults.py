@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from isoflop.cli.main import invoke
+from isoflop.core.contracts import Likelihood
 from isoflop.core.recipe import Recipe
 from isoflop.errors import NumericsError
 from isoflop.store.run import Run
@@ -72,10 +73,10 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_checkpoint(
     calls = [0]
     honest = next_token.NextToken.loss
 
-    def poisoned(self, batch, ctx):  # type: ignore[no-untyped-def]
+    def poisoned(self, batch):  # type: ignore[no-untyped-def]
         calls[0] += 1
-        loss = honest(self, batch, ctx)
-        return loss if calls[0] != 7 else type(loss)(loss.total * torch.nan, loss.tokens, loss.text_bytes)
+        loss = honest(self, batch)
+        return loss if calls[0] != 7 else type(loss)(loss.total * torch.nan)
 
     monkeypatch.setattr(next_token.NextToken, "loss", poisoned)
     with pytest.raises(NumericsError, match="the loss is nan"):
@@ -302,6 +303,6 @@ def test_an_optimizer_that_needs_more_than_the_objective_has_is_refused_by_name(
 ) -> None:
     from isoflop.objectives.losses.next_token import NextTokenPart
 
-    monkeypatch.setattr(NextTokenPart, "provides", frozenset())
+    monkeypatch.setattr(NextTokenPart, "provides", frozenset({Likelihood}))
     assert invoke(["train", str(tiny()), "optimizer=gauss_newton", "--root", str(tmp_path / "runs")]) == 2
     assert "gauss_newton needs objective to be Linearizing, which next_token is not" in capsys.readouterr().err

@@ -78,7 +78,7 @@ def _facts(part: type[Part]) -> dict[str, Any]:
         **part.card.model_dump(),
         "fields": fields,
         "search": {name: list(grid) for name, grid in part.search.items()},
-        "provides": sorted(part.provides),
+        "provides": sorted(kind.__name__ for kind in part.provides),
         "needs": {slot: sorted(wanted) for slot, wanted in part.needs.items()},
     }
 

@@ -16,7 +16,7 @@ from .app import app
 from .common import DEFAULT_ROOT, Json, Overrides, Root, emit, find_run
 
 if TYPE_CHECKING:
-    from ..core.protocols import DecoderPart
+    from ..core.contracts import DecoderPart
     from ..core.recipe import Recipe
     from ..train.loop import Progress
 
@@ -79,7 +79,7 @@ def _dry_run(recipe: Recipe, root: Path, json: bool) -> None:
 
     cost, steps = plan(recipe, root)
     parameters, total = numel(recipe.model.shapes(recipe.vocab_size)), cost.run(steps)
-    update, whole = (cost.updates(steps), total) if steps else (cost.optimizer, cost.total)
+    seen = steps or 1000  # a budget in seconds has no horizon
     facts = {
         "recipe": recipe.id,
         "parameters": parameters,
@@ -87,7 +87,7 @@ def _dry_run(recipe: Recipe, root: Path, json: bool) -> None:
         "tokens": steps * cost.tokens,
         "flops": total.model,
         "hardware_flops": total.hardware,
-        "optimizer_share": update.model / whole.model,
+        "optimizer_share": cost.updates(seen).model / cost.run(seen).model,
     }
     if json:
         emit(facts)

@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .rng import Rng
 from .roles import Group
-
-if TYPE_CHECKING:
-    from .protocols import TokenizerPart
+from .tokenizer import TokenizerPart
 
 
 @dataclass(frozen=True)
@@ -29,7 +27,6 @@ class Context:
         compile: whether models should be compiled.
         models: live models by name; "policy" is the one being trained ("teacher", "prior" ... are others).
         groups: the policy's trainable parameters by role.
-        artifacts: directories made by earlier stages of a pipeline, by name.
     """
 
     rng: Rng
@@ -45,7 +42,6 @@ class Context:
     compile: bool = False
     models: Mapping[str, Any] = field(default_factory=dict)
     groups: tuple[Group, ...] = ()
-    artifacts: Mapping[str, Path] = field(default_factory=dict)
 
     @property
     def policy(self) -> Any:

@@ -137,7 +137,7 @@ class Recipe(Section):
             problems += part.check(self)
             for slot, wanted in part.needs.items():
                 other = getattr(self, slot)
-                for missing in sorted(wanted - other.provides):
+                for missing in sorted(kind.__name__ for kind in wanted - other.abilities):
                     problems.append(f"{part.slot}: {part.name} needs {slot} to be {missing}, which {other.name} is not")
         if self.budget.seconds is not None and self.schedule.needs_horizon:
             problems.append(
@@ -218,8 +218,8 @@ class Recipe(Section):
 class StoredRecipe(Recipe):
     """The recipe of a run that exists: it was legal where it was trained, and could be used where it could not be.
 
-    Its parts are validated as ever, but not asked whether a training run would fit together on this machine. They may be
-    older versions of themselves, whose numbers differed; the recipe keeps the hash that it was stored with.
+    Its parts are validated as ever, but not asked whether a training run would fit together on this machine. They may
+    be older versions of themselves, whose numbers differed; the recipe keeps the hash that it was stored with.
     """
 
     _context: ClassVar[dict[str, bool] | None] = STORED

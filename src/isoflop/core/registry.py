@@ -61,7 +61,7 @@ class Part(Section):
         name: its name (set by ``@part``).
         card: what it says of itself.
         search: hyper-parameter -> the grid of values that tuning may try, ascending.
-        provides: capabilities (names in ``core.protocols``) of the live object.
+        provides: capabilities (Protocol classes of ``core.contracts``) of the live object, whatever the fields.
         needs: slot -> capabilities that this part requires of the part in that slot.
         version: counts the changes of what the part computes. Where it is above 1 it enters the recipe's hash, so that
             runs of two versions never stand in one study. Where a change concerns only some hyper-parameters,
@@ -72,11 +72,16 @@ class Part(Section):
     name: ClassVar[str] = ""
     card: ClassVar[Card] = Card(summary="")
     search: ClassVar[dict[str, tuple[float, ...]]] = {}
-    provides: ClassVar[frozenset[str]] = frozenset()
-    needs: ClassVar[dict[str, frozenset[str]]] = {}
+    provides: ClassVar[frozenset[type]] = frozenset()
+    needs: ClassVar[dict[str, frozenset[type]]] = {}
     version: ClassVar[int] = 1
 
     _stored_version: int | None = PrivateAttr(None)
+
+    @property
+    def abilities(self) -> frozenset[type]:
+        """Capabilities of the live object that these hyper-parameters make."""
+        return self.provides
 
     def current_version(self) -> int:
         """The version of what this part computes today with these hyper-parameters."""
@@ -113,7 +118,7 @@ def part(cls: P) -> P:
     """Register a part under its file's name (a class may set ``name`` itself when its file holds several)."""
     if not cls.slot:
         raise UsageError(
-            f"{cls.__qualname__} fills no slot", fix="derive it from a slot's base class in core.protocols"
+            f"{cls.__qualname__} fills no slot", fix="derive it from a slot's base class in core.contracts"
         )
     if "name" not in vars(cls):
         cls.name = cls.__module__.rsplit(".", 1)[-1]

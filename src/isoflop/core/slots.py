@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import json
-from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from collections.abc import Iterator
+from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, SerializeAsAny, WithJsonSchema, create_model
-from pydantic_core import PydanticCustomError
+from pydantic import BaseModel, GetCoreSchemaHandler, create_model
+from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
-from . import protocols, registry
+from . import contracts, registry
 from .documents import NONE, meant
 from .errors import UsageError
 from .registry import Part
+from .tokenizer import TokenizerPart
 from .toml import validated, value_of
-
-P = TypeVar("P", bound=Part)
-
 
 STORED = {"stored": True}
 """Validation context of a recipe that was stored: its parts may be older versions of themselves."""
@@ -64,11 +62,18 @@ def part_from(slot: str, text: str) -> Part:
     Raises:
         RecipeError: every problem of it.
     """
-    base = next(cls for cls in Part.__subclasses__() if cls.slot == slot)
-    field: Any = (Annotated[base, BeforeValidator(partial(resolve, slot))], ...)
+    base = next(cls for cls in _bases(Part) if cls.slot == slot)
+    field: Any = (Annotated[base, _Slot()], ...)
     choice = create_model("Choice", **{slot: field})
     found: Part = getattr(validated(choice, {slot: value_of(text)}, source="command line"), slot)
     return found
+
+
+def _bases(cls: type[Part]) -> Iterator[type[Part]]:
+    """Every class derived from ``cls`` that is imported, the general ones first."""
+    for derived in cls.__subclasses__():
+        yield derived
+        yield from _bases(derived)
 
 
 def schema_of(slot: str) -> dict[str, Any]:
@@ -95,7 +100,7 @@ def schema_document(model: type[BaseModel]) -> dict[str, Any]:
 
 
 def _linked(schema: Any) -> Any:
-    """The schema with each slot's field ({"type": slot}, since pydantic knows no references but its own) as a reference.
+    """The schema with a reference wherever a slot's field says {"type": slot}; pydantic knows no others than its own.
 
     Null becomes "none", as a document says it.
     """
@@ -111,36 +116,24 @@ def _linked(schema: Any) -> Any:
     return {key: _linked(value) for key, value in schema.items()}
 
 
-if TYPE_CHECKING:  # to a type checker a slot's field simply is the slot's base class
-    SourceSlot = protocols.SourcePart
-    TokenizerSlot = protocols.TokenizerPart
-    ModelSlot = protocols.ModelPart
-    MixerSlot = protocols.MixerPart
-    FeedForwardSlot = protocols.FeedForwardPart
-    ObjectiveSlot = protocols.ObjectivePart
-    OptimizerSlot = protocols.OptimizerPart
-    ScheduleSlot = protocols.SchedulePart
-    AveragingSlot = protocols.AveragingPart
-    DecoderSlot = protocols.DecoderPart
-    MetricSlot = protocols.MetricPart
-else:
+class _Slot:
+    """Marks a field that holds a part: ``Annotated[SourcePart, _Slot()]`` takes a name, a table or a part."""
 
-    def _field(base: type[P]) -> Any:
-        slot = base.slot
-        return Annotated[
-            SerializeAsAny[base],
-            BeforeValidator(lambda value, info: resolve(slot, value, info.context)),
-            WithJsonSchema({"type": slot}),
-        ]
+    def __get_pydantic_core_schema__(self, base: type[Part], handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.with_info_plain_validator_function(
+            lambda value, info: resolve(base.slot, value, info.context),
+            serialization=core_schema.simple_ser_schema("any"),
+            metadata={"pydantic_js_functions": [lambda schema, handler: {"type": base.slot}]},
+        )
 
-    SourceSlot = _field(protocols.SourcePart)
-    TokenizerSlot = _field(protocols.TokenizerPart)
-    ModelSlot = _field(protocols.ModelPart)
-    MixerSlot = _field(protocols.MixerPart)
-    FeedForwardSlot = _field(protocols.FeedForwardPart)
-    ObjectiveSlot = _field(protocols.ObjectivePart)
-    OptimizerSlot = _field(protocols.OptimizerPart)
-    ScheduleSlot = _field(protocols.SchedulePart)
-    AveragingSlot = _field(protocols.AveragingPart)
-    DecoderSlot = _field(protocols.DecoderPart)
-    MetricSlot = _field(protocols.MetricPart)
+
+SourceSlot = Annotated[contracts.SourcePart, _Slot()]
+TokenizerSlot = Annotated[TokenizerPart, _Slot()]
+ModelSlot = Annotated[contracts.ModelPart, _Slot()]
+MixerSlot = Annotated[contracts.MixerPart, _Slot()]
+FeedForwardSlot = Annotated[contracts.FeedForwardPart, _Slot()]
+ObjectiveSlot = Annotated[contracts.ObjectivePart, _Slot()]
+OptimizerSlot = Annotated[contracts.OptimizerPart, _Slot()]
+ScheduleSlot = Annotated[contracts.SchedulePart, _Slot()]
+AveragingSlot = Annotated[contracts.AveragingPart, _Slot()]
+MetricSlot = Annotated[contracts.MetricPart, _Slot()]

@@ -21,11 +21,11 @@ import numpy as np
 from pydantic import NonNegativeInt
 
 from ..core.context import Context
+from ..core.contracts import TOKENIZER, LoadsTokenizer, Storable, Tokenizer, TokenizerPart
 from ..core.digests import digest, digest_file, document_hash
 from ..core.documents import Frozen
 from ..core.errors import DataError
 from ..core.files import PARTIAL, disk_errors, publish_directory
-from ..core.protocols import TOKENIZER, LoadsTokenizer, Storable, Tokenizer, TokenizerPart
 from .dedup import Deduplicate, Distinct, distinct
 from .document import Document, utf8
 from .loader import HeldOutText, WindowBatches
@@ -59,7 +59,7 @@ class CorpusManifest(Manifest):
 
 
 class Corpus:
-    """A live source over token shards: see ``core.protocols.Source``.
+    """A live source over token shards: see ``core.contracts.Source``.
 
     Attributes:
         fingerprint: SHA-256 over every document's hash, domain and side of the split, and the tokenizer.
@@ -83,7 +83,7 @@ class Corpus:
         if isinstance(tokenizer, LoadsTokenizer):
             self.tokenizer = tokenizer.load(directory / TOKENIZER)
         else:
-            self.tokenizer = tokenizer.build(ctx, iter(()))
+            self.tokenizer = tokenizer.build(iter(()))
         self._heldout_bytes, self._device = heldout_bytes, ctx.device
         self._heldout: dict[str, HeldOutText] | None = None
 
@@ -243,7 +243,7 @@ def _make(
     train = [document for document in everything if document.group not in held]
     heldout = [document for document in everything if document.group in held]
     with publish_directory(directory) as target:
-        tokenizer = part.build(ctx, (document.text for document in train))
+        tokenizer = part.build(document.text for document in train)
         saved = target / TOKENIZER
         if isinstance(tokenizer, Storable):
             tokenizer.save(saved)

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ..core.contracts import TokenBatch
 from ..core.errors import DataError
-from ..core.protocols import Batch
 from ..core.rng import Rng
 from .shards import Tokens
 
@@ -61,7 +61,7 @@ class WindowBatches:
     def __iter__(self) -> WindowBatches:
         return self
 
-    def __next__(self) -> Batch:
+    def __next__(self) -> TokenBatch:
         first = self._position * self._batch
         self._position += 1
         rows = np.stack([self._window(first + row) for row in range(self._batch)]).astype(np.int64)
@@ -114,7 +114,7 @@ class HeldOutText:
     documents: int
     device: str = "cpu"
 
-    def windows(self, length: int, batch: int) -> Iterator[Batch]:
+    def windows(self, length: int, batch: int) -> Iterator[TokenBatch]:
         """Batches of up to ``batch`` windows in order; the last window is filled up and its filling masked out."""
         predicted = len(self.tokens) - 1
         for first in range(0, predicted, batch * length):
@@ -135,7 +135,7 @@ def as_batch(
     byte_lengths: npt.NDArray[np.int64],
     device: str = "cpu",
     counts: npt.NDArray[np.bool_] | None = None,
-) -> Batch:
+) -> TokenBatch:
     """A batch of (batch, length) ids; ``counts`` marks the targets that count (None: all)."""
     import torch
 
@@ -148,7 +148,7 @@ def as_batch(
             return tensor.pin_memory().to(device, non_blocking=True)
         return tensor.to(device)
 
-    return Batch(
+    return TokenBatch(
         inputs=moved(inputs),
         targets=moved(targets),
         text_bytes=int(sizes[counts].sum() if partial else sizes.sum()),

@@ -9,8 +9,8 @@ from typing import Annotated, ClassVar
 from pydantic import Field, NonNegativeInt
 
 from ..core.context import Context
+from ..core.contracts import SourcePart, Stateful
 from ..core.documents import Later
-from ..core.protocols import SourcePart
 from .corpus import Corpus, prepare
 from .dedup import Deduplicate
 from .document import Document
@@ -19,7 +19,7 @@ from .document import Document
 class TextSourcePart(SourcePart):
     """A part that turns files or a seed into documents."""
 
-    provides: ClassVar[frozenset[str]] = frozenset({"Stateful"})
+    provides: ClassVar[frozenset[type]] = frozenset({Stateful})
 
     heldout_bytes: NonNegativeInt = 65536
     """Text of each domain that is evaluated, at most: whole held-out documents that fit (0: all of them)."""

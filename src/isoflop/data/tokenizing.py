@@ -10,8 +10,8 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
+from ..core.contracts import Tokenizer
 from ..core.errors import DataError
-from ..core.protocols import Tokenizer
 from ..core.reading import read_text
 
 Ids = npt.NDArray[np.int64]

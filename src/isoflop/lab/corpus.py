@@ -7,9 +7,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from ..core.contracts import Source
 from ..core.digests import digest
 from ..core.errors import DataError
-from ..core.protocols import Source
 from ..core.recipe import Recipe
 from ..store.machine import once
 from ..store.names import CACHE

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from ..core.protocols import LawPart
+from ..core.registry import Part
 from ..core.rng import Rng
 from ..core.table import Table
 
@@ -68,7 +69,7 @@ def exponent(name: str, low: float = 1e-3, high: float = 3.0, starts: Sequence[f
     return Parameter(name, low, high, grid, kind="exponent")
 
 
-class Law(LawPart):
+class Law(Part):
     """y = f(parameters, columns). A law of one's own states ``columns``, ``parameters`` and ``predict``; no more.
 
     ``predict(p, x)`` gets parameters of shape (k, 1), columns of shape (n,), and returns (k, n). Written with numpy's
@@ -77,12 +78,20 @@ class Law(LawPart):
     settings of its published protocol, where they differ from a summed log-Huber loss with delta 1e-3.
     """
 
+    slot: ClassVar[str] = "law"
     columns: ClassVar[dict[str, str]] = {}
     target: ClassVar[str] = "loss"
     link: ClassVar[Literal["log", "identity"]] = "log"
     likelihood: ClassVar[bool] = False
     parameters: ClassVar[tuple[Parameter, ...]] = ()
     defaults: ClassVar[dict[str, Any]] = {}
+
+    @abstractmethod
+    def predict(self, p: Mapping[str, Array], x: Columns) -> Array:
+        """Predictions (k, n) in the target's units for k parameter sets, each (k, 1), at the columns ``x``, each (n,).
+
+        Parameters may be complex (that is how gradients are taken): use numpy's analytic functions.
+        """
 
     # ------------------------------------------------------------ what a law may say of itself
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import functools
 from bisect import bisect_right
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
-from ..core.cost import Cost
+from ..core.contracts import Passes
+from ..core.cost import Cost, Work
 from ..core.errors import BudgetError
 from ..core.recipe import Budget, Recipe
 
@@ -19,48 +20,62 @@ IDLE_STEPS = 1000
 
 @dataclass(frozen=True)
 class StepCost:
-    """Analytic cost of one optimizer step, by ledger phase, and the tokens that it predicts.
+    """Analytic cost of a run's steps, exactly what the loop will charge, and the tokens that each predicts.
 
-    ``optimizer`` is a mean in the long run; ``updates(n)`` is exact for the first n steps of a run.
+    Args:
+        work: of the objective on one micro-batch.
+        charges: what else the loss of one micro-batch costs, by ledger phase.
+        accumulate: micro-batches of one step.
+        tokens: predicted by one step of full batches.
+        updates: what the optimizer and the averaging do in the first n steps.
+        passes: the optimizer's passes beyond the gradient's own in the first n steps, over single micro-batches.
     """
 
-    train: Cost
-    recompute: Cost
-    optimizer: Cost
+    work: Work
+    charges: Mapping[str, Cost]
+    accumulate: int
     tokens: int
     updates: Callable[[int], Cost] = field(compare=False)
-
-    @property
-    def total(self) -> Cost:
-        return self.train + self.recompute + self.optimizer
+    passes: Callable[[int], Passes] = field(compare=False)
 
     def update(self, t: int) -> Cost:
-        """What the optimizer does in step ``t`` (from 0), exactly."""
+        """What the optimizer and the averaging do in step ``t`` (from 0)."""
         return self.updates(t + 1) - self.updates(t)
 
+    def phases(self, steps: int) -> dict[str, Cost]:
+        """What the first ``steps`` steps of a run cost, by ledger phase."""
+        passes, own = self.passes(steps), steps * self.accumulate
+        forward, backward = own + passes.forward, own + passes.backward
+        losses = own + passes.losses
+        return {
+            "train": self.work.forward * forward + self.work.backward * backward,
+            "recompute": self.work.recompute * backward,
+            "optimizer": self.updates(steps),
+            **{phase: cost * losses for phase, cost in self.charges.items()},
+        }
+
     def run(self, steps: int) -> Cost:
-        """What the first ``steps`` steps of a run cost, exactly but for an optimizer's own passes, which are means."""
-        return (self.train + self.recompute) * steps + self.updates(steps)
+        """What the first ``steps`` steps of a run cost."""
+        return sum(self.phases(steps).values(), Cost())
 
 
 def step_cost(recipe: Recipe) -> StepCost:
     """Cost of one step of ``recipe`` from its parts' formulas; neither the model nor any data is built.
 
-    Forward and backward go to ``train``, passes that the optimizer makes beyond them included (their mean over steps);
-    averaging's updates join the optimizer's. Tokens are those of full batches.
+    Forward and backward go to ``train``, passes that the optimizer makes beyond them included; averaging's updates join
+    the optimizer's. Tokens are those of full batches.
     """
     train = recipe.train
-    work = recipe.objective.work(recipe.model, train.batch, train.length, recipe.vocab_size) * train.accumulate
-    forward, backward = recipe.optimizer.passes(train.accumulate)
     shapes = recipe.model.shapes(recipe.vocab_size)
     updates = recipe.optimizer.cost_of(shapes)
     average = recipe.averaging.cost(shapes) if recipe.averaging is not None else Cost()
     return StepCost(
-        train=work.forward.scaled(1 + forward) + work.backward.scaled(1 + backward),
-        recompute=work.recompute.scaled(1 + backward),
-        optimizer=recipe.optimizer.cost(shapes) + average,
+        work=recipe.objective.work(recipe.model, train.batch, train.length, recipe.vocab_size),
+        charges=recipe.objective.charges(recipe),
+        accumulate=train.accumulate,
         tokens=train.batch * train.length * train.accumulate,
         updates=lambda steps: updates(steps) + average * steps,
+        passes=recipe.optimizer.passes_of(train.accumulate),
     )
 
 

@@ -9,8 +9,8 @@ from pydantic import PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..core.contracts import FeedForwardPart
 from ..core.cost import Work
-from ..core.protocols import FeedForwardPart
 from ..core.roles import Shape
 from ..ledger import formulas
 from .cost import pointwise

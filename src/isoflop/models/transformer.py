@@ -38,7 +38,7 @@ class Block(nn.Module):
 
 
 class Transformer(nn.Module):
-    """A causal language model over token ids; see ``core.protocols.Model``.
+    """A causal language model over token ids; see ``core.contracts.Model``.
 
     Args:
         vocab_size, width: shape of the embedding.

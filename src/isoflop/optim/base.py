@@ -19,8 +19,8 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim import Optimizer
 
 from ..core.context import Context
+from ..core.contracts import OptimizerPart
 from ..core.errors import NumericsError, UsageError
-from ..core.protocols import OptimizerPart
 from .average import wide
 from .groups import SMALLEST, torch_groups
 

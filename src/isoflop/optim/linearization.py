@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.func import grad, jvp, vjp
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from ..core.protocols import LossOf, Outputs
+from ..core.contracts import LossOf, Outputs
 
 
 @contextmanager

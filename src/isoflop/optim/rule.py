@@ -6,7 +6,7 @@ from typing import Any, Generic, TypeVar
 
 from torch.optim import Optimizer
 
-from ..core.protocols import Outcome, Problem
+from ..core.contracts import Outcome, Problem
 
 O = TypeVar("O", bound=Optimizer)  # noqa: E741
 

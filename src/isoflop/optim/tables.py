@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any, cast
 
-from ..core.protocols import OptimizerPart, SchedulePart
+from ..core.contracts import OptimizerPart, SchedulePart
 from ..core.registry import get, names
 from ..core.roles import Role, Shape, numel
 
@@ -35,11 +35,12 @@ def optimizers() -> str:
     for name in names("optimizer"):
         part = cast(OptimizerPart, get("optimizer", name)())
         cost = part.cost(GPT)
-        forward, backward = part.passes(1)
-        extra = f" + {forward:g} forward and {backward:g} backward passes" if forward or backward else ""
+        passes = part.passes_of(1)(1000)  # a multiple of every refresh
+        extra = f" + {passes.forward / 1000:g} forward and {passes.backward / 1000:g} backward passes"
+        extra = extra if passes.forward else ""
         rows.append(
             f"| `{name}` | {part.card.summary} | {part.state_bytes(GPT) / n:.2f} | {cost.model / n:,.0f}{extra} "
-            f"| {cost.elementwise / n:.0f} | {'yes' if 'Shardable' in part.provides else 'no'} |"
+            f"| {cost.elementwise / n:.0f} | {'yes' if part.shardable else 'no'} |"
         )
     return "\n".join(rows)
 

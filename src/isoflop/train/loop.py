@@ -14,9 +14,7 @@ from typing import Any
 import torch
 
 from ..core.context import Context
-from ..core.cost import Cost
-from ..core.errors import BudgetError, DataError, NumericsError, Stopped
-from ..core.protocols import (
+from ..core.contracts import (
     TOKENIZER,
     Averaging,
     Batch,
@@ -30,8 +28,11 @@ from ..core.protocols import (
     Source,
     Stateful,
     Storable,
+    Subject,
     SwapsWeights,
 )
+from ..core.cost import Cost
+from ..core.errors import BudgetError, DataError, NumericsError, Stopped
 from ..core.recipe import Recipe
 from ..ledger.budgets import StepCost, marks
 from ..ledger.ledger import Ledger
@@ -147,7 +148,8 @@ class Loop:
         began = time.perf_counter()
         parts, ctx = self.parts, self.ctx
         self._begun = Begun(parts.batches.state_dict())
-        problem = StepProblem(parts.objective, ctx, self.next_batches(), self.recipe.train.clip, self.step, self.ahead)
+        clip, work = self.recipe.train.clip, self.cost.work
+        problem = StepProblem(parts.objective, ctx, self.next_batches(), clip, self.step, self.ahead, work)
         self._begun.problem = problem
         parts.optimizer.set_factor(parts.schedule.factor(self.step, ctx.horizon))
         outcome = parts.optimizer.step(problem)
@@ -163,10 +165,9 @@ class Loop:
         if len(self.first_losses) < WINDOW:
             self.first_losses.append(outcome.loss)
         self.last_losses = [*self.last_losses, outcome.loss][-WINDOW:]
-        self.ledger.add(
-            "train", self.cost.train, steps=1, tokens=outcome.tokens, text_bytes=outcome.text_bytes, seconds=seconds
-        )
-        self.ledger.add("recompute", self.cost.recompute)
+        self.ledger.add("train", steps=1, tokens=outcome.tokens, text_bytes=outcome.text_bytes, seconds=seconds)
+        for phase, cost in problem.spent.items():
+            self.ledger.add(phase, cost)
         self.ledger.add("optimizer", self.cost.update(self.step - 1))
         self._begun = None
         return outcome, seconds
@@ -201,7 +202,8 @@ class Loop:
         """Every metric of the recipe, with the evaluation weights."""
         heldout, rng = self.parts.source.heldout(), self.recipe.rng("evaluation")
         with evaluation_weights(self.parts.optimizer, self.parts.averaging):
-            return {name: metric.measure(self.parts.model, heldout, rng(name)) for name, metric in self.parts.metrics}
+            subject = Subject(self.parts.model, self.parts.objective, self.ctx)
+            return {name: metric.measure(subject, heldout, rng(name)) for name, metric in self.parts.metrics}
 
     def evaluate(self) -> None:
         """Measure and record; the first metric is the run's value. NumericsError if one is not finite."""
@@ -246,7 +248,8 @@ class Loop:
         )
 
     def _utilisation(self, seconds: float) -> float:
-        return self.cost.total.model / seconds / self.peak if self.peak else 0.0
+        flops = self.cost.run(self.step) - self.cost.run(self.step - 1)
+        return flops.model / seconds / self.peak if self.peak else 0.0
 
     def _show(self, outcome: Outcome, seconds: float) -> None:
         """Tell whoever follows the run; where that one cannot be reached any more, training goes on all the same."""

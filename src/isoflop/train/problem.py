@@ -1,18 +1,18 @@
-"""One step as an optimizer sees it, and the adapter that makes any plain torch optimizer a training rule."""
+"""One step as an optimizer sees it, with its bill, and the adapter that makes any torch optimizer a training rule."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 
 from ..core.context import Context
-from ..core.errors import NumericsError, UsageError
-from ..core.protocols import (
+from ..core.contracts import (
     Batch,
+    Draws,
     Linearizing,
     Loss,
     LossOf,
@@ -24,22 +24,28 @@ from ..core.protocols import (
     Resampling,
     SwapsWeights,
 )
+from ..core.cost import Cost, Work
+from ..core.errors import NumericsError, UsageError
 
 
 class StepProblem:
     """The loss of one step's micro-batches as a function of the policy's weights.
 
-    It owns accumulation (the mean over all tokens of the step, however they are split), clipping, and the check that
-    loss and gradient are finite: nothing that is not may reach the weights.
+    It owns accumulation (the mean over all units of the step, however they are split), clipping, the check that loss
+    and gradient are finite (nothing that is not may reach the weights), and the bill.
 
     Args:
+        objective: its loss is minimised.
+        ctx: gives the trained parameters and the root of the random numbers.
         batches: the step's micro-batches.
         clip: largest 2-norm of the gradient; 0 does not clip.
         step: the step's number, which keys what is drawn at random in it.
         ahead: gives the micro-batches of the next step, without taking them from the stream.
+        work: what one pass of the objective over one micro-batch costs.
 
     Attributes:
         passed: a first pass is through, so that the optimizer may have changed something; until then nothing has.
+        spent: the bill: what was executed so far, by ledger phase.
     """
 
     def __init__(
@@ -50,11 +56,16 @@ class StepProblem:
         clip: float = 0.0,
         step: int = 0,
         ahead: Callable[[], Sequence[Batch]] | None = None,
+        work: Work = Work(),
     ) -> None:
-        self._objective, self._ctx, self._batches, self._clip, self._step = objective, ctx, batches, clip, step
-        self._ahead = ahead
-        self._tokens = sum(batch.tokens for batch in batches)
+        self._objective, self._ctx, self._clip, self._step, self._ahead = objective, ctx, clip, step, ahead
+        self._batches = [batch.drawing(Draws(ctx.rng, step, number)) for number, batch in enumerate(batches)]
+        self._units = sum(batch.units for batch in batches)
+        self._work = work
         self.passed = False
+        self.spent: dict[str, Cost] = {}
+        for batch in batches:
+            self._add(batch.spent)
 
     def backward(self) -> Outcome:
         """Put the clipped gradient of the mean loss into ``.grad``.
@@ -72,11 +83,8 @@ class StepProblem:
         """
         if not isinstance(self._objective, Resampling):
             raise UsageError("its targets cannot be drawn from the model", where="objective")
-        draw = self._ctx.rng("resample")
-        drawn = [
-            self._objective.resample(batch, self._ctx, draw(str(number)), self._step)
-            for number, batch in enumerate(self._batches)
-        ]
+        drawn = [self._objective.resample(batch) for batch in self._batches]
+        self.charge(forward=len(drawn))  # to draw from the predictions, they are computed
         return self._backward(drawn, 0.0)
 
     def linearize(self) -> list[tuple[Outputs, LossOf]]:
@@ -87,12 +95,12 @@ class StepProblem:
         """
         if not isinstance(self._objective, Linearizing):
             raise UsageError("it cannot be split into outputs and their loss", where="objective")
-        pairs = [self._objective.linearize(batch, self._ctx) for batch in self._batches]
+        pairs = [self._objective.linearize(batch) for batch in self._batches]
         self.passed = True
         return [(outputs, self._share(loss)) for outputs, loss in pairs]
 
     def _share(self, loss: LossOf) -> LossOf:
-        return lambda outputs: loss(outputs) / self._tokens
+        return lambda outputs: loss(outputs) / self._units
 
     def fresh(self) -> StepProblem:
         """The same problem on the data of the next step, which this one has not seen: for a line search.
@@ -101,7 +109,20 @@ class StepProblem:
         """
         if self._ahead is None:
             raise UsageError("nothing is known of the data of the next step")
-        return StepProblem(self._objective, self._ctx, self._ahead(), self._clip, self._step + 1)
+        problem = StepProblem(self._objective, self._ctx, self._ahead(), self._clip, self._step + 1, work=self._work)
+        problem.spent = self.spent  # one bill; what making the batches cost is charged in their own step
+        return problem
+
+    def charge(self, forward: int = 0, backward: int = 0) -> None:
+        """Charge passes over one micro-batch that were made beside ``backward`` and ``loss``."""
+        work = self._work
+        self._add({"train": work.forward * forward + work.backward * backward})
+        if backward:
+            self._add({"recompute": work.recompute * backward})
+
+    def _add(self, spent: Mapping[str, Cost]) -> None:
+        for phase, cost in spent.items():
+            self.spent[phase] = self.spent.get(phase, Cost()) + cost
 
     def _backward(self, batches: Sequence[Batch], clip: float) -> Outcome:
         for group in self._ctx.groups:
@@ -109,31 +130,35 @@ class StepProblem:
                 p.grad = None
         totals: list[torch.Tensor] = []
         terms: dict[str, list[Any]] = {}
-        text_bytes = 0
-        for loss in self._losses(batches):
-            (loss.total / self._tokens).backward()  # type: ignore[no-untyped-call]
+        for batch in batches:
+            loss = self._loss(batch, backward=1)
+            (loss.total / self._units).backward()  # type: ignore[no-untyped-call]
             totals.append(loss.total.detach())
-            text_bytes += loss.text_bytes
             for name, term in loss.terms.items():
                 terms.setdefault(name, []).append(term)
         # Only now is a number read: a GPU that is waited for has nothing left to do.
         total = sum(torch.stack(totals).cpu().tolist())
         if not math.isfinite(total):
             raise NumericsError(f"the loss is {total}; {self._weights()}", fix="try a lower learning rate")
-        means = {name: sum(map(float, found)) / self._tokens for name, found in terms.items()}
+        means = {name: sum(map(float, sums)) / self._units for name, sums in terms.items()}
+        tokens, text_bytes = sum(batch.tokens for batch in batches), sum(batch.text_bytes for batch in batches)
         norm = self._clip_gradient(clip)
         self.passed = True
-        return Outcome(total / self._tokens, norm, self._tokens, text_bytes, means)
+        return Outcome(total / self._units, norm, tokens, text_bytes, means)
 
     def loss(self) -> float:
-        """Mean loss at the present weights, without gradients; nats a token."""
+        """Mean loss at the present weights, without gradients; nats a unit."""
         with torch.no_grad():
-            total = sum(float(loss.total) for loss in self._losses(self._batches))
+            total = sum(float(self._loss(batch).total) for batch in self._batches)
         self.passed = True
-        return total / self._tokens
+        return total / self._units
 
-    def _losses(self, batches: Sequence[Batch]) -> Iterator[Loss]:
-        return (self._objective.loss(batch, self._ctx) for batch in batches)
+    def _loss(self, batch: Batch, backward: int = 0) -> Loss:
+        """The loss of a micro-batch, charged with ``backward`` passes back."""
+        loss = self._objective.loss(batch)
+        self.charge(forward=1, backward=backward)
+        self._add(loss.spent)
+        return loss
 
     def _weights(self) -> str:
         """Whether the weights that the step began with are finite."""

@@ -11,9 +11,9 @@ from traceback import format_exc
 import torch
 
 from ..core.context import Context
+from ..core.contracts import TOKENIZER, LoadsTokenizer, Source, Stateful, Tokenizer
 from ..core.digests import digest_file
 from ..core.errors import DataError, NumericsError, Stopped, StorageError, UsageError
-from ..core.protocols import TOKENIZER, LoadsTokenizer, Source, Stateful, Tokenizer
 from ..core.reading import user_path
 from ..core.recipe import Recipe, StoredRecipe
 from ..core.roles import parameter_groups
@@ -218,15 +218,13 @@ def check_ledger(loop: Loop) -> int:
     Raises:
         UsageError: they differ from the ledger's hardware count by a single one, or cannot be audited.
     """
-    ctx, optimizer = loop.ctx, loop.recipe.optimizer
+    ctx = loop.ctx
     if ctx.compile:
         raise UsageError("the audit counts eager operations", where="train.compile", fix="audit with compile=false")
     if ctx.device != "cpu":
         raise UsageError(
             "the ledger's hardware FLOPs are those of the CPU's kernels", where="train.device", fix="use cpu"
         )
-    if any(optimizer.passes(ctx.accumulate)):
-        raise UsageError(f"{optimizer.name}'s steps make passes that differ from step to step", where="optimizer")
     with Audit() as audit:
         for _ in range(AUDITED_STEPS):
             loop.train_step()
@@ -289,7 +287,7 @@ def trained(run: Run, *, device: str | None = None, report: Callable[[str], None
         tokenizer = part.load(directory / TOKENIZER)
     ctx = base_context(recipe, run.path.parent, tokenizer.vocab_size if tokenizer else recipe.vocab_size)
     if tokenizer is None and recipe.source.vocab_size is None:
-        tokenizer = part.build(ctx, iter(()))
+        tokenizer = part.build(iter(()))
     ctx = ctx.having(horizon=run.status.horizon)
     model = recipe.model.build(ctx).to(ctx.device)
     model.load_state_dict(load_tensors(directory / "model.safetensors"))

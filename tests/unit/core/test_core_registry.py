@@ -11,13 +11,13 @@ from typing import Any, ClassVar
 import pytest
 
 from isoflop.core import registry
+from isoflop.core.contracts import SchedulePart
 from isoflop.core.errors import RecipeError, UsageError
-from isoflop.core.protocols import SchedulePart
 from isoflop.core.registry import SLOTS, Card, Part, part
 
 PLUGIN = """
 open({marker!r}, "w").close()
-from isoflop.core.protocols import SchedulePart
+from isoflop.core.contracts import SchedulePart
 from isoflop.core.registry import Card, part
 
 @part

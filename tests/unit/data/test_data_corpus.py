@@ -16,8 +16,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from isoflop.core.context import Context
+from isoflop.core.contracts import Batches, HeldOut, Source, TokenizerPart
 from isoflop.core.errors import DataError
-from isoflop.core.protocols import Batches, HeldOut, Source, TokenizerPart
 from isoflop.core.registry import get
 from isoflop.core.rng import Rng
 from isoflop.data import corpus as corpus_module

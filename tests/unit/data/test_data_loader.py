@@ -10,8 +10,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from isoflop.core.contracts import Batches, HeldOut
 from isoflop.core.errors import DataError
-from isoflop.core.protocols import Batches, HeldOut
 from isoflop.core.rng import Rng
 from isoflop.data.loader import HeldOutText, WindowBatches
 

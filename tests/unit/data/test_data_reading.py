@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from isoflop.core.contracts import SourcePart
 from isoflop.core.errors import DataError
-from isoflop.core.protocols import SourcePart
 from isoflop.core.registry import get
 from isoflop.data.document import Document
 from isoflop.data.reading import files_of, read_records, read_text

@@ -17,11 +17,10 @@ from isoflop.data.tokenizers.file import FilePart, FileTokenizer
 from isoflop.data.tokenizing import byte_alphabet
 
 TEXTS = ["the cat sat on the mat, the dog sat on the log; " * 3] * 5
-NONE: Any = None  # no tokenizer needs a context
 
 
 def bpe(texts: list[str] = TEXTS, **fields: Any) -> BytePairs:
-    return BpePart(**fields).build(NONE, iter(texts))
+    return BpePart(**fields).build(iter(texts))
 
 
 def test_bytes_are_utf8() -> None:
@@ -66,7 +65,7 @@ def test_training_reads_a_bounded_sample() -> None:
             read.append(number)
             yield "word " * 20
 
-    BpePart(vocab_size=260, sample_bytes=1000).build(NONE, texts())
+    BpePart(vocab_size=260, sample_bytes=1000).build(texts())
     assert len(read) == 10
 
 
@@ -85,7 +84,7 @@ def saved(tmp_path: Path, tokenizer: hf.Tokenizer) -> Path:
 
 
 def from_file(path: Path, **fields: Any) -> FileTokenizer:
-    return FilePart(path=str(path), **fields).build(NONE, iter(()))
+    return FilePart(path=str(path), **fields).build(iter(()))
 
 
 def with_marks(**normalizer: Any) -> hf.Tokenizer:
@@ -102,7 +101,7 @@ def with_marks(**normalizer: Any) -> hf.Tokenizer:
 
 def test_a_foreign_tokenizer_with_word_marks(tmp_path: Path) -> None:
     part = FilePart(path=str(saved(tmp_path, with_marks())), eot="</s>")
-    tokenizer = part.build(NONE, iter(()))
+    tokenizer = part.build(iter(()))
     assert tokenizer.vocab_size == part.vocabulary == 261
     assert tokenizer.eot == 260
     text = "ab ba é</s>"
@@ -176,7 +175,7 @@ def test_foreign_files_that_do_not_fit_are_refused(tmp_path: Path) -> None:
             from_file(saved(tmp_path, added), eot=ordinary)
     saved(tmp_path, with_marks())
     part = FilePart(path=str(tmp_path / "missing.json"))
-    for use in (part.inputs, lambda: part.vocabulary, lambda: part.build(NONE, iter(()))):
+    for use in (part.inputs, lambda: part.vocabulary, lambda: part.build(iter(()))):
         with pytest.raises(DataError, match=r"missing.json: cannot be read"):
             use()
     path.write_text("{}")

@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 import torch
 
+from isoflop.core.contracts import Subject
 from isoflop.core.cost import Cost
 from isoflop.core.errors import DataError
 from isoflop.core.rng import Rng
 from isoflop.data.loader import HeldOutText
 from isoflop.evals.metrics.bits_per_byte import BitsPerByte
+from isoflop.objectives.losses.next_token import NextToken
 
 VOCABULARY = 4
 
@@ -38,7 +40,8 @@ def text(count: int, text_bytes: int, byte_lengths: tuple[int, ...] = (0, 1, 1, 
 
 def measure(*heldout: HeldOutText) -> Any:
     data = {f"domain {number}": each for number, each in enumerate(heldout)}
-    return BitsPerByte(4, 2, "cpu").measure(Uniform(), data, Rng(0))
+    subject = Subject(Uniform(), NextToken(Uniform()), None)  # type: ignore[arg-type]
+    return BitsPerByte(4, 2, "cpu").measure(subject, data, Rng(0))
 
 
 def test_it_is_bits_over_the_bytes_of_the_text() -> None:

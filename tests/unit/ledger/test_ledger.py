@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from isoflop.core.contracts import Stateful
 from isoflop.core.cost import Cost
 from isoflop.core.errors import DataError, UsageError
-from isoflop.core.protocols import Stateful
 from isoflop.ledger.ledger import AXES, CHARGED, PHASES, Ledger
 
 AMOUNT = st.integers(0, 2**200)

@@ -9,18 +9,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from isoflop.core.cost import Cost, Work
-from isoflop.core.errors import BudgetError
-from isoflop.core.protocols import (
+from isoflop.core.contracts import (
     AveragingPart,
     MetricPart,
     ModelPart,
     ObjectivePart,
     OptimizerPart,
+    Passes,
     SchedulePart,
     SourcePart,
     TokenizerPart,
 )
+from isoflop.core.cost import Cost, Work
+from isoflop.core.errors import BudgetError
 from isoflop.core.recipe import Budget, Recipe, Train
 from isoflop.core.roles import Shape
 from isoflop.ledger.budgets import IDLE_STEPS, StepCost, marks, step_cost, steps_within
@@ -30,7 +31,8 @@ LARGE = st.integers(1, 2**49)
 
 def same(flops: int, tokens: int = 1) -> StepCost:
     """Steps that all cost the same."""
-    return StepCost(Cost(model=flops, hardware=7 * flops), Cost(), Cost(), tokens, lambda steps: Cost())
+    work = Work(Cost(model=flops, hardware=7 * flops))
+    return StepCost(work, {}, 1, tokens, lambda steps: Cost(), lambda steps: Passes())
 
 
 @given(st.floats(1, 1e14), LARGE)
@@ -55,7 +57,8 @@ def test_tokens_and_steps(limit, each):
 @given(st.integers(1, 10**9), st.integers(1, 100), st.integers(0, 1000), st.integers(1, 9))
 def test_flops_of_updates_that_differ(limit, each, rare, every):
     """A budget counts what an optimizer spends in each step, not its mean."""
-    cost = StepCost(Cost(model=each), Cost(), Cost(), 1, lambda steps: Cost(model=steps // every * rare))
+    updates = lambda steps: Cost(model=steps // every * rare)  # noqa: E731
+    cost = StepCost(Work(Cost(model=each)), {}, 1, 1, updates, lambda steps: Passes())
     if limit < cost.run(1).model:
         with pytest.raises(BudgetError):
             steps_within(Budget(flops=limit), cost)
@@ -180,16 +183,16 @@ class Metric(MetricPart):
 
 
 class LooksTwice(Optimizer):
-    def passes(self, accumulate):
-        return 1.5, 1.0
+    def passes_of(self, accumulate):
+        return lambda steps: Passes(forward=steps // 2 * 3 * accumulate, backward=steps * accumulate, losses=steps)
 
 
-def recipe(averaging=None, optimizer=None) -> Recipe:
+def recipe(averaging=None, optimizer=None, objective=None) -> Recipe:
     return Recipe(
         source=Source(),
         tokenizer=Tokenizer(),
         model=Model(),
-        objective=Objective(),
+        objective=objective or Objective(),
         optimizer=optimizer or Optimizer(),
         schedule=Schedule(),
         averaging=averaging,
@@ -201,18 +204,28 @@ def recipe(averaging=None, optimizer=None) -> Recipe:
 
 def test_step_cost():
     forward = 2 * 3 * 50 * 5
-    assert step_cost(recipe()) == StepCost(
-        train=Cost(3 * forward, 6 * forward),
-        recompute=Cost(0, forward),
-        optimizer=Cost(7, 7, 10 * 200),
-        tokens=30,
-        updates=lambda steps: Cost(),
-    )
+    plain = step_cost(recipe())
+    assert (plain.tokens, plain.accumulate) == (30, 5)
+    one = {"train": Cost(3 * forward, 6 * forward), "recompute": Cost(0, forward), "optimizer": Cost(7, 7, 10 * 200)}
+    assert plain.phases(1) == one
+    assert plain.phases(9) == {phase: cost * 9 for phase, cost in one.items()}
     with_average = step_cost(recipe(Averaging()))
-    assert with_average.optimizer == Cost(7, 7, 13 * 200)
-    assert with_average.total == Cost(3 * forward + 7, 7 * forward + 7, 13 * 200)
-    twice = step_cost(recipe(optimizer=LooksTwice()))
-    assert twice.train == Cost(round(2.5 * forward) + 4 * forward, 5 * forward + 8 * forward)
-    assert twice.recompute == Cost(0, 2 * forward)
-    assert with_average.updates(9) == with_average.optimizer * 9
+    assert with_average.updates(9) == Cost(7, 7, 13 * 200) * 9
+    assert with_average.run(1) == Cost(3 * forward + 7, 7 * forward + 7, 13 * 200)
     assert steps_within(recipe().budget, with_average) == 10**6 // (3 * forward + 7)
+
+
+def test_passes_that_differ_from_step_to_step_and_what_a_loss_costs_besides_are_counted_exactly():
+    class Taught(Objective):
+        def charges(self, recipe):
+            return {"teacher": Cost(model=11)}
+
+    forward = 2 * 3 * 50
+    twice = step_cost(recipe(optimizer=LooksTwice(), objective=Taught()))
+    found = [twice.phases(steps) for steps in range(4)]
+    for steps, phases in enumerate(found):
+        forwards, backwards = 5 * steps + steps // 2 * 15, 10 * steps
+        assert phases["train"].model == forward * (forwards + 2 * backwards)
+        assert phases["recompute"].hardware == forward * backwards
+        assert phases["teacher"].model == 11 * (5 * steps + steps)
+        assert twice.run(steps) == sum(phases.values(), Cost())

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from isoflop.core.context import Context
-from isoflop.core.protocols import Batch, Loss, LossOf, Outputs
+from isoflop.core.contracts import Loss, LossOf, Outputs, TokenBatch
 from isoflop.core.registry import get
 from isoflop.core.rng import Rng
 from isoflop.core.roles import parameter_groups
@@ -31,10 +31,13 @@ class Line(torch.nn.Module):
 class Squares:
     """sum over tokens of (w . x - y)^2, with x and y from the batch."""
 
-    def loss(self, batch: Batch, ctx: Context) -> Loss:
+    def __init__(self, model: torch.nn.Module) -> None:
+        self.model = model
+
+    def loss(self, batch: TokenBatch) -> Loss:
         x, y = batch.inputs.float(), batch.targets.float()
-        total = ((x * ctx.policy.w).sum(-1) - y.sum(-1)).square().sum()
-        return Loss(total, batch.tokens, batch.text_bytes, {"twice": 2 * total.detach()})
+        total = ((x * self.model.w).sum(-1) - y.sum(-1)).square().sum()
+        return Loss(total, {"twice": 2 * total.detach()})
 
 
 def context(model: torch.nn.Module) -> Context:
@@ -44,18 +47,18 @@ def context(model: torch.nn.Module) -> Context:
     )  # fmt: skip
 
 
-def batches(rows: list[int]) -> list[Batch]:
+def batches(rows: list[int]) -> list[TokenBatch]:
     draw = torch.Generator().manual_seed(1)
     x = torch.randint(0, 5, (sum(rows), 2), generator=draw)
     y = torch.randint(0, 5, (sum(rows), 2), generator=draw)
     cuts = torch.tensor([0, *rows]).cumsum(0).tolist()
-    return [Batch(x[a:b], y[a:b], text_bytes=b - a) for a, b in pairwise(cuts)]
+    return [TokenBatch(x[a:b], y[a:b], text_bytes=b - a) for a, b in pairwise(cuts)]
 
 
 def test_accumulated_micro_batches_give_the_gradient_of_the_mean_over_all_tokens() -> None:
     whole, split = Line(), Line()
-    one = StepProblem(Squares(), context(whole), batches([6])).backward()
-    many = StepProblem(Squares(), context(split), batches([1, 2, 3])).backward()
+    one = StepProblem(Squares(whole), context(whole), batches([6])).backward()
+    many = StepProblem(Squares(split), context(split), batches([1, 2, 3])).backward()
     torch.testing.assert_close(split.w.grad, whole.w.grad)
     assert many.loss == pytest.approx(one.loss)
     assert (many.tokens, many.text_bytes) == (one.tokens, one.text_bytes) == (12, 6)
@@ -64,7 +67,7 @@ def test_accumulated_micro_batches_give_the_gradient_of_the_mean_over_all_tokens
 
 def test_the_loss_alone_equals_the_one_of_backward_and_leaves_gradients_alone() -> None:
     model = Line()
-    problem = StepProblem(Squares(), context(model), batches([2, 2]))
+    problem = StepProblem(Squares(model), context(model), batches([2, 2]))
     value = problem.loss()
     assert model.w.grad is None
     assert value == pytest.approx(problem.backward().loss)
@@ -72,17 +75,17 @@ def test_the_loss_alone_equals_the_one_of_backward_and_leaves_gradients_alone() 
 
 def test_clipping_scales_to_the_limit_and_reports_the_norm_before_it() -> None:
     free, clipped = Line(), Line()
-    norm = StepProblem(Squares(), context(free), batches([4])).backward().grad_norm
+    norm = StepProblem(Squares(free), context(free), batches([4])).backward().grad_norm
     assert norm == pytest.approx(float(free.w.grad.norm()))
-    outcome = StepProblem(Squares(), context(clipped), batches([4]), clip=norm / 3).backward()
+    outcome = StepProblem(Squares(clipped), context(clipped), batches([4]), clip=norm / 3).backward()
     assert outcome.grad_norm == pytest.approx(norm)
     torch.testing.assert_close(clipped.w.grad, free.w.grad / 3)
 
 
 def test_a_norm_below_the_limit_is_left_alone() -> None:
     free, clipped = Line(), Line()
-    norm = StepProblem(Squares(), context(free), batches([4])).backward().grad_norm
-    StepProblem(Squares(), context(clipped), batches([4]), clip=norm * 2).backward()
+    norm = StepProblem(Squares(free), context(free), batches([4])).backward().grad_norm
+    StepProblem(Squares(clipped), context(clipped), batches([4]), clip=norm * 2).backward()
     assert torch.equal(clipped.w.grad, free.w.grad)
 
 
@@ -93,7 +96,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_update() -> None:
     before = model.w.detach().clone()
     optimizer = Plain(torch.optim.SGD(model.parameters(), lr=0.1))
     with pytest.raises(NumericsError, match="loss is nan; an earlier step left weights that are not finite in w"):
-        optimizer.step(StepProblem(Squares(), context(model), batches([2])))
+        optimizer.step(StepProblem(Squares(model), context(model), batches([2])))
     assert torch.equal(model.w[1:], before[1:])
 
 
@@ -102,7 +105,7 @@ def test_a_loss_that_overflows_is_not_blamed_on_the_weights() -> None:
     with torch.no_grad():
         model.w[0] = 1e30
     with pytest.raises(NumericsError, match="loss is inf; every weight is finite"):
-        StepProblem(Squares(), context(model), batches([2])).backward()
+        StepProblem(Squares(model), context(model), batches([2])).backward()
 
 
 def test_a_gradient_that_is_not_finite_names_its_parameter_and_nothing_is_updated() -> None:
@@ -111,7 +114,7 @@ def test_a_gradient_that_is_not_finite_names_its_parameter_and_nothing_is_update
     optimizer = Plain(torch.optim.SGD(model.parameters(), lr=0.1))
     before = model.w.detach().clone()
     with pytest.raises(NumericsError, match=r"not finite in w; every weight is finite"):
-        optimizer.step(StepProblem(Squares(), context(model), batches([2]), clip=1.0))
+        optimizer.step(StepProblem(Squares(model), context(model), batches([2]), clip=1.0))
     assert torch.equal(model.w, before)
 
 
@@ -146,14 +149,14 @@ def test_a_plain_optimizer_lends_its_own_evaluation_weights() -> None:
 class LinearSquares(Squares):
     """The same loss, split into its output w . x and the square."""
 
-    def linearize(self, batch: Batch, ctx: Context) -> tuple[Outputs, LossOf]:
+    def linearize(self, batch: TokenBatch) -> tuple[Outputs, LossOf]:
         x, y = batch.inputs.float(), batch.targets.float().sum(-1)
         return lambda p: (x * p["w"]).sum(-1), lambda z: (z - y).square().sum()
 
 
 def test_the_linearised_pieces_add_up_to_the_mean_loss_and_its_gradient() -> None:
     model = Line()
-    problem = StepProblem(LinearSquares(), context(model), batches([1, 2, 3]))
+    problem = StepProblem(LinearSquares(model), context(model), batches([1, 2, 3]))
     whole, slope = 0.0, torch.zeros(2)
     for outputs, loss in problem.linearize():
         gradient, value = torch.func.grad_and_value(lambda p, z=outputs, f=loss: f(z(p)))({"w": model.w.detach()})
@@ -164,12 +167,12 @@ def test_the_linearised_pieces_add_up_to_the_mean_loss_and_its_gradient() -> Non
 
 def test_the_fresh_problem_is_that_of_the_next_batches() -> None:
     model, (first, *others) = Line(), batches([2, 2, 2])
-    problem = StepProblem(Squares(), context(model), [first], ahead=lambda: others)
-    assert problem.fresh().loss() == pytest.approx(StepProblem(Squares(), context(model), others).loss())
+    problem = StepProblem(Squares(model), context(model), [first], ahead=lambda: others)
+    assert problem.fresh().loss() == pytest.approx(StepProblem(Squares(model), context(model), others).loss())
 
 
 def test_what_the_objective_or_the_data_cannot_give_is_refused() -> None:
-    problem = StepProblem(Squares(), context(Line()), batches([2]))
+    problem = StepProblem(Squares(Line()), context(Line()), batches([2]))
     with pytest.raises(UsageError, match="outputs"):
         problem.linearize()
     with pytest.raises(UsageError, match="next step"):

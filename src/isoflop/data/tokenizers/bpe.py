@@ -12,9 +12,8 @@ import numpy as np
 import tokenizers as hf
 from pydantic import Field, PositiveInt
 
-from ...core.context import Context
+from ...core.contracts import TokenizerPart
 from ...core.files import write_atomic
-from ...core.protocols import TokenizerPart
 from ...core.registry import Card, part
 from ..document import utf8
 from ..tokenizing import Ids, Pieces, byte_alphabet, open_tokenizer
@@ -92,7 +91,7 @@ class BpePart(TokenizerPart):
     def vocabulary(self) -> int:
         return self.vocab_size
 
-    def build(self, ctx: Context, texts: Iterator[str]) -> BytePairs:
+    def build(self, texts: Iterator[str]) -> BytePairs:
         tokenizer = hf.Tokenizer(hf.models.BPE())
         pattern = PATTERN.replace(r"\x80-\U0010ffff", r"\x{80}-\x{10ffff}")  # the library's engine is Oniguruma
         tokenizer.pre_tokenizer = hf.pre_tokenizers.Sequence(

@@ -6,8 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from ...core.context import Context
-from ...core.protocols import TokenizerPart
+from ...core.contracts import TokenizerPart
 from ...core.registry import Card, part
 from ..document import utf8
 from ..tokenizing import Ids, Pieces
@@ -34,5 +33,5 @@ class BytesPart(TokenizerPart):
     def vocabulary(self) -> int:
         return 257
 
-    def build(self, ctx: Context, texts: Iterator[str]) -> Bytes:
+    def build(self, texts: Iterator[str]) -> Bytes:
         return Bytes()

@@ -12,11 +12,10 @@ from typing import Any
 import numpy as np
 import tokenizers as hf
 
-from ...core.context import Context
+from ...core.contracts import TokenizerPart
 from ...core.digests import digest_file
 from ...core.errors import DataError, nearest
 from ...core.files import write_atomic
-from ...core.protocols import TokenizerPart
 from ...core.reading import user_path
 from ...core.registry import Card, part
 from ..document import utf8
@@ -107,7 +106,7 @@ class FilePart(TokenizerPart):
         """SHA-256 of the file."""
         return digest_file(user_path(self.path))
 
-    def build(self, ctx: Context, texts: Iterator[str]) -> FileTokenizer:
+    def build(self, texts: Iterator[str]) -> FileTokenizer:
         return self.load(user_path(self.path))
 
     def load(self, path: Path) -> FileTokenizer:

@@ -11,8 +11,8 @@ from pydantic import Field, NonNegativeFloat, PositiveInt
 from torch import Tensor
 
 from ...core.context import Context
+from ...core.contracts import DecoderPart
 from ...core.errors import UsageError
-from ...core.protocols import DecoderPart
 from ...core.registry import Card, part
 from ...core.rng import Rng
 

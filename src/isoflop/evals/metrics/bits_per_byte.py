@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import ClassVar
 
 import torch
 from pydantic import PositiveInt
 
 from ...core.context import Context
+from ...core.contracts import Draws, HeldOut, Likelihood, Measurement, MetricPart, Subject
 from ...core.cost import Cost
 from ...core.errors import DataError
-from ...core.protocols import HeldOut, Measurement, MetricPart
 from ...core.registry import Card, part
 from ...core.rng import Rng
-from ...objectives.linear_cross_entropy import linear_cross_entropy
 
 
 class BitsPerByte:
@@ -30,9 +29,13 @@ class BitsPerByte:
         self.length, self.batch, self.device = length, batch, device
 
     @torch.no_grad()
-    def measure(self, model: Any, data: Mapping[str, HeldOut], rng: Rng) -> Measurement:
-        """Measure a causal model (``hidden``, ``head``, ``flops``) on held-out data by domain; deterministic."""
-        domains = {name: self._domain(model, heldout) for name, heldout in data.items()}
+    def measure(self, subject: Subject, data: Mapping[str, HeldOut], rng: Rng) -> Measurement:
+        """Measure what the objective says of the model's -log p on held-out data by domain."""
+        assert isinstance(subject.objective, Likelihood), "the recipe has checked that the objective is one"
+        domains = {
+            name: self._domain(subject.objective, heldout, rng(str(number)))
+            for number, (name, heldout) in enumerate(data.items())
+        }
         if not domains:
             raise DataError("holds no held-out text", where="source", fix="add documents or raise its held-out share")
         sizes = {name: data[name].text_bytes for name in domains}
@@ -43,26 +46,26 @@ class BitsPerByte:
             stderr=math.hypot(*errors) / total if len(errors) == len(domains) else None,
             n=total,
             unit="bits per byte",
+            bound=subject.objective.bound,
             domains=domains,
             cost=sum((domain.cost for domain in domains.values()), Cost()),
         )
 
-    def _domain(self, model: Any, heldout: HeldOut) -> Measurement:
+    def _domain(self, objective: Likelihood, heldout: HeldOut, rng: Rng) -> Measurement:
         bits: list[float] = []
         sizes: list[int] = []
         cost = Cost()
-        for batch in heldout.windows(self.length, self.batch):
-            inputs, targets = batch.inputs.to(self.device), batch.targets.to(self.device)
-            mask = None if batch.mask is None else batch.mask.to(self.device)
-            nats = linear_cross_entropy(model.hidden(inputs), model.head, targets, mask)
-            bits.append(float(nats) / math.log(2))
+        for number, batch in enumerate(heldout.windows(self.length, self.batch)):
+            nll = objective.nll(batch.to(self.device).drawing(Draws(rng, number)))
+            bits.append(float(nll.total) / math.log(2))
             sizes.append(batch.text_bytes)
-            cost += model.flops(*inputs.shape).forward
+            cost += sum(nll.spent.values(), Cost())
         total, n = math.fsum(bits), len(bits)
         ratio = total / sum(sizes)
         spread = math.fsum((b - ratio * s) ** 2 for b, s in zip(bits, sizes, strict=True))
         stderr = math.sqrt(spread * n / (n - 1)) / heldout.text_bytes if n > 1 else None
-        return Measurement(total / heldout.text_bytes, stderr, heldout.text_bytes, "bits per byte", cost=cost)
+        size, bound = heldout.text_bytes, objective.bound
+        return Measurement(total / size, stderr, size, "bits per byte", bound, cost=cost)
 
 
 @part
@@ -77,6 +80,8 @@ class BitsPerBytePart(MetricPart):
         differs="windows do not overlap: the first tokens of a window see little context, as in training",
         cost="one forward pass over the held-out text",
     )
+
+    needs: ClassVar[dict[str, frozenset[type]]] = {"objective": frozenset({Likelihood})}
 
     def build(self, ctx: Context) -> BitsPerByte:
         return BitsPerByte(ctx.length, self.batch, ctx.device)

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 from pydantic import PositiveFloat, PositiveInt
 
 from ...core.context import Context
+from ...core.contracts import Cacheable, ModelPart
 from ...core.cost import Work
 from ...core.documents import Later
-from ...core.protocols import ModelPart
 from ...core.registry import Card, part
 from ...core.roles import Shape, numel
 from ...core.slots import FeedForwardSlot, MixerSlot
@@ -57,7 +57,7 @@ class TransformerPart(ModelPart):
         "no biases, no dropout",
         cost="6 FLOPs a matrix parameter and token, and attention; 16 bytes a parameter in training",
     )
-    provides = frozenset({"Cacheable"})
+    provides = frozenset({Cacheable})
     version: ClassVar[int] = 2
 
     def current_version(self) -> int:

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ...core.context import Context
+from ...core.contracts import FeedForwardPart
 from ...core.cost import Work
-from ...core.protocols import FeedForwardPart
 from ...core.registry import Card, part
 from ...core.roles import Shape
 from ...ledger import formulas

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ...core.context import Context
+from ...core.contracts import Cacheable, MixerPart
 from ...core.cost import Work
 from ...core.errors import UsageError
-from ...core.protocols import MixerPart
 from ...core.registry import Card, part
 from ...core.roles import Shape
 from ...ledger import formulas
@@ -156,7 +156,7 @@ class AttentionPart(MixerPart):
         cost="4 projections, and 4 head_dim FLOPs for each head and pair of positions; on a CPU blocks of "
         "64 or 128 queries skip most of the masked half",
     )
-    provides = frozenset({"Cacheable"})
+    provides = frozenset({Cacheable})
 
     def build(self, width: int, ctx: Context) -> Attention:
         heads, kv_heads, head_dim = self.dimensions(width)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,34 +11,46 @@ from torch import Tensor
 from torch.func import functional_call
 
 from ...core.context import Context
-from ...core.protocols import Batch, Loss, LossOf, ObjectivePart, Outputs
+from ...core.contracts import Likelihood, Linearizing, Loss, LossOf, ObjectivePart, Outputs, Resampling, TokenBatch
 from ...core.registry import Card, part
-from ...core.rng import Rng
 from ..linear_cross_entropy import cross_entropy, linear_cross_entropy
 
 
 class NextToken:
-    """-sum log p(target_t | inputs_1 .. inputs_t) over the targets that count, in nats."""
+    """-sum log p(target_t | inputs_1 .. inputs_t) over the targets that count, in nats.
 
-    def loss(self, batch: Batch, ctx: Context) -> Loss:
-        hidden = ctx.policy.hidden(batch.inputs)
-        total = linear_cross_entropy(hidden, ctx.policy.head, batch.targets, batch.mask)
-        return Loss(total, batch.tokens, batch.text_bytes)
+    Args:
+        policy: a causal ``Model``.
+    """
+
+    bound = False
+
+    def __init__(self, policy: Any) -> None:
+        self.policy = policy
+
+    def loss(self, batch: TokenBatch) -> Loss:
+        hidden = self.policy.hidden(batch.inputs)
+        return Loss(linear_cross_entropy(hidden, self.policy.head, batch.targets, batch.mask))
+
+    def nll(self, batch: TokenBatch) -> Loss:
+        """The same number, exactly the model's -log p of the batch's targets; one forward pass."""
+        return replace(self.loss(batch), spent={"evaluation": self.policy.flops(*batch.inputs.shape).forward})
 
     @torch.no_grad()
-    def resample(self, batch: Batch, ctx: Context, rng: Rng, step: int) -> Batch:
-        """The batch with targets drawn from the policy's own predictions: row i uses number (step, i) of ``rng``."""
-        probabilities = torch.softmax(ctx.policy(batch.inputs).double(), -1)
+    def resample(self, batch: TokenBatch) -> TokenBatch:
+        """The batch with targets drawn from the policy's own predictions, each row by its own random numbers."""
+        assert batch.draws is not None, "a step hands its batches their random numbers"
+        probabilities = torch.softmax(self.policy(batch.inputs).double(), -1)
         cumulative = probabilities.cumsum(-1)
         rows, length = batch.inputs.shape
-        uniform = np.stack([rng.at(step, i).random(length) for i in range(rows)])
+        uniform = np.stack([batch.draws.at("resample", i).random(length) for i in range(rows)])
         drawn = torch.from_numpy(uniform).to(cumulative.device)[..., None] * cumulative[..., -1:]
         targets = torch.searchsorted(cumulative, drawn, right=True).squeeze(-1)
         return replace(batch, targets=targets.clamp_(max=cumulative.shape[-1] - 1))
 
-    def linearize(self, batch: Batch, ctx: Context) -> tuple[Outputs, LossOf]:
+    def linearize(self, batch: TokenBatch) -> tuple[Outputs, LossOf]:
         """Logits (batch, length, vocab) as a function of the policy's parameters, and the loss as one of the logits."""
-        policy = ctx.policy
+        policy = self.policy
 
         def outputs(parameters: dict[str, Tensor]) -> Tensor:
             return functional_call(policy, parameters, (batch.inputs,))  # type: ignore[no-any-return]
@@ -58,7 +71,7 @@ class NextTokenPart(ObjectivePart):
         equation="-sum_t log p(x_{t+1} | x_1 .. x_t)",
         cost="one forward and one backward of the model; the logits' gradient is computed in the forward",
     )
-    provides = frozenset({"Resampling", "Linearizing"})
+    provides = frozenset({Likelihood, Resampling, Linearizing})
 
     def build(self, ctx: Context) -> NextToken:
-        return NextToken()
+        return NextToken(ctx.policy)

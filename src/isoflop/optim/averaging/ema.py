@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import Field
 
 from ...core.context import Context
+from ...core.contracts import AveragingPart, Stateful
 from ...core.cost import Cost
-from ...core.protocols import AveragingPart
 from ...core.registry import Card, part
 from ...core.roles import Shape
 from ..average import Average
@@ -57,7 +57,7 @@ class EMAPart(AveragingPart):
         defaults="decay 0.95 to 0.998, larger for longer runs",
         cost="1 float of state a parameter; 3 operations a parameter",
     )
-    provides = frozenset({"Stateful"})
+    provides = frozenset({Stateful})
 
     decay: Annotated[float, Field(ge=0, lt=1)] = 0.99
     """Weight of the past."""

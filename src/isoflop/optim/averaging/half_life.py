@@ -9,8 +9,8 @@ from pydantic import Field
 from torch import Tensor
 
 from ...core.context import Context
+from ...core.contracts import AveragingPart, Stateful
 from ...core.cost import Cost
-from ...core.protocols import AveragingPart
 from ...core.registry import Card, part
 from ...core.roles import Shape
 from ..average import Average
@@ -56,7 +56,7 @@ class HalfLifePart(AveragingPart):
         equation="m <- decay m + (1 - decay) p, decay = 2^(-1 / (fraction t))",
         cost="1 float of state a parameter; 3 operations a parameter",
     )
-    provides = frozenset({"Stateful"})
+    provides = frozenset({Stateful})
 
     fraction: Annotated[float, Field(gt=0, le=1)] = 0.1
     """Half-life over the number of steps so far."""

@@ -9,8 +9,8 @@ from pydantic import PositiveInt
 from torch import Tensor
 
 from ...core.context import Context
+from ...core.contracts import AveragingPart, Stateful
 from ...core.cost import Cost
-from ...core.protocols import AveragingPart
 from ...core.registry import Card, part
 from ...core.roles import Shape
 from ..average import Average
@@ -59,7 +59,7 @@ class LatestKPart(AveragingPart):
         defaults="k 5 to 10, once an epoch or every thousand steps",
         cost="k floats of state a parameter",
     )
-    provides = frozenset({"Stateful"})
+    provides = frozenset({Stateful})
 
     k: PositiveInt = 5
     """Weights that are averaged."""

@@ -10,8 +10,8 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from ...core.context import Context
+from ...core.contracts import AveragingPart, Stateful
 from ...core.cost import Cost
-from ...core.protocols import AveragingPart
 from ...core.registry import Card, part
 from ...core.roles import Shape
 from ..groups import elementwise
@@ -62,7 +62,7 @@ class SeveralPart(AveragingPart):
         defaults="decays 0.95, 0.99, 0.995, 0.998, 0.999",
         cost="1 float of state a parameter and decay",
     )
-    provides = frozenset({"Stateful"})
+    provides = frozenset({Stateful})
 
     decays: tuple[Annotated[float, Field(ge=0, lt=1)], ...] = (0.95, 0.99, 0.998)
     """Weights of the past."""

@@ -10,8 +10,8 @@ from pydantic import Field
 from torch import Tensor
 
 from ...core.context import Context
+from ...core.contracts import AveragingPart, Stateful
 from ...core.cost import Cost
-from ...core.protocols import AveragingPart
 from ...core.registry import Card, part
 from ...core.roles import Shape
 from ..average import Average
@@ -62,7 +62,7 @@ class SFAPart(AveragingPart):
         defaults="four merges a run (p = 0.25), beta 0.5",
         cost="1 float of state a parameter; 2 operations a parameter and merge",
     )
-    provides = frozenset({"Stateful"})
+    provides = frozenset({Stateful})
 
     period: Annotated[float, Field(gt=0)] = 0.25
     """Steps between two merges: a fraction of the horizon, or steps from 1 on."""

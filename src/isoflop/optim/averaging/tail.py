@@ -10,8 +10,8 @@ from pydantic import Field, PositiveInt
 from torch import Tensor
 
 from ...core.context import Context
+from ...core.contracts import AveragingPart, Stateful
 from ...core.cost import Cost
-from ...core.protocols import AveragingPart
 from ...core.registry import Card, part
 from ...core.roles import Shape
 from ..average import Average
@@ -85,7 +85,7 @@ class TailPart(AveragingPart):
         differs="the tail begins at a block's border, at most 1 / (2 blocks) of t off",
         cost="2 blocks floats of state a parameter (1 for fraction 1); 1 operation a parameter",
     )
-    provides = frozenset({"Stateful"})
+    provides = frozenset({Stateful})
 
     fraction: Annotated[float, Field(gt=0, le=1)] = 0.5
     """Share of all iterates that is averaged."""

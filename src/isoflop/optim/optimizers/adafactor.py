@@ -11,8 +11,8 @@ from pydantic import NonNegativeFloat, PositiveFloat
 from torch import Tensor
 
 from ...core.context import Context
+from ...core.contracts import OptimizerPart
 from ...core.cost import Cost
-from ...core.protocols import OptimizerPart
 from ...core.registry import Card, part
 from ...core.roles import Shape, numel
 from ..average import wide

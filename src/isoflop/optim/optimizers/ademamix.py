@@ -10,8 +10,8 @@ from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat
 from torch import Tensor
 
 from ...core.context import Context
+from ...core.contracts import OptimizerPart
 from ...core.cost import Cost
-from ...core.protocols import OptimizerPart
 from ...core.registry import Card, part
 from ...core.roles import Shape
 from ..base import NON_NEGATIVE, Elementwise, Limit, Numbers, ParamsT, add_quotient, add_scaled, assemble, next_step
@@ -135,7 +135,7 @@ class AdEMAMixPart(OptimizerPart):
         cost="no matmul FLOPs; 3 floats of state a parameter, 2 with b1 = 0",
     )
     search: ClassVar[Grid] = {"lr": factor2(1.25e-4, 3.2e-2)}
-    provides = frozenset({"Stateful", "Shardable"})
+    shardable = True
 
     lr: PositiveFloat = 4e-3
     """Peak learning rate."""

@@ -13,9 +13,9 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import Tensor
 
 from ...core.context import Context
+from ...core.contracts import Linearizing, OptimizerPart, Outcome, Outputs, Passes, Problem
 from ...core.cost import Cost
 from ...core.errors import UsageError
-from ...core.protocols import Linearizes, OptimizerPart, Outcome, Outputs, Problem
 from ...core.registry import Card, part
 from ...core.roles import Group, Shape
 from ...core.slots import OptimizerSlot
@@ -25,6 +25,10 @@ from ..linearization import model_gradient
 Form = Literal["quadratic", "prox_linear"]
 Inner = Callable[[tuple[Group, ...]], torch.optim.Optimizer]
 """From groups of step parameters, zero at first, to the optimizer that moves them."""
+
+SOLVE = Passes(forward=4, backward=1)
+"""What a gradient of the local model costs: the outputs and their derivative along the step (three forward passes,
+since each product has two factors that move), and the outputs once more with their gradient."""
 
 HALVINGS = tuple(2 ** (-i / 2) for i in range(5))
 
@@ -36,8 +40,8 @@ class GaussNewton:
     quadratic. The inner optimizer takes ``inner_steps`` on it, going through the step's micro-batches in turn. If no
     size lowers the fresh loss, nothing moves. ``layerwise`` linearises one module at a time, all others fixed.
 
-    By hand: ``step(problem)`` with any object that has ``backward()``, ``loss()``, ``linearize()`` and ``fresh()`` as
-    ``core.protocols.Linearizes`` describes them.
+    By hand: ``step(problem)`` with any object that has ``backward()``, ``loss()``, ``linearize()``, ``fresh()`` and
+    ``charge()`` as ``core.contracts.Problem`` describes them.
 
     Args:
         groups: named parameters, as the model gives them to any part. inner: makes the inner optimizer.
@@ -70,16 +74,13 @@ class GaussNewton:
 
     def step(self, problem: Problem) -> Outcome:
         """Solve the local problem of this step's batch and move by the best size."""
-        if not isinstance(problem, Linearizes):
-            raise UsageError("Gauss-Newton needs a problem that can be linearised into outputs and loss")
         outcome = problem.backward()
         self.steps += 1
-        if self.factor == 0:
-            return outcome
         start = {name: p.detach().clone() for name, p in self.params.items()}
         pieces, direction = problem.linearize(), {}
         for names in self._blocks():
             direction.update(self._solve(pieces, start, names))
+            problem.charge(SOLVE.forward * self.inner_steps, SOLVE.backward * self.inner_steps)
         self._search(problem.fresh(), start, direction)
         return outcome
 
@@ -163,11 +164,10 @@ class GaussNewtonPart(OptimizerPart):
         equation="d = argmin L(z + J d) or of its quadratic model; theta <- theta + s d, s = argmin of the fresh loss",
         defaults="inner Muon 0.01 with a cosine, about 120 micro-batches of 32 sequences, s = 2^(-i/2), i = 0 .. 4",
         differs="stays where it is if no size lowers the fresh loss",
-        cost="3 forward and 1 backward pass per inner step and micro-batch; 6 forward passes of the line search",
+        cost="4 forward and 1 backward passes over one micro-batch per inner step; 6 forward passes of the line search",
     )
     search: ClassVar[Grid] = {"lr": factor2(1.25e-4, 3.2e-2)}
-    provides = frozenset({"Stateful"})
-    needs: ClassVar[dict[str, frozenset[str]]] = {"objective": frozenset({"Linearizing"})}
+    needs: ClassVar[dict[str, frozenset[type]]] = {"objective": frozenset({Linearizing})}
 
     inner: OptimizerSlot = Field(default="muon", validate_default=True)
     """The inner optimizer, any that needs gradients only; its own rate is replaced by ``lr``."""
@@ -184,16 +184,25 @@ class GaussNewtonPart(OptimizerPart):
 
     def build(self, ctx: Context) -> GaussNewton:
         chosen = self.inner.model_copy(update={"lr": self.lr})
-        inner = partial(_inner, chosen, ctx.having(groups=(), models={}, artifacts={}))
+        inner = partial(_inner, chosen, ctx.having(groups=(), models={}))
         form, damping = self.form, self.damping
         return GaussNewton(ctx.groups, inner, self.inner_steps, form, self.layerwise, damping=damping)
 
     def cost(self, shapes: Sequence[Shape]) -> Cost:
-        return self.inner.cost(shapes) * self.inner_steps + elementwise(shapes, operations=2, floats=3) * 6
+        return self.inner.cost(shapes) * self.inner_steps + self._search_cost(shapes)
 
-    def passes(self, accumulate: int) -> tuple[float, float]:
-        solved = self.inner_steps / accumulate
-        return 3 * solved + len(HALVINGS) + 1, solved
+    def _search_cost(self, shapes: Sequence[Shape]) -> Cost:
+        return elementwise(shapes, operations=2, floats=3) * 6
+
+    def cost_of(self, shapes: Sequence[Shape]) -> Callable[[int], Cost]:
+        """Exact, also where the inner optimizer's steps differ: it begins anew at every step."""
+        each = self.inner.cost_of(shapes)(self.inner_steps) + self._search_cost(shapes)
+        return lambda steps: each * steps
+
+    def passes_of(self, accumulate: int) -> Callable[[int], Passes]:
+        search = (len(HALVINGS) + 1) * accumulate
+        forward = SOLVE.forward * self.inner_steps + search
+        return lambda steps: Passes(forward * steps, SOLVE.backward * self.inner_steps * steps, search * steps)
 
     def state_bytes(self, shapes: Sequence[Shape]) -> int:
         return 0

@@ -10,8 +10,8 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat
 from torch import Tensor
 
 from ...core.context import Context
+from ...core.contracts import OptimizerPart
 from ...core.cost import Cost
-from ...core.protocols import OptimizerPart
 from ...core.registry import Card, part
 from ...core.roles import Shape
 from ..base import BETA, UNIT, Limit, Numbers, ParamsT, assemble, next_step
@@ -117,7 +117,7 @@ class GPAPart(OptimizerPart):
         cost="no matmul FLOPs; 3 floats of state a parameter",
     )
     search: ClassVar[Grid] = {"lr": factor2(1.25e-4, 3.2e-2)}
-    provides = frozenset({"Stateful", "Shardable"})
+    shardable = True
 
     lr: PositiveFloat = 4e-3
     """Peak learning rate."""

@@ -10,8 +10,8 @@ from pydantic import NonNegativeFloat, PositiveFloat
 from torch import Tensor
 
 from ...core.context import Context
+from ...core.contracts import OptimizerPart
 from ...core.cost import Cost
-from ...core.protocols import OptimizerPart
 from ...core.registry import Card, part
 from ...core.roles import Shape
 from ..base import Elementwise, Numbers, ParamsT, add_scaled, assemble
@@ -65,7 +65,7 @@ class LionPart(OptimizerPart):
         cost="no matmul FLOPs; 1 float of state a parameter",
     )
     search: ClassVar[Grid] = {"lr": factor2(3.125e-5, 8e-3)}
-    provides = frozenset({"Stateful", "Shardable"})
+    shardable = True
 
     lr: PositiveFloat = 1e-3
     """Peak learning rate."""

@@ -10,8 +10,8 @@ from pydantic import NonNegativeFloat, PositiveFloat
 from torch import Tensor
 
 from ...core.context import Context
+from ...core.contracts import Optimizer, OptimizerPart, Passes
 from ...core.cost import ZERO, Cost
-from ...core.protocols import Optimizer, OptimizerPart
 from ...core.registry import Card, part
 from ...core.roles import Shape, numel
 from ..average import wide
@@ -205,7 +205,7 @@ class MARSPart(OptimizerPart):
         cost="3 floats of state a matrix entry, 2 elsewhere; the exact form doubles the gradient's FLOPs",
     )
     search: ClassVar[Grid] = {"lr": factor2(1.875e-4, 4.8e-2)}
-    provides = frozenset({"Stateful", "Shardable"})
+    shardable = True
 
     lr: PositiveFloat = 6e-3
     """Peak learning rate of matrices."""
@@ -246,8 +246,10 @@ class MARSPart(OptimizerPart):
         )
         return sum(iterations, ZERO) + elementwise(corrected, 20, 12) + elementwise(plain, 13, 7)
 
-    def passes(self, accumulate: int) -> tuple[float, float]:
-        return (0.0, 0.0) if self.is_approx else (1.0, 1.0)
+    def passes_of(self, accumulate: int) -> Callable[[int], Passes]:
+        """The exact form evaluates each batch at the weights of the step before as well, once there was one."""
+        each = 0 if self.is_approx else accumulate
+        return lambda steps: Passes(*[each * max(0, steps - 1)] * 3)
 
     def state_bytes(self, shapes: Sequence[Shape]) -> int:
         corrected, plain = self._split(shapes)

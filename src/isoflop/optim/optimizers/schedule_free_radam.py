@@ -10,8 +10,8 @@ from pydantic import NonNegativeFloat, PositiveFloat
 from torch import Tensor
 
 from ...core.context import Context
+from ...core.contracts import OptimizerPart
 from ...core.cost import Cost
-from ...core.protocols import OptimizerPart
 from ...core.registry import Card, part
 from ...core.roles import Shape
 from ..base import Numbers, ParamsT, assemble, shifted
@@ -121,7 +121,7 @@ class ScheduleFreeRAdamPart(OptimizerPart):
         cost="no matmul FLOPs; 2 floats of state a parameter",
     )
     search: ClassVar[Grid] = {"lr": factor2(2.5e-4, 6.4e-2)}
-    provides = frozenset({"Stateful", "Shardable"})
+    shardable = True
 
     lr: PositiveFloat = 8e-3
     """Learning rate."""

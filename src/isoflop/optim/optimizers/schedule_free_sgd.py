@@ -9,8 +9,8 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat
 from torch import Tensor
 
 from ...core.context import Context
+from ...core.contracts import OptimizerPart
 from ...core.cost import Cost
-from ...core.protocols import OptimizerPart
 from ...core.registry import Card, part
 from ...core.roles import Shape
 from ..base import Numbers, ParamsT, assemble, shifted
@@ -100,7 +100,7 @@ class ScheduleFreeSGDPart(OptimizerPart):
         cost="no matmul FLOPs; 1 float of state a parameter",
     )
     search: ClassVar[Grid] = {"lr": factor2(0.0625, 64.0)}
-    provides = frozenset({"Stateful", "Shardable"})
+    shardable = True
 
     lr: PositiveFloat = 1.0
     """Learning rate."""

@@ -9,8 +9,8 @@ import torch
 from pydantic import NonNegativeFloat, PositiveFloat
 
 from ...core.context import Context
+from ...core.contracts import OptimizerPart
 from ...core.cost import Cost
-from ...core.protocols import OptimizerPart
 from ...core.registry import Card, part
 from ...core.roles import Shape, numel
 from ..chain import Chain

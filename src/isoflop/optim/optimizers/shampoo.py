@@ -11,8 +11,8 @@ from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveIn
 from torch import Tensor
 
 from ...core.context import Context
+from ...core.contracts import OptimizerPart
 from ...core.cost import Cost
-from ...core.protocols import OptimizerPart
 from ...core.registry import Card, part
 from ...core.roles import Shape
 from ...ledger.formulas import eigh, matmul
@@ -208,7 +208,7 @@ class ShampooPart(OptimizerPart):
         cost="4mn(m + n) FLOPs a matrix and eigendecompositions every f steps; 2mn + 2m^2 + 2n^2 floats of state",
     )
     search: ClassVar[Grid] = {"lr": factor2(1.25e-4, 3.2e-2)}
-    provides = frozenset({"Stateful", "Shardable"})
+    shardable = True
 
     lr: PositiveFloat = 4e-3
     """Peak learning rate; AdamW's with grafting."""

@@ -10,8 +10,8 @@ from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat
 from torch import Tensor
 
 from ...core.context import Context
+from ...core.contracts import OptimizerPart
 from ...core.cost import Cost
-from ...core.protocols import OptimizerPart
 from ...core.registry import Card, part
 from ...core.roles import Shape
 from ..base import BETA, NON_NEGATIVE, Elementwise, Limit, Numbers, ParamsT, add_quotient, assemble, next_step
@@ -122,7 +122,7 @@ class SimplifiedAdEMAMixPart(OptimizerPart):
         cost="no matmul FLOPs; 2 floats of state a parameter",
     )
     search: ClassVar[Grid] = {"lr": factor2(1.5625e-5, 4e-3)}
-    provides = frozenset({"Stateful", "Shardable"})
+    shardable = True
 
     lr: PositiveFloat = 2.5e-4
     """Peak learning rate; about AdamW's times sqrt((1 - min_beta1) (1 - b1))."""

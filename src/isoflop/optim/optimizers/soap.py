@@ -11,9 +11,9 @@ from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import Tensor
 
 from ...core.context import Context
+from ...core.contracts import OptimizerPart
 from ...core.cost import Cost
 from ...core.errors import nearest
-from ...core.protocols import OptimizerPart
 from ...core.registry import Card, part
 from ...core.roles import Shape
 from ...ledger.formulas import cholesky, matmul, qr, solve_triangular
@@ -273,7 +273,7 @@ class SOAPPart(OptimizerPart):
         cost="6mn(m + n) FLOPs a matrix, less in the Gram matrices, and a refresh; 2mn + 2m^2 + 2n^2 floats of state",
     )
     search: ClassVar[Grid] = {"lr": factor2(1.25e-4, 3.2e-2)}
-    provides = frozenset({"Stateful", "Shardable"})
+    shardable = True
 
     lr: PositiveFloat = 4e-3
     """Peak learning rate."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -10,9 +10,8 @@ from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import Tensor
 
 from ...core.context import Context
+from ...core.contracts import OptimizerPart, Outcome, Passes, Problem, Resampling
 from ...core.cost import Cost
-from ...core.errors import UsageError
-from ...core.protocols import OptimizerPart, Outcome, Problem, Resamples
 from ...core.registry import Card, part
 from ...core.roles import Shape
 from ..base import Elementwise, Limit, Numbers, ParamsT, assemble, next_step
@@ -80,8 +79,6 @@ class Resampled(Rule[SophiaG]):
         self.every = every
 
     def step(self, problem: Problem) -> Outcome:
-        if not isinstance(problem, Resamples):
-            raise UsageError("Sophia-G needs an objective whose targets can be sampled from the model")
         outcome = problem.backward()
         self.optimizer.step()
         group = self.optimizer.param_groups[0]
@@ -124,11 +121,11 @@ class SophiaGPart(OptimizerPart):
         paper="Liu et al. 2023, arXiv 2305.14342",
         equation="p <- (1 - lr wd) p - lr sign(m) min(|m| / (rho bs h), 1); h averages squared sampled gradients",
         defaults="lr 1e-4, betas (0.965, 0.99), rho 0.04, weight_decay 0.1, every 10 steps",
-        cost="2 floats of state a parameter; one more forward and backward every 10 steps",
+        cost="2 floats of state a parameter; two more forwards and a backward every 10 steps",
     )
     search: ClassVar[Grid] = {"lr": factor2(6.25e-5, 1.6e-2)}
-    provides = frozenset({"Stateful", "Shardable"})
-    needs: ClassVar[dict[str, frozenset[str]]] = {"objective": frozenset({"Resampling"})}
+    shardable = True
+    needs: ClassVar[dict[str, frozenset[type]]] = {"objective": frozenset({Resampling})}
 
     lr: PositiveFloat = 2e-3
     """Peak learning rate."""
@@ -148,8 +145,14 @@ class SophiaGPart(OptimizerPart):
     def cost(self, shapes: Sequence[Shape]) -> Cost:
         return elementwise(shapes, operations=11, floats=6)
 
-    def passes(self, accumulate: int) -> tuple[float, float]:
-        return 1 / self.every, 1 / self.every
+    def passes_of(self, accumulate: int) -> Callable[[int], Passes]:
+        """One forward to draw the targets, then a forward and a backward on them, at every ``every``-th step."""
+
+        def passes(steps: int) -> Passes:
+            estimates = steps // self.every * accumulate
+            return Passes(forward=2 * estimates, backward=estimates, losses=estimates)
+
+        return passes
 
     def state_bytes(self, shapes: Sequence[Shape]) -> int:
         return state_bytes(shapes, floats=2)

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from pydantic import NonNegativeInt
 
-from ...core.protocols import SchedulePart
+from ...core.contracts import SchedulePart
 from ...core.registry import Card, part
 from ..ramps import Unit, warm
 

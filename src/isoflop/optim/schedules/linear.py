@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ...core.protocols import SchedulePart
+from ...core.contracts import SchedulePart
 from ...core.registry import Card, part
 from ..ramps import Fraction, Unit, decay, length, warm
 

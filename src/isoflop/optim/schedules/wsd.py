@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import model_validator
 
-from ...core.protocols import SchedulePart
+from ...core.contracts import SchedulePart
 from ...core.registry import Card, part
 from ..ramps import Fraction, Shape, Unit, decay, length, warm
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.func import grad, vjp
 
-from ...core.protocols import LossOf, Outputs
+from ...core.contracts import LossOf, Outputs
 from ..linearization import forward_mode, gauss_newton_product, pushed
 
 

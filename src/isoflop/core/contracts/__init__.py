@@ -1,0 +1,76 @@
+"""The contract of every slot, by direction of data: what the live object must do, and the base class of its part.
+
+A slot's live object has at most three required methods. Whatever goes beyond is a capability: a Protocol class, which
+a part names in ``provides`` and another part may ask for in ``needs``. A recipe that needs a missing one is refused by
+name before anything is allocated.
+"""
+
+from ..tokenizer import TOKENIZER, LoadsTokenizer, Storable, Tokenizer, TokenizerPart
+from .data import Batch, Batches, Draws, HeldOut, Source, SourcePart, TokenBatch
+from .model import Cacheable, FeedForwardPart, LayerPart, MixerPart, Model, ModelPart
+from .training import (
+    Averaging,
+    AveragingPart,
+    Likelihood,
+    Linearizing,
+    Loss,
+    LossOf,
+    Objective,
+    ObjectivePart,
+    Optimizer,
+    OptimizerPart,
+    Outcome,
+    Outputs,
+    Passes,
+    Problem,
+    Resampling,
+    SchedulePart,
+    Stateful,
+    SwapsWeights,
+)
+from .use import Decoder, DecoderPart, Measurement, Metric, MetricPart, Subject
+
+__all__ = [
+    "TOKENIZER",
+    "Averaging",
+    "AveragingPart",
+    "Batch",
+    "Batches",
+    "Cacheable",
+    "Decoder",
+    "DecoderPart",
+    "Draws",
+    "FeedForwardPart",
+    "HeldOut",
+    "LayerPart",
+    "Likelihood",
+    "Linearizing",
+    "LoadsTokenizer",
+    "Loss",
+    "LossOf",
+    "Measurement",
+    "Metric",
+    "MetricPart",
+    "MixerPart",
+    "Model",
+    "ModelPart",
+    "Objective",
+    "ObjectivePart",
+    "Optimizer",
+    "OptimizerPart",
+    "Outcome",
+    "Outputs",
+    "Passes",
+    "Problem",
+    "Resampling",
+    "SchedulePart",
+    "Source",
+    "SourcePart",
+    "Stateful",
+    "Storable",
+    "Subject",
+    "SwapsWeights",
+    "TokenBatch",
+    "Tokenizer",
+    "TokenizerPart",
+]

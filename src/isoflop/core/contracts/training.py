@@ -1,0 +1,272 @@
+"""The contracts of training: objective, the problem that an optimizer sees, optimizer, schedule, averaging."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
+
+from ..context import Context
+from ..cost import Cost, Work
+from ..registry import Part
+from ..roles import Shape
+from .data import Batch
+from .model import ModelPart
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+Outputs = Callable[[Any], "Tensor"]
+"""From parameters, {name: tensor}, to a model's outputs."""
+LossOf = Callable[["Tensor"], "Tensor"]
+"""From a model's outputs to a scalar."""
+
+
+@runtime_checkable
+class Stateful(Protocol):
+    """Has state that a checkpoint must keep: nested dicts of tensors and JSON values."""
+
+    def state_dict(self) -> dict[str, Any]: ...
+    def load_state_dict(self, state: dict[str, Any], /) -> Any: ...
+
+
+@runtime_checkable
+class SwapsWeights(Protocol):
+    """An optimizer or averaging that trains at one point and is evaluated at another."""
+
+    def evaluation_weights(self) -> AbstractContextManager[None]: ...
+
+
+# ---------------------------------------------------------------- objective
+
+
+@dataclass(frozen=True)
+class Loss:
+    """What an objective returns.
+
+    Args:
+        total: differentiable scalar, the SUM over the batch's ``units``, in nats.
+        terms: detached scalars to be logged, sums as well.
+        spent: what else the loss cost, by ledger phase (a teacher's passes), beyond the policy's own work.
+    """
+
+    total: Tensor
+    terms: Mapping[str, Tensor] = field(default_factory=dict)
+    spent: Mapping[str, Cost] = field(default_factory=dict)
+
+
+@runtime_checkable
+class Objective(Protocol):
+    """The loss of a model on a batch; the models were given when it was built."""
+
+    def loss(self, batch: Any, /) -> Loss: ...
+
+
+@runtime_checkable
+class Resampling(Protocol):
+    """An objective whose targets can be drawn from the policy itself."""
+
+    def resample(self, batch: Any, /) -> Batch:
+        """The batch with targets drawn from the policy's predictions, by the batch's own random numbers."""
+
+
+@runtime_checkable
+class Linearizing(Protocol):
+    """An objective that is a loss of the policy's outputs, and differentiable by ``torch.func`` in any way."""
+
+    def linearize(self, batch: Any, /) -> tuple[Outputs, LossOf]:
+        """``outputs(parameters)``, a pure function from the policy's {name: tensor} to its outputs, and
+        ``loss(outputs)``, a scalar: the SUM over the batch's units, in nats."""
+
+
+@runtime_checkable
+class Likelihood(Protocol):
+    """An objective that knows -log p of text under the policy, so that models of all kinds stand on one scale.
+
+    Attributes:
+        bound: what ``nll`` gives is an upper bound of -log p.
+    """
+
+    bound: bool
+
+    def nll(self, batch: Any, /) -> Loss:
+        """Without gradient: -log p of the batch's targets, summed, in nats; ``spent`` is all that it cost."""
+
+
+class ObjectivePart(Part):
+    """What is minimised."""
+
+    slot: ClassVar[str] = "objective"
+
+    @abstractmethod
+    def build(self, ctx: Context) -> Objective:
+        """Make the live objective of ``ctx.policy``."""
+
+    def work(self, model: ModelPart, batch: int, length: int, vocab_size: int) -> Work:
+        """Work of the loss and its gradient on one micro-batch; by default one forward and backward of the model."""
+        return model.work(batch, length, vocab_size)
+
+    def charges(self, recipe: Any) -> Mapping[str, Cost]:
+        """What the loss of one micro-batch costs beyond ``work``, by ledger phase (a teacher's passes); by default {}.
+
+        It is what each ``Loss.spent`` will say, known before anything is built.
+        """
+        return {}
+
+
+# ---------------------------------------------------------------- the step
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What an optimizer reports of one step.
+
+    Args:
+        loss: mean over the step's units, in nats.
+        grad_norm: of the gradient before clipping.
+        tokens, text_bytes: what the step adds to these axes.
+        terms: means of what the objective logs.
+    """
+
+    loss: float
+    grad_norm: float
+    tokens: int
+    text_bytes: int
+    terms: Mapping[str, float] = field(default_factory=dict)
+
+
+@runtime_checkable
+class Problem(Protocol):
+    """What an optimizer sees of one step: it owns accumulation, clipping, gradient synchronisation and the bill.
+
+    Each of its methods charges what it executes; an optimizer that computes more from what ``linearize`` gives says so
+    by ``charge``.
+    """
+
+    def backward(self) -> Outcome:
+        """Gradients of the mean loss of this step's batch into ``.grad``, clipped, checked to be finite."""
+
+    def loss(self) -> float:
+        """Mean loss of this step's batch at the present parameters, without gradients; nats a unit."""
+
+    def resample(self) -> Outcome:
+        """As ``backward``, but with this step's targets drawn from the model's own predictions, and unclipped.
+
+        Raises:
+            UsageError: the objective is not ``Resampling``.
+        """
+
+    def linearize(self) -> Sequence[tuple[Outputs, LossOf]]:
+        """The problem split into model and loss (Gauss-Newton): loss(theta) = sum over batches of L_i(z_i(theta)).
+
+        One pair a micro-batch: ``outputs(parameters)``, a pure function from {name: tensor} to the model's outputs z_i,
+        and ``loss(outputs)``, its share of the step's mean loss; both for ``torch.func``.
+
+        Raises:
+            UsageError: the objective is not ``Linearizing``.
+        """
+
+    def fresh(self) -> Problem:
+        """The same problem on data that this step has not used, for a line search; its bill is this one's."""
+
+    def charge(self, forward: int = 0, backward: int = 0) -> None:
+        """Charge passes over one micro-batch that the optimizer made itself."""
+
+
+@runtime_checkable
+class Optimizer(Protocol):
+    """A training rule. Any plain ``torch.optim.Optimizer`` becomes one through the adapter of ``train``."""
+
+    def step(self, problem: Problem) -> Outcome: ...
+    def set_factor(self, factor: float) -> None: ...
+    def state_dict(self) -> dict[str, Any]: ...
+    def load_state_dict(self, state: dict[str, Any], /) -> None: ...
+
+
+@dataclass(frozen=True)
+class Passes:
+    """Passes over single micro-batches.
+
+    Args:
+        forward, backward: through the policy.
+        losses: how many of the forward ones were a whole loss, with whatever else a loss costs (a teacher's pass).
+    """
+
+    forward: int = 0
+    backward: int = 0
+    losses: int = 0
+
+
+class OptimizerPart(Part):
+    """A training rule.
+
+    Class attributes:
+        shardable: its step is the same on tensors of which each process holds a part.
+    """
+
+    slot: ClassVar[str] = "optimizer"
+    provides: ClassVar[frozenset[type]] = frozenset({Stateful})
+    shardable: ClassVar[bool] = False
+
+    @abstractmethod
+    def build(self, ctx: Context) -> torch.optim.Optimizer | Optimizer:
+        """Make the optimizer over ``ctx.groups``."""
+
+    @abstractmethod
+    def cost(self, shapes: Sequence[Shape]) -> Cost:
+        """Mean cost of one step beyond the loss's own gradient."""
+
+    def cost_of(self, shapes: Sequence[Shape]) -> Callable[[int], Cost]:
+        """Exact cost of the first n steps, as a function of n; by default all steps cost the same."""
+        each = self.cost(shapes)
+        return lambda steps: each * steps
+
+    @abstractmethod
+    def state_bytes(self, shapes: Sequence[Shape]) -> int:
+        """Bytes of optimizer state."""
+
+    def passes_of(self, accumulate: int) -> Callable[[int], Passes]:
+        """Passes beyond the gradient's own in the first n steps, exactly, over single micro-batches; by default none.
+
+        Args:
+            accumulate: micro-batches of one step.
+        """
+        return lambda steps: Passes()
+
+
+class SchedulePart(Part):
+    """A pure function of the step: the part is its own live object."""
+
+    slot: ClassVar[str] = "schedule"
+    needs_horizon: ClassVar[bool] = True
+
+    @abstractmethod
+    def factor(self, t: int, horizon: int) -> float:
+        """What the learning rate is multiplied by at step ``t`` in [0, horizon)."""
+
+    def build(self, ctx: Context) -> SchedulePart:
+        return self
+
+
+@runtime_checkable
+class Averaging(Protocol):
+    """Averaged weights of the policy, for evaluation."""
+
+    def update(self, t: int) -> None: ...
+    def evaluation_weights(self) -> AbstractContextManager[None]: ...
+
+
+class AveragingPart(Part):
+    """Averages the policy's weights along the run."""
+
+    slot: ClassVar[str] = "averaging"
+
+    @abstractmethod
+    def build(self, ctx: Context) -> Averaging: ...
+
+    def cost(self, shapes: Sequence[Shape]) -> Cost:
+        """Cost of one update."""
+        return Cost()
