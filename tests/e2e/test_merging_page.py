@@ -47,6 +47,8 @@ def test_every_file_and_command_of_the_page_works(here: None, capsys: pytest.Cap
     assert "time" in output
     assert Checkpoint("stacked").layers == 4
     assert Checkpoint("from-yaml").dtype == "BF16"
+    assert Checkpoint("small", "adapter_model").tensors
+    assert set(Checkpoint("folded").tensors) == set(Checkpoint("base").tensors)
     assert Checkpoint("safe").read("w").tolist() == [1, 1, 1]
 
 

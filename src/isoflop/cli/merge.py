@@ -62,6 +62,49 @@ def run(
         typer.echo(f"{out}: {len(plan.tasks)} tensors, {plan.layout.bytes:,} bytes; {out / 'README.md'} says from what")
 
 
+@verbs.command()
+def fold(
+    base: Annotated[Path, typer.Argument(help="The checkpoint that the adapter was trained on.")],
+    adapter: Annotated[Path, typer.Argument(help="A LoRA adapter in PEFT's layout.")],
+    out: Annotated[Path, typer.Argument(help="The new directory.")],
+    off: Annotated[bool, typer.Option("--off", help="Take a merged adapter off again.")] = False,
+) -> None:
+    """Merge a LoRA adapter into its base, or take it off again."""
+    from ..merge.lora_merge import fold
+
+    fold(base, adapter, out, sign=-1.0 if off else 1.0)
+    typer.echo(str(out))
+
+
+@verbs.command()
+def extract(
+    base: Annotated[Path, typer.Argument(help="The model before fine-tuning.")],
+    tuned: Annotated[Path, typer.Argument(help="The model after it.")],
+    out: Annotated[Path, typer.Argument(help="The new directory, in PEFT's layout.")],
+    rank: Annotated[int, typer.Option("--rank", min=1, help="Of each matrix's update, at most.")] = 16,
+    rest: Annotated[bool, typer.Option("--rest", help="Carry embeddings and norms that differ as a whole.")] = False,
+    json: Json = False,
+) -> None:
+    """Extract a LoRA adapter from a fine-tuned model, and say what it loses."""
+    from ..merge.lora_files import write_adapter
+    from ..merge.lora_merge import extract
+
+    if out.exists():
+        raise UsageError("exists already", where=str(out), fix="choose another output")
+    found = extract(base, tuned, rank, rest=rest)
+    write_adapter(found.adapter, out)
+    errors = sorted(found.errors.values())
+    if json:
+        emit({"out": str(out), "rank": rank, "errors": found.errors, "left": found.left})
+        return
+    typer.echo(f"{out}: {len(errors)} modules at rank {rank}")
+    typer.echo(f"relative error of the updates: median {errors[len(errors) // 2]:.3f}, largest {errors[-1]:.3f}")
+    if found.left:
+        typer.echo(
+            f"left out: {len(found.left)} tensors that differ, e.g. {found.left[0]}; --rest carries most of them"
+        )
+
+
 def _facts(plan: Plan, out: Path) -> dict[str, Any]:
     import shutil
 
