@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -15,6 +15,7 @@ from ..core.errors import DataError
 from ..core.reading import read_text
 
 Ids = npt.NDArray[np.int64]
+_HELD_BACK = 64  # ids: none of a whole character is so long, so that what is pending are bytes of no text
 
 
 @runtime_checkable
@@ -58,6 +59,40 @@ class Pieces:
             return b"".join([self._pieces[known(int(i))] for i in ids]).decode("utf-8", "replace")
         except IndexError:
             raise unknown_id(ids, self.vocab_size) from None
+
+
+def continuation(tokenizer: Tokenizer, prompt: Sequence[int], new: Iterable[int]) -> Iterator[str]:
+    """The text that new ids add behind those of a prompt, piece by piece as it becomes certain.
+
+    Ids are decoded together with those before them: a tokenizer may write a blank into the token behind it, drop the
+    first blank of whatever it decodes, or need several ids for a character, which is held back until it is whole.
+
+    Args:
+        tokenizer: the tokenizer of all ids.
+        prompt: ids of a whole text, with or without an end of text before it.
+        new: what follows, as it comes.
+    """
+    before, pending = list(prompt), list[int]()
+    known_text = tokenizer.decode(before)
+    for i in new:
+        if i == tokenizer.eot:
+            continue
+        pending.append(i)
+        text = tokenizer.decode([*before, *pending])
+        if text != known_text and (not text.endswith("\ufffd") or len(pending) >= _HELD_BACK):
+            yield text[shared_start(known_text, text) :]
+            before, pending = pending, []  # to decode everything anew each time would take quadratic time
+            known_text = tokenizer.decode(before)
+    if pending:
+        text = tokenizer.decode([*before, *pending])
+        if text != known_text:
+            yield text[shared_start(known_text, text) :]
+
+
+def shared_start(a: str, b: str) -> int:
+    """How many characters two texts have in common at their beginning."""
+    pairs = enumerate(zip(a, b, strict=False))
+    return next((i for i, (x, y) in pairs if x != y), min(len(a), len(b)))
 
 
 def known(i: int) -> int:

@@ -19,7 +19,7 @@ from ...core.files import write_atomic
 from ...core.reading import user_path
 from ...core.registry import Card, part
 from ..document import utf8
-from ..tokenizing import Ids, byte_alphabet, open_tokenizer, unknown_id
+from ..tokenizing import Ids, open_tokenizer, shared_start, unknown_id
 
 _BYTE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 
@@ -46,7 +46,7 @@ class FileTokenizer:
         description = json.loads(tokenizer.to_str())
         if description["model"].get("dropout"):
             raise DataError("drops merges at random", where=str(path), fix="set its model.dropout to null")
-        byte_level, self._lossless = _kind(description)
+        byte_level = any(step["type"] == "ByteLevel" for step in _steps(description["pre_tokenizer"]))
         self.byte_lengths: Ids = np.zeros(self.vocab_size, np.int64)
         for token, i in tokenizer.get_vocab(with_added_tokens=True).items():
             if i in added:
@@ -62,17 +62,19 @@ class FileTokenizer:
         """``encode`` of each text."""
         for text in texts:
             utf8(text)
-        encodings = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
-        result = [np.array(encoding.ids, np.int64) for encoding in encodings]
-        if not self._lossless:
-            for text, ids in zip(texts, result, strict=True):
-                if self.decode(ids.tolist()) != text:
-                    raise DataError(
-                        f"loses part of the text that begins {text[:40]!r} (a normaliser, or unknown characters)",
-                        where=str(self._path),
-                        fix="choose tokenizer bpe or bytes, or normalise the text beforehand",
-                    )
-        return result
+        found = [each.ids for each in self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)]
+        back = self._tokenizer.decode_batch(found, skip_special_tokens=True)
+        for text, again in zip(texts, back, strict=True):  # the parts of a file do not tell what it does as a whole
+            if again != text:
+                place = shared_start(text, again)
+                raise DataError(
+                    f"does not give back a text that begins {text[:40]!r}: at character {place} it makes "
+                    f"{again[place : place + 20]!r} of {text[place : place + 20]!r} (a normaliser, an added token, "
+                    "unknown characters)",
+                    where=str(self._path),
+                    fix="choose tokenizer bpe or bytes, or change the text beforehand",
+                )
+        return [np.array(ids, np.int64) for ids in found]
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of ids without special tokens."""
@@ -123,19 +125,6 @@ def size_of(tokenizer: hf.Tokenizer) -> int:
 def _opened(path: str, digest: str) -> hf.Tokenizer:
     tokenizer: hf.Tokenizer = open_tokenizer(user_path(path))
     return tokenizer
-
-
-def _kind(description: dict[str, Any]) -> tuple[bool, bool]:
-    """Whether tokens are written in the byte alphabet, and whether text is certain to be given back unchanged."""
-    steps = _steps(description["pre_tokenizer"])
-    byte_level = [step for step in steps if step["type"] == "ByteLevel"]
-    harmless = all(step["type"] in ("ByteLevel", "Digits") or step.get("behavior") == "Isolated" for step in steps)
-    prefixed = any(step["add_prefix_space"] for step in byte_level)
-    plain = description["normalizer"] is None and not prefixed and harmless
-    vocab = description["model"].get("vocab")
-    complete = isinstance(vocab, dict) and set(byte_alphabet()) <= set(vocab)
-    decoded = (description["decoder"] or {}).get("type") == "ByteLevel"
-    return bool(byte_level), bool(byte_level) and plain and complete and decoded
 
 
 def _steps(pre_tokenizer: dict[str, Any] | None) -> list[dict[str, Any]]:
