@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import tokenizers as hf
 import torch
 
 from isoflop.cli.main import invoke
@@ -140,3 +141,56 @@ def test_a_run_without_a_checkpoint_is_named(tiny: Tiny, tmp_path: Path, capsys:
     for verb in ("generate", "eval"):
         assert invoke([verb, str(tmp_path / "a")]) == 2
         assert "has no checkpoint yet; train it first" in capsys.readouterr().err
+
+
+def test_the_blank_after_the_prompt_is_written(
+    tiny: Tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As Llama 2 does it: the blank is in the token behind it, and whatever is decoded loses its first blank."""
+    mark = "\u2581"
+    vocabulary = {f"<0x{byte:02X}>": byte for byte in range(256)} | {mark: 256, "b": 257, f"{mark}b": 258}
+    llama = hf.Tokenizer(hf.models.BPE(vocab=vocabulary, merges=[(mark, "b")], byte_fallback=True))
+    llama.normalizer = hf.normalizers.Sequence([hf.normalizers.Prepend(mark), hf.normalizers.Replace(" ", mark)])
+    llama.decoder = hf.decoders.Sequence(
+        [hf.decoders.Replace(mark, " "), hf.decoders.ByteFallback(), hf.decoders.Fuse(), hf.decoders.Strip(" ", 1, 0)]
+    )
+    llama.add_special_tokens(["</s>"])
+    llama.save(str(tmp_path / "llama.json"))
+    part = f'tokenizer={{name="file", path="{tmp_path / "llama.json"}", eot="</s>"}}'
+    assert invoke(["train", str(tiny(part)), "--root", str(tmp_path), "--name", "a"]) == 0
+    capsys.readouterr()
+    for prompt, wanted in ((LINE, f"{LINE} bb é"), ("", "bb é")):
+        drawn = iter([258, 257, 256, 0xC3, 0xA9, 259])
+        monkeypatch.setattr(Sample, "choose", lambda *_, drawn=drawn: torch.tensor([next(drawn)]))
+        assert invoke(["generate", str(tmp_path / "a"), "--prompt", prompt]) == 0
+        assert capsys.readouterr().out == f"{wanted}\n"
+
+
+def test_the_budget_of_tokens_takes_no_memory(
+    tiny: Tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert invoke(["train", str(tiny()), "--root", str(tmp_path), "--name", "a"]) == 0
+    capsys.readouterr()
+    drawn = iter([*b"words", 256])
+    monkeypatch.setattr(Sample, "choose", lambda *_: torch.tensor([next(drawn)]))
+    assert invoke(["generate", str(tmp_path / "a"), "--tokens", str(10**12)]) == 0
+    assert capsys.readouterr().out == "words\n"
+
+
+def test_names_of_domains_cannot_move_the_cursor(
+    tiny: Tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = [
+        {"text": f"{n * n} words {n}" * 9, "kind": "\x1b[31mred\x1b[0m\r\nb\x07\u202e"[: n % 2 * 99] or "plain"}
+        for n in range(80)
+    ]
+    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    source = f'source={{name="jsonl", paths="{tmp_path / "a.jsonl"}", domain_key="kind", deduplicate="none"}}'
+    assert invoke(["train", str(tiny(source)), "--root", str(tmp_path), "--name", "a"]) == 0
+    for verb in ("eval", "report"):
+        capsys.readouterr()
+        assert invoke([verb, str(tmp_path / "a")]) == 0
+        said = capsys.readouterr()
+        for character in "\x1b\x07\r\u202e":
+            assert character not in said.out + said.err
+        assert "plain" in said.out

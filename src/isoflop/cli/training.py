@@ -149,6 +149,7 @@ def evaluate(
     json: Json = False,
 ) -> None:
     """Measure a run's newest checkpoint on its held-out text."""
+    from ..store.names import printable
     from ..train.run import restore
 
     _use_threads(threads)
@@ -160,7 +161,7 @@ def evaluate(
     for name, result in results.items():
         typer.echo(f"{name}: {result} {result.unit}, after step {loop.step:,}")
         for domain, part in result.domains.items():
-            typer.echo(f"  {domain}: {part} over {part.n:,} bytes")
+            typer.echo(f"  {printable(domain)}: {part} over {part.n:,} bytes")
 
 
 @app.command()
@@ -179,6 +180,7 @@ def generate(
     """Write text with a run's newest checkpoint."""
     from ..core.rng import Rng
     from ..core.slots import part_from
+    from ..data.tokenizing import continuation
     from ..train.run import trained
 
     _use_threads(threads)
@@ -191,7 +193,7 @@ def generate(
         chosen = chosen.model_copy(update={"stop": tokenizer.eot})
     ids = [tokenizer.eot, *tokenizer.encode(prompt).tolist()]
     output = chosen.build(found.ctx).generate(found.model, [ids], tokens, Rng(seed))[0]
-    text = tokenizer.decode(output)
+    text = "".join(continuation(tokenizer, ids, output))
     if json:
         emit({"prompt": prompt, "text": text, "tokens": len(output)})
     else:

@@ -100,7 +100,7 @@ class Transformer(nn.Module):
 
     @torch.no_grad()
     def make_cache(self, batch: int, capacity: int) -> Cache:
-        """A cache for ``step``: room for ``capacity`` tokens a sequence, and the weights as they are now."""
+        """A cache for ``step``: room for ``capacity`` tokens a sequence at first, and the weights as they are now."""
         return Cache(
             layers=[block.mixer.make_cache(batch, capacity, self.dtype) for block in self.blocks],
             weights=[block.weights() for block in self.blocks],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from isoflop.core.errors import UsageError
+from isoflop.core.errors import NumericsError, UsageError
 from isoflop.core.rng import Rng
 from isoflop.decode.decoders.sample import Sample
 from isoflop.models.transformer import Transformer
@@ -127,3 +128,43 @@ def test_the_law_of_a_draw(fields: dict[str, Any], law: list[float]) -> None:
     if fields.get("top_p") == 0.7:
         fields = {"top_p": 0.6999}  # sums of probabilities are rounded
     np.testing.assert_allclose(chosen(Sample(**fields), P), law, atol=1e-3)
+
+
+def test_memory_grows_with_what_is_generated(model: Transformer) -> None:
+    """A budget far beyond any memory costs nothing before it is used."""
+    stop = Sample().generate(model, PROMPTS[:1], 20, Rng(3))[0][9]
+    tracemalloc.start()
+    try:
+        out = Sample(stop=stop).generate(model, PROMPTS[:1], 10**12, Rng(3))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert out == Sample(stop=stop).generate(model, PROMPTS[:1], 20, Rng(3))
+    assert peak < 1_000_000
+
+
+@pytest.mark.parametrize("temperature", [1e-3, 1e-300, 2.3e-308, 1e-310, 5e-324])
+@pytest.mark.parametrize("fields", [{}, {"top_k": 3}, {"top_p": 0.5}])
+def test_the_smallest_temperatures_take_the_likeliest(temperature: float, fields: dict[str, Any]) -> None:
+    for logits in ([1.0, 3.0, 2.0, -torch.inf], [-700.0, -1.0, -5.0, 0.0], [1e30, 3e30, -3e38, 0.0]):
+        drawn = chosen_ids(Sample(temperature, **fields), logits)
+        assert set(drawn) == {max(range(4), key=logits.__getitem__)}
+
+
+def test_equal_logits_are_drawn_equally_at_any_temperature() -> None:
+    for temperature in (5e-324, 1e-310, 1.0, 1e308):
+        shares = np.bincount(chosen_ids(Sample(temperature), [2.0, 2.0, 2.0, 2.0]), minlength=4)
+        assert shares.tolist() == [1000] * 4
+
+
+@pytest.mark.parametrize("bad", [[torch.nan, 1.0], [torch.inf, 1.0], [-torch.inf, -torch.inf]])
+@pytest.mark.parametrize("fields", [{}, {"temperature": 0.0}, {"top_k": 1}, {"top_p": 0.5}])
+def test_logits_that_are_not_finite_are_an_error(bad: list[float], fields: dict[str, Any]) -> None:
+    with pytest.raises(NumericsError, match="logits are not finite"):
+        chosen_ids(Sample(**fields), bad)
+
+
+def chosen_ids(decoder: Sample, logits: list[float], draws: int = 4000) -> list[int]:
+    uniform = (torch.arange(draws, dtype=torch.float64) + 0.5) / draws
+    ids: list[int] = decoder.choose(torch.tensor(logits).expand(draws, -1), uniform).tolist()
+    return ids

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 import toy
-from isoflop.core.errors import UsageError
 from isoflop.core.recipe import Recipe, StoredRecipe
 from isoflop.core.registry import names
 from isoflop.core.rng import Rng
@@ -124,11 +123,20 @@ def test_logits_equal_the_definition(build: Build, mixer: dict[str, Any], outer:
     torch.testing.assert_close(model(x)[0].double(), slow, rtol=0, atol=1e-5)
 
 
-def test_a_full_cache_is_an_error(build: Build) -> None:
-    model = build()
-    cache = model.make_cache(1, 4)
-    with pytest.raises(UsageError, match="the cache holds 4 tokens, not 5"):
-        model.step(tokens(1, 5), cache)
+@pytest.mark.parametrize("capacity", [0, 1, 4, 7])
+@torch.no_grad()
+def test_a_cache_grows_with_what_it_holds(build: Build, capacity: int) -> None:
+    """Its room is a beginning, no bound, and changes no number; beyond the trained length too."""
+    model, x = build(mixer={"heads": 4, "kv_heads": 2}), tokens(2, 300)
+    small, large = model.make_cache(2, capacity), model.make_cache(2, 300)
+    for piece in x.split([7, *[1] * 20, 100, *[1] * 173], 1):
+        assert torch.equal(model.step(piece, small), model.step(piece, large))
+    assert small.length == 300
+    room = small.layers[0]._keys.shape[2]
+    assert 300 <= room <= 600
+    small.truncate(10)
+    again = model.step(x[:, 10:12], small)
+    torch.testing.assert_close(again, model.step(x[:, :12], model.make_cache(2, 1))[:, 10:], rtol=0, atol=1e-5)
 
 
 @torch.no_grad()

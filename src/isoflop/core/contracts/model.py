@@ -31,7 +31,10 @@ class Model(Protocol):
 
 @runtime_checkable
 class Cacheable(Protocol):
-    """A model that can decode step by step."""
+    """A model that can decode step by step.
+
+    A cache has room for ``capacity`` tokens of each of ``batch`` sequences at first, and grows with what is added.
+    """
 
     def make_cache(self, batch: int, capacity: int) -> Any: ...
     def step(self, tokens: Tensor, cache: Any) -> Tensor: ...

@@ -12,9 +12,11 @@ from torch import Tensor
 
 from ...core.context import Context
 from ...core.contracts import DecoderPart
-from ...core.errors import UsageError
+from ...core.errors import NumericsError, UsageError
 from ...core.registry import Card, part
 from ...core.rng import Rng
+
+_ROOM = 1024  # new tokens that the cache has room for at first: it grows with what is generated, not with the budget
 
 
 class Sample:
@@ -44,30 +46,36 @@ class Sample:
             raise UsageError("a prompt is empty", where="generate", fix="begin it with the end-of-text id")
         if not prompts or budget < 1:
             return [[] for _ in prompts]
-        lengths = np.array([len(prompt) for prompt in prompts])
-        total, here = int(lengths.max()) + budget, int(lengths.min())
-        rows = np.zeros((len(prompts), total), dtype=np.int64)
-        for row, prompt in zip(rows, prompts, strict=True):
-            row[: len(prompt)] = prompt
-        uniform = np.stack([rng.at(sample=i).random(budget) for i in range(len(prompts))])
+        rows, lengths, here = [list(prompt) for prompt in prompts], [*map(len, prompts)], min(map(len, prompts))
+        generators = [rng.at(sample=i) for i in range(len(prompts))]
         device = model.head.device
-        cache = model.make_cache(len(prompts), total - 1)
-        seen, ended = 0, np.zeros(len(prompts), dtype=bool)
-        while here < total and not ended.all():
-            logits = model.step(torch.from_numpy(rows[:, seen:here]).to(device), cache)[:, -1].float().cpu()
-            new = np.clip(here - lengths, 0, budget - 1)
-            drawn = self.choose(logits, torch.from_numpy(uniform[np.arange(len(prompts)), new]))
-            free = here >= lengths
-            rows[free, here] = drawn.numpy()[free]
-            ended |= free & ((rows[:, here] == self.stop) | (here + 1 - lengths >= budget))
-            seen, here = here, here + 1
-        return [self._cut(row[n : n + budget].tolist(), here - n) for row, n in zip(rows, lengths, strict=True)]
+        cache = model.make_cache(len(prompts), min(max(lengths) + budget - 1, max(lengths) + _ROOM))
+        tokens, ended = [row[:here] for row in rows], [False] * len(rows)
+        while not all(ended):
+            logits = model.step(torch.tensor(tokens, device=device), cache)[:, -1].float().cpu()
+            free = [here >= length and not end for length, end in zip(lengths, ended, strict=True)]
+            numbers = [each.random() if is_free else 0.0 for each, is_free in zip(generators, free, strict=True)]
+            drawn = self.choose(logits, torch.tensor(numbers, dtype=torch.float64)).tolist()
+            for i in np.flatnonzero(free):
+                rows[i].append(drawn[i])
+                ended[i] = drawn[i] == self.stop or len(rows[i]) - lengths[i] == budget
+            tokens = [row[here : here + 1] or [0] for row in rows]  # a row that has ended walks on for company
+            here += 1
+        return [self._cut(row[length:]) for row, length in zip(rows, lengths, strict=True)]
 
     def choose(self, logits: Tensor, uniform: Tensor) -> Tensor:
-        """A token id for each row of ``logits`` (batch, vocab), by its number in [0, 1) of ``uniform`` (batch,)."""
+        """A token id for each row of ``logits`` (batch, vocab), by its number in [0, 1) of ``uniform`` (batch,).
+
+        Raises:
+            NumericsError: the likeliest token's logit is NaN or infinite.
+        """
+        largest, likeliest = logits.max(-1)
+        if not largest.isfinite().all():
+            fix = "the run's weights are not finite or have grown too large: train it again at a lower rate"
+            raise NumericsError("the model's logits are not finite", where="generate", fix=fix)
         if self.temperature == 0:
-            return logits.argmax(-1)
-        scores = logits.double() / self.temperature
+            return likeliest
+        scores = (logits.double() - largest.double()[:, None]) / self.temperature  # of the likeliest 0: none overflows
         if self.top_k is not None and self.top_k < scores.shape[-1]:
             least = scores.topk(self.top_k).values[:, -1:]
             scores = scores.masked_fill(scores < least, -torch.inf)
@@ -80,10 +88,9 @@ class Sample:
         target = uniform.to(p.dtype)[:, None] * cumulative[:, -1:]
         return torch.searchsorted(cumulative, target, right=True).squeeze(1).clamp_(max=logits.shape[-1] - 1)
 
-    def _cut(self, tokens: list[int], count: int) -> list[int]:
-        """The first ``count`` tokens, up to the stop."""
-        tokens = tokens[: max(count, 0)]
-        return tokens[: tokens.index(self.stop)] if self.stop in tokens else tokens
+    def _cut(self, tokens: list[int]) -> list[int]:
+        """Without the stop."""
+        return tokens[:-1] if tokens and tokens[-1] == self.stop else tokens
 
 
 @part

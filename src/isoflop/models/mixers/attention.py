@@ -12,7 +12,6 @@ from torch.nn import functional as F
 from ...core.context import Context
 from ...core.contracts import Cacheable, MixerPart
 from ...core.cost import Work
-from ...core.errors import UsageError
 from ...core.registry import Card, part
 from ...core.roles import Shape
 from ...ledger import formulas
@@ -79,7 +78,7 @@ class Attention(nn.Module):
         return F.linear(mixed.flatten(2), out_weight)
 
     def make_cache(self, batch: int, capacity: int, dtype: torch.dtype) -> KeyValues:
-        """Room for keys and values of ``capacity`` tokens."""
+        """Room for keys and values of ``capacity`` tokens at first; it grows as they come."""
         self._reach(capacity)
         shape = (batch, self.kv_heads, capacity, self.head_dim)
         device = self.q.weight.device
@@ -101,9 +100,10 @@ class Attention(nn.Module):
         return self.cos[start : start + length].to(dtype), self.sin[start : start + length].to(dtype)
 
     def _reach(self, length: int) -> None:
-        """Make the tables cover ``length`` positions."""
+        """Make the tables cover ``length`` positions: twice as many as before at least, so that steps seldom do it."""
         if length <= self.cos.shape[0]:
             return
+        length = max(length, 2 * self.cos.shape[0])
         half = self.head_dim // 2
         rates = self.theta ** -(torch.arange(half, dtype=torch.float64) / half)
         angles = torch.outer(torch.arange(length, dtype=torch.float64), rates)
@@ -111,20 +111,30 @@ class Attention(nn.Module):
 
 
 class KeyValues:
-    """Keys and values of the tokens seen so far: two (batch, kv_heads, capacity, head_dim) tensors, filled in order."""
+    """Keys and values of the tokens seen so far: two (batch, kv_heads, capacity, head_dim) tensors, filled in order.
+
+    When they are full they are doubled.
+    """
 
     def __init__(self, keys: Tensor, values: Tensor) -> None:
         self._keys, self._values, self.length = keys, values, 0
 
     def append(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Add (batch, kv_heads, n, head_dim) and return everything held. UsageError beyond the capacity."""
+        """Add (batch, kv_heads, n, head_dim) and return everything held."""
         end = self.length + keys.shape[2]
         if end > self._keys.shape[2]:
-            raise UsageError(f"the cache holds {self._keys.shape[2]} tokens, not {end}", fix="make it larger")
+            self._keys, self._values = (self._larger(each, end) for each in (self._keys, self._values))
         self._keys[:, :, self.length : end] = keys
         self._values[:, :, self.length : end] = values
         self.length = end
         return self._keys[:, :, :end], self._values[:, :, :end]
+
+    def _larger(self, held: Tensor, least: int) -> Tensor:
+        shape = list(held.shape)
+        shape[2] = max(least, 2 * shape[2])
+        grown = held.new_empty(shape)
+        grown[:, :, : self.length] = held[:, :, : self.length]
+        return grown
 
     def truncate(self, length: int) -> None:
         """Forget all but the first ``length`` tokens."""
