@@ -75,9 +75,9 @@ def train(
 
 def _dry_run(recipe: Recipe, root: Path, json: bool) -> None:
     from ..core.roles import numel
-    from ..train.run import plan
+    from ..train.run import WALKED, plan
 
-    cost, steps = plan(recipe, root)
+    cost, steps = plan(recipe, root, exact=False)
     parameters, total = numel(recipe.model.shapes(recipe.vocab_size)), cost.run(steps)
     seen = steps or 1000  # a budget in seconds has no horizon
     facts = {
@@ -92,8 +92,9 @@ def _dry_run(recipe: Recipe, root: Path, json: bool) -> None:
     if json:
         emit(facts)
         return
+    about = "about " if recipe.budget.axis == "text_bytes" and steps * recipe.train.accumulate >= WALKED else ""
     typer.echo(
-        f"recipe {facts['recipe']}: {parameters:,} parameters, {steps:,} steps, {facts['tokens']:,} tokens\n"
+        f"recipe {facts['recipe']}: {parameters:,} parameters, {about}{steps:,} steps, {facts['tokens']:,} tokens\n"
         f"{facts['flops']:.4e} model FLOPs ({facts['hardware_flops']:.4e} executed), "
         f"{facts['optimizer_share']:.1%} of them the optimizer's"
     )

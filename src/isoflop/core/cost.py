@@ -22,13 +22,18 @@ class Cost:
     moved: int = 0
 
     def __add__(self, other: Cost) -> Cost:
-        return Cost(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
+        return Cost(
+            self.model + other.model,
+            self.hardware + other.hardware,
+            self.elementwise + other.elementwise,
+            self.moved + other.moved,
+        )
 
     def __sub__(self, other: Cost) -> Cost:
         return self + other * -1
 
     def __mul__(self, count: int) -> Cost:
-        return Cost(*(getattr(self, f.name) * count for f in fields(self)))
+        return Cost(self.model * count, self.hardware * count, self.elementwise * count, self.moved * count)
 
     __rmul__ = __mul__
 

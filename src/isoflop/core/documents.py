@@ -17,6 +17,8 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer
 
+INTEGERS = 2**63
+"""Whole numbers of a document are smaller (TOML's are 64 bits wide); larger ones are floats."""
 NONE = "none"
 """How a document says that a key has no value."""
 
@@ -69,7 +71,13 @@ def meant(annotation: Any, value: Any) -> Any:
     kinds = kinds_of(annotation)
     if value == NONE and type(None) in kinds:
         return None
-    if isinstance(value, float) and value.is_integer() and int in kinds and float not in kinds:
+    if (
+        isinstance(value, float)
+        and value.is_integer()
+        and abs(value) < INTEGERS
+        and int in kinds
+        and float not in kinds
+    ):
         return int(value)
     if isinstance(value, list):
         items = [get_args(kind)[0] for kind in kinds if get_origin(kind) in (tuple, list)]

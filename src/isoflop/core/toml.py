@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from . import registry
-from .documents import meant, takes_text
+from .documents import INTEGERS, meant, takes_text
 from .errors import DataError, RecipeError, UsageError, nearest
 from .reading import read_text, user_path
 from .registry import Part
@@ -129,9 +129,23 @@ def _as_json(tree: Any, source: str) -> str:
         raise RecipeError([f"holds a {type(value).__name__} ({value}), which no key takes"], source=source)
 
     try:
-        return json.dumps(tree, default=as_text)
+        return json.dumps(_bounded(tree), default=as_text)
     except RecursionError:
         raise RecipeError(["is nested too deeply to be a recipe"], source=source) from None
+    except OverflowError:
+        raise RecipeError(["holds an integer that is larger than any number a key takes"], source=source) from None
+
+
+def _bounded(value: Any) -> Any:
+    """A tree whose integers beyond 64 bits are floats, as keys that take them want them: no later sum is too large.
+
+    OverflowError: one is no float either.
+    """
+    if isinstance(value, dict):
+        return {key: _bounded(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_bounded(item) for item in value]
+    return float(value) if isinstance(value, int) and abs(value) >= INTEGERS else value
 
 
 def _problem(model: type[BaseModel], tree: Any, error: Any, overrides: Sequence[str], text: str) -> str:
@@ -143,6 +157,8 @@ def _problem(model: type[BaseModel], tree: Any, error: Any, overrides: Sequence[
     elif error["type"] == "missing":
         message = "is missing"
     elif not error["type"].startswith(("slot_", "json_")) and isinstance(error.get("input"), str | int | float | bool):
+        if error["type"].startswith("int_") and isinstance(error["input"], float) and abs(error["input"]) >= INTEGERS:
+            message = f"input should be less than {INTEGERS}"
         shown = repr(error["input"])
         message = f"{message[0].lower()}{message[1:]}, got {shown if len(shown) < 80 else shown[:77] + '...'}"
         if error["type"] == "string_type":

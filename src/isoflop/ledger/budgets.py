@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import functools
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from ..core.contracts import Passes
@@ -109,14 +108,34 @@ def steps_within(budget: Budget, cost: StepCost, text_bytes: Iterable[int] | Non
     return bisect_right(range(1, LONGEST), limit, key=spent)
 
 
-@functools.lru_cache(64)
-def marks(horizon: int, count: int) -> frozenset[int]:
+@dataclass(frozen=True)
+class Marks(Container[int]):
     """The steps after which to do something ``count`` times at equal distances; the last is ``horizon``.
 
-    Fewer than ``count`` when the run has fewer steps; none without a horizon (0).
+    Fewer than ``count`` when the run has fewer steps; none without a horizon (0). A set that is never written out: both
+    numbers may be astronomic.
     """
-    count = min(count, horizon)
-    return frozenset(horizon * i // count for i in range(1, count + 1))
+
+    horizon: int
+    count: int
+
+    def __contains__(self, step: object) -> bool:
+        count = min(self.count, self.horizon)
+        if not isinstance(step, int) or not 0 < step <= self.horizon:
+            return False
+        return self.horizon * -(-step * count // self.horizon) // count == step
+
+
+def steps_at(budget: Budget, each: int) -> int:
+    """The whole steps within a budget in text bytes if each spends ``each``; BudgetError as ``steps_within``."""
+    limit = int(budget.limit)
+    if each <= 0:
+        raise _unbounded(budget.axis)
+    if limit > LONGEST * each:
+        raise _too_large(budget.axis, limit)
+    if limit < each:
+        raise _too_small(budget.axis, each, limit)
+    return limit // each
 
 
 def _steps_of_text(limit: int, text_bytes: Iterable[int] | None) -> int:
@@ -132,6 +151,8 @@ def _steps_of_text(limit: int, text_bytes: Iterable[int] | None) -> int:
                 raise _too_small("text_bytes", spent, limit)
             break
         steps += 1
+        if steps == IDLE_STEPS and limit * steps > LONGEST * spent:  # it would be walked for ever
+            raise _too_large("text_bytes", limit)
     if steps == 0:
         raise _unbounded("text_bytes")
     return steps

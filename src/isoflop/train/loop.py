@@ -34,7 +34,7 @@ from ..core.contracts import (
 from ..core.cost import Cost
 from ..core.errors import BudgetError, DataError, NumericsError, Stopped
 from ..core.recipe import Recipe
-from ..ledger.budgets import StepCost, marks
+from ..ledger.budgets import Marks, StepCost
 from ..ledger.ledger import Ledger
 from ..ledger.peak import wait
 from ..store.run import Run
@@ -194,7 +194,7 @@ class Loop:
     def _due(self, count: int, seconds: float) -> bool:
         """Whether the step just done, which took ``seconds``, passed one of ``count`` equal parts of the budget."""
         if self.ctx.horizon:
-            return self.step in marks(self.ctx.horizon, count)
+            return self.step in Marks(self.ctx.horizon, count)
         spent, limit = self.ledger.total("seconds"), self.recipe.budget.limit
         return int((spent - seconds) / limit * count) < int(spent / limit * count)
 
@@ -288,7 +288,7 @@ class Loop:
             if isinstance(tokenizer, Storable):
                 tokenizer.save(directory / TOKENIZER)
 
-        due = marks(self.ctx.horizon, self.recipe.train.checkpoints) if self.ctx.horizon else None
+        due = Marks(self.ctx.horizon, self.recipe.train.checkpoints) if self.ctx.horizon else None
         self.run.save(self.step, write, due)
 
     @contextmanager

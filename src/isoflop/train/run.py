@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import count, islice
 from pathlib import Path
 from traceback import format_exc
 
@@ -18,7 +19,7 @@ from ..core.reading import user_path
 from ..core.recipe import Recipe, StoredRecipe
 from ..core.roles import parameter_groups
 from ..ledger.audit import Audit
-from ..ledger.budgets import StepCost, step_cost, steps_within
+from ..ledger.budgets import StepCost, step_cost, steps_at, steps_within
 from ..ledger.peak import matmul_rate
 from ..store import machine
 from ..store.names import CACHE
@@ -29,6 +30,8 @@ from .problem import training_rule
 from .state import load_tensors, load_tree
 
 AUDITED_STEPS = 3
+WALKED = 200
+"""Batches of a text that a dry run looks at, where the budget is in bytes."""
 
 
 def train(
@@ -114,17 +117,32 @@ def _step(loop: Loop | None) -> int | None:
     return None if loop is None else loop.step
 
 
-def plan(recipe: Recipe, root: Path | str = "runs", source: Source | None = None) -> tuple[StepCost, int]:
+def plan(
+    recipe: Recipe, root: Path | str = "runs", source: Source | None = None, *, exact: bool = True
+) -> tuple[StepCost, int]:
     """Cost of one step, and whole steps within the budget (0: the budget is in seconds).
 
-    Builds nothing, but for a budget in text bytes, which only the text itself (``source``, if it is at hand) can solve.
+    Builds nothing, but for a budget in text bytes, which only the text itself can solve.
+
+    Args:
+        recipe: what to train.
+        root: directory of runs, where the source's tokens are cached.
+        source: the text, if it is at hand.
+        exact: walk the text of a budget in bytes to its end, as training must. Otherwise it is taken to go on with as
+            many bytes a batch as its first ``WALKED`` batches have.
     """
     cost = step_cost(recipe)
-    sizes = None
-    if recipe.budget.axis == "text_bytes":
-        ctx = base_context(recipe, user_path(root)).having(device="cpu")
-        sizes = _bytes_of_steps(source or recipe.source.build(ctx), ctx)
-    return cost, steps_within(recipe.budget, cost, sizes)
+    if recipe.budget.axis != "text_bytes":
+        return cost, steps_within(recipe.budget, cost)
+    ctx = base_context(recipe, user_path(root)).having(device="cpu")
+    stream = (source or recipe.source.build(ctx)).batches(ctx)
+    batches = (next(stream).text_bytes for _ in count())
+    if exact:
+        return cost, steps_within(recipe.budget, cost, _bytes_of_steps(batches, ctx.accumulate))
+    seen = list(islice(batches, WALKED))
+    if sum(seen) > recipe.budget.limit + max(seen) * ctx.accumulate:
+        return cost, steps_within(recipe.budget, cost, _bytes_of_steps(iter(seen), ctx.accumulate))
+    return cost, steps_at(recipe.budget, round(sum(seen) / len(seen) * ctx.accumulate))
 
 
 def assemble(recipe: Recipe, run: Run) -> Loop:
@@ -205,11 +223,10 @@ def base_context(recipe: Recipe, root: Path, vocab_size: int | None = None) -> C
     )
 
 
-def _bytes_of_steps(source: Source, ctx: Context) -> Iterator[int]:
-    """Text bytes of each step in turn, endlessly."""
-    batches = source.batches(ctx)
+def _bytes_of_steps(batches: Iterator[int], accumulate: int) -> Iterator[int]:
+    """Text bytes of each step in turn, of those of its batches, endlessly."""
     while True:
-        yield sum(next(batches).text_bytes for _ in range(ctx.accumulate))
+        yield sum(next(batches) for _ in range(accumulate))
 
 
 def check_ledger(loop: Loop) -> int:

@@ -70,6 +70,13 @@ BAD: dict[str, tuple[str, list[str]]] = {
     "integer for a bool": (changed("width = 16", "tied = 1"), ["line 15: model.tied: ", "boolean", "got 1"]),
     "zero": (changed("keep = 2", "batch = 0"), ["line 25: train.batch: ", "greater than 0", "got 0"]),
     "out of range": (changed("seed = 3", "seed = 9223372036854775808"), ["line 3: seed: ", "less than 92233720368"]),
+    "thirty digits": (
+        changed("seed = 3", "seed = 1" + "0" * 30),
+        ["line 3: seed: ", "less than 92233720368", "got 1e+30"],
+    ),
+    "beyond floats": (changed("seed = 3", "seed = 1" + "0" * 400), ["holds an integer that is larger than any"]),
+    "5,000 digits": (changed("seed = 3", "seed = " + "9" * 5000), ["is not TOML", "4300 digits"]),
+    "5,000 hexadecimal digits": (changed("seed = 3", "seed = 0x" + "F" * 5000), ["holds an integer that is larger"]),
     "NaN": (changed("lr = 1e-3", "lr = nan"), ["line 19: optimizer.lr: ", "finite", "got nan"]),
     "infinite budget": (changed("steps = 10", "flops = inf"), ["line 22: budget.flops: ", "finite", "got inf"]),
     "two budgets": (changed("steps = 10", "steps = 10\nflops = 1e12"), ["line 21: budget: ", "2 axes (flops, steps)"]),

@@ -24,7 +24,7 @@ from isoflop.core.cost import Cost, Work
 from isoflop.core.errors import BudgetError
 from isoflop.core.recipe import Budget, Recipe, Train
 from isoflop.core.roles import Shape
-from isoflop.ledger.budgets import IDLE_STEPS, StepCost, marks, step_cost, steps_within
+from isoflop.ledger.budgets import IDLE_STEPS, Marks, StepCost, step_cost, steps_at, steps_within
 
 LARGE = st.integers(1, 2**49)
 
@@ -114,16 +114,40 @@ def test_too_small_a_budget_names_both_amounts():
 
 def test_seconds_have_no_horizon():
     assert steps_within(Budget(seconds=10.0), same(10**9)) == 0
-    assert not marks(0, 4)
+    assert not any(step in Marks(0, 4) for step in range(3))
 
 
 @given(st.integers(1, 10**6), st.integers(1, 50))
 def test_marks(horizon, count):
-    steps = sorted(marks(horizon, count))
+    near = {horizon * i // count + d for i in range(count + 1) for d in (-1, 0, 1)}
+    steps = sorted(step for step in near | set(range(min(100, horizon) + 1)) if step in Marks(horizon, count))
     assert steps[-1] == horizon
     assert len(steps) == min(count, horizon)
     assert all(a < b for a, b in itertools.pairwise((0, *steps)))
     assert all(abs(step - horizon * (i + 1) / len(steps)) < 1 for i, step in enumerate(steps))
+
+
+@given(st.integers(0, 60), st.integers(1, 80))
+def test_marks_are_those_of_the_list_written_out(horizon, count):
+    every = min(count, horizon)
+    listed = {horizon * i // every for i in range(1, every + 1)}
+    assert {step for step in range(-1, horizon + 2) if step in Marks(horizon, count)} == listed
+
+
+def test_astronomic_numbers_of_marks_take_no_time():
+    assert 10**18 in Marks(10**18, 10**18 - 1)
+    assert 7 in Marks(10**18, 10**18)
+
+
+def test_a_budget_in_bytes_that_no_text_can_spend_is_refused():
+    endless = itertools.repeat(100)
+    with pytest.raises(BudgetError, match="more than any run can spend"):
+        steps_within(Budget(text_bytes=2**62), same(1), endless)
+    assert steps_at(Budget(text_bytes=1050), 100) == 10
+    refused = ((2**62, 1, "more than any run"), (99, 100, "not one step fits"), (99, 0, "spends nothing"))
+    for limit, each, message in refused:
+        with pytest.raises(BudgetError, match=message):
+            steps_at(Budget(text_bytes=limit), each)
 
 
 # ---------------------------------------------------------------- a recipe of toy parts, which no registry knows

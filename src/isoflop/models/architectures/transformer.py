@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
-from pydantic import PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt
 
 from ...core.context import Context
 from ...core.contracts import Cacheable, ModelPart
@@ -35,7 +35,7 @@ class TransformerPart(ModelPart):
 
     d_model: PositiveInt = 64
     """Width of the residual stream."""
-    layers: PositiveInt = 2
+    layers: Annotated[int, Field(ge=1, le=4096)] = 2
     """Blocks."""
     mixer: MixerSlot = "attention"  # type: ignore[assignment]
     feed_forward: FeedForwardSlot = "swiglu"  # type: ignore[assignment]

@@ -236,8 +236,10 @@ class MARSPart(OptimizerPart):
         return optimizer if self.is_approx else Rule(optimizer)
 
     def _split(self, shapes: Sequence[Shape]) -> tuple[list[Shape], list[Shape]]:
-        corrected = [s for s in shapes if self.optimize_1d or len(s.shape) == 2]
-        return corrected, [s for s in shapes if s not in corrected]
+        corrected, plain = list[Shape](), list[Shape]()
+        for s in shapes:
+            (corrected if self.optimize_1d or len(s.shape) == 2 else plain).append(s)
+        return corrected, plain
 
     def cost(self, shapes: Sequence[Shape]) -> Cost:
         corrected, plain = self._split(shapes)
