@@ -11,9 +11,10 @@ from pydantic import ValidationError
 
 from isoflop.core.errors import UsageError
 from isoflop.core.registry import get, names
+from isoflop.core.roles import Group, shapes_of
 from isoflop.optim.groups import SMALLEST
 from optim_classes import CLASSES, VARIANTS, arguments, label, takes
-from optim_toy import ToyProblem, params_of, toy_context, toy_groups
+from optim_toy import TOY, ToyProblem, params_of, take_steps, toy_context, toy_groups
 
 PARTS = names("optimizer")
 STEPS = 14
@@ -121,3 +122,58 @@ class AtRest(ToyProblem):
     def __init__(self, groups: Any, step: int) -> None:
         super().__init__(groups, step)
         self.targets = [p.detach().clone() for p in self.params]
+
+
+# ---------------------------------------------------------------- parameters without entries
+
+EMPTY: list[tuple[int, ...]] = [(0, 3), (3, 0), (0, 0), (0,), (2, 0, 3), (0, 3, 2), (0, 2, 2, 2), (3, 0, 2, 2)]
+
+
+@pytest.mark.parametrize("variant", VARIANTS, ids=label)
+def test_parameters_without_entries_stop_nobody(variant: tuple[str, dict[str, Any]]) -> None:
+    name, fields = variant
+    for role in ("hidden", "head", "norm"):
+        empty = [torch.nn.Parameter(torch.ones(shape)) for shape in EMPTY if takes(name, shape)]
+        full = torch.nn.Parameter(random((4, 6), 99))
+        optimizer = CLASSES[name]([{"params": [*empty, full], "role": role}], **arguments(name, **fields))
+        for t in range(STEPS):
+            for p in [*empty, full]:
+                p.grad = random(tuple(p.shape), t)
+            optimizer.step()
+        assert not torch.equal(full, random((4, 6), 99))
+        again = CLASSES[name]([{"params": [*empty, full], "role": role}], **arguments(name, **fields))
+        again.load_state_dict(optimizer.state_dict())
+        again.step()
+
+
+def with_empty() -> tuple[Group, ...]:
+    """The toy's groups, each with empty parameters beside the others."""
+    extra = {f"empty{i}": torch.nn.Parameter(torch.ones(shape)) for i, shape in enumerate(EMPTY)}
+    return tuple(Group(g.role, (*extra, *g.names), (*extra.values(), *g.params)) for g in toy_groups()[:1]) + tuple(
+        Group(g.role, (f"{g.role}.empty", *g.names), (torch.nn.Parameter(torch.ones(0, 6)), *g.params))
+        for g in toy_groups()[1:]
+    )
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_a_part_takes_parameters_without_entries(name: str) -> None:
+    groups, part = with_empty(), get("optimizer", name)(**TOY.get(name, {}))
+    optimizer = part.build(toy_context(groups))  # type: ignore[attr-defined]
+    take_steps(optimizer, groups, 0, 3)
+    shapes = shapes_of(groups)
+    cost = part.cost(shapes)  # type: ignore[attr-defined]
+    assert cost == part.cost(shapes_of(toy_groups()))  # type: ignore[attr-defined]
+    again = part.build(toy_context(groups))  # type: ignore[attr-defined]
+    again.load_state_dict(optimizer.state_dict())
+    take_steps(again, groups, 3, 5)
+
+
+@pytest.mark.parametrize("name", names("averaging"))
+def test_an_average_takes_parameters_without_entries(name: str) -> None:
+    groups = with_empty()
+    average = get("averaging", name)().build(toy_context(groups))  # type: ignore[attr-defined]
+    for t in range(13):
+        average.update(t)
+    with average.evaluation_weights():
+        pass
+    get("averaging", name)().build(toy_context(with_empty())).load_state_dict(average.state_dict())  # type: ignore[attr-defined]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple, Self, TypeVar, overload
 
 import torch
@@ -20,7 +20,7 @@ from torch.optim import Optimizer
 
 from ..core.context import Context
 from ..core.contracts import OptimizerPart
-from ..core.errors import NumericsError, UsageError
+from ..core.errors import NumericsError, UsageError, nearest
 from .average import wide
 from .groups import SMALLEST, torch_groups
 
@@ -126,11 +126,11 @@ class Method(Optimizer):
                 loss = closure()
         self._check_gradients()
         for group in self.param_groups:
-            self.update_group(group, [p for p in group["params"] if p.grad is not None])
+            self.update_group(group, [p for p in group["params"] if p.grad is not None and p.numel()])
         return loss
 
     def update_group(self, group: dict[str, Any], params: list[Tensor]) -> None:
-        """Update ``params`` of one group, all of which have gradients."""
+        """Update ``params`` of one group, all of which have gradients and entries."""
         for p in params:
             self.update(group, p, self.state[p])
 
@@ -402,6 +402,14 @@ def _restored(value: Tensor, p: Tensor, apart: bool) -> Tensor:
     if apart or value.shape != p.shape or isinstance(value, DTensor) != isinstance(p, DTensor):
         return value.detach().to(device=p.device, copy=True).contiguous()
     return torch.empty_like(p, dtype=value.dtype, requires_grad=False).copy_(value)
+
+
+def completed(method: str, given: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """The less common arguments of ``method`` with their defaults; dtypes by name, so that checkpoints stay plain."""
+    if unknown := set(given) - set(defaults):
+        raise TypeError(f"{method} has no argument {', '.join(sorted(unknown))}; {nearest(min(unknown), defaults)}")
+    settings = {**defaults, **given}
+    return {k: str(v).removeprefix("torch.") if isinstance(v, torch.dtype) else v for k, v in settings.items()}
 
 
 def place(group: dict[str, Any], index: int, i: int) -> str:

@@ -38,6 +38,8 @@ def orthogonalise(
     A and A A are symmetric; ``iteration_cost`` says what is computed of them.
     """
     triples = per_step(coefficients, steps)
+    if g.numel() == 0:
+        return g.to(dtype)
     x: Tensor = g.to(dtype)
     tall = x.shape[-2] > x.shape[-1]
     if tall:

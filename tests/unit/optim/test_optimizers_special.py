@@ -11,6 +11,7 @@ import isoflop.optim as optim
 from isoflop.core.registry import get
 from isoflop.optim.base import OptimizerError
 from isoflop.optim.bases import by_cholesky, by_qr, first_basis, follow, merged_shape
+from isoflop.optim.optimizers.gpa import reference as gpa_reference
 from isoflop.optim.optimizers.sophia_g import reference as sophia_reference
 from isoflop.optim.orthogonal import orthogonalise
 from optim_toy import ToyProblem, params_of, take_steps, toy_context, toy_groups
@@ -99,6 +100,20 @@ def test_in_place_accumulation_does_not_remove_the_correction() -> None:
     assert torch.equal(p, q)
 
 
+def test_the_dtype_of_mars_iteration_may_be_chosen() -> None:
+    g, ends = normal(6, 9), {}
+    for dtype in (torch.bfloat16, torch.float32, torch.float64):
+        p = torch.nn.Parameter(torch.zeros(6, 9, dtype=torch.float64))
+        optimizer = optim.MARS([p], lr=1.0, mars_type="mars-shampoo", gamma=0.0, ns_dtype=dtype)
+        p.grad = g / g.norm()
+        optimizer.step()
+        ends[dtype] = -p.detach()
+    exact = orthogonalise(g / g.norm(), dtype=torch.float64, eps=1e-8)
+    torch.testing.assert_close(ends[torch.float64], exact, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(ends[torch.float32], exact, rtol=1e-4, atol=1e-4)
+    assert (ends[torch.bfloat16] - exact).abs().max() > 1e-3
+
+
 # ---------------------------------------------------------------- Sophia-G
 
 
@@ -169,6 +184,27 @@ def test_eval_and_train_are_idempotent_and_inverse() -> None:
     torch.testing.assert_close(p.detach(), y)
 
 
+@pytest.mark.parametrize("coefficients", [(0.7, 0.98), (1.0, 1.0)])
+def test_primal_averaging_may_decay_its_training_point(coefficients: tuple[float, float]) -> None:
+    start, hyper = normal(5, 4), {"lr": 0.02, "beta1": 0.9, "beta2": 0.95, "eps": 1e-8, "weight_decay": 0.1}
+    hyper |= dict(zip(("train_interp_coeff", "eval_interp_coeff"), coefficients, strict=True))
+    ends = {}
+    for at_y in (False, True):
+        p = torch.nn.Parameter(start.clone())
+        optimizer = optim.GPA([p], **hyper, use_wd_on_y=at_y)
+        gradients = [normal(5, 4, seed=t) for t in range(20)]
+        path = gpa_reference(start, gradients, **hyper, use_wd_on_y=at_y)
+        for g, expected in zip(gradients, path, strict=True):
+            p.grad = g
+            optimizer.step()
+            torch.testing.assert_close(p.detach(), expected, rtol=1e-9, atol=1e-11)
+        ends[at_y] = p.detach().clone()
+    assert not torch.allclose(ends[True], ends[False])
+    if coefficients == (1.0, 1.0):  # the average never moves: decay of z cannot be seen, decay of y is all there is
+        torch.testing.assert_close(ends[False], start)
+        torch.testing.assert_close(ends[True], start * (1 - 0.02 * 0.1) ** 20)
+
+
 def test_a_decaying_schedule_is_refused() -> None:
     class Recipe:
         class schedule:
@@ -208,6 +244,14 @@ def test_muon_agrees_with_torch() -> None:
             x.grad = normal(20, 8, seed=t, dtype=torch.float32)
             rule.step()
     torch.testing.assert_close(p.detach(), q.detach(), rtol=2e-2, atol=2e-2)
+
+
+def test_a_convolution_is_scaled_as_the_matrix_it_is_flattened_to() -> None:
+    p, q = (torch.nn.Parameter(torch.zeros(s, dtype=torch.float64)) for s in ((40, 2, 3, 3), (40, 18)))
+    for x in (p, q):
+        x.grad = normal(40, 18).view(x.shape)
+        optim.Muon([x], lr=1.0, ns_dtype=torch.float64).step()
+    assert torch.equal(p.detach().flatten(1), q.detach())
 
 
 def test_what_muon_cannot_treat_is_refused() -> None:

@@ -12,6 +12,7 @@ from torch import Tensor
 from ...core.context import Context
 from ...core.contracts import OptimizerPart
 from ...core.cost import Cost
+from ...core.documents import Later
 from ...core.registry import Card, part
 from ...core.roles import Shape
 from ..base import BETA, UNIT, Limit, Numbers, ParamsT, assemble, next_step
@@ -23,11 +24,12 @@ from ..ramps import Unit
 class GPA(Primal):
     """AdamW steps on z, gradients at y = mu_y x + (1 - mu_y) z, evaluation at x <- mu_x x + (1 - mu_x) z.
 
-    Unlike a schedule-free rule it takes an ordinary, decaying schedule. Decay shrinks z alone, as in the authors' code:
-    y and x follow only through the average.
+    Unlike a schedule-free rule it takes an ordinary, decaying schedule. Decay shrinks z alone: y and x follow
+    only through the average. With ``use_wd_on_y`` it shrinks y alone. Both as in the authors' code.
 
     Args:
         params: as for any torch optimizer. lr, beta1, beta2, eps, weight_decay: as AdamW's.
+        use_wd_on_y: let decay shrink y, where gradients are taken, instead of z.
         train_interp_coeff: mu_y, in (0, 1]. eval_interp_coeff: mu_x, in [0, 1].
     """
 
@@ -48,6 +50,7 @@ class GPA(Primal):
         weight_decay: float = 0.0,
         train_interp_coeff: float = 0.7,
         eval_interp_coeff: float = 0.9967,
+        use_wd_on_y: bool = False,
     ) -> None:
         super().__init__(
             params,
@@ -58,6 +61,7 @@ class GPA(Primal):
             weight_decay=weight_decay,
             train_interp_coeff=train_interp_coeff,
             eval_interp_coeff=eval_interp_coeff,
+            use_wd_on_y=use_wd_on_y,
         )
 
     def interpolation(self, group: dict[str, Any]) -> float:
@@ -65,10 +69,21 @@ class GPA(Primal):
 
     @staticmethod
     def kernel(y: Tensor, g: Tensor, z: Tensor, m: Tensor, v: Tensor, numbers: Numbers) -> None:
-        *steps, w1, w2, correction2, eps, keep = numbers
+        *_, keep = numbers
+        GPA.undecayed(y, g, z.mul_(keep), m, v, numbers)
+
+    @staticmethod
+    def decayed_at_y(y: Tensor, g: Tensor, z: Tensor, m: Tensor, v: Tensor, numbers: Numbers) -> None:
+        """``kernel`` with decay of y."""
+        *_, keep = numbers
+        GPA.undecayed(y.mul_(keep), g, z, m, v, numbers)
+
+    @staticmethod
+    def undecayed(y: Tensor, g: Tensor, z: Tensor, m: Tensor, v: Tensor, numbers: Numbers) -> None:
+        """What both have in common."""
+        *steps, w1, w2, correction2, eps, _ = numbers
         m.lerp_(g, w1)
         v.lerp_(g * g, w2)
-        z.mul_(keep)
         advance(y, z, m / v.sqrt().mul_(correction2).add_(eps), tuple(steps))
 
     def update(self, group: dict[str, Any], p: Tensor, state: dict[str, Any]) -> None:
@@ -76,7 +91,8 @@ class GPA(Primal):
         steps = moves(lr / (1 - b1**t), group["train_interp_coeff"], 1 - group["eval_interp_coeff"])
         keep = 1 - lr * group["weight_decay"]
         numbers = (*steps, 1 - b1, 1 - b2, (1 - b2**t) ** -0.5, group["eps"], keep)
-        self.apply(p, [state["z"], self.buffer(p, "exp_avg"), self.buffer(p, "exp_avg_sq")], numbers)
+        buffers = [state["z"], self.buffer(p, "exp_avg"), self.buffer(p, "exp_avg_sq")]
+        self.apply(p, buffers, numbers, type(self).decayed_at_y if group["use_wd_on_y"] else None)
 
 
 def reference(
@@ -90,13 +106,17 @@ def reference(
     weight_decay: float,
     train_interp_coeff: float,
     eval_interp_coeff: float,
+    use_wd_on_y: bool,
 ) -> Iterator[Tensor]:
     """The training point after each step, plainly. x is only implied: mu_y x = y - (1 - mu_y) z."""
     y, z, m, v = p, p, torch.zeros_like(p), torch.zeros_like(p)
     for t, g in enumerate(gradients, start=1):
         m = beta1 * m + (1 - beta1) * g
         v = beta2 * v + (1 - beta2) * g**2
-        z = z - lr * weight_decay * z
+        if use_wd_on_y:
+            y = y - lr * weight_decay * y
+        else:
+            z = z - lr * weight_decay * z
         x = (y - (1 - train_interp_coeff) * z) / train_interp_coeff
         z = z - lr * m / (1 - beta1**t) / ((v / (1 - beta2**t)).sqrt() + eps)
         x = eval_interp_coeff * x + (1 - eval_interp_coeff) * z
@@ -112,7 +132,7 @@ class GPAPart(OptimizerPart):
         summary="AdamW with gradients taken between the iterate and its exponential average, evaluated at the average",
         paper="Defazio et al. 2025, arXiv 2512.17131",
         equation="y = mu_y x + (1 - mu_y) z; z <- (1 - lr wd) z - lr m_hat / (sqrt(v_hat) + eps); x <- mix(x, z, mu_x)",
-        defaults="mu_y 0.7, mu_x 0.9967 (as DiLoCo with 32 inner steps)",
+        defaults="mu_y 0.7, mu_x 0.9967 (as DiLoCo with 32 inner steps), decay on z",
         differs="gradients stay as they are; evaluation restores the training point bit for bit",
         cost="no matmul FLOPs; 3 floats of state a parameter",
     )
@@ -133,6 +153,8 @@ class GPAPart(OptimizerPart):
     """Weight of the average in the gradient's point."""
     eval_interp_coeff: Unit = 0.98
     """Decay of the average."""
+    use_wd_on_y: Annotated[bool, Later()] = False
+    """Let decay shrink the gradient's point instead of the iterate."""
 
     def build(self, ctx: Context) -> GPA:
         return assemble(GPA, self, ctx)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, TypedDict, Unpack
 
 import torch
 from pydantic import NonNegativeFloat, PositiveFloat
@@ -26,6 +26,7 @@ from ..base import (
     add_quotient,
     add_scaled,
     assemble,
+    completed,
     descend,
     local,
     next_step,
@@ -37,6 +38,15 @@ from ..orthogonal import iteration_cost, orthogonalise
 from ..rule import Rule
 
 MarsType = Literal["mars-adamw", "mars-lion", "mars-shampoo"]
+
+
+class Options(TypedDict, total=False):
+    """Less common arguments of MARS."""
+
+    ns_dtype: torch.dtype
+
+
+DEFAULTS = Options(ns_dtype=torch.bfloat16)
 
 
 class MARS(Elementwise):
@@ -51,6 +61,7 @@ class MARS(Elementwise):
             weights: ``step`` then needs a closure and calls it twice.
         optimize_1d: treat everything like matrices; otherwise what is not 2-D takes plain AdamW steps with
             ``lr_1d`` (scheduled along with ``lr``), ``betas_1d``, ``weight_decay_1d``.
+        ns_dtype: of ``mars-shampoo``'s iteration.
     """
 
     limits: ClassVar[dict[str, Limit]] = {
@@ -74,6 +85,7 @@ class MARS(Elementwise):
         lr_1d: float = 3e-3,
         betas_1d: tuple[float, float] = (0.9, 0.95),
         weight_decay_1d: float = 0.1,
+        **options: Unpack[Options],
     ) -> None:
         super().__init__(
             params,
@@ -88,6 +100,7 @@ class MARS(Elementwise):
             lr_1d_factor=lr_1d / lr if lr else 1.0,
             betas_1d=betas_1d,
             weight_decay_1d=weight_decay_1d,
+            **completed("MARS", options, DEFAULTS),
         )
 
     @torch.no_grad()
@@ -145,7 +158,7 @@ class MARS(Elementwise):
         elif kind == "mars-shampoo" and p.ndim == 2:
             m = self.buffer(p, "exp_avg")
             local(m).lerp_(c, 1 - b1)
-            u = orthogonalise(whole(m) / (1 - b1), eps=group["eps"])
+            u = orthogonalise(whole(m) / (1 - b1), dtype=getattr(torch, group["ns_dtype"]), eps=group["eps"])
             descend(p, u, keep, lr * max(1, p.shape[0] / p.shape[1]) ** 0.5)
         else:
             self._adam(p, c, lr, group["betas"], t, group["eps"], group["weight_decay"])

@@ -31,7 +31,9 @@ class Muon(Method):
     matrices and heads apart, another dtype and other coefficients, and shards.
 
     Args:
-        params: 2-D, 3-D (a stack) or 4-D (convolutions, flattened behind the first dimension); else OptimizerError.
+        params: 2-D, 3-D (a stack) or 4-D (convolutions); else OptimizerError. A 4-D parameter is one matrix, flattened
+            behind its first dimension, and that matrix's shape gives the scale; the authors' code flattens it so too,
+            but scales by the last two dimensions, the kernel's.
         lr: 0.02 with ``original``, AdamW's with ``match_rms_adamw``. weight_decay: decoupled. momentum, nesterov: of u.
         ns_steps, ns_coefficients, ns_dtype, eps: the iteration, see ``orthogonalise``. Coefficients may be one triple a
             step.

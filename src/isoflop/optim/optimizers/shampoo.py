@@ -112,7 +112,7 @@ class Shampoo(Method):
         start = every if start < 0 else start
         m = state.setdefault("exp_avg", torch.zeros_like(g))
         m.lerp_(g, 1 - b1)
-        sides = [d for d, n in enumerate(g.shape) if 0 < n <= largest]
+        sides = [d for d, n in enumerate(g.shape) if n <= largest]
         for d in sides:
             gram = state.setdefault(f"GG{d}", g.new_zeros(g.shape[d], g.shape[d]))
             update_gram(gram, unfold(g, d), b2, add)
@@ -234,7 +234,7 @@ class ShampooPart(OptimizerPart):
         return assemble(Shampoo, self, ctx, start_preconditioning_step=start, merge_dims=False)
 
     def _sides(self, shape: Sequence[int]) -> list[int]:
-        return [n for n in shape if 0 < n <= self.max_preconditioner_dim]
+        return [n for n in shape if n <= self.max_preconditioner_dim and 0 not in shape]
 
     def step_cost(self, shape: Sequence[int]) -> tuple[Cost, Cost]:
         """Cost of a step and of the roots of one parameter."""

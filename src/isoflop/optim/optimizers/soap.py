@@ -13,12 +13,11 @@ from torch import Tensor
 from ...core.context import Context
 from ...core.contracts import OptimizerPart
 from ...core.cost import Cost
-from ...core.errors import nearest
 from ...core.registry import Card, part
 from ...core.roles import Shape
 from ...ledger.formulas import cholesky, matmul, qr, solve_triangular
 from ..average import wide
-from ..base import Limit, Method, ParamsT, assemble, check_size, chunks, descend, flat, next_step, whole
+from ..base import Limit, Method, ParamsT, assemble, check_size, chunks, completed, descend, flat, next_step, whole
 from ..bases import (
     by_cholesky,
     by_qr,
@@ -115,11 +114,6 @@ class SOAP(Method):
         max_precond_dim: int = 10000,
         **options: Unpack[Options],
     ) -> None:
-        if unknown := set(options) - set(DEFAULTS):
-            raise TypeError(f"SOAP has no argument {', '.join(sorted(unknown))}; {nearest(min(unknown), DEFAULTS)}")
-        settings: dict[str, Any] = {**DEFAULTS, **options}
-        if settings["rotation_dtype"] is not None:  # a name, so that checkpoints hold plain values
-            settings["rotation_dtype"] = str(settings["rotation_dtype"]).removeprefix("torch.")
         super().__init__(
             params,
             lr=lr,
@@ -129,7 +123,7 @@ class SOAP(Method):
             weight_decay=weight_decay,
             precondition_frequency=precondition_frequency,
             max_precond_dim=max_precond_dim,
-            **settings,
+            **completed("SOAP", options, DEFAULTS),
         )
 
     def update_group(self, group: dict[str, Any], params: list[Tensor]) -> None:
@@ -220,10 +214,10 @@ def plan(
     shape: Sequence[int], *, max_precond_dim: int, merge_dims: bool, precondition_1d: bool, one_sided: bool, **_: Any
 ) -> tuple[list[int], list[int]]:
     """(shape in which a parameter is treated, its dimensions that have a basis)."""
-    if len(shape) < 2 and not (shape and precondition_1d):
+    if 0 in shape or (len(shape) < 2 and not (shape and precondition_1d)):
         return list(shape), []
     merged = merged_shape(shape, max_precond_dim) if merge_dims else list(shape)
-    sides = [d for d, n in enumerate(merged) if 0 < n <= max_precond_dim]
+    sides = [d for d, n in enumerate(merged) if n <= max_precond_dim]
     return merged, [min(sides, key=lambda d: merged[d])] if one_sided and sides else sides
 
 
