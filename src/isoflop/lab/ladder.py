@@ -66,9 +66,10 @@ def invert(u: Array, y: Array, target: Array) -> tuple[Array, npt.NDArray[np.int
     (start, stop), (high, low), (before, after) = ends(u), ends(fitted), ends(slopes(u, fitted))
     drop = high - low
     with np.errstate(divide="ignore", invalid="ignore"):
-        scale = np.where(drop > 0, (stop - start) / drop, 0.0)
+        before = np.where(drop > 0, before * (stop - start) / drop, 0.0)
+        after = np.where(drop > 0, after * (stop - start) / drop, 0.0)
         share = np.where(drop > 0, (high - target) / drop, 0.0)
-    where = start + (stop - start) * _solve(before * scale, after * scale, np.clip(share, 0.0, 1.0))
+    where = start + (stop - start) * _solve(before, after, np.clip(share, 0.0, 1.0))
     return np.where(side > 0, u[..., -1], np.where(side < 0, u[..., 0], np.minimum(where, stop))), side
 
 

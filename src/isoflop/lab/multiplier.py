@@ -1,18 +1,8 @@
 """The multiplier: how many times more of an axis the baseline would have needed for the quality that an arm reached.
 
-For each seed the baseline's rungs give a monotone curve in (log x, y) (``lab.ladder``). ``reach`` inverts it and never
-extrapolates: a seed beyond the ladder is censored, known only to lie beyond its limit. With censored seeds there is
-only a bound: the geometric mean over all seeds, the censored at their limits.
-
-Log multipliers are paired over seeds. Two things make their mean wrong: the noise of runs, which differs from seed to
-seed and is seen in the standard deviation s, and the curve between rungs, which is wrong by the same b in every seed
-however many there are. b is estimated by leaving rungs out (``interpolation_error``). The two are independent, so the
-mean of n seeds has the variance s^2 / n + b^2, and the interval is
-
-    mean log m  +-  t(n - 1; level) sqrt(s^2 / n + b^2),
-
-Student's t exactly where b is 0. Degrees of freedom stay those of the seeds: that is cautious, as b is a scale and not
-a mean of few draws. Measured coverage is in docs/architecture.md.
+For each seed the baseline's rungs give a monotone curve in (log x, y) (``lab.ladder``), which is inverted within the
+ladder (``lab.estimate``, which also derives the interval). With censored seeds there is only a bound: the geometric
+mean over all seeds, the censored at their limits.
 
 Every arm at every rung that it ran makes a claim, so Holm's correction is over all of these on an axis (a row that
 diverged or is censored counts as p = 1). A row's interval is at the level at which Holm tests it, 95 % of one claim
@@ -25,19 +15,19 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import numpy as np
-import numpy.typing as npt
-from scipy import stats
 
-from ..core.errors import DataError
-from ..core.significance import LEVEL, half_width, holm
+from ..core.significance import LEVEL, holm
 from ..store.results import Axis, MultiplierRow, Point, RunRow, decimals
-from . import ladder
+from .estimate import Estimate, Side, estimate, interpolation_error, interval, reach
 from .provenance import Environments, mixture
 
-Side = Literal["", "above", "below"]
+__all__ = [
+    "AXES", "Estimate", "Facts", "Side", "crossing", "estimate", "illegal", "interpolation_error", "measured",
+    "multipliers", "reach", "sentence", "spoken",
+]  # fmt: skip
 AXES: tuple[Axis, ...] = get_args(Axis)
 LESS = {
     "flops": ("less compute", "more compute"),
@@ -64,118 +54,9 @@ class Facts:
     device: str = "cpu"
 
 
-@dataclass(frozen=True)
-class Estimate:
-    """A multiplier with its two-sided interval and the p-value of m = 1."""
-
-    value: float
-    low: float
-    high: float
-    p: float
-
-
 def measured(point: Point, axis: Axis) -> float:
     """What a run had spent on ``axis`` at an evaluation."""
     return float(point.step if axis == "steps" else getattr(point, axis))
-
-
-def reach(x: npt.ArrayLike, y: npt.ArrayLike, target: float) -> tuple[float, Side]:
-    """The least x at which one seed's baseline curve reaches quality ``target``, within the ladder.
-
-    Args:
-        x: (K,) amounts of the rungs, positive and distinct, in any order; K >= 3.
-        y: (K,) quality there, lower is better. A run that diverged has none: leave its rung out.
-
-    Returns:
-        (x, ""), or (x of the top rung, "above") if the target lies beyond it: more than that would be needed;
-        or (x of the lowest rung, "below") if even the lowest rung is better than the target.
-
-    Raises:
-        DataError: amounts or qualities that are no such numbers, or of which there are too few.
-    """
-    xs, ys = _rungs(x, y)
-    reached = _numbers(target, "the quality to be reached", 0)
-    u, side = ladder.invert(np.log(xs), ys, reached)
-    if side:
-        return (float(xs[-1]), "above") if side > 0 else (float(xs[0]), "below")
-    at = np.flatnonzero(np.log(xs) == u)  # a rung itself, to the last digit
-    return float(xs[at[0]] if len(at) else np.clip(np.exp(u), xs[0], xs[-1])), ""
-
-
-def interpolation_error(ladders: Iterable[tuple[npt.ArrayLike, npt.ArrayLike]]) -> float:
-    """Standard error of a mean log multiplier that comes from interpolating between the baseline's rungs.
-
-    Args:
-        ladders: the seeds' (x, y) as for ``reach``. Seeds with fewer rungs than others are left out of it.
-
-    Raises:
-        DataError: as ``reach``; also if there is no seed.
-    """
-    checked = [_rungs(x, y) for x, y in ladders]
-    if not checked:
-        raise DataError("needs the ladder of at least one seed", where="interpolation_error")
-    most = max(len(x) for x, _ in checked)
-    whole = [(np.log(x), y) for x, y in checked if len(x) == most]
-    return float(ladder.interpolation_error(np.stack([u for u, _ in whole]), np.stack([y for _, y in whole])))
-
-
-def estimate(multipliers: Sequence[float], level: float = LEVEL, error: float = 0.0) -> Estimate:
-    """Geometric mean of the seeds' multipliers with its interval and p-value.
-
-    Args:
-        multipliers: (n,) one a seed, finite and positive, none censored; n >= 3.
-        error: standard error of the mean log multiplier that the seeds share: ``interpolation_error`` of their ladders.
-
-    Raises:
-        DataError: multipliers or an error that are no such numbers, too few seeds, or a level outside (0, 1).
-    """
-    logs = np.log(_numbers(multipliers, "multiplier", 1, positive=True))
-    shared = float(_numbers(error, "error", 0))
-    if len(logs) < 3:
-        raise DataError(f"an interval needs at least 3 seeds, got {len(logs)}", where="estimate")
-    if shared < 0 or not 0 < level < 1:
-        raise DataError(f"error {shared:g} must be 0 or more and level {level:g} between 0 and 1", where="estimate")
-    mean, half = logs.mean(), half_width(logs, level, shared)
-    deviation = math.hypot(logs.std(ddof=1) / math.sqrt(len(logs)), shared)
-    if deviation > 0:
-        p = 2 * float(stats.t.sf(abs(mean) / deviation, len(logs) - 1))
-    else:
-        p = 1.0 if mean == 0 else 0.0
-    return Estimate(math.exp(mean), math.exp(mean - half), math.exp(mean + half), p)
-
-
-def _rungs(x: npt.ArrayLike, y: npt.ArrayLike) -> tuple[ladder.Array, ladder.Array]:
-    """One seed's rungs in ascending order; DataError if they make no ladder."""
-    xs, ys = _numbers(x, "amount", 1, positive=True), _numbers(y, "quality", 1)
-    if len(xs) != len(ys):
-        raise DataError(f"{len(xs)} amounts and {len(ys)} qualities: one of each a rung", where="ladder")
-    if len(xs) < 3:
-        raise DataError(f"{len(xs)} rungs, at least 3 are needed", where="ladder")
-    order = np.argsort(xs)
-    xs, ys = xs[order], ys[order]
-    if np.any(np.diff(np.log(xs)) <= 0):
-        same = xs[:-1][np.diff(np.log(xs)) <= 0][0]
-        raise DataError(f"two rungs have the amount {same:g}", where="ladder", fix="give one seed at a time")
-    return xs, ys
-
-
-def _numbers(values: npt.ArrayLike, what: str, dimensions: int, *, positive: bool = False) -> ladder.Array:
-    """Float64 of so many dimensions; DataError that names the first that is missing, infinite or not positive."""
-    try:
-        found = np.asarray(values, dtype=np.float64)
-    except (TypeError, ValueError, OverflowError) as error:
-        raise DataError(f"not every {what} is a number ({error})", where="multiplier") from error
-    if found.ndim != dimensions:
-        raise DataError(f"{what} has shape {found.shape}, wanted {dimensions} dimensions", where="multiplier")
-    wrong = ~np.isfinite(found) | ((found <= 0) if positive else False)
-    if np.any(wrong):
-        place = f"{what} {np.flatnonzero(wrong)[0]}" if dimensions else what
-        raise DataError(
-            f"{place} is {found[wrong][0]:g}, wanted a {'positive' if positive else 'finite'} number",
-            where="multiplier",
-            fix="a run that diverged never ranks: leave it out",
-        )
-    return found
 
 
 def illegal(
@@ -206,6 +87,8 @@ def illegal(
     spent = [(r.seed, measured(e, axis)) for r, e in ends if r.arm == baseline and r.role == "evaluation" and e]
     if len(set(spent)) < len(spent):
         return f"two rungs of {baseline} spent the same on it"
+    if alike := _alike(runs):
+        return f"the runs of {alike} ended alike in every seed: nothing is known of their noise"
     own = facts[baseline]
     for arm, other in facts.items():
         if axis == "hardware_flops" and other.device.partition(":")[0] != "cpu":
@@ -227,6 +110,16 @@ def illegal(
     if axis == "seconds" and (mixed := mixture(runs, environments or {})):
         return f"the runs were made by different code or machines ({mixed})"
     return ""
+
+
+def _alike(runs: Sequence[RunRow]) -> str:
+    """The first arm and rung whose evaluation runs, if there are several, all ended with one quality; else ""."""
+    values: dict[tuple[str, int], list[float]] = {}
+    for run in runs:
+        if run.role == "evaluation" and run.end is not None:
+            values.setdefault((run.arm, run.rung), []).append(run.end.value)
+    alike = (cell for cell, ends in values.items() if len(ends) > 1 and len(set(ends)) == 1)
+    return next((f"{arm} at rung {rung}" for arm, rung in alike), "")
 
 
 def multipliers(
@@ -317,7 +210,7 @@ def _row(
     }
     if not sides:
         error *= math.fsum(shares) / len(shares)
-        e = estimate([m for m, _ in ratios], error=error)
+        e = interval(np.log([m for m, _ in ratios]), LEVEL, error)
         return MultiplierRow(**common, value=e.value, p=e.p, interpolation=error)
     mixed = len(set(sides)) > 1
     bound = None if mixed else math.exp(float(np.log([m for m, _ in ratios]).mean()))
@@ -343,7 +236,7 @@ def _judged(rows: Sequence[MultiplierRow], comparisons: int) -> list[MultiplierR
     for index, row in enumerate(rows):
         if row.p is not None:
             level = 1 - (1 - LEVEL) / (comparisons - min(place[index], won))
-            e = estimate([m for m in row.per_seed if m is not None], level, row.interpolation)
+            e = interval(np.log([m for m in row.per_seed if m is not None]), level, row.interpolation)
             changes = {"low": e.low, "high": e.high, "level": level}
             significant = adjusted[index] < 1 - LEVEL
             row = row.model_copy(update={**changes, "p": adjusted[index], "significant": significant})

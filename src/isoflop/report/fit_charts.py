@@ -15,6 +15,7 @@ from .text import clean
 
 _BUDGETS = ("#56B4E9", "#0072B2", "#CC79A7", "#D55E00")  # the cheapest to the dearest; all show on white and on black
 _NEAR = 1.06  # rows within this factor of a budget are drawn with its curve
+_SHARE = 0.04  # of the range that an axis goes beyond it
 _MOST_RULES = 60  # rows whose intervals can still be told apart
 
 
@@ -36,9 +37,10 @@ def _observed(fit: FitRecord) -> Chart:
     """Observed and predicted over compute: a line in its band where compute alone decides, else row by row."""
     x = _compute(fit, [row["compute"] for row in fit.points])
     y_values = [row[name] for row in fit.points for name in ("observed", "predicted")]
-    y = _axis(alt.Y, y_values, clean(fit.target))
+    extent = Extent.of(y_values, _SHARE)
+    y = _axis(alt.Y, extent, clean(fit.target))
     tooltip = [alt.Tooltip(f"{name}:Q", format=".4~g") for name in fit.points[0]] if fit.points else []
-    seen, made = _pair(fit, x, fit.points, fit.points)
+    seen, made = _pair(fit, x, fit.points, _drawn(fit.points, extent))
     dots = seen.mark_point(filled=True, size=34, opacity=0.6, clip=True).encode(y=y("observed"), tooltip=tooltip)
     one = not {"C", fit.axis}.isdisjoint(fit.columns) and len(fit.columns) == 1
     if one:
@@ -59,6 +61,11 @@ def _pair(fit: FitRecord, x: alt.X, seen: list[Row], made: list[Row]) -> tuple[a
     both = zip(names, (seen, made), strict=True)
     first, second = (alt.Chart(rows({**row, "what": name} for row in of)) for name, of in both)
     return first.encode(x=x, color=colour), second.encode(x=x, color=colour)
+
+
+def _drawn(predicted: Iterable[Row], extent: Extent) -> list[Row]:
+    """Predicted rows with intervals as far as the axis goes: an open one would be drawn as none."""
+    return [{**row, **extent.within(row["low"], row["high"])} for row in predicted if row["predicted"] is not None]
 
 
 def _residuals(fit: FitRecord) -> Chart:
@@ -83,9 +90,10 @@ def _ahead(fit: FitRecord) -> Chart:
     records = [{**row, "compute": most * (row["times"] or 1.0)} for row in (start, *fit.ahead)]
     values = [row[name] for row in records for name in ("predicted", "low", "high")]
     values += [row["observed"] for row in fit.points]
-    y = _axis(alt.Y, values, clean(fit.target))
+    extent = Extent.of(values, _SHARE)
+    y = _axis(alt.Y, extent, clean(fit.target))
     x = _compute(fit, [row["compute"] for row in (*fit.points, *records)])
-    seen, made = _pair(fit, x, fit.points, records)
+    seen, made = _pair(fit, x, fit.points, _drawn(records, extent))
     tooltip = [alt.Tooltip(f"{name}:Q", format=".4~g") for name in ("times", "compute", *PREDICTED[1:])]
     layers = [
         made.mark_area(opacity=0.18).encode(y=y("low"), y2="high:Q"),
@@ -118,8 +126,8 @@ def _isoflops(fit: FitRecord) -> Chart:
     ]
     lowest = min((curve["loss"] for curve in curves), default=1.0)
     shown = [row["observed"] for row in fit.points] + [lowest * 0.97]
-    x = _axis(alt.X, [n for curve in fit.isoflops for n in curve.N], "parameters N")("N")
-    y = _axis(alt.Y, shown, clean(fit.target))("loss")
+    x = _axis(alt.X, Extent.of((n for curve in fit.isoflops for n in curve.N), _SHARE), "parameters N")("N")
+    y = _axis(alt.Y, Extent.of(shown, _SHARE), clean(fit.target))("loss")
     budgets = [curve.compute for curve in fit.isoflops]
     scale = alt.Scale(type="log", domain=[min(budgets), max(budgets)], range=list(_BUDGETS), interpolate="rgb")
     colour = alt.Color("compute:Q", scale=scale, legend=None)
@@ -162,6 +170,7 @@ def _forecasts(fit: FitRecord) -> Chart:
             records.append({"cut": name, **measured, **ends, "inside": int(inside)})
     errors = [abs(record["error"] or 0.0) for record in records] + [1e-9]
     far = 1.1 * max(errors)
+    records = [{**record, **Extent(-far, far, False).within(record["low"], record["high"])} for record in records]
     axis = alt.Axis(title="forecast less observed, % of the observed", tickCount=6)
     scale = alt.Scale(domain=[-far, far], nice=False)
     y = alt.Y("error:Q", scale=scale, axis=axis)
@@ -181,12 +190,11 @@ def _forecasts(fit: FitRecord) -> Chart:
 
 
 def _compute(fit: FitRecord, values: Iterable[float | None]) -> Any:
-    return _axis(alt.X, values, clean(fit.axis_title()))("compute")
+    return _axis(alt.X, Extent.of(values, _SHARE), clean(fit.axis_title()))("compute")
 
 
-def _axis(channel: Any, values: Iterable[float | None], title: str) -> Callable[[str], Any]:
-    """Channels of fields on one axis over the values' range: logarithmic, with round ticks, where all are positive."""
-    extent = Extent.of(values, 0.04)
+def _axis(channel: Any, extent: Extent, title: str) -> Callable[[str], Any]:
+    """Channels of fields on one axis."""
     form = ".2~e" if extent.high >= 1e6 else ".3~g"
     scale, axis = extent.scale(), extent.axis(title, form, labelExpr="replace(datum.label, '+', '')")  # 1e18
     return lambda field: channel(f"{field}:Q", scale=scale, axis=axis)

@@ -127,7 +127,11 @@ def losses(steps: Table) -> Chart:
 def evaluations(table: Table, *, unit: str) -> Chart:
     """Held-out quality against FLOPs: the mean boldly, every domain in its colour."""
     domains = [name for name in table if name.startswith("domain ")]
-    names = ["all", *(clean(name.removeprefix("domain ")) for name in domains)]
+    names = [clean(name.removeprefix("domain ")) for name in domains]
+    whole = "all"
+    while whole in names:  # a domain may be called so
+        whole += " domains"
+    names.insert(0, whole)
     points = [
         {"of": name, "flops": record["flops"], "value": record[column], "step": record["step"]}
         for record in table.records()

@@ -120,6 +120,14 @@ class Extent:
         number = known(value)
         return number is not None and (number > 0 or not self.log)
 
+    def within(self, low: Any, high: Any) -> dict[str, float]:
+        """The part of an interval that lies on the axis: an end that is open, or beyond, is the axis's own."""
+        bottom, top = known(low), known(high)
+        return {
+            "low": self.low if bottom is None else min(max(bottom, self.low), self.high),
+            "high": self.high if top is None else max(min(top, self.high), self.low),
+        }
+
     def scale(self) -> alt.Scale:
         if self.log:
             return log_scale(self.low, self.high)

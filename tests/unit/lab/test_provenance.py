@@ -66,8 +66,8 @@ def test_what_differs_is_said_with_the_number_of_runs():
 
 def test_seconds_of_different_machines_or_code_are_refused():
     axes = ("step", "flops", "hardware_flops", "tokens", "text_bytes", "seconds")
-    ends = [Point(**dict.fromkeys(axes, k), value=2.0, stderr=0.1) for k in (1, 2, 3)]
-    runs = [row(f"{k}{s}", "x", rung=k, seed=s, curve=[ends[k]], exclusive=True) for k in range(3) for s in range(3)]
+    ends = {(k, s): Point(**dict.fromkeys(axes, k + 1), value=2.0 + s, stderr=0.1) for k in range(3) for s in range(3)}
+    runs = [row(f"{k}{s}", "x", rung=k, seed=s, curve=[end], exclusive=True) for (k, s), end in ends.items()]
     facts = {"base": Facts(1, 1, "bytes")}
     for key, other in (("cpu", "Xeon"), ("device", "H100"), ("threads", 2), ("commit", "b" * 40), ("dirty", True)):
         known = {"x": HERE, "y": {**HERE, key: other}}

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from isoflop.core.files import jsonable
-from isoflop.report import charts, render, style, terminal, text
+from isoflop.report import charts, fit_charts, render, style, terminal, text
 from isoflop.report.page import write_report
 from isoflop.report.runs import RunRecord
 from isoflop.store.results import Point, RunRow, StudyResult, Tuning
@@ -167,6 +167,26 @@ def test_diverged_trials_stand_above_all_others_on_a_linear_axis_too() -> None:
     assert scale.get("type") is None
     assert min(tops) > max(row["y"] for row in points if row["state"] != "diverged")
     assert max(tops) <= scale["domain"][1]
+
+
+def test_an_open_interval_reaches_the_edge_of_its_axis_and_is_not_drawn_as_none() -> None:
+    log, linear = style.Extent(1.0, 4.0, True), style.Extent(-1.0, 1.0, False)
+    assert log.within(None, 2.0) == {"low": 1.0, "high": 2.0}
+    assert log.within(2.0, math.inf) == {"low": 2.0, "high": 4.0}
+    assert log.within(-3.0, 0.5) == {"low": 1.0, "high": 1.0}
+    assert linear.within(math.nan, None) == {"low": -1.0, "high": 1.0}
+    rows = [{"predicted": 2.0, "low": None, "high": 3.0}, {"predicted": None, "low": None, "high": None}]
+    assert fit_charts._drawn(rows, log) == [{"predicted": 2.0, "low": 1.0, "high": 3.0}]
+
+
+def test_a_domain_called_all_stays_apart_from_the_mean(tmp_path: Path) -> None:
+    def rename(record: Record) -> None:
+        if record["kind"] == "evaluation":
+            record["domains"] = {"all": 1.0, "code": 2.0}
+
+    figure = RunRecord.read(changed_run(tmp_path, rename)).figures()["quality"]
+    points = next(iter(render.specification(figure)["datasets"].values()))
+    assert {(p["of"], p["value"]) for p in points if p["of"] != "all domains"} == {("all", 1.0), ("code", 2.0)}
 
 
 @given(values=st.lists(st.none() | st.floats() | st.integers(-(10**400), 10**400), max_size=6), share=st.floats(0, 0.5))
