@@ -65,7 +65,7 @@ def invert(u: Array, y: Array, target: Array) -> tuple[Array, npt.NDArray[np.int
 
     (start, stop), (high, low), (before, after) = ends(u), ends(fitted), ends(slopes(u, fitted))
     drop = high - low
-    with np.errstate(divide="ignore", invalid="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):  # far beyond the ladder: clipped
         before = np.where(drop > 0, before * (stop - start) / drop, 0.0)
         after = np.where(drop > 0, after * (stop - start) / drop, 0.0)
         share = np.where(drop > 0, (high - target) / drop, 0.0)
@@ -145,7 +145,7 @@ def _solve(before: Array, after: Array, share: Array) -> Array:
     for _ in range(60):
         off = s * (before + s * (square + s * cube)) - share
         low, high = np.where(off < 0, s, low), np.where(off < 0, high, s)
-        with np.errstate(divide="ignore", invalid="ignore"):
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             new = s - off / (before + s * (2 * square + 3 * s * cube))
         new = np.where((new >= low) & (new <= high), new, (low + high) / 2)
         done = np.all(np.abs(new - s) < 1e-13)
