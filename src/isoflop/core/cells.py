@@ -80,12 +80,11 @@ def number(text: str) -> float | int | None:
     value, digits = float(text), text.lstrip("+-")
     vanished = value == 0.0 and re.search("[1-9]", re.split("[eE]", digits)[0])
     padded = digits[0] == "0" and digits[1:2].isdigit()
-    if vanished or padded or not np.isfinite(value):
+    if vanished or padded or not np.isfinite(value) or (text[0] == "+" and digits.isdigit()):
         return None
-    if not digits.isdigit():
-        return value
-    exact = int(text)
-    return None if text[0] == "+" else value if int(value) == exact else exact
+    whole = re.fullmatch(r"(-?[0-9]+)(?:\.0*)?", text)
+    exact = int(whole[1]) if whole else None
+    return value if exact is None or int(value) == exact else exact
 
 
 def parse(entries: Column) -> Column:

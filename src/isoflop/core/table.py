@@ -18,6 +18,8 @@ from .files import write_atomic
 from .reading import read_text, user_path
 
 _SHOWN = 40  # characters of a cell that an error quotes
+_ONE_FIELD = "the first line must name the columns, separated by commas"
+_MORE_FIELDS = "commas separate fields: write decimals with a point, and quote texts with commas"
 _SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars"}
 
 
@@ -80,6 +82,8 @@ class Table(Mapping[str, Column]):
             rows = list(csv.reader(io.StringIO(read_text(path, pipe=True))))
         except csv.Error as error:
             raise DataError(f"cannot be read as a CSV table ({error})", where=str(path)) from error
+        if rows and rows[0][:1] == ["sep="]:  # the line by which Excel is told that commas separate
+            rows = rows[1:]
         if len(rows) < 2:
             raise DataError("holds no rows", where=str(path), fix="a header line and at least one row are needed")
         header, body = [name.strip() for name in rows[0]], [row for row in rows[1:] if row]
@@ -91,7 +95,7 @@ class Table(Mapping[str, Column]):
                 raise DataError(
                     f"line {line} has {len(row)} fields, the header {len(header)}",
                     where=str(path),
-                    fix="commas separate fields: write decimals with a point, and quote texts with commas",
+                    fix=_ONE_FIELD if len(header) == 1 else _MORE_FIELDS,
                 )
         told = {name: texts(row[i] for row in body) for i, name in enumerate(header)}
         written = {name: texts(entry.strip() for entry in entries) for name, entries in told.items()}

@@ -21,7 +21,7 @@ def report(fit: Fit, level: float = 0.95) -> str:
     size += f"tau {settings.tau:g}, " if "pinball" in settings.loss else ""
     lines = [
         head,
-        f"{fit.rows} rows; {settings.loss}, {size}residuals in {settings.link or fit.law.link} space, summed",
+        f"{fit.rows} rows; {settings.loss}, {size}residuals in {settings.link or fit.law.link} space, {_summed(fit)}",
     ]
     c = fit.certificate
     lines.append(
@@ -51,6 +51,12 @@ def report(fit: Fit, level: float = 0.95) -> str:
         ]
     lines += ["", "sensitivity", *_table(fit)]
     return "\n".join(lines)
+
+
+def _summed(fit: Fit) -> str:
+    weights, clusters = fit.settings.weights, fit.settings.clusters
+    told = "summed" if weights is None else f"summed with the relative weights {weights}"
+    return told if clusters is None else f"{told}; {fit.spare + len(fit.problem.free)} clusters of {clusters}"
 
 
 def _table(fit: Fit) -> list[str]:

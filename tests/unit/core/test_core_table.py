@@ -194,6 +194,23 @@ def test_long_integers_stay_exact(tmp_path: Path) -> None:
     assert Table({"x": [2**63 + 1, -1]})["x"].tolist() == [2**63 + 1, -1]
 
 
+def test_long_integers_stay_exact_however_they_were_exported(tmp_path: Path) -> None:
+    """With a blank beside them, with a point behind them, with another notation below them."""
+    (tmp_path / "t.csv").write_text("a,b,c\n20230301181139587.0,,135217135789158401\n")
+    with (tmp_path / "t.csv").open("a") as file:
+        file.write("20230301181139589.0,1234567890123456789,1352171357E+5\n")
+    table = Table.read_csv(tmp_path / "t.csv")
+    assert table["a"].tolist() == [20230301181139587, 20230301181139589]
+    assert table["b"].tolist()[1] == 1234567890123456789
+    assert math.isnan(table["b"][0])
+    assert table["c"].tolist() == [135217135789158401, 1352171357e5]
+
+
+def test_a_line_for_excel_is_no_header(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("sep=,\nN,D\n1,2\n")
+    assert list(Table.read_csv(tmp_path / "t.csv")) == ["N", "D"]
+
+
 def test_what_was_written_is_compared_first(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("version,lr\n3.1,1e-3\n3.10,1e-2\n3.1,1e-3\n")
     table = Table.read_csv(tmp_path / "t.csv")
@@ -256,6 +273,8 @@ def test_blanks_around_names_and_numbers_are_layout(tmp_path: Path) -> None:
         ("N\tD\tloss\n1\t2\t3.5\n", "separated by tabs"),
         ("N|D|loss\n1|2|3.5\n", "separated by bars"),
         ("N,D,loss\n1,2,3,5\n", "decimals with a point"),
+        ("# made by hand\nN,D\n1,2\n", "first line must name the columns"),
+        ("sep=;\nN;D\n1;2\n", "separated by semicolons"),
         ("N, N\n1,2\n", "repeats a column name"),
     ],
 )

@@ -214,6 +214,7 @@ def test_few_clusters_have_wide_intervals_and_are_said() -> None:
     many = Chinchilla().fit(data, loss="l2", clusters="run")
     assert many.warnings == ()
     assert many.spare == 11
+    assert "16 clusters of run" in many.report()
 
 
 # ------------------------------------------------------------ too few rows

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from isoflop.core.errors import DataError, UsageError
 from isoflop.core.files import write_json
 from isoflop.core.recipe import Recipe
 from isoflop.core.roles import numel
+from isoflop.laws import Power
 from isoflop.store.run import Run
 from isoflop.store.sweeps import sweep
 from report_sample import make_study
@@ -48,6 +50,26 @@ def test_a_root_gives_compute_tokens_loss_and_parameters(tmp_path: Path) -> None
     wanted = [numel(run.recipe.model.shapes(run.recipe.vocab_size)) for run in stored]
     assert table["N"].tolist() == wanted
     assert wanted[0] < wanted[1]
+
+
+def test_compute_beyond_64_bits_is_fitted(tmp_path: Path) -> None:
+    """Exact integers become floats where they are calculated with, from a study as from a root."""
+    for power in range(4):
+        run = finished(tmp_path / "root", 32, 100 + power)
+        told = {"flops": 10 ** (18 + 2 * power), "tokens": 10, "seconds": 1.0, "value": 3.0 - 0.1 * power**1.1}
+        write_json(run.path / "result.json", told)
+    make_study().write(tmp_path / "study" / "study.json")
+    text = (tmp_path / "study" / "study.json").read_text()
+    (tmp_path / "study" / "study.json").write_text(
+        re.sub(r'"flops": (\d+)(?=[,\n])', r'"flops": \g<1>000000000000', text)
+    )
+    for name in ("root", "study"):
+        table = sweep(tmp_path / name)
+        assert table.numbers("C").dtype == float
+        assert table.numbers("C").max() > 2**64
+        if "arm" in table:
+            table = table.where(table.equal("arm", str(table["arm"][0])))
+        assert Power().fit(table, columns={"y": "loss"}).params["a"] < 0
 
 
 def test_without_a_readable_recipe_there_is_no_n(tmp_path: Path) -> None:
