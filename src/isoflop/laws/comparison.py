@@ -125,6 +125,12 @@ def forecasts(
         order = np.sort(axis)
         cutoffs = np.unique([order[max(0, int(np.ceil(share * len(order))) - 1)] for share in SHARES]).tolist()
     y = known.numbers(law.target)
+    if (y == 0).any():
+        raise DataError(
+            f"column {law.target} is 0 in row {int(np.argmax(y == 0)) + 1}: no relative error, by which laws rank",
+            where="compare",
+            fix="drop those rows, or compare by what is never 0",
+        )
     out: list[Forecast] = []
     last: Fit | None = None
     problem = ""
@@ -209,7 +215,7 @@ def compare(
     if not cuts:
         raise DataError("no cut is common to all laws", where="compare", fix="give cutoffs, or compare fewer laws")
     scores = [score(name, [f for f in made[name] if f.cut in cuts], fits[name], level) for name in made]
-    scores.sort(key=lambda s: s.error)
+    scores.sort(key=lambda s: np.inf if np.isnan(s.error) else s.error)
     return Comparison(tuple(_tested(scores, made, cuts)) + tuple(failed), made, level)
 
 
@@ -223,7 +229,7 @@ def _tested(scores: Sequence[Score], made: Mapping[str, Sequence[Forecast]], cut
         for row in mine.keys() & best.keys():
             blocks.setdefault(round(float(np.log(mine[row][1])), 6), []).append(mine[row][0] - best[row][0])
         means = [float(np.mean(v)) for v in blocks.values()]
-        testable = len(means) >= 3 and np.ptp(means) > 0
+        testable = len(means) >= 3 and bool(np.isfinite(means).all()) and np.ptp(means) > 0
         p_values.append(float(stats.ttest_1samp(means, 0.0).pvalue) if testable else None)
     adjusted = holm(p_values)
     return [scores[0], *(replace(s, p=p) for s, p in zip(scores[1:], adjusted, strict=True))]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import numpy as np
@@ -11,6 +11,7 @@ from scipy.interpolate import Akima1DInterpolator
 from ..core.errors import DataError, UsageError, nearest
 from ..core.table import Table
 from .checks import as_table, read_positive
+from .grouping import ALIKE, alike
 from .law import Array
 
 _POINTS = 25  # of the interpolation, for each measured one
@@ -22,7 +23,7 @@ def optima(
     budget: str = "C",
     method: Literal["akima", "parabola"] = "akima",
     edges: Literal["drop", "keep"] = "drop",
-    alike: float = 0.02,
+    within: float = ALIKE,
 ) -> Table:
     """The best size of each budget: a table of C, N, D = C / 6N and loss.
 
@@ -35,7 +36,7 @@ def optima(
         budget: column of the budgets, FLOPs.
         method: how the minimum is placed.
         edges: what becomes of budgets without an interior minimum.
-        alike: budgets within this relative distance of the smallest are one, as measured ones are; C is their median.
+        within: budgets up to this relative distance above a smallest one are one, at their median.
 
     Raises:
         DataError: no budget has an interior minimum, or a column holds what is no positive number.
@@ -47,7 +48,9 @@ def optima(
     known = as_table(table)
     columns = {name: read_positive(known, name) for name in (budget, "N", "loss")}
     rows = []
-    for chosen in _budgets(columns[budget], alike):
+    labels = alike(columns[budget], within)
+    for label in range(int(labels.max(initial=-1)) + 1):
+        chosen = labels == label
         c, n, loss = (float(np.median(columns[budget][chosen])), columns["N"][chosen], columns["loss"][chosen])
         sizes = np.unique(n)
         best = np.asarray([loss[n == size].min() for size in sizes])
@@ -63,15 +66,6 @@ def optima(
             "no budget has a minimum inside its sizes", where="isoflop", fix="add smaller and larger models"
         )
     return Table.from_records(rows).sort("C")
-
-
-def _budgets(c: Array, alike: float) -> Iterator[Array]:
-    """The rows of each budget, smallest first: those within ``alike`` of the smallest that is left."""
-    left = np.argsort(c, kind="stable")
-    while len(left):
-        within = c[left] <= c[left[0]] * (1.0 + alike)
-        yield np.sort(left[within])
-        left = left[~within]
 
 
 def _minimum(x: Array, y: Array, method: str) -> tuple[float, float] | None:

@@ -20,6 +20,7 @@ def pair(
     group: str = "data",
     loss: str = "loss",
     match: tuple[str, ...] = ("N", "D"),
+    within: float = 1e-3,
 ) -> Table:
     """Rows of ``target`` with ``loss0``, the loss of ``source``'s run of the same size and tokens.
 
@@ -27,7 +28,8 @@ def pair(
         table: both sweeps; a dict, a frame or a Table.
         source, target: values of the column ``group``.
         loss: column of the loss on the set that a run was trained on.
-        match: columns that must agree, to 0.1 %.
+        match: columns that must agree; of several partners the nearest is taken.
+        within: how far they may be apart, relative; more where sizes or tokens are measured.
 
     Raises:
         DataError: an unknown group, a column that holds what is no positive number, or no two runs that match.
@@ -42,10 +44,11 @@ def pair(
     ours, theirs = (np.flatnonzero(member == name) for name in (target, source))
     rows, partners = [], []
     for row in ours:
-        close = theirs[(np.abs(sizes[theirs] - sizes[row]) < 1e-3).all(1)]
-        if len(close):
+        apart = np.abs(sizes[theirs] - sizes[row]).max(1, initial=0.0)
+        nearest_one = int(np.argmin(apart))
+        if apart[nearest_one] < within:
             rows.append(row)
-            partners.append(close[0])
+            partners.append(theirs[nearest_one])
     if not rows:
         raise DataError(f"no runs of {source} and {target} agree in {', '.join(match)}", where="pair")
     return whole.where(np.asarray(rows)).with_columns(loss=losses[rows], loss0=losses[partners])

@@ -95,7 +95,7 @@ def fit_table(
         by: column of the cuts of the comparison; default C, else 6 N D.
         columns: the law's column name -> the table's, as in ``--columns N=params,D=tokens``.
         fields: fields of the named law.
-        target: with "auto", the column to be predicted.
+        target: the column to be predicted, by which "auto" chooses among laws.
         level: of the intervals in the text.
         drop_highest: leave out so many rows with the highest target (a published outlier rule); of equal rows the last.
         settings: fields of ``Settings``.
@@ -126,6 +126,12 @@ def fit_table(
         fit = chosen.fit(known, **settings)
     else:
         chosen = law_named(law, **dict(fields or {})) if isinstance(law, str) else law
+        if target not in ("loss", chosen.target):
+            raise UsageError(
+                f"{law_name(chosen)} predicts {chosen.target}",
+                where="target",
+                fix=f"--columns {chosen.target}={target}",
+            )
         _check_by(by, rename(table, renames))
         if by and by in table and "C" not in renames and "C" not in table:
             renames["C"] = by

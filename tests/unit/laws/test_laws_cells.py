@@ -14,6 +14,7 @@ from isoflop.core.table import Table
 from isoflop.laws import (
     Chinchilla,
     CriticalBatch,
+    Frontier,
     Kaplan,
     LossToLoss,
     Power,
@@ -313,6 +314,41 @@ def test_measured_budgets_are_grouped() -> None:
     apart["C"] = np.geomspace(1e19, 1e21, 36)  # no budgets at all: every row its own
     with pytest.raises(DataError, match="no budget has a minimum"):
         optima(apart)
+
+
+def jittered(values: Any, seed: int, size: float = 3e-3) -> Any:
+    return values * (1.0 + size * np.random.default_rng(seed).uniform(-1, 1, len(values)))
+
+
+def test_measured_sizes_and_tokens_are_grouped_in_first_stages() -> None:
+    cells = grid(N=np.geomspace(6e7, 1e9, 4), D=np.geomspace(2e9, 1e11, 4), lr=(1e-4, 1e-3, 1e-2))
+    cells["loss"] = 2.0 + 0.1 * np.log10(cells["lr"] / np.where(cells["N"] > 3e8, 1e-4, 1e-3)) ** 2
+    found = StepLaw().fit({**cells, "N": jittered(cells["N"], 0), "D": jittered(cells["D"], 1)})
+    assert found.rows == 16
+    assert found.params["n"] == pytest.approx(StepLaw().fit(cells).params["n"], abs=0.01)
+    steps = grid(N=(1e8, 2e8, 4e8), B=(64.0, 128.0, 256.0, 512.0))
+    steps["steps"] = 1e4 + 1e6 / steps["B"] * (steps["N"] / 1e8)
+    found = CriticalBatch().fit({**steps, "N": jittered(steps["N"], 2)})
+    assert found.table["B_crit"] == pytest.approx(CriticalBatch().fit(steps).table["B_crit"], rel=1e-9)
+
+
+def test_measured_runs_are_paired_with_the_nearest() -> None:
+    x = grid(N=np.geomspace(2e7, 5e9, 5), D=np.geomspace(5e8, 2e11, 5))
+    two = {name: np.concatenate([jittered(v, 3), jittered(v, 4)]) for name, v in x.items()}
+    loss = np.arange(50.0) + 1.0
+    joined = pair({**two, "loss": loss, "data": ["a"] * 25 + ["b"] * 25}, "a", "b", within=0.01)
+    assert (joined["loss"] - joined["loss0"]).tolist() == [25.0] * 25
+
+
+def test_relative_errors_need_something_to_relate_to() -> None:
+    data = {"C": np.geomspace(1e21, 1e25, 40), "score": np.linspace(0.0, 0.9, 40)}
+    with pytest.raises(DataError, match="score is 0 in row 1"):
+        compare(data, [Frontier()])
+
+
+def test_the_target_of_a_named_law_is_its_own() -> None:
+    with pytest.raises(UsageError, match=r"predicts loss.*loss=eval"):
+        fit_table(good(eval=np.ones(64)), "chinchilla", target="eval")
 
 
 def test_optima_take_any_table_and_look_at_it() -> None:

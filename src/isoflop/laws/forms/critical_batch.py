@@ -10,6 +10,8 @@ from pydantic import PositiveFloat
 from ...core.errors import DataError
 from ...core.registry import Card, part
 from ...core.table import Table
+from ..checks import read_positive
+from ..grouping import cells
 from ..law import Columns, Law, Parameter, Params, Values, coefficient
 
 _GRID = tuple(float(v) for v in np.linspace(-2.0, 2.0, 41))
@@ -51,15 +53,16 @@ class CriticalBatch(Law):
         if not {"N", "B", "steps"} <= set(table):
             raise DataError("needs columns N and B_crit, or N, B and steps", where="table", fix="rename with columns")
         rows = []
-        numbers = Table({name: table.numbers(name) for name in ("N", "B", "steps")})
-        for (size,), group in numbers.groups("N"):
+        sizes = read_positive(table, "N")
+        for chosen in cells(sizes):
+            group, size = table.where(chosen), float(np.median(sizes[chosen]))
             if group.rows < 3:
                 raise DataError(
                     f"size {size:g} has {group.rows} batches", where="table", fix="steps = a + b / B needs 3"
                 )
             fit = StepsToTarget().fit(group)
             a, b = fit.params["a"], fit.params["b"]
-            rows.append({"N": float(size), self.target: self.overhead * b / a + (1.0 + self.overhead) * self.base})
+            rows.append({"N": size, self.target: self.overhead * b / a + (1.0 + self.overhead) * self.base})
         return Table.from_records(rows)
 
 

@@ -10,6 +10,8 @@ from pydantic import NonNegativeFloat
 from ...core.errors import DataError
 from ...core.registry import Card, part
 from ...core.table import Table
+from ..checks import read_positive
+from ..grouping import cells
 from ..law import Columns, Law, Parameter, Params, Values, coefficient
 
 _GRID = tuple(float(v) for v in np.linspace(-1.5, 1.5, 31))
@@ -55,16 +57,18 @@ class StepLaw(Law):
         if self.target in table:
             return table
         rows = []
-        numbers = Table({name: table.numbers(name) for name in ("N", "D", "loss", self.of)})
-        for (n, d), cell in numbers.groups("N", "D"):
-            loss = cell["loss"]
+        sizes, tokens = read_positive(table, "N"), read_positive(table, "D")
+        losses, tried = table.numbers("loss"), table.numbers(self.of)
+        for chosen in cells(sizes, tokens):
+            n, d = float(np.median(sizes[chosen])), float(np.median(tokens[chosen]))
+            loss = losses[chosen]
             if not np.isfinite(loss).any():  # runs that failed are no candidates, but a cell of none is no optimum
                 raise DataError(f"no run of N = {n:g}, D = {d:g} has a loss", where="table", fix="drop that cell")
             good = loss <= np.nanmin(loss) * (1.0 + self.near)
-            if not (cell[self.of][good] > 0).all():
+            if not (tried[chosen][good] > 0).all():
                 raise DataError(
                     f"column {self.of} is not positive at N = {n:g}, D = {d:g}", where="table", fix="repair it"
                 )
-            best = float(np.exp(np.mean(np.log(cell[self.of][good]))))
-            rows.append({"N": float(n), "D": float(d), self.target: best})
+            best = float(np.exp(np.mean(np.log(tried[chosen][good]))))
+            rows.append({"N": n, "D": d, self.target: best})
         return Table.from_records(rows)
