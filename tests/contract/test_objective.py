@@ -19,6 +19,7 @@ from isoflop.core.contracts import (
     TokenBatch,
 )
 from isoflop.core.registry import get, names
+from isoflop.core.rng import Rng
 from isoflop.ledger.audit import Audit
 from isoflop.optim.linearization import forward_mode
 from transformer_toys import VOCAB, context, part
@@ -33,14 +34,14 @@ def part_of(name: str) -> ObjectivePart:
 
 
 def batch_of(rows: int = 4, length: int = 9, masked: bool = False) -> TokenBatch:
-    ids = torch.randint(0, VOCAB, (rows, length + 1), generator=torch.Generator().manual_seed(1))
+    ids = torch.randint(0, VOCAB - 1, (rows, length + 1), generator=torch.Generator().manual_seed(1))
     mask = torch.arange(rows * length).view(rows, length) % 4 != 0 if masked else None
-    return TokenBatch(ids[:, :-1], ids[:, 1:], text_bytes=100, mask=mask)
+    return TokenBatch(ids[:, :-1], ids[:, 1:], text_bytes=100, mask=mask, draws=Draws(Rng(3)))
 
 
 def rows_of(batch: TokenBatch, rows: slice) -> TokenBatch:
     mask = None if batch.mask is None else batch.mask[rows]
-    return TokenBatch(batch.inputs[rows], batch.targets[rows], text_bytes=50, mask=mask)
+    return TokenBatch(batch.inputs[rows], batch.targets[rows], 50, mask, draws=Draws(Rng(3), first=rows.start))
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +74,7 @@ def test_loss_without_gradient_is_the_same_number(name: str, ctx: Context) -> No
     torch.testing.assert_close(quiet, objective.loss(batch_of()).total.detach())
 
 
-@pytest.mark.parametrize("name", PARTS)
+@pytest.mark.parametrize("name", [name for name in PARTS if part_of(name).pattern is None])
 def test_masked_targets_do_not_matter(name: str, ctx: Context) -> None:
     batch = batch_of(masked=True)
     assert batch.mask is not None
@@ -92,7 +93,7 @@ def test_capabilities_are_as_declared(name: str, ctx: Context) -> None:
 
 @pytest.mark.parametrize("name", [name for name in PARTS if Likelihood in part_of(name).provides])
 def test_a_likelihood_says_what_it_cost(name: str, ctx: Context) -> None:
-    live, batch = part_of(name).build(ctx), batch_of().drawing(Draws(ctx.rng))
+    live, batch = part_of(name).build(ctx), batch_of()
     assert isinstance(live, Likelihood)
     with torch.no_grad(), Audit() as audit:
         found = live.nll(batch)

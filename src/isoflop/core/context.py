@@ -25,6 +25,7 @@ class Context:
         accumulate: micro-batches of one step. horizon: steps of the whole run (0: not known yet).
         device: torch device name. precision: "fp32" or "bf16" (bf16 products on fp32 weights).
         compile: whether models should be compiled.
+        isolate_documents: whether training batches say which document each token belongs to.
         models: live models by name; "policy" is the one being trained ("teacher", "prior" ... are others).
         groups: the policy's trainable parameters by role.
     """
@@ -40,6 +41,7 @@ class Context:
     device: str = "cpu"
     precision: str = "fp32"
     compile: bool = False
+    isolate_documents: bool = False
     models: Mapping[str, Any] = field(default_factory=dict)
     groups: tuple[Group, ...] = ()
 

@@ -19,7 +19,7 @@ from pydantic import (
 )
 
 from .digests import canonical_json, digest
-from .documents import Frozen, Section
+from .documents import Frozen, Later, Section
 from .errors import RecipeError, nearest
 from .registry import Part
 from .rng import Rng
@@ -106,6 +106,8 @@ class Train(Section):
     """Checkpoints, at equal distances in steps, the last at the end."""
     keep: PositiveInt = 2
     """Checkpoints kept (the newest)."""
+    isolate_documents: Annotated[bool, Later()] = False
+    """Whether documents that share a training window do not see each other. Held-out evaluation stays as it is."""
 
 
 class Recipe(Section):
@@ -154,8 +156,8 @@ class Recipe(Section):
 
     @property
     def vocab_size(self) -> int:
-        """Token ids that the model must know."""
-        return self.source.vocab_size or self.tokenizer.vocabulary
+        """Token ids that the model must know: those of the text, then those that the objective adds."""
+        return (self.source.vocab_size or self.tokenizer.vocabulary) + self.objective.extra_ids
 
     @property
     def rng(self) -> Rng:

@@ -97,6 +97,7 @@ class Corpus:
             rng=ctx.rng("data"),
             fingerprint=self.fingerprint,
             device=ctx.device,
+            separator=self.tokenizer.eot if ctx.isolate_documents else None,
             remark=self.left_out,
         )
 

@@ -7,7 +7,7 @@ and is itself predicted after the last. Windows cross the borders of documents.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -31,6 +31,8 @@ class WindowBatches:
         byte_lengths: UTF-8 bytes of each id (vocab_size,).
         batch: windows of a batch. length: predicted tokens of a window.
         fingerprint: of the corpus; a position in another corpus is refused.
+        device: where batches lie.
+        separator: the id that begins a document; with it, batches number the documents of each window in a column.
         remark: why there is not more text, for the error if it is too little.
     """
 
@@ -44,9 +46,11 @@ class WindowBatches:
         rng: Rng,
         fingerprint: str,
         device: str = "cpu",
+        separator: int | None = None,
         remark: str = "",
     ) -> None:
         self._tokens, self._byte_lengths, self._rng, self._device = tokens, byte_lengths, rng, device
+        self._separator = separator
         self._batch, self._length, self._fingerprint = batch, length, fingerprint
         self.windows = (len(tokens) - 1) // length
         if self.windows < 1:
@@ -65,7 +69,11 @@ class WindowBatches:
         first = self._position * self._batch
         self._position += 1
         rows = np.stack([self._window(first + row) for row in range(self._batch)]).astype(np.int64)
-        return as_batch(rows[:, :-1], rows[:, 1:], self._byte_lengths, self._device)
+        batch = as_batch(rows[:, :-1], rows[:, 1:], self._byte_lengths, self._device)
+        if self._separator is None:
+            return batch
+        documents = (batch.inputs == self._separator).cumsum(-1)  # an end-of-text token begins the next document
+        return replace(batch, columns={"documents": documents})
 
     @property
     def epochs(self) -> float:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..core.contracts import Seen
 from ..core.cost import Work
 from .kernels import fuse
 from .layers import Matrix, RmsNorm
@@ -30,9 +31,9 @@ class Block(nn.Module):
         """The matrices of mixer and feed-forward, cast for products."""
         return self.mixer.weights(self.dtype), self.feed_forward.weights(self.dtype)
 
-    def forward(self, x: Tensor, mask: Tensor | None = None, weights: Any = None, cache: Any = None) -> Tensor:
+    def forward(self, x: Tensor, seen: Seen = None, weights: Any = None, cache: Any = None) -> Tensor:
         mixer, feed_forward = weights or self.weights()
-        x = x + self.mixer(self.mixer_norm(x, self.dtype), mixer, mask, cache)
+        x = x + self.mixer(self.mixer_norm(x, self.dtype), mixer, seen, cache)
         x = x + self.feed_forward(self.feed_forward_norm(x, self.dtype), feed_forward)
         return x
 
@@ -60,7 +61,7 @@ class Transformer(nn.Module):
         embedding_scale: float | None = None,
         eps: float,
         dtype: torch.dtype,
-        work: Callable[[int, int], Work],
+        work: Callable[..., Work],
     ) -> None:
         super().__init__()
         self.dtype, self.flops = dtype, work
@@ -79,7 +80,7 @@ class Transformer(nn.Module):
         """Weight (vocab, width) that turns ``hidden`` into logits."""
         return (self.embedding if self.unembedding is None else self.unembedding).weight
 
-    def hidden(self, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
+    def hidden(self, tokens: Tensor, seen: Seen = None) -> Tensor:
         """(batch, length) ids -> (batch, length, width) vectors before the head, in the products' dtype.
 
         ``mask`` (bool, True where a query may see a key; (length, length) or (batch, length, length)) replaces the
@@ -87,16 +88,16 @@ class Transformer(nn.Module):
         """
         x = self._embed(tokens)
         for block in self.blocks:
-            x = block(x, mask)
+            x = block(x, seen)
         return self.norm(x, self.dtype)  # type: ignore[no-any-return]
 
     def _embed(self, tokens: Tensor) -> Tensor:
         x = F.embedding(tokens, self.embedding.weight)
         return x if self.scale == 1.0 else x * self.scale
 
-    def forward(self, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
-        """(batch, length) ids -> logits (batch, length, vocab) in the products' dtype. ``mask`` as in ``hidden``."""
-        return F.linear(self.hidden(tokens, mask), fuse((self.head,), self.dtype))
+    def forward(self, tokens: Tensor, seen: Seen = None) -> Tensor:
+        """(batch, length) ids -> logits (batch, length, vocab) in the products' dtype. ``seen`` as in ``hidden``."""
+        return F.linear(self.hidden(tokens, seen), fuse((self.head,), self.dtype))
 
     @torch.no_grad()
     def make_cache(self, batch: int, capacity: int) -> Cache:

@@ -220,6 +220,7 @@ def base_context(recipe: Recipe, root: Path, vocab_size: int | None = None) -> C
         device=settings.device,
         precision=settings.precision,
         compile=settings.compile,
+        isolate_documents=settings.isolate_documents,
     )
 
 
@@ -302,7 +303,9 @@ def trained(run: Run, *, device: str | None = None, report: Callable[[str], None
         if not (directory / TOKENIZER).exists():
             raise DataError("holds no tokenizer", where=str(directory), fix="train it again under another --name")
         tokenizer = part.load(directory / TOKENIZER)
-    ctx = base_context(recipe, run.path.parent, tokenizer.vocab_size if tokenizer else recipe.vocab_size)
+    ctx = base_context(
+        recipe, run.path.parent, tokenizer.vocab_size + recipe.objective.extra_ids if tokenizer else recipe.vocab_size
+    )
     if tokenizer is None and recipe.source.vocab_size is None:
         tokenizer = part.build(iter(()))
     ctx = ctx.having(horizon=run.status.horizon)

@@ -123,10 +123,9 @@ def test_a_second_derivative_is_refused_not_wrong() -> None:
 @given(length=st.integers(1, 300))
 @settings(max_examples=40, deadline=None)
 def test_blocks_cover_the_causal_pairs_and_are_counted(length: int) -> None:
-    blocks = attention._blocks(length, masked=False)
     covered = torch.zeros(length, length, dtype=torch.int64)
-    for start, end, keys in blocks:
-        covered[start:end, :keys] += 1
+    for block in attention.blocks(length, None):
+        covered[block.start : block.end, block.first : block.last] += 1
     assert covered.max() == 1
     assert covered.tril().sum() == length * (length + 1) // 2, "a causal pair is left out"
     assert covered.sum() == attention.block_pairs(length)

@@ -8,6 +8,7 @@ name before anything is allocated.
 from ..tokenizer import TOKENIZER, LoadsTokenizer, Storable, Tokenizer, TokenizerPart
 from .data import Batch, Batches, Draws, HeldOut, Source, SourcePart, TokenBatch
 from .model import Cacheable, FeedForwardPart, LayerPart, MixerPart, Model, ModelPart
+from .pattern import Causal, Documents, Pattern, Seen, within
 from .training import (
     Averaging,
     AveragingPart,
@@ -37,8 +38,10 @@ __all__ = [
     "Batch",
     "Batches",
     "Cacheable",
+    "Causal",
     "Decoder",
     "DecoderPart",
+    "Documents",
     "Draws",
     "FeedForwardPart",
     "HeldOut",
@@ -61,9 +64,11 @@ __all__ = [
     "Outcome",
     "Outputs",
     "Passes",
+    "Pattern",
     "Problem",
     "Resampling",
     "SchedulePart",
+    "Seen",
     "Source",
     "SourcePart",
     "Stateful",
@@ -73,4 +78,5 @@ __all__ = [
     "TokenBatch",
     "Tokenizer",
     "TokenizerPart",
+    "within",
 ]

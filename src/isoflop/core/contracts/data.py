@@ -26,15 +26,17 @@ class Draws:
         root: the stream below which names are taken, e.g. the run's own.
         step: the step that the micro-batch belongs to.
         number: the micro-batch's number within its step.
+        first: number of the batch's first row within the micro-batch, where it holds only some of them.
     """
 
     root: Rng
     step: int = 0
     number: int = 0
+    first: int = 0
 
     def at(self, name: str, row: int = 0) -> np.random.Generator:
         """A fresh generator for the purpose ``name`` and one row of the batch."""
-        return self.root(name)(str(self.number)).at(self.step, row)
+        return self.root(name)(str(self.number)).at(self.step, self.first + row)
 
 
 @runtime_checkable

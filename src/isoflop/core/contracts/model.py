@@ -9,6 +9,7 @@ from ..context import Context
 from ..cost import Work
 from ..registry import Part
 from ..roles import Shape
+from .pattern import Pattern, Seen
 
 if TYPE_CHECKING:
     import torch
@@ -19,14 +20,14 @@ if TYPE_CHECKING:
 class Model(Protocol):
     """A ``torch.nn.Module`` over token ids.
 
-    ``forward(tokens, mask)`` gives logits (batch, length, vocab); ``hidden`` the (batch, length, width) vectors before
-    the head, and ``head`` its weight (vocab, width), for losses that never hold all logits. ``mask`` None is causal.
-    ``flops(batch, length)`` is the exact work of one forward and backward.
+    ``forward(tokens, seen)`` gives logits (batch, length, vocab); ``hidden`` the (batch, length, width) vectors before
+    the head, and ``head`` its weight (vocab, width), for losses that never hold all logits. ``seen`` says who sees
+    whom; None is causal. ``flops(batch, length, pattern)`` is the exact work of one forward and backward.
     """
 
-    def forward(self, tokens: Tensor, mask: Tensor | None = None) -> Tensor: ...
-    def hidden(self, tokens: Tensor, mask: Tensor | None = None) -> Tensor: ...
-    def flops(self, batch: int, length: int) -> Work: ...
+    def forward(self, tokens: Tensor, seen: Seen = None) -> Tensor: ...
+    def hidden(self, tokens: Tensor, seen: Seen = None) -> Tensor: ...
+    def flops(self, batch: int, length: int, pattern: Pattern | None = None) -> Work: ...
 
 
 @runtime_checkable
@@ -49,8 +50,14 @@ class ModelPart(Part):
     def build(self, ctx: Context) -> torch.nn.Module: ...
 
     @abstractmethod
-    def work(self, batch: int, length: int, vocab_size: int) -> Work:
-        """Exact work of one forward and backward of a micro-batch, without building the model."""
+    def work(self, batch: int, length: int, vocab_size: int, pattern: Pattern | None = None) -> Work:
+        """Exact work of one forward and backward of a micro-batch, without building the model.
+
+        Args:
+            batch, length: rows of the micro-batch, and positions of each.
+            vocab_size: rows of the head.
+            pattern: who sees whom; None is causal.
+        """
 
     @abstractmethod
     def shapes(self, vocab_size: int) -> list[Shape]:
@@ -70,10 +77,6 @@ class LayerPart(Part):
     def shapes(self, width: int) -> list[Shape]:
         """Names, roles and shapes of its parameters, without building it."""
 
-    @abstractmethod
-    def work(self, batch: int, length: int, width: int) -> Work:
-        """Exact work of one forward and backward."""
-
     def problems(self, width: int) -> list[str]:
         """Why it cannot be built at this width, each "key: what; what to do"."""
         return []
@@ -82,14 +85,26 @@ class LayerPart(Part):
 class MixerPart(LayerPart):
     """Sub-slot of a model: what moves information between positions.
 
-    Its module has ``forward(x, weights, mask, cache)``; a Cacheable one ``make_cache(batch, capacity, dtype)``, whose
+    Its module has ``forward(x, weights, seen, cache)``; a Cacheable one ``make_cache(batch, capacity, dtype)``, whose
     result has ``length`` and ``truncate(length)``.
     """
 
     slot: ClassVar[str] = "mixer"
+
+    @abstractmethod
+    def work(self, batch: int, length: int, width: int, pattern: Pattern | None = None) -> Work:
+        """Exact work of one forward and backward; ``pattern`` says who sees whom, None is causal."""
+
+    def takes(self, pattern: Pattern | None) -> bool:
+        """Whether it can obey the pattern (None: causal); by default only the causal one."""
+        return pattern is None
 
 
 class FeedForwardPart(LayerPart):
     """Sub-slot of a model: what is computed at each position. Its module has ``forward(x, weights)``."""
 
     slot: ClassVar[str] = "feed_forward"
+
+    @abstractmethod
+    def work(self, batch: int, length: int, width: int) -> Work:
+        """Exact work of one forward and backward."""

@@ -14,6 +14,7 @@ from ..registry import Part
 from ..roles import Shape
 from .data import Batch
 from .model import ModelPart
+from .pattern import Pattern
 
 if TYPE_CHECKING:
     import torch
@@ -105,9 +106,19 @@ class ObjectivePart(Part):
     def build(self, ctx: Context) -> Objective:
         """Make the live objective of ``ctx.policy``."""
 
+    @property
+    def pattern(self) -> Pattern | None:
+        """Who sees whom in the policy, by default None: causal."""
+        return None
+
+    @property
+    def extra_ids(self) -> int:
+        """Token ids that it adds behind the text's, e.g. a mask; by default none."""
+        return 0
+
     def work(self, model: ModelPart, batch: int, length: int, vocab_size: int) -> Work:
         """Work of the loss and its gradient on one micro-batch; by default one forward and backward of the model."""
-        return model.work(batch, length, vocab_size)
+        return model.work(batch, length, vocab_size, self.pattern)
 
     def charges(self, recipe: Any) -> Mapping[str, Cost]:
         """What the loss of one micro-batch costs beyond ``work``, by ledger phase (a teacher's passes); by default {}.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 from pydantic import Field, PositiveFloat, PositiveInt
 
 from ...core.context import Context
-from ...core.contracts import Cacheable, ModelPart
+from ...core.contracts import Cacheable, ModelPart, Pattern
 from ...core.cost import Work
 from ...core.documents import Later
 from ...core.registry import Card, part
@@ -78,7 +78,7 @@ class TransformerPart(ModelPart):
             embedding_scale=self.embedding_scale,
             eps=self.norm_eps,
             dtype=torch.bfloat16 if ctx.precision == "bf16" else torch.float32,
-            work=lambda batch, length: self.work(batch, length, ctx.vocab_size),
+            work=lambda batch, length, pattern=None: self.work(batch, length, ctx.vocab_size, pattern),
         )
         initialise(model, ctx.rng("init"), (2 * self.layers) ** -0.5, self.init_std)
         if self.tied and self.meant_version() > 1:
@@ -91,10 +91,11 @@ class TransformerPart(ModelPart):
     def _inner(self, ctx: Context) -> tuple[Module, Module]:
         return self.mixer.build(self.d_model, ctx), self.feed_forward.build(self.d_model, ctx)
 
-    def work(self, batch: int, length: int, vocab_size: int) -> Work:
+    def work(self, batch: int, length: int, vocab_size: int, pattern: Pattern | None = None) -> Work:
         tokens = batch * length
         norm = pointwise(tokens * self.d_model, operations=5)
-        block = self.mixer.work(batch, length, self.d_model) + self.feed_forward.work(batch, length, self.d_model)
+        mixer = self.mixer.work(batch, length, self.d_model, pattern)
+        block = mixer + self.feed_forward.work(batch, length, self.d_model)
         head = formulas.linear(tokens, self.d_model, vocab_size) + pointwise(tokens * vocab_size, operations=4)
         return self.layers * (block + 2 * norm) + norm + head
 
@@ -123,6 +124,12 @@ class TransformerPart(ModelPart):
 
     def check(self, recipe: Recipe) -> list[str]:
         found = [f"model.mixer.{problem}" for problem in self.mixer.problems(self.d_model)]
+        pattern = recipe.objective.pattern
+        if not self.mixer.takes(pattern):
+            found.append(
+                f"model.mixer: {self.mixer.name} cannot obey the pattern {pattern.name if pattern else 'causal'} of "
+                f"objective {recipe.objective.name}; use another mixer"
+            )
         if found:
             return found
         parameters = self.layers * numel(self._block_shapes()) + numel(self._outer_shapes(recipe.vocab_size))

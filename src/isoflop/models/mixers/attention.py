@@ -10,12 +10,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ...core.context import Context
-from ...core.contracts import Cacheable, MixerPart
+from ...core.contracts import Cacheable, Documents, MixerPart, Pattern, Seen, within
 from ...core.cost import Work
 from ...core.registry import Card, part
 from ...core.roles import Shape
+from ...core.slots import PatternSlot
 from ...ledger import formulas
-from ..attend import attend, block_pairs, rotated
+from ..attend import attend, block_pairs, dense_mask, rotated
 from ..cost import pointwise
 from ..kernels import fuse
 from ..layers import Matrix, RmsNorm
@@ -42,8 +43,10 @@ class Attention(nn.Module):
         qk_norm: bool = False,
         eps: float = 1e-5,
         length: int = 128,
+        pattern: Pattern | None = None,
     ) -> None:
         super().__init__()
+        self.pattern = pattern
         self.heads, self.kv_heads, self.head_dim, self.theta = heads, kv_heads, head_dim, theta
         self.q = Matrix(heads * head_dim, width)
         self.k = Matrix(kv_heads * head_dim, width)
@@ -60,7 +63,7 @@ class Attention(nn.Module):
         return fuse((self.q.weight, self.k.weight, self.v.weight), dtype), fuse((self.out.weight,), dtype)
 
     def forward(
-        self, x: Tensor, weights: tuple[Tensor, Tensor], mask: Tensor | None = None, cache: KeyValues | None = None
+        self, x: Tensor, weights: tuple[Tensor, Tensor], seen: Seen = None, cache: KeyValues | None = None
     ) -> Tensor:
         """(batch, length, width) -> same. With a cache, ``x`` continues what the cache holds and is added to it."""
         qkv_weight, out_weight = weights
@@ -72,7 +75,7 @@ class Attention(nn.Module):
             q, k, v = torch.split(qkv, [self.heads, self.kv_heads, self.kv_heads], 2)
             qkv = torch.cat((self.q_norm(q.float(), x.dtype), self.k_norm(k.float(), x.dtype), v), 2)
         if cache is None:
-            mixed = attend(qkv, cos, sin, self.heads, mask)
+            mixed = attend(qkv, cos, sin, self.heads, self._restricted(seen))
         else:
             mixed = self._continue(qkv, cos, sin, cache)
         return F.linear(mixed.flatten(2), out_weight)
@@ -90,9 +93,22 @@ class Attention(nn.Module):
         k, v = cache.append(k, v)
         new, total = q.shape[2], k.shape[2]
         mask = None
-        if new > 1:
+        if self.pattern is not None:
+            rows = within(self.pattern, None).rows(total - new, total, total)  # type: ignore[union-attr]
+            mask = torch.from_numpy(rows.copy()).to(q.device)
+        elif new > 1:
             mask = torch.ones(new, total, dtype=torch.bool, device=q.device).tril_(total - new)
         return F.scaled_dot_product_attention(q, k, v, mask, enable_gqa=True).transpose(1, 2)
+
+    def _restricted(self, seen: Seen) -> Seen:
+        """Who sees whom, within this layer's own pattern."""
+        if self.pattern is None:
+            return seen
+        if isinstance(seen, Tensor):
+            return seen & dense_mask(self.pattern, seen.shape[-1], seen.device)
+        if isinstance(seen, Documents):
+            return Documents(seen.ids, within(self.pattern, seen.pattern))
+        return within(self.pattern, seen)
 
     def _angles(self, start: int, length: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """Cosine and sine (length, head_dim / 2) for positions from ``start``."""
@@ -157,6 +173,8 @@ class AttentionPart(MixerPart):
     """RMS-normalise each head's queries and keys before they are rotated."""
     norm_eps: PositiveFloat = 1e-5
     """Added to the mean square in that norm."""
+    pattern: PatternSlot | None = None
+    """What a position sees at most, e.g. ``window``; by default all that the objective lets it see."""
     card = Card(
         summary="Softmax attention over all earlier positions",
         paper="Vaswani et al. 2017, arXiv 1706.03762; RoPE: Su et al. 2021, arXiv 2104.09864; "
@@ -179,11 +197,15 @@ class AttentionPart(MixerPart):
             qk_norm=self.qk_norm,
             eps=self.norm_eps,
             length=ctx.length,
+            pattern=self.pattern,
         )
 
     def dimensions(self, width: int) -> tuple[int, int, int]:
         """Query heads, key-value heads, width of a head."""
         return self.heads, self.kv_heads or self.heads, self.head_dim or width // self.heads
+
+    def takes(self, pattern: Pattern | None) -> bool:
+        return True
 
     def problems(self, width: int) -> list[str]:
         heads, kv_heads, head_dim = self.dimensions(width)
@@ -208,12 +230,14 @@ class AttentionPart(MixerPart):
             found += [Shape("q_norm.weight", "norm", (head_dim,)), Shape("k_norm.weight", "norm", (head_dim,))]
         return found
 
-    def work(self, batch: int, length: int, width: int) -> Work:
+    def work(self, batch: int, length: int, width: int, pattern: Pattern | None = None) -> Work:
         heads, kv_heads, head_dim = self.dimensions(width)
         tokens, rotated = batch * length, (heads + kv_heads) * head_dim
+        seen = within(self.pattern, pattern)
+        pairs, executed = None if seen is None else seen.pairs(length), block_pairs(length, seen)
         return (
             formulas.linear(tokens, width, rotated + kv_heads * head_dim)
             + pointwise(tokens * rotated, operations=3 + 4 * self.qk_norm)
-            + formulas.attention(batch, heads, head_dim, length, executed_pairs=block_pairs(length))
+            + formulas.attention(batch, heads, head_dim, length, pairs=pairs, executed_pairs=executed)
             + formulas.linear(tokens, heads * head_dim, width)
         )

@@ -11,7 +11,17 @@ from torch import Tensor
 from torch.func import functional_call
 
 from ...core.context import Context
-from ...core.contracts import Likelihood, Linearizing, Loss, LossOf, ObjectivePart, Outputs, Resampling, TokenBatch
+from ...core.contracts import (
+    Documents,
+    Likelihood,
+    Linearizing,
+    Loss,
+    LossOf,
+    ObjectivePart,
+    Outputs,
+    Resampling,
+    TokenBatch,
+)
 from ...core.registry import Card, part
 from ..linear_cross_entropy import cross_entropy, linear_cross_entropy
 
@@ -29,7 +39,7 @@ class NextToken:
         self.policy = policy
 
     def loss(self, batch: TokenBatch) -> Loss:
-        hidden = self.policy.hidden(batch.inputs)
+        hidden = self.policy.hidden(batch.inputs, self._seen(batch))
         return Loss(linear_cross_entropy(hidden, self.policy.head, batch.targets, batch.mask))
 
     def nll(self, batch: TokenBatch) -> Loss:
@@ -40,7 +50,7 @@ class NextToken:
     def resample(self, batch: TokenBatch) -> TokenBatch:
         """The batch with targets drawn from the policy's own predictions, each row by its own random numbers."""
         assert batch.draws is not None, "a step hands its batches their random numbers"
-        probabilities = torch.softmax(self.policy(batch.inputs).double(), -1)
+        probabilities = torch.softmax(self.policy(batch.inputs, self._seen(batch)).double(), -1)
         cumulative = probabilities.cumsum(-1)
         rows, length = batch.inputs.shape
         uniform = np.stack([batch.draws.at("resample", i).random(length) for i in range(rows)])
@@ -50,15 +60,21 @@ class NextToken:
 
     def linearize(self, batch: TokenBatch) -> tuple[Outputs, LossOf]:
         """Logits (batch, length, vocab) as a function of the policy's parameters, and the loss as one of the logits."""
-        policy = self.policy
+        policy, seen = self.policy, self._seen(batch)
 
         def outputs(parameters: dict[str, Tensor]) -> Tensor:
-            return functional_call(policy, parameters, (batch.inputs,))  # type: ignore[no-any-return]
+            return functional_call(policy, parameters, (batch.inputs, seen))  # type: ignore[no-any-return]
 
         def loss(logits: Tensor) -> Tensor:
             return cross_entropy(logits, batch.targets, batch.mask).sum()
 
         return outputs, loss
+
+    @staticmethod
+    def _seen(batch: TokenBatch) -> Documents | None:
+        """The past, within documents where the batch keeps them apart."""
+        documents = batch.columns.get("documents")
+        return None if documents is None else Documents(documents)
 
 
 @part

@@ -1,0 +1,1 @@
+"""Parts of the slot pattern: who sees whom."""

@@ -1,0 +1,113 @@
+"""What every part of the slot pattern must do, in itself and in every mixer that takes it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from isoflop.core.contracts import Causal, Documents, Pattern, within
+from isoflop.core.registry import get, names
+from isoflop.ledger.audit import Audit
+from isoflop.models.attend import dense_mask
+from transformer_toys import VOCAB, context
+
+FIELDS: dict[str, dict[str, Any]] = {"window": {"size": 5}, "prefix": {"size": 7}}
+"""Fields with which each pattern shows itself on short sequences."""
+PATTERNS = names("pattern")
+MIXERS = names("mixer")
+
+
+def pattern_of(name: str) -> Pattern:
+    return get("pattern", name)(**FIELDS.get(name, {}))  # type: ignore[return-value]
+
+
+def model_of(mixer: str, **fields: Any) -> Any:
+    part = get("model", "transformer")(d_model=32, layers=2, mixer={"name": mixer, **fields})  # type: ignore[call-arg]
+    return part, part.build(context())  # type: ignore[attr-defined]
+
+
+def tokens(rows: int, length: int) -> torch.Tensor:
+    return torch.randint(0, VOCAB, (rows, length), generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("length", [1, 6, 23])
+@pytest.mark.parametrize("name", PATTERNS)
+def test_its_pairs_are_those_of_its_matrix_and_nobody_is_blind(name: str, length: int) -> None:
+    pattern = pattern_of(name)
+    assert pattern.card.summary
+    dense = pattern.dense(length)
+    assert dense.shape == (length, length)
+    assert dense.dtype == bool
+    assert pattern.pairs(length) == dense.sum()
+    assert dense.any(1).all()
+    assert np.array_equal(pattern.rows(length // 2, length, length), dense[length // 2 :])
+    assert hash(pattern) == hash(pattern_of(name))
+
+
+@pytest.mark.parametrize("other", [*PATTERNS, None])
+@pytest.mark.parametrize("name", [*PATTERNS, None])
+def test_two_patterns_allow_what_both_allow(name: str | None, other: str | None) -> None:
+    inner, outer = (None if n is None else pattern_of(n) for n in (name, other))
+    both = within(inner, outer) or Causal()
+    expected = (inner or outer or Causal()).dense(11) & (outer or Causal()).dense(11)
+    assert np.array_equal(both.dense(11), expected)
+    assert both.pairs(11) == expected.sum()
+
+
+@pytest.mark.parametrize("length", [21, 150])  # one block of queries, and several
+@pytest.mark.parametrize("name", PATTERNS)
+@pytest.mark.parametrize("mixer", MIXERS)
+def test_a_mixer_obeys_it_and_is_charged_what_it_executes(mixer: str, name: str, length: int) -> None:
+    part, model = model_of(mixer)
+    pattern = pattern_of(name)
+    if not part.mixer.takes(pattern):
+        pytest.skip(f"{mixer} does not take {name}")
+    x = tokens(2, length)
+    with Audit() as audit:
+        out = model(x, pattern)
+        out.square().mean().backward()
+    work = part.work(2, length, VOCAB, pattern)
+    assert audit.total() == work.total.hardware
+    assert model.flops(2, length, pattern) == work
+    causal = part.work(2, length, VOCAB).total.model
+    assert (work.total.model - causal) == 6 * 2 * 2 * 32 * 2 * (pattern.pairs(length) - length * (length + 1) // 2)
+    gradients = [p.grad.clone() for p in model.parameters()]
+    model.zero_grad()
+    plain = model(x, dense_mask(pattern, length, x.device))  # one block of everything, hidden by a mask
+    plain.square().mean().backward()
+    torch.testing.assert_close(out, plain, rtol=0, atol=1e-5)
+    for gradient, p in zip(gradients, model.parameters(), strict=True):
+        torch.testing.assert_close(gradient, p.grad, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", [*PATTERNS, None])
+@pytest.mark.parametrize("mixer", MIXERS)
+def test_packed_documents_give_the_logits_of_separate_ones(mixer: str, name: str | None) -> None:
+    part, model = model_of(mixer)
+    pattern = None if name is None else pattern_of(name)
+    if name == "prefix" or not part.mixer.takes(pattern):
+        pytest.skip("a prefix is the row's, not each document's")
+    lengths = [5, 1, 9, 70]
+    x = tokens(1, sum(lengths))
+    ids = torch.repeat_interleave(torch.arange(len(lengths)), torch.tensor(lengths))[None]
+    with Audit() as audit, torch.no_grad():
+        packed = model(x, Documents(ids, pattern))
+    assert audit.total() == part.work(1, sum(lengths), VOCAB, pattern).forward.hardware
+    apart = [model(piece, pattern) for piece in x.split(lengths, 1)]
+    torch.testing.assert_close(packed, torch.cat(apart, 1), rtol=0, atol=2e-6)
+
+
+@pytest.mark.parametrize("mixer", MIXERS)
+@torch.no_grad()
+def test_cached_steps_within_a_window_equal_one_forward(mixer: str) -> None:
+    _, model = model_of(mixer, pattern={"name": "window", "size": 4})
+    x = tokens(2, 19)
+    cache = model.make_cache(2, 19)
+    pieces = [model.step(piece, cache) for piece in x.split([6, 1, 3, *[1] * 9], 1)]
+    torch.testing.assert_close(torch.cat(pieces, 1), model(x), rtol=0, atol=1e-5)
+    changed = x.clone()
+    changed[:, 0] = (x[:, 0] + 1) % VOCAB
+    assert torch.equal(model(x)[:, 10:], model(changed)[:, 10:]), "two layers of four tokens reach no farther"
