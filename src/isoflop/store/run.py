@@ -190,10 +190,12 @@ class Run:
 
     @property
     def state(self) -> str:
-        """The status' state, or "interrupted" where it says running but its process on this host is gone."""
+        """The status' state, or "interrupted" where it says running but no process on this host works on the run."""
         status = self.status
-        gone = status.state == "running" and status.host == socket.gethostname() and not _exists(status.pid)
-        return "interrupted" if gone else status.state
+        if status.state != "running" or status.host != socket.gethostname():
+            return status.state
+        held = _held(self.path / "lock")
+        return "running" if (_exists(status.pid) if held is None else held) else "interrupted"
 
     @property
     def finished(self) -> bool:
@@ -220,14 +222,10 @@ class Run:
         file = self.path / "lock"
         handle = open_output(file, os.O_RDWR)
         try:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
-                    raise
+            if not _locked(handle, fcntl.LOCK_EX, tries=5):  # a reader that looks whether it is free holds it a moment
                 holder = printable(os.read(handle, 200).decode(errors="replace")) or "another process"
                 fix = "wait for it, or stop it and run again"
-                raise UsageError(f"is in use by {holder}", where=str(self.path), fix=fix) from None
+                raise UsageError(f"is in use by {holder}", where=str(self.path), fix=fix)
             with disk_errors(file):
                 os.ftruncate(handle, 0)
                 os.write(handle, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
@@ -371,6 +369,37 @@ def _create(path: Path, recipe: Recipe, text: str) -> None:
     except OSError as error:
         if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):  # another process was first: its directory is as good
             raise
+
+
+def _held(lock: Path) -> bool | None:
+    """Whether a process holds the lock; None where that cannot be told.
+
+    A process number tells less: it may by now be another process's, or count in another container.
+    """
+    try:
+        handle = os.open(lock, os.O_RDONLY | os.O_NONBLOCK)
+    except OSError:
+        return None
+    try:
+        return not _locked(handle, fcntl.LOCK_SH)
+    except OSError:
+        return None
+    finally:
+        os.close(handle)
+
+
+def _locked(handle: int, kind: int, *, tries: int = 1) -> bool:
+    """Take a lock without waiting for longer than a few hundredths of a second; False if another process holds it."""
+    for left in reversed(range(tries)):
+        try:
+            fcntl.flock(handle, kind | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
+                raise
+            time.sleep(0.01 if left else 0)
+        else:
+            return True
+    return False
 
 
 def _exists(pid: int) -> bool:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -132,6 +134,29 @@ def test_a_running_run_whose_process_is_gone_was_interrupted(tmp_path: Path) -> 
     assert run.state == "interrupted"
     write_json(run.path / "status.json", {**tree, "pid": child.pid, "host": "another-machine"})
     assert run.state == "running"
+
+
+def test_the_lock_tells_who_works_on_a_run_whatever_process_has_its_number(tmp_path: Path) -> None:
+    run = Run.open(tmp_path, recipe())
+    with run.lock():
+        run.set_status("running", step=1)
+        assert run.state == Run.read(run.path).state == "running"
+        tree = read_json(run.path / "status.json")
+        write_json(run.path / "status.json", {**tree, "pid": 2**22 + 1})  # as another container numbers it
+        assert run.state == "running"
+    write_json(run.path / "status.json", {**tree, "pid": os.getppid()})  # the number was given to another process
+    assert run.state == "interrupted"
+
+
+def test_a_reader_that_looks_at_the_lock_keeps_nobody_from_it(tmp_path: Path) -> None:
+    run = Run.open(tmp_path, recipe())
+    with run.lock():
+        run.set_status("running")
+    handle = os.open(run.path / "lock", os.O_RDONLY)
+    fcntl.flock(handle, fcntl.LOCK_SH)
+    threading.Timer(0.015, os.close, [handle]).start()
+    with run.lock():
+        assert run.state == "running"
 
 
 def test_heartbeats_are_rare_and_rarer_on_a_slow_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
