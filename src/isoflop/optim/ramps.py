@@ -5,11 +5,26 @@ from __future__ import annotations
 import math
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field, ValidationInfo
+
+from ..core.slots import STORED
 
 Unit = Annotated[float, Field(ge=0, le=1)]
 Fraction = Annotated[float, Field(ge=0)]
 """Below 1 a fraction of the horizon, from 1 on a number of steps."""
+
+
+def _more_than_one_step(value: float, info: ValidationInfo) -> float:
+    if value == 1 and info.context != STORED:
+        raise ValueError(
+            "1 is one step, in which nothing can decay, and not the whole run; give a share below 1 (0.999 is nearly "
+            "the whole run), a number of steps from 2 on, or 0 for no decay"
+        )
+    return value
+
+
+Decay = Annotated[Fraction, AfterValidator(_more_than_one_step)]
+"""As ``Fraction``, of a decay: 1 would be a step where 0.99 is nearly the whole run."""
 
 Shape = Literal["linear", "sqrt", "one_minus_sqrt", "square", "exponential", "cosine", "mirrored_cosine"]
 

@@ -8,6 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from isoflop.core.errors import RecipeError
+from isoflop.core.recipe import Recipe, StoredRecipe
 from isoflop.core.registry import get
 from isoflop.optim.ramps import decay, length, warm
 
@@ -25,6 +27,17 @@ PUBLISHED: dict[str, tuple[str, dict[str, Any]]] = {
     "olmo_linear": ("linear", {"warmup": 12.0, "warmup_start": 0.1, "final": 0.1}),
     "olmo_cos": ("cosine", {"warmup": 12.0, "warmup_start": 0.1, "final": 0.1}),
 }
+
+
+@pytest.mark.parametrize("name", ["wsd", "trapezoid"])
+def test_a_decay_of_one_is_refused_since_it_could_mean_all_or_next_to_nothing(name: str) -> None:
+    for written in ("1", "1.0"):
+        with pytest.raises(RecipeError, match=r"decay: 1 is one step.*give a share below 1"):
+            Recipe.load("small", f"schedule={name}", f"schedule.decay={written}")
+    for legal in ("0.99", "0", "2", "100"):
+        Recipe.load("small", f"schedule={name}", f"schedule.decay={legal}")
+    stored = {**Recipe.load("small", f"schedule={name}").to_json(), "schedule": {"name": name, "decay": 1.0}}
+    assert StoredRecipe.from_json(stored).schedule.decay == 1, "what was trained so can still be used"
 
 
 @pytest.mark.parametrize("column", PUBLISHED)

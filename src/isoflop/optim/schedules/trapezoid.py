@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ...core.contracts import SchedulePart
 from ...core.registry import Card, part
-from ..ramps import Fraction, Unit, decay, length, warm
+from ..ramps import Decay, Fraction, Unit, decay, length, warm
 
 
 @part
@@ -21,8 +21,8 @@ class Trapezoid(SchedulePart):
 
     warmup: Fraction = 0.0
     """Linear warm-up: a fraction of the horizon, or steps from 1 on."""
-    decay: Fraction = 0.4
-    """Linear decay at the end: a fraction of the horizon, or steps from 1 on."""
+    decay: Decay = 0.4
+    """Linear decay at the end: a fraction of the horizon, or steps from 2 on."""
     final: Unit = 0.0
     """Factor at the horizon, which is the step after the last."""
 

@@ -6,7 +6,7 @@ from pydantic import model_validator
 
 from ...core.contracts import SchedulePart
 from ...core.registry import Card, part
-from ..ramps import Fraction, Shape, Unit, decay, length, warm
+from ..ramps import Decay, Fraction, Shape, Unit, decay, length, warm
 
 
 @part
@@ -25,8 +25,8 @@ class WSD(SchedulePart):
     """Linear warm-up: a fraction of the horizon, or steps from 1 on."""
     warmup_start: Unit | None = None
     """Factor at step 0; absent: 1 / (warm-up steps + 1)."""
-    decay: Fraction = 0.2
-    """Decay at the end: a fraction of the horizon, or steps from 1 on."""
+    decay: Decay = 0.2
+    """Decay at the end: a fraction of the horizon, or steps from 2 on."""
     shape: Shape = "linear"
     """How it decays."""
     final: Unit = 0.0
