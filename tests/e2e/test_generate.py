@@ -194,3 +194,16 @@ def test_names_of_domains_cannot_move_the_cursor(
         for character in "\x1b\x07\r\u202e":
             assert character not in said.out + said.err
         assert verb == "report" or "plain" in said.out
+
+
+def test_what_a_run_without_a_checkpoint_needs_depends_on_why(
+    tiny: Tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = Run.open(tmp_path, Recipe.load(tiny()), name="a")
+    run.set_status("diverged")
+    assert invoke(["generate", str(run.path)]) == 2
+    assert "diverged before its first checkpoint; train it with a lower" in capsys.readouterr().err
+    with run.lock():
+        run.set_status("running")
+        assert invoke(["eval", str(run.path)]) == 2
+    assert "wait for its first one" in capsys.readouterr().err

@@ -21,13 +21,15 @@ T = TypeVar("T")
 def once(path: Path, key: str, kind: type[T], make: Callable[[], T]) -> T:
     """The value of ``key`` in the JSON object at ``path``, of type ``kind``; made and stored there the first time.
 
-    A file that is missing or broken, or that holds something else there, is as good as none.
+    A file that is missing or broken, or that holds something else there, is as good as none. A value that is nothing
+    (0, empty) is not stored.
     """
     form: TypeAdapter[T] = TypeAdapter(kind)
     with suppress(KeyError, ValueError):
         return form.validate_python(_known(path)[key])
     value = make()
-    write_json(path, {**_known(path), key: form.dump_python(value, mode="json")})
+    if value:
+        write_json(path, {**_known(path), key: form.dump_python(value, mode="json")})
     return value
 
 
@@ -35,9 +37,21 @@ def remembered(root: Path, what: str, measure: Callable[[], float], *, threads: 
     """The value of ``what`` (such as "largest matmul rate fp32", FLOP/s) on this processor with so many threads.
 
     Measured by ``measure()`` the first time, then read from ``<root>/machine.json``; delete that file to measure anew.
+    Where the measurement gives 0, nothing is known now, and the next one who asks measures again.
     """
-    key = f"{what} | {cpu_model() if device == 'cpu' else device} | {threads} threads"
-    return once(root / MACHINE, key, float, measure)
+    return once(root / MACHINE, _key(what, threads, device), float, measure)
+
+
+def forget(root: Path, what: str, *, threads: int, device: str = "cpu") -> None:
+    """Let what ``remembered`` keeps be measured anew the next time: something has shown it to be wrong."""
+    path, key = root / MACHINE, _key(what, threads, device)
+    known = _known(path)
+    if key in known:
+        write_json(path, {name: value for name, value in known.items() if name != key})
+
+
+def _key(what: str, threads: int, device: str) -> str:
+    return f"{what} | {cpu_model() if device == 'cpu' else device} | {threads} threads"
 
 
 def _known(path: Path) -> dict[str, Any]:

@@ -248,7 +248,10 @@ class Loop:
         )
 
     def _utilisation(self, seconds: float) -> float:
+        """The step's share of the machine's rate; 0: unknown, which a rate is that a step exceeds."""
         flops = self.cost.run(self.step) - self.cost.run(self.step - 1)
+        if self.peak and flops.model / seconds > self.peak:
+            self.peak = 0.0
         return flops.model / seconds / self.peak if self.peak else 0.0
 
     def _show(self, outcome: Outcome, seconds: float) -> None:

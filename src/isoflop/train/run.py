@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import count, islice
 from pathlib import Path
 from traceback import format_exc
+from typing import Any
 
 import torch
 
@@ -32,6 +34,8 @@ from .state import load_tensors, load_tree
 AUDITED_STEPS = 3
 WALKED = 200
 """Batches of a text that a dry run looks at, where the budget is in bytes."""
+UNDISTURBED = 0.9
+"""Share of a measurement's time that this process must have had the processor, for the measurement to count."""
 
 
 def train(
@@ -85,7 +89,8 @@ def train(
             texts = text_digests(loop.parts.source)
             if report is not None and (left_out := getattr(loop.parts.source, "left_out", "")):
                 report(left_out)
-            loop.peak, loop.progress = _peak(loop), progress
+            peak = loop.peak = _peak(loop)
+            loop.progress = progress
             run.set_status("running", horizon=loop.ctx.horizon)
             loop.resume()
             try:
@@ -94,6 +99,8 @@ def train(
             finally:
                 with suppress(StorageError):
                     run.write_ledger(loop.ledger.to_json())  # what a diverged or stopped run spent is spent
+                    if peak != loop.peak:
+                        machine.forget(run.path.parent, **_rate_of(loop))
         except Stopped as stop:
             run.set_status("stopped", step=_step(loop), message=stop.what)
             raise
@@ -195,15 +202,22 @@ def _refuse_missing(device: str) -> None:
 
 
 def _peak(loop: Loop) -> float:
-    """FLOP/s of products on this machine, remembered beside the runs."""
+    """FLOP/s of products on this machine, remembered beside the runs; 0 where others were using it too."""
     device, precision, threads = loop.ctx.device, loop.ctx.precision, torch.get_num_threads()
-    return machine.remembered(
-        loop.run.path.parent,
-        f"largest matmul rate {precision}",
-        lambda: matmul_rate(device, precision, threads),
-        threads=threads,
-        device=device_name(device),
-    )
+
+    def measure() -> float:
+        began, used = time.perf_counter(), time.thread_time()
+        rate = matmul_rate(device, precision, threads)
+        share = (time.thread_time() - used) / (time.perf_counter() - began)
+        return rate if share > UNDISTURBED or device != "cpu" else 0.0
+
+    return machine.remembered(loop.run.path.parent, measure=measure, **_rate_of(loop))
+
+
+def _rate_of(loop: Loop) -> dict[str, Any]:
+    """What the machine's rate is remembered by."""
+    what = f"largest matmul rate {loop.ctx.precision}"
+    return {"what": what, "threads": torch.get_num_threads(), "device": device_name(loop.ctx.device)}
 
 
 def base_context(recipe: Recipe, root: Path, vocab_size: int | None = None) -> Context:
@@ -327,5 +341,15 @@ def trained(run: Run, *, device: str | None = None, report: Callable[[str], None
 def _newest(run: Run, report: Callable[[str], None] | None) -> tuple[int, Path]:
     found = run.checkpoint(report)
     if found is None:
-        raise UsageError("has no checkpoint yet", where=str(run.path), fix="train it first")
+        raise _untrained(run)
     return found
+
+
+def _untrained(run: Run) -> UsageError:
+    """Why a run has no checkpoint, and what to do about it."""
+    what, fix = "has no checkpoint yet", "train it first"
+    if run.state == "diverged":
+        what, fix = "diverged before its first checkpoint", "train it with a lower learning rate"
+    elif run.state == "running":
+        fix = "it is being trained: wait for its first one"
+    return UsageError(what, where=str(run.path), fix=fix)

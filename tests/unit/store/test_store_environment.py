@@ -16,7 +16,7 @@ from isoflop.core.errors import UsageError
 from isoflop.core.recipe import Train
 from isoflop.store import environment as module
 from isoflop.store.environment import checkout, cores, cpu_model, determinism, differences, environment
-from isoflop.store.machine import remembered
+from isoflop.store.machine import forget, remembered
 from isoflop.store.names import component, printable
 
 
@@ -112,6 +112,16 @@ def test_a_rate_is_measured_once_for_each_setting(tmp_path: Path) -> None:
     for broken in ("{", "[]", json.dumps({key: "fast"}), json.dumps({key: [1.0]})):
         (tmp_path / "machine.json").write_text(broken)
         assert remembered(tmp_path, "matmul fp32", lambda: 5.0, threads=1) == 5.0
+
+
+def test_what_is_not_known_or_was_wrong_is_measured_again(tmp_path: Path) -> None:
+    assert remembered(tmp_path, "matmul fp32", lambda: 0.0, threads=1) == 0
+    assert remembered(tmp_path, "matmul fp32", lambda: 4.0, threads=1) == 4
+    assert remembered(tmp_path, "matmul fp32", lambda: 5.0, threads=2) == 5
+    forget(tmp_path, "matmul fp32", threads=1)
+    forget(tmp_path, "never measured", threads=1)
+    assert remembered(tmp_path, "matmul fp32", lambda: 6.0, threads=1) == 6
+    assert remembered(tmp_path, "matmul fp32", lambda: 7.0, threads=2) == 5
 
 
 def test_names_lose_what_could_command_a_terminal() -> None:
