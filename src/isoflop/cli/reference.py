@@ -100,18 +100,18 @@ _LINES = ("paper", "equation", "defaults", "differs", "cost")
 
 def _print(fact: dict[str, Any]) -> None:
     from rich.console import Console
-    from rich.markup import escape
+    from rich.text import Text
 
     console = Console(highlight=False, soft_wrap=True)
-    console.print(f"[bold]{fact['slot']} {fact['name']}[/bold]  {escape(fact['summary'])}")
+    console.print(Text.assemble((f"{fact['slot']} {fact['name']}", "bold"), f"  {fact['summary']}"))
     for line in _LINES:
         if fact[line]:
-            console.print(f"  [dim]{line:<9}[/dim] {escape(fact[line])}")
+            console.print(Text.assemble((f"  {line:<9}", "dim"), f" {fact[line]}"))
     for name, field in fact["fields"].items():
         default = f" = {field['default']}" if "default" in field else ""
         grid = fact["search"].get(name)
-        tried = f"  [dim]tuned over {', '.join(f'{v:g}' for v in grid)}[/dim]" if grid else ""
-        console.print(f"  {escape(name)}: {escape(field['type'])}{escape(default)}  {escape(field['meaning'])}{tried}")
+        tried = f"  tuned over {', '.join(f'{v:g}' for v in grid)}" if grid else ""
+        console.print(Text.assemble(f"  {name}: {field['type']}{default}  {field['meaning']}", (tried, "dim")))
     console.print()
 
 

@@ -104,13 +104,17 @@ def _list(what: str, root: Path, read: Callable[[], Table], columns: Sequence[st
     if not rows:
         typer.echo(f"no {what} yet below {root}")
         return
-    from rich.console import Console
     from rich.table import Table as Rows
+    from rich.text import Text
 
-    shown = Rows(*columns, box=None, header_style="bold", pad_edge=False)
+    from ..report.terminal import output
+
+    shown = Rows(box=None, header_style="bold", pad_edge=False)
+    for column in columns:  # an id is typed or pasted: it stays in one piece
+        shown.add_column(column, no_wrap=column == "id", overflow="fold")
     for row in rows:
-        shown.add_row(*(_cell(row.get(column)) for column in columns))
-    Console(soft_wrap=False).print(shown)
+        shown.add_row(*(Text(_cell(row.get(column))) for column in columns))
+    output().print(shown)
 
 
 def _cell(value: Any) -> str:

@@ -12,13 +12,19 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 
 from ..core.errors import UsageError
+from ..report.text import duration
 from .app import app
 from .common import DEFAULT_ROOT, Json, Overrides, Root, emit, find_run
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from ..core.contracts import DecoderPart
     from ..core.recipe import Recipe
     from ..train.loop import Progress
+
+WIDE = 140
+"""Columns from which on there is room for a bar beside what is said."""
 
 Threads = Annotated[int | None, typer.Option("--threads", min=1, help="torch threads; default: torch's own choice.")]
 
@@ -49,7 +55,9 @@ def train(
     from ..core.recipe import Recipe
     from ..core.toml import locate, read
 
-    loaded = Recipe.load(recipe, *(overrides or []), *([] if device is None else [f"train.device={device}"]))
+    _, text = read(locate(recipe))  # once: a pipe, as in `train <(...)`, has nothing left for a second reader
+    changes = [*(overrides or []), *([] if device is None else [f"train.device={device}"])]
+    loaded = Recipe.from_toml(text, *changes, source=recipe)
     if dry_run:
         _dry_run(loaded, root, json)
         return
@@ -60,7 +68,7 @@ def train(
             loaded,
             root,
             name=name,
-            text=read(locate(recipe))[1],
+            text=text,
             threads=threads,
             audit=audit,
             progress=show,
@@ -107,28 +115,35 @@ def _progress(*, quiet: bool) -> Iterator[Callable[[Progress], None] | None]:
         yield None
     elif sys.stderr.isatty():
         from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-        from rich.progress import Progress as Bar
 
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        with Bar(*columns, console=Console(stderr=True)) as bar:
-            task = bar.add_task("train", total=None)
-
-            def show(at: Progress) -> None:
-                bar.update(task, completed=at.step, total=at.horizon or None, description=_describe(at))
-
+        with live_bar(Console(stderr=True)) as show:
             yield show
     else:
 
         def line(at: Progress) -> None:
-            if at.horizon == 0:  # a budget in seconds
-                if at.step % 50 == 0:
-                    typer.echo(f"step {at.step}  {_describe(at)}  {at.seconds:.0f} s spent", err=True)
-            elif at.step % max(1, at.horizon // 10) == 0 or at.step == at.horizon:
-                left = (at.horizon - at.step) * at.seconds / at.step
-                typer.echo(f"step {at.step}/{at.horizon}  {_describe(at)}  {left:.0f} s left", err=True)
+            every = max(1, at.horizon // 10) if at.horizon else 50  # 0: a budget in seconds
+            if at.step % every == 0 or at.step == at.horizon:
+                typer.echo(_describe(at), err=True)
 
         yield line
+
+
+@contextmanager
+def live_bar(console: Console) -> Iterator[Callable[[Progress], None]]:
+    """A line that redraws itself, with a bar where there is room; a narrow terminal cuts its end."""
+    from rich.progress import BarColumn, TextColumn
+    from rich.progress import Progress as Bar
+    from rich.table import Column
+
+    text = TextColumn("{task.description}", markup=False, table_column=Column(ratio=1, no_wrap=True))
+    columns = [BarColumn(20), text] if console.width >= WIDE else [text]
+    with Bar(*columns, console=console, expand=True) as bar:
+        task = bar.add_task("train", total=None)
+
+        def show(at: Progress) -> None:
+            bar.update(task, completed=at.step, total=at.horizon or None, description=_describe(at))
+
+        yield show
 
 
 def _report(message: str) -> None:
@@ -136,9 +151,15 @@ def _report(message: str) -> None:
 
 
 def _describe(at: Progress) -> str:
+    """Where a run is, the most telling first."""
+    if at.horizon:
+        left = (at.horizon - at.step) * at.seconds / at.step
+        place = f"step {at.step}/{at.horizon}  {duration(left)} left"
+    else:
+        place = f"step {at.step}  {duration(at.seconds)} spent"
     value = f"  {at.value:.3f} bits per byte" if at.value is not None else ""
     share = f"  {at.utilisation:.0%} of the matmul rate" if at.utilisation else ""
-    return f"loss {at.loss:.3f}  {at.tokens_per_second:,.0f} tokens/s{share}{value}"
+    return f"{place}  loss {at.loss:.3f}{value}  {at.tokens_per_second:,.0f} tokens/s{share}"
 
 
 @app.command("eval")

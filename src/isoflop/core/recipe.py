@@ -180,15 +180,16 @@ class Recipe(Section):
         Raises:
             RecipeError: every problem of the file and the overrides, with file, line and key path.
         """
-        tree, text = read(locate(path))
-        if "ladder" in tree:
-            raise RecipeError([f"is a study, not a recipe: `isoflop compare {path}` runs it"], source=str(path))
-        return validated(cls, tree, overrides, source=str(path), text=text)
+        _, text = read(locate(path))
+        return cls.from_toml(text, *overrides, source=str(path))
 
     @classmethod
-    def from_toml(cls, text: str, *overrides: str) -> Recipe:
-        """Validate TOML text; RecipeError as in ``load``."""
-        return validated(cls, parse(text, "recipe"), overrides, source="recipe", text=text)
+    def from_toml(cls, text: str, *overrides: str, source: str = "recipe") -> Recipe:
+        """Validate TOML text, which errors call ``source``; RecipeError as in ``load``."""
+        tree = parse(text, source)
+        if "ladder" in tree:
+            raise RecipeError([f"is a study, not a recipe: `isoflop compare {source}` runs it"], source=source)
+        return validated(cls, tree, overrides, source=source, text=text)
 
     @classmethod
     def from_json(cls, tree: Mapping[str, Any], *overrides: str, source: str = "recipe") -> Recipe:

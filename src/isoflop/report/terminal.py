@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import sys
+
 from rich import box
 from rich.console import Console, Group, RenderableType
-from rich.padding import Padding
 from rich.table import Table as Grid
 from rich.text import Text
 
@@ -16,6 +18,16 @@ from .text import clean, flatten
 AXES = ("flops", "steps", "tokens", "seconds")
 BILL = ("flops", "hardware_flops", *AXES[1:])
 """Axes that fit a narrow terminal; the page has them all."""
+
+
+UNBROKEN = 100_000
+"""Columns of an output that no terminal limits."""
+
+
+def output() -> Console:
+    """Standard output: as wide as its terminal, and where a pipe or a file takes it, wide enough to cut no line."""
+    free = not sys.stdout.isatty() and "COLUMNS" not in os.environ
+    return Console(width=UNBROKEN if free else None, highlight=False)
 
 
 def study(result: StudyResult) -> RenderableType:
@@ -47,21 +59,21 @@ def grid(sheet: Sheet) -> RenderableType:
     parts: list[RenderableType] = [Text(sheet.title, style="bold"), table]
     if sheet.note:
         parts.append(Text(sheet.note, style="dim"))
-    return Padding(Group(*parts), (1, 0, 0, 0))
+    return Group("", *parts)
 
 
 def _lines(lines: list[str]) -> RenderableType:
     bullets = Grid.grid(padding=(0, 1))
     for line in lines:
         bullets.add_row(Text("·"), Text(line))
-    return Padding(bullets, (1, 0, 0, 0)) if lines else Text("")
+    return Group("", bullets) if lines else Text("")
 
 
 def print_study(result: StudyResult, console: Console | None = None) -> None:
     """Print a study to standard output (or ``console``)."""
-    (console or Console()).print(study(result))
+    (console or output()).print(study(result))
 
 
 def print_run(record: RunRecord, console: Console | None = None) -> None:
     """Print a run to standard output (or ``console``)."""
-    (console or Console()).print(run(record))
+    (console or output()).print(run(record))
