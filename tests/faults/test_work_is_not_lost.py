@@ -18,11 +18,10 @@ from conftest import TINY
 from isoflop.core.recipe import Recipe
 from isoflop.data.loader import WindowBatches
 from isoflop.errors import NumericsError
-from isoflop.objectives.losses.next_token import NextToken
 from isoflop.store import checkpoint
 from isoflop.store.run import Run
 from isoflop.train.loop import Loop, Progress
-from isoflop.train.problem import Plain
+from isoflop.train.problem import Plain, StepProblem
 from isoflop.train.run import train
 
 Tiny = Callable[..., Path]
@@ -97,8 +96,8 @@ def test_an_error_in_an_evaluation_loses_no_step(
 
 PLACES = {
     "its data": (WindowBatches, "__next__", 7, False, 6),
-    "its loss": (NextToken, "loss", 7, False, 6),
-    "what follows the loss": (NextToken, "loss", 7, True, 6),
+    "its loss": (StepProblem, "_loss", 7, False, 6),
+    "what follows the loss": (StepProblem, "_loss", 7, True, 6),
     "the record of a step": (Loop, "_record_step", 7, True, 7),
     "a sign of life": (Run, "heartbeat", 7, False, 7),
     "a commit": (Run, "save", 1, False, 4),
@@ -119,13 +118,13 @@ def test_an_error_anywhere_in_a_step_loses_at_most_that_step(
 
 def test_a_run_that_fails_again_and_again_still_gets_on(recipe: Recipe, undisturbed: Run, tmp_path: Path) -> None:
     for _ in range(5):
-        with failing(NextToken, "loss", 3, MemoryError()), pytest.raises(MemoryError):
+        with failing(StepProblem, "_loss", 3, MemoryError()), pytest.raises(MemoryError):
             train(recipe, tmp_path / "runs", name="run")
     assert resumed_at(recipe, tmp_path / "runs", undisturbed) > 0
 
 
 def test_an_error_that_is_the_runs_own_saves_nothing(recipe: Recipe, tmp_path: Path) -> None:
-    with failing(NextToken, "loss", 7, NumericsError("the loss is nan")), pytest.raises(NumericsError):
+    with failing(StepProblem, "_loss", 7, NumericsError("the loss is nan")), pytest.raises(NumericsError):
         train(recipe, tmp_path / "runs", name="run")
     run = Run.read(tmp_path / "runs" / "run")
     assert run.state == "diverged"
@@ -134,7 +133,7 @@ def test_an_error_that_is_the_runs_own_saves_nothing(recipe: Recipe, tmp_path: P
 
 def test_a_save_that_fails_too_leaves_the_first_error_to_tell(recipe: Recipe, tmp_path: Path) -> None:
     with (
-        failing(NextToken, "loss", 3, MemoryError("first")),
+        failing(StepProblem, "_loss", 3, MemoryError("first")),
         failing(Run, "save", 1, OSError(28, "second")),
         pytest.raises(MemoryError, match="first"),
     ):
@@ -159,7 +158,7 @@ def test_a_checkpoint_from_before_evaluations_were_owed_is_not_evaluated_twice(
     """Such a one was committed after its evaluation, whose record and charge it holds."""
     honest = Loop._state
     monkeypatch.setattr(Loop, "_state", lambda loop: {k: v for k, v in honest(loop).items() if k != "owed"})
-    with failing(NextToken, "loss", 7, MemoryError()), pytest.raises(MemoryError):
+    with failing(StepProblem, "_loss", 7, MemoryError()), pytest.raises(MemoryError):
         train(recipe, tmp_path / "runs", name="run")
     monkeypatch.undo()
     assert resumed_at(recipe, tmp_path / "runs", undisturbed) == 6
