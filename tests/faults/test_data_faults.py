@@ -23,6 +23,7 @@ from isoflop.data import corpus as corpus_module
 from isoflop.data.corpus import Corpus
 from isoflop.data.sources.jsonl import JsonlPart
 from isoflop.data.sources.text import TextPart
+from isoflop.store.run import Run
 
 
 def context(cache: Path, length: int = 16) -> Context:
@@ -167,3 +168,59 @@ def test_names_of_files_do_not_change_a_corpus(tmp_path: Path, seed: int) -> Non
         assert corpus.describe()["documents"] == 30
         prints.add(corpus.fingerprint)
     assert len(prints) == 1
+
+
+NOT_UTF_8 = os.fsdecode(b"caf\xe9")
+
+
+@pytest.fixture
+def latin(tmp_path: Path) -> Path:
+    """A folder with files whose names are Latin-1."""
+    folder = tmp_path / NOT_UTF_8
+    try:
+        folder.mkdir()
+    except OSError:  # a file system of UTF-8 names
+        pytest.skip("this file system takes no other names than UTF-8")
+    for n in range(40):
+        (folder / f"{n}{NOT_UTF_8}.txt").write_text(f"text number {n} " * 30)
+    return folder
+
+
+def test_an_error_in_a_file_whose_name_is_not_utf_8_is_told_and_stored(
+    tiny: Callable[..., Path], tmp_path: Path, latin: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (latin / f"broken{NOT_UTF_8}.txt").write_bytes(b"one\ntwo\0")
+    root = tmp_path / "runs"
+    paths = f'source.paths=["{tmp_path}/c*/*.txt"]'
+    assert invoke(["train", str(tiny()), paths, "--root", str(root), "--name", "a"]) == 3
+    said = capsys.readouterr().err
+    assert r"caf\xe9/brokencaf\xe9.txt: line 2 holds a NUL byte" in said
+    run = Run.read(root / "a")
+    assert run.state == "failed"
+    assert r"DataError: " in run.status.message
+    assert r"caf\xe9/brokencaf\xe9.txt: line 2 holds a NUL byte" in run.status.message
+    assert run.events("failed")
+    assert invoke(["runs", "show", str(root / "a")]) == 0
+    assert "line 2 holds a NUL byte" in "".join(capsys.readouterr().out.split("\n"))
+
+
+def test_a_run_lives_in_a_folder_whose_name_is_not_utf_8(
+    tiny: Callable[..., Path], tmp_path: Path, latin: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    paths, root = f'source.paths=["{tmp_path}/c*/*.txt"]', str(latin / "runs")
+    assert invoke(["train", str(tiny()), paths, "--root", root, "--name", "a", "--json"]) == 0
+    assert invoke(["train", str(tiny()), paths, "budget={steps=20}", "--root", root, "--name", "b", "--json"]) == 0
+    for verb in (["eval"], ["generate", "--tokens", "3"], ["runs", "show"]):
+        assert invoke([*verb, str(latin / "runs" / "a")]) == 0, verb
+    assert invoke(["runs", "--root", root]) == 0
+    capsys.readouterr()
+    assert invoke(["train", str(tiny()), f'source.paths=["{latin}/*.txt"]', "--root", root]) == 2
+    assert "holds bytes that are no UTF-8" in capsys.readouterr().err
+
+
+def test_names_cannot_hide_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    name = "a\x1b[2K\x07\r\u202eb\nc.jsonl"
+    (tmp_path / name).write_text("{}\n")
+    with pytest.raises(DataError) as caught:
+        list(JsonlPart(paths=(f"{tmp_path}/*",)).documents())
+    assert caught.value.where == rf"{tmp_path}/a\x1b[2K\x07\r\u202eb\nc.jsonl:1"

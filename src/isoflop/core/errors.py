@@ -20,7 +20,7 @@ class IsoflopError(Exception):
     exit_code = 1
 
     def __init__(self, what: str, *, where: str = "", fix: str = "") -> None:
-        self.what, self.where, self.fix = what, where, fix
+        self.what, self.where, self.fix = shown(what), shown(where).replace("\n", "\\n"), shown(fix)
         super().__init__(str(self))
 
     def __str__(self) -> str:
@@ -72,6 +72,21 @@ class Stopped(IsoflopError):
     def __init__(self, signal_number: int, what: str) -> None:
         super().__init__(what)
         self.exit_code = 128 + signal_number
+
+
+def shown(text: str) -> str:
+    """``text`` as it can be printed and stored anywhere: what cannot be seen, and bytes that are no UTF-8, are escaped.
+
+    A file's name may hold both; neither may move the cursor or hide the error. Newlines stay.
+    """
+    return text if text.isprintable() else "".join(map(_shown, text))
+
+
+def _shown(character: str) -> str:
+    if character.isprintable() or character == "\n":
+        return character
+    byte = ord(character) - 0xDC00  # how Python keeps a byte of a name that is no UTF-8
+    return f"\\x{byte:02x}" if 0x80 <= byte <= 0xFF else character.encode("unicode_escape").decode()
 
 
 def trace() -> None:

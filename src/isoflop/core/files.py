@@ -18,11 +18,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from .errors import StorageError
+from .errors import StorageError, shown
 from .reading import kind_of_file
 
 PARTIAL = ".partial-"  # prefix of everything not yet published; leftovers of a kill are swept by `sweep`
 _NAME = 200  # bytes of a file's name that its partial's name repeats: file systems allow 255
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _TAIL = 1 << 16  # bytes that are read at once where a log's last line is looked for
 _REMEDIES = {
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), ("no space left to write", "free some and run again")),
@@ -122,7 +123,13 @@ def jsonable(value: Any) -> Any:
 
 def write_json(path: Path, value: Any) -> None:
     """Write readable JSON atomically; NaN and infinity are refused (ValueError)."""
-    write_atomic(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    write_atomic(path, _json(value, indent=1) + "\n")
+
+
+def _json(value: Any, indent: int | None = None) -> str:
+    """JSON that is UTF-8: bytes of files' names that are none (lone surrogates in Python) become readable escapes."""
+    text = json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False)
+    return _SURROGATE.sub(lambda found: json.dumps(shown(found[0]))[1:-1], text)
 
 
 @contextlib.contextmanager
@@ -164,7 +171,7 @@ def sweep(directory: Path) -> int:
 
 def append_jsonl(path: Path, record: Any) -> None:
     """Append one JSON line in a single write; NaN and infinity are refused (ValueError)."""
-    line = json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n"
+    line = _json(record) + "\n"
     with disk_errors(path), os.fdopen(open_output(path, os.O_WRONLY | os.O_APPEND), "ab", buffering=0) as file:
         file.write(line.encode())
 

@@ -72,6 +72,11 @@ def override(tree: dict[str, Any], assignment: str, model: type[BaseModel] | Non
     keys = path.strip().split(".")
     if not equals or not all(keys):
         raise RecipeError([f"override {assignment!r} is not of the form key.path=value"], source="command line")
+    if any("\ud800" <= character <= "\udfff" for character in assignment):
+        problem = (
+            f"override {assignment}: holds bytes that are no UTF-8, as a recipe is; name files by a pattern (*, ?)"
+        )
+        raise RecipeError([problem], source="command line")
     node = tree
     for depth, key in enumerate(keys[:-1]):
         child = node.get(key)

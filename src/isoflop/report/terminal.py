@@ -43,6 +43,8 @@ def study(result: StudyResult) -> RenderableType:
 def run(record: RunRecord) -> RenderableType:
     """State, evaluations and ledger of one run."""
     parts: list[RenderableType] = [Text(f"{record.name}: {record.state}", style="bold")]
+    if record.message:
+        parts.append(Text(record.message))
     sheets = [record.evaluation_sheet(), bill_sheet(record.ledger, BILL)]
     parts += [grid(sheet) for sheet in sheets if sheet.rows]
     parts.append(_lines([f"{key}: {value}" for key, value in flatten(record.result) if value]))

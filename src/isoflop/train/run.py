@@ -16,7 +16,7 @@ import torch
 from ..core.context import Context
 from ..core.contracts import TOKENIZER, LoadsTokenizer, Source, Stateful, Tokenizer
 from ..core.digests import digest_file
-from ..core.errors import DataError, NumericsError, Stopped, StorageError, UsageError
+from ..core.errors import DataError, NumericsError, Stopped, StorageError, UsageError, shown
 from ..core.reading import user_path
 from ..core.recipe import Recipe, StoredRecipe
 from ..core.roles import parameter_groups
@@ -111,7 +111,7 @@ def train(
             raise
         except BaseException as error:
             with suppress(StorageError):  # on a full disk the first error is the one to tell
-                run.set_status("failed", step=_step(loop), message=f"{type(error).__name__}: {error}")
+                run.set_status("failed", step=_step(loop), message=shown(f"{type(error).__name__}: {error}"))
                 run.event("failed", traceback=format_exc())
             raise
         result = {"status": "done", "value": loop.value, "step": loop.step, **loop.spent(), **texts}

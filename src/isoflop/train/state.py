@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, load_file, save_file
 
 from ..core.errors import DataError
 from ..core.files import disk_errors, write_json
@@ -40,8 +40,8 @@ def _apart(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 def load_tensors(path: Path) -> dict[str, torch.Tensor]:
     """Read a safetensors file to the CPU; DataError if it is not one."""
     try:
-        with opened(path):  # refuses what is no file, which the library would wait for
-            return load_file(path)
+        with opened(path) as file:  # refuses what is no file, which the library would wait for
+            return load_file(path) if str(path).isprintable() else load(file.read())  # it maps names in UTF-8 alone
     except (OSError, SafetensorError) as error:
         raise DataError(f"cannot be read as safetensors ({error})", where=str(path)) from error
 

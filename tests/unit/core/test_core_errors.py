@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import signal
 from pathlib import Path
 
@@ -15,7 +16,7 @@ import toy
 from isoflop import errors
 from isoflop.core.context import Context
 from isoflop.core.cost import ZERO, Cost, Work
-from isoflop.core.errors import nearest
+from isoflop.core.errors import DataError, nearest, shown
 from isoflop.core.rng import Rng
 
 COSTS = st.builds(Cost, *(st.integers(0, 2**70) for _ in range(4)))
@@ -94,3 +95,23 @@ def test_a_context_is_copied_with_more_in_it() -> None:
         first.horizon = 3  # type: ignore[misc]
     with pytest.raises(KeyError):
         _ = first.policy
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("plain, naïve 日本語 text", "plain, naïve 日本語 text"),
+        ("two\nlines", "two\nlines"),
+        (os.fsdecode(b"caf\xe9"), r"caf\xe9"),
+        ("\ud800", r"\ud800"),
+        ("\x1b[31m\x07\r\t\x00", r"\x1b[31m\x07\r\t\x00"),
+        ("a\u202eb\u2028c\x85", r"a\u202eb\u2028c\x85"),
+    ],
+)
+def test_what_cannot_be_seen_or_written_is_escaped(text: str, wanted: str) -> None:
+    assert shown(text) == wanted
+    error = DataError(text, where=text, fix=text)
+    one_line = wanted.replace("\n", r"\n")
+    assert str(error) == f"{one_line}: {wanted}; {wanted}"
+    assert str(error).encode()
+    assert len(DataError("w", where=text).where.splitlines()) == 1

@@ -327,3 +327,12 @@ def test_digests_are_equal_where_values_are(a: dict[str, int], b: dict[str, int]
 
 def test_the_partial_prefix_is_hidden() -> None:
     assert files.PARTIAL.startswith(".")
+
+
+def test_names_that_are_no_utf_8_are_stored_readably(tmp_path: Path) -> None:
+    name = os.fsdecode(b'caf\xe9 "\\')
+    write_json(tmp_path / "a.json", {"message": name, "naïve": "日本語 \x1b"})
+    append_jsonl(tmp_path / "a.jsonl", {"message": name})
+    wanted = 'caf\\xe9 "\\'
+    assert read_json(tmp_path / "a.json") == {"message": wanted, "naïve": "日本語 \x1b"}
+    assert read_jsonl(tmp_path / "a.jsonl") == [{"message": wanted}]
