@@ -63,6 +63,44 @@ def run(
 
 
 @verbs.command()
+def inspect(
+    sources: Annotated[list[str], typer.Argument(help="A merge's TOML or YAML; or the base, then the models.")],
+    out: Annotated[Path | None, typer.Option("--out", help="Directory for inspection.json and report.html.")] = None,
+    json: Json = False,
+) -> None:
+    """Show distances, cosines, sign conflicts and ranks of models before they are merged."""
+    from ..merge.inspect import inspect, pair_of
+
+    if len(sources) == 1:
+        if not Path(sources[0]).is_file():
+            raise UsageError("one argument is a merge's file, more are a base and models", where=sources[0])
+        base, models = pair_of(Path(sources[0]))
+    else:
+        base, *models = sources
+    found = inspect(base, models)
+    page = None
+    if out is not None:
+        from ..report.page import write_report
+
+        found.write(out)
+        page = write_report(out)
+    if json:
+        emit({**found.model_dump(mode="json"), **({"report": str(page)} if page else {})})
+        return
+    from rich.console import Console
+
+    from ..report.inspections import headline, layer_sheet, tensor_sheet
+    from ..report.terminal import grid
+
+    console = Console(highlight=False)
+    console.print(headline(found), markup=False)
+    for sheet in (layer_sheet(found), tensor_sheet(found)):
+        console.print(grid(sheet))
+    if page is not None:
+        typer.echo(f"\nreport: {page}")
+
+
+@verbs.command()
 def fold(
     base: Annotated[Path, typer.Argument(help="The checkpoint that the adapter was trained on.")],
     adapter: Annotated[Path, typer.Argument(help="A LoRA adapter in PEFT's layout.")],

@@ -38,7 +38,7 @@ def added(
     divisor: Tensor | float = float(_sum(ones)) if ones else 0.0
     if elect:
         positive = total >= 0
-        agree = [torch.where(positive, vector > 0, vector < 0) for vector in weighted]
+        agree = [agrees(vector, positive) for vector in weighted]
         total = _sum([vector * agreed for vector, agreed in zip(weighted, agree, strict=True)])
         if normalize:
             divisor = _sum([one * agreed for one, agreed in zip(ones, agree, strict=True)])
@@ -48,6 +48,11 @@ def added(
     if normalize:
         total = total / divisor
     return base + (total if scale == 1 else total * scale)
+
+
+def agrees(vector: Tensor, positive: Tensor) -> Tensor:
+    """Where a vector has the elected sign; 0 has none. (``torch.where`` on booleans takes several times as long.)"""
+    return ((vector > 0) == positive) & (vector != 0)
 
 
 def _sum(terms: Sequence[Tensor]) -> Tensor:

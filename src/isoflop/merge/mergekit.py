@@ -9,7 +9,8 @@ from typing import Any
 
 import yaml
 
-from ..core.errors import RecipeError, nearest
+from ..core.errors import DataError, RecipeError, nearest
+from ..core.reading import read_bytes
 from ..core.registry import names
 
 _KNOBS = {
@@ -45,13 +46,11 @@ def tree_of(path: Path) -> dict[str, Any]:
         RecipeError: the file is not YAML, or uses what is not supported; every such thing is named.
     """
     try:
-        if path.stat().st_size > _MAX_BYTES:
-            raise RecipeError([f"is larger than {_MAX_BYTES} bytes: not a merge"], source=str(path))
-        tree = _Unique(path.read_bytes()).get_single_data()
+        tree = _Unique(read_bytes(path, _MAX_BYTES, pipe=True)).get_single_data()
         if _size(tree, {}) > _MOST_VALUES:
             raise ValueError("its anchors unfold to too many values")
-    except OSError as error:
-        raise RecipeError([f"cannot be read ({error.strerror})"], source=str(path)) from error
+    except DataError as error:
+        raise RecipeError([error.what], source=str(path)) from error
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         raise RecipeError([f"is not YAML: {' '.join(str(error).split())}"], source=str(path)) from error
     if not isinstance(tree, Mapping):

@@ -18,7 +18,7 @@ from .method import MergePart
 Dtype = Literal["float32", "float64", "bfloat16", "float16"]
 Vocabulary = Literal["same", "base", "union", "intersection"]
 Layer = Annotated[int, Field(ge=0)]
-Place = Annotated[str, AfterValidator(os.path.normpath)]
+Place = Annotated[str, AfterValidator(lambda path: os.path.normpath(os.path.expanduser(path)))]
 """A path in one spelling, so that the base is known among the models."""
 
 

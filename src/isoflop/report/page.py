@@ -20,8 +20,9 @@ from typing import Any
 from ..core.errors import UsageError
 from ..core.files import jsonable, write_atomic
 from ..core.reading import user_path
+from ..store.inspections import INSPECTION, Inspection
 from ..store.results import StudyResult
-from . import charts, fit_charts, render
+from . import charts, fit_charts, inspections, render
 from .fits import FIT, FitRecord
 from .runs import RunRecord
 from .sheets import (
@@ -56,6 +57,9 @@ CAPTIONS = {
     "are rows within 6 % of a curve's compute.",
     "forecasts": "The best law fitted to the rows below a cut and asked for those above it. Hollow: the observation "
     "lay outside the forecast's interval.",
+    "distances": "How far each model has moved, relative to the base's own size.",
+    "interference": "Sign conflicts: of the elements that several models change. Cancelled: of the task vectors' "
+    "summed magnitude, what is gone when they are added.",
     "loss": "Every recorded step faintly; boldly the mean of the steps within 10 % of its compute.",
 }
 
@@ -64,7 +68,7 @@ def write_report(directory: Path) -> Path:
     """Write ``report.html`` and ``charts/*.svg, *.png`` into the directory of a study, a run or a fit; the page's path.
 
     Raises:
-        UsageError: the directory holds neither a study, a run nor a fit. DataError: what it holds is broken.
+        UsageError: the directory holds none of them. DataError: what it holds is broken.
         StorageError: the disk refused.
     """
     directory = user_path(directory)
@@ -80,6 +84,10 @@ def write_report(directory: Path) -> Path:
         fit = FitRecord.read(directory)
         specs = _specifications(fit_charts.figures(fit))
         html = fit_page(fit, specs)
+    elif os.path.lexists(directory / INSPECTION):
+        found = Inspection.read(directory / INSPECTION)
+        specs = _specifications(inspections.figures(found))
+        html = inspection_page(found, specs)
     else:
         where = str(directory)
         raise UsageError("holds neither a study, a run nor a fit", where=where, fix="name a directory under --root")
@@ -200,6 +208,27 @@ def fit_page(record: FitRecord, specs: Specs) -> str:
         specs=specs,
         data=record.model_dump(mode="json"),
         footer="FLOPs are the table's own: its column C, or 6 N D where the law has no other measure of compute.",
+    )
+
+
+def inspection_page(found: Inspection, specs: Specs) -> str:
+    """The page of models beside their base, with its charts' specifications by name."""
+    drawn = {name: _figure(name) for name in specs}
+    sections = [
+        _section("Distance from the base", drawn.get("distances", "")),
+        _section("Interference", drawn.get("interference", ""), _table(inspections.layer_sheet(found), "By layer")),
+        _section(*_titled(inspections.tensor_sheet(found))),
+        _section("Data", _download("inspection.json", "Download every tensor's facts")),
+    ]
+    return _page(
+        kind="isoflop merge inspect",
+        title=f"{len(found.models)} models beside {found.base}",
+        headline=inspections.headline(found),
+        facts={"Base": clean(found.base), "Models": ", ".join(clean(model) for model in found.models)},
+        sections=sections,
+        specs=specs,
+        data=found.model_dump(mode="json"),
+        footer="Task vectors are model - base; everything is computed in fp32 and summed in float64.",
     )
 
 

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..core.errors import DataError
+from ..core.reading import opened, read_bytes
 
 ITEM_BYTES = {
     "F64": 8,
@@ -118,15 +120,12 @@ def _read_shards(directory: Path, index: Path) -> dict[str, TensorInfo]:
 
 def read_header(path: Path) -> dict[str, TensorInfo]:
     """The tensors of one safetensors file by name; DataError if the header does not describe the file exactly."""
-    try:
-        size = path.stat().st_size
-        with path.open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            if size < 8 or length > min(size - 8, _LONGEST_HEADER):
-                raise DataError("is no safetensors file, or is cut short", where=str(path))
-            raw = file.read(length)
-    except OSError as error:
-        raise DataError(f"cannot be read ({error.strerror})", where=str(path)) from error
+    with opened(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        length = int.from_bytes(file.read(8), "little")
+        if size < 8 or length > min(size - 8, _LONGEST_HEADER):
+            raise DataError("is no safetensors file, or is cut short", where=str(path))
+        raw = file.read(length)
     tree = _parse(raw, path)
     if not isinstance(tree, dict):
         raise DataError("has a header that is no table of tensors", where=str(path))
@@ -162,10 +161,7 @@ def _entry(path: Path, name: str, entry: Any, data: int) -> TensorInfo:
 
 def strict_json(path: Path) -> Any:
     """JSON of a file in which a key that comes twice is a DataError, as is all that is not JSON."""
-    try:
-        return _parse(path.read_bytes(), path)
-    except OSError as error:
-        raise DataError(f"cannot be read ({error.strerror})", where=str(path)) from error
+    return _parse(read_bytes(path), path)
 
 
 def _parse(raw: bytes, path: Path) -> Any:

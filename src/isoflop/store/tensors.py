@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ..core.digests import digest_file
 from ..core.errors import DataError, NumericsError
+from ..core.reading import user_path
 from .safetensors_dir import FLOATS, TensorInfo, read_directory, strict_json
 
 DTYPES: dict[str, torch.dtype] = {
@@ -75,7 +76,7 @@ class Checkpoint:
     """
 
     def __init__(self, directory: str | Path, stem: str = "model") -> None:
-        self.path = Path(directory)
+        self.path = user_path(directory)
         self._files: dict[Path, int] = {}
         self.tensors = read_directory(self.path, stem)
         config = self.path / "config.json"

@@ -11,6 +11,7 @@ from torch import Tensor
 from ...core.registry import Card, part
 from ...core.rng import Rng
 from ...store.tensors import Flat, pieces
+from ..arithmetic import agrees
 from ..method import MergePart, Unit, held
 from ..select import ALL, Cut, largest
 
@@ -66,7 +67,7 @@ def _selected(vectors: Tensor, cut: Cut, start: int) -> Tensor:
 def _merged(base: Tensor, models: Sequence[Tensor], chosen: _Chosen, start: int) -> Tensor:
     vectors = torch.stack([model - base for model in models])
     vectors = vectors * _selected(vectors, chosen.cut, start)
-    agree = torch.where(vectors.sum(0) >= 0, vectors > 0, vectors < 0)
+    agree = agrees(vectors, vectors.sum(0) >= 0)
     weights = chosen.weights.to(base.dtype)[:, None] * agree
     return base + (vectors * weights).sum(0) / weights.sum(0).clamp(min=1e-6)
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from ...core.registry import Card, part
 from ...core.rng import Rng
 from ...store.tensors import Flat, Held
-from ..arithmetic import trimmed
+from ..arithmetic import agrees, trimmed
 from ..method import Group, MergePart, Unit, deltas
 from ..select import ALL, NONE, Cut, threshold
 
@@ -56,7 +56,7 @@ def _cuts(groups: Iterable[Group], density: float) -> list[Cut]:
 
 def _merged(base: Tensor, models: Sequence[Tensor], cuts: Sequence[Cut], scale: float) -> Tensor:
     vectors = torch.stack([trimmed(model - base, cut, 0) for model, cut in zip(models, cuts, strict=True)])
-    agree = torch.where(vectors.sum(0) >= 0, vectors > 0, vectors < 0)
+    agree = agrees(vectors, vectors.sum(0) >= 0)
     return base + scale * (vectors * agree).sum(0) / agree.sum(0).clamp(min=1)
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from ...core.registry import Card, part
 from ...core.rng import Rng
 from ...store.tensors import Flat, Held
-from ..arithmetic import trimmed
+from ..arithmetic import agrees, trimmed
 from ..method import Each, MergePart, Share, deltas, numbers
 from ..select import ALL, Cut, largest
 
@@ -49,7 +49,7 @@ def _merged(
 ) -> Tensor:
     vectors = torch.stack([trimmed(model - base, cut, start) for model, cut in zip(models, cuts, strict=True)])
     votes = vectors if election == "total" else vectors.sign()
-    agree = torch.where(votes.sum(0) >= 0, vectors > 0, vectors < 0)
+    agree = agrees(vectors, votes.sum(0) >= 0)
     weights = torch.tensor(numbers(weight, len(models)), dtype=base.dtype)
     return base + (vectors * agree * weights[:, None]).sum(0) / agree.sum(0).clamp(min=1)
 
