@@ -28,6 +28,7 @@ def _several(value: Any) -> Any:
 Paths = Annotated[tuple[str, ...], Field(min_length=1), BeforeValidator(_several)]
 """One path or glob pattern, or several."""
 
+_ONE_A_LINE = "write one object a line, each line ended by a newline (jq -c '.[]' does it for an array)"
 LARGEST_TEXT = 1 << 32
 """Bytes of the largest text file (4 GiB): a document is held in memory."""
 _BOM = b"\xef\xbb\xbf"
@@ -104,7 +105,7 @@ def read_records(
             for number, line in enumerate(iter(lambda: file.readline(LARGEST + 1), b""), 1):
                 if len(line) > LARGEST:
                     raise DataError(f"is longer than {LARGEST:,} bytes", where=f"{path}:{number}", fix="split it")
-                line = line.removeprefix(_BOM) if number == 1 else line
+                line = line.removeprefix(_BOM)  # files that begin with one may have been joined
                 if not line.strip():
                     continue
                 where = f"{path}:{number}"
@@ -152,12 +153,13 @@ def _opened(path: Path) -> Iterator[Any]:
 def _parsed(line: bytes, where: str) -> dict[str, Any]:
     text = decoded(line, where)
     try:
-        record = json.loads(text, parse_constant=_refuse)
+        record = json.loads(text, parse_constant=_refuse, parse_int=lambda digits: 0)  # however long: none is used
     except (ValueError, RecursionError) as error:
         torn = "" if line.endswith(b"\n") else "; the file ends within it"
-        raise DataError(f"is not JSON ({error}){torn}", where=where, fix="repair or drop that line") from None
+        fix = _ONE_A_LINE if text.strip() in ("{", "[", "[{") or "\r{" in text else "repair or drop that line"
+        raise DataError(f"is not JSON ({error}){torn}", where=where, fix=fix) from None
     if not isinstance(record, dict):
-        raise DataError(f"holds a {type(record).__name__}, not an object", where=where)
+        raise DataError(f"holds a {type(record).__name__}, not an object", where=where, fix=_ONE_A_LINE)
     return record
 
 

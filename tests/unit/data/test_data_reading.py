@@ -229,6 +229,10 @@ def test_gzipped_records_are_read_alike(tmp_path: Path) -> None:
         (b'{"text": "\xff"}\n', "byte 0xff"),
         (b'{"text": "\0"}\n', "NUL"),
         (b"[" * 100_000 + b"\n", "is not JSON"),
+        (b'[\n {"text": "a"}\n]\n', "is not JSON .*; write one object a line"),
+        (b'{\n "text": "a"\n}\n', "is not JSON .*; write one object a line"),
+        (b'[{"text": "a"}]\n', "holds a list, not an object; write one object a line"),
+        (b'{"text": "a"}\r{"text": "b"}\r', "is not JSON .*; write one object a line"),
     ],
 )
 @pytest.mark.parametrize("packed", [False, True])
@@ -238,6 +242,13 @@ def test_broken_lines_are_named(tmp_path: Path, line: bytes, message: str, packe
     with pytest.raises(DataError, match=message) as caught:
         list(read_records(path, "text"))
     assert caught.value.where == f"{path}:2"
+
+
+def test_joined_files_and_long_numbers_are_read(tmp_path: Path) -> None:
+    one, two = (b"\xef\xbb\xbf" + json.dumps({"text": text}).encode() + b"\n" for text in ("one", "two"))
+    number = b'{"text": "three", "n": ' + b"9" * 10_000 + b"}\n"
+    for name, data in (("a", one + two + number), ("b", gzip.compress(one) + gzip.compress(two + number))):
+        assert [text for _, text, _ in read_records(write(tmp_path / name, data), "text")] == ["one", "two", "three"]
 
 
 def test_a_missing_domain_is_named(tmp_path: Path) -> None:
