@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple, Self, TypeVar, overload
 
 import torch
@@ -20,9 +20,10 @@ from torch.optim import Optimizer
 
 from ..core.context import Context
 from ..core.contracts import OptimizerPart
-from ..core.errors import NumericsError, UsageError, nearest
+from ..core.errors import NumericsError, nearest
 from .average import wide
 from .groups import SMALLEST, torch_groups
+from .state import OptimizerError, check_saved, check_shapes, place, restore
 
 ParamsT = Any
 """What torch's optimizers accept: tensors, (name, tensor) pairs, or dictionaries of groups."""
@@ -31,10 +32,6 @@ Numbers = tuple[float, ...]
 
 CHUNK = 1 << 18
 """Scalars that an eager elementwise rule handles at a time: temporaries stay in cache, calls stay few (measured)."""
-
-
-class OptimizerError(UsageError, ValueError):
-    """A hyper-parameter, gradient or state that does not fit, with the parameter and group it concerns."""
 
 
 class Limit(NamedTuple):
@@ -118,7 +115,8 @@ class Method(Optimizer):
         """One update of every parameter that has a gradient.
 
         Raises:
-            NumericsError: a gradient holds NaN or inf. OptimizerError: it is sparse or complex. Nothing was updated.
+            NumericsError: a gradient holds NaN or inf, or its norm overflows; nothing was updated.
+            OptimizerError: it is sparse or complex; nothing was updated.
         """
         loss = None
         if closure is not None:
@@ -154,9 +152,10 @@ class Method(Optimizer):
         if not self.check_gradients or finite([local(g) for g, *_ in found]):
             return
         for g, group, index, i in found:
-            if not bool(torch.isfinite(local(g)).all()):
-                what = "the gradient holds NaN or inf; nothing was updated"
-                raise NumericsError(what, where=place(group, index, i))
+            if not math.isfinite(torch.linalg.vector_norm(local(g), dtype=wide(g.dtype)).item()):
+                finite_entries = bool(torch.isfinite(local(g)).all())
+                what = "the gradient's squares overflow" if finite_entries else "the gradient holds NaN or inf"
+                raise NumericsError(f"{what}; nothing was updated", where=place(group, index, i))
 
     def buffer(self, p: Tensor, name: str) -> Tensor:
         """State ``name`` of ``p``, shaped like it, fp32 or wider, zeros at first."""
@@ -174,24 +173,15 @@ class Method(Optimizer):
         """As torch's, but state is copied and keeps the precision it was saved in (torch casts it to the parameters').
 
         Raises:
-            OptimizerError: a saved tensor shaped like its parameter once was no longer fits it.
+            OptimizerError: it was saved for the same parameters in another order, or for one of another shape.
         """
-        groups = state_dict["param_groups"]
-        ids = [i for group in groups for i in group["params"]]
-        params = [p for group in self.param_groups for p in group["params"]]
-        places = [place(group, k, i) for k, group in enumerate(self.param_groups) for i in range(len(group["params"]))]
-        for i, p, where in zip(ids, params, places, strict=False):
-            self.check_state(p, state_dict["state"].get(i, {}), where)
+        check_saved(self, state_dict, lambda p: self)
         super().load_state_dict(state_dict)
-        restore(self, state_dict, apart=() if self.follows else set(params))
+        restore(self, state_dict, lambda p: self)
 
     def check_state(self, p: Tensor, state: dict[str, Any], where: str) -> None:
         """Refuse saved state whose shapes do not fit ``p``; rules with other shapes than p's override ``expected``."""
-        shapes = self.expected(p)
-        for name, value in state.items():
-            if isinstance(value, Tensor) and name != "step" and value.shape != shapes.get(name, p.shape):
-                wanted = tuple(shapes.get(name, p.shape))
-                raise OptimizerError(f"state {name} has shape {tuple(value.shape)}, expected {wanted}", where=where)
+        check_shapes(p, state, where, self.expected(p))
 
     def expected(self, p: Tensor) -> dict[str, torch.Size]:
         """Shapes of the state tensors that are not shaped like ``p``."""
@@ -374,48 +364,12 @@ def finite(tensors: list[Tensor]) -> bool:
     return not tensors or math.isfinite(torch.nn.utils.get_total_norm(tensors).item())
 
 
-def check_size(p: Tensor, state: dict[str, Any], where: str) -> None:
-    """Refuse a saved momentum, whatever its shape, that has not as many entries as ``p``."""
-    if "exp_avg" in state and state["exp_avg"].numel() != p.numel():
-        shape = tuple(state["exp_avg"].shape)
-        raise OptimizerError(f"state exp_avg has shape {shape}, which does not fit {tuple(p.shape)}", where=where)
-
-
-def restore(optimizer: Optimizer, state_dict: dict[str, Any], apart: Container[Tensor] = ()) -> None:
-    """After torch's loading: state of its own, that shares no tensor with ``state_dict``, in the dtype it was saved in.
-
-    Torch keeps the very tensors it is given where nothing has to be converted, so that two optimizers count as one.
-
-    Args:
-        apart: parameters whose state is contiguous; other state of a parameter's shape is laid out like the parameter.
-    """
-    ids = [i for group in state_dict["param_groups"] for i in group["params"]]
-    params = [p for group in optimizer.param_groups for p in group["params"]]
-    for i, p in zip(ids, params, strict=True):
-        state = optimizer.state.get(p, {})
-        for name, value in state_dict["state"].get(i, {}).items():
-            if isinstance(value, Tensor):
-                state[name] = state[name].clone() if name == "step" else _restored(value, p, p in apart)
-
-
-def _restored(value: Tensor, p: Tensor, apart: bool) -> Tensor:
-    if apart or value.shape != p.shape or isinstance(value, DTensor) != isinstance(p, DTensor):
-        return value.detach().to(device=p.device, copy=True).contiguous()
-    return torch.empty_like(p, dtype=value.dtype, requires_grad=False).copy_(value)
-
-
 def completed(method: str, given: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
     """The less common arguments of ``method`` with their defaults; dtypes by name, so that checkpoints stay plain."""
     if unknown := set(given) - set(defaults):
         raise TypeError(f"{method} has no argument {', '.join(sorted(unknown))}; {nearest(min(unknown), defaults)}")
     settings = {**defaults, **given}
     return {k: str(v).removeprefix("torch.") if isinstance(v, torch.dtype) else v for k, v in settings.items()}
-
-
-def place(group: dict[str, Any], index: int, i: int) -> str:
-    """How messages name a parameter: its name if the group has names, else its position."""
-    names = group.get("param_names")
-    return f"parameter {names[i] if names else i} of group {index}"
 
 
 def next_step(state: dict[str, Any]) -> int:

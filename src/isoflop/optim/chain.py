@@ -8,7 +8,7 @@ from typing import Any, overload
 import torch
 from torch.optim import Optimizer
 
-from .base import restore
+from .state import check_saved, restore
 
 
 class Chain(Optimizer):
@@ -32,7 +32,8 @@ class Chain(Optimizer):
             raise ValueError("a chain takes optimizers that have not been stepped yet")
         self.members = list(members)
         self._counts = [len(member.param_groups) for member in members]
-        super().__init__([group for member in members for group in member.param_groups], {})
+        shared = {k: v for k, v in members[0].defaults.items() if all(k in member.defaults for member in members)}
+        super().__init__([group for member in members for group in member.param_groups], shared)
         self._share()
 
     def _share(self) -> None:
@@ -57,9 +58,10 @@ class Chain(Optimizer):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load what ``state_dict`` of an equally built chain gave, in the dtypes it was saved in."""
-        apart = [member for member in self.members if not getattr(member, "follows", True)]
+        owners = {p: member for member in self.members for group in member.param_groups for p in group["params"]}
+        check_saved(self, state_dict, owners.__getitem__)
         super().load_state_dict(state_dict)
-        restore(self, state_dict, {p for member in apart for group in member.param_groups for p in group["params"]})
+        restore(self, state_dict, owners.__getitem__)
         self._share()
 
     @overload

@@ -40,6 +40,8 @@ def orthogonalise(
     triples = per_step(coefficients, steps)
     if g.numel() == 0:
         return g.to(dtype)
+    if dtype == torch.float16:  # whose range a gradient's scale may leave
+        g = g / (torch.linalg.vector_norm(g, dim=(-2, -1), keepdim=True) + eps)
     x: Tensor = g.to(dtype)
     tall = x.shape[-2] > x.shape[-1]
     if tall:

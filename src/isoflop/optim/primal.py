@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from .average import wide
-from .base import Elementwise, Limit, Numbers, OptimizerError, ParamsT, add_scaled, local, shifted
+from .base import Elementwise, Limit, Numbers, ParamsT, add_scaled, local, shifted
+from .state import OptimizerError
 
 INTERPOLATION = Limit(low=1e-6, high=1.0, closed=True)
 """Legal values of mu: x cannot be found again from y and z if mu is 0."""

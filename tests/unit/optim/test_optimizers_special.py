@@ -9,11 +9,11 @@ import torch
 
 import isoflop.optim as optim
 from isoflop.core.registry import get
-from isoflop.optim.base import OptimizerError
 from isoflop.optim.bases import by_cholesky, by_qr, first_basis, follow, merged_shape
 from isoflop.optim.optimizers.gpa import reference as gpa_reference
 from isoflop.optim.optimizers.sophia_g import reference as sophia_reference
 from isoflop.optim.orthogonal import orthogonalise
+from isoflop.optim.state import OptimizerError
 from optim_toy import ToyProblem, params_of, take_steps, toy_context, toy_groups
 
 

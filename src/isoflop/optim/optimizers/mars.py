@@ -21,7 +21,6 @@ from ..base import (
     Elementwise,
     Limit,
     Numbers,
-    OptimizerError,
     ParamsT,
     add_quotient,
     add_scaled,
@@ -36,6 +35,7 @@ from ..base import (
 from ..groups import DECAYED, Beta, Epsilon, Grid, elementwise, factor2
 from ..orthogonal import iteration_cost, orthogonalise
 from ..rule import Rule
+from ..state import OptimizerError
 
 MarsType = Literal["mars-adamw", "mars-lion", "mars-shampoo"]
 

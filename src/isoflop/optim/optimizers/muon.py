@@ -15,10 +15,11 @@ from ...core.cost import ZERO, Cost
 from ...core.registry import Card, part
 from ...core.roles import Shape, numel
 from ...ledger.formulas import newton_schulz
-from ..base import Limit, Method, OptimizerError, ParamsT, descend, local, place, whole_like
+from ..base import Limit, Method, ParamsT, descend, local, whole_like
 from ..chain import Chain
 from ..groups import Beta, Epsilon, Grid, elementwise, factor2, split, split_shapes, torch_groups
 from ..orthogonal import QUINTIC, Coefficients, orthogonalise, per_step
+from ..state import OptimizerError, place
 from .adamw import adamw_bytes, adamw_cost
 
 AdjustLR = Literal["original", "match_rms_adamw"]

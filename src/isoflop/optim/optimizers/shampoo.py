@@ -17,22 +17,11 @@ from ...core.registry import Card, part
 from ...core.roles import Shape
 from ...ledger.formulas import eigh, matmul
 from ..average import wide
-from ..base import (
-    EPSILON,
-    UNIT,
-    Limit,
-    Method,
-    OptimizerError,
-    ParamsT,
-    assemble,
-    check_size,
-    descend,
-    next_step,
-    whole,
-)
+from ..base import EPSILON, UNIT, Limit, Method, ParamsT, assemble, descend, next_step, whole
 from ..bases import eigensystem, gram_cost, merged_shape, mirror, unfold, update_gram
 from ..groups import Beta, Epsilon, Grid, elementwise, factor2, share
 from ..ramps import Unit
+from ..state import OptimizerError, check_size
 
 Root = Literal[2, 4]
 

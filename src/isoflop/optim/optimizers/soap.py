@@ -17,7 +17,7 @@ from ...core.registry import Card, part
 from ...core.roles import Shape
 from ...ledger.formulas import cholesky, matmul, qr, solve_triangular
 from ..average import wide
-from ..base import Limit, Method, ParamsT, assemble, check_size, chunks, completed, descend, flat, next_step, whole
+from ..base import Limit, Method, ParamsT, assemble, chunks, completed, descend, flat, next_step, whole
 from ..bases import (
     by_cholesky,
     by_qr,
@@ -33,6 +33,7 @@ from ..bases import (
 )
 from ..groups import Beta, Epsilon, Grid, elementwise, factor2, share
 from ..marginals import mean_squares, rank1_root
+from ..state import check_size
 
 STRUCTURAL = (
     "max_precond_dim",
