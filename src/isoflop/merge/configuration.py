@@ -44,9 +44,9 @@ def config_of(
     for key, value in inner.items():  # one entry a layer, as layer_types has
         if isinstance(value, list) and lead.layers > 1 and len(value) == lead.layers and recipe.slices:
             inner[key] = [value[min(layer, lead.layers - 1)] for _, layer in layers]
-    if any(task.name in HEADS for task in tasks):
+    if any(task.name in HEADS for task in tasks) and (lead.tied or config.get("tie_word_embeddings")):
         for table in (config, inner):
-            if table.get("tie_word_embeddings"):
+            if "tie_word_embeddings" in table or table is config:  # many kinds of models tie where nothing is said
                 table["tie_word_embeddings"] = False
     for task in tasks:
         if task.vocabulary and "vocab_size" in inner:

@@ -22,7 +22,7 @@ from .method import Group, on_tensors
 from .plan import Plan, make_plan, stream_of
 from .recipe import MergeRecipe
 from .tasks import Task
-from .vocabulary import TOKENIZER
+from .vocabulary import OTHER_FORMS, TOKENIZER
 
 Progress = Callable[[int, int], None]
 """Called with the bytes that are done and those of all."""
@@ -197,7 +197,10 @@ def _copy(plan: Plan, task: Task, output: Output) -> None:
 def _write_beside(plan: Plan, directory: Path) -> None:
     """Configuration, tokenizer, chat template and card."""
     lead = plan.sources[0]
+    union = plan.vocabulary is not None and plan.vocabulary.tokenizer is not None
     for file in lead.carried():
+        if union and file.name in OTHER_FORMS:
+            continue
         with disk_errors(directory / file.name):
             write_atomic(directory / file.name, file.read_bytes())
     if plan.config:

@@ -22,6 +22,8 @@ from ..store.safetensors_dir import TensorInfo, strict_json
 from ..store.tensors import Checkpoint, Held, Stored
 
 TOKENIZER = "tokenizer.json"
+OTHER_FORMS = frozenset({"tokenizer.model", "vocab.json", "vocab.txt", "merges.txt", "added_tokens.json"})
+"""Files that say the vocabulary a second time; a union's would be out of date."""
 
 
 @dataclass(frozen=True)
@@ -143,15 +145,16 @@ def _tokenizer_of(trees: Sequence[dict[str, Any]], tokens: Sequence[str], where:
         raise RecipeError(
             [f"no union of tokenizers of kinds {sorted(kinds)}; choose tokenizer = base or intersection"], source=where
         )
+    vocabulary = tree["model"]["vocab"]
     added = {token["content"]: token for token in tree.get("added_tokens") or []}
+    # tokens that stand in the vocabulary keep their ids when the file is loaded; others are counted on from its end
+    vocabulary.update({token: place[token] for token in added})
     for other in trees[1:]:
-        special = {token["content"]: token for token in other.get("added_tokens") or []}
-        for token, entry in special.items():
-            if token not in added and token not in tree["model"]["vocab"]:
-                added[token] = {**entry, "id": place[token]}
-        for token in other["model"]["vocab"]:
-            if token not in added:
-                tree["model"]["vocab"].setdefault(token, place[token])
+        for entry in other.get("added_tokens") or []:
+            if entry["content"] not in vocabulary:
+                added[entry["content"]] = {**entry, "id": place[entry["content"]]}
+        for token in (*other["model"]["vocab"], *added):
+            vocabulary.setdefault(token, place[token])
         merges = tree["model"].get("merges")
         if merges is not None:
             known = {str(merge) for merge in merges}

@@ -65,6 +65,11 @@ def test_tied_sources_stay_tied_and_a_tied_base_beside_an_untied_model_is_untied
     made, a, c = read("untied"), read("a"), read("c")
     torch.testing.assert_close(made["lm_head.weight"], (a["model.embed_tokens.weight"] + c["lm_head.weight"]) / 2)
     assert json.loads(Path("untied/config.json").read_text())["tie_word_embeddings"] is False
+    config = json.loads(Path("a/config.json").read_text())
+    del config["tie_word_embeddings"]  # many kinds of models tie where nothing is said
+    Path("a/config.json").write_text(json.dumps(config))
+    merge(linear("a", "c"), Path("said"))
+    assert json.loads(Path("said/config.json").read_text())["tie_word_embeddings"] is False
 
 
 def test_the_output_keeps_each_tensors_type_unless_another_is_asked_for() -> None:
@@ -161,6 +166,41 @@ def test_a_union_of_tokenizers_moves_rows_by_name() -> None:
     from tokenizers import Tokenizer
 
     assert Tokenizer.from_file("out/tokenizer.json").get_vocab_size() == 8
+
+
+def bpe(texts: list[str], specials: list[str]) -> Any:
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.train_from_iterator(texts, trainers.BpeTrainer(vocab_size=40, show_progress=False))
+    tokenizer.add_special_tokens(specials)
+    return tokenizer
+
+
+def test_a_union_of_byte_level_tokenizers_with_added_tokens_loads_and_keeps_every_id() -> None:
+    from tokenizers import Tokenizer
+
+    one = bpe(["the cat sat on the mat"] * 9, ["<s>", "<a>"])
+    two = bpe(["print(value) if value else None"] * 9, ["<b>", "<s>"])
+    for name, seed, tokenizer in (("a", 1, one), ("b", 2, two)):
+        save(Path(name), tensors_of(seed, vocab=tokenizer.get_vocab_size()))
+        tokenizer.save(f"{name}/tokenizer.json")
+        Path(name, "merges.txt").write_text("old")
+    merge(linear("a", "b", tokenizer="union"), Path("out"))
+    made = Tokenizer.from_file("out/tokenizer.json")
+    vocabulary = made.get_vocab(with_added_tokens=True)
+    assert sorted(vocabulary.values()) == list(range(len(set(one.get_vocab()) | set(two.get_vocab()))))
+    assert {token: vocabulary[token] for token in one.get_vocab()} == one.get_vocab()
+    assert made.encode("<s>the cat<b>").ids[0] == one.token_to_id("<s>")
+    assert "<b>" in made.encode("<s>the cat<b>").tokens
+    assert made.decode(made.encode("the value").ids) == "the value"
+    assert not Path("out/merges.txt").exists(), "it would say the old vocabulary"
+    a, b, head = read("a")["lm_head.weight"], read("b")["lm_head.weight"], read("out")["lm_head.weight"]
+    for token, number in vocabulary.items():
+        rows = [t[v[token]] for t, v in ((a, one.get_vocab()), (b, two.get_vocab())) if token in v]
+        torch.testing.assert_close(head[number], torch.stack(rows).mean(0))
 
 
 def test_base_and_intersection_keep_the_bases_tokens() -> None:
