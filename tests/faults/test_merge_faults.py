@@ -262,6 +262,7 @@ models:
   paramaters: {weight: 1}
 - model: hub/name
 - model: a+lora
+- model: a@main
 modules: {}
 chat_template: chatml
 tokenizer: {source: hub/name, tokens: {x: {source: a}}}
@@ -279,7 +280,8 @@ def test_everything_of_a_yaml_that_is_not_supported_is_in_one_error() -> None:
     for piece in (
         "paramaters",
         "hub/name' is no directory",
-        "adapters (+)",
+        "a+lora' is no directory",
+        "revisions (@)",
         "modules",
         "chatml",
         "tokens",

@@ -154,7 +154,7 @@ def _facts(plan: Plan, out: Path) -> dict[str, Any]:
     about = estimate(plan)
     return {
         "method": plan.recipe.method,
-        "sources": [str(path) for path in plan.paths],
+        "sources": plan.paths,
         "tensors": len(plan.tasks),
         "files": sorted(plan.layout.headers),
         "memory_bytes": about.memory,

@@ -13,7 +13,7 @@ from .plan import Plan
 def card(plan: Plan) -> str:
     """README.md of the output: sources with the SHA-256 of their files, the recipe as TOML, our version."""
     recipe = plan.recipe.model_dump(mode="json", exclude_defaults=True, exclude_none=True)
-    names = [str(path) for path in plan.paths]
+    names = plan.paths
     head = ["---", f"base_model: {json.dumps(names)}", "tags: [merge, isoflop]"]
     head += ["library_name: transformers"] if plan.config else []
     lines = [
@@ -29,9 +29,9 @@ def card(plan: Plan) -> str:
         "| source | file | SHA-256 |",
         "|---|---|---|",
     ]
-    for source in plan.sources:
+    for name, source in zip(names, plan.sources, strict=True):
         for file, sha256 in source.digests().items():
-            lines.append(f"| `{source.path}` | {file} | {sha256} |")
+            lines.append(f"| `{name}` | {file} | {sha256} |")
     if plan.vocabulary is not None:
         lines += ["", f"The tokenizers differ: rows were moved by the rule `{plan.recipe.tokenizer}`."]
     lines += ["", "## Recipe", "", "```toml", tomli_w.dumps(recipe).strip(), "```", ""]

@@ -15,7 +15,7 @@ from ..store.inspections import Inspection, TensorFacts
 from ..store.safetensors_dir import FLOATS
 from ..store.tensors import HEADS, Checkpoint, Flat, layer_of, pieces
 from .configuration import refuse_other_architectures
-from .plan import source_path
+from .sources import open_source
 
 _STEPS = 12
 """Steps of the power iteration: the stable rank is then right to a few per cent, which is all that it is read for."""
@@ -93,7 +93,7 @@ def inspect(base: str, models: Sequence[str]) -> Inspection:
     """
     if not models:
         raise UsageError("there is no model to compare with the base", where="merge inspect")
-    one, *others = (Checkpoint(source_path(path)) for path in (base, *models))
+    one, *others = (open_source(path) for path in (base, *models))
     refuse_other_architectures([one, *others])
     tensors: list[TensorFacts] = []
     layers: dict[int | None, _Sums] = {}

@@ -54,8 +54,7 @@ def fold(base: str | Path, adapter: str | Path, out: str | Path, *, sign: float 
         RecipeError: the adapter belongs to another base; names module and file.
     """
     checkpoint, lora, target = Checkpoint(base), read_adapter(adapter), Path(out)
-    updates = {_weight_name(checkpoint, name, adapter): factor for name, factor in lora.modules.items()}
-    untied = _refuse_misfits(checkpoint, lora, updates, Path(adapter))
+    updates, untied = fitted(checkpoint, lora, Path(adapter))
     names = [*checkpoint.tensors, *([untied] if untied else [])]
     infos = {name: checkpoint.find(name) for name in names}
     layout = lay_out([(name, info.dtype, info.shape) for name, info in infos.items()])
@@ -109,6 +108,16 @@ def _card(checkpoint: Checkpoint, adapter: Path, sign: float) -> str:
             "",
         ]
     )
+
+
+def fitted(checkpoint: Checkpoint, lora: Adapter, path: Path) -> tuple[dict[str, Factor], str]:
+    """Name of a tensor -> its update; and the head's name, if it is tied and the adapter makes it a tensor of its own.
+
+    Raises:
+        RecipeError: the adapter belongs to another base; names module and file.
+    """
+    updates = {_weight_name(checkpoint, name, path): factor for name, factor in lora.modules.items()}
+    return updates, _refuse_misfits(checkpoint, lora, updates, path)
 
 
 def _weight_name(checkpoint: Checkpoint, module: str, adapter: str | Path) -> str:

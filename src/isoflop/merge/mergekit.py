@@ -131,11 +131,10 @@ class _Reader:
             self.problems.append(f"{path}: only a directory's path is supported, no table")
             return ""
         text = str(value)
-        if not Path(text).exists():
-            if "+" in text or "@" in text:
-                self.problems.append(
-                    f"{path}: {text!r}: revisions (@) and adapters (+) are not supported; merge them first"
-                )
+        model, _, adapter = text.rpartition("+")
+        if not Path(text).exists() and not (Path(model).exists() and model and Path(adapter).exists()):
+            if "@" in text:
+                self.problems.append(f"{path}: {text!r}: revisions (@) are not supported; name a directory")
             else:
                 self.problems.append(f"{path}: {text!r} is no directory here; download the model first")
         return text

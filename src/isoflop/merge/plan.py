@@ -18,12 +18,12 @@ from .. import __version__
 from ..core.digests import digest, digest_bytes
 from ..core.errors import IsoflopError, RecipeError, UsageError
 from ..core.rng import Rng
-from ..store.checkpoint import steps
 from ..store.tensor_writer import Layout, lay_out
 from ..store.tensors import DTYPES, PIECE, Checkpoint
 from .configuration import config_of, refuse_other_architectures
 from .method import on_tensors
 from .recipe import MergeRecipe, Slice, Source
+from .sources import last_checkpoints, open_source
 from .tasks import TORCH, Task, tasks_of
 from .vocabulary import Vocabulary, agree_on_vocabulary
 
@@ -34,13 +34,13 @@ class Plan:
 
     Attributes:
         recipe: what was asked for.
-        paths: the sources; the first is the base, or the model that takes its place.
+        paths: the sources as the recipe names them; the first is the base, or the model that takes its place.
         tasks: the output's tensors.
         config: the output's config.json; empty: it has none.
     """
 
     recipe: MergeRecipe
-    paths: list[Path]
+    paths: list[str]
     tasks: list[Task]
     config: dict[str, Any]
     vocabulary: Vocabulary | None = None
@@ -58,7 +58,7 @@ class Plan:
             [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in source.files()]
             for source in self.sources
         ]
-        paths = [str(path.resolve()) for path in self.paths]
+        paths = [str(source.path.resolve()) for source in self.sources]
         recipe = self.recipe.model_dump(mode="json")
         return digest([__version__, recipe, paths, files, self.config, sorted(self.layout.headers)])
 
@@ -96,14 +96,14 @@ def make_plan(recipe: MergeRecipe) -> Plan:
     recipe = _expanded(recipe)
     paths = list(dict.fromkeys(_listed(recipe)))
     places = {path: number for number, path in enumerate(paths)}
-    sources = [Checkpoint(path) for path in map(source_path, paths)]
+    sources = [open_source(path) for path in paths]
     refuse_other_architectures(sources)
     vocabulary = agree_on_vocabulary(sources, recipe.tokenizer)
     slices = _slices(recipe, sources, places)
     tasks = list(tasks_of(recipe, slices, sources, places, vocabulary))
     _rehearse(tasks)
     config = config_of(recipe, slices, sources, tasks)
-    return Plan(recipe, [source.path for source in sources], tasks, config, vocabulary, sources)
+    return Plan(recipe, paths, tasks, config, vocabulary, sources)
 
 
 def _listed(recipe: MergeRecipe) -> Iterator[str]:
@@ -116,21 +116,6 @@ def _listed(recipe: MergeRecipe) -> Iterator[str]:
         yield from (source.path for source in piece.sources)
 
 
-def source_path(path: str) -> Path:
-    """The directory of tensors that ``path`` means: of a run, its newest checkpoint."""
-    directory = Path(path)
-    if (directory / "resolved.json").exists() and (directory / "checkpoints").is_dir():
-        return _checkpoints(directory, 1)[0]
-    return directory
-
-
-def _checkpoints(run: Path, count: int) -> list[Path]:
-    found = steps(run / "checkpoints")[:count]
-    if len(found) < count:
-        raise UsageError(f"has {len(found)} checkpoints, not {count}", where=str(run), fix="keep more while training")
-    return [run / "checkpoints" / str(step) for step in found]
-
-
 def _expanded(recipe: MergeRecipe) -> MergeRecipe:
     """The recipe with each run's last checkpoints as models of their own."""
     models: list[Source] = []
@@ -138,7 +123,7 @@ def _expanded(recipe: MergeRecipe) -> MergeRecipe:
         if source.checkpoints is None:
             models.append(source)
         else:
-            found = _checkpoints(Path(source.path), source.checkpoints)
+            found = last_checkpoints(Path(source.path), source.checkpoints)
             models += [source.model_copy(update={"path": str(path), "checkpoints": None}) for path in found]
     return recipe.model_copy(update={"models": tuple(models)})
 

@@ -26,7 +26,8 @@ class Source(Frozen):
     """A model that takes part."""
 
     path: Place
-    """A directory of safetensors, a run, or one checkpoint of a run; relative to the working directory."""
+    """A directory of safetensors, a run, or one checkpoint of a run; relative to the working directory.
+    ``model+adapter`` is the model with a LoRA adapter merged into it."""
     layers: tuple[Layer, Layer] | None = None
     """In slices: the first layer and the one after the last."""
     checkpoints: PositiveInt | None = None

@@ -8,14 +8,16 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from isoflop.core.digests import digest_file
+from isoflop.core.errors import UsageError
 from isoflop.core.toml import validated
 from isoflop.merge import execute
 from isoflop.merge.execute import merge
 from isoflop.merge.plan import make_plan
 from isoflop.merge.recipe import MergeRecipe, checked, load
+from isoflop.store.checkpoint import commit
 from isoflop.store.tensors import PIECE, Checkpoint, Stored
 from merge_models import WORDS, save, tensors_of
 
@@ -268,13 +270,47 @@ def test_no_more_than_a_piece_of_a_tensor_is_ever_read_at_once(monkeypatch: pyte
 def test_the_last_checkpoints_of_a_run_are_averaged() -> None:
     run = Path("run")
     for step in (10, 20, 30):
-        save(run / "checkpoints" / str(step), tensors_of(step))
+        commit(
+            run / "checkpoints",
+            step,
+            lambda path, step=step: save_file(tensors_of(step), path / "model.safetensors"),
+            9,
+        )
+    damaged = run / "checkpoints" / "40"
+    damaged.mkdir()
     (run / "resolved.json").write_text("{}")
     merge(recipe(method="linear", models=[{"path": "run", "checkpoints": 2}]), Path("out"))
     merge(linear("run"), Path("newest"))
     for name, tensor in read("out").items():
         torch.testing.assert_close(tensor, (tensors_of(20)[name] + tensors_of(30)[name]) / 2)
         assert torch.equal(read("newest")[name], tensors_of(30)[name])
+    with pytest.raises(UsageError, match="has 3 whole checkpoints, not 4"):
+        merge(recipe(method="linear", models=[{"path": "run", "checkpoints": 4}]), Path("more"))
+
+
+@pytest.mark.parametrize("rule", ["same", "union"])
+def test_a_model_with_an_adapter_is_the_folded_model(rule: str) -> None:
+    from isoflop.merge.lora import Adapter, Factor
+    from isoflop.merge.lora_files import write_adapter
+    from isoflop.merge.lora_merge import fold
+
+    names = ("model.layers.0.self_attn.q_proj", "lm_head")
+    shapes = {names[0]: (4, 4), names[1]: (6, 4)}
+    modules = {n: Factor(torch.randn(2, i), torch.randn(o, 2), 0.5) for n, (o, i) in shapes.items()}
+    write_adapter(Adapter(modules, {"model.norm.weight": torch.ones(4)}), "lora")
+    save(Path("a"), tensors_of(1), words=WORDS)
+    save(Path("b"), tensors_of(2), words=WORDS if rule == "same" else ("x", *WORDS[1:]))
+    fold("a", "lora", "folded")
+    merge(linear("a+lora", "b", tokenizer=rule), Path("out"))
+    merge(linear("folded", "b", tokenizer=rule), Path("wanted"))
+    for name, tensor in read("wanted").items():
+        torch.testing.assert_close(read("out")[name], tensor, atol=1e-6, rtol=0)
+    text = Path("out/README.md").read_text()
+    assert digest_file(Path("lora/adapter_model.safetensors")) in text
+    Path("merge.yaml").write_text("merge_method: linear\nmodels: [{model: a+lora}, {model: b}]\n")
+    if rule == "same":
+        merge(load(Path("merge.yaml")), Path("yaml"))
+        assert torch.equal(read("yaml")["lm_head.weight"], read("out")["lm_head.weight"])
 
 
 def test_it_continues_where_it_was_killed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 
 from ...core.registry import Card, part
-from ..method import Bases, Each, MergePart, numbers
+from ...core.rng import Rng
+from ...store.tensors import Flat, Held
+from ..method import Bases, Each, MergePart, gram, numbers
 
 
 def nuslerp(
@@ -31,30 +33,45 @@ def nuslerp(
         flatten: one angle for the whole tensor; otherwise one for each vector along a dimension.
         row_wise: that dimension is the first instead of the last.
     """
+    if flatten:
+        flats, origin = [Held(model) for model in models], None if base is None else Held(base)
+        coefficients = _coefficients(flats, origin, weight)
+    else:
+        first, second = models if base is None else (model - base for model in models)
+        dim = 0 if row_wise else -1
+        lengths = [torch.linalg.vector_norm(x, dim=dim, keepdim=True, dtype=torch.float64) for x in (first, second)]
+        product = torch.sum(first.double() * second.double(), dim=dim, keepdim=True)
+        coefficients = _arc(product, lengths[0], lengths[1], _share(weight))
+    return _apply(base, models, coefficients)
+
+
+def _share(weight: Each) -> float:
+    """t, the share of the way to the second model."""
     first, second = numbers(weight, 2)
-    t = 0.5 if abs(first + second) < 1e-6 else second / (first + second)
-    ends = [model.to(torch.promote_types(model.dtype, torch.float32)) for model in models]
-    if base is not None:
-        ends = [end - base for end in ends]
-    dim = None if flatten else (0 if row_wise else -1)
-    path = _arc(ends[0], ends[1], t, dim)
-    return (path if base is None else base + path).to(models[0].dtype)
+    return 0.5 if abs(first + second) < 1e-6 else second / (first + second)
 
 
-def _arc(a: Tensor, b: Tensor, t: float, dim: int | None) -> Tensor:
-    def length(x: Tensor) -> Tensor:
-        found: Tensor = torch.linalg.vector_norm(x, dim=dim, keepdim=True, dtype=torch.float64).clamp(min=1e-7)
-        return found
-
-    product = torch.sum(a.double() * b.double(), dim=dim, keepdim=True) if dim is not None else None
-    if product is None:
-        product = torch.dot(a.double().reshape(-1), b.double().reshape(-1)).reshape([1] * a.dim())
-    cosine = (product / (length(a) * length(b))).clamp(-1, 1)
+def _arc(product: Tensor, one: Tensor, two: Tensor, t: float) -> tuple[Tensor, Tensor]:
+    """Coefficients of two vectors at share t of their arc, from inner product and lengths; straight if parallel."""
+    cosine = (product / (one.clamp(min=1e-7) * two.clamp(min=1e-7))).clamp(-1, 1)
     straight = 1 - cosine.square() <= 1e-16
     angle = torch.acos(torch.where(straight, 0.0, cosine))
-    of_a = torch.where(straight, 1 - t, torch.sin((1 - t) * angle) / torch.sin(angle)).to(a.dtype)
-    of_b = torch.where(straight, t, torch.sin(t * angle) / torch.sin(angle)).to(a.dtype)
-    return of_a * a + of_b * b
+    of_one = torch.where(straight, 1 - t, torch.sin((1 - t) * angle) / torch.sin(angle))
+    of_two = torch.where(straight, t, torch.sin(t * angle) / torch.sin(angle))
+    return of_one, of_two
+
+
+def _coefficients(models: Sequence[Flat], base: Flat | None, weight: Each) -> tuple[Tensor, Tensor]:
+    products = gram(models, base)
+    lengths = products.diagonal().sqrt()
+    return _arc(products[0, 1], lengths[0], lengths[1], _share(weight))
+
+
+def _apply(base: Tensor | None, models: Sequence[Tensor], coefficients: tuple[Tensor, Tensor]) -> Tensor:
+    dtype = torch.promote_types(models[0].dtype, torch.float32)
+    first, second = (model.to(dtype) if base is None else (model - base).to(dtype) for model in models)
+    path = coefficients[0].to(dtype) * first + coefficients[1].to(dtype) * second
+    return (path if base is None else base + path).to(models[0].dtype)
 
 
 @part
@@ -66,7 +83,7 @@ class Nuslerp(MergePart):
         equation="b + (sin((1-t) a) d1 + sin(t a) d2) / sin a, t = w2 / (w1 + w2)",
         defaults="the whole tensor flattened",
         differs="angles in float64",
-        cost="reads whole tensors",
+        cost="a reading for the angle, then 2 operations an element and model; by rows it reads whole tensors",
     )
     base: ClassVar[Bases] = "optional"
     models: ClassVar[tuple[int, int | None]] = (2, 2)
@@ -81,7 +98,10 @@ class Nuslerp(MergePart):
 
     @property
     def whole(self) -> bool:
-        return True
+        return not self.flatten
+
+    def survey(self, base: Flat | None, models: Sequence[Flat], rng: Rng, overview: Any) -> Any:
+        return _coefficients(models, base, self.weight) if self.flatten else None
 
     def merge(self, base: Tensor | None, models: Sequence[Tensor], survey: Any, start: int) -> Tensor:
-        return nuslerp(models, base, **self.fields())
+        return nuslerp(models, base, **self.fields()) if survey is None else _apply(base, models, survey)
