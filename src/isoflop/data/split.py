@@ -38,7 +38,7 @@ def held_out_groups(documents: Sequence[Document], share: float, remark: str = "
         advice = "add text, or cut a long file into documents (source text: chunk_bytes = 4096)"
         side = "to train on" if held else "held out"
         raise DataError(
-            f"{len(documents):,} documents of {len(groups):,} different origins leave nothing {side}",
+            f"leaves nothing {side} (documents: {len(documents):,}, files or records: {len(groups):,})",
             where="source",
             fix="; or ".join(filter(None, [remark, advice])),
         )
