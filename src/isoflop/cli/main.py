@@ -9,7 +9,7 @@ from typing import Any
 
 import typer
 
-from ..core.errors import IsoflopError, trace
+from ..core.errors import DataError, IsoflopError, UsageError, trace
 from .app import app
 from .streams import secure_streams
 
@@ -45,6 +45,15 @@ def invoke(arguments: list[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output has gone, as in `isoflop runs | head -1`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:  # what no part of the code could name better
+        trace()
+        where = str(error.filename or "")
+        _say(DataError(f"the system refuses ({error.strerror or error})", where=where), json=False)
+        return DataError.exit_code
+    except MemoryError:
+        trace()
+        _say(UsageError("needs more memory than there is", fix="lower batch, length or the model's size"), json=False)
+        return UsageError.exit_code
     except Exception as error:
         trace()
         typer.echo(f"error: unexpected {type(error).__name__}: {error}; run `isoflop --debug ...` for where", err=True)

@@ -16,10 +16,10 @@ import stat
 import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from .errors import StorageError, shown
-from .reading import kind_of_file
+from .reading import LARGEST, kind_of_file
 
 PARTIAL = ".partial-"  # prefix of everything not yet published; leftovers of a kill are swept by `sweep`
 _NAME = 200  # bytes of a file's name that its partial's name repeats: file systems allow 255
@@ -176,18 +176,25 @@ def append_jsonl(path: Path, record: Any) -> None:
         file.write(line.encode())
 
 
+def _last_line(file: BinaryIO, end: int) -> bytes:
+    """What follows the last newline before ``end``, found from behind."""
+    start, pieces = end, list[bytes]()
+    while start and not (pieces and b"\n" in pieces[-1]):
+        if end - start > LARGEST:
+            raise StorageError(f"its last line is longer than {LARGEST:,} bytes", where=str(file.name))
+        size = min(_TAIL, start)
+        start = file.seek(start - size)
+        pieces.append(file.read(size))
+    return b"".join(reversed(pieces)).rpartition(b"\n")[2]
+
+
 def mend_jsonl(path: Path) -> None:
     """Make a JSONL file end in a whole line, so that appending is safe after a kill: a torn last line is cut off."""
     if not os.path.lexists(path):
         return
     with disk_errors(path), os.fdopen(open_output(path, os.O_RDWR), "r+b") as file:
         end = file.seek(0, os.SEEK_END)
-        tail, start = b"", end
-        while start and b"\n" not in tail:
-            start = max(0, start - _TAIL)
-            file.seek(start)
-            tail = file.read(end - start)
-        last = tail[tail.rfind(b"\n") + 1 :]
+        last = _last_line(file, end)
         file.seek(end)
         try:
             json.loads(last)

@@ -57,16 +57,19 @@ class Budget(Section):
 
     @model_validator(mode="after")
     def _one_axis(self) -> Budget:
-        given = sorted(self.model_fields_set)
+        given = self._given()
         if len(given) != 1:
             axes = ", ".join(type(self).model_fields)
             found = f"sets {len(given)} axes ({', '.join(given)})" if given else "sets no axis"
             raise ValueError(f"a budget {found}; give exactly one of {axes}, e.g. budget={{steps=200}}")
         return self
 
+    def _given(self) -> list[str]:
+        return sorted(axis for axis in self.model_fields_set if getattr(self, axis) is not None)
+
     @property
     def axis(self) -> str:
-        return next(iter(self.model_fields_set))
+        return self._given()[0]
 
     @property
     def limit(self) -> float:

@@ -199,8 +199,9 @@ def _table_at(model: type[BaseModel], tree: Any, loc: Sequence[Any]) -> type[Bas
 
 
 def _named_part(slot: str, value: Any) -> type[Part] | None:
+    name = value.get("name") if isinstance(value, dict) else value
     try:
-        return registry.get(slot, str(value.get("name") if isinstance(value, dict) else value))
+        return registry.get(slot, name) if isinstance(name, str) else None
     except UsageError:
         return None
 

@@ -15,6 +15,9 @@ from .corpus import Corpus, prepare
 from .dedup import Deduplicate
 from .document import Document
 
+MADE_BYTES = 1 << 34
+"""The most text that is made up (16 GiB): documents are held in memory."""
+
 
 class TextSourcePart(SourcePart):
     """A part that turns files or a seed into documents."""

@@ -261,6 +261,21 @@ def test_a_log_torn_at_every_byte_keeps_its_whole_records_and_takes_more(tmp_pat
         assert read_jsonl(path) == [*kept, {"step": "next"}]
 
 
+def test_the_last_line_is_found_from_behind_however_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "log.jsonl"
+    for length in (0, 1, (1 << 16) - 1, 1 << 16, 200_000):
+        path.write_bytes(b'{"a": 1}\n' + b"x" * length)
+        mend_jsonl(path)
+        assert read_jsonl(path) == [{"a": 1}]
+    path.write_text('"' + "x" * 200_000 + '"')
+    mend_jsonl(path)
+    assert read_jsonl(path) == ["x" * 200_000]
+    monkeypatch.setattr(files, "LARGEST", 100_000)
+    path.write_bytes(b"x" * 200_000)
+    with pytest.raises(StorageError, match="its last line is longer than"):
+        mend_jsonl(path)
+
+
 def test_a_broken_line_inside_is_named(tmp_path: Path) -> None:
     path = tmp_path / "log.jsonl"
     path.write_bytes(b'{"a": 1}\n\n{"b"\n{"c": 3}\n')

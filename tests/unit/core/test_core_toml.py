@@ -77,6 +77,8 @@ BAD: dict[str, tuple[str, list[str]]] = {
     "beyond floats": (changed("seed = 3", "seed = 1" + "0" * 400), ["holds an integer that is larger than any"]),
     "5,000 digits": (changed("seed = 3", "seed = " + "9" * 5000), ["is not TOML", "4300 digits"]),
     "5,000 hexadecimal digits": (changed("seed = 3", "seed = 0x" + "F" * 5000), ["holds an integer that is larger"]),
+    "a budget of nothing": (changed("steps = 10", 'steps = "none"'), ["line 21: budget: ", "sets no axis"]),
+    "a huge number for a part": (changed('objective = "toy"', "objective = 0x" + "F" * 5000), ["holds an integer"]),
     "NaN": (changed("lr = 1e-3", "lr = nan"), ["line 19: optimizer.lr: ", "finite", "got nan"]),
     "infinite budget": (changed("steps = 10", "flops = inf"), ["line 22: budget.flops: ", "finite", "got inf"]),
     "two budgets": (changed("steps = 10", "steps = 10\nflops = 1e12"), ["line 21: budget: ", "2 axes (flops, steps)"]),

@@ -21,13 +21,13 @@ from typing import Annotated
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveFloat
 
 from ...core.documents import Later
 from ...core.registry import Card, part
 from ...core.rng import Rng
 from ..document import Document, group_of
-from ..text_source import TextSourcePart
+from ..text_source import MADE_BYTES, TextSourcePart
 
 ALPHABET = string.ascii_lowercase
 _BLOCK = 1024  # documents drawn side by side
@@ -102,15 +102,15 @@ class Machine:
 class HmmPart(TextSourcePart):
     """Documents drawn from a random unifilar hidden Markov model; the entropy per byte is known in closed form."""
 
-    states: PositiveInt = 32
+    states: Annotated[int, Field(ge=1, le=65_536)] = 32
     """Hidden states."""
     symbols: Annotated[int, Field(ge=2, le=len(ALPHABET))] = 8
     """Letters that it emits, from "a" on."""
     concentration: PositiveFloat = 0.3
     """Of the Dirichlet law of each state's emissions: small ones make sharp states and a low entropy."""
-    mean_bytes: Annotated[float, Field(gt=1)] = 500.0
+    mean_bytes: Annotated[float, Field(gt=1, le=1 << 18)] = 500.0
     """Expected bytes of a document."""
-    text_bytes: PositiveInt = 4_000_000
+    text_bytes: Annotated[int, Field(ge=1, le=MADE_BYTES)] = 4_000_000
     """Documents are drawn until they have so many bytes."""
     seed: NonNegativeInt = 0
     """Of the model and its text; the recipe's seed does not change them."""

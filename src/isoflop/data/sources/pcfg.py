@@ -22,13 +22,13 @@ from typing import Annotated
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
+from pydantic import Field, NonNegativeInt, model_validator
 
 from ...core.documents import Later
 from ...core.registry import Card, part
 from ...core.rng import Rng
 from ..document import Document, group_of
-from ..text_source import TextSourcePart
+from ..text_source import MADE_BYTES, TextSourcePart
 
 START = "S"
 TERMINALS = frozenset(string.printable) - frozenset(string.ascii_uppercase) - frozenset("\r\x0b\x0c")
@@ -116,7 +116,7 @@ class PcfgPart(TextSourcePart):
 
     rules: dict[str, dict[str, Annotated[float, Field(gt=0, le=1)]]] = PROGRAMS
     """Nonterminal (a capital letter) -> right side -> probability, e.g. S = {"(SS)" = 0.3, "x" = 0.7}."""
-    text_bytes: PositiveInt = 4_000_000
+    text_bytes: Annotated[int, Field(ge=1, le=MADE_BYTES)] = 4_000_000
     """Documents are drawn until they have so many bytes."""
     seed: NonNegativeInt = 0
     """Of the text; the recipe's seed does not change it."""
