@@ -131,6 +131,53 @@ def test_an_error_that_is_the_runs_own_saves_nothing(recipe: Recipe, tmp_path: P
     assert checkpoint.steps(run.path / "checkpoints") == [4]
 
 
+def test_an_impatient_user_loses_nothing(
+    recipe: Recipe, undisturbed: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C once more while the run is still in its step, and again while it is being saved."""
+    interrupt = lambda: os.kill(os.getpid(), signal.SIGINT)  # noqa: E731
+    honest_pass, honest_save, passes = StepProblem._loss, Run.save, [0]
+
+    def training(problem: StepProblem, *args: Any, **more: Any) -> Any:
+        passes[0] += 1
+        if passes[0] == 7:
+            interrupt()
+            interrupt()
+        return honest_pass(problem, *args, **more)
+
+    def saving(run: Run, step: int, write: Callable[[Path], None], *more: Any) -> Any:
+        def slowly(partial: Path) -> None:
+            if step == 6:
+                interrupt()
+            write(partial)
+
+        return honest_save(run, step, slowly, *more)
+
+    monkeypatch.setattr(StepProblem, "_loss", training)
+    monkeypatch.setattr(Run, "save", saving)
+    with pytest.raises(KeyboardInterrupt):
+        train(recipe, tmp_path / "runs", name="run")
+    monkeypatch.undo()
+    assert Run.read(tmp_path / "runs" / "run").state == "stopped"
+    assert resumed_at(recipe, tmp_path / "runs", undisturbed) == 6
+
+
+def test_a_machine_that_lost_power_goes_on_from_its_checkpoint(
+    recipe: Recipe, undisturbed: Run, tmp_path: Path
+) -> None:
+    """It left zeros in the metrics that had not reached the disk; those before the checkpoint had."""
+    with (
+        failing(Run, "heartbeat", 11, MemoryError()),
+        failing(Run, "save", 3, OSError(5, "no disk")),
+        pytest.raises(MemoryError),
+    ):
+        train(recipe, tmp_path / "runs", name="run")
+    file = tmp_path / "runs" / "run" / "metrics.jsonl"
+    lines = file.read_bytes().splitlines(keepends=True)
+    file.write_bytes(b"".join(lines[:-3]) + bytes(len(lines[-3]) - 1) + b"\n" + b"".join(lines[-2:]))
+    assert resumed_at(recipe, tmp_path / "runs", undisturbed) == 8
+
+
 def test_a_save_that_fails_too_leaves_the_first_error_to_tell(recipe: Recipe, tmp_path: Path) -> None:
     with (
         failing(StepProblem, "_loss", 3, MemoryError("first")),

@@ -179,9 +179,18 @@ def read_jsonl(path: Path, kind: Any = None) -> list[Any]:
     ``kind`` is the type of every record, as for ``read_json``. A broken line anywhere else is a DataError that names
     file and line.
     """
-    if not os.path.lexists(path):
-        return []
     records = []
+    for record in each_jsonl(path, kind):
+        if isinstance(record, DataError):
+            raise record
+        records.append(record)
+    return records
+
+
+def each_jsonl(path: Path, kind: Any = None) -> Iterator[Any]:
+    """The records of ``read_jsonl`` one by one; a broken line comes as its DataError."""
+    if not os.path.lexists(path):
+        return
     with opened(path) as file:
         number = 0
         while line := file.readline(LARGEST + 1):
@@ -193,14 +202,13 @@ def read_jsonl(path: Path, kind: Any = None) -> list[Any]:
                 continue
             try:
                 record = parse_json(line, where)
-                records.append(record if kind is None else _adapter(kind).validate_python(record, strict=True))
+                yield record if kind is None else _adapter(kind).validate_python(record, strict=True)
             except ValidationError as error:
-                raise DataError(f"does not hold what it should ({complaint(error)})", where=where) from None
-            except DataError:
+                yield DataError(f"does not hold what it should ({complaint(error)})", where=where)
+            except DataError as error:
                 if not line.endswith(b"\n"):  # the last line, torn
-                    break
-                raise
-    return records
+                    return
+                yield error
 
 
 @functools.lru_cache(64)

@@ -42,7 +42,7 @@ from ..core.files import (
     write_atomic,
     write_json,
 )
-from ..core.reading import contained, read_bytes, read_json, read_jsonl, user_path
+from ..core.reading import contained, each_jsonl, read_bytes, read_json, read_jsonl, user_path
 from ..core.recipe import Recipe, StoredRecipe, hash_of
 from .checkpoint import Report, commit, newest
 from .environment import determinism, differences, environment
@@ -271,17 +271,31 @@ class Run:
     def truncate_metrics(self, step: int, *, again: str | None = None) -> None:
         """Drop the metrics after ``step`` steps, atomically: what a run does that continues from a checkpoint of it.
 
+        Broken lines behind the last record that is kept go too: a machine that loses power leaves blocks of zeros in
+        whatever was written after the checkpoint.
+
         Args:
             again: a kind of which the record of ``step`` itself is dropped too, since it will be made again.
+
+        Raises:
+            DataError: a line in front of a record that is kept is broken.
         """
 
         def stays(record: dict[str, Any]) -> bool:
             at = record.get("step", 0)
             return bool(at < step or (at == step and record.get("kind") != again))
 
-        records = self.metrics()
-        kept = [record for record in records if stays(record)]
-        if len(kept) < len(records):
+        kept: list[dict[str, Any]] = []
+        broken, count = None, 0
+        for record in each_jsonl(contained(self.path, "metrics.jsonl"), Metric):
+            count += 1
+            if isinstance(record, DataError):
+                broken = broken or record
+            elif stays(record):
+                if broken is not None:
+                    raise broken
+                kept.append(record)
+        if len(kept) < count:
             lines = "".join(json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n" for record in kept)
             write_atomic(self.path / "metrics.jsonl", lines)
 

@@ -39,7 +39,7 @@ from ..ledger.ledger import Ledger
 from ..ledger.peak import wait
 from ..store.run import Run
 from .problem import StepProblem
-from .signals import StopRequest
+from .signals import StopRequest, held_off
 from .state import load_tensors, load_tree, save_tensors, save_tree
 
 WINDOW = 10
@@ -137,7 +137,8 @@ class Loop:
                 self.run.heartbeat(self.step)
                 self._show(outcome, seconds)
                 if stop.number and not ended:
-                    self.save()
+                    with held_off():
+                        self.save()
                     raise Stopped(
                         stop.number, f"stopped by signal {stop.number} at step {self.step}; run again to go on"
                     )
@@ -306,7 +307,7 @@ class Loop:
             raise
         except BaseException:
             if self.step and self._between_steps():
-                with suppress(Exception):  # the first error is the one to tell
+                with suppress(Exception), held_off():  # the first error is the one to tell
                     self.save()
             raise
 

@@ -101,8 +101,8 @@ def train(
                     run.write_ledger(loop.ledger.to_json())  # what a diverged or stopped run spent is spent
                     if peak != loop.peak:
                         machine.forget(run.path.parent, **_rate_of(loop))
-        except Stopped as stop:
-            run.set_status("stopped", step=_step(loop), message=stop.what)
+        except (Stopped, KeyboardInterrupt) as stop:
+            run.set_status("stopped", step=_step(loop), message=str(stop))
             raise
         except NumericsError as error:
             spent = {} if loop is None else loop.spent()

@@ -1,23 +1,37 @@
-"""SIGINT, SIGTERM and SIGHUP ask a run to stop after the present step; a second one stops it at once."""
+"""Signals ask a run to stop after the present step; a second one stops it at once, but in the middle of saving."""
 
 from __future__ import annotations
 
 import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType, TracebackType
+
+_WARNINGS = [getattr(signal, name) for name in ("SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU") if hasattr(signal, name)]
+_ENDS = signal.SIG_DFL
+
+
+@contextmanager
+def held_off() -> Iterator[None]:
+    """While entered, no signal of the kind that stops a run has any effect: what is being saved will be whole soon."""
+    before = {}
+    if threading.current_thread() is threading.main_thread():
+        before = {number: signal.signal(number, signal.SIG_IGN) for number in stop_signals()}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def stop_signals() -> list[signal.Signals]:
-    """The signals that ask this process to save its work and stop.
+    """The signals that ask this process to save its work and stop: SIGINT, SIGTERM, and any other that would end it.
 
-    A terminal that goes away sends SIGHUP; whoever started the process so that it ignores that one (``nohup``) wants it
-    to go on.
+    A terminal that goes away sends SIGHUP, and batch systems warn by SIGUSR1, SIGUSR2 or SIGXCPU before they kill.
+    Where one of these is ignored (``nohup``) or handled already, that is what somebody wants.
     """
-    asked = [signal.SIGINT, signal.SIGTERM]
-    hangup = getattr(signal, "SIGHUP", None)  # Windows has none
-    if hangup is not None and signal.getsignal(hangup) is not signal.SIG_IGN:
-        asked.append(hangup)
-    return asked
+    return [signal.SIGINT, signal.SIGTERM, *(number for number in _WARNINGS if signal.getsignal(number) is _ENDS)]
 
 
 class StopRequest:

@@ -217,6 +217,25 @@ def test_resuming_drops_what_comes_after_the_checkpoint_and_only_that(tmp_path: 
     assert run.metrics() == before[:1]
 
 
+def test_broken_lines_are_dropped_behind_what_is_kept_and_refused_before_it(tmp_path: Path) -> None:
+    run = Run.open(tmp_path, recipe())
+    for step in range(1, 6):
+        run.record("step", step=step, loss=1 / step)
+    file = run.path / "metrics.jsonl"
+    whole = file.read_bytes().splitlines(keepends=True)
+    for index in range(5):
+        for broken in (bytes(40) + b"\n", b'{"kind": "st\n', b"[1]\n"):
+            damaged = b"".join([*whole[:index], broken, *whole[index + 1 :]])
+            file.write_bytes(damaged)
+            if index < 3:
+                with pytest.raises(DataError, match=f"line {index + 1}"):
+                    run.truncate_metrics(4)
+                assert file.read_bytes() == damaged
+            else:
+                run.truncate_metrics(3)
+                assert file.read_bytes() == b"".join(whole[:3])
+
+
 def test_a_metrics_file_torn_at_every_byte_continues_without_a_doubled_or_missing_step(tmp_path: Path) -> None:
     run = Run.open(tmp_path, recipe())
     for step in range(1, 4):
