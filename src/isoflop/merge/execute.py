@@ -60,7 +60,7 @@ def merge(recipe: MergeRecipe, out: Path, *, workers: int = 1, progress: Progres
     with open_output(out, plan.layout, plan.identity) as output:
         left = [number for number, task in enumerate(plan.tasks) if task.name not in output.done]
         if left:
-            overview = overview_of(plan)
+            overview = overview_of(plan)  # reads everything, if it reads at all
         total, done = plan.layout.bytes, 0
         for finished in _run(plan, left, overview, output, workers):
             done += plan.layout.tensors[plan.tasks[finished].name].bytes
@@ -73,6 +73,8 @@ def merge(recipe: MergeRecipe, out: Path, *, workers: int = 1, progress: Progres
 
 def _run(plan: Plan, left: Sequence[int], overview: object, output: Output, workers: int) -> Iterator[int]:
     if workers < 2 or len(left) < 2:
+        for source in plan.sources:
+            source.hash_while_reading()
         return (_one(plan, number, overview, output) for number in left)
     return _shared(plan, left, overview, output, workers)
 
@@ -124,20 +126,15 @@ def run_task(plan: Plan, task: Task, overview: object, output: Output) -> None:
         return
     base, models = _group(plan, task)
     survey = task.part.survey(base, models, stream_of(plan.recipe, task.name), overview)
-    kept = None
-    if task.vocabulary and plan.vocabulary is not None and plan.vocabulary.shared:
-        kept = plan.vocabulary.unmerged()
-    numel = task.numel
-    width = numel // task.shape[0] if kept is not None else 1
+    width = task.numel // max(task.shape[0], 1) if task.vocabulary else 1
+    kept = _unmerged(plan, task)
+    whole = None
     if task.part.whole:
         whole = task.part.merge(None if base is None else base.whole(), [m.whole() for m in models], survey, 0)
-        parts = [(0, numel)] if numel else []
-    else:
-        parts = list(pieces(numel, PIECE // width * width or width))
     item = DTYPES[task.dtype].itemsize
-    for start, stop in parts:
-        if task.part.whole:
-            made = whole.reshape(-1)
+    for start, stop in pieces(task.numel, max(PIECE // max(width, 1), 1) * max(width, 1)):  # whole rows of tokens
+        if whole is not None:
+            made = whole.reshape(-1)[start:stop]
         else:
             origin = None if base is None else base.piece(start, stop)
             made = task.part.merge(origin, [model.piece(start, stop) for model in models], survey, start)
@@ -146,6 +143,12 @@ def run_task(plan: Plan, task: Task, overview: object, output: Output) -> None:
             made = torch.where(rows, (base or models[0]).piece(start, stop), made)
         output.write(task.name, start * item, as_bytes(_finite(made.to(DTYPES[task.dtype]), task)))
     output.finished(task.name)
+
+
+def _unmerged(plan: Plan, task: Task) -> Tensor | None:
+    """Mask of the tokens whose rows stay the first model's; None: there are none."""
+    shared = task.vocabulary and plan.vocabulary is not None and plan.vocabulary.shared
+    return plan.vocabulary.unmerged() if shared and plan.vocabulary is not None else None
 
 
 def _finite(made: Tensor, task: Task) -> Tensor:

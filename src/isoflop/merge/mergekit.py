@@ -21,6 +21,9 @@ _KNOBS = {
 }
 _WITHOUT_EFFECT = {"int8_mask"}
 """Knobs that save memory there and leave the numbers as they are."""
+_TRIMMING = ("task_arithmetic", "ties", "breadcrumbs", "breadcrumbs_ties")
+_IDLE = [("rescale", False, method) for method in _TRIMMING]
+"""Knobs that say what holds anyway: (name, value, method)."""
 _TOP = {
     "merge_method",
     "base_model",
@@ -67,10 +70,11 @@ class _Reader:
 
     def __init__(self) -> None:
         self.problems: list[str] = []
+        self.method: Any = None
 
     def recipe(self, tree: Mapping[str, Any]) -> dict[str, Any]:
         self._keys(tree, "", _TOP)
-        method = tree.get("merge_method")
+        self.method = method = tree.get("merge_method")
         if method not in names("merge"):
             self.problems.append(f"merge_method: {method!r} is not supported; {nearest(str(method), names('merge'))}")
         found: dict[str, Any] = {"method": str(method)}
@@ -142,7 +146,8 @@ class _Reader:
     def _knobs(self, value: Any, path: str) -> dict[str, Any]:
         found = {}
         for name, knob in self._table(value or {}, path).items():
-            if name not in _WITHOUT_EFFECT:
+            idle = (name, knob, self.method) in _IDLE or (name, self.method) == ("density", "task_arithmetic")
+            if name not in _WITHOUT_EFFECT and not idle:
                 found[_KNOBS.get(str(name), str(name))] = _numeric(knob)
         return found
 

@@ -115,8 +115,8 @@ def gram(models: Sequence[Flat], base: Flat | None = None) -> Tensor:
 def combination(models: Sequence[Tensor], coefficients: Sequence[float], divisor: float = 1.0) -> Tensor:
     """sum c_i x_i / divisor, computed in at least fp32 and rounded once."""
     dtype = torch.promote_types(models[0].dtype, torch.float32)
-    total = torch.zeros_like(models[0], dtype=dtype)
-    for model, coefficient in zip(models, coefficients, strict=True):
+    total = models[0].to(dtype) * coefficients[0]
+    for model, coefficient in zip(models[1:], coefficients[1:], strict=True):
         total.add_(model.to(dtype), alpha=coefficient)
     return (total if divisor == 1 else total.div_(divisor)).to(models[0].dtype)
 

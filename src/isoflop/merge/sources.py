@@ -10,7 +10,6 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..core.digests import digest_file
 from ..core.errors import UsageError
 from ..store.checkpoint import damage, steps
 from ..store.safetensors_dir import TensorInfo
@@ -66,11 +65,6 @@ class Adapted(Checkpoint):
     def files(self) -> list[Path]:
         """The files of the weights and of the adapter."""
         return [*super().files(), self.adapter_path / f"{STEM}.safetensors", self.adapter_path / CONFIG]
-
-    def digests(self) -> dict[str, str]:
-        """SHA-256 of each file."""
-        own = {file.name: digest_file(file) for file in super().files()}
-        return own | {f"{self.adapter_path}/{file.name}": digest_file(file) for file in self.files()[len(own) :]}
 
     def flat(self, name: str, dtype: torch.dtype | None = None) -> Stored:
         """Tensor ``name`` with the adapter's update."""

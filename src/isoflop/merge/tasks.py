@@ -165,6 +165,7 @@ class _Maker:
         if moves and self.vocabulary is not None:
             for (number, _), info in zip(inputs, infos, strict=True):
                 self.vocabulary.refuse_short(number, info)
+            self.vocabulary.refuse_without_row([number for number, _ in inputs], output)
         shape = self._shape(infos, moves)
         floating = {info.dtype in FLOATS for info in infos}
         if floating == {False}:

@@ -50,6 +50,16 @@ class Vocabulary:
                 f"tensor {info.name!r} has {info.shape[0]} rows, its tokenizer {needed} ids", where=str(info.file)
             )
 
+    def refuse_without_row(self, numbers: Sequence[int], tensor: str) -> None:
+        """RecipeError if a token has a row in none of the models ``numbers``, from which a tensor comes."""
+        lost = (torch.stack([self.rows[number] for number in numbers]) < 0).all(0).nonzero().reshape(-1)
+        if len(lost):
+            token = self.tokens[int(lost[0])]
+            raise RecipeError(
+                [f"{len(lost)} tokens, e.g. {token!r}, are in no model that tensor {tensor!r} comes from"],
+                source="tokenizer",
+            )
+
     def moved(self, tensors: Sequence[Stored]) -> list[Held]:
         """The models' rows in the output's order; what a model lacks is the mean of those that have it."""
         own = []

@@ -119,7 +119,11 @@ def _read_shards(directory: Path, index: Path) -> dict[str, TensorInfo]:
 
 
 def read_header(path: Path) -> dict[str, TensorInfo]:
-    """The tensors of one safetensors file by name; DataError if the header does not describe the file exactly."""
+    """The tensors of one safetensors file by name, in the order of their bytes.
+
+    Raises:
+        DataError: the header does not describe the file exactly.
+    """
     with opened(path) as file:
         size = os.fstat(file.fileno()).st_size
         length = int.from_bytes(file.read(8), "little")
@@ -132,14 +136,15 @@ def read_header(path: Path) -> dict[str, TensorInfo]:
     tree.pop("__metadata__", None)
     tensors = {name: _entry(path, name, entry, 8 + length) for name, entry in tree.items()}
     end = 8 + length
-    for info in sorted(tensors.values(), key=lambda info: (info.begin, info.end)):
+    ordered = sorted(tensors.values(), key=lambda info: (info.begin, info.end))
+    for info in ordered:
         if info.begin != end:
             problem = "overlaps another tensor" if info.begin < end else "leaves a hole before it"
             raise DataError(f"tensor {info.name!r} {problem}", where=str(path))
         end = info.end
     if end != size:
         raise DataError(f"has {size} bytes, but its tensors end at byte {end}", where=str(path))
-    return tensors
+    return {info.name: info for info in ordered}
 
 
 def _entry(path: Path, name: str, entry: Any, data: int) -> TensorInfo:

@@ -6,6 +6,7 @@ holds, and not the pages of the files. Tied weights are one tensor, as the confi
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -14,9 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..core.digests import digest_file
 from ..core.errors import DataError, NumericsError
-from ..core.reading import user_path
+from ..core.reading import opened, user_path
 from .safetensors_dir import FLOATS, TensorInfo, read_directory, strict_json
 
 DTYPES: dict[str, torch.dtype] = {
@@ -37,8 +37,8 @@ DTYPES: dict[str, torch.dtype] = {
     "BOOL": torch.bool,
 }
 NAMES: dict[torch.dtype, str] = {dtype: name for name, dtype in DTYPES.items()}
-PIECE = 1 << 18
-"""Elements read and combined at once: 1 MiB in fp32, which stays in a core's cache."""
+PIECE = 1 << 17
+"""Elements read and combined at once: 512 KiB in fp32. Half as many cost calls, twice as many fresh pages of memory."""
 
 HEADS = ("lm_head.weight", "embed_out.weight")
 EMBEDDINGS = ("embed_tokens.weight", "wte.weight", "embed_in.weight", "word_embeddings.weight")
@@ -78,6 +78,7 @@ class Checkpoint:
     def __init__(self, directory: str | Path, stem: str = "model") -> None:
         self.path = user_path(directory)
         self._files: dict[Path, int] = {}
+        self._hashes: dict[Path, _Hash] = {}
         self.tensors = read_directory(self.path, stem)
         config = self.path / "config.json"
         self.config: dict[str, Any] = strict_json(config) if config.exists() else {}
@@ -128,9 +129,13 @@ class Checkpoint:
         """The files of the weights, sorted."""
         return sorted({info.file for info in self.tensors.values()})
 
+    def hash_while_reading(self) -> None:
+        """Hash the files as their bytes are read for the first time, so that ``digests`` need not read them again."""
+        self._hashes = {file: _Hash() for file in self.files()}
+
     def digests(self) -> dict[str, str]:
-        """SHA-256 of each file of the weights, by its name."""
-        return {file.name: digest_file(file) for file in self.files()}
+        """SHA-256 of each file of the weights, by its name. What was not hashed while reading is read now."""
+        return {file.name: self._hashes.pop(file, _Hash()).of(file) for file in self.files()}
 
     def carried(self) -> list[Path]:
         """Tokenizer, chat template and generation settings beside the weights."""
@@ -163,6 +168,8 @@ class Checkpoint:
             if count <= 0:
                 raise DataError(f"ends within tensor {info.name!r}", where=str(info.file))
             done += count
+        if info.file in self._hashes:
+            self._hashes[info.file].see(info.file, info.begin + start, view)
         return buffer
 
     def close(self) -> None:
@@ -172,6 +179,33 @@ class Checkpoint:
 
     def __del__(self) -> None:
         self.close()
+
+
+class _Hash:
+    """SHA-256 of a file of which pieces pass by: those that come next are taken, the rest is read at the end."""
+
+    def __init__(self) -> None:
+        self.sum, self.place = hashlib.sha256(), 0
+
+    def see(self, file: Path, begin: int, data: memoryview) -> None:
+        """Bytes of the file from ``begin`` on."""
+        if not self.place:  # the header was read by another way
+            with opened(file) as handle:
+                length = int.from_bytes(handle.read(8), "little")
+                handle.seek(0)
+                self.sum.update(handle.read(8 + length))
+                self.place = 8 + length
+        if begin == self.place:
+            self.sum.update(data)
+            self.place += len(data)
+
+    def of(self, file: Path) -> str:
+        """The whole file's."""
+        with opened(file) as handle:
+            handle.seek(self.place)
+            while data := handle.read(1 << 20):
+                self.sum.update(data)
+        return self.sum.hexdigest()
 
 
 class Stored:

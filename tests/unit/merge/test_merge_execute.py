@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from isoflop.core.digests import digest_file
-from isoflop.core.errors import UsageError
+from isoflop.core.errors import RecipeError, UsageError
 from isoflop.core.toml import validated
 from isoflop.merge import execute
 from isoflop.merge.execute import merge
@@ -216,6 +216,60 @@ def test_base_and_intersection_keep_the_bases_tokens() -> None:
         assert torch.equal(made[2], a["lm_head.weight"][2]), "b has no such token"
         torch.testing.assert_close(made[5], (a["lm_head.weight"][5] + b["lm_head.weight"][5]) / 2)
         assert Path(f"{rule}/tokenizer.json").read_bytes() == Path("a/tokenizer.json").read_bytes()
+
+
+def test_a_stack_takes_rows_from_the_models_of_its_ends_alone() -> None:
+    save(Path("a"), tensors_of(1), words=WORDS)
+    save(Path("b"), tensors_of(2), words=("x", *WORDS[1:]))
+    slices = [{"sources": [{"path": path, "layers": [0, 3]}]} for path in "ab"]
+    with pytest.raises(
+        RecipeError, match=r"1 tokens, e\.g. 'x', are in no model that tensor 'model.embed_tokens.weight'"
+    ):
+        merge(recipe(method="passthrough", slices=slices, tokenizer="union"), Path("out"))
+
+
+def test_a_yaml_as_people_write_it_passthrough_with_scales_and_idle_knobs() -> None:
+    a, b = tensors_of(1), tensors_of(2)
+    save(Path("a"), a)
+    save(Path("b"), b)
+    Path("stack.yaml").write_text(
+        """
+merge_method: passthrough
+dtype: float32
+slices:
+- sources:
+  - model: a
+    layer_range: [0, 2]
+- sources:
+  - model: a
+    layer_range: [1, 3]
+    parameters:
+      scale:
+      - {filter: q_proj, value: 0.0}
+      - {filter: up_proj, value: 0.5}
+      - value: 1.0
+"""
+    )
+    merge(load(Path("stack.yaml")), Path("stack"))
+    made = read("stack")
+    assert not made["model.layers.2.self_attn.q_proj.weight"].any()
+    assert torch.equal(made["model.layers.3.mlp.up_proj.weight"], 0.5 * a["model.layers.2.mlp.up_proj.weight"])
+    assert torch.equal(made["model.layers.1.self_attn.q_proj.weight"], a["model.layers.1.self_attn.q_proj.weight"])
+    Path("ta.yaml").write_text(
+        """
+merge_method: task_arithmetic
+base_model: a
+models:
+- model: a
+- model: b
+  parameters: {weight: 0.5, density: 0.3}
+parameters: {rescale: false, int8_mask: true, lambda: 2}
+dtype: float32
+"""
+    )
+    merge(load(Path("ta.yaml")), Path("ta"))
+    for name, tensor in read("ta").items():
+        torch.testing.assert_close(tensor, b[name], atol=1e-6, rtol=1e-5)
 
 
 def test_equal_tokens_at_other_padding_need_a_rule_too() -> None:

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
+from isoflop.core.digests import digest_file
 from isoflop.core.errors import DataError
 from isoflop.store.tensor_writer import Layout, lay_out, open_output
 from isoflop.store.tensors import DTYPES, NAMES, Checkpoint, Held, as_bytes, convert_pickled, layer_of, pieces
@@ -100,6 +101,26 @@ def test_a_tied_head_that_differs_is_refused(tmp_path: Path) -> None:
         Checkpoint(tmp_path)
     (tmp_path / "config.json").write_text(json.dumps({"tie_word_embeddings": False}))
     assert not Checkpoint(tmp_path).tied
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 30), st.integers(0, 30)), max_size=30), st.booleans())
+def test_files_hashed_while_they_are_read_have_the_same_digest_in_any_order_of_reading(
+    tmp_path_factory: pytest.TempPathFactory, reads: list[tuple[int, int, int]], in_order: bool
+) -> None:
+    path = tmp_path_factory.mktemp("hash")
+    save_file({f"t{i}": sample(torch.float32, (30,), i) for i in range(5)}, path / "model.safetensors")
+    checkpoint = Checkpoint(path)
+    checkpoint.hash_while_reading()
+    for number, start, stop in reads:
+        checkpoint.flat(f"t{number}").piece(min(start, stop), max(start, stop))
+    if in_order:
+        for name in checkpoint.tensors:
+            for at in pieces(30, 7):
+                checkpoint.flat(name).piece(*at)
+    wanted = {"model.safetensors": digest_file(path / "model.safetensors")}
+    assert checkpoint.digests() == wanted
+    assert checkpoint.digests() == wanted, "asked again, the files are read"
 
 
 def test_layers_are_counted_by_the_first_number_of_a_name() -> None:

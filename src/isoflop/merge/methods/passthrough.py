@@ -8,17 +8,18 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from ...core.registry import Card, part
-from ..method import Bases, MergePart
+from ..method import Bases, Each, MergePart, numbers
 
 
-def passthrough(model: Tensor, *, scale: float = 1.0) -> Tensor:
+def passthrough(model: Tensor, *, scale: Each = 1.0) -> Tensor:
     """The tensor itself, times ``scale``.
 
     Args:
         model: the tensor.
         scale: a factor.
     """
-    return model if scale == 1 else model * scale
+    factor = numbers(scale, 1, "scale")[0]
+    return model if factor == 1 else model * factor
 
 
 @part
@@ -32,8 +33,9 @@ class Passthrough(MergePart):
     )
     base: ClassVar[Bases] = "none"
     models: ClassVar[tuple[int, int | None]] = (1, 1)
+    each: ClassVar[frozenset[str]] = frozenset({"scale"})
 
-    scale: float = 1.0
+    scale: Each = 1.0
     """A factor, e.g. 0 for the matrices that write into the residual stream."""
 
     def merge(self, base: Tensor | None, models: Sequence[Tensor], survey: Any, start: int) -> Tensor:
