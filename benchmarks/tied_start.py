@@ -157,7 +157,7 @@ CANDIDATES = {
 
 @dataclass(frozen=True)
 class Row:
-    """One run."""
+    """One run; ``early_loss`` is that of the first step that was recorded, in nats, ``fingerprint`` its text's."""
 
     candidate: str
     width: int
@@ -165,8 +165,9 @@ class Row:
     rate: float
     seed: int
     hash: str
+    fingerprint: str
     bits_per_byte: float | None
-    first_loss: float
+    early_loss: float
     flops: float
     seconds: float
 
@@ -245,6 +246,7 @@ def trained(root: Path, candidate: str, width: int, steps: int, rate: float, see
         rate,
         seed,
         recipe.hash,
+        result["fingerprint"],
         result.get("value"),
         run.metrics("step")[0]["loss"],
         result["flops"],
@@ -267,7 +269,7 @@ def summary(rows: list[Row]) -> list[dict[str, Any]]:
                 "rate": best.rate,
                 "bits_per_byte": statistics.mean(values),
                 "half_range": (max(values) - min(values)) / 2,
-                "first_loss_above_uniform": best.first_loss - math.log(VOCAB),
+                "early_loss_above_uniform": best.early_loss - math.log(VOCAB),
             }
         )
     return found
@@ -276,7 +278,7 @@ def summary(rows: list[Row]) -> list[dict[str, Any]]:
 def line(each: dict[str, Any]) -> str:
     return (
         f"{each['width']:>5} {each['steps']:>5}  {each['candidate']:<18} {each['rate']:<7} "
-        f"{each['bits_per_byte']:.4f} +- {each['half_range']:.4f}  first {each['first_loss_above_uniform']:+.3f}"
+        f"{each['bits_per_byte']:.4f} +- {each['half_range']:.4f}  early {each['early_loss_above_uniform']:+.3f}"
     )
 
 
