@@ -64,7 +64,7 @@ class Inert(Part):
     def cost(self, shapes: Any) -> Any:
         raise NotImplementedError
 
-    work = shapes = state_bytes = cost
+    work = steps = shapes = state_bytes = cost
 
 
 class ToySource(Inert, SourcePart):

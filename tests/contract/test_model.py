@@ -20,6 +20,7 @@ from isoflop.core.registry import get, names
 from isoflop.core.rng import Rng
 from isoflop.core.roles import Shape, parameter_groups, shapes_of
 from isoflop.ledger.audit import Audit
+from isoflop.models.pricing import layer_work
 from transformer_toys import VOCAB, context
 
 MODELS: dict[str, dict[str, Any]] = {"transformer": {"d_model": 32}}
@@ -187,11 +188,11 @@ def test_inner_part_keeps_the_shape_and_knows_its_work(slot: str, name: str) -> 
     assert by_name(shapes_of(parameter_groups(module))) == by_name(part.shapes(WIDTH))
     x = torch.randn(BATCH, LENGTH, WIDTH, generator=draw, requires_grad=True)
     with Audit() as audit:
-        out = module(x, module.weights(torch.float32))
+        out = module(x, module.products(torch.float32))
         out.square().mean().backward()
     assert out.shape == x.shape
-    assert audit.total() == part.work(BATCH, LENGTH, WIDTH).total.hardware
-    assert module(x.bfloat16(), module.weights(torch.bfloat16)).dtype == torch.bfloat16
+    assert audit.total() == layer_work(part, BATCH, LENGTH, WIDTH).total.hardware
+    assert module(x.bfloat16(), module.products(torch.bfloat16)).dtype == torch.bfloat16
 
 
 @pytest.mark.parametrize("feed_forward", FEED_FORWARDS)

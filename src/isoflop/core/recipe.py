@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import tomli_w
 from pydantic import (
@@ -18,6 +18,7 @@ from pydantic import (
     model_validator,
 )
 
+from .contracts import ModelPart, Treatment
 from .digests import canonical_json, digest
 from .documents import Frozen, Later, Section
 from .errors import RecipeError, nearest
@@ -30,6 +31,7 @@ from .slots import (
     ModelSlot,
     ObjectiveSlot,
     OptimizerSlot,
+    ParametrizationSlot,
     ScheduleSlot,
     SourceSlot,
     TokenizerSlot,
@@ -127,6 +129,10 @@ class Recipe(Section):
     optimizer: OptimizerSlot = "adamw"  # type: ignore[assignment]
     schedule: ScheduleSlot = "cosine"  # type: ignore[assignment]
     averaging: AveragingSlot | None = None
+    parametrization: ParametrizationSlot | None = None
+    """What stands in for the products of the matrices within the blocks, e.g. integer weights or LoRA."""
+    freeze: Annotated[tuple[str, ...], Later()] = ()
+    """Parameters that are not trained: roles (embedding, head, norm, hidden, bias) or patterns of names."""
     metrics: tuple[MetricSlot, ...] = ("bits_per_byte",)  # type: ignore[assignment]
     budget: Budget
     train: Train = Train()
@@ -144,6 +150,7 @@ class Recipe(Section):
                 other = getattr(self, slot)
                 for missing in sorted(kind.__name__ for kind in wanted - other.abilities):
                     problems.append(f"{part.slot}: {part.name} needs {slot} to be {missing}, which {other.name} is not")
+        problems += self._frozen()
         if self.budget.seconds is not None and self.schedule.needs_horizon:
             problems.append(
                 f"budget.seconds: has no horizon, which schedule {self.schedule.name} needs; "
@@ -153,9 +160,34 @@ class Recipe(Section):
             raise ValueError("\n".join(problems))
         return self
 
+    def _frozen(self) -> list[str]:
+        """Rules that freeze nothing, or everything."""
+        if not self.freeze and (self.parametrization is None or self.parametrization.targets == ("*",)):
+            return []
+        shapes = self.model.shapes(self.vocab_size)
+        problems = [
+            f"freeze: {rule!r} is no role and matches no parameter's name (e.g. {shapes[-1].name})"
+            for rule in self.freeze
+            if all(Treatment(freeze=(rule,)).trains(shape) for shape in shapes)
+        ]
+        part = self.parametrization
+        for target in () if part is None else part.targets:
+            assert part is not None
+            only = Treatment(part.model_copy(update={"targets": (target,)}))
+            if not any(only.of(shape) for shape in shapes):
+                problems.append(f"parametrization.targets: {target!r} matches no matrix within the blocks")
+        if not problems and not self.policy.trained_shapes(self.vocab_size):
+            problems.append("freeze: leaves nothing to train")
+        return problems
+
     def parts(self) -> Iterator[tuple[str, Part]]:
         """Every part with its key path, nested ones included."""
         yield from _parts_of(self, "")
+
+    @property
+    def policy(self) -> ModelPart:
+        """The model that is trained: the architecture with what is frozen and parametrized."""
+        return self.model.treated(Treatment(self.parametrization, self.freeze))
 
     @property
     def vocab_size(self) -> int:
@@ -210,9 +242,9 @@ class Recipe(Section):
         """Every field as TOML; ``from_toml`` of it has the same hash."""
         return tomli_w.dumps(self.to_json())
 
-    def with_(self, *overrides: str) -> Recipe:
+    def with_(self, *overrides: str) -> Self:
         """A copy with ``key.path=value`` overrides applied and everything validated again."""
-        return validated(Recipe, self.to_json(), overrides, source=self.name)
+        return validated(type(self), self.to_json(), overrides, source=self.name, context=self._context)
 
     def differences(self, other: Recipe) -> list[str]:
         """Key paths (but ``name``) at which two recipes differ, each "path: ours -> theirs"."""

@@ -33,6 +33,7 @@ SLOTS: dict[str, str] = {
     "decoder": "decode/decoders",
     "metric": "evals/metrics",
     "law": "laws/forms",
+    "parametrization": "compress/parametrizations",
     "merge": "merge/methods",
 }
 

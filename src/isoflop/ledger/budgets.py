@@ -65,11 +65,11 @@ def step_cost(recipe: Recipe) -> StepCost:
     the optimizer's. Tokens are those of full batches.
     """
     train = recipe.train
-    shapes = recipe.model.shapes(recipe.vocab_size)
+    shapes = recipe.policy.trained_shapes(recipe.vocab_size)
     updates = recipe.optimizer.cost_of(shapes)
     average = recipe.averaging.cost(shapes) if recipe.averaging is not None else Cost()
     return StepCost(
-        work=recipe.objective.work(recipe.model, train.batch, train.length, recipe.vocab_size),
+        work=recipe.objective.work(recipe.policy, train.batch, train.length, recipe.vocab_size),
         charges=recipe.objective.charges(recipe),
         accumulate=train.accumulate,
         tokens=train.batch * train.length * train.accumulate,

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from ..core.rng import Rng
 from ..core.roles import Role
-from .kernels import rms_norm
+from .kernels import fuse, rms_norm
+
+Product = Callable[[Tensor], Tensor]
+"""From (..., columns) to (..., rows) vectors: a weight's product, or what stands in its place."""
 
 
 class Matrix(nn.Module):
@@ -29,6 +36,30 @@ class Matrix(nn.Module):
         self.role, self.residual = role, residual
         self.std = columns**-0.5 if std is None else std
         self.weight = nn.Parameter(torch.zeros(rows, columns))
+        self.parametrization: Any = None
+
+    def product(self, dtype: torch.dtype) -> Product:
+        """x -> x W' with operands in ``dtype``, or what its parametrization puts in its place."""
+        if self.parametrization is not None:
+            return self.parametrization.product(self.weight, dtype)  # type: ignore[no-any-return]
+        return partial(F.linear, weight=fuse((self.weight,), dtype))
+
+
+def joined(matrices: Sequence[Matrix], dtype: torch.dtype) -> Product:
+    """The products of several matrices with the same vectors, side by side in the last dimension.
+
+    One product where all are plain and are trained, or not, together.
+    """
+    if plain_alike(matrices):
+        return partial(F.linear, weight=fuse(tuple(matrix.weight for matrix in matrices), dtype))
+    products = [matrix.product(dtype) for matrix in matrices]
+    return lambda x: torch.cat([product(x) for product in products], -1)
+
+
+def plain_alike(matrices: Sequence[Matrix]) -> bool:
+    """Whether no matrix is parametrized, and all are trained or all are frozen."""
+    trained = {matrix.weight.requires_grad for matrix in matrices}
+    return len(trained) == 1 and all(matrix.parametrization is None for matrix in matrices)
 
 
 class RmsNorm(nn.Module):

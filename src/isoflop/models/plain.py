@@ -7,15 +7,12 @@ from abc import abstractmethod
 import torch
 from pydantic import PositiveInt
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from ..core.contracts import FeedForwardPart
+from ..core.contracts import FeedForwardPart, Pattern, Products
 from ..core.cost import Work
 from ..core.roles import Shape
-from ..ledger import formulas
 from .cost import pointwise
-from .kernels import fuse
-from .layers import Matrix
+from .layers import Matrix, Product
 
 
 class PlainFeedForward(nn.Module):
@@ -30,13 +27,13 @@ class PlainFeedForward(nn.Module):
     def activate(self, x: Tensor) -> Tensor:
         """The nonlinearity f, elementwise."""
 
-    def weights(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """The matrices that ``forward`` multiplies by, in ``dtype``: up and down."""
-        return fuse((self.up.weight,), dtype), fuse((self.down.weight,), dtype)
+    def products(self, dtype: torch.dtype) -> tuple[Product, Product]:
+        """What ``forward`` multiplies by, with operands in ``dtype``: up and down."""
+        return self.up.product(dtype), self.down.product(dtype)
 
-    def forward(self, x: Tensor, weights: tuple[Tensor, Tensor]) -> Tensor:
-        up, down = weights
-        return F.linear(self.activate(F.linear(x, up)), down)
+    def forward(self, x: Tensor, products: tuple[Product, Product]) -> Tensor:
+        up, down = products
+        return down(self.activate(up(x)))
 
 
 class PlainPart(FeedForwardPart):
@@ -53,10 +50,6 @@ class PlainPart(FeedForwardPart):
         hidden = self.inner(width)
         return [Shape("up.weight", "hidden", (hidden, width)), Shape("down.weight", "hidden", (width, hidden))]
 
-    def work(self, batch: int, length: int, width: int) -> Work:
-        tokens, hidden = batch * length, self.inner(width)
-        return (
-            formulas.linear(tokens, width, hidden)
-            + pointwise(tokens * hidden, operations=4)
-            + formulas.linear(tokens, hidden, width)
-        )
+    def steps(self, batch: int, length: int, width: int, pattern: Pattern | None = None) -> list[Products | Work]:
+        activated = pointwise(batch * length * self.inner(width), operations=4)
+        return [Products(("up.weight",)), activated, Products(("down.weight",))]

@@ -27,12 +27,12 @@ class Block(nn.Module):
         self.feed_forward_norm = RmsNorm(width, eps)
         self.feed_forward: Any = feed_forward
 
-    def weights(self) -> tuple[Any, Any]:
-        """The matrices of mixer and feed-forward, cast for products."""
-        return self.mixer.weights(self.dtype), self.feed_forward.weights(self.dtype)
+    def products(self) -> tuple[Any, Any]:
+        """What mixer and feed-forward multiply by, cast once."""
+        return self.mixer.products(self.dtype), self.feed_forward.products(self.dtype)
 
-    def forward(self, x: Tensor, seen: Seen = None, weights: Any = None, cache: Any = None) -> Tensor:
-        mixer, feed_forward = weights or self.weights()
+    def forward(self, x: Tensor, seen: Seen = None, products: Any = None, cache: Any = None) -> Tensor:
+        mixer, feed_forward = products or self.products()
         x = x + self.mixer(self.mixer_norm(x, self.dtype), mixer, seen, cache)
         x = x + self.feed_forward(self.feed_forward_norm(x, self.dtype), feed_forward)
         return x
@@ -83,8 +83,7 @@ class Transformer(nn.Module):
     def hidden(self, tokens: Tensor, seen: Seen = None) -> Tensor:
         """(batch, length) ids -> (batch, length, width) vectors before the head, in the products' dtype.
 
-        ``mask`` (bool, True where a query may see a key; (length, length) or (batch, length, length)) replaces the
-        causal one.
+        ``seen`` says who sees whom (``core.contracts.pattern``); None is causal.
         """
         x = self._embed(tokens)
         for block in self.blocks:
@@ -104,15 +103,15 @@ class Transformer(nn.Module):
         """A cache for ``step``: room for ``capacity`` tokens a sequence at first, and the weights as they are now."""
         return Cache(
             layers=[block.mixer.make_cache(batch, capacity, self.dtype) for block in self.blocks],
-            weights=[block.weights() for block in self.blocks],
+            products=[block.products() for block in self.blocks],
             head=fuse((self.head,), self.dtype),
         )
 
     def step(self, tokens: Tensor, cache: Cache) -> Tensor:
         """(batch, n) ids that follow those in the cache -> logits (batch, n, vocab); the cache grows by n."""
         x = self._embed(tokens)
-        for block, weights, layer in zip(self.blocks, cache.weights, cache.layers, strict=True):
-            x = block.forward(x, None, weights, layer)
+        for block, products, layer in zip(self.blocks, cache.products, cache.layers, strict=True):
+            x = block.forward(x, None, products, layer)
         return F.linear(self.norm(x, self.dtype), cache.head)
 
 
@@ -121,7 +120,7 @@ class Cache:
     """What the tokens so far left behind, layer by layer, and the weights cast once for all steps."""
 
     layers: list[Any]
-    weights: list[tuple[Any, Any]]
+    products: list[tuple[Any, Any]]
     head: Tensor
 
     @property

@@ -46,7 +46,7 @@ def linear_cross_entropy(
     keep = None if mask is None else mask.flatten()
     if reduction == "sum" and torch.is_grad_enabled() and (hidden.requires_grad or weight.requires_grad):
         return _LinearCrossEntropy.apply(rows, weight, labels, keep)  # type: ignore[no-any-return, no-untyped-call]
-    losses, *_ = _chunks(rows.detach(), weight.detach(), labels, keep, gradient=False)
+    losses, *_ = _chunks(rows.detach(), weight.detach(), labels, keep, (False, False))
     return losses.sum() if reduction == "sum" else losses.view(targets.shape)
 
 
@@ -70,23 +70,25 @@ def _accumulator(dtype: torch.dtype) -> torch.dtype:
 
 
 def _chunks(
-    hidden: Tensor, weight: Tensor, targets: Tensor, mask: Tensor | None, gradient: bool
+    hidden: Tensor, weight: Tensor, targets: Tensor, mask: Tensor | None, wanted: tuple[bool, bool]
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Losses (tokens,), and the gradients of their sum for hidden and weight (empty without ``gradient``)."""
+    """Losses (tokens,), and the gradients of their sum for hidden and weight, each empty where it is not ``wanted``."""
     dtype, exact = hidden.dtype, _accumulator(hidden.dtype)
     cast = weight.to(dtype)
     losses = hidden.new_empty(len(hidden), dtype=exact)
-    grad_hidden = torch.empty_like(hidden if gradient else hidden[:0])
+    to_hidden, to_weight = wanted
+    grad_hidden = torch.empty_like(hidden if to_hidden else hidden[:0])
     grad_weight = weight.new_empty(0)
     most = CHUNK if hidden.device.type == "cpu" else LAUNCH
     size = max(1, most // (dtype.itemsize * len(weight)))
     for start in range(0, len(hidden), size):
         chunk = slice(start, start + size)
         logits = hidden[chunk] @ cast.t()
-        losses[chunk] = _softmax_in_place(logits, targets[chunk], None if mask is None else mask[chunk], gradient)
-        if not gradient:
+        losses[chunk] = _softmax_in_place(logits, targets[chunk], None if mask is None else mask[chunk], any(wanted))
+        if to_hidden:
+            torch.mm(logits, cast, out=grad_hidden[chunk])
+        if not to_weight:
             continue
-        torch.mm(logits, cast, out=grad_hidden[chunk])
         if start == 0:
             grad_weight = (logits.t() @ hidden[chunk]).to(weight.dtype)
         elif dtype == weight.dtype:
@@ -117,7 +119,8 @@ def _softmax_in_place(logits: Tensor, targets: Tensor, mask: Tensor | None, grad
 class _LinearCrossEntropy(Function):
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, mask: Tensor | None) -> Tensor:
-        losses, grad_hidden, grad_weight = _chunks(hidden, weight, targets, mask, gradient=True)
+        ctx.wanted = ctx.needs_input_grad[:2]
+        losses, grad_hidden, grad_weight = _chunks(hidden, weight, targets, mask, ctx.wanted)
         ctx.save_for_backward(grad_hidden, grad_weight)
         return losses.sum()
 
@@ -125,4 +128,6 @@ class _LinearCrossEntropy(Function):
     @first_order
     def backward(ctx: Any, grad: Tensor) -> Any:
         grad_hidden, grad_weight = ctx.saved_tensors
-        return grad_hidden * grad.to(grad_hidden.dtype), grad_weight * grad, None, None
+        to_hidden, to_weight = ctx.wanted
+        down = grad_hidden * grad.to(grad_hidden.dtype) if to_hidden else None
+        return down, grad_weight * grad if to_weight else None, None, None

@@ -30,6 +30,7 @@ from ..core.contracts import (
     Storable,
     Subject,
     SwapsWeights,
+    Timed,
 )
 from ..core.cost import Cost
 from ..core.errors import BudgetError, DataError, NumericsError, Stopped
@@ -148,6 +149,7 @@ class Loop:
         """Take one step and charge it: what it did, and its seconds."""
         began = time.perf_counter()
         parts, ctx = self.parts, self.ctx
+        tell(parts.model, self.step, ctx.horizon)
         self._begun = Begun(parts.batches.state_dict())
         clip, work = self.recipe.train.clip, self.cost.work
         problem = StepProblem(parts.objective, ctx, self.next_batches(), clip, self.step, self.ahead, work)
@@ -347,6 +349,7 @@ class Loop:
         for name, part in self._stateful().items():
             part.load_state_dict(state["parts"][name])
         self.step, self.value = step, state["value"]
+        tell(self.parts.model, step - 1, self.ctx.horizon)
         self.owed = state.get("owed", False)  # checkpoints of old were committed after their evaluation
         self.first_losses, self.last_losses = state["first_losses"], state["last_losses"]
         self.slowest = state.get("slowest", 0.0)
@@ -358,6 +361,13 @@ class Loop:
             self.load(*found)
             self.run.event("resumed", step=self.step)
         self.run.truncate_metrics(self.step, again="evaluation" if self.owed else None)
+
+
+def tell(model: torch.nn.Module, step: int, horizon: int) -> None:
+    """Tell every module that changes with time which step comes, or (after loading) which was the last."""
+    for module in model.modules():
+        if isinstance(module, Timed):
+            module.at(max(step, 0), horizon)
 
 
 @contextmanager

@@ -26,7 +26,7 @@ from ..ledger.peak import matmul_rate
 from ..store import machine
 from ..store.names import CACHE
 from ..store.run import Run
-from .loop import Loop, Parts, Progress, evaluation_weights, refuse_other_corpus
+from .loop import Loop, Parts, Progress, evaluation_weights, refuse_other_corpus, tell
 from .memory import kept_memory
 from .problem import training_rule
 from .state import load_tensors, load_tree
@@ -160,7 +160,7 @@ def assemble(recipe: Recipe, run: Run) -> Loop:
     source = recipe.source.build(ctx)
     cost, horizon = plan(recipe, root, source)
     ctx = ctx.having(horizon=horizon)
-    model = recipe.model.build(ctx).to(ctx.device)
+    model = recipe.policy.build(ctx).to(ctx.device)
     ctx = ctx.having(models={"policy": model}, groups=tuple(parameter_groups(model)))
     parts = Parts(
         source=source,
@@ -311,7 +311,7 @@ def trained(run: Run, *, device: str | None = None, report: Callable[[str], None
     change = [] if device is None else [f'train.device="{device}"']
     recipe = StoredRecipe.from_json(run.resolved, *change, source=str(run.path / "resolved.json"))
     _refuse_missing(recipe.train.device)
-    _, directory = _newest(run, report)
+    step, directory = _newest(run, report)
     part, tokenizer = recipe.tokenizer, None
     if isinstance(part, LoadsTokenizer) and recipe.source.vocab_size is None:
         if not (directory / TOKENIZER).exists():
@@ -323,8 +323,9 @@ def trained(run: Run, *, device: str | None = None, report: Callable[[str], None
     if tokenizer is None and recipe.source.vocab_size is None:
         tokenizer = part.build(iter(()))
     ctx = ctx.having(horizon=run.status.horizon)
-    model = recipe.model.build(ctx).to(ctx.device)
+    model = recipe.policy.build(ctx).to(ctx.device)
     model.load_state_dict(load_tensors(directory / "model.safetensors"))
+    tell(model, step - 1, ctx.horizon)
     ctx = ctx.having(models={"policy": model}, groups=tuple(parameter_groups(model)))
     optimizer = training_rule(recipe.optimizer.build(ctx))
     averaging = recipe.averaging.build(ctx) if recipe.averaging is not None else None

@@ -7,7 +7,8 @@ name before anything is allocated.
 
 from ..tokenizer import TOKENIZER, LoadsTokenizer, Storable, Tokenizer, TokenizerPart
 from .data import Batch, Batches, Draws, HeldOut, Source, SourcePart, TokenBatch
-from .model import Cacheable, FeedForwardPart, LayerPart, MixerPart, Model, ModelPart
+from .model import Cacheable, FeedForwardPart, LayerPart, MixerPart, Model, ModelPart, Products
+from .parametrization import PLACE, Parametrization, ParametrizationPart, Timed, Treatment
 from .pattern import Causal, Documents, Pattern, Seen, within
 from .training import (
     Averaging,
@@ -32,6 +33,7 @@ from .training import (
 from .use import Decoder, DecoderPart, Measurement, Metric, MetricPart, Subject
 
 __all__ = [
+    "PLACE",
     "TOKENIZER",
     "Averaging",
     "AveragingPart",
@@ -63,9 +65,12 @@ __all__ = [
     "OptimizerPart",
     "Outcome",
     "Outputs",
+    "Parametrization",
+    "ParametrizationPart",
     "Passes",
     "Pattern",
     "Problem",
+    "Products",
     "Resampling",
     "SchedulePart",
     "Seen",
@@ -75,8 +80,10 @@ __all__ = [
     "Storable",
     "Subject",
     "SwapsWeights",
+    "Timed",
     "TokenBatch",
     "Tokenizer",
     "TokenizerPart",
+    "Treatment",
     "within",
 ]

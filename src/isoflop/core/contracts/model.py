@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, runtime_checkable
+
+from pydantic import PrivateAttr
 
 from ..context import Context
 from ..cost import Work
 from ..registry import Part
 from ..roles import Shape
+from .parametrization import Treatment
 from .pattern import Pattern, Seen
 
 if TYPE_CHECKING:
@@ -46,6 +50,19 @@ class ModelPart(Part):
 
     slot: ClassVar[str] = "model"
 
+    _treatment: Treatment = PrivateAttr(Treatment())
+
+    def treated(self, treatment: Treatment) -> Self:
+        """The same architecture with some weights frozen or parametrized: ``build`` and ``work`` obey it."""
+        copy = self.model_copy()
+        copy._treatment = treatment
+        return copy
+
+    @property
+    def treatment(self) -> Treatment:
+        """What is frozen and parametrized."""
+        return self._treatment
+
     @abstractmethod
     def build(self, ctx: Context) -> torch.nn.Module: ...
 
@@ -61,13 +78,25 @@ class ModelPart(Part):
 
     @abstractmethod
     def shapes(self, vocab_size: int) -> list[Shape]:
-        """Names, roles and shapes of all parameters, without building the model."""
+        """Names, roles and shapes of the architecture's own parameters, without building the model."""
+
+    def trained_shapes(self, vocab_size: int) -> list[Shape]:
+        """Those of the parameters that are trained, of parametrizations too."""
+        return [s for s in self.treatment.shapes(self.shapes(vocab_size)) if self.treatment.trains(s)]
+
+
+@dataclass(frozen=True)
+class Products:
+    """Weights that a layer applies to the same vectors, one of each position: their names within the layer."""
+
+    names: tuple[str, ...]
 
 
 class LayerPart(Part):
     """What a layer of a model is made of: a module over (batch, length, width) vectors.
 
-    The module has ``weights(dtype)``, the matrices cast for products, which ``forward`` is given.
+    The module has ``products(dtype)``, callables x -> x W' with operands in ``dtype``, which ``forward`` is given. They
+    come from ``models.layers.joined`` or ``Matrix.product``, so that a parametrization can take a weight's place.
     """
 
     @abstractmethod
@@ -77,6 +106,16 @@ class LayerPart(Part):
     def shapes(self, width: int) -> list[Shape]:
         """Names, roles and shapes of its parameters, without building it."""
 
+    @abstractmethod
+    def steps(self, batch: int, length: int, width: int, pattern: Pattern | None = None) -> list[Products | Work]:
+        """What it computes, in order: products with its weights, and the exact work of what lies between them.
+
+        Args:
+            batch, length: rows, and positions of each.
+            width: of the vectors.
+            pattern: who sees whom, for a mixer; None is causal.
+        """
+
     def problems(self, width: int) -> list[str]:
         """Why it cannot be built at this width, each "key: what; what to do"."""
         return []
@@ -85,15 +124,11 @@ class LayerPart(Part):
 class MixerPart(LayerPart):
     """Sub-slot of a model: what moves information between positions.
 
-    Its module has ``forward(x, weights, seen, cache)``; a Cacheable one ``make_cache(batch, capacity, dtype)``, whose
+    Its module has ``forward(x, products, seen, cache)``; a Cacheable one ``make_cache(batch, capacity, dtype)``, whose
     result has ``length`` and ``truncate(length)``.
     """
 
     slot: ClassVar[str] = "mixer"
-
-    @abstractmethod
-    def work(self, batch: int, length: int, width: int, pattern: Pattern | None = None) -> Work:
-        """Exact work of one forward and backward; ``pattern`` says who sees whom, None is causal."""
 
     def takes(self, pattern: Pattern | None) -> bool:
         """Whether it can obey the pattern (None: causal); by default only the causal one."""
@@ -101,10 +136,6 @@ class MixerPart(LayerPart):
 
 
 class FeedForwardPart(LayerPart):
-    """Sub-slot of a model: what is computed at each position. Its module has ``forward(x, weights)``."""
+    """Sub-slot of a model: what is computed at each position. Its module has ``forward(x, products)``."""
 
     slot: ClassVar[str] = "feed_forward"
-
-    @abstractmethod
-    def work(self, batch: int, length: int, width: int) -> Work:
-        """Exact work of one forward and backward."""

@@ -14,8 +14,8 @@ from ...core.documents import Later
 from ...core.registry import Card, part
 from ...core.roles import Shape, numel
 from ...core.slots import FeedForwardSlot, MixerSlot
-from ...ledger import formulas
 from ..cost import pointwise
+from ..pricing import Walk
 
 if TYPE_CHECKING:
     from torch.nn import Module
@@ -69,6 +69,7 @@ class TransformerPart(ModelPart):
 
         from ..layers import initialise, oppose
         from ..transformer import Transformer
+        from ..treat import treat
 
         model = Transformer(
             ctx.vocab_size,
@@ -83,6 +84,7 @@ class TransformerPart(ModelPart):
         initialise(model, ctx.rng("init"), (2 * self.layers) ** -0.5, self.init_std)
         if self.tied and self.meant_version() > 1:
             oppose(model.norm, ctx.vocab_size)
+        treat(model, self.treatment, ctx.rng("parametrization"))
         if ctx.compile:
             for block in model.blocks:
                 block.compile()
@@ -94,10 +96,16 @@ class TransformerPart(ModelPart):
     def work(self, batch: int, length: int, vocab_size: int, pattern: Pattern | None = None) -> Work:
         tokens = batch * length
         norm = pointwise(tokens * self.d_model, operations=5)
-        mixer = self.mixer.work(batch, length, self.d_model, pattern)
-        block = mixer + self.feed_forward.work(batch, length, self.d_model)
-        head = formulas.linear(tokens, self.d_model, vocab_size) + pointwise(tokens * vocab_size, operations=4)
-        return self.layers * (block + 2 * norm) + norm + head
+        walk = Walk(self.treatment, self.shapes(vocab_size))
+        walk.looked_up("embedding.weight")
+        for layer in range(self.layers):
+            for name, inner in (("mixer", self.mixer), ("feed_forward", self.feed_forward)):
+                walk.scaled(f"blocks.{layer}.{name}_norm.weight", norm)
+                walk.layer(inner, f"blocks.{layer}.{name}.", batch, length, self.d_model, pattern)
+        walk.scaled("norm.weight", norm)
+        walk.multiplied(["embedding.weight" if self.tied else "unembedding.weight"], tokens)
+        walk.mixed(pointwise(tokens * vocab_size, operations=4))
+        return walk.work
 
     def shapes(self, vocab_size: int) -> list[Shape]:
         first, *last = self._outer_shapes(vocab_size)

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from pydantic import PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ...core.context import Context
-from ...core.contracts import FeedForwardPart
+from ...core.contracts import FeedForwardPart, Pattern, Products
 from ...core.cost import Work
 from ...core.registry import Card, part
 from ...core.roles import Shape
-from ...ledger import formulas
 from ..cost import pointwise
 from ..kernels import fuse, gated_linear
-from ..layers import Matrix
+from ..layers import Matrix, Product, plain_alike
 
 
 class SwiGlu(nn.Module):
@@ -26,13 +27,17 @@ class SwiGlu(nn.Module):
         self.gate, self.up = Matrix(hidden, width), Matrix(hidden, width)
         self.down = Matrix(width, hidden, residual=True)
 
-    def weights(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """The matrices that ``forward`` multiplies by, in ``dtype``: joined gate and up, and down."""
-        return fuse((self.gate.weight, self.up.weight), dtype), fuse((self.down.weight,), dtype)
+    def products(self, dtype: torch.dtype) -> tuple[Product, Product]:
+        """What ``forward`` computes with, operands in ``dtype``: silu(gate x) * up x, and down."""
+        down = self.down.product(dtype)
+        if plain_alike((self.gate, self.up)) and self.gate.weight.requires_grad:
+            return partial(gated_linear, weight=fuse((self.gate.weight, self.up.weight), dtype)), down
+        gate, up = self.gate.product(dtype), self.up.product(dtype)
+        return lambda x: F.silu(gate(x)) * up(x), down
 
-    def forward(self, x: Tensor, weights: tuple[Tensor, Tensor]) -> Tensor:
-        gate_up, down = weights
-        return F.linear(gated_linear(x, gate_up), down)
+    def forward(self, x: Tensor, products: tuple[Product, Product]) -> Tensor:
+        gated, down = products
+        return down(gated(x))
 
 
 @part
@@ -63,10 +68,6 @@ class SwiGluPart(FeedForwardPart):
             Shape("down.weight", "hidden", (width, hidden)),
         ]
 
-    def work(self, batch: int, length: int, width: int) -> Work:
-        tokens, hidden = batch * length, self.inner(width)
-        return (
-            formulas.linear(tokens, width, 2 * hidden)
-            + pointwise(tokens * hidden, operations=5)
-            + formulas.linear(tokens, hidden, width)
-        )
+    def steps(self, batch: int, length: int, width: int, pattern: Pattern | None = None) -> list[Products | Work]:
+        gated = pointwise(batch * length * self.inner(width), operations=5)
+        return [Products(("gate.weight", "up.weight")), gated, Products(("down.weight",))]

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ...core.context import Context
-from ...core.contracts import Cacheable, Documents, MixerPart, Pattern, Seen, within
+from ...core.contracts import Cacheable, Documents, MixerPart, Pattern, Products, Seen, within
 from ...core.cost import Work
 from ...core.registry import Card, part
 from ...core.roles import Shape
@@ -18,8 +18,7 @@ from ...core.slots import PatternSlot
 from ...ledger import formulas
 from ..attend import attend, block_pairs, dense_mask, rotated
 from ..cost import pointwise
-from ..kernels import fuse
-from ..layers import Matrix, RmsNorm
+from ..layers import Matrix, Product, RmsNorm, joined
 
 
 class Attention(nn.Module):
@@ -58,19 +57,19 @@ class Attention(nn.Module):
             self.register_buffer(name, torch.empty(0, head_dim // 2), persistent=False)
         self._reach(length)
 
-    def weights(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """The matrices that ``forward`` multiplies by, in ``dtype``: joined query-key-value, and output."""
-        return fuse((self.q.weight, self.k.weight, self.v.weight), dtype), fuse((self.out.weight,), dtype)
+    def products(self, dtype: torch.dtype) -> tuple[Product, Product]:
+        """What ``forward`` multiplies by, with operands in ``dtype``: joined query-key-value, and output."""
+        return joined((self.q, self.k, self.v), dtype), self.out.product(dtype)
 
     def forward(
-        self, x: Tensor, weights: tuple[Tensor, Tensor], seen: Seen = None, cache: KeyValues | None = None
+        self, x: Tensor, products: tuple[Product, Product], seen: Seen = None, cache: KeyValues | None = None
     ) -> Tensor:
         """(batch, length, width) -> same. With a cache, ``x`` continues what the cache holds and is added to it."""
-        qkv_weight, out_weight = weights
+        to_qkv, to_out = products
         batch, length, _ = x.shape
         start = 0 if cache is None else cache.length
         cos, sin = self._angles(start, length, x.dtype)
-        qkv = F.linear(x, qkv_weight).view(batch, length, -1, self.head_dim)
+        qkv = to_qkv(x).view(batch, length, -1, self.head_dim)
         if self.q_norm is not None and self.k_norm is not None:
             q, k, v = torch.split(qkv, [self.heads, self.kv_heads, self.kv_heads], 2)
             qkv = torch.cat((self.q_norm(q.float(), x.dtype), self.k_norm(k.float(), x.dtype), v), 2)
@@ -78,7 +77,7 @@ class Attention(nn.Module):
             mixed = attend(qkv, cos, sin, self.heads, self._restricted(seen))
         else:
             mixed = self._continue(qkv, cos, sin, cache)
-        return F.linear(mixed.flatten(2), out_weight)
+        return to_out(mixed.flatten(2))
 
     def make_cache(self, batch: int, capacity: int, dtype: torch.dtype) -> KeyValues:
         """Room for keys and values of ``capacity`` tokens at first; it grows as they come."""
@@ -230,14 +229,14 @@ class AttentionPart(MixerPart):
             found += [Shape("q_norm.weight", "norm", (head_dim,)), Shape("k_norm.weight", "norm", (head_dim,))]
         return found
 
-    def work(self, batch: int, length: int, width: int, pattern: Pattern | None = None) -> Work:
+    def steps(self, batch: int, length: int, width: int, pattern: Pattern | None = None) -> list[Products | Work]:
         heads, kv_heads, head_dim = self.dimensions(width)
-        tokens, rotated = batch * length, (heads + kv_heads) * head_dim
+        rotated = batch * length * (heads + kv_heads) * head_dim
         seen = within(self.pattern, pattern)
         pairs, executed = None if seen is None else seen.pairs(length), block_pairs(length, seen)
-        return (
-            formulas.linear(tokens, width, rotated + kv_heads * head_dim)
-            + pointwise(tokens * rotated, operations=3 + 4 * self.qk_norm)
-            + formulas.attention(batch, heads, head_dim, length, pairs=pairs, executed_pairs=executed)
-            + formulas.linear(tokens, heads * head_dim, width)
-        )
+        return [
+            Products(("q.weight", "k.weight", "v.weight")),
+            pointwise(rotated, operations=3 + 4 * self.qk_norm),
+            formulas.attention(batch, heads, head_dim, length, pairs=pairs, executed_pairs=executed),
+            Products(("out.weight",)),
+        ]

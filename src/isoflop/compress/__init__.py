@@ -1,0 +1,1 @@
+"""Compression: other forms of a weight's product."""

@@ -1,0 +1,1 @@
+"""Parts of the slot parametrization: what stands in for a weight's product while it is trained."""

@@ -1,0 +1,122 @@
+"""The contract of a parametrization: another form of a weight's product, and what of a model is trained at all."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, ClassVar, Protocol, runtime_checkable
+
+from ..cost import Work
+from ..registry import Part
+from ..rng import Rng
+from ..roles import Shape
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+PLACE = "parametrization"
+"""The attribute of a matrix that holds its parametrization, and so the piece of its parameters' names."""
+
+
+@runtime_checkable
+class Parametrization(Protocol):
+    """A ``torch.nn.Module`` that stands in for the product x -> x W' of one weight, and may own parameters.
+
+    Its modules carry a ``role``, as a model's do.
+    """
+
+    def product(self, weight: Tensor, dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
+        """The product in its place, from (..., columns) to (..., rows) vectors in ``dtype``.
+
+        Args:
+            weight: the trained or frozen weight (rows, columns), fp32.
+            dtype: of the operands.
+        """
+
+    def finalize(self, weight: Tensor) -> Tensor:
+        """The plain weight (rows, columns), fp32, whose product is what was trained, as it is now."""
+
+
+@runtime_checkable
+class Timed(Protocol):
+    """Whatever changes with time: it is told the step that comes and the run's horizon before each step."""
+
+    def at(self, step: int, horizon: int) -> None:
+        """``step`` counts from 0; ``horizon`` is 0 where it is not known (a budget in seconds)."""
+
+
+class ParametrizationPart(Part):
+    """Makes the parametrization of each matrix that it targets.
+
+    Class attributes:
+        alone: only its own parameters are trained; all weights of the model stay as they are.
+    """
+
+    slot: ClassVar[str] = "parametrization"
+    alone: ClassVar[bool] = False
+
+    targets: tuple[str, ...] = ("*",)
+    """Which matrices within the blocks: patterns of their names, e.g. "*.mixer.*" or "*.q"."""
+
+    @abstractmethod
+    def build(self, rows: int, columns: int, rng: Rng) -> torch.nn.Module:
+        """The parametrization of one weight (rows, columns); ``rng`` is its own stream."""
+
+    @abstractmethod
+    def shapes(self, rows: int, columns: int) -> list[Shape]:
+        """Names, roles and shapes of the parameters that it adds to one weight."""
+
+    @abstractmethod
+    def work(self, tokens: int, rows: int, columns: int, *, trained: bool, live: bool) -> Work:
+        """Exact work of one product on ``tokens`` vectors and of its gradient.
+
+        Args:
+            tokens: vectors that the weight is applied to.
+            rows, columns: the weight's shape.
+            trained: the weight itself needs a gradient.
+            live: the input needs a gradient.
+        """
+
+
+@dataclass(frozen=True)
+class Treatment:
+    """How a model's weights are held in training: which are parametrized, and which are frozen.
+
+    Args:
+        parametrization: of the matrices within the blocks that it targets; None: all are plain.
+        freeze: roles or patterns of names whose parameters are not trained: no gradient, no state, no cost of either.
+    """
+
+    parametrization: ParametrizationPart | None = None
+    freeze: tuple[str, ...] = ()
+
+    def of(self, shape: Shape) -> ParametrizationPart | None:
+        """The parametrization of a parameter, if it has one."""
+        part = self.parametrization
+        if part is None or shape.role != "hidden" or len(shape.shape) != 2:
+            return None
+        module = shape.name.removesuffix(".weight")
+        return part if any(fnmatchcase(module, target) for target in part.targets) else None
+
+    def trains(self, shape: Shape) -> bool:
+        """Whether a parameter is trained."""
+        if f".{PLACE}." in shape.name:
+            return True
+        if self.parametrization is not None and self.parametrization.alone:
+            return False
+        return not any(shape.role == rule or fnmatchcase(shape.name, rule) for rule in self.freeze)
+
+    def shapes(self, own: list[Shape]) -> list[Shape]:
+        """A model's parameters with those that parametrizations add, each behind its weight."""
+        found = []
+        for shape in own:
+            found.append(shape)
+            part = self.of(shape)
+            if part is not None:
+                module = shape.name.removesuffix(".weight")
+                added = part.shapes(*shape.shape)
+                found += [Shape(f"{module}.{PLACE}.{s.name}", s.role, s.shape) for s in added]
+        return found

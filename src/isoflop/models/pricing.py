@@ -1,0 +1,81 @@
+"""What a model's pass costs when some weights are frozen or parametrized: only gradients that are needed are computed.
+
+Walking through a model in order, a vector is *live* once something before it is trained. A product's gradient for its
+input is computed where the input is live, its gradient for the weight where the weight is trained, and a mixing's where
+what it mixes is live: exactly what autograd executes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from ..core.contracts import LayerPart, Pattern, Products, Treatment
+from ..core.cost import ZERO, Work
+from ..core.roles import Shape
+from ..ledger import formulas
+
+
+class Walk:
+    """The bill of a walk through a model, step by step.
+
+    Args:
+        treatment: what is frozen and parametrized.
+        shapes: the model's own parameters.
+
+    Attributes:
+        live: whether the present vectors need a gradient.
+        work: the bill so far.
+    """
+
+    def __init__(self, treatment: Treatment, shapes: Sequence[Shape]) -> None:
+        self.treatment, self.live, self.work = treatment, False, Work()
+        self._shapes: Mapping[str, Shape] = {shape.name: shape for shape in shapes}
+
+    def looked_up(self, name: str) -> None:
+        """An embedding ``name`` gives the vectors."""
+        self.live = self.live or self.treatment.trains(self._shapes[name])
+
+    def scaled(self, name: str, work: Work) -> None:
+        """A norm with the gain ``name``."""
+        self.live = self.live or self.treatment.trains(self._shapes[name])
+        self.mixed(work)
+
+    def mixed(self, work: Work) -> None:
+        """Something without parameters."""
+        self.work += work if self.live else Work(forward=work.forward)
+
+    def multiplied(self, names: Sequence[str], tokens: int) -> None:
+        """Weights that are applied to the same vectors side by side."""
+        before = self.live
+        for name in names:
+            shape = self._shapes[name]
+            rows, columns = shape.shape
+            trained, part = self.treatment.trains(shape), self.treatment.of(shape)
+            if part is not None:
+                self.work += part.work(tokens, rows, columns, trained=trained, live=before)
+                self.live = True if trained or part.shapes(rows, columns) else self.live
+            else:
+                self.work += product(tokens, rows, columns, trained=trained, live=before)
+                self.live = self.live or trained
+
+    def layer(self, part: LayerPart, prefix: str, batch: int, length: int, width: int, pattern: Pattern | None) -> None:
+        """A mixer or a feed-forward, whose parameters' names begin with ``prefix``."""
+        for step in part.steps(batch, length, width, pattern):
+            if isinstance(step, Products):
+                self.multiplied([f"{prefix}{name}" for name in step.names], batch * length)
+            else:
+                self.mixed(step)
+
+
+def product(tokens: int, rows: int, columns: int, *, trained: bool = True, live: bool = True) -> Work:
+    """A plain weight (rows, columns) applied to ``tokens`` vectors, with the gradients that are needed."""
+    one = formulas.matmul(tokens, columns, rows)
+    return Work(forward=one, backward=one * (trained + live) if trained or live else ZERO)
+
+
+def layer_work(part: LayerPart, batch: int, length: int, width: int, pattern: Pattern | None = None) -> Work:
+    """Exact work of one forward and backward of a layer's part by itself, everything trained and live."""
+    walk = Walk(Treatment(), part.shapes(width))
+    walk.live = True
+    walk.layer(part, "", batch, length, width, pattern)
+    return walk.work

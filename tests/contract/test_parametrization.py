@@ -1,0 +1,168 @@
+"""What every part of the slot parametrization must do: products, gradients, cost, baking in, resuming; and freezing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from isoflop.core.contracts import Parametrization, ParametrizationPart, Timed, TokenBatch, Treatment
+from isoflop.core.errors import RecipeError
+from isoflop.core.recipe import Recipe
+from isoflop.core.registry import get, names
+from isoflop.core.rng import Rng
+from isoflop.core.roles import parameter_groups, shapes_of
+from isoflop.ledger.audit import Audit
+from isoflop.models.treat import merged
+from isoflop.objectives.losses.next_token import NextToken
+from isoflop.train.run import restore, train, trained
+from transformer_toys import VOCAB, context
+
+FIELDS: dict[str, dict[str, Any]] = {"lora": {"rank": 3}}
+PARTS = names("parametrization")
+FEED_FORWARDS = names("feed_forward")
+ROWS, COLUMNS = 6, 10
+FROZEN: list[tuple[str, ...]] = [
+    (), ("embedding",), ("hidden",), ("norm", "embedding"), ("head",), ("blocks.0.*", "embedding"),
+    ("*.q.weight", "*.gate.weight"), ("embedding", "norm", "hidden"),
+]  # fmt: skip
+
+
+def part_of(name: str, **fields: Any) -> ParametrizationPart:
+    return get("parametrization", name)(**{**FIELDS.get(name, {}), **fields})  # type: ignore[return-value]
+
+
+def model_part(treatment: Treatment, **fields: Any) -> Any:
+    return get("model", "transformer")(d_model=16, layers=2, **fields).treated(treatment)  # type: ignore[attr-defined]
+
+
+def batch() -> TokenBatch:
+    ids = torch.randint(0, VOCAB, (2, 12), generator=torch.Generator().manual_seed(0))
+    return TokenBatch(ids[:, :-1], ids[:, 1:], 0)
+
+
+def stir(module: torch.nn.Module) -> None:
+    """Move every parameter off its start, so that nothing is zero by chance."""
+    draw = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for p in module.parameters():
+            p.add_(torch.randn(p.shape, generator=draw), alpha=0.1)
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_it_meets_its_protocol_and_bakes_in_what_it_computes(name: str) -> None:
+    part = part_of(name)
+    assert part.card.summary
+    live = part.build(ROWS, COLUMNS, Rng(1))
+    assert isinstance(live, Parametrization)
+    assert shapes_of(parameter_groups(live)) == part.shapes(ROWS, COLUMNS)
+    stir(live)
+    weight = torch.randn(ROWS, COLUMNS, generator=torch.Generator().manual_seed(2))
+    x = torch.randn(5, COLUMNS, generator=torch.Generator().manual_seed(3))
+    if isinstance(live, Timed):
+        live.at(10, 10)
+    with torch.no_grad():
+        torch.testing.assert_close(live.product(weight, torch.float32)(x), x @ live.finalize(weight).T)
+    assert live.product(weight, torch.bfloat16)(x.bfloat16()).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("frozen", FROZEN, ids=str)
+@pytest.mark.parametrize("name", [*PARTS, None])
+@pytest.mark.parametrize("fields", [{}, {"tied": True}, *({"feed_forward": name} for name in FEED_FORWARDS)], ids=str)
+def test_work_is_what_is_executed_whatever_is_frozen(fields: Any, name: str | None, frozen: tuple[str, ...]) -> None:
+    treatment = Treatment(None if name is None else part_of(name), frozen)
+    part = model_part(treatment, **fields)
+    if not part.trained_shapes(VOCAB):
+        pytest.skip("nothing is trained")
+    model = part.build(context())
+    groups = parameter_groups(model)
+    assert sorted(s.name for s in shapes_of(groups)) == sorted(s.name for s in part.trained_shapes(VOCAB))
+    with Audit() as audit:
+        NextToken(model).loss(batch()).total.backward()
+    assert audit.total() == part.work(2, 11, VOCAB).total.hardware
+    for parameter, p in model.named_parameters():
+        assert (p.grad is not None) == p.requires_grad, parameter
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_targets_choose_the_matrices(name: str) -> None:
+    part = model_part(Treatment(part_of(name, targets=("*.mixer.q", "*.down"))))
+    model = part.build(context())
+    chosen = {n for n, module in model.named_modules() if getattr(module, "parametrization", None) is not None}
+    assert chosen == {f"blocks.{i}.{m}" for i in (0, 1) for m in ("mixer.q", "feed_forward.down")}
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_merged_weights_give_the_logits_of_the_parametrized_model(name: str) -> None:
+    model = model_part(Treatment(part_of(name))).build(context())
+    stir(model)
+    for module in model.modules():
+        if isinstance(module, Timed):
+            module.at(1, 1)
+    plain = model_part(Treatment()).build(context())
+    plain.load_state_dict(merged(model))
+    with torch.no_grad():
+        torch.testing.assert_close(plain(batch().inputs), model(batch().inputs), rtol=0, atol=1e-5)
+        cache = model.make_cache(2, 11)
+        torch.testing.assert_close(model.step(batch().inputs, cache), model(batch().inputs), rtol=0, atol=1e-5)
+
+
+TINY = (
+    'source={name="hmm", text_bytes=20000, heldout_bytes=1000}',
+    "tokenizer=bytes",
+    "model={name='transformer', d_model=16, layers=1}",
+    "train={length=16, batch=2, evaluations=2, checkpoints=2}",
+    "budget={steps=12}",
+)
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_it_trains_under_audit_and_loads_again(name: str, tmp_path: Path) -> None:
+    recipe = Recipe.load("small", *TINY, f"parametrization={name}")
+    run = train(recipe, tmp_path, audit=True)
+    assert run.result["status"] == "done"
+    live = trained(run).model
+    assert any(".parametrization" in n for n, _ in live.named_modules())
+    before = recipe.policy.build(context(vocab_size=recipe.vocab_size, rng=recipe.rng)).state_dict()
+    after = live.state_dict()
+    if recipe.parametrization is not None and recipe.parametrization.alone:
+        for key, weight in after.items():
+            assert torch.equal(weight, before[key]) == (".parametrization." not in key), key
+
+
+def test_frozen_parameters_stay_as_they_are_to_the_byte(tmp_path: Path) -> None:
+    recipe = Recipe.load("small", *TINY, 'freeze=["embedding", "*.mixer.*"]', "optimizer=muon")
+    run = train(recipe, tmp_path, audit=True)
+    before = recipe.policy.build(context(vocab_size=recipe.vocab_size, rng=recipe.rng)).state_dict()
+    for key, weight in trained(run).model.state_dict().items():
+        assert torch.equal(weight, before[key]) == (key == "embedding.weight" or ".mixer." in key), key
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ('freeze=["nonsense"]', "'nonsense' is no role and matches no parameter's name"),
+        ('freeze=["*"]', "leaves nothing to train"),
+        ('parametrization={name="lora", targets=["*.nowhere"]}', "matches no matrix within the blocks"),
+    ],
+)
+def test_rules_that_mean_nothing_are_refused(override: str, message: str) -> None:
+    with pytest.raises(RecipeError, match=message.replace("*", r"\*")):
+        Recipe.load("small", *TINY, override)
+
+
+def test_rounding_begins_at_its_share_of_the_run(tmp_path: Path) -> None:
+    late = train(Recipe.load("small", *TINY, 'parametrization={name="integer", bits=2, begin=0.5}'), tmp_path)
+    never = train(Recipe.load("small", *TINY), tmp_path)
+    always = train(Recipe.load("small", *TINY, 'parametrization={name="integer", bits=2}'), tmp_path)
+    losses = [[record["loss"] for record in run.metrics("step")] for run in (late, never, always)]
+    assert losses[0][:6] == pytest.approx(losses[1][:6], rel=1e-5)
+    assert losses[0][6] != pytest.approx(losses[1][6], rel=1e-5)
+    assert losses[2][0] != pytest.approx(losses[1][0], rel=1e-5)
+    for run in (late, always):  # what is measured and used later is rounded as in training
+        assert restore(run).measure()["bits_per_byte"].value == pytest.approx(run.result["value"], rel=1e-6)
+        live = trained(run).model
+        row = live.get_submodule("blocks.0.mixer.q").product(torch.float32)(torch.eye(16))[:, 0]  # type: ignore[operator]
+        assert len(row.unique()) <= 3, "two bits: -s, 0 and s"
