@@ -185,6 +185,10 @@ RECIPES: dict[str, tuple[dict[str, Any], list[str]]] = {
         ["different numbers of layers"],
     ),
     "slice without layers": ({"method": "linear", "slices": [{"sources": [{"path": "a"}]}]}, ["needs layers"]),
+    "checkpoints in a slice": (
+        {"method": "passthrough", "slices": [{"sources": [{"path": "a", "layers": [0, 1], "checkpoints": 2}]}]},
+        ["slices.0: checkpoints are of models"],
+    ),
     "negative layer": (
         {"method": "passthrough", "slices": [{"sources": [{"path": "a", "layers": [-1, 2]}]}]},
         ["layers.0"],
@@ -198,6 +202,15 @@ def test_a_recipe_that_is_not_legal_says_all_that_is_wrong(tree: dict[str, Any],
         recipe(**tree)
     for message in messages:
         assert message in str(caught.value)
+
+
+def test_a_checkpoint_without_tensors_and_one_with_absurd_layers() -> None:
+    save(Path("empty"), {})
+    with pytest.raises(RecipeError, match="empty: holds no tensors"):
+        merge(recipe(method="linear", models=[{"path": "empty"}]), Path("out"))
+    save(Path("a"), {"model.layers.99999999999999.w": torch.ones(2)}, num_hidden_layers=1)
+    merge(recipe(method="linear", models=[{"path": "a"}]), Path("out"))
+    assert json.loads(Path("out/config.json").read_text())["num_hidden_layers"] == 10**14
 
 
 def test_a_slice_beyond_the_last_layer() -> None:

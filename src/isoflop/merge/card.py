@@ -7,13 +7,14 @@ import json
 import tomli_w
 
 from .. import __version__
+from .configuration import shown
 from .plan import Plan
 
 
 def card(plan: Plan) -> str:
     """README.md of the output: sources with the SHA-256 of their files, the recipe as TOML, our version."""
     recipe = plan.recipe.model_dump(mode="json", exclude_defaults=True, exclude_none=True)
-    names = plan.paths
+    names = [shown(path) for path in plan.paths]
     head = ["---", f"base_model: {json.dumps(names)}", "tags: [merge, isoflop]"]
     head += ["library_name: transformers"] if plan.config else []
     lines = [

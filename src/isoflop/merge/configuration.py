@@ -37,13 +37,13 @@ def config_of(
                 table[key] = dtype
     if not any(key in table for table in (config, inner) for key in ("dtype", "torch_dtype")):
         config["dtype"] = dtype
-    layers = [(s.path, layer) for piece in slices for s in piece.sources[:1] for layer in range(*(s.layers or (0, 0)))]
+    spans = [piece.sources[0].layers or (0, 0) for piece in slices]
     for key in _LAYER_KEYS:
         if key in inner:
-            inner[key] = len(layers)
+            inner[key] = sum(stop - start for start, stop in spans)
     for key, value in inner.items():  # one entry a layer, as layer_types has
         if isinstance(value, list) and lead.layers > 1 and len(value) == lead.layers and recipe.slices:
-            inner[key] = [value[min(layer, lead.layers - 1)] for _, layer in layers]
+            inner[key] = [value[min(layer, len(value) - 1)] for span in spans for layer in range(*span)]
     if any(task.name in HEADS for task in tasks) and (lead.tied or config.get("tie_word_embeddings")):
         for table in (config, inner):
             if "tie_word_embeddings" in table or table is config:  # many kinds of models tie where nothing is said
@@ -64,3 +64,8 @@ def refuse_other_architectures(sources: Sequence[Checkpoint]) -> None:
                     [f"{key} is {value!r}, but {named[0][1]!r} in {named[0][0].path}: different architectures"],
                     source=str(source.path / "config.json"),
                 )
+
+
+def shown(path: object) -> str:
+    """A path on one line of a card, whatever bytes its name has."""
+    return " ".join(str(path).encode(errors="replace").decode().split())

@@ -190,7 +190,7 @@ def _copy(plan: Plan, task: Task, output: Output) -> None:
         for other in flats[1:]:
             if other.dtype != flats[0].dtype or bytes(as_bytes(other.piece(start, stop))) != bytes(first):
                 raise DataError(
-                    f"tensor {other.info.name!r} differs from that in {flats[0].info.file}; only floats are merged",
+                    f"tensor {other.info.name!r} differs from that in {flats[0].info.file}: only equal ones merge",
                     where=str(other.info.file),
                 )
         output.write(task.name, start * item, first)

@@ -17,7 +17,7 @@ from ..core.files import write_atomic, write_json
 from ..store.safetensors_dir import FLOATS, TensorInfo
 from ..store.tensor_writer import lay_out, open_output
 from ..store.tensors import HEADS, PIECE, Checkpoint, as_bytes, pieces
-from .configuration import refuse_other_architectures
+from .configuration import refuse_other_architectures, shown
 from .lora import Adapter, Factor, extracted, merged_weight
 from .lora_files import read_adapter
 from .tasks import is_before_layers
@@ -95,7 +95,7 @@ def _config(checkpoint: Checkpoint, untied: bool) -> dict[str, object]:
 def _card(checkpoint: Checkpoint, adapter: Path, sign: float) -> str:
     files = {str(checkpoint.path): checkpoint.digests(), str(adapter): Checkpoint(adapter, "adapter_model").digests()}
     verb = "with the adapter merged into it" if sign > 0 else "with the adapter taken off"
-    rows = [f"| `{path}` | {file} | {sha} |" for path, found in files.items() for file, sha in found.items()]
+    rows = [f"| `{shown(path)}` | {file} | {sha} |" for path, found in files.items() for file, sha in found.items()]
     head = ["---", f"base_model: {json.dumps([str(checkpoint.path)])}", "tags: [merge, isoflop]", "---", ""]
     return "\n".join(
         [

@@ -101,6 +101,8 @@ def make_plan(recipe: MergeRecipe) -> Plan:
     vocabulary = agree_on_vocabulary(sources, recipe.tokenizer)
     slices = _slices(recipe, sources, places)
     tasks = list(tasks_of(recipe, slices, sources, places, vocabulary))
+    if not tasks:
+        raise RecipeError(["holds no tensors"], source=str(sources[0].path))
     _rehearse(tasks)
     config = config_of(recipe, slices, sources, tasks)
     return Plan(recipe, paths, tasks, config, vocabulary, sources)

@@ -158,6 +158,8 @@ def _of_sources(recipe: MergeRecipe, part: type[MergePart]) -> list[str]:
             problems.append(f"slices.{i}: each source needs layers = [first, after the last]")
         elif len(lengths) > 1:
             problems.append(f"slices.{i}: its sources have different numbers of layers ({sorted(lengths)})")
+        if any(source.checkpoints for source in piece.sources):
+            problems.append(f"slices.{i}: checkpoints are of models; name one checkpoint's directory")
     problems += [f"models.{i}.layers: belongs into a slice" for i, source in enumerate(recipe.models) if source.layers]
     return problems
 
