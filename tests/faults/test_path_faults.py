@@ -53,6 +53,21 @@ def test_a_tilde_is_the_home_directory_wherever_a_path_comes_from_outside(
     assert list(Path.cwd().iterdir()) == []
 
 
+def test_a_file_where_a_folder_is_wanted_is_said_to_be_one(
+    home: Path, tiny: Tiny, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (home / "file").touch()
+    verbs = (
+        (["train", str(tiny()), "--root", str(home / "file")], "file: is a file, not a folder"),
+        (["train", str(tiny()), "--root", str(home / "file" / "runs")], "no such folder can be made"),
+        (["show", "--markdown", str(home / "file" / "cards.md")], "no such folder can be made"),
+        (["runs", "--root", str(home / "file")], "is no directory of runs"),
+    )
+    for arguments, message in verbs:
+        assert invoke(arguments) == 3
+        assert message in capsys.readouterr().err
+
+
 def test_an_empty_path_is_no_path(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for arguments in (["runs", "--root="], ["show", "--markdown="], ["fit", ""], ["runs", "show", ""]):
         assert invoke(arguments) == 2

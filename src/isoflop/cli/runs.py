@@ -66,9 +66,11 @@ def studies(root: Below = DEFAULT_ROOT, json: Json = False) -> None:
 def index(root: Below = DEFAULT_ROOT) -> None:
     """Build the SQLite index anew from the run directories."""
     from ..store.index import rebuild
+    from ..store.names import INDEX
 
     count = rebuild(root)
-    typer.echo(f"{root}/index.sqlite: {count} runs")
+    kept = f"{root}/{INDEX}" if os.path.isfile(root / INDEX) else f"{root} (no index can be kept there)"
+    typer.echo(f"{kept}: {count} runs")
 
 
 @runs_app.command()
@@ -97,7 +99,7 @@ def show(
 
 
 def _list(what: str, root: Path, read: Callable[[], Table], columns: Sequence[str], json: bool) -> None:
-    rows = list(read().records()) if os.path.isdir(root) else []
+    rows = list(read().records()) if os.path.lexists(root) else []
     if json:
         emit([{k: None if v != v else v for k, v in row.items()} for row in rows])
         return

@@ -27,8 +27,8 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 _TAIL = 1 << 16  # bytes that are read at once where a log's last line is looked for
 _REMEDIES = {
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), ("no space left to write", "free some and run again")),
-    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), ("not allowed to write", "choose another --root")),
-    **dict.fromkeys((errno.ENOENT, errno.ENOTDIR), ("no such folder can be made", "choose another --root")),
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), ("not allowed to write", "choose another place")),
+    **dict.fromkeys((errno.ENOENT, errno.ENOTDIR), ("no such folder can be made", "choose another place")),
 }
 _TAKEN = (errno.EEXIST, errno.ENOTEMPTY)  # somebody else was first: whoever publishes decides what that means
 
@@ -82,6 +82,14 @@ def _refuse_special(path: Path) -> None:
             raise StorageError(what, where=str(path), fix="name another file, or remove it")
 
 
+def _make_folder(path: Path) -> None:
+    """Make a folder and those above it, unless it is there already; a file in its place is a StorageError."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:
+        raise StorageError("is a file, not a folder", where=str(path), fix="choose another place") from error
+
+
 def _partial(path: Path) -> Path:
     """A fresh name beside ``path`` for what is to become it."""
     name = os.fsdecode(os.fsencode(path.name)[:_NAME])
@@ -97,7 +105,7 @@ def write_atomic(path: Path, data: bytes | str) -> None:
     with disk_errors(path):
         _refuse_special(path)
         partial = _partial(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
+        _make_folder(path.parent)
         try:
             with partial.open("wb") as file:
                 file.write(data.encode() if isinstance(data, str) else data)
@@ -140,7 +148,7 @@ def publish_directory(path: Path) -> Iterator[Path]:
     """
     partial = _partial(path)
     with disk_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        _make_folder(path.parent)
         partial.mkdir()
         try:
             yield partial
