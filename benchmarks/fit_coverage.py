@@ -20,10 +20,9 @@ import numpy as np
 from fit import provenance
 from isoflop.core.registry import get
 from isoflop.core.table import Table
-from isoflop.laws import extrapolate
+from isoflop.laws import extrapolate, optima, pair
 from isoflop.laws.comparison import SHARES
-from isoflop.laws.isoflop import optima
-from isoflop.laws.pairs import pair
+from isoflop.laws.tables import cuts
 
 LEVEL = 0.9
 INFLATIONS = (0.0, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 2.5, 3.0)
@@ -88,9 +87,8 @@ def forecasts(law: Any, table: Table, settings: dict[str, Any]) -> list[dict[str
         table = table.with_columns(**{new: table[old]})
     table = law.prepare(table)
     c = law.compute({name: np.asarray(table[name], dtype=float) for name in (*law.columns, "C") if name in table})
-    order = np.sort(c)
     out = []
-    for cut in np.unique([order[max(0, int(np.ceil(share * len(c))) - 1)] for share in SHARES]):
+    for cut in cuts(c, SHARES):
         below = c <= cut * (1 + 1e-9)
         if below.sum() < len(law.parameters) - len(law.held) + 2 or below.all():
             continue
@@ -102,11 +100,11 @@ def forecasts(law: Any, table: Table, settings: dict[str, Any]) -> list[dict[str
             {
                 "error": np.abs(fit.law.linked(p.value, link) - fit.law.linked(y, link)),
                 "fixed": np.sqrt(p.noise**2 + p.parameters**2),
-                "ahead": extrapolate.horizon(fit, fit.columns_of(table.where(~below))),
+                "ahead": extrapolate.efolds_beyond(fit, fit.columns_of(table.where(~below))),
                 "rate": extrapolate.inner_rate(fit, LEVEL),
-                "unit": extrapolate._unit(fit),
-                "limit": extrapolate._quantile(fit, LEVEL),
-                "scale": 1.0 / extrapolate._unit(fit),
+                "unit": extrapolate.unit(fit),
+                "limit": extrapolate.quantile(fit, LEVEL),
+                "scale": 1.0 / extrapolate.unit(fit),
             }
         )
     return out

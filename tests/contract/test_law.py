@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from isoflop.core.registry import names
-from isoflop.laws.export import refit
-from isoflop.laws.fit import Fit
-from isoflop.laws.law import complex_step
+from isoflop.laws import refit
+from isoflop.laws.formula import complex_step
+from isoflop.laws.law import Fit
 from isoflop.laws.simulation import coverage
 from laws_planted import PLANTED, law, targets
 

@@ -3,28 +3,31 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..core.errors import DataError, NumericsError, UsageError
 from ..core.rng import Rng
-from .checks import check_level
-from .law import Array
-from .profile import clusters_of
+from .arguments import check_level
+from .fit import Solved
+from .formula import Array
 from .solve import Problem, minimise
-
-if TYPE_CHECKING:
-    from .fit import Fit
 
 KINDS = ("rows", "residuals", "clusters")
 
 
 @dataclass(frozen=True)
 class Samples:
-    """Bootstrap refits: ``theta`` (k, p) in fitted space; refits that did not converge are left out and counted."""
+    """Bootstrap refits.
 
-    fit: Fit
+    Attributes:
+        fit: the fit whose rows were resampled.
+        theta: parameters (k, p) in fitted space of the refits that converged.
+        kind: rows, residuals or clusters.
+        failed: refits that did not converge, or whose rows do not determine the constants.
+    """
+
+    fit: Solved
     theta: Array
     kind: str
     failed: int
@@ -47,13 +50,21 @@ class Samples:
         return {name: (float(low[j]), float(high[j])) for j, name in enumerate(self.fit.law.names)}
 
 
-def bootstrap(fit: Fit, samples: int, *, kind: str | None = None, seed: int = 0, rows: Array | None = None) -> Samples:
-    """Refit to ``samples`` resamplings, each started at the optimum.
+def bootstrap(
+    fit: Solved, samples: int, *, kind: str | None = None, seed: int = 0, rows: Array | None = None
+) -> Samples:
+    """Refit to resampled data, each refit started at the optimum.
 
-    ``rows`` (k, m) gives the indices of the drawn rows instead of drawing them. ``residuals`` keeps the columns and
-    draws residuals, each divided by the noise that its row's weight implies and multiplied by that of its new row;
-    they are inflated by sqrt(n / (n - p)) for what the fit absorbed. A resampling of fewer rows (or clusters) than
-    constants does not determine them, and counts as failed.
+    ``residuals`` keeps the columns and draws residuals, each divided by the noise that its row's weight implies and
+    multiplied by that of its new row; they are inflated by sqrt(n / (n - p)) for what the fit absorbed. A resampling
+    of fewer rows (or clusters) than constants does not determine them, and counts as failed.
+
+    Args:
+        fit: the fit.
+        samples: how many resamplings.
+        kind: rows, residuals or clusters; None: clusters if the fit names any, else rows.
+        seed: of the draws.
+        rows: indices (k, m) of the drawn rows, instead of drawing them; ``samples`` then means nothing.
 
     Raises:
         UsageError: an unknown kind, no samples, rows that are not there, or clusters without a column that names them.
@@ -67,11 +78,11 @@ def bootstrap(fit: Fit, samples: int, *, kind: str | None = None, seed: int = 0,
         raise UsageError("the fit names no clusters", where="bootstrap", fix='fit(table, clusters="run")')
     if rows is None and samples < 2:
         raise UsageError(f"{samples} samples", where="bootstrap", fix="ask for two at least, better for hundreds")
-    if fit.spare < 1:
-        what = "clusters" if fit.settings.clusters else "rows"
+    if fit.degrees_of_freedom < 1:
+        what, constants = "clusters" if fit.settings.clusters else "rows", len(fit.problem.free)
         raise DataError(
-            f"{fit.spare + len(fit.problem.free)} {what} for {len(fit.problem.free)} constants: refits pass through "
-            "what was drawn, and say nothing of the noise",
+            f"{fit.degrees_of_freedom + constants} {what} for {constants} constants: refits pass through what was "
+            "drawn, and say nothing of the noise",
             where="bootstrap",
             fix="add runs, or hold constants (fixed=...)",
         )
@@ -84,7 +95,7 @@ def bootstrap(fit: Fit, samples: int, *, kind: str | None = None, seed: int = 0,
     return Samples(fit, found.theta[good], kind, int((~good).sum()))
 
 
-def _resampled(fit: Fit, samples: int, kind: str, seed: int, rows: Array | None) -> tuple[Problem, Array]:
+def _resampled(fit: Solved, samples: int, kind: str, seed: int, rows: Array | None) -> tuple[Problem, Array]:
     """The problem with resampled weights or targets (k, n), and how many rows or clusters each holds, (k,)."""
     problem, n = fit.problem, fit.rows
     rng = Rng(seed)("bootstrap")(kind).at()
@@ -100,7 +111,7 @@ def _resampled(fit: Fit, samples: int, kind: str, seed: int, rows: Array | None)
     elif kind == "rows":
         counts = _counts(rng.integers(0, n, (samples, n)), n)
     else:
-        member = clusters_of(fit)
+        member = fit.clusters
         assert member is not None, kind
         groups = int(member.max()) + 1
         counts = _counts(rng.integers(0, groups, (samples, groups)), groups)

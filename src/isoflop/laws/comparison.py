@@ -12,9 +12,11 @@ from scipy import stats
 from ..core.errors import DataError, IsoflopError, UsageError, nearest
 from ..core.significance import holm
 from ..core.table import Table
-from .checks import attach, check_finite, check_level, law_name, rename
-from .fit import Fit
-from .law import Array, Law
+from .arguments import check_level
+from .extrapolate import predict_interval
+from .fit import Solved, fit_law
+from .formula import Array, Formula, law_name
+from .tables import attach, check_finite, cuts, rename
 
 SHARES = (0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 """Default cuts: the compute below which these shares of the rows lie."""
@@ -22,7 +24,17 @@ SHARES = (0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 
 @dataclass(frozen=True)
 class Forecast:
-    """One law fitted to the rows up to ``cut``: predictions of the ``rows`` (indices) above it, with interval ends."""
+    """One law fitted to the rows up to a cut, and its predictions of those above.
+
+    Attributes:
+        cut: the value of the cuts' column up to which rows were fitted.
+        rows: indices (m,) of the rows above.
+        observed: their targets (m,).
+        predicted: predictions (m,).
+        low: lower ends (m,) of the prediction intervals.
+        high: upper ends (m,).
+        compute: the rows' values (m,) of the cuts' column.
+    """
 
     cut: float
     rows: Array
@@ -95,7 +107,7 @@ class Comparison:
 
 
 def forecasts(
-    law: Law,
+    law: Formula,
     table: Mapping[str, Any],
     *,
     by: str | None = None,
@@ -103,27 +115,28 @@ def forecasts(
     level: float = 0.9,
     interval: Mapping[str, float] | None = None,
     **settings: Any,
-) -> tuple[tuple[Forecast, ...], Fit]:
+) -> tuple[tuple[Forecast, ...], Solved]:
     """Rolling forecasts of one law, and its last fit.
 
     Args:
+        law: the law.
+        table: any mapping of column name to array (rows,).
         by: column of the cuts; default the law's compute (C, else 6 N D).
         cutoffs: values of ``by``: rows up to one are fitted, those above forecast. Default: ``SHARES`` of the rows.
+        level: level of the prediction intervals, a share.
         interval: keywords of ``extrapolate.predict_interval``.
+        settings: fields of ``Settings``.
 
     Raises:
         DataError: no such column, one that is not finite, or no cut that leaves enough rows to fit and any to forecast.
         UsageError: cutoffs that are no numbers.
     """
-    from .extrapolate import predict_interval
-
     known, settings = attach(table, settings)
     columns = dict(settings.pop("columns", None) or {})
     known = law.prepare(rename(known, columns) if columns else known)
     axis = _axis(law, known, by)
     if cutoffs is None:
-        order = np.sort(axis)
-        cutoffs = np.unique([order[max(0, int(np.ceil(share * len(order))) - 1)] for share in SHARES]).tolist()
+        cutoffs = cuts(axis, SHARES).tolist()
     y = known.numbers(law.target)
     if (y == 0).any():
         raise DataError(
@@ -132,7 +145,7 @@ def forecasts(
             fix="drop those rows, or compare by what is never 0",
         )
     out: list[Forecast] = []
-    last: Fit | None = None
+    last: Solved | None = None
     problem = ""
     _check_cutoffs(cutoffs)
     for cut in cutoffs:
@@ -141,11 +154,11 @@ def forecasts(
         if not above.any():
             continue
         try:
-            fit = law.fit(known.where(below), **settings)
+            fit = fit_law(law, known.where(below), **settings)
         except IsoflopError as error:  # too few rows below this cut
             problem = str(error)
             continue
-        if fit.spare < 1 and not law.likelihood:
+        if fit.degrees_of_freedom < 1 and not law.likelihood:
             problem = f"{fit.rows} rows below {cut:g} for {len(fit.problem.free)} constants"
             continue
         ahead = known.where(above)
@@ -162,8 +175,15 @@ def forecasts(
     return tuple(out), last
 
 
-def score(law: str, made: Sequence[Forecast], fit: Fit, level: float) -> Score:
-    """The means over cuts of a law's forecasts; ``fit`` is its last one."""
+def score(law: str, made: Sequence[Forecast], fit: Solved, level: float) -> Score:
+    """The means over cuts of a law's forecasts.
+
+    Args:
+        law: the law's name, as it is printed.
+        made: its forecasts, one a cut.
+        fit: its last fit, whose error inside the fit is recorded.
+        level: level of the forecasts' intervals, a share.
+    """
     rows = []
     for f in made:
         size = np.abs(f.observed)
@@ -180,7 +200,7 @@ def score(law: str, made: Sequence[Forecast], fit: Fit, level: float) -> Score:
 
 def compare(
     table: Mapping[str, Any],
-    laws: Sequence[Law],
+    laws: Sequence[Formula],
     *,
     by: str | None = None,
     cutoffs: Sequence[float] | None = None,
@@ -188,6 +208,14 @@ def compare(
     **settings: Any,
 ) -> Comparison:
     """Rank laws that predict one column of one table by the error of their rolling forecasts.
+
+    Args:
+        table: any mapping of column name to array (rows,).
+        laws: the laws, all of one target.
+        by: column of the cuts; default each law's compute (C, else 6 N D).
+        cutoffs: values of ``by``: rows up to one are fitted, those above forecast. Default: ``SHARES`` of the rows.
+        level: level of the prediction intervals, a share.
+        settings: fields of ``Settings``, for all laws.
 
     Raises:
         UsageError: no laws, or laws of different targets.
@@ -201,7 +229,7 @@ def compare(
         )
     names = _distinct([law_name(law) for law in laws])
     made: dict[str, tuple[Forecast, ...]] = {}
-    fits: dict[str, Fit] = {}
+    fits: dict[str, Solved] = {}
     failed = []
     for name, law in zip(names, laws, strict=True):
         try:
@@ -247,7 +275,7 @@ def _by_row(made: Sequence[Forecast], cuts: set[float]) -> dict[int, tuple[float
     return {row: (float(np.mean(v)), compute[row]) for row, v in found.items()}
 
 
-def _axis(law: Law, table: Table, by: str | None) -> Array:
+def _axis(law: Formula, table: Table, by: str | None) -> Array:
     """What cuts are made along, (rows,): the column ``by``, else the law's compute."""
     if by is None:
         known = [name for name in (*law.columns, "C") if name in table]

@@ -6,27 +6,29 @@ from typing import Any
 
 import numpy as np
 
-from .export import finite
-from .fit import Fit
-from .law import Array
+from ..core.files import jsonable
+from ..ledger.conventions import six_nd
+from .extrapolate import predict_interval
+from .fit import Solved
+from .formula import Array
 
-_MOST_CURVES = 12
-_AHEAD = (3.0, 10.0, 30.0, 100.0)
+_MOST_CURVES = 12  # more cannot be told apart on a page
+_AHEAD = (3.0, 10.0, 30.0, 100.0)  # times the compute of the dearest row
 
 
-def axis(fit: Fit) -> str:
+def axis(fit: Solved) -> str:
     """What the law's compute is in the table: a column's name, "6 N D", or "" if it is neither."""
     x = fit.problem.x
     known = {"C": x.get("C"), **x}
     if "N" in x and "D" in x:
-        known["6 N D"] = 6.0 * x["N"] * x["D"]
+        known["6 N D"] = six_nd(x["N"], x["D"])
     compute = fit.law.compute(x)
     return next((name for name, column in known.items() if column is not None and np.array_equal(column, compute)), "")
 
 
-def points(fit: Fit, level: float) -> list[dict[str, Any]]:
+def points(fit: Solved, level: float) -> list[dict[str, Any]]:
     """Per row: the law's columns, compute, observation, prediction with interval, residual in link space."""
-    predicted = fit.predict(fit.table, interval=level)
+    predicted = predict_interval(fit, fit.table, level)
     compute = fit.law.compute(fit.problem.x)
     residuals = np.zeros(fit.rows) if fit.law.likelihood else fit.residuals
     columns = {
@@ -41,7 +43,7 @@ def points(fit: Fit, level: float) -> list[dict[str, Any]]:
     return _rows(columns)
 
 
-def isoflops(fit: Fit) -> list[dict[str, Any]]:
+def isoflops(fit: Solved) -> list[dict[str, Any]]:
     """Of laws of N and D alone: loss against size at the budgets of the table (up to 12, evenly), with the optimum.
 
     A table without budgets (compute differs from row to row) gets five over its range.
@@ -49,7 +51,7 @@ def isoflops(fit: Fit) -> list[dict[str, Any]]:
     if set(fit.law.columns) != {"N", "D"} or fit.law.target != "loss":
         return []
     n = fit.problem.x["N"]
-    compute = 6.0 * n * fit.problem.x["D"]
+    compute = six_nd(n, fit.problem.x["D"])
     rounded, counts = np.unique(np.round(np.log(compute), 1), return_counts=True)
     budgets = rounded[counts >= 3]
     if len(budgets) < 2:
@@ -59,21 +61,21 @@ def isoflops(fit: Fit) -> list[dict[str, Any]]:
     out = []
     for log_budget in chosen:
         budget = float(np.exp(log_budget))
-        loss = fit.predict({"N": sizes, "D": budget / 6.0 / sizes})
+        loss = fit.predict({"N": sizes, "D": budget / six_nd(1, 1) / sizes})
         best = int(np.argmin(loss))
         inside = 0 < best < len(sizes) - 1
         out.append(
             {
                 "compute": budget,
                 "N": sizes.tolist(),
-                "loss": [finite(v) for v in loss.tolist()],
+                "loss": jsonable(loss),
                 "best_N": float(sizes[best]) if inside else None,
             }
         )
     return out
 
 
-def ahead(fit: Fit, level: float) -> list[dict[str, Any]]:
+def ahead(fit: Solved, level: float) -> list[dict[str, Any]]:
     """Predictions with intervals beyond the table: its dearest row, with N and D (or C) scaled up together."""
     x = fit.problem.x
     axes = ("N", "N_avg", "D", "U") if "D" in fit.law.columns else ("C",)
@@ -86,11 +88,11 @@ def ahead(fit: Fit, level: float) -> list[dict[str, Any]]:
     columns = {
         name: np.full(len(times), x[name][top]) * (times**power if name in scaled else 1.0) for name in fit.law.columns
     }
-    predicted = fit.predict(columns, interval=level)
-    found = {**columns, "times": times, "predicted": predicted.value, "low": predicted.low, "high": predicted.high}
-    return _rows(found)
+    predicted = predict_interval(fit, columns, level)
+    rows = {**columns, "times": times, "predicted": predicted.value, "low": predicted.low, "high": predicted.high}
+    return _rows(rows)
 
 
 def _rows(columns: dict[str, Array]) -> list[dict[str, Any]]:
     lists = {name: np.asarray(values, dtype=float).tolist() for name, values in columns.items()}
-    return [{name: finite(lists[name][i]) for name in lists} for i in range(len(next(iter(lists.values()))))]
+    return [{name: jsonable(lists[name][i]) for name in lists} for i in range(len(next(iter(lists.values()))))]

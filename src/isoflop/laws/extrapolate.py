@@ -7,36 +7,43 @@ grow in proportion to ln(C / C_max), at the smallest rate with which those inner
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from scipy import stats
 
 from ..core.errors import IsoflopError
-from .checks import check_level
-from .law import Array
-from .profile import covariance, covariances
+from .arguments import check_level
+from .fit import Solved, fit_law
+from .formula import Array
+from .noise import covariances
 from .solve import minimise
+from .tables import cuts
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from .fit import Fit
-
-CUTS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+SHARES = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 """Shares of the rows, cheapest first, from which the rest is forecast."""
 INFLATION = 0.75
 """What the inner rate is multiplied by; tuned on tables other than the one that is predicted (docs/laws.md)."""
 LEAST = 0.01
 """Least discrepancy per e-fold of compute, relative; three times it where a table cannot measure its own."""
 
-_AHEAD = 0.1  # e-folds: nearer forecasts say nothing about drift
+_AHEAD = 0.1  # e-folds: nearer forecasts say nothing about the law's own error
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """Predictions (n,) in the target's units with interval ends; its parts are standard deviations in link space."""
+    """Predictions with intervals; as an array it is its values.
+
+    Attributes:
+        value: predictions (n,) in the target's units.
+        low: lower ends (n,).
+        high: upper ends (n,).
+        noise: standard deviation (n,) in link space that the residuals give.
+        parameters: standard deviation (n,) in link space that the constants' covariance gives.
+        discrepancy: standard deviation (n,) in link space of the law's own error.
+    """
 
     value: Array
     low: Array
@@ -50,33 +57,40 @@ class Prediction:
 
 
 def predict_interval(
-    fit: Fit, table: Mapping[str, Any], level: float, *, inflation: float = INFLATION, least: float = LEAST
+    fit: Solved, table: Mapping[str, Any], level: float, *, inflation: float = INFLATION, least: float = LEAST
 ) -> Prediction:
-    """Interval for new runs at the columns of ``table``; for a quantile law, of the quantile itself.
+    """Intervals for new runs; for a quantile law, of the quantile itself.
 
-    It is infinite where no residual is left to tell the noise by.
+    They are infinite where no residual is left to tell the noise by.
+
+    Args:
+        fit: the fit.
+        table: the law's columns.
+        level: level of the intervals, a share.
+        inflation: what the measured rate of the law's own error is multiplied by.
+        least: least rate of it, relative, per e-fold of compute.
 
     Raises:
-        UsageError: a level that is no share. DataError: see ``Fit.predict``.
+        UsageError: a level that is no share.
+        DataError: a declared column is missing, or not finite and positive as the law wants it.
     """
     check_level(level)
     x = fit.columns_of(table)
     f, jac = fit.law.jacobian(fit.theta[None], x, fit.problem.link)
-    parameters = np.sqrt(np.maximum(np.einsum("in,ij,jn->n", jac[0], covariance(fit), jac[0]), 0.0))
+    parameters = np.sqrt(np.maximum(np.einsum("in,ij,jn->n", jac[0], fit.covariance(), jac[0]), 0.0))
     noise = np.full(f.shape[1], noise_of(fit, level))
-    discrepancy = drift(fit, level, inflation=inflation, least=least) * horizon(fit, x)
-    spread = np.sqrt(noise**2 + parameters**2 + discrepancy**2)
-    reach = _quantile(fit, level) * spread
+    discrepancy = discrepancy_rate(fit, level, inflation=inflation, least=least) * efolds_beyond(fit, x)
+    half_width = quantile(fit, level) * np.sqrt(noise**2 + parameters**2 + discrepancy**2)
     law, link = fit.law, fit.problem.link
     with np.errstate(over="ignore"):
-        value, low, high = (law.unlinked(f[0] + s * reach, link) for s in (0.0, -1.0, 1.0))
-    if fit.spare < 1 and not law.likelihood:
+        value, low, high = (law.unlinked(f[0] + side * half_width, link) for side in (0.0, -1.0, 1.0))
+    if fit.degrees_of_freedom < 1 and not law.likelihood:
         low, high = np.full(len(value), -np.inf), np.full(len(value), np.inf)
     return Prediction(value, low, high, noise, parameters, discrepancy)
 
 
-def horizon(fit: Fit, x: Mapping[str, Array]) -> Array:
-    """e-folds of compute by which rows lie beyond the dearest fitted row; 0 inside.
+def efolds_beyond(fit: Solved, x: Mapping[str, Array]) -> Array:
+    """e-folds of compute (n,) by which rows lie beyond the dearest fitted row; 0 inside.
 
     Compute is counted alike on both sides: C serves only where both tables have it.
     """
@@ -87,38 +101,38 @@ def horizon(fit: Fit, x: Mapping[str, Array]) -> Array:
     return np.asarray(np.maximum(np.nan_to_num(ahead), 0.0))
 
 
-def noise_of(fit: Fit, level: float) -> float:
+def noise_of(fit: Solved, level: float) -> float:
     """Standard deviation of the normal that has the residuals' ``level`` quantile: right for heavy tails."""
     if fit.loss.quantile is not None:
         return 0.0
     return float(_sizes(fit.residuals[None], fit.problem.weights[None], len(fit.problem.free), level)[0])
 
 
-def drift(fit: Fit, level: float, *, inflation: float = INFLATION, least: float = LEAST) -> float:
+def discrepancy_rate(fit: Solved, level: float, *, inflation: float = INFLATION, least: float = LEAST) -> float:
     """Discrepancy per e-fold of compute, in link space: the inner rate, inflated, and the least one in squares."""
     rate = inner_rate(fit, level)
-    floor = least * _unit(fit)
+    floor = least * unit(fit)
     return float(np.hypot(inflation * rate, floor)) if rate is not None else 3.0 * floor
 
 
-def inner_rate(fit: Fit, level: float) -> float | None:
+def inner_rate(fit: Solved, level: float) -> float | None:
     """The smallest rate with which forecasts inside the table are covered; None if it is too small to make any."""
     error, spread, ahead, share = _inner(fit, level)
     if len(error) < 2:
         return None
-    limit = _quantile(fit, level)
+    limit = quantile(fit, level)
     needed = np.sqrt(np.maximum((error / limit) ** 2 - spread**2, 0.0)) / ahead
     order = np.argsort(needed)
     covered = np.cumsum(share[order])
     return float(needed[order][min(int(np.searchsorted(covered, level - 1e-9)), len(needed) - 1)])
 
 
-def _inner(fit: Fit, level: float) -> tuple[Array, Array, Array, Array]:
+def _inner(fit: Solved, level: float) -> tuple[Array, Array, Array, Array]:
     """Forecasts inside the table: |error|, its expected spread, e-folds ahead, and weights that sum to 1."""
     problem, width = fit.problem, len(fit.problem.free)
     with np.errstate(all="ignore"):
         c = np.log(problem.law.compute(problem.x))
-    edges = _edges(c, width + 2) if np.isfinite(c).all() and width else []
+    edges = _edges(c, width + 2) if np.isfinite(c).all() and width else []  # refits need rows beyond their constants
     if not edges:
         return np.empty(0), np.empty(0), np.empty(0), np.empty(0)
     r, spread, good = (_refitted if fit.origin else _reweighted)(fit, c, edges, level)
@@ -129,12 +143,11 @@ def _inner(fit: Fit, level: float) -> tuple[Array, Array, Array, Array]:
 
 
 def _edges(c: Array, least: int) -> list[float]:
-    order = np.sort(c)
-    edges = np.unique([order[max(0, int(np.ceil(share * len(c))) - 1)] for share in CUTS])
-    return [float(edge) for edge in edges if (c <= edge).sum() >= least and (c > edge + _AHEAD).any()]
+    """Values of ``c``, log compute (rows,), up to which ``least`` rows lie, with rows to be forecast beyond."""
+    return [float(edge) for edge in cuts(c, SHARES) if (c <= edge).sum() >= least and (c > edge + _AHEAD).any()]
 
 
-def _reweighted(fit: Fit, c: Array, edges: list[float], level: float) -> tuple[Array, Array, Array]:
+def _reweighted(fit: Solved, c: Array, edges: list[float], level: float) -> tuple[Array, Array, Array]:
     """Residuals (k, n), their spread, and whether each refit converged: rows beyond an edge have no weight."""
     train = np.asarray([c <= edge for edge in edges])
     cut = replace(fit.problem, weights=train * fit.problem.weights)
@@ -146,20 +159,20 @@ def _reweighted(fit: Fit, c: Array, edges: list[float], level: float) -> tuple[A
     return r, np.sqrt(np.maximum(spread, 0.0) + noise[:, None] ** 2), found.converged
 
 
-def _refitted(fit: Fit, c: Array, edges: list[float], level: float) -> tuple[Array, Array, Array]:
+def _refitted(fit: Solved, c: Array, edges: list[float], level: float) -> tuple[Array, Array, Array]:
     """The same where a first stage must be made again on the cheaper rows."""
     assert fit.origin is not None
-    law, raw = fit.origin
+    law, raw, settings = fit.origin
     axis = np.log(fit.law.compute({name: raw.numbers(name) for name in fit.problem.x}))
     r, spread, good = (np.full((len(edges), len(c)), np.nan) for _ in range(3))
     for i, edge in enumerate(edges):
         try:
-            small = law.fit(raw.where(axis <= edge), **fit.settings.model_dump(exclude={"fixed", "columns"}))
+            small = fit_law(law, raw.where(axis <= edge), settings)
         except IsoflopError:  # too few rows for the first stage
             continue
         f, jac = small.law.jacobian(small.theta[None], fit.problem.x, fit.problem.link)
         r[i] = f[0] - small.law.linked(fit.problem.y, fit.problem.link)
-        variance = np.einsum("in,ij,jn->n", jac[0], covariance(small), jac[0])
+        variance = np.einsum("in,ij,jn->n", jac[0], small.covariance(), jac[0])
         spread[i] = np.sqrt(np.maximum(variance, 0.0) + noise_of(small, level) ** 2)
         good[i] = 1.0
     return r, spread, good[:, 0] == 1.0
@@ -177,10 +190,11 @@ def _masked(r: Array, used: Array, level: float) -> Array:
     return np.asarray([np.quantile(np.abs(row[mask]), level) for row, mask in zip(r, used, strict=True)])
 
 
-def _quantile(fit: Fit, level: float) -> float:
-    return float(stats.t.ppf(0.5 + level / 2, max(1, fit.spare)))
+def quantile(fit: Solved, level: float) -> float:
+    """Half the width, in standard deviations, of Student's interval at the fit's degrees of freedom."""
+    return float(stats.t.ppf(0.5 + level / 2, max(1, fit.degrees_of_freedom)))
 
 
-def _unit(fit: Fit) -> float:
+def unit(fit: Solved) -> float:
     """What a relative error of 1 is in link space: 1 for logarithms, the target's typical size otherwise."""
     return 1.0 if fit.problem.link == "log" else float(np.median(np.abs(fit.problem.y)))

@@ -1,10 +1,10 @@
-"""From a law and a table to a fit: settings, the fitted object, its predictions."""
+"""From a law and a table to a solved fit: settings, the problem that they make, its optimum and what to know of it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 from pydantic import Field
@@ -12,30 +12,25 @@ from pydantic import Field
 from ..core.documents import Frozen
 from ..core.errors import NumericsError, UsageError
 from ..core.table import Table
-from .checks import (
+from .arguments import check_named
+from .checks import check_gradient, check_values
+from .formula import Array, Formula, law_name
+from .losses import Loss, loss_named
+from .noise import covariances, dispersion
+from .search import DOUBTFUL, Certificate, search
+from .solve import Problem
+from .tables import (
     as_table,
     attach,
     check_clusters,
-    check_gradient,
-    check_named,
-    check_values,
     check_weights,
-    law_name,
+    cluster_numbers,
+    columns_of,
     read_columns,
     rename,
 )
-from .law import Array, Law
-from .losses import Loss, loss_named
-from .search import Certificate, search
-from .solve import Problem
 
-if TYPE_CHECKING:
-    from .bootstrap import Samples
-    from .intervals import Interval
-    from .profile import Profile
-
-_DOUBTFUL = 0.3  # smaller shares of starts at the optimum are said
-_FEW = 10  # clusters beyond the constants: with fewer their variance is itself uncertain, which is said
+_FEW = 10  # degrees of freedom: clusters' own variance is uncertain with fewer, which is said
 _FAINT = 1e-12  # strength of priors before the noise is known
 
 
@@ -71,8 +66,8 @@ class Settings(Frozen):
 
 
 @dataclass(frozen=True)
-class Fit:
-    """A fitted law.
+class Solved:
+    """A fitted law as a value: what was minimised, and the optimum. ``isoflop.laws.Fit`` adds what is asked of it.
 
     Attributes:
         law: the law.
@@ -82,9 +77,13 @@ class Fit:
         objective: the minimised sum over rows.
         certificate: starts, share at the optimum, gradient, condition.
         warnings: everything a reader must know before using a constant.
+        problem: what was minimised.
+        loss: the loss of a residual.
+        origin: of a fit whose law took constants from a first stage: the law before it, its table with the law's names
+            for columns, and the settings that were asked for; what the whole fit is repeated from.
     """
 
-    law: Law
+    law: Formula
     settings: Settings
     table: Table
     theta: Array
@@ -93,8 +92,7 @@ class Fit:
     warnings: tuple[str, ...]
     problem: Problem = field(repr=False)
     loss: Loss = field(repr=False)
-    origin: tuple[Law, Table] | None = field(default=None, repr=False)
-    """Of a fit whose law took constants from a first stage: the law before that stage, and its table."""
+    origin: tuple[Formula, Table, Settings] | None = field(default=None, repr=False)
 
     @property
     def params(self) -> dict[str, float]:
@@ -110,10 +108,15 @@ class Fit:
         return self.table.rows
 
     @property
-    def spare(self) -> int:
+    def clusters(self) -> Array | None:
+        """Number of the cluster of each row, (n,), or None."""
+        return cluster_numbers(self.table, self.settings.clusters)
+
+    @property
+    def degrees_of_freedom(self) -> int:
         """Rows (or, where rows share clusters, clusters) beyond the fitted constants: what tells how noisy they are."""
-        clusters = self.settings.clusters
-        units = len(set(self.table.texts(clusters).tolist())) if clusters else self.rows
+        clusters = self.clusters
+        units = self.rows if clusters is None else int(clusters.max()) + 1
         return units - len(self.problem.free)
 
     @property
@@ -127,20 +130,19 @@ class Fit:
         y = self.table.numbers(self.law.target)
         return float(1.0 - np.sum((self.predict(self.table) - y) ** 2) / np.sum((y - y.mean()) ** 2))
 
-    def predict(self, table: Mapping[str, Any], interval: float | None = None) -> Any:
-        """Predictions (n,) at a table's columns; with ``interval`` (e.g. .9) a Prediction with value, low and high.
+    def covariance(self) -> Array:
+        """(p, p) in fitted space, zero at fixed and bounded parameters (see ``isoflop.laws.noise.covariances``)."""
+        return np.asarray(covariances(self.problem, self.theta[None], self.loss, self.clusters)[0])
+
+    def predict(self, table: Mapping[str, Any]) -> Array:
+        """Predictions (n,) at a table's columns, in the target's units.
 
         Raises:
             DataError: a declared column is missing, or not finite and positive as the law wants it.
         """
-        if interval is not None:
-            from .extrapolate import predict_interval
-
-            return predict_interval(self, table, interval)
         x = self.columns_of(table)
-        return np.broadcast_to(self.law.predict(self.law.named(self.theta[None]), x), (1, len(next(iter(x.values())))))[
-            0
-        ]
+        rows = len(next(iter(x.values())))
+        return np.asarray(np.broadcast_to(self.law.predict(self.law.named(self.theta[None]), x), (1, rows))[0])
 
     def columns_of(self, table: Mapping[str, Any]) -> dict[str, Array]:
         """The law's columns of a table, as float64, under the law's names."""
@@ -149,52 +151,20 @@ class Fit:
         known = rename(known, renames) if renames else known
         return columns_of(self.law, read_columns(self.law, known, with_target=False))
 
-    def bootstrap(
-        self, samples: int = 1000, *, kind: str | None = None, seed: int = 0, rows: Array | None = None
-    ) -> Samples:
-        """Refits to resampled data: ``kind`` rows, residuals or clusters (default: clusters if the fit names any)."""
-        from .bootstrap import bootstrap
-
-        return bootstrap(self, samples, kind=kind, seed=seed, rows=rows)
-
-    def profile(self, name: str, values: Array | None = None) -> Profile:
-        """The objective with one parameter held, the others refitted, over ``values`` (natural units)."""
-        from .profile import profile
-
-        return profile(self, name, values)
-
-    def intervals(self, level: float = 0.95) -> dict[str, Interval]:
-        """Profile-likelihood interval and identifiability verdict of every parameter."""
-        from .intervals import intervals
-
-        return intervals(self, level)
-
-    def report(self, level: float = 0.95) -> str:
-        """The whole fit as text: constants with intervals and verdicts, certificate, sensitivity, warnings."""
-        from .report import report
-
-        return report(self, level)
-
-    def to_json(self) -> dict[str, Any]:
-        """Everything needed to make the fit again, data included, as JSON values (see ``isoflop.laws.export``)."""
-        from .export import to_json
-
-        return to_json(self)
-
     def __repr__(self) -> str:
         values = ", ".join(f"{k}={v:.6g}" for k, v in self.params.items())
         state = "" if self.converged else "NOT CONVERGED, do not use: "
         return f"Fit({state}{law_name(self.law)}: {values}; objective {self.objective:.7g}, {self.rows} rows)"
 
 
-def columns_of(law: Law, table: Table) -> dict[str, Array]:
-    """What the law reads, plus C where the table has it (for extrapolation), as float64."""
-    wanted = [*law.columns, *(["C"] if "C" in table and "C" not in law.columns else [])]
-    return {name: table.numbers(name) for name in wanted}
+def fit_law(law: Formula, table: Mapping[str, Any], settings: Settings | None = None, **given: Any) -> Solved:
+    """Fit a law.
 
-
-def fit_law(law: Law, table: Mapping[str, Any], settings: Settings | None = None, **given: Any) -> Fit:
-    """Fit ``law``; keywords are the fields of Settings, where ``weights`` and ``clusters`` may also be arrays (rows,).
+    Args:
+        law: the law.
+        table: any mapping of column name to array (rows,).
+        settings: how to fit, or None.
+        given: without ``settings``, its fields; ``weights`` and ``clusters`` may also be arrays (rows,).
 
     Raises:
         DataError: rows that no law can be fitted to.
@@ -202,29 +172,34 @@ def fit_law(law: Law, table: Mapping[str, Any], settings: Settings | None = None
         NumericsError: the law is not defined anywhere near the data.
     """
     known, given = attach(table, given)
+    asked = settings or _settings(law, given)
+    raw = _checked(rename(known, asked.columns) if asked.columns else known, asked)
+    final, rows = law.first_stage(raw)
+    settings = asked.model_copy(update={"fixed": {**final.held, **asked.fixed}})
+    prepared = _with_extras(final, final.prepare(rows), settings)
+    prepared = read_columns(final, prepared, with_target=True)
+    warnings = check_values(final, prepared, settings.link or final.link)
+    for where in ("fixed", "bounds", "priors"):
+        check_named(final, getattr(settings, where), where)
+    extras = [name for name in (settings.weights, settings.clusters) if name]
+    prepared = prepared.select([*final.columns, final.target, *extras, *(["C"] if "C" in prepared else [])])
+    fit = solved(final, prepared, settings, warnings)
+    return fit if final is law else replace(fit, origin=(law, raw, asked.model_copy(update={"columns": {}})))
+
+
+def _settings(law: Formula, given: Mapping[str, Any]) -> Settings:
+    """The law's defaults with what was given; UsageError for what is no setting, or not legal."""
     unknown = set(given) - set(Settings.model_fields)
     if unknown:
         raise UsageError(
             f"no fit setting is named {sorted(unknown)[0]!r}", fix=f"legal: {', '.join(Settings.model_fields)}"
         )
-    if settings is None:
-        try:
-            settings = Settings(**_plain({**law.defaults, **given}))
-        except (ValueError, TypeError) as error:
-            raise UsageError(
-                f"a fit setting is not legal ({error})", where="fit", fix="see isoflop.laws.Settings"
-            ) from error
-    settings = settings.model_copy(update={"fixed": {**law.held, **settings.fixed}})
-    known = rename(known, settings.columns) if settings.columns else known
-    known = _with_extras(law, law.prepare(_checked(known, settings)), settings)
-    known = read_columns(law, known, with_target=True)
-    warnings = check_values(law, known, settings.link or law.link)
-    for where in ("fixed", "bounds", "priors"):
-        check_named(law, getattr(settings, where), where)
-    extras = [name for name in (settings.weights, settings.clusters) if name]
-    known = known.select([*law.columns, law.target, *extras, *(["C"] if "C" in known else [])])
-    problem, loss = build_problem(law, known, settings)
-    return solved(law, known, settings, problem, loss, warnings)
+    try:
+        return Settings(**_plain({**law.defaults, **given}))
+    except (ValueError, TypeError) as error:
+        raise UsageError(
+            f"a fit setting is not legal ({error})", where="fit", fix="see isoflop.laws.Settings"
+        ) from error
 
 
 def _checked(table: Table, settings: Settings) -> Table:
@@ -237,7 +212,7 @@ def _checked(table: Table, settings: Settings) -> Table:
     return table if weights.all() else table.where(weights > 0)
 
 
-def _with_extras(law: Law, table: Table, settings: Settings) -> Table:
+def _with_extras(law: Formula, table: Table, settings: Settings) -> Table:
     """The prepared table with weights as numbers and clusters as names; not all laws can keep them."""
     for option, name in (("weights", settings.weights), ("clusters", settings.clusters)):
         if name and name not in table:
@@ -251,8 +226,16 @@ def _with_extras(law: Law, table: Table, settings: Settings) -> Table:
     return table
 
 
-def solved(law: Law, table: Table, settings: Settings, problem: Problem, loss: Loss, warnings: list[str]) -> Fit:
-    """Search, then the fit with all that must be said about it."""
+def solved(law: Formula, table: Table, settings: Settings, warnings: list[str]) -> Solved:
+    """Search, then the fit with all that must be said about it.
+
+    Args:
+        law: the law, after any first stage.
+        table: prepared and checked rows.
+        settings: how to fit; ``fixed`` holds what the law holds, too.
+        warnings: what is already known to be said.
+    """
+    problem, loss = build_problem(law, table, settings)
     values = law.start_values(problem.x, problem.y)
     if not law.likelihood:
         check_gradient(law, problem.x, problem.link, values)
@@ -264,29 +247,31 @@ def solved(law: Law, table: Table, settings: Settings, problem: Problem, loss: L
     if settings.priors or any(q.prior for q in law.parameters):
         problem = _with_prior_strength(problem, theta, loss)
         theta, objective, certificate = search(problem, loss, values, refine=settings.starts)
-    said = list(warnings)
+    every = [*warnings, *_optimum_warnings(certificate, settings), *_quantile_warnings(problem, theta, loss)]
     if not certificate.converged:
-        said.insert(0, "the fit did NOT converge: its constants are not an optimum; do not use them")
-    if certificate.share < _DOUBTFUL:
+        every.insert(0, "the fit did NOT converge: its constants are not an optimum; do not use them")
+    fit = Solved(law, settings, table, theta, objective, certificate, tuple(every), problem, loss)
+    return replace(fit, warnings=(*every, *_few_clusters(fit)))
+
+
+def _optimum_warnings(certificate: Certificate, settings: Settings) -> list[str]:
+    warnings = []
+    if certificate.share < DOUBTFUL:
         few = f"only {100 * certificate.share:.0f} % of {certificate.starts} starts reached this optimum"
-        said.append(f"{few}: another may exist; compare with starts={4 * settings.starts}")
+        warnings.append(f"{few}: another may exist; compare with starts={4 * settings.starts}")
     if certificate.at_bounds:
-        said.append(f"at a bound: {', '.join(certificate.at_bounds)}")
-    said += _coverage(problem, theta, loss)
-    fit = Fit(law, settings, table, theta, objective, certificate, tuple(said), problem, loss)
-    return replace(fit, warnings=(*said, *_few_clusters(fit)))
+        warnings.append(f"at a bound: {', '.join(certificate.at_bounds)}")
+    return warnings
 
 
-def _few_clusters(fit: Fit) -> list[str]:
-    if not fit.settings.clusters or fit.spare >= _FEW:
+def _few_clusters(fit: Solved) -> list[str]:
+    left, constants = fit.degrees_of_freedom, len(fit.problem.free)
+    if not fit.settings.clusters or left >= _FEW:
         return []
-    constants = len(fit.problem.free)
-    return [
-        f"{fit.spare + constants} clusters for {constants} constants: {max(fit.spare, 0)} degrees of freedom are left"
-    ]
+    return [f"{left + constants} clusters for {constants} constants: {max(left, 0)} degrees of freedom are left"]
 
 
-def _coverage(problem: Problem, theta: Array, loss: Loss) -> list[str]:
+def _quantile_warnings(problem: Problem, theta: Array, loss: Loss) -> list[str]:
     """Of a quantile law: whether the share of rows below the curve is the one asked for."""
     if loss.quantile is None:
         return []
@@ -300,7 +285,7 @@ def _coverage(problem: Problem, theta: Array, loss: Loss) -> list[str]:
     ]
 
 
-def build_problem(law: Law, table: Table, settings: Settings) -> tuple[Problem, Loss]:
+def build_problem(law: Formula, table: Table, settings: Settings) -> tuple[Problem, Loss]:
     """The optimisation problem of a prepared, checked table."""
     link = settings.link or law.link
     x, y = columns_of(law, table), table.numbers(law.target)
@@ -342,8 +327,6 @@ def relative(weights: Array) -> Array:
 
 def _with_prior_strength(problem: Problem, theta: Array, loss: Loss) -> Problem:
     """Priors count in units of the noise: strength = dispersion / sd^2, the dispersion estimated without them."""
-    from .profile import dispersion
-
     factor = dispersion(problem, theta, loss)
     return replace(problem, strength=np.where(problem.strength > 0, problem.strength * (factor / _FAINT), 0.0))
 

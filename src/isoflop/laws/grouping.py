@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from .law import Array
+from .formula import Array
 
 ALIKE = 0.02
 """Relative distance within which values are taken for one; the steps of a sweep are tens of percent."""

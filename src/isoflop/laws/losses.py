@@ -7,14 +7,12 @@ and a majorizer (a weight w(r) such that slope(r) = w(r) r and the parabola of c
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
 
 from ..core.errors import UsageError, nearest
-
-Array = npt.NDArray[Any]
+from .formula import Array
 
 
 class Loss(Protocol):

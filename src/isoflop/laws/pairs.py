@@ -9,7 +9,7 @@ import numpy as np
 
 from ..core.errors import DataError, nearest
 from ..core.table import Table
-from .checks import as_table, read_positive
+from .tables import as_table, read_positive
 
 
 def pair(

@@ -8,12 +8,18 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..core.rng import Rng
-from .law import Array, Law
+from .formula import Array, Formula
 from .losses import Loss
-from .solve import Problem, exact_hessian, minimise
+from .solve import EXACT, Problem, exact_hessian, minimise
 
 _BLOCK = 4_000_000  # numbers of the grid that are held at once
-_DOUBTFUL = 0.3  # a smaller share of starts at the optimum calls for more starts
+DOUBTFUL = 0.3
+"""A smaller share of starts at the optimum calls for more starts, and is said if they do not meet either."""
+
+_SAME = 1e-3  # objectives within this share of the best are one optimum: along a ridge fits stop early
+_TOGETHER = 1e-6  # objectives within this share of the best are one point, not neighbours on a corner of |r|
+_HOPS, _HOP_STARTS, _MET = 3, 16, 0.6  # rounds of the search around the best, its starts, the share that ends it
+_POLISHES = 6  # Newton steps converge quadratically: the second or third is the last that moves anything
 
 
 @dataclass(frozen=True)
@@ -42,8 +48,14 @@ class Certificate:
 def search(problem: Problem, loss: Loss, values: Array, *, refine: int) -> tuple[Array, float, Certificate]:
     """The best parameters (p,) in fitted space, the objective there, and the certificate.
 
-    ``values`` (g, p) are starts in natural units. The ``refine`` best of them, as judged after solving for the linear
-    parameters, are refined; a few far from the best are always among them, so that the share means something.
+    The best starts, as judged after solving for the linear parameters, are refined; a few far from the best are always
+    among them, so that the share means something.
+
+    Args:
+        problem: what is minimised.
+        loss: the loss of a residual.
+        values: starts (g, p) in natural units.
+        refine: how many of them are refined; five times as many where too few of those meet.
     """
     law = problem.law
     theta = np.clip(law.to_fitted(values), problem.low, problem.high)
@@ -62,7 +74,7 @@ def search(problem: Problem, loss: Loss, values: Array, *, refine: int) -> tuple
     starts = theta[order[chosen]] if len(order) else theta[:refine]
     scale = _residual_scale(problem, starts[0])
     found = minimise(problem, starts, loss, scale=scale)
-    if _share(found.value, float(found.value.min()), rows) < _DOUBTFUL and len(order) > len(starts):
+    if _share(found.value, float(found.value.min()), rows) < DOUBTFUL and len(order) > len(starts):
         more = theta[order[_spread(theta[order], 5 * refine)]]
         again = minimise(problem, more, loss, scale=scale)
         found = again if again.value.min() < found.value.min() else found
@@ -83,7 +95,7 @@ def search(problem: Problem, loss: Loss, values: Array, *, refine: int) -> tuple
 
 def _share(ends: Array, best: float, rows: int) -> float:
     """Of the objectives ``ends``, those within 0.1 % of the best one, or alike up to residuals of 1e-9."""
-    return float(np.mean(ends <= best + 1e-3 * abs(best) + 1e-18 * rows)) if np.isfinite(best) else 0.0
+    return float(np.mean(ends <= best + _SAME * abs(best) + EXACT * rows)) if np.isfinite(best) else 0.0
 
 
 def _spread(theta: Array, count: int) -> Array:
@@ -96,7 +108,11 @@ def _spread(theta: Array, count: int) -> Array:
 
 
 def _solve_linear(problem: Problem, theta: Array) -> Array:
-    """Replace the free linear parameters by the best positive ones: relative least squares, re-weighted twice."""
+    """Replace the free linear parameters by the best positive ones: relative least squares, re-weighted twice.
+
+    Weights 1 / |r| turn squares into |r|, which outliers do not pull; residuals below a tenth of the median keep the
+    weight of that, or a row fitted by chance would decide alone. Two rounds suffice for a start.
+    """
     law = problem.law
     free = set(problem.free.tolist())
     linear = [j for j, q in enumerate(law.parameters) if q.linear]
@@ -136,10 +152,11 @@ def _positive_least_squares(basis: Array, y: Array, weights: Array, positive: Ar
     gram, moment = gram / size[:, :, None] / size[:, None, :], moment / size
     m = basis.shape[1]
     best, best_gain = np.zeros_like(moment), np.full(len(moment), -1.0)
+    # Every subset of up to 5 columns (31 of them); more columns are solved for together, and those below 0 are clipped.
     subsets = [s for r in range(m, 0, -1) for s in itertools.combinations(range(m), r)] if m <= 5 else [tuple(range(m))]
     for subset in subsets:
         s = list(subset)
-        sub = gram[:, s][:, :, s] + 1e-12 * np.eye(len(s))
+        sub = gram[:, s][:, :, s] + 1e-12 * np.eye(len(s))  # of a diagonal of 1: collinear columns share their weight
         solved = np.linalg.solve(sub, moment[:, s, None])[:, :, 0]
         gain = (solved * moment[:, s]).sum(-1)
         legal = (solved >= 0)[:, positive[s]].all(-1) & (gain > best_gain)
@@ -152,6 +169,7 @@ def _positive_least_squares(basis: Array, y: Array, weights: Array, positive: Ar
 
 
 def _residual_scale(problem: Problem, theta: Array) -> float:
+    """Standard deviation of the residuals, by their median: 1.4826 is that of a normal over its median |r|."""
     if problem.law.likelihood:
         return 0.0
     r = np.abs(problem.residuals(theta[None], np.zeros(1, dtype=int))[0])
@@ -160,35 +178,44 @@ def _residual_scale(problem: Problem, theta: Array) -> float:
 
 
 def _hop(problem: Problem, theta: Array, value: float, loss: Loss, ends: Array) -> tuple[Array, float]:
-    """Where starts ended near each other but not together (corners of |r|), look around the best along its ridges."""
+    """Where starts ended near each other but not together (corners of |r|), look around the best along its ridges.
+
+    Starts are drawn from the normal whose precision is the majorizer, of a size that raises the objective by about a
+    tenth: far enough to leave a corner, near enough to stay in the valley. Eigenvalues of the scaled majorizer below
+    1e-10 count as that, or a start would leave the law's domain.
+    """
     rng = Rng(0)("hop").at()
-    inside = _inside(problem, theta)
-    together = np.mean(ends <= value + 1e-6 * abs(value) + 1e-18 * len(problem.target.T))
-    for _ in range(3):
-        if not np.isfinite(value) or not len(inside) or together > 0.6:
+    inside = np.flatnonzero(problem.inside(theta))
+    together = np.mean(ends <= value + _TOGETHER * abs(value) + EXACT * len(problem.target.T))
+    for _ in range(_HOPS):
+        if not np.isfinite(value) or not len(inside) or together > _MET:
             break
         _, _, _, major = problem.expand(theta[None], loss, np.zeros(1, dtype=int))
         matrix = major[0][np.ix_(inside, inside)]
         size = 1.0 / np.sqrt(np.maximum(np.diag(matrix), 1e-300))
         eigenvalues, vectors = np.linalg.eigh(matrix * size[:, None] * size)
         spread = size[:, None] * vectors / np.sqrt(np.maximum(eigenvalues, 1e-10))
-        starts = np.repeat(theta[None], 16, axis=0)
-        moves = rng.standard_normal((16, len(inside))) @ spread.T
+        starts = np.repeat(theta[None], _HOP_STARTS, axis=0)
+        moves = rng.standard_normal((_HOP_STARTS, len(inside))) @ spread.T
         starts[:, problem.free[inside]] += moves * np.sqrt(0.2 * abs(value) / len(inside))
         found = minimise(problem, np.clip(starts, problem.low, problem.high), loss)
         best = int(np.argmin(found.value))
-        together = np.mean(found.value <= min(value, found.value[best]) * (1 + 1e-6))
+        together = np.mean(found.value <= min(value, found.value[best]) * (1 + _TOGETHER))
         if found.value[best] < value:
             theta, value = found.theta[best], float(found.value[best])
     return theta, value
 
 
 def _polish(problem: Problem, theta: Array, value: float, loss: Loss) -> tuple[Array, float]:
-    """A few steps with the full Hessian, which Gauss-Newton lacks; kept only if they go down."""
-    inside = _inside(problem, theta)
+    """A few steps with the full Hessian, which Gauss-Newton lacks; kept only if they go down.
+
+    Eigenvalues below 1e-9 of the scaled Hessian, negative ones too, count as that: such a step is long and downhill,
+    and refused if the objective rises. A gain below 1e-14 of the objective is rounding.
+    """
+    inside = np.flatnonzero(problem.inside(theta))
     if not np.isfinite(value) or not len(inside):
         return theta, value
-    for _ in range(6):
+    for _ in range(_POLISHES):
         _, gradient, _, _ = problem.expand(theta[None], loss, np.zeros(1, dtype=int))
         hessian = exact_hessian(problem, theta, loss)[np.ix_(inside, inside)]
         if not np.isfinite(hessian).all():
@@ -209,15 +236,9 @@ def _polish(problem: Problem, theta: Array, value: float, loss: Loss) -> tuple[A
     return theta, value
 
 
-def _inside(problem: Problem, theta: Array) -> Array:
-    """Positions within ``free`` of parameters off their bounds."""
-    at = theta[problem.free]
-    margin = 1e-9 * (1.0 + np.abs(at))
-    return np.flatnonzero((at > problem.low[problem.free] + margin) & (at < problem.high[problem.free] - margin))
-
-
 def _stationarity(problem: Problem, theta: Array, loss: Loss, value: float) -> tuple[float, float]:
-    inside = _inside(problem, theta)
+    """The certificate's gradient and condition, of the parameters off their bounds."""
+    inside = np.flatnonzero(problem.inside(theta))
     if not len(inside) or not np.isfinite(value):
         return 0.0, 1.0
     _, gradient, _, major = problem.expand(theta[None], loss, np.zeros(1, dtype=int))
@@ -229,6 +250,5 @@ def _stationarity(problem: Problem, theta: Array, loss: Loss, value: float) -> t
     return float(np.max(np.abs(gradient[0, inside]) / size) / np.sqrt(size_of_value)), condition
 
 
-def _at_bounds(law: Law, problem: Problem, theta: Array) -> tuple[str, ...]:
-    inside = set(problem.free[_inside(problem, theta)].tolist())
-    return tuple(law.names[j] for j in problem.free if j not in inside)
+def _at_bounds(law: Formula, problem: Problem, theta: Array) -> tuple[str, ...]:
+    return tuple(law.names[j] for j in problem.free[~problem.inside(theta)])

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..core.errors import IsoflopError
-from .law import Array
-
-if TYPE_CHECKING:
-    from .fit import Fit
+from .fit import Solved, fit_law
+from .formula import Array
 
 _FURTHER = 5.0  # residuals beyond this many robust standard deviations are outliers
 
@@ -27,10 +24,12 @@ class Variant:
     failed: str = ""
 
 
-def sensitivity(fit: Fit, counts: Mapping[str, Array] | None = None) -> list[Variant]:
+def sensitivity(fit: Solved, counts: Mapping[str, Array] | None = None) -> list[Variant]:
     """Refits under other choices, the fit itself first.
 
-    ``counts`` are other ways of counting N, name -> (rows,) values, e.g. without embeddings.
+    Args:
+        fit: the fit.
+        counts: other ways of counting N, name -> values (rows,), e.g. without embeddings.
     """
     choices: list[tuple[str, dict[str, object], Array]] = []
     every = np.ones(fit.rows, dtype=bool)
@@ -62,9 +61,7 @@ def sensitivity(fit: Fit, counts: Mapping[str, Array] | None = None) -> list[Var
     return out
 
 
-def _refit(fit: Fit, choice: str, changed: dict[str, object], rows: Array, **columns: Array) -> Variant:
-    from .fit import fit_law
-
+def _refit(fit: Solved, choice: str, changed: dict[str, object], rows: Array, **columns: Array) -> Variant:
     table = fit.table.with_columns(**columns).where(rows)
     settings = fit.settings.model_copy(update={"columns": {}, **changed})
     try:

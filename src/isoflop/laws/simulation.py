@@ -11,15 +11,26 @@ import numpy as np
 from ..core.errors import UsageError
 from ..core.rng import Rng
 from ..core.table import Table
-from .checks import as_table, check_level, check_named, law_name, read_columns
-from .fit import Fit, columns_of
-from .law import Array, Columns, Law
-from .profile import clusters_of, dispersions, robustness, threshold
+from .arguments import check_level, check_named
+from .fit import Solved
+from .formula import Array, Columns, Formula, law_name
+from .noise import dispersions, robustness
+from .profile import threshold
 from .solve import minimise
+from .tables import as_table, columns_of, read_columns
 
 
-def simulate(law: Law, params: Mapping[str, float], table: Mapping[str, Any], noise: float, *, seed: int = 0) -> Table:
-    """The table with a target column made by the law: normal noise of that size in link space.
+def simulate(
+    law: Formula, params: Mapping[str, float], table: Mapping[str, Any], noise: float, *, seed: int = 0
+) -> Table:
+    """The table with a target column made by the law.
+
+    Args:
+        law: the law.
+        params: its constants by name, all of them, in natural units.
+        table: the law's columns.
+        noise: standard deviation of the normal noise, in link space: relative where the link is log.
+        seed: of the noise.
 
     Raises:
         UsageError: parameters that are not the law's, or a noise that is negative or not finite.
@@ -30,8 +41,17 @@ def simulate(law: Law, params: Mapping[str, float], table: Mapping[str, Any], no
     return known.with_columns(**{law.target: planted(law, params, x, noise, 1, seed)[0]})
 
 
-def planted(law: Law, params: Mapping[str, float], x: Columns, noise: float, tables: int, seed: int = 0) -> Array:
-    """Targets (tables, n) made by the law with normal noise in link space."""
+def planted(law: Formula, params: Mapping[str, float], x: Columns, noise: float, tables: int, seed: int = 0) -> Array:
+    """Targets (tables, n) made by the law with normal noise in link space.
+
+    Args:
+        law: the law.
+        params: its constants by name, all of them, in natural units.
+        x: the law's columns, each (n,).
+        noise: standard deviation of the noise, in link space.
+        tables: how many.
+        seed: of the noise.
+    """
     if not 0 <= noise < np.inf:
         raise UsageError(f"noise {noise:g}", where="simulate", fix="give a standard deviation in link space")
     theta = law.to_fitted(_values(law, params)[None])
@@ -41,11 +61,17 @@ def planted(law: Law, params: Mapping[str, float], x: Columns, noise: float, tab
     return law.unlinked(f, law.link)
 
 
-def coverage(fit: Fit, params: Mapping[str, float], targets: Array, level: float = 0.95) -> dict[str, float]:
-    """Share of the tables (rows of ``targets``, (k, n)) whose profile interval at ``level`` contains the true value.
+def coverage(fit: Solved, params: Mapping[str, float], targets: Array, level: float = 0.95) -> dict[str, float]:
+    """By parameter, the share of planted tables whose profile interval contains the true value.
 
     A value lies in its profile interval exactly if the deviance of holding it there is below the threshold, so each
-    table needs two refits a parameter. ``fit`` is the fit of any one of the tables; it lends its settings.
+    table needs two refits a parameter.
+
+    Args:
+        fit: of any one of the tables; it lends its columns and settings.
+        params: the true constants, in natural units.
+        targets: the tables' targets (k, n).
+        level: level of the intervals, a share.
     """
     law = fit.law
     problem = replace(fit.problem, y=np.asarray(targets, dtype=float))
@@ -59,7 +85,7 @@ def coverage(fit: Fit, params: Mapping[str, float], targets: Array, level: float
     else:
         r = problem.residuals(free.theta, items)
         factor = dispersions(r, np.broadcast_to(problem.weights, r.shape), fit.loss, len(problem.free))
-    widen = robustness(problem, free.theta, fit.loss, clusters_of(fit))
+    widen = robustness(problem, free.theta, fit.loss, fit.clusters)
     limit = threshold(fit, level)
     out = {}
     for j in problem.free:
@@ -74,7 +100,7 @@ def coverage(fit: Fit, params: Mapping[str, float], targets: Array, level: float
     return out
 
 
-def _values(law: Law, params: Mapping[str, float]) -> Array:
+def _values(law: Formula, params: Mapping[str, float]) -> Array:
     """Parameters (p,) in the law's order; UsageError if they are not exactly the law's."""
     check_named(law, params, "params")
     missing = [name for name in law.names if name not in params]

@@ -11,10 +11,24 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from .law import Array, Columns, Law, complex_step
+from .formula import Array, Columns, Formula, complex_step
 from .losses import Loss
 
 _BLOCK = 400_000  # numbers in one block of residuals: keeps the working set inside the cache
+
+# Damping mu of the first step, and its ends. It starts small, since starts are already good where linear parameters
+# were solved for. Below the least end H + mu M is H to the precision that matters; at the largest a step is below the
+# rounding of any parameter.
+_FIRST_DAMPING, _LEAST_DAMPING, _MOST_DAMPING = 1e-2, 1e-9, 1e16
+_HOPELESS_DAMPING = 1e14  # a fit that goes down with no smaller damping has no way down left
+# Factors on mu after a step: a good step brings Newton's method closer by 5, a bad one takes five times shorter steps,
+# so that one of each leaves mu as it was.
+_AFTER_GOOD, _AFTER_BAD = 0.2, 5.0
+_MARGIN = 1e-9  # relative distance to a bound within which a parameter counts as lying on it
+_ROUNDING = 1e-15  # an objective that rose by less than this share of itself did not rise
+
+EXACT = 1e-18
+"""Objective a row of residuals of 1e-9: where the law is exact, what is left of the objective is rounding."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +40,7 @@ class Problem:
     parameter at its start. All are in fitted space.
     """
 
-    law: Law
+    law: Formula
     x: Columns
     y: Array
     weights: Array
@@ -84,6 +98,11 @@ class Problem:
         value = np.where(bad, np.inf, value)
         return value, gradient, newton, major
 
+    def inside(self, theta: Array) -> Array:
+        """Which free parameters lie off their bounds: (..., p) -> (..., f) booleans."""
+        margin = _MARGIN * (1.0 + np.abs(theta))
+        return np.asarray((theta > self.low + margin) & (theta < self.high - margin))[..., self.free]
+
     def _of(self, data: Array, items: Array | None) -> Array:
         return data if data.ndim == 1 or items is None else data[items]
 
@@ -108,14 +127,23 @@ def minimise(
     tolerance: float = 1e-11,
     scale: float | None = None,
 ) -> Solution:
-    """Minimise from the starts ``theta`` (k, p). With ``scale`` (size of residuals) it walks the loss's path first."""
+    """Minimise from many starts at once.
+
+    Args:
+        problem: what is minimised.
+        theta: starts (k, p) in fitted space.
+        loss: the loss of a residual.
+        limit: most steps of a fit.
+        tolerance: decrease that a step promises, relative to the objective, below which a fit has converged.
+        scale: size of the residuals; with it the loss's path, from a smooth one to ``loss``, is walked first.
+    """
     count, rows = len(theta), len(next(iter(problem.x.values())))
     block = max(1, _BLOCK // max(1, rows * max(1, len(problem.free))))
     parts = []
     for begin in range(0, count, block):
         items = np.arange(begin, min(count, begin + block))
         now = np.array(theta[items], dtype=float)
-        for stage in loss.path(scale)[:-1] if scale else []:
+        for stage in loss.path(scale)[:-1] if scale else []:  # a few rough steps each: only the last one is kept
             now = _descend(problem, now, stage, items, 12, 1e-4).theta
         parts.append(_descend(problem, now, loss, items, limit, tolerance))
     return Solution(
@@ -128,6 +156,19 @@ def minimise(
 
 
 def _descend(problem: Problem, theta: Array, loss: Loss, items: Array, limit: int, tolerance: float) -> Solution:
+    """Damped Newton steps of all fits at once, each with its own damping, until each promises no decrease any more.
+
+    A step is taken if the objective falls. Damping falls after steps that gain more than half of what the quadratic
+    model promised, stays after lesser ones, and rises where the objective did not fall.
+
+    Args:
+        problem: what is minimised.
+        theta: starts (k, p) in fitted space.
+        loss: the loss of a residual.
+        items: (k,) which data of the problem each fit has, where fits have their own.
+        limit: most steps.
+        tolerance: relative decrease promised by a step, below which a fit has converged.
+    """
     free = problem.free
     low, high = (
         np.broadcast_to(b if b.ndim == 1 else b[items], theta.shape)[:, free] for b in (problem.low, problem.high)
@@ -135,49 +176,59 @@ def _descend(problem: Problem, theta: Array, loss: Loss, items: Array, limit: in
     theta = theta.copy()
     count, width = len(theta), len(free)
     value, gradient, newton, major = problem.expand(theta, loss, items)
-    mu = np.full(count, 1e-2)
-    converged = ~np.isfinite(value) if width else np.ones(count, bool)
-    hopeless = converged.copy() if width else np.zeros(count, bool)
-    decrease = np.full(count, np.inf)
     if not width:
-        return Solution(theta, value, converged, np.zeros(count), 0)
-    eye = np.eye(width)
-    iteration = 0
-    tiny = 1e-18 * float(problem.weights.sum(-1).max())  # of residuals of 1e-9: rounding, where the law is exact
+        return Solution(theta, value, np.ones(count, bool), np.zeros(count), 0)
+    damping = np.full(count, _FIRST_DAMPING)
+    undefined = ~np.isfinite(value)  # nothing leads away from where the law is not defined
+    converged, decrease = undefined.copy(), np.full(count, np.inf)
+    iteration, exact = 0, EXACT * float(problem.weights.sum(-1).max())
     for iteration in range(1, limit + 1):  # noqa: B007  its last value is reported
         live = np.flatnonzero(~converged)
         if not len(live):
             break
-        at = theta[np.ix_(live, free)]
-        g, h, m, bottom, top = gradient[live], newton[live], major[live], low[live], high[live]
-        stuck = ((at <= bottom) & (g > 0)) | ((at >= top) & (g < 0)) | (bottom == top)
-        g = np.where(stuck, 0.0, g)
-        size = np.maximum(np.einsum("kii->ki", m), 1e-300)
-        damped = h + mu[live, None, None] * (m + 1e-6 * size[:, :, None] * eye) + 1e-13 * size[:, :, None] * eye
-        damped = np.where(stuck[:, :, None] | stuck[:, None, :], eye * size[:, :, None], damped)
-        root = 1.0 / np.sqrt(size)
-        step = -root * _solve(damped * root[:, :, None] * root[:, None, :], g * root)
-        trial = np.clip(at + step, bottom, top)
+        at, hessian = theta[np.ix_(live, free)], newton[live]
+        g, trial = _step(at, gradient[live], hessian, major[live], damping[live], low[live], high[live])
         moved = trial - at
-        expected = -(g * moved).sum(-1) - 0.5 * np.einsum("ki,kij,kj->k", moved, h, moved)
+        expected = -(g * moved).sum(-1) - 0.5 * np.einsum("ki,kij,kj->k", moved, hessian, moved)
         ahead = theta[live]
         ahead[:, free] = trial
         new_value, new_gradient, new_newton, new_major = problem.expand(ahead, loss, items[live])
         better = new_value < value[live]
-        magnitude = np.abs(value[live]) + tiny
+        magnitude = np.abs(value[live]) + exact
         small = np.abs(expected) <= tolerance * magnitude
-        done = small & (better | (mu[live] <= 1e-2) | (new_value <= value[live] + 1e-15 * magnitude)) | (
-            mu[live] > 1e14
-        )
+        # A small promise says nothing where the damping made it small, unless the step fell or all but did.
+        level = better | (damping[live] <= _FIRST_DAMPING) | (new_value <= value[live] + _ROUNDING * magnitude)
+        done = small & level | (damping[live] > _HOPELESS_DAMPING)
         decrease[live] = expected
         good_step = value[live] - new_value > 0.5 * expected
         take = live[better]
         theta[take], value[take], gradient[take] = ahead[better], new_value[better], new_gradient[better]
         newton[take], major[take] = new_newton[better], new_major[better]
-        mu[live] = np.clip(mu[live] * np.where(better, np.where(good_step, 0.2, 1.0), 5.0), 1e-9, 1e16)
+        factor = np.where(better, np.where(good_step, _AFTER_GOOD, 1.0), _AFTER_BAD)
+        damping[live] = np.clip(damping[live] * factor, _LEAST_DAMPING, _MOST_DAMPING)
         converged[live] = done
-    small = decrease <= 1e-6 * (np.abs(value) + tiny)  # stopped by damping: only then a stationary point
-    return Solution(theta, value, converged & ~hopeless & small, decrease, iteration)
+    # A fit that only damping stopped is stationary if its last promise was small, though not as small as asked for.
+    small = decrease <= 1e-6 * (np.abs(value) + exact)
+    return Solution(theta, value, converged & ~undefined & small, decrease, iteration)
+
+
+def _step(
+    at: Array, gradient: Array, newton: Array, major: Array, damping: Array, low: Array, high: Array
+) -> tuple[Array, Array]:
+    """(gradient (k, f), 0 where a bound stops it; parameters (k, f) after the damped step, within the bounds).
+
+    Matrices are scaled to a diagonal near 1. 1e-6 of the diagonal keeps the damping effective where the majorizer is
+    singular (a ridge); 1e-13, a hundred times double precision, keeps the undamped matrix invertible.
+    """
+    eye = np.eye(at.shape[1])
+    stuck = ((at <= low) & (gradient > 0)) | ((at >= high) & (gradient < 0)) | (low == high)
+    gradient = np.where(stuck, 0.0, gradient)
+    size = np.maximum(np.einsum("kii->ki", major), 1e-300)
+    damped = newton + damping[:, None, None] * (major + 1e-6 * size[:, :, None] * eye) + 1e-13 * size[:, :, None] * eye
+    damped = np.where(stuck[:, :, None] | stuck[:, None, :], eye * size[:, :, None], damped)
+    root = 1.0 / np.sqrt(size)
+    step = -root * _solve(damped * root[:, :, None] * root[:, None, :], gradient * root)
+    return gradient, np.clip(at + step, low, high)
 
 
 def _solve(a: Array, b: Array) -> Array:
@@ -188,7 +239,11 @@ def _solve(a: Array, b: Array) -> Array:
 
 
 def exact_hessian(problem: Problem, theta: Array, loss: Loss) -> Array:
-    """Hessian (f, f) of the objective at ``theta`` (p,): central differences of the exact gradient."""
+    """Hessian (f, f) of the objective at ``theta`` (p,): central differences of the exact gradient.
+
+    A step of 1e-5, about the cube root of double precision, balances rounding and truncation; 0.1 serves parameters
+    near 0.
+    """
     free = problem.free
     steps = 1e-5 * np.maximum(np.abs(theta[free]), 0.1)
     moved = np.repeat(theta[None], 2 * len(free), axis=0)

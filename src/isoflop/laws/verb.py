@@ -10,14 +10,15 @@ from typing import Any
 import numpy as np
 
 from ..core.errors import DataError, IsoflopError, UsageError, nearest
+from ..core.files import jsonable
 from ..core.registry import get, names
 from ..core.table import Table
-from .checks import as_table, check_finite, check_level, law_name, rename
+from .arguments import check_level
 from .comparison import Comparison, compare
 from .curves import ahead, axis, isoflops, points
-from .export import finite
-from .fit import Fit
-from .law import Law
+from .formula import law_name
+from .law import Fit, Law
+from .tables import as_table, check_finite, rename
 
 
 @dataclass(frozen=True)
@@ -31,8 +32,8 @@ class FitResult:
     def to_json(self, level: float = 0.9) -> dict[str, Any]:
         """JSON values for a page: the stored fit, what it predicts at its own rows, isoFLOP curves, the comparison.
 
-        ``axis``: what ``compute`` is in the table (a column, "6 N D", or "": the law's own measure). ``relative``:
-        residuals are relative errors.
+        ``axis``: what ``compute`` is in the table (a column, "6 N D", or "": the law's own measure).
+        ``relative``: residuals are relative errors.
         ``points``: per row compute, observation, prediction with ``level`` interval, residual in link space.
         ``isoflops``: of laws of N and D, per budget of the table the curve and its optimum. ``ahead``: at the sizes of
         the table's dearest rows scaled to 3, 10, 30 and 100 times their compute, with intervals.
@@ -174,13 +175,10 @@ def _without_highest(table: Table, column: str, count: int) -> Table:
 
 
 def _scores(comparison: Comparison) -> dict[str, Any]:
-    scores = [{name: finite(value) for name, value in asdict(score).items()} for score in comparison.scores]
-    made = [
-        {
-            "cut": f.cut,
-            **{name: getattr(f, name).tolist() for name in ("compute", "observed", "predicted")},
-            **{name: [finite(v) for v in getattr(f, name).tolist()] for name in ("low", "high")},
-        }
-        for f in comparison.forecasts[comparison.best]
+    names = ("cut", "compute", "observed", "predicted", "low", "high")
+    scores = [jsonable(asdict(score)) for score in comparison.scores]
+    forecasts = [
+        {name: jsonable(getattr(forecast, name)) for name in names}
+        for forecast in comparison.forecasts[comparison.best]
     ]
-    return {"level": comparison.level, "scores": scores, "forecasts": made}
+    return {"level": comparison.level, "scores": scores, "forecasts": forecasts}

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeVar
+
+import numpy as np
+import numpy.typing as npt
 
 from .formulas import causal_pairs
 
+Number = TypeVar("Number", int, float, npt.NDArray[np.float64])
 
-def six_nd(parameters: int, tokens: int) -> int:
-    """C = 6ND: attention, and whatever ``parameters`` leaves out, is free (Kaplan et al. 2020, arXiv 2001.08361)."""
+
+def six_nd(parameters: Number, tokens: Number) -> Number:
+    """C = 6ND: attention, and whatever ``parameters`` leaves out, is free (Kaplan et al. 2020, arXiv 2001.08361).
+
+    So C / ``six_nd(N, 1)`` are the tokens, and C / ``six_nd(1, 1)`` is N D, that a compute C allows.
+    """
     return 6 * parameters * tokens
 
 

@@ -214,7 +214,7 @@ def test_few_clusters_have_wide_intervals_and_are_said() -> None:
     assert "8 clusters for 5 constants: 3 degrees" in " ".join(some.warnings)
     many = Chinchilla().fit(data, loss="l2", clusters="run")
     assert many.warnings == ()
-    assert many.spare == 11
+    assert many.degrees_of_freedom == 11
     assert "16 clusters of run" in many.report()
 
 

@@ -10,7 +10,7 @@ import pytest
 from isoflop.core.errors import DataError, UsageError
 from isoflop.core.table import Table
 from isoflop.laws import Chinchilla, CriticalBatch, Law, Parameter, Power, exponent
-from isoflop.laws.law import Columns, Params
+from isoflop.laws.formula import Columns, Params
 from laws_planted import SWEEP, targets
 
 

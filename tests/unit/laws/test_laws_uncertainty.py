@@ -9,7 +9,7 @@ import pytest
 
 from isoflop.core.errors import UsageError
 from isoflop.laws import Chinchilla, DataConstrained, Frontier, Imitation, InfiniteCompute, Overtraining, PowerFloor
-from isoflop.laws.fit import Fit
+from isoflop.laws.law import Fit
 from isoflop.laws.simulation import coverage, planted
 from laws_planted import CHINCHILLA, PLANTED, SWEEP, grid, law, targets
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import importlib
 import json
+import pkgutil
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
 
+from isoflop import laws
 from isoflop.core.errors import DataError, UsageError
 from isoflop.core.table import Table
 from isoflop.laws import (
@@ -79,6 +83,13 @@ def test_optima_of_isoflops_follow_the_planted_law() -> None:
         assert exponent == pytest.approx(CHINCHILLA["beta"] / (CHINCHILLA["alpha"] + CHINCHILLA["beta"]), abs=0.01)
     with pytest.raises(DataError, match="no budget has a minimum"):
         optima(table.where(n < n_opt * 0.5))
+
+
+def test_no_module_takes_the_place_of_a_public_name() -> None:
+    """Importing a submodule sets an attribute of the package, which then hides a public name that is spelt alike."""
+    for module in pkgutil.walk_packages(laws.__path__, f"{laws.__name__}."):
+        importlib.import_module(module.name)
+    assert [name for name in laws.__all__ if isinstance(getattr(laws, name), ModuleType)] == []
 
 
 def test_transfer_between_losses() -> None:

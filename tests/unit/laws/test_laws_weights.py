@@ -9,8 +9,7 @@ import pytest
 from scipy import stats
 
 from isoflop.laws import Chinchilla, Frontier, Power
-from isoflop.laws.fit import Fit
-from isoflop.laws.profile import covariance
+from isoflop.laws.law import Fit
 from isoflop.laws.simulation import coverage, planted
 from laws_planted import PLANTED, SWEEP, targets
 
@@ -35,7 +34,7 @@ def everything(fit: Fit) -> dict[str, Any]:
         "objective": fit.objective,
         "intervals": [end for i in fit.intervals().values() for end in (i.low, i.high)],
         "verdicts": [i.verdict for i in fit.intervals().values()],
-        "covariance": covariance(fit).ravel(),
+        "covariance": fit.covariance().ravel(),
         "profile": fit.profile(name, np.asarray([low, at, high])).deviance,
         "prediction": np.concatenate([ahead.low, ahead.high, ahead.parameters, ahead.discrepancy]),
         "warnings": list(fit.warnings),
@@ -104,7 +103,7 @@ def test_weighted_least_squares_is_the_textbooks() -> None:
     theta = bread @ (design.T @ (np.log(y) / sd**2))
     variance = np.sum((np.log(y) - design @ theta) ** 2 / sd**2) / 22
     assert fit.theta == pytest.approx(theta, rel=1e-7)
-    assert covariance(fit) == pytest.approx(variance * bread, rel=1e-5)
+    assert fit.covariance() == pytest.approx(variance * bread, rel=1e-5)
     found = fit.intervals(0.95)["a"]
     half = stats.t.ppf(0.975, 22) * np.sqrt(variance * bread[1, 1])
     assert (found.low, found.high) == pytest.approx((theta[1] - half, theta[1] + half), rel=1e-4)
@@ -136,7 +135,7 @@ def test_bootstraps_hold_the_textbooks_error() -> None:
     sd = noise_of_rows(10.0)
     y = planted(Power(), POWER, C, 0.0, 1)[0] * np.exp(sd * np.random.default_rng(5).standard_normal(24))
     fit = Power().fit({**C, "y": y}, loss="l2", weights=1e-6 / sd**2)
-    error = float(np.sqrt(covariance(fit)[1, 1]))
+    error = float(np.sqrt(fit.covariance()[1, 1]))
     for kind in ("rows", "residuals"):
         assert fit.bootstrap(800, kind=kind).errors["a"] == pytest.approx(error, rel=0.3), kind
     assert fit.bootstrap(3000, kind="residuals").errors["a"] == pytest.approx(error, rel=0.06)

@@ -9,7 +9,8 @@ import numpy as np
 from ...core.errors import DataError
 from ...core.registry import Card, part
 from ...core.table import Table
-from ..law import Array, Columns, Parameter, Params, Values, coefficient, exponent, floor
+from ...ledger.conventions import six_nd
+from ..formula import Array, Columns, Parameter, Params, Values, coefficient, exponent, floor
 from .chinchilla import Chinchilla
 
 
@@ -39,7 +40,7 @@ class AverageN(Chinchilla):
         return super().gradient(p, {"N": x["N_avg"], "D": x["D"]})
 
     def compute(self, x: Columns) -> Values:
-        return 6.0 * np.asarray(x["N_avg"], dtype=float) * np.asarray(x["D"], dtype=float)
+        return six_nd(np.asarray(x["N_avg"], dtype=float), np.asarray(x["D"], dtype=float))
 
     def prepare(self, table: Table) -> Table:
         """N_avg from N_start, N_end and the shares of training at which pruning begins and ends, where it is absent."""

@@ -7,7 +7,9 @@ from typing import ClassVar
 import numpy as np
 
 from ...core.registry import Card, part
-from ..law import Array, Columns, Law, Parameter, Params, Values, coefficient, exponent, floor
+from ...ledger.conventions import six_nd
+from ..formula import Array, Columns, Parameter, Params, Values, coefficient, exponent, floor
+from ..law import Law
 
 _GRID = tuple(float(v) for v in np.geomspace(0.04, 1.3, 24))
 
@@ -47,5 +49,5 @@ class Chinchilla(Law):
         ratio = p["alpha"] * p["A"] / (p["beta"] * p["B"])
         g = ratio ** (1.0 / (p["alpha"] + p["beta"]))
         share = p["beta"] / (p["alpha"] + p["beta"])
-        budget = np.asarray(compute, dtype=float) / 6.0
+        budget = np.asarray(compute, dtype=float) / six_nd(1, 1)
         return g * budget**share, budget ** (1.0 - share) / g

@@ -7,7 +7,8 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from ...core.registry import Card, part
-from ..law import Array, Columns, Law, Parameter, Params, Values, coefficient, exponent, floor
+from ..formula import Array, Columns, Parameter, Params, Values, coefficient, exponent, floor
+from ..law import Law
 
 C4 = {"A": float(np.exp(6.255414)), "B": float(np.exp(7.3049974)), "E": float(np.exp(0.6254804)), "alpha": 0.3526596}
 """The authors' first stage: 54 isoFLOP points on C4, alpha = beta."""

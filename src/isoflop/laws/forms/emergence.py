@@ -12,8 +12,10 @@ from ...core.errors import DataError, UsageError
 from ...core.registry import Card, part
 from ...core.rng import Rng
 from ...core.table import Table
-from ..checks import check_finite, check_level
-from ..law import Array, Columns, Law, Parameter, Params, Values, exponent
+from ..arguments import check_level
+from ..formula import Array, Columns, Parameter, Params, Values, exponent
+from ..law import Law
+from ..tables import check_finite
 
 
 @part

@@ -9,7 +9,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ...core.registry import Card, part
-from ..law import Array, Columns, Law, Parameter, Params, Values, coefficient
+from ..formula import Array, Columns, Parameter, Params, Values, coefficient
+from ..law import Law
 
 _MIDDLE = 1e9
 

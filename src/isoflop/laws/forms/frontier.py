@@ -9,7 +9,8 @@ import numpy as np
 from pydantic import NonNegativeFloat
 
 from ...core.registry import Card, part
-from ..law import Array, Columns, Law, Parameter, Params, Values
+from ..formula import Array, Columns, Parameter, Params, Values
+from ..law import Law
 
 
 @part

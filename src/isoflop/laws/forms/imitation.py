@@ -7,7 +7,8 @@ from typing import ClassVar
 import numpy as np
 
 from ...core.registry import Card, part
-from ..law import Array, Columns, Law, Parameter, Params, Values, coefficient, exponent
+from ..formula import Array, Columns, Parameter, Params, Values, coefficient, exponent
+from ..law import Law
 
 
 @part
@@ -15,7 +16,7 @@ class Imitation(Law):
     """R = R_max / (1 + (C0 / C)^a): a power of compute while far from the expert, saturating at ``R_max``.
 
     The paper's pure power law is the limit R_max -> infinity (an unidentified R_max says so); game scores are bounded.
-    Optimal sizes and data come from ``isoflop.laws.isoflop.optima`` and the ``power`` law.
+    Optimal sizes and data come from ``isoflop.laws.optima`` and the ``power`` law.
     """
 
     card: ClassVar[Card] = Card(

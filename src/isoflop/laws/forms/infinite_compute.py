@@ -7,7 +7,8 @@ from typing import ClassVar
 import numpy as np
 
 from ...core.registry import Card, part
-from ..law import Columns, Law, Parameter, Params, Values, coefficient, exponent, floor
+from ..formula import Columns, Parameter, Params, Values, coefficient, exponent, floor
+from ..law import Law
 
 
 @part

@@ -8,7 +8,9 @@ from typing import ClassVar
 import numpy as np
 
 from ...core.registry import Card, part
-from ..law import Array, Columns, Law, Parameter, Params, Values, exponent, floor
+from ...ledger.conventions import six_nd
+from ..formula import Array, Columns, Parameter, Params, Values, exponent, floor
+from ..law import Law
 
 
 @part
@@ -47,6 +49,6 @@ class Kaplan(Law):
         """(N, D) that minimise the loss at compute C = 6 N D, each of the shape of ``compute`` (FLOPs)."""
         ratio = p["alpha"] / p["beta"]
         g = (ratio * p["A"] ** ratio / p["B"]) ** (1.0 / (1.0 + ratio))
-        budget = np.asarray(compute, dtype=float) / 6.0
+        budget = np.asarray(compute, dtype=float) / six_nd(1, 1)
         n = g * budget ** (1.0 / (1.0 + ratio))
         return n, budget / n

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
 from ...core.registry import Card, part
-from ..checks import attach, read_columns, rename
-from ..law import Array, Columns, Law, Parameter, Params, Values, coefficient, floor
+from ...core.table import Table
+from ..fit import Solved
+from ..formula import Array, Columns, Formula, Parameter, Params, Values, coefficient, floor
+from ..law import Law
+from ..tables import read_columns
 from .kaplan import Kaplan
 
-if TYPE_CHECKING:
-    from ..fit import Fit
-
-
-_LEAST = 1e-9
+_LEAST = 1e-9  # nats above the floor: what a source at or below it is taken to be
 
 
 @part
@@ -78,32 +76,31 @@ class LossToLoss(Law):
         """C where the table has it; else a stand-in: compute at which the source loss would fall with exponent 0.05."""
         return super().compute(x) if "C" in x else np.asarray(x["loss0"], dtype=float) ** -20.0
 
-    def fit(self, table: Mapping[str, Any], **settings: Any) -> Fit:
-        """Two stages where floors are wanted from Kaplan fits and the table has N and D, else one.
+    def first_stage(self, table: Table) -> tuple[Formula, Table]:
+        """Floors from Kaplan fits where they are wanted and the table has N and D.
 
         A run whose loss lies below its floor has no logarithm; it is left out of the second stage.
         """
-        known, settings = attach(table, settings)
-        renames = settings.get("columns") or {}
-        known = rename(known, renames) if renames else known
-        settings = {**settings, "columns": {}}
-        raw = known
-        law: LossToLoss = self
-        if self.floors == "kaplan" and {"N", "D"} <= set(known) and None in (self.E0, self.E1):
-            source = Kaplan().fit(known.select({"N": "N", "D": "D", "loss": "loss0"}))
-            target = Kaplan().fit(known.select({"N": "N", "D": "D", "loss": "loss"}))
+        law = self
+        if self.floors == "kaplan" and {"N", "D"} <= set(table) and None in (self.E0, self.E1):
+            source = Kaplan().fit(table.select({"N": "N", "D": "D", "loss": "loss0"}))
+            target = Kaplan().fit(table.select({"N": "N", "D": "D", "loss": "loss"}))
             e0 = self.E0 if self.E0 is not None else source.params["E"]
             e1 = self.E1 if self.E1 is not None else target.params["E"]
             law = type(self)(E0=e0, E1=e1, floors="joint")
-        if law.E1 is not None and law.E0 is not None:
-            known = read_columns(law, known, with_target=True)
-            known = known.where((known.numbers("loss0") > law.E0) & (known.numbers("loss") > law.E1))
-        fit = super(LossToLoss, law).fit(known, **settings)
-        return fit if law is self else replace(fit, origin=(self, raw))
+        if law.E1 is None or law.E0 is None:
+            return law, table
+        table = read_columns(law, table, with_target=True)
+        return law, table.where((table.numbers("loss0") > law.E0) & (table.numbers("loss") > law.E1))
 
 
-def translate(kaplan: Mapping[str, float], fit: Fit) -> dict[str, float]:
-    """Constants of the Kaplan law on the target data from those on the source data and a fit between the two."""
+def translate(kaplan: Mapping[str, float], fit: Solved) -> dict[str, float]:
+    """Constants of the Kaplan law on the target data.
+
+    Args:
+        kaplan: its constants A, B, E, alpha and beta on the source data.
+        fit: a fit of ``LossToLoss`` from the source to the target.
+    """
     k, kappa = fit.params["K"], fit.params["kappa"]
     return {
         "A": kaplan["A"] * k ** (1.0 / (kappa * kaplan["alpha"])),

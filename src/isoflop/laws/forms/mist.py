@@ -8,16 +8,17 @@ from typing import ClassVar
 import numpy as np
 
 from ...core.registry import Card, part
-from ..law import Array, Columns, Law, Parameter, Params, Values, coefficient, exponent, floor
+from ..formula import Array, Columns, Parameter, Params, Values, coefficient, exponent, floor
+from ..law import Law
 
 
 @part
 class Mist(Law):
-    """L = E + A / N^alpha + B / D^beta + c_lr (ln lr - ln lr*)^2 + c_b (ln batch - ln batch*)^2,
+    """Chinchilla's law with penalties c_lr (ln lr - ln lr*)^2 and c_b (ln batch - ln batch*)^2 for mis-set runs.
 
-    with ln lr* = k + n ln(N / N_mid) + d ln(D / D_mid) and ln batch* = k_b + d_b ln(D / D_mid), N_mid = 1e9 and
-    D_mid = 1e10. So runs off their best rate need not be thrown away, and the
-    first three terms are the law of well-tuned ones. The exponents of the optima have weak normal priors.
+    The optima are ln lr* = k + n ln(N / N_mid) + d ln(D / D_mid) and ln batch* = k_b + d_b ln(D / D_mid), with
+    N_mid = 1e9 and D_mid = 1e10. So runs off their best rate need not be thrown away, and the first three terms are
+    the law of well-tuned ones. The exponents of the optima have weak normal priors.
     """
 
     card: ClassVar[Card] = Card(

@@ -7,7 +7,9 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ...core.registry import Card, part
-from ..law import Columns, Law, Parameter, Params, Values, coefficient, exponent, floor
+from ...ledger.conventions import six_nd
+from ..formula import Columns, Parameter, Params, Values, coefficient, exponent, floor
+from ..law import Law
 
 _GRID = tuple(float(v) for v in np.geomspace(0.01, 1.2, 60))
 
@@ -34,7 +36,7 @@ class Overtraining(Law):
 
     def predict(self, p: Params, x: Columns) -> Values:
         """M^eta C^-eta = 6^-eta N^(-2 eta), and M^-eta C^-eta = 6^-eta D^(-2 eta)."""
-        log6 = np.log(6.0)
+        log6 = np.log(six_nd(1, 1))
         by_size = np.exp(-p["eta"] * (log6 + 2.0 * np.log(x["N"])))
         by_data = np.exp(-p["eta"] * (log6 + 2.0 * np.log(x["D"])))
         return p["E"] + p["a"] * by_size + p["b"] * by_data

@@ -7,7 +7,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ...core.registry import Card, part
-from ..law import Columns, Law, Parameter, Params, Values, coefficient
+from ..formula import Columns, Parameter, Params, Values, coefficient
+from ..law import Law
 
 _GRID = tuple(float(v) for v in np.linspace(-3.0, 3.0, 61))
 

@@ -7,7 +7,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ...core.registry import Card, part
-from ..law import Columns, Law, Parameter, Params, Values
+from ..formula import Columns, Parameter, Params, Values
+from ..law import Law
 
 
 @part

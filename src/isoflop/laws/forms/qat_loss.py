@@ -7,7 +7,9 @@ from typing import ClassVar
 import numpy as np
 
 from ...core.registry import Card, part
-from ..law import Columns, Law, Parameter, Params, Values, coefficient, exponent, floor
+from ...ledger.conventions import six_nd
+from ..formula import Columns, Parameter, Params, Values, coefficient, exponent, floor
+from ..law import Law
 
 
 @part
@@ -65,4 +67,4 @@ class QatLoss(Law):
         )
 
     def compute(self, x: Columns) -> Values:
-        return 6.0 * np.asarray(x["N"], dtype=float) * np.asarray(x["D_fp"] + x["D_qat"], dtype=float)
+        return six_nd(np.asarray(x["N"], dtype=float), np.asarray(x["D_fp"] + x["D_qat"], dtype=float))

@@ -8,7 +8,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ...core.registry import Card, part
-from ..law import Array, Columns, Law, Parameter, Params, Values, floor
+from ..formula import Array, Columns, Parameter, Params, Values, floor
+from ..law import Law
 
 UNIT = 1e5
 """Samples are counted in this unit."""

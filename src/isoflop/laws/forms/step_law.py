@@ -10,9 +10,10 @@ from pydantic import NonNegativeFloat
 from ...core.errors import DataError
 from ...core.registry import Card, part
 from ...core.table import Table
-from ..checks import read_positive
+from ..formula import Columns, Parameter, Params, Values, coefficient
 from ..grouping import cells
-from ..law import Columns, Law, Parameter, Params, Values, coefficient
+from ..law import Law
+from ..tables import read_positive
 
 _GRID = tuple(float(v) for v in np.linspace(-1.5, 1.5, 31))
 

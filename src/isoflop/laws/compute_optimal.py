@@ -10,9 +10,10 @@ from scipy.interpolate import Akima1DInterpolator
 
 from ..core.errors import DataError, UsageError, nearest
 from ..core.table import Table
-from .checks import as_table, read_positive
+from ..ledger.conventions import six_nd
+from .formula import Array
 from .grouping import ALIKE, alike
-from .law import Array
+from .tables import as_table, read_positive
 
 _POINTS = 25  # of the interpolation, for each measured one
 
@@ -60,7 +61,7 @@ def optima(
                 continue
             found = float(np.log(sizes[np.argmin(best)])), float(np.log(best.min()))
         size = float(np.exp(found[0]))
-        rows.append({"C": c, "N": size, "D": c / (6.0 * size), "loss": float(np.exp(found[1]))})
+        rows.append({"C": c, "N": size, "D": c / six_nd(size, 1), "loss": float(np.exp(found[1]))})
     if not rows:
         raise DataError(
             "no budget has a minimum inside its sizes", where="isoflop", fix="add smaller and larger models"
