@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
@@ -64,6 +65,29 @@ def test_what_the_outputs_encoding_lacks_is_replaced_in_every_verb(tiny: Tiny, t
     objects = [json.loads(line) for line in done.stdout.splitlines() if line.startswith(('{"prompt', '[{"id'))]
     assert objects[0]["prompt"] == "→", "JSON escapes what it cannot show, and so loses nothing"
     assert objects[1][0]["name"] == "日本"
+
+
+def full_pipe() -> tuple[int, int]:
+    """Both ends of a pipe that takes no byte more, and does not let its writer wait."""
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            os.write(writer, b" " * 4096)
+    return reader, writer
+
+
+def test_messages_are_lost_and_results_wait_where_a_reader_is_slow() -> None:
+    reader, writer = full_pipe()
+    command = [sys.executable, "-c", "import sys; from isoflop.cli.main import run; run(sys.argv[1:])"]
+    failed = subprocess.run([*command, "show", "optimiser"], stderr=writer, stdout=subprocess.DEVNULL, timeout=60)
+    assert failed.returncode == 2, "nobody waits for a message to be read"
+    with subprocess.Popen([*command, "schema"], stdout=writer) as process:
+        os.close(writer)
+        with os.fdopen(reader) as file:
+            told = file.read()
+    assert process.returncode == 0
+    assert "slot_optimizer" in json.loads(told)["$defs"]
 
 
 def rows(root: Path, capsys: pytest.CaptureFixture[str], *verb: str) -> list[str]:

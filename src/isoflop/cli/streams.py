@@ -31,7 +31,7 @@ def secure_streams() -> None:
             os.open(os.devnull, os.O_RDWR)  # the lowest free number is this one
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, "w" if number else "r", encoding="utf-8"))  # noqa: SIM115
-        os.set_blocking(number, True)  # whoever shares it may have changed that, and half a result would be lost
+    os.set_blocking(1, True)  # whoever shares it may have changed that; of messages it may lose some, of results none
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")
     encoding = getattr(sys.stderr, "encoding", None) or "utf-8"
