@@ -75,6 +75,18 @@ def test_all_in_charges_each_side_its_equal_trials(outcome):
     assert all_in.per_seed == pytest.approx(expected)
 
 
+def test_all_in_charges_each_side_its_own_trials(outcome):
+    """On FLOPs the arms' trials cost differently (on tokens they do not): an exchange or a sum over both shows."""
+    result, executor, _, _ = outcome
+    (all_in,) = [m for m in result.multipliers if m.axis == "flops" and m.all_in]
+    low = [job for job in executor.asked if job.role == "tuning" and job.rung == 0]
+    theirs, trials = (sum(job.flops for job in low if job.arm == arm) for arm in ("adamw", "muon"))
+    assert trials > 1.2 * theirs
+    (own,) = {job.flops for job in executor.asked if (job.arm, job.role) == ("muon", "evaluation")}
+    expected = [(m * own + theirs) / (own + trials) for m in row(result, "flops").per_seed]
+    assert all_in.per_seed == pytest.approx(expected, rel=1e-9)
+
+
 def test_the_result_is_stored_and_reads_back(outcome, tiny):
     result, _, _, root = outcome
     assert StudyResult.read(root / "tiny" / "study.json") == result

@@ -96,6 +96,22 @@ def test_when_all_diverge_lower_rates_are_tried_and_then_the_study_stops(tiny):
     assert asked
 
 
+@pytest.mark.parametrize(
+    ("below", "above", "between"),
+    [(0.3, 0.5, (2, 4)), (0.5, 0.3, (4, 8)), (0.3, None, (2, 4)), (None, 0.9, (4, 8))],
+    ids=["below is better", "above is better", "above diverged", "below diverged"],
+)
+def test_refining_looks_on_the_side_of_the_better_neighbour(below, above, between):
+    search = Search("a", 0, [2, 4, 8], {2.0: below, 4.0: 0.1, 8.0: above})
+    assert search.further() == pytest.approx(math.sqrt(math.prod(between)), rel=1e-5)
+
+
+def test_widening_goes_on_by_the_factor_of_the_grid():
+    quality = {1.0: 0.1, 3.0: 0.2, 4.0: 0.3}
+    assert Search("a", 0, [], quality).further() == pytest.approx(1 / 3, rel=1e-5)
+    assert Search("a", 0, [], {value: -q for value, q in quality.items()}).further() == pytest.approx(16 / 3, rel=1e-5)
+
+
 def test_around_stays_within_the_grid():
     search = Search("a", 0, [1, 2, 4, 8], {1: 0.5, 2: 0.1, 4: 0.2, 8: 0.9})
     assert around(search, 2) == [1, 2]
