@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from isoflop.core.errors import UsageError
-from isoflop.laws import Chinchilla, DataConstrained, Frontier, Imitation, InfiniteCompute, Overtraining, PowerFloor
+from isoflop.laws import (
+    Chinchilla,
+    DataConstrained,
+    Frontier,
+    Imitation,
+    InfiniteCompute,
+    Overtraining,
+    PowerFloor,
+    extrapolate,
+)
 from isoflop.laws.law import Fit
+from isoflop.laws.losses import loss_named
+from isoflop.laws.noise import _moments, _quantile_window, dispersions
 from isoflop.laws.simulation import coverage, planted
 from laws_planted import CHINCHILLA, PLANTED, SWEEP, grid, law, targets
 
@@ -118,14 +131,12 @@ def test_prediction_intervals_widen_beyond_the_data_and_cover_new_runs() -> None
 
 
 def test_a_wrong_law_is_found_out_inside_its_own_table() -> None:
-    from isoflop.laws.extrapolate import inner_rate
-
     x = {"C": np.geomspace(1e17, 1e22, 60)}
     bent = 1.7 + 60 * x["C"] ** -0.08 - 0.002 * np.log(x["C"] / 1e17) ** 1.5
     noise = np.exp(0.002 * np.random.default_rng(0).standard_normal(60))
     right = planted(PowerFloor(), {"A": 60.0, "E": 1.7, "a": 0.08}, x, 0.002, 1)[0]
-    wrong_rate = inner_rate(PowerFloor().fit({**x, "loss": bent * noise}, fixed={"E": 1.7}), 0.9)
-    right_rate = inner_rate(PowerFloor().fit({**x, "loss": right}, fixed={"E": 1.7}), 0.9)
+    wrong_rate = extrapolate.inner_rate(PowerFloor().fit({**x, "loss": bent * noise}, fixed={"E": 1.7}), 0.9)
+    right_rate = extrapolate.inner_rate(PowerFloor().fit({**x, "loss": right}, fixed={"E": 1.7}), 0.9)
     assert wrong_rate is not None
     assert right_rate is not None
     assert wrong_rate > 2 * right_rate
@@ -159,3 +170,82 @@ def test_counting_by_deviance_is_counting_by_intervals() -> None:
     for name, share in coverage(fits[0], CHINCHILLA, y, level=0.5).items():
         inside = [i.low <= CHINCHILLA[name] <= i.high for i in (fit.intervals(0.5)[name] for fit in fits)]
         assert np.mean(inside) == pytest.approx(share)
+
+
+def test_the_drift_is_the_measured_one_inflated_and_a_hundredth_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In squares; where a table is too small to measure any, three hundredths stand for it."""
+    fit = chinchilla()
+    measured = extrapolate.inner_rate(fit, 0.9)
+    assert measured is not None
+    for rate, expected in ((0.04, math.hypot(0.03, 0.01)), (0.0, 0.01), (None, 0.03)):
+        monkeypatch.setattr(extrapolate, "inner_rate", lambda *_, rate=rate: rate)
+        assert extrapolate.discrepancy_rate(fit, 0.9) == pytest.approx(expected)
+        far = fit.predict({"N": 5e9 * math.e, "D": 2e11 * math.e}, interval=0.9)
+        assert far.discrepancy == pytest.approx(2 * expected), "two e-folds of compute beyond the table"
+
+
+def test_the_inner_rate_is_the_smallest_that_covers_the_forecasts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """|error| / t, less the spread that was expected, over the e-folds ahead; in order, until the level is covered."""
+    fit = chinchilla()
+    reach = stats.t.ppf(0.5 + 0.8 / 2, fit.degrees_of_freedom)
+    needed, spread, ahead = np.asarray([0.5, 0.1, 0.3, 0.2]), np.full(4, 0.3), np.asarray([1.0, 2.0, 0.5, 4.0])
+    error = reach * np.sqrt((needed * ahead) ** 2 + spread**2)
+
+    def rate(share: tuple[float, ...]) -> float | None:
+        monkeypatch.setattr(extrapolate, "_inner", lambda *_: (error, spread, ahead, np.asarray(share)))
+        return extrapolate.inner_rate(fit, 0.8)
+
+    assert rate((0.1, 0.4, 0.2, 0.3)) == pytest.approx(0.3)
+    assert rate((0.2, 0.3, 0.2, 0.3)) == pytest.approx(0.3), "covered exactly"
+    assert rate((0.3, 0.3, 0.1, 0.3)) == pytest.approx(0.5)
+    error = 0.9 * reach * spread
+    assert rate((0.1, 0.4, 0.2, 0.3)) == 0, "forecasts no worse than expected tell of no drift"
+
+
+def test_forecasts_inside_the_table_are_of_its_dearer_rows() -> None:
+    fit = PowerFloor().fit({"C": np.geomspace(1e17, 1e22, 60), "loss": 2 + 5e2 * np.geomspace(1e17, 1e22, 60) ** -0.15})
+    error, spread, ahead, share = extrapolate._inner(fit, 0.9)
+    step = math.log(1e5) / 59
+    counts = [60 - round(60 * cut) for cut in (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)]
+    assert len(error) == len(spread) == sum(counts)
+    assert ahead == pytest.approx(np.concatenate([step * np.arange(1, count + 1) for count in counts]))
+    assert share == pytest.approx(np.repeat([1 / 7 / count for count in counts], counts))
+
+
+def test_a_target_that_is_not_in_logarithms_drifts_in_its_own_unit() -> None:
+    """A score in points of 100 has 100 times the discrepancy of one in shares: in shares of its median size."""
+    rng = np.random.default_rng(2)
+    x = {"C": np.geomspace(3e21, 3e25, 120)}
+    score = planted(Frontier(), PLANTED["frontier"].params, x, 0.0, 1)[0] + 0.01 * rng.standard_normal(120)
+    fit = Frontier(ridge_weight=0.0).fit({**x, "score": score}, tau=0.9)
+    assert fit.problem.link != "log"
+    assert extrapolate.unit(fit) == pytest.approx(np.median(score))
+    least = extrapolate.discrepancy_rate(fit, 0.9, inflation=0.0)
+    assert least == pytest.approx(0.01 * np.median(score))
+    assert extrapolate.unit(chinchilla()) == 1.0
+
+
+@pytest.mark.parametrize(("tau", "count", "width"), [(0.5, 100, 0.2093), (0.5, 1000, 0.0972), (0.9, 1000, 0.0346)])
+def test_the_density_at_a_quantile_is_taken_over_hall_and_sheathers_window(
+    tau: float, count: int, width: float
+) -> None:
+    """On a uniform table, where half the distance between the quantiles tau +- b is b; b by the paper's formula."""
+    z, bell = stats.norm.ppf(tau), stats.norm.pdf(stats.norm.ppf(tau))
+    b = (1.96**2 * 1.5 * bell**2 / (2 * z**2 + 1) / count) ** (1 / 3)
+    assert b == pytest.approx(width, abs=1e-3)
+    rows = np.stack([np.linspace(0, 1, count), np.linspace(0, 3, count)])
+    assert _quantile_window(rows, tau, np.full(2, count)) == pytest.approx([b, 3 * b], rel=1e-3)
+
+
+@pytest.mark.parametrize("tau", [0.2, 0.5, 0.9])
+def test_the_standard_error_of_a_quantile_is_the_textbooks(tau: float) -> None:
+    """sqrt(tau (1 - tau) / n) / density, for residuals that are normal and a law that is their quantile alone."""
+    count, sd = 4000, 0.7
+    r = sd * (stats.norm.ppf((np.arange(count) + 0.5) / count) - stats.norm.ppf(tau))
+    loss = loss_named("pinball", delta=1e-3, tau=tau, kappa=200.0, penalty=10.0, scale=1.0)
+    found = dispersions(-r[None], np.ones((1, count)), loss, 1)
+    second, bend = _moments(-r[None], np.ones((1, count)), loss, 1)
+    density = stats.norm.pdf(stats.norm.ppf(tau)) / sd
+    error = math.sqrt(second[0] / count) / bend[0]
+    assert error == pytest.approx(math.sqrt(tau * (1 - tau) / count) / density, rel=0.05)
+    assert found == pytest.approx(second / bend)
