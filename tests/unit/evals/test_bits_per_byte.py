@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from isoflop.core.contracts import Subject
+from isoflop.core.contracts import Loss, Subject
 from isoflop.core.cost import Cost
 from isoflop.core.errors import DataError
 from isoflop.core.rng import Rng
@@ -26,7 +27,7 @@ class Uniform:
 
     head = torch.zeros(VOCABULARY, 2)
 
-    def hidden(self, inputs: torch.Tensor) -> torch.Tensor:
+    def hidden(self, inputs: torch.Tensor, pattern: Any = None) -> torch.Tensor:
         return torch.ones(*inputs.shape, 2)
 
     def flops(self, batch: int, length: int) -> Any:
@@ -69,3 +70,63 @@ def test_a_single_batch_has_no_standard_error() -> None:
     assert "+-" not in str(one)
     assert many.stderr is not None
     assert measure(text(6, 5), text(60, 59)).stderr is None
+
+
+class Windows:
+    """Held-out text in windows of one token each: (bits, bytes) of each are given. Its size may be more than theirs."""
+
+    def __init__(self, windows: Sequence[tuple[float, int]], text_bytes: int) -> None:
+        self.given, self.text_bytes = windows, text_bytes
+
+    def windows(self, length: int, batch: int) -> Iterator[Any]:
+        for bits, size in self.given:
+            window: Any = SimpleNamespace(bits=bits, text_bytes=size)
+            window.to = window.drawing = lambda _, window=window: window
+            yield window
+
+
+class Told:
+    """An objective that says of each window what it was told."""
+
+    bound = False
+
+    def nll(self, batch: Any) -> Loss:
+        return Loss(torch.tensor(batch.bits * math.log(2), dtype=torch.float64), spent={"evaluation": Cost(model=5)})
+
+
+def told(**domains: Windows) -> Any:
+    subject = Subject(None, Told(), None)  # type: ignore[arg-type]
+    return BitsPerByte(4, 2, "cpu").measure(subject, domains, Rng(0))  # type: ignore[arg-type]
+
+
+def test_the_standard_error_is_that_of_a_ratio_by_hand() -> None:
+    """Bits 6, 2, 4 over 2, 1, 3 bytes: the ratio is 2 bits a byte, the residuals are 2, 0, -2, n / (n - 1) is 3 / 2."""
+    found = told(text=Windows([(6, 2), (2, 1), (4, 3)], 6))
+    assert found.value == pytest.approx(2)
+    assert found.stderr == pytest.approx(math.sqrt((4 + 0 + 4) * 3 / 2) / 6)
+    assert found.cost == Cost(model=15)
+
+
+def test_the_standard_error_is_over_the_bytes_that_the_text_really_has() -> None:
+    near = told(text=Windows([(6, 2), (2, 1), (4, 3)], 10))
+    assert near.value == pytest.approx(12 / 10)
+    assert near.stderr == pytest.approx(math.sqrt(12) / 10)
+
+
+def test_the_mean_over_domains_has_the_error_of_independent_parts_of_unlike_size() -> None:
+    found = told(small=Windows([(6, 2), (2, 1), (4, 3)], 6), large=Windows([(10, 20), (26, 16)], 36))
+    first, second = (found.domains[name].stderr for name in ("small", "large"))
+    assert second == pytest.approx(math.sqrt(2 * 10**2 * 2) / 36)
+    assert found.value == pytest.approx((12 + 36) / 42)
+    assert found.stderr == pytest.approx(math.sqrt((6 * first) ** 2 + (36 * second) ** 2) / 42)
+
+
+def test_the_standard_error_is_the_spread_over_texts() -> None:
+    """Windows of unequal size whose rate of bits differs: drawn 200 times, values spread as their errors say."""
+    draw = np.random.default_rng(0)
+    found = []
+    for _ in range(200):
+        sizes = draw.integers(5, 60, 30)
+        bits = sizes * draw.normal(2.0, 0.4, 30)
+        found.append(told(text=Windows(list(zip(bits.tolist(), sizes.tolist(), strict=True)), int(sizes.sum()))))
+    assert np.std([each.value for each in found]) == pytest.approx(np.mean([each.stderr for each in found]), rel=0.15)
