@@ -58,3 +58,21 @@ def test_it_never_jumps(name: str) -> None:
     part = schedule(name)
     values = [part.factor(t, 1000) for t in range(1000)]
     assert max(abs(a - b) for a, b in pairwise(values)) < 0.15
+
+
+DEFAULTS: dict[str, dict[int, float]] = {
+    "constant": {0: 1, 199: 1},
+    "cosine": {0: 1 / 11, 9: 10 / 11, 10: 1, 105: 0.55, 200: 0.1},
+    "inverse_sqrt": {0: 1, 100: math.sqrt(0.5), 300: 0.5},
+    "linear": {0: 1 / 11, 10: 1, 105: 0.5, 200: 0},
+    "trapezoid": {0: 1, 120: 1, 160: 0.5, 200: 0},
+    "warmup": {0: 1 / 11, 9: 10 / 11, 10: 1, 199: 1},
+    "wsd": {0: 1 / 11, 10: 1, 160: 1, 180: 0.5, 200: 0},
+}
+"""Schedule -> step -> factor of its defaults, in a run of 200 steps."""
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_the_defaults_are_those_that_are_documented(name: str) -> None:
+    part = schedule(name)
+    assert {t: part.factor(t, 200) for t in DEFAULTS[name]} == pytest.approx(DEFAULTS[name])

@@ -3,8 +3,10 @@ from typing import Any
 import pytest
 import torch
 
-from isoflop.core.registry import get
+from isoflop.core.registry import get, names
+from isoflop.core.roles import Group
 from isoflop.optim import EMA, SFA, HalfLife, LatestK, SeveralEMA, Tail
+from optim_toy import toy_context
 
 
 def follow(average: Any, p: torch.nn.Parameter, values: list[float]) -> list[float]:
@@ -99,3 +101,64 @@ def test_one_merge_at_the_end_is_an_interpolation(p: torch.nn.Parameter) -> None
 def test_illegal_arguments(make: Any, what: str, p: torch.nn.Parameter) -> None:
     with pytest.raises(ValueError, match=what):
         make(p)
+
+
+BUILT: dict[str, tuple[dict[str, Any], Any]] = {
+    "ema": ({"decay": 0.7}, lambda p: EMA([p], 0.7)),
+    "half_life": ({"fraction": 0.3}, lambda p: HalfLife([p], 0.3)),
+    "latest_k": ({"k": 2, "every": 3}, lambda p: LatestK([p], 2, 3)),
+    "several": ({"decays": (0.5, 0.9, 0.8), "evaluate": 0.8}, lambda p: EMA([p], 0.8)),
+    "sfa": ({"period": 0.3, "beta": 0.125}, lambda p: SFA([p], 3, 0.125)),
+    "tail": ({"fraction": 0.25, "blocks": 2}, lambda p: Tail([p], 0.25, 2)),
+}
+"""Part -> fields that are no defaults, and the class as they mean it in a run of 10 steps."""
+DEFAULTS: dict[str, Any] = {
+    "ema": lambda p: EMA([p], 0.99),
+    "half_life": lambda p: HalfLife([p], 0.1),
+    "latest_k": lambda p: LatestK([p], 5, 10),
+    "several": lambda p: EMA([p], 0.99),
+    "sfa": lambda p: SFA([p], 10, 0.5),
+    "tail": lambda p: Tail([p], 0.5, 4),
+}
+"""Part -> the class as its defaults mean it in a run of 40 steps."""
+
+
+def walked(make: Any, horizon: int) -> list[float]:
+    """What is evaluated after each step of a walk, from a start that is no zero."""
+    p = torch.nn.Parameter(torch.full((1,), 3.0, dtype=torch.float64))
+    average, seen = make(p), []
+    for t in range(horizon):
+        with torch.no_grad():
+            p.add_(float(t * t % 7 - 2))
+        average.update(t)
+        with average.evaluation_weights():
+            seen.append(p.item())
+    return seen
+
+
+def test_every_average_is_built_as_its_fields_say() -> None:
+    assert set(BUILT) == set(DEFAULTS) == set(names("averaging"))
+
+
+@pytest.mark.parametrize("name", BUILT)
+def test_a_part_builds_the_class_that_its_fields_mean(name: str) -> None:
+    fields, expected = BUILT[name]
+
+    def part(p: torch.nn.Parameter) -> Any:
+        return get("averaging", name)(**fields).build(toy_context((Group("hidden", ("w",), (p,)),), 10))
+
+    assert walked(part, 10) == pytest.approx(walked(expected, 10), rel=1e-12)
+
+
+@pytest.mark.parametrize("name", DEFAULTS)
+def test_a_part_without_fields_builds_the_class_with_the_defaults_that_are_documented(name: str) -> None:
+    def part(p: torch.nn.Parameter) -> Any:
+        return get("averaging", name)().build(toy_context((Group("hidden", ("w",), (p,)),), 40))
+
+    assert walked(part, 40) == pytest.approx(walked(DEFAULTS[name], 40), rel=1e-12)
+
+
+def test_a_share_of_less_than_a_step_merges_after_every_step() -> None:
+    p = torch.nn.Parameter(torch.zeros(1))
+    assert get("averaging", "sfa")(period=0.01).build(toy_context((Group("hidden", ("w",), (p,)),), 10)).period == 1
+    assert get("averaging", "sfa")(period=4).build(toy_context((Group("hidden", ("w",), (p,)),), 10)).period == 4
