@@ -117,6 +117,26 @@ def test_the_result_does_not_depend_on_blocks(monkeypatch: pytest.MonkeyPatch) -
     assert distinct(texts) == whole
 
 
+def test_texts_of_seven_tenths_are_near_and_of_less_are_not() -> None:
+    """With k of m shingles exchanged, J = (m - k) / (m + k): at m = 170, k = 30 it is exactly 0.7."""
+    originals = [text(100 + number, 174) for number in range(40)]
+
+    def found(exchanged: int) -> tuple[float, int]:
+        ends = [[f"end{n}of{place}" for place in range(exchanged)] for n in range(40)]
+        others = [[*words[: 174 - exchanged], *end] for words, end in zip(originals, ends, strict=True)]
+        assert len({exact_jaccard(a, b) for a, b in zip(originals, others, strict=True)}) == 1
+        near = distinct([" ".join(words) for words in (*originals, *others)]).near
+        assert all(first == second - 40 for second, first in near)
+        return exact_jaccard(originals[0], others[0]), len(near)
+
+    similarity, count = found(30)
+    assert similarity == 0.7
+    assert 10 <= count <= 34  # 14 bands of 8 propose 56 % of such pairs
+    similarity, count = found(31)
+    assert 0.69 < similarity < 0.7
+    assert count == 0
+
+
 def test_short_texts_are_compared_exactly_only() -> None:
     assert distinct(["a + b", "a - b", "", "."]).kept == (0, 1, 2, 3)
     assert distinct([]) == dedup.Distinct((), (), ())
