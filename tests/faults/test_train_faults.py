@@ -74,9 +74,9 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_checkpoint(
     honest = next_token.NextToken.loss
 
     def poisoned(self, batch):  # type: ignore[no-untyped-def]
-        calls[0] += 1
+        calls[0] += torch.is_grad_enabled()  # training's losses alone: an evaluation takes them as well
         loss = honest(self, batch)
-        return loss if calls[0] != 7 else type(loss)(loss.total * torch.nan)
+        return type(loss)(loss.total * torch.nan) if torch.is_grad_enabled() and calls[0] == 7 else loss
 
     monkeypatch.setattr(next_token.NextToken, "loss", poisoned)
     with pytest.raises(NumericsError, match="the loss is nan"):

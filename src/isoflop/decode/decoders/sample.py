@@ -52,7 +52,7 @@ class Sample:
         cache = model.make_cache(len(prompts), min(max(lengths) + budget - 1, max(lengths) + _ROOM))
         tokens, ended = [row[:here] for row in rows], [False] * len(rows)
         while not all(ended):
-            logits = model.step(torch.tensor(tokens, device=device), cache)[:, -1].float().cpu()
+            logits = model.step(torch.tensor(tokens).to(device), cache)[:, -1].float().cpu()
             free = [here >= length and not end for length, end in zip(lengths, ended, strict=True)]
             numbers = [each.random() if is_free else 0.0 for each, is_free in zip(generators, free, strict=True)]
             drawn = self.choose(logits, torch.tensor(numbers, dtype=torch.float64)).tolist()
