@@ -16,6 +16,7 @@ from rich.console import Console
 
 from isoflop.cli.main import invoke
 from isoflop.cli.training import live_bar
+from isoflop.core.scale import Scale
 from isoflop.store.run import Run
 from isoflop.train.loop import Progress
 from report_sample import make_study
@@ -130,7 +131,7 @@ def test_the_live_bar_keeps_step_and_time_at_any_width(width: int, horizon: int)
     console = Console(file=file, force_terminal=True, width=width, color_system=None)
     with live_bar(console) as show:
         for step in (123_455, 123_456):
-            show(Progress(step, horizon, 3.21, 60.0, 1_234_567.0, 0.41, 1.234))
+            show(Progress(step, horizon, 3.21, 60.0, 1_234_567.0, 0.41, 1.234, False, Scale("bits per byte")))
     last = [line for line in file.getvalue().replace("\r", "\n").splitlines() if "123456" in line][-1]
     place = "step 123456/1000000  7 min 6 s left" if horizon else "step 123456  1 min 0 s spent"
     assert f"{place}  loss 3.210  " in last

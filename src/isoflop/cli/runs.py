@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,6 +11,7 @@ import typer
 
 from ..core.errors import UsageError, nearest
 from ..core.reading import user_path
+from ..core.scale import Scale
 from .app import app
 from .common import DEFAULT_ROOT, Json, Root, emit, find_run
 
@@ -31,7 +32,10 @@ Below = Annotated[
     ),
 ]
 
-_COLUMNS = ("id", "name", "status", "optimizer", "steps", "flops", "value", "seconds")
+WIDE = 100
+"""Columns from which on there is room for a unit that all runs share."""
+
+_COLUMNS = ("id", "name", "status", "optimizer", "steps", "flops", "value", "unit", "seconds")
 
 
 @runs_app.callback()
@@ -111,17 +115,22 @@ def _list(what: str, root: Path, read: Callable[[], Table], columns: Sequence[st
 
     from ..report.terminal import output
 
-    shown = Rows(box=None, header_style="bold", pad_edge=False)
+    console, shown = output(), Rows(box=None, header_style="bold", pad_edge=False)
+    if console.width < WIDE and len({row.get("unit") for row in rows} - {None}) < 2:
+        columns = [column for column in columns if column != "unit"]
     for column in columns:  # an id is typed or pasted: it stays in one piece
         shown.add_column(column, no_wrap=column == "id", overflow="fold")
     for row in rows:
-        shown.add_row(*(Text(_cell(row.get(column))) for column in columns))
-    output().print(shown)
+        shown.add_row(*(Text(_cell(column, row)) for column in columns))
+    console.print(shown)
 
 
-def _cell(value: Any) -> str:
+def _cell(column: str, row: Mapping[str, Any]) -> str:
+    value = row.get(column)
     if value is None or value != value:
         return "-"
+    if column == "value" and row["bound"]:
+        return Scale(row["unit"], bool(row["higher_is_better"])).text(value, bound=True)
     if isinstance(value, float):
         return f"{value:.4g}"
     return str(value)

@@ -19,7 +19,7 @@ from .common import DEFAULT_ROOT, Json, Overrides, Root, emit, find_run
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from ..core.contracts import DecoderPart
+    from ..core.contracts import DecoderPart, Measurement, MetricPart
     from ..core.recipe import Recipe
     from ..train.loop import Progress
 
@@ -61,6 +61,8 @@ def train(
     if dry_run:
         _dry_run(loaded, root, json)
         return
+    from ..store.names import printable
+    from ..store.records import scale_of
     from ..train.run import train as execute
 
     with _progress(quiet=json) as show:
@@ -75,10 +77,13 @@ def train(
             report=_report,
         )
     value, steps, flops = (run.figure(name) for name in ("value", "step", "flops"))
+    result = run.result
     if json:
-        emit({"run": str(run.path), **run.result})
+        emit({"run": str(run.path), **result})
     else:
-        typer.echo(f"{run.path}: {value:.4f} bits per byte after {steps} steps, {flops:.3e} FLOPs")
+        scale = scale_of(result)
+        reached = f"{scale.text(value, bound=result.get('bound', False))} {printable(scale.unit)}"
+        typer.echo(f"{run.path}: {reached} after {steps} steps, {flops:.3e} FLOPs")
 
 
 def _dry_run(recipe: Recipe, root: Path, json: bool) -> None:
@@ -157,7 +162,9 @@ def _describe(at: Progress) -> str:
         place = f"step {at.step}/{at.horizon}  {duration(left)} left"
     else:
         place = f"step {at.step}  {duration(at.seconds)} spent"
-    value = f"  {at.value:.3f} bits per byte" if at.value is not None else ""
+    value = ""
+    if at.value is not None:
+        value = f"  {at.scale.text(at.value, bound=at.bound, digits=3)} {at.scale.unit}"
     share = f"  {at.utilisation:.0%} of the matmul rate" if at.utilisation else ""
     return f"{place}  loss {at.loss:.3f}{value}  {at.tokens_per_second:,.0f} tokens/s{share}"
 
@@ -177,13 +184,19 @@ def evaluate(
     _use_threads(threads)
     loop = restore(find_run(run, root), device=device, report=_report)
     results = loop.measure()
+    measured = [(part, results[part.name]) for part in loop.recipe.metrics]
     if json:
-        emit({name: dataclasses.asdict(result) for name, result in results.items()})
+        scales = {part.name: dataclasses.asdict(part.scale) for part, _ in measured}
+        emit({part.name: {**dataclasses.asdict(found), **scales[part.name]} for part, found in measured})
         return
-    for name, result in results.items():
-        typer.echo(f"{name}: {result} {result.unit}, after step {loop.step:,}")
-        for domain, part in result.domains.items():
-            typer.echo(f"  {printable(domain)}: {part} over {part.n:,} bytes")
+    for part, found in measured:
+        typer.echo(f"{part.name}: {_measured(part, found)} {part.scale.unit}, after step {loop.step:,}")
+        for name, domain in found.domains.items():
+            typer.echo(f"  {printable(name)}: {_measured(part, domain)} over {domain.n:,} {part.counts}")
+
+
+def _measured(part: MetricPart, found: Measurement) -> str:
+    return part.scale.text(found.value, bound=found.bound, stderr=found.stderr)
 
 
 @app.command()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 from ..core.files import write_atomic
 from ..core.reading import user_path
 from ..core.roles import numel
+from ..core.scale import Scale
 from ..ledger.ledger import AXES as LEDGER_AXES
 from ..ledger.ledger import CHARGED, PHASES
 from ..store.environment import process
@@ -53,7 +54,7 @@ def compare(
         DataError: finished runs were made on another corpus. UsageError: a part that the workers do not know.
     """
     root = user_path(root)
-    journal = Journal(progress, workers)
+    journal = Journal(study.scale, progress, workers)
     if executor is None:
         with LocalWorkers(root, workers) as local:
             rows, tuned = run_study(study, local, journal)
@@ -125,7 +126,7 @@ def conclude(
     workers: int,
 ) -> StudyResult:
     """The result of a study whose runs are done: multipliers on every legal axis, refusals, bill, notes, headline."""
-    now = process()
+    now, scale = process(), study.scale
     evaluated = [row for row in rows if row.role == "evaluation"]
     sizes = {arm: facts_of(study, arm) for arm in study.everyone}
     refusals: dict[str, str] = {}
@@ -135,12 +136,12 @@ def conclude(
         if reason:
             refusals[axis] = reason
             continue
-        found += multipliers(evaluated, baseline=study.baseline, axis=axis)
+        found += multipliers(evaluated, baseline=study.baseline, axis=axis, scale=scale)
         if reason := illegal(axis, sizes, rows, study.baseline, environments):
             notes = [*notes, f"tuning cannot be charged on {axis}: {reason}"]
             continue
         charges = {arm: _charge(rows, arm, axis) for arm in study.everyone}
-        found += multipliers(evaluated, baseline=study.baseline, axis=axis, tuning=charges)
+        found += multipliers(evaluated, baseline=study.baseline, axis=axis, tuning=charges, scale=scale)
     lowest = {arm: min(study.rungs_of(arm)) for arm in study.everyone}
     return StudyResult(
         name=study.name,
@@ -150,6 +151,7 @@ def conclude(
         arms=list(study.arms),
         rung_axis=study.ladder.axis,
         rungs=list(study.ladder.rungs),
+        **asdict(scale),
         runs=list(rows),
         tunings=tuned.all,
         multipliers=found,
@@ -207,6 +209,7 @@ def bill(rows: Sequence[RunRow]) -> dict[str, dict[str, float]]:
 class Journal:
     """Follows runs as they end: a line each, with the time left by the FLOPs still to do and the workers there are."""
 
+    scale: Scale
     say: Say | None = None
     workers: int = 1
 
@@ -229,7 +232,8 @@ class Journal:
     def _line(self, phase: str, count: int, total: int, label: str, row: RunRow, eta: float) -> None:
         if self.say is None:
             return
-        outcome = f"{row.end.value:.4f} bits per byte" if row.end is not None else row.status
+        end, scale = row.end, self.scale
+        outcome = row.status if end is None else f"{scale.text(end.value, bound=end.bound)} {scale.unit}"
         spent = "finished before" if row.reused else f"{_seconds(row):.0f} s"
         tail = f"; about {eta:.0f} s of {phase} left" if eta >= 1 else ""
         self.say(f"{phase} {count}/{total}: {label}: {outcome} ({spent}{tail})")

@@ -47,7 +47,8 @@ def reach(x: npt.ArrayLike, y: npt.ArrayLike, target: float) -> tuple[float, Sid
 
     Args:
         x: (K,) amounts of the rungs, positive and distinct, in any order; K >= 3.
-        y: (K,) quality there, lower is better. A run that diverged has none: leave its rung out.
+        y: (K,) quality there, lower is better; give -y where higher is. A run that diverged has none: leave its rung
+            out.
 
     Returns:
         (x, ""), or (x of the top rung, "above") if the target lies beyond it: more than that would be needed;

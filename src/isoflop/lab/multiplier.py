@@ -15,11 +15,13 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 
+from ..core.scale import Scale
 from ..core.significance import LEVEL, holm
+from ..store.records import UNSAID
 from ..store.results import Axis, MultiplierRow, Point, RunRow, decimals
 from .estimate import Estimate, Side, estimate, interpolation_error, interval, reach
 from .provenance import Environments, mixture
@@ -128,6 +130,7 @@ def multipliers(
     baseline: str,
     axis: Axis,
     tuning: Mapping[str, float] | None = None,
+    scale: Scale = UNSAID,
 ) -> list[MultiplierRow]:
     """The multiplier of every arm at every rung that it ran, on one legal axis.
 
@@ -136,11 +139,12 @@ def multipliers(
             baseline's one leaves its seed's curve without that rung.
         tuning: arm -> what its equal trials spent on ``axis``: gives the all-in multiplier, which charges them to both
             sides. The baseline's second tuning at its top rung is not charged, which can only favour the baseline.
+        scale: what the runs' values are measured on; by default bits per byte, of which fewer are better.
 
     Returns:
         Rows with sentence, in order of arms and rungs; p-values and levels are Holm's over all arms and rungs.
     """
-    rows = [run for run in runs if run.role == "evaluation"]
+    rows = [_descending(run, scale) for run in runs if run.role == "evaluation"]
     curves: dict[int, list[Point]] = {}
     for run in rows:
         if run.arm == baseline and run.end is not None:
@@ -157,7 +161,13 @@ def multipliers(
         if len(members) >= 3 and all(m.end is not None and len(curves.get(m.seed, ())) >= 3 for m in members)
     ]
     judged = _judged(found, len(cells))
-    return [row.model_copy(update={"sentence": sentence(row, baseline)}) for row in judged]
+    return [row.model_copy(update={"sentence": sentence(row, baseline, scale.unit)}) for row in judged]
+
+
+def _descending(run: RunRow, scale: Scale) -> RunRow:
+    """The run with values turned so that lower is better: the one place where a scale's direction matters here."""
+    curve = [point.model_copy(update={"value": scale.cost(point.value)}) for point in run.curve]
+    return run.model_copy(update={"curve": curve})
 
 
 def crossing(rows: Sequence[MultiplierRow], amounts: Sequence[float]) -> float | None:
@@ -206,6 +216,7 @@ def _row(
         "axis": axis,
         "all_in": tuning is not None,
         "seeds": len(ratios),
+        "bounds": _whose_bounds(members, [curves[run.seed] for run in members]),
         "per_seed": [None if side else m for m, side in ratios],
     }
     if not sides:
@@ -215,6 +226,15 @@ def _row(
     mixed = len(set(sides)) > 1
     bound = None if mixed else math.exp(float(np.log([m for m, _ in ratios]).mean()))
     return MultiplierRow(**common, censored="mixed" if mixed else sides[0], bound=bound, censored_seeds=len(sides))
+
+
+def _whose_bounds(
+    members: Sequence[RunRow], ladders: Sequence[Sequence[Point]]
+) -> Literal["", "arm", "baseline", "both"]:
+    """Which side's qualities are bounds, of those that a row compares."""
+    arm = any(run.end is not None and run.end.bound for run in members)
+    baseline = any(point.bound for points in ladders for point in points)
+    return "both" if arm and baseline else "arm" if arm else "baseline" if baseline else ""
 
 
 def _ladder(points: Sequence[Point], axis: Axis) -> tuple[list[float], list[float]]:
@@ -258,20 +278,26 @@ def spoken(row: MultiplierRow) -> tuple[str, str, str]:
     return f"{value:.{digits}f}x", word, f"[{low:.{digits}f}, {high:.{digits}f}] at {level}"
 
 
-def sentence(row: MultiplierRow, baseline: str) -> str:
-    """The row in words, as printed."""
+def sentence(row: MultiplierRow, baseline: str, unit: str = UNSAID.unit) -> str:
+    """The row in words, as printed; ``unit`` is that of the quality."""
     counted = f"{row.seeds} seeds, tuned alike" + (", tuning charged" if row.all_in else "")
+    counted += {
+        "": "",
+        "arm": f" ({row.arm}'s {unit} is a bound: the multiplier is at least that)",
+        "baseline": f" ({baseline}'s {unit} is a bound: the multiplier is at most that)",
+        "both": f" (both sides' {unit} is a bound: bounds are compared)",
+    }[row.bounds]
     if row.censored:
-        return f"{_censored(row, baseline)}, {counted}"
+        return f"{_censored(row, baseline, unit)}, {counted}"
     value, word, span = spoken(row)
     if not row.significant:
         return f"{row.arm} against {baseline}: {value} {word} {span}, {counted}: not significant"
     if word == LESS[row.axis][1]:
-        return f"{row.arm} needs {value} {word} for {baseline}'s bits per byte {span}, {counted}"
-    return f"{row.arm} reaches {baseline}'s bits per byte with {value} {word} {span}, {counted}"
+        return f"{row.arm} needs {value} {word} for {baseline}'s {unit} {span}, {counted}"
+    return f"{row.arm} reaches {baseline}'s {unit} with {value} {word} {span}, {counted}"
 
 
-def _censored(row: MultiplierRow, baseline: str) -> str:
+def _censored(row: MultiplierRow, baseline: str, unit: str) -> str:
     """What is known of a row some of whose seeds lie beyond the ladder."""
     some = f"{row.censored_seeds} of {row.seeds} seeds"
     against = f"{row.arm} against {baseline} on {row.axis}"
@@ -282,7 +308,7 @@ def _censored(row: MultiplierRow, baseline: str) -> str:
     most = f"< {math.ceil(round(100 * row.bound, 6)) / 100:.2f}x"
     if row.censored == "above" and row.bound >= 1:
         return (
-            f"{row.arm} reaches {baseline}'s bits per byte with {least} {LESS[row.axis][0]} "
+            f"{row.arm} reaches {baseline}'s {unit} with {least} {LESS[row.axis][0]} "
             f"(censored: {some} beyond the top rung{limits})"
         )
     if row.censored == "above":

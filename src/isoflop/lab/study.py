@@ -16,6 +16,7 @@ from ..core.documents import Section
 from ..core.errors import RecipeError, nearest
 from ..core.recipe import Name, Recipe
 from ..core.registry import Part
+from ..core.scale import Scale
 from ..core.toml import locate, parse, read, validated
 from ..store.names import reserved
 
@@ -93,9 +94,9 @@ class Expect(Section):
     """What the author expects, so that a plan can say what the study could see."""
 
     seed_sd: PositiveFloat = 0.02
-    """Standard deviation of a run's quality over seeds, bits per byte."""
+    """Standard deviation of a run's quality over seeds, in the unit of the first metric."""
     per_doubling: PositiveFloat = 0.15
-    """What doubling the budget gains the baseline, bits per byte."""
+    """What doubling the budget gains the baseline, in the unit of the first metric."""
 
 
 class Study(Section):
@@ -160,6 +161,11 @@ class Study(Section):
     def top(self) -> int:
         """Index of the highest rung."""
         return len(self.ladder.rungs) - 1
+
+    @property
+    def scale(self) -> Scale:
+        """What the runs are ranked on: their first metric, which all arms share."""
+        return self.run_recipe(self.baseline, 0, self.seeds[0]).metrics[0].scale
 
     def rungs_of(self, arm: str) -> tuple[int, ...]:
         """The rungs that an arm is evaluated at: all for the baseline."""

@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ..core.errors import NumericsError
+from ..core.scale import Scale
+from ..store.records import UNSAID
 from ..store.results import Tuning
 from .study import Study
 
@@ -21,7 +23,7 @@ class Trial:
 
 
 Measure = Callable[[Sequence[Trial]], Mapping[Trial, float | None]]
-"""Runs trials; their quality (lower is better), None where one diverged."""
+"""Runs trials; their quality on the study's scale, None where one diverged."""
 
 
 @dataclass
@@ -32,6 +34,7 @@ class Search:
     rung: int
     grid: Sequence[float]
     quality: dict[float, float | None] = field(default_factory=dict)
+    scale: Scale = UNSAID
 
     def run(self, measure: Measure) -> None:
         run_all([self], measure)
@@ -43,8 +46,8 @@ class Search:
     @property
     def best(self) -> float | None:
         """The best value; a diverged trial is never it. None if all diverged."""
-        finite = {value: quality for value, quality in self.quality.items() if quality is not None}
-        return min(sorted(finite), key=finite.__getitem__) if finite else None
+        finite = [value for value in self.values if self.quality[value] is not None]
+        return min(finite, key=self._cost, default=None)
 
     @property
     def edge(self) -> int:
@@ -62,8 +65,13 @@ class Search:
             return _tidy(values[-1] ** 2 / values[-2])
         assert self.best is not None
         at = values.index(self.best)
-        beside = min((values[at - 1], values[at + 1]), key=lambda v: _rank(self.quality[v]))
+        beside = min((values[at - 1], values[at + 1]), key=self._cost)
         return _tidy(math.sqrt(self.best * beside))
+
+    def _cost(self, value: float) -> float:
+        """What values are ranked by, lower is better; a diverged one comes last."""
+        quality = self.quality[value]
+        return math.inf if quality is None else self.scale.cost(quality)
 
     def stored(self, hyper: str) -> Tuning:
         """What the result keeps. NumericsError if every trial diverged."""
@@ -117,9 +125,9 @@ def tune(study: Study, measure: Measure) -> Tuned:
     Raises:
         NumericsError: every trial of an arm diverged.
     """
-    plan = study.tuning
-    low = [Search(arm, 0, study.grid(arm)) for arm in study.everyone]
-    top = Search(study.baseline, study.top, study.grid(study.baseline))
+    plan, scale = study.tuning, study.scale
+    low = [Search(arm, 0, study.grid(arm), scale=scale) for arm in study.everyone]
+    top = Search(study.baseline, study.top, study.grid(study.baseline), scale=scale)
     run_all(low if plan.top_points else [*low, top], measure)  # together, so that no worker idles
     widen(low, study, measure)
     if plan.top_points:
@@ -157,10 +165,6 @@ def around(search: Search, count: int) -> list[float]:
     at = values.index(search.best) if search.best is not None else 0
     start = min(max(at - count // 2, 0), max(len(values) - count, 0))
     return values[start : start + count]
-
-
-def _rank(quality: float | None) -> float:
-    return math.inf if quality is None else quality
 
 
 def _tidy(value: float) -> float:

@@ -293,8 +293,12 @@ def row_of(run: Run, job: Assignment, *, reused: bool) -> RunRow:
 
 def points(records: Iterable[Mapping[str, Any]], where: str) -> list[Point]:
     """Evaluation records as points, without what else they hold; DataError if one of them lacks something."""
+    wanted = Point.model_fields
     try:
-        return [Point(**{key: record[key] for key in Point.model_fields}) for record in records]
+        return [
+            Point(**{key: record[key] for key in wanted if key in record or wanted[key].is_required()})
+            for record in records
+        ]
     except (KeyError, ValidationError) as error:
         what = complaint(error) if isinstance(error, ValidationError) else f"it lacks {error}"
         raise DataError(f"an evaluation is not as it was recorded ({what})", where=where) from None

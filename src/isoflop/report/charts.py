@@ -8,9 +8,10 @@ from typing import Any
 
 import altair as alt
 
+from ..core.scale import Scale
 from ..ledger.ledger import PHASES
 from ..store.results import MultiplierRow, StudyResult, Tuning, spent
-from .sheets import evaluation_ends, mean, multiplier_text, ordered, rung_budget, verdict
+from .sheets import evaluation_ends, mean, multiplier_text, ordered, quality_title, rung_budget, verdict
 from .style import INK, OKABE_ITO, Chart, Extent, colour_scale, legend, log_scale, log_ticks, rows, shape_scale, widened
 from .text import COMPUTE, CONVENTION, TIMES, amount, axis_label, clean
 
@@ -29,7 +30,7 @@ def figures(result: StudyResult) -> Figures:
     for hyper in dict.fromkeys(tuning.hyper for tuning in result.tunings):
         curves = [tuning for tuning in result.tunings if tuning.hyper == hyper]
         name = "".join(c if c.isalnum() else "_" for c in hyper)
-        found[f"tuning_{name}"] = tuning_curves(curves, arms_of(result), unit=result.unit)
+        found[f"tuning_{name}"] = tuning_curves(curves, arms_of(result), result.scale)
     return found
 
 
@@ -50,10 +51,10 @@ def quality(result: StudyResult) -> Chart:
     arms = arms_of(result)
     ends, means, gaps = _ends(result), _means(result), _gaps(result)
     x_range = widened([point["flops"] for point in ends] + [gap["x2"] for gap in gaps], 0.07)
-    extent = Extent.of(point["value"] for point in ends).raised(0.15)  # room for the way down of the shortest runs
+    extent = Extent.of(point["value"] for point in ends).with_worse(0.15, result.scale)  # room for the way there
     x_axis = alt.Axis(title=list(COMPUTE), values=log_ticks(*x_range), format="~s")
     x = alt.X("flops:Q", scale=log_scale(*x_range), axis=x_axis)
-    y_axis = extent.axis(f"held-out {clean(result.unit)}, lower is better")
+    y_axis = extent.axis(quality_title(result))
     y = alt.Y("value:Q", scale=extent.scale(), axis=y_axis)
     colour = alt.Color("arm:N", scale=colour_scale(arms), legend=legend(arms))
     shape = alt.Shape("arm:N", scale=shape_scale(arms), legend=legend(arms))
@@ -236,9 +237,9 @@ def _phase_scale(phases: list[str]) -> alt.Scale:
 # ---------------------------------------------------------------- tuning
 
 
-def tuning_curves(curves: list[Tuning], arms: list[str], *, unit: str) -> Chart:
+def tuning_curves(curves: list[Tuning], arms: list[str], scale: Scale) -> Chart:
     """Quality against a hyper-parameter, one line an arm and rung; the chosen value ringed, diverged trials crossed."""
-    records, extent = _trials(curves)
+    records, extent = _trials(curves, scale)
     rungs = list(dict.fromkeys(record["rung"] for record in records))
     tried = sorted({record["x"] for record in records})
     positive = tried[0] > 0  # zero has no place on a logarithmic axis
@@ -246,13 +247,13 @@ def tuning_curves(curves: list[Tuning], arms: list[str], *, unit: str) -> Chart:
     hyper = clean(curves[0].hyper)
     x_axis = alt.Axis(title=f"{hyper} (log scale)" if positive else hyper, values=tried, format=".3~g")
     x = alt.X("x:Q", scale=x_scale, axis=x_axis)
-    y = alt.Y("y:Q", scale=extent.scale(), axis=extent.axis(f"held-out {clean(unit)}, lower is better"))
+    y = alt.Y("y:Q", scale=extent.scale(), axis=extent.axis(f"held-out {clean(scale.unit)}, {scale.direction}"))
     shown = legend(arms, symbolType="stroke", symbolSize=400)
     colour = alt.Color("arm:N", scale=colour_scale(arms), legend=shown)
     dashes = alt.Scale(domain=rungs, range=[[1, 0], [6, 3], [2, 2], [8, 2, 2, 2]][: len(rungs)])
     dash = alt.StrokeDash("rung:N", scale=dashes, legend=None)
     tooltip = ["arm:N", "rung:N", alt.Tooltip("x:Q", title=hyper), "state:N"]
-    measured = [*tooltip, alt.Tooltip("y:Q", title=clean(unit), format=".4f")]
+    measured = [*tooltip, alt.Tooltip("y:Q", title=clean(scale.unit), format=".4f")]
 
     def drawn(*states: str) -> alt.Chart:
         return alt.Chart(rows(r for r in records if r["state"] in states)).encode(x=x, y=y, color=colour)
@@ -265,8 +266,8 @@ def tuning_curves(curves: list[Tuning], arms: list[str], *, unit: str) -> Chart:
     return layers.properties(height=300, description=f"Tuning of {hyper}")
 
 
-def _trials(curves: list[Tuning]) -> tuple[list[dict[str, Any]], Extent]:
-    """One record a trial and the range of the y axis; diverged trials lie above everything that was measured."""
+def _trials(curves: list[Tuning], scale: Scale) -> tuple[list[dict[str, Any]], Extent]:
+    """One record a trial and the range of the y axis; diverged trials lie beyond the worst that was measured."""
     measured = Extent.of((quality for tuning in curves for quality in tuning.quality), 0.1)
     most = max(sum(quality is None for quality in trials) for trials in _by_value(curves).values())
     step = min(0.06, 0.25 / most) if most else 0.0
@@ -276,10 +277,10 @@ def _trials(curves: list[Tuning]) -> tuple[list[dict[str, Any]], Extent]:
         for value, quality in zip(tuning.values, tuning.quality, strict=True):
             state = "diverged" if quality is None else "chosen" if value == tuning.chosen else "tried"
             diverged[value] += quality is None
-            above = measured.raised(step * (most - diverged[value] + 0.5)).high
+            beyond = measured.with_worse(step * (most - diverged[value] + 0.5), scale).worst(scale)
             record = {"arm": tuning.arm, "rung": f"rung {tuning.rung}", "state": state}
-            records.append({**record, "x": value, "y": above if quality is None else quality})
-    return records, measured.raised(step * most)
+            records.append({**record, "x": value, "y": beyond if quality is None else quality})
+    return records, measured.with_worse(step * most, scale)
 
 
 def _by_value(curves: list[Tuning]) -> dict[float, list[float | None]]:

@@ -153,7 +153,8 @@ def run_page(record: RunRecord, specs: Specs) -> str:
     spent = {axis: record.result[axis] for axis in ("flops", "tokens", "seconds") if axis in record.result}
     value = record.result.get("value")
     resolved = json.dumps(record.resolved, indent=2, ensure_ascii=False)
-    reached = f"{value:.4f} {record.unit}" if isinstance(value, int | float) else f"{record.state}, no value yet"
+    known = isinstance(value, int | float)
+    reached = f"{record.text(value)} {record.scale.unit}" if known else f"{record.state}, no value yet"
     facts = {"State": record.state, **{axis_label(axis): amount(axis, v) for axis, v in spent.items()}}
     sections = [
         _section("Held-out quality", drawn.get("quality", ""), _table(record.evaluation_sheet())),

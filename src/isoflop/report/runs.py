@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import altair as alt
 
+from ..core.scale import Scale
 from ..core.table import Table
+from ..store.records import scale_of
 from ..store.run import Run
 from .charts import Figures
 from .sheets import Sheet
@@ -37,8 +39,10 @@ class RunRecord:
     """What a run directory says. ``steps`` and ``evaluations`` hold one row a record of ``metrics.jsonl``."""
 
     name: str
-    unit: str
-    """What the evaluations measure: the recipe's first metric."""
+    scale: Scale
+    """What the values of ``evaluations`` are measured on."""
+    bound: bool
+    """They are bounds."""
     state: str
     message: str
     recipe: str
@@ -55,10 +59,13 @@ class RunRecord:
     def read(cls, directory: Path) -> RunRecord:
         """Read a run directory; DataError if it is none."""
         stored = Run.read(directory)
-        metrics = stored.resolved.get("metrics") or [{}]
+        evaluated = stored.metrics("evaluation")
+        last = evaluated[-1] if evaluated else stored.result
+        scale = scale_of(last)
         return cls(
             name=clean(directory.name),
-            unit=clean(metrics[0].get("name", "value")).replace("_", " "),
+            scale=replace(scale, unit=clean(scale.unit)),
+            bound=last.get("bound", False),
             state=stored.state,
             message=clean(stored.status.message),
             recipe=stored.text,
@@ -67,7 +74,7 @@ class RunRecord:
             ledger=stored.ledger,
             result=stored.result,
             steps=Table.from_records(stored.metrics("step")),
-            evaluations=Table.from_records(_flat(record) for record in stored.metrics("evaluation")),
+            evaluations=Table.from_records(_flat(record) for record in evaluated),
         )
 
     def evaluation_sheet(self) -> Sheet:
@@ -78,19 +85,24 @@ class RunRecord:
                 f"{record['step']:,}",
                 amount("flops", record["flops"]),
                 amount("tokens", record["tokens"]),
-                _value(record["value"]) + (f" ± {_value(record['stderr'])}" if record["stderr"] >= 0 else ""),
-                *(_value(record[name]) for name in domains),
+                self.text(record["value"]) + (f" ± {record['stderr']:.4f}" if record["stderr"] >= 0 else ""),
+                *(self.text(record[name]) for name in domains),
             )
             for record in self.evaluations.records()
         ]
-        columns = ("step", "FLOPs", "tokens", self.unit, *(clean(name.removeprefix("domain ")) for name in domains))
+        named = [clean(name.removeprefix("domain ")) for name in domains]
+        columns = ("step", "FLOPs", "tokens", self.scale.unit, *named)
         return Sheet("Evaluations", columns, lines, frozenset(range(len(columns))))
+
+    def text(self, value: Any) -> str:
+        """A measured value as it is printed, a bound as one; blank where there is none."""
+        return "" if known(value) is None else self.scale.text(value, bound=self.bound)
 
     def figures(self) -> Figures:
         """The charts that the run has data for, by file name."""
         found: Figures = {}
         if self.evaluations.rows:
-            found["quality"] = evaluations(self.evaluations, unit=self.unit)
+            found["quality"] = evaluations(self.evaluations, self.scale, bound=self.bound)
         if self.steps.rows:
             found["loss"] = losses(self.steps)
         return found
@@ -99,11 +111,6 @@ class RunRecord:
 def _flat(record: dict[str, Any]) -> dict[str, Any]:
     domains = {f"domain {name}": value for name, value in (record.get("domains") or {}).items()}
     return {**{key: record.get(key) for key in ("step", "flops", "tokens", "value", "stderr")}, **domains}
-
-
-def _value(value: Any) -> str:
-    """A measured value with four decimals; blank where there is none."""
-    return "" if known(value) is None else f"{value:.4f}"
 
 
 def losses(steps: Table) -> Chart:
@@ -124,7 +131,7 @@ def losses(steps: Table) -> Chart:
     return alt.layer(raw, mean).properties(height=300, description="Training loss against compute")
 
 
-def evaluations(table: Table, *, unit: str) -> Chart:
+def evaluations(table: Table, scale: Scale, *, bound: bool = False) -> Chart:
     """Held-out quality against FLOPs: the mean boldly, every domain in its colour."""
     domains = [name for name in table if name.startswith("domain ")]
     names = [clean(name.removeprefix("domain ")) for name in domains]
@@ -139,10 +146,11 @@ def evaluations(table: Table, *, unit: str) -> Chart:
         if (known(record["flops"]) or 0) > 0 and known(record[column]) is not None
     ]
     extent = Extent.of(p["value"] for p in points)
+    title = f"held-out {scale.unit}{' (a bound)' if bound else ''}, {scale.direction}"
     tooltip = ["of:N", "step:Q", alt.Tooltip("flops:Q", format=".4s"), alt.Tooltip("value:Q", format=".4f")]
     base = alt.Chart(rows(points)).encode(
         x=_compute_axis(widened([p["flops"] for p in points])),
-        y=alt.Y("value:Q", scale=extent.scale(), axis=extent.axis(f"held-out {unit}, lower is better")),
+        y=alt.Y("value:Q", scale=extent.scale(), axis=extent.axis(title)),
         color=alt.Color("of:N", scale=colour_scale(names), legend=legend(names)),
     )
     shape = alt.Shape("of:N", scale=shape_scale(names), legend=legend(names))

@@ -7,6 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from ..core.scale import Scale
 from ..core.significance import LEVEL, half_width
 from ..store.results import MultiplierRow, Point, RunRow, StudyResult, abridged, decimals
 from .text import AXES, NOTHING, TIMES, amount, axis_label, bound, clean, digits, probability, signed, times
@@ -71,6 +72,10 @@ def multiplier_sheet(result: StudyResult, among: Iterable[str] = tuple(AXES)) ->
             "; made with straight lines between the rungs, which can give a multiplier up to 4 % too high, an error "
             "that no interval here includes"
         )
+    if any(row.bounds for row in shown):
+        note += "; >= and <=: the quality of the arm, or of the baseline, is a bound"
+    if any(row.bounds == "both" for row in shown):
+        note += "; where both are, bounds are compared"
     note += "; all-in: tuning charged too" if any(row.all_in for row in shown) else ""
     if any(row.censored for row in shown):
         note += "; above and below: seeds off the ladder's ends, where only a bound is known"
@@ -91,11 +96,12 @@ def ordered(result: StudyResult) -> list[MultiplierRow]:
 def multiplier_text(row: MultiplierRow) -> str:
     """The number of a row: value with interval, "> 4.10" or "< 0.71" (times), or "no value"."""
     if row.value is not None:
+        sign = {"arm": ">= ", "baseline": "<= "}.get(row.bounds, "")
         if row.low is None or row.high is None:
-            return f"{times(row.value)}{TIMES}"
+            return f"{sign}{times(row.value)}{TIMES}"
         fine = decimals(row.low, row.high) > 2
         value, low, high = (f"{v:.3f}" if fine else times(v) for v in (row.value, row.low, row.high))
-        return f"{value}{TIMES} [{low}, {high}]"
+        return f"{sign}{value}{TIMES} [{low}, {high}]"
     if row.bound is not None and row.censored in ("above", "below"):
         return f"{bound(row.bound, row.censored)}{TIMES}"
     return "no value"
@@ -127,8 +133,9 @@ def equal_sheet(result: StudyResult) -> Sheet:
             if arm == result.baseline or not shared:
                 continue
             found: dict[tuple[str, str, str], list[str]] = defaultdict(list)
+            pairs = [(ours[seed], theirs[seed]) for seed in shared]
             for axis in axes:
-                found[_compare([(ours[seed], theirs[seed]) for seed in shared], axis)].append(axis_label(axis))
+                found[_compare(pairs, axis, result.scale)].append(axis_label(axis))
             for cells, equal in found.items():
                 rows.append((clean(arm), str(rung), ", ".join(equal), *cells, str(len(shared))))
     return Sheet(
@@ -136,7 +143,8 @@ def equal_sheet(result: StudyResult) -> Sheet:
         ("arm", "rung", "equal", "difference", "arm's", "baseline's", "seeds"),
         rows,
         frozenset({1, 4, 5, 6}),
-        f"Means over seeds of held-out {clean(result.unit)} (lower is better); the difference with its 95 % interval, "
+        f"Means over seeds of held-out {clean(result.unit)} ({result.scale.direction}); the difference with its 95 % "
+        f"interval, "
         f"paired over seeds. A pair whose cost differs by more than {100 * TOLERANCE:g} % is not compared.",
     )
 
@@ -150,7 +158,20 @@ def evaluation_ends(result: StudyResult) -> dict[tuple[str, int], dict[int, Poin
     return ends
 
 
-def _compare(pairs: list[tuple[Point, Point]], axis: str) -> tuple[str, str, str]:
+def quality_title(result: StudyResult) -> str:
+    """The title of an axis of qualities: what they are, which way is better, whose are bounds."""
+    ends = evaluation_ends(result)
+    bounds = [arm for arm in dict.fromkeys(arm for arm, _ in ends) if _bound(ends, arm)]
+    named = f" (bounds: {', '.join(clean(arm) for arm in bounds)})" if bounds else ""
+    return f"held-out {clean(result.unit)}{named}, {result.scale.direction}"
+
+
+def _bound(ends: Mapping[tuple[str, int], Mapping[int, Point]], arm: str) -> bool:
+    """Whether an arm's qualities are bounds."""
+    return any(point.bound for (name, _), points in ends.items() if name == arm for point in points.values())
+
+
+def _compare(pairs: list[tuple[Point, Point]], axis: str, scale: Scale) -> tuple[str, str, str]:
     field = "step" if axis == "steps" else axis
     costs = [(float(getattr(a, field)), float(getattr(b, field))) for a, b in pairs]
     apart = max(abs(a / b - 1) if b else math.inf for a, b in costs)
@@ -161,7 +182,18 @@ def _compare(pairs: list[tuple[Point, Point]], axis: str) -> tuple[str, str, str
     gap = mean(gaps)
     half = half_width(gaps) if len(gaps) >= 3 else None
     interval = "" if half is None else f" [{signed(gap - half)}, {signed(gap + half)}]"
-    return f"{signed(gap)}{interval}", f"{ours:.4f}", f"{theirs:.4f}"
+    bounds = any(a.bound for a, _ in pairs), any(b.bound for _, b in pairs)
+    texts = [scale.text(value, bound=bound) for value, bound in zip((ours, theirs), bounds, strict=True)]
+    return f"{_least_or_most(*bounds, scale)}{signed(gap)}{interval}", texts[0], texts[1]
+
+
+def _least_or_most(ours: bool, theirs: bool, scale: Scale) -> str:
+    """What stands before a difference of two qualities, ours less theirs, of which either may be a bound."""
+    if ours and theirs:
+        return "of bounds: "
+    if not (ours or theirs):
+        return ""
+    return "<= " if ours != scale.higher_is_better else ">= "
 
 
 def mean(values: Iterable[float]) -> float:
@@ -188,7 +220,7 @@ def _cell(axis: str, value: float | None) -> str:
 
 def tuning_sheet(result: StudyResult) -> Sheet:
     """What was tried for every arm, and what was chosen."""
-    rows = []
+    rows, scale, ends = [], result.scale, evaluation_ends(result)
     for tuning in result.tunings:
         finite = [quality for quality in tuning.quality if quality is not None]
         diverged = len(tuning.quality) - len(finite)
@@ -201,7 +233,7 @@ def tuning_sheet(result: StudyResult) -> Sheet:
                 clean(tuning.hyper),
                 ", ".join(f"{value:.3g}" for value in tuning.values),
                 f"{tuning.chosen:.3g}",
-                f"{min(finite):.4f}" if finite else "",
+                scale.text(min(finite, key=scale.cost), bound=_bound(ends, tuning.arm)) if finite else "",
                 "; ".join(remarks),
             )
         )
@@ -244,15 +276,15 @@ def environment_sheet(result: StudyResult) -> Sheet:
 
 def run_sheet(result: StudyResult) -> Sheet:
     """Every run of the study, one line each."""
-    rows = [_run_cells(run) for run in result.runs]
+    rows = [_run_cells(run, result.scale) for run in result.runs]
     columns = ("arm", "rung", "seed", "role", "status", result.unit, "FLOPs", "tokens", "run")
     return Sheet("Runs", tuple(clean(c) for c in columns), rows, frozenset({1, 2, 5, 6, 7}))
 
 
-def _run_cells(run: RunRow) -> tuple[str, ...]:
-    end = run.end
-    measured = (
-        ("", "", "") if end is None else (f"{end.value:.4f}", amount("flops", end.flops), amount("tokens", end.tokens))
-    )
+def _run_cells(run: RunRow, scale: Scale) -> tuple[str, ...]:
+    end, measured = run.end, ("", "", "")
+    if end is not None:
+        value = scale.text(end.value, bound=end.bound)
+        measured = (value, amount("flops", end.flops), amount("tokens", end.tokens))
     status = f"{run.status}, reused" if run.reused else run.status
     return (clean(run.arm), str(run.rung), str(run.seed), run.role, status, *measured, clean(run.run))

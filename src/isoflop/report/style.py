@@ -9,6 +9,7 @@ from typing import Any
 
 import altair as alt
 
+from ..core.scale import Scale
 from .text import clean
 
 Chart = alt.Chart | alt.LayerChart | alt.FacetChart
@@ -114,6 +115,19 @@ class Extent:
         """With room above: ``share`` of the range."""
         high = self.high * (self.high / self.low) ** share if self.log else self.high + share * (self.high - self.low)
         return replace(self, high=high)
+
+    def lowered(self, share: float) -> Extent:
+        """With room below: ``share`` of the range."""
+        low = self.low * (self.low / self.high) ** share if self.log else self.low - share * (self.high - self.low)
+        return replace(self, low=low)
+
+    def with_worse(self, share: float, scale: Scale) -> Extent:
+        """With room on the side of worse values."""
+        return self.lowered(share) if scale.higher_is_better else self.raised(share)
+
+    def worst(self, scale: Scale) -> float:
+        """The end on that side."""
+        return self.low if scale.higher_is_better else self.high
 
     def shows(self, value: Any) -> bool:
         """Whether a value has a place on the axis."""

@@ -10,7 +10,7 @@ import contextlib
 import os
 import sqlite3
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -18,6 +18,7 @@ from ..core.errors import DataError, UsageError, nearest
 from ..core.reading import read_errors, read_json, user_path
 from ..core.table import Table
 from .names import INDEX, printable
+from .records import scale_of
 from .run import Run, State
 
 STUDY = "study.json"
@@ -35,6 +36,9 @@ RUNS = {
     "tokens": "REAL",
     "seconds": "REAL",
     "value": "REAL",
+    "bound": "INTEGER",
+    "unit": "TEXT",
+    "higher_is_better": "INTEGER",
     "created": "TEXT",
     "path": "TEXT",
     "reason": "TEXT",
@@ -43,7 +47,7 @@ STUDIES = {"name": "TEXT", "title": "TEXT", "headline": "TEXT", "runs": "INTEGER
 STATES = (*get_args(State), "interrupted", "unreadable")
 """What the column ``status`` may hold."""
 _TABLES = {"runs": RUNS, "studies": STUDIES}
-_VERSION = 1  # of the tables; another one on disk is thrown away
+_VERSION = 2  # of the tables; another one on disk is thrown away
 _FILES = ("resolved.json", "status.json", "result.json")  # what a row is made of
 
 
@@ -205,6 +209,7 @@ def _run_row(path: Path) -> dict[str, Any]:
         return {
             **row,
             **figures,
+            **(_scale(result) if "value" in result else {}),
             "steps": status.step,
             "status": run.state,
             "created": printable(status.created),
@@ -212,6 +217,12 @@ def _run_row(path: Path) -> dict[str, Any]:
         }
     except (DataError, LookupError, TypeError, AttributeError) as error:
         return {**row, "status": "unreadable", "reason": printable(str(error))}
+
+
+def _scale(result: Mapping[str, Any]) -> dict[str, Any]:
+    scale = scale_of(result)
+    told = {"unit": printable(scale.unit), "higher_is_better": int(scale.higher_is_better)}
+    return {**told, "bound": int(result.get("bound", False))}
 
 
 def _study_row(path: Path) -> dict[str, Any]:

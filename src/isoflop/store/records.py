@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, with_config
 from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
+
+from ..core.scale import Scale
 
 Number = int | float
 """A whole number stays one: amounts are exact."""
 Count = Annotated[int, Field(ge=0, lt=2**63)]
 Ledger = dict[str, dict[str, Number]]
 """``ledger.json``: what was spent, by phase and axis."""
+UNSAID = Scale("bits per byte")
+"""What values are measured on that do not say it: the first release knew no other metric."""
 _OPEN = ConfigDict(extra="allow", strict=True, allow_inf_nan=False)
 
 
@@ -24,27 +29,35 @@ class _Spent(TypedDict, total=False):
 
 
 @with_config(_OPEN)
-class Result(_Spent, total=False):
-    """``result.json``: how the run ended, its value in its first metric's unit, what training cost."""
+class _Measured(_Spent, total=False):
+    value: Number
+    """Of the recipe's first metric."""
+    bound: bool
+    """It is one: what it stands for is at least as good."""
+    unit: str
+    higher_is_better: bool
+
+
+@with_config(_OPEN)
+class Result(_Measured, total=False):
+    """``result.json``: how the run ended, its value, what training cost."""
 
     status: Literal["done", "diverged"]
     message: str
     step: Count
-    value: Number
     fingerprint: str
     heldout: str
     weights_sha256: str
 
 
 @with_config(_OPEN)
-class Metric(_Spent, total=False):
-    """A line of ``metrics.jsonl``: a training step (kind "step") or an evaluation."""
+class Metric(_Measured, total=False):
+    """A line of ``metrics.jsonl``: a training step (kind "step") or an evaluation, whose ``metrics`` holds each."""
 
     kind: str
     step: Count
     """Steps completed."""
     loss: Number
-    value: Number
     stderr: Number | None
     domains: dict[str, Number]
 
@@ -60,3 +73,8 @@ class Event(TypedDict, total=False):
     workers: int
     changes: list[str]
     message: str
+
+
+def scale_of(stored: Mapping[str, Any]) -> Scale:
+    """What the value of a result or of an evaluation is measured on."""
+    return Scale(stored.get("unit", UNSAID.unit), stored.get("higher_is_better", UNSAID.higher_is_better))

@@ -13,7 +13,9 @@ from ..core.documents import Frozen
 from ..core.errors import DataError
 from ..core.files import write_json
 from ..core.reading import read_json
+from ..core.scale import Scale
 from ..core.table import Table
+from .records import UNSAID
 
 Axis = Literal["flops", "hardware_flops", "steps", "tokens", "text_bytes", "seconds"]
 
@@ -30,6 +32,8 @@ class Point(Frozen):
     value: float
     stderr: float | None
     domains: dict[str, float] = {}
+    bound: bool = False
+    """``value`` is one: what it stands for is at least as good."""
 
 
 class RunRow(Frozen):
@@ -66,7 +70,7 @@ class RunRow(Frozen):
 
 
 class Tuning(Frozen):
-    """One arm's tuning of a hyper-parameter at one rung. ``quality`` is bits per byte, None where a trial diverged."""
+    """One arm's tuning of a hyper-parameter at one rung. ``quality``: on the study's scale, None if it diverged."""
 
     arm: str
     rung: int
@@ -105,6 +109,8 @@ class MultiplierRow(Frozen):
     censored: Literal["", "above", "below", "mixed"] = ""
     bound: float | None = None
     censored_seeds: int = 0
+    bounds: Literal["", "arm", "baseline", "both"] = ""
+    """Whose qualities are bounds. Of an arm's, the multiplier is at least the one given; of a baseline's, at most."""
     seeds: int
     per_seed: list[float | None] = []
     sentence: str = ""
@@ -123,7 +129,8 @@ class StudyResult(Frozen):
     rung_axis: Axis
     rungs: list[float]
     """Budgets of the ladder, ascending, on ``rung_axis``."""
-    unit: str = "bits per byte"
+    unit: str = UNSAID.unit
+    higher_is_better: bool = UNSAID.higher_is_better
     runs: list[RunRow]
     tunings: list[Tuning] = []
     multipliers: list[MultiplierRow] = []
@@ -145,6 +152,11 @@ class StudyResult(Frozen):
     """What made the runs, each distinct environment once; ``before -> then`` where a run went on elsewhere."""
     environment: dict[str, Any] = {}
     """The process that wrote this."""
+
+    @property
+    def scale(self) -> Scale:
+        """What the study's qualities are measured on."""
+        return Scale(self.unit, self.higher_is_better)
 
     @classmethod
     def read(cls, path: Path) -> StudyResult:

@@ -12,17 +12,20 @@ import numpy as np
 from ..core.errors import DataError, IsoflopError, UsageError
 from ..core.reading import user_path
 from ..core.roles import numel
+from ..core.scale import Scale
 from ..core.table import Table
 from .index import STUDY, runs
+from .records import scale_of
 from .results import StudyResult
 from .run import Run
 
 _ALIKE = ("source", "tokenizer")  # what must not differ between losses of one law
-_NAMES = {"flops": "C", "tokens": "D", "value": "loss"}
 
 
 def sweep(directory: str | Path) -> Table:
     """One row a finished run: C (training FLOPs), D (tokens), loss (the run's value, in its metric's unit), and names.
+
+    A value of which more is better is no loss: its column is named ``value``.
 
     A study's directory gives the ends of its evaluation runs, with ``arm``, ``rung`` and ``seed``; a root of runs its
     finished ones, with ``name``, ``optimizer`` and, where every stored recipe still tells it, N (parameters).
@@ -35,12 +38,13 @@ def sweep(directory: str | Path) -> Table:
 
 
 def _of_study(directory: Path) -> Table:
-    points = StudyResult.read(directory / STUDY).table()
+    result = StudyResult.read(directory / STUDY)
+    points, names = result.table(), _names(result.scale)
     ends = {row["run"]: row for row in points.records() if row["role"] == "evaluation"}  # the last point of each
     if not ends:
         raise DataError("holds no finished evaluation run", where=str(directory))
-    kept = ("arm", "rung", "seed", "run", *_NAMES)
-    return Table.from_records({_NAMES.get(key, key): row[key] for key in kept} for row in ends.values())
+    kept = ("arm", "rung", "seed", "run", *names)
+    return Table.from_records({names.get(key, key): row[key] for key in kept} for row in ends.values())
 
 
 def _of_root(root: Path) -> Table:
@@ -49,12 +53,18 @@ def _of_root(root: Path) -> Table:
         raise DataError("holds no finished run and no study", where=str(root), fix="name a root, or a CSV file")
     stored = [Run.read(root / row["path"]) for row in found]
     _same_measure(stored, root)
+    names = _names(scale_of(stored[0].result))
     table = Table.from_records(
-        {"name": row["name"], "optimizer": row["optimizer"]} | {new: row[old] for old, new in _NAMES.items()}
+        {"name": row["name"], "optimizer": row["optimizer"]} | {new: row[old] for old, new in names.items()}
         for row in found
     )
     sizes = [_parameters(run) for run in stored]
     return table if None in sizes else table.with_columns(N=np.asarray(sizes, dtype=float))
+
+
+def _names(scale: Scale) -> dict[str, str]:
+    """What a run's figures are called where laws are fitted to them."""
+    return {"flops": "C", "tokens": "D", "value": "value" if scale.higher_is_better else "loss"}
 
 
 def _same_measure(stored: list[Run], root: Path) -> None:

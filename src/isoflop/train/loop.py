@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import fmean, variance
 from typing import Any
@@ -35,6 +35,7 @@ from ..core.contracts import (
 from ..core.cost import Cost
 from ..core.errors import BudgetError, DataError, NumericsError, Stopped
 from ..core.recipe import Recipe
+from ..core.scale import Scale
 from ..ledger.budgets import Marks, StepCost
 from ..ledger.ledger import Ledger
 from ..ledger.peak import wait
@@ -85,6 +86,10 @@ class Progress:
     tokens_per_second: float
     utilisation: float
     value: float | None
+    """Of the last evaluation's first metric, on ``scale``; None before any."""
+    bound: bool
+    """It is a bound."""
+    scale: Scale
 
 
 @dataclass
@@ -108,6 +113,7 @@ class Loop:
     step: int = 0
     ledger: Ledger = field(default_factory=Ledger)
     value: float | None = None
+    bound: bool = False
     owed: bool = False
     first_losses: list[float] = field(default_factory=list)
     last_losses: list[float] = field(default_factory=list)
@@ -218,18 +224,20 @@ class Loop:
         for name, result in results.items():
             if not math.isfinite(result.value):
                 raise NumericsError(f"{name} is {result.value} at step {self.step}")
-        first = next(iter(results.values()))
-        self.value, self.owed = first.value, False
-        self.run.record(
-            "evaluation",
-            step=self.step,
-            **self.spent(),
-            value=first.value,
-            stderr=first.stderr,
-            domains={name: domain.value for name, domain in first.domains.items()},
-            metrics={name: result.value for name, result in results.items()},
-        )
+        kept = {part.name: part.record(results[part.name]) for part in self.recipe.metrics}
+        first = next(iter(kept.values()))
+        self.value, self.bound, self.owed = first["value"], first["bound"], False
+        self.run.record("evaluation", step=self.step, **self.spent(), **first, metrics=kept)
         self.run.write_ledger(self.ledger.to_json())
+
+    @property
+    def scale(self) -> Scale:
+        """What the run's value, its first metric's, is measured on."""
+        return self.recipe.metrics[0].scale
+
+    def outcome(self) -> dict[str, Any]:
+        """The run's value, what it is measured on, and what training has cost, as JSON values."""
+        return {"value": self.value, "bound": self.bound, **asdict(self.scale), "step": self.step, **self.spent()}
 
     def spent(self) -> dict[str, Any]:
         """What training has cost so far, evaluation not counted."""
@@ -262,9 +270,9 @@ class Loop:
         if self.progress is not None:
             spent = self.ledger.total("seconds")
             rate = outcome.tokens / seconds
-            shown = (self.step, self.ctx.horizon, outcome.loss, spent, rate, self._utilisation(seconds), self.value)
+            shown = (self.step, self.ctx.horizon, outcome.loss, spent, rate, self._utilisation(seconds))
             with suppress(OSError):
-                self.progress(Progress(*shown))
+                self.progress(Progress(*shown, self.value, self.bound, self.scale))
 
     def _refuse_divergence(self) -> None:
         """A run that ends clearly above where it began has diverged, however finite it is.
@@ -334,6 +342,7 @@ class Loop:
         return {
             "step": self.step,
             "value": self.value,
+            "bound": self.bound,
             "owed": self.owed,
             "first_losses": self.first_losses,
             "last_losses": self.last_losses,
@@ -350,7 +359,8 @@ class Loop:
             part.load_state_dict(state["parts"][name])
         self.step, self.value = step, state["value"]
         tell(self.parts.model, step - 1, self.ctx.horizon)
-        self.owed = state.get("owed", False)  # checkpoints of old were committed after their evaluation
+        self.bound = state.get("bound", False)  # checkpoints of old do not say it
+        self.owed = state.get("owed", False)  # they were committed after their evaluation
         self.first_losses, self.last_losses = state["first_losses"], state["last_losses"]
         self.slowest = state.get("slowest", 0.0)
 

@@ -114,8 +114,7 @@ def train(
                 run.set_status("failed", step=_step(loop), message=shown(f"{type(error).__name__}: {error}"))
                 run.event("failed", traceback=format_exc())
             raise
-        result = {"status": "done", "value": loop.value, "step": loop.step, **loop.spent(), **texts}
-        run.write_result({**result, "weights_sha256": weights_digest(run)})
+        run.write_result({"status": "done", **loop.outcome(), **texts, "weights_sha256": weights_digest(run)})
         run.set_status("done", step=loop.step)
     return run
 

@@ -49,7 +49,7 @@ def test_it_is_bits_over_the_bytes_of_the_text() -> None:
     found = measure(text(30, 29), text(12, 50))
     assert found.domains["domain 0"].value == pytest.approx(30 * 2 / 29)
     assert found.value == pytest.approx((30 + 12) * math.log2(VOCABULARY) / (29 + 50))
-    assert (found.n, found.unit) == (79, "bits per byte")
+    assert found.n == 79
 
 
 def test_byte_lengths_that_only_nearly_fit_change_nothing_but_the_error() -> None:
@@ -67,7 +67,6 @@ def test_no_held_out_text_is_refused() -> None:
 def test_a_single_batch_has_no_standard_error() -> None:
     one, many = measure(text(6, 5)), measure(text(60, 59))
     assert one.stderr is None
-    assert "+-" not in str(one)
     assert many.stderr is not None
     assert measure(text(6, 5), text(60, 59)).stderr is None
 

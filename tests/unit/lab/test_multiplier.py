@@ -6,11 +6,12 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
 from isoflop.core.errors import DataError
+from isoflop.core.scale import Scale
 from isoflop.core.significance import half_width
 from isoflop.lab.ladder import invert
 from isoflop.lab.multiplier import (
@@ -562,3 +563,55 @@ def test_an_axis_needs_three_rungs_and_a_measurement_of_every_run():
     assert "2 rungs" in illegal("flops", ALIKE, [r for r in runs if r.rung < 2], "base")
     unmeasured = runs[0].model_copy(update={"curve": [point(1e12, 3.0, text_bytes=0)]})
     assert "base-0-0" in illegal("text_bytes", ALIKE, [unmeasured, *runs[1:]], "base")
+
+
+RISING = Scale("accuracy", higher_is_better=True)
+
+
+@given(planted=st.lists(st.floats(0.4, 12), min_size=3, max_size=5), seed=st.integers(0, 9))
+@settings(max_examples=25, deadline=None)
+def test_a_rising_quality_is_the_falling_one_turned_over(planted, seed):
+    """Isotonic regression, cubics, bounds and intervals know one direction; a scale is turned once, on entering."""
+    noise = np.random.default_rng(seed)
+    falling = [jittered(run, noise.normal(0, 0.003)) for run in study({"arm": planted})]
+    rising = [valued(run, -run.end.value) for run in falling]
+    for axis in ("flops", "tokens"):
+        for tuning in (None, {"base": 6e12, "arm": 5e12}):
+            told = multipliers(falling, baseline="base", axis=axis, tuning=tuning)
+            found = multipliers(rising, baseline="base", axis=axis, tuning=tuning, scale=RISING)
+            assert [row.model_copy(update={"sentence": ""}) for row in found] == [
+                row.model_copy(update={"sentence": ""}) for row in told
+            ]
+            assert [row.sentence for row in found] == [
+                row.sentence.replace("bits per byte", "accuracy") for row in told
+            ]
+
+
+@pytest.mark.parametrize(
+    ("arm", "base", "said"),
+    [
+        (False, False, ""),
+        (True, False, "arm's bits per byte is a bound: the multiplier is at least that"),
+        (False, True, "base's bits per byte is a bound: the multiplier is at most that"),
+        (True, True, "both sides' bits per byte is a bound: bounds are compared"),
+    ],
+)
+@pytest.mark.parametrize("planted", [[2.0, 2.1, 2.2], [9.0, 12.0, 30.0]])
+def test_a_quality_that_is_a_bound_is_said_with_the_multiplier(arm, base, said, planted):
+    bounds = {"arm": arm, "base": base}
+    runs = [
+        run.model_copy(update={"curve": [run.end.model_copy(update={"bound": bounds[run.arm]})]})
+        for run in study({"arm": planted})
+    ]
+    (row,) = multipliers(runs, baseline="base", axis="flops")
+    assert row.bounds == {(False, False): "", (True, False): "arm", (False, True): "baseline"}.get((arm, base), "both")
+    assert said in row.sentence
+    assert ("bound: " in row.sentence) == bool(said)
+
+
+def valued(run, value):
+    return run.model_copy(update={"curve": [run.end.model_copy(update={"value": value})]})
+
+
+def jittered(run, noise):
+    return valued(run, run.end.value + noise)

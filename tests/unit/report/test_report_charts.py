@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from isoflop.core.errors import UsageError
+from isoflop.core.scale import Scale
 from isoflop.report import charts, render, style
 from isoflop.report.runs import POINTS, RunRecord, losses
 from isoflop.store.results import MultiplierRow, StudyResult, Tuning
@@ -135,7 +136,7 @@ def test_tuning_marks_the_chosen_and_the_diverged(drawn: dict[str, Spec]) -> Non
 
 def test_a_hyper_parameter_that_may_be_zero_has_a_linear_axis() -> None:
     tuning = Tuning(arm="adamw", rung=0, hyper="weight_decay", values=[0.0, 0.1], quality=[None, None], chosen=0.1)
-    spec = render.specification(charts.tuning_curves([tuning], ["adamw"], unit="bits per byte"))
+    spec = render.specification(charts.tuning_curves([tuning], ["adamw"], Scale("bits per byte")))
     assert "type" not in spec["layer"][0]["encoding"]["x"]["scale"]
     ElementTree.fromstring(render.to_svg(spec))
 
@@ -198,3 +199,17 @@ def test_a_run_s_loss_is_thinned_and_smoothed(tmp_path: Path) -> None:
     raw, smooth = (records for _, records in marks(spec, "line"))
     assert len(raw) <= POINTS
     assert all(math.isclose(point["loss"], 3.5, abs_tol=0.2) for point in smooth)
+
+
+def test_charts_of_a_rising_quality_say_so_and_put_what_diverged_below() -> None:
+    result = make_study(unit="accuracy", higher_is_better=True)
+    assert charts.quality_title(result) == "held-out accuracy, higher is better"
+    spec = render.specification(charts.tuning_curves(result.tunings, charts.arms_of(result), result.scale))
+    assert "accuracy, higher is better" in json.dumps(spec)
+    for higher in (False, True):
+        records, extent = charts._trials(result.tunings, Scale("accuracy", higher_is_better=higher))
+        measured = [record["y"] for record in records if record["state"] != "diverged"]
+        diverged = [record["y"] for record in records if record["state"] == "diverged"]
+        assert all(extent.low <= y <= extent.high for y in measured + diverged)
+        assert all(y < min(measured) if higher else y > max(measured) for y in diverged)
+        assert diverged

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from isoflop.core.files import jsonable
+from isoflop.core.scale import Scale
 from isoflop.report import charts, fit_charts, render, style, terminal, text
 from isoflop.report.page import write_report
 from isoflop.report.runs import RunRecord
@@ -160,7 +161,7 @@ def test_a_study_is_drawn_whatever_it_measured(name: str) -> None:
 
 def test_diverged_trials_stand_above_all_others_on_a_linear_axis_too() -> None:
     tunings = tuned(-1.0)
-    spec = render.specification(charts.tuning_curves(tunings, ["adamw"], unit="reward"))
+    spec = render.specification(charts.tuning_curves(tunings, ["adamw"], Scale("reward")))
     scale = spec["layer"][0]["encoding"]["y"]["scale"]
     points = [row for data in spec["datasets"].values() for row in data]
     tops = [row["y"] for row in points if row["state"] == "diverged"]

@@ -9,6 +9,7 @@ import pytest
 
 from isoflop.core.files import write_json
 from isoflop.report import sheets
+from isoflop.report.text import MINUS
 from isoflop.store.results import MultiplierRow, RunRow, StudyResult
 from report_sample import make_multipliers, make_run, make_study
 
@@ -150,3 +151,57 @@ def test_rungs_are_named_on_their_axis() -> None:
     assert sheets.rung_budget(study, 1) == "2.00 TFLOP"
     assert sheets.rung_budget(study, 7) == "7"
     assert sheets.ladder(make_study(rung_axis="tokens", rungs=[1e5, 2e5])) == "100 k · 200 k tokens"
+
+
+def bounded(result: StudyResult, *arms: str) -> StudyResult:
+    """The result with the qualities of some arms as bounds."""
+
+    def marked(run: RunRow) -> RunRow:
+        curve = [point.model_copy(update={"bound": run.arm in arms}) for point in run.curve]
+        return run.model_copy(update={"curve": curve})
+
+    return result.model_copy(update={"runs": [marked(run) for run in result.runs]})
+
+
+def test_a_bound_is_printed_as_one_wherever_it_stands() -> None:
+    result = bounded(make_study(), "muon")
+    values = {row[0]: row[5] for row in sheets.run_sheet(result).rows if row[4] == "done"}
+    assert values["muon"].startswith("<= ")
+    assert not values["adamw"].startswith("<= ")
+    best = {row[0]: row[5] for row in sheets.tuning_sheet(result).rows}
+    assert best["muon"].startswith("<= ")
+    assert not best["lion"].startswith("<= ")
+    assert sheets.quality_title(result) == "held-out bits per byte (bounds: muon), lower is better"
+
+
+@pytest.mark.parametrize(
+    ("arms", "sign"), [((), ""), (("muon",), "<= "), (("adamw",), ">= "), (("muon", "adamw"), "of")]
+)
+@pytest.mark.parametrize("higher", [False, True])
+def test_a_difference_of_bounds_is_at_least_or_at_most_what_it_shows(
+    arms: tuple[str, ...], sign: str, higher: bool
+) -> None:
+    ends = [run for run in make_study().runs if run.role == "evaluation" and run.rung == 0]
+    result = make_study(runs=ends, unit="accuracy" if higher else "bits per byte", higher_is_better=higher)
+    sheet = sheets.equal_sheet(bounded(result, *arms))
+    at = sheet.columns.index("difference")
+    shown = next(row[at] for row in sheet.rows if row[0] == "muon" and "FLOPs" not in row[2])
+    turned = {"<= ": ">= ", ">= ": "<= "}.get(sign, sign) if higher else sign
+    assert shown.startswith(turned)
+    assert shown[0] in turned + "+" + MINUS
+    assert f"({'higher' if higher else 'lower'} is better)" in sheet.note
+
+
+def test_the_best_of_a_rising_quality_is_its_highest() -> None:
+    result = make_study(unit="accuracy", higher_is_better=True)
+    for row, tuning in zip(sheets.tuning_sheet(result).rows, result.tunings, strict=True):
+        assert row[5] == f"{max(q for q in tuning.quality if q is not None):.4f}"
+
+
+def test_a_multiplier_of_bounds_is_at_least_or_at_most_what_it_shows() -> None:
+    row = make_multipliers()[0]
+    texts = [sheets.multiplier_text(row.model_copy(update={"bounds": of})) for of in ("", "arm", "baseline")]
+    assert texts == ["2.81× [2.53, 3.12]", ">= 2.81× [2.53, 3.12]", "<= 2.81× [2.53, 3.12]"]
+    assert (
+        ">= and <=" in sheets.multiplier_sheet(make_study(multipliers=[row.model_copy(update={"bounds": "arm"})])).note
+    )

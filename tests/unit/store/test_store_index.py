@@ -48,6 +48,9 @@ def test_a_row_holds_what_the_directory_holds(tmp_path: Path) -> None:
         "tokens": 5.0,
         "seconds": 1.5,
         "value": 2.5,
+        "bound": 0,
+        "unit": "bits per byte",
+        "higher_is_better": 0,
         "created": run.status.created,
         "path": run.path.name,
         "reason": "",
@@ -245,3 +248,12 @@ def test_an_index_that_is_a_link_is_not_followed(tmp_path: Path) -> None:
     assert runs(tmp_path / "runs")["id"].tolist() == [run.id]
     assert rebuild(tmp_path / "runs") == 1
     assert (tmp_path / "theirs").read_text() == "text"
+
+
+def test_a_row_says_what_its_value_is(tmp_path: Path) -> None:
+    make(tmp_path, "seed=1", value=0.25, unit="accuracy", higher_is_better=True, bound=True)
+    make(tmp_path, "seed=2")
+    told = {row["value"]: (row["unit"], row["higher_is_better"], row["bound"]) for row in runs(tmp_path).records()}
+    assert told.pop(0.25) == ("accuracy", 1, 1)
+    ((unit, *_),) = told.values()
+    assert unit is None, "a run without a value has no unit either"

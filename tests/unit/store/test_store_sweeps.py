@@ -101,3 +101,13 @@ def test_a_study_gives_the_ends_of_its_evaluation_runs(tmp_path: Path) -> None:
 def test_nothing_finished_is_said(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no finished run"):
         sweep(tmp_path)
+
+
+def test_a_quality_of_which_more_is_better_is_no_loss(tmp_path: Path) -> None:
+    run = finished(tmp_path / "root", 32, 100)
+    write_json(run.path / "result.json", {**run.result, "unit": "accuracy", "higher_is_better": True})
+    make_study(unit="accuracy", higher_is_better=True).write(tmp_path / "study" / "study.json")
+    for name in ("root", "study"):
+        table = sweep(tmp_path / name)
+        assert "value" in table
+        assert "loss" not in table

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from pydantic import NonNegativeInt
@@ -13,6 +13,7 @@ from ..context import Context
 from ..cost import Cost
 from ..registry import Part
 from ..rng import Rng
+from ..scale import Scale
 from .data import HeldOut
 from .training import Objective
 
@@ -22,11 +23,10 @@ class Measurement:
     """A measured value.
 
     Args:
-        value: in ``unit``.
-        stderr: its standard error over ``n`` units; None: too few to tell.
-        n: how many units it is over.
-        unit: e.g. "bits per byte".
-        bound: it is an upper bound of what it stands for.
+        value: on the scale of its metric's part.
+        stderr: its standard error; None: too little text to tell.
+        n: how many of what the part ``counts`` it is over; a mean over domains weighs them by it.
+        bound: it is a bound: what it stands for is at least as good.
         domains: the same, broken down.
         cost: what measuring cost.
     """
@@ -34,13 +34,9 @@ class Measurement:
     value: float
     stderr: float | None
     n: int
-    unit: str = ""
     bound: bool = False
     domains: Mapping[str, Measurement] = field(default_factory=dict)
     cost: Cost = field(default_factory=Cost)
-
-    def __str__(self) -> str:
-        return f"{self.value:.4f}" + ("" if self.stderr is None else f" +- {self.stderr:.4f}")
 
 
 @runtime_checkable
@@ -92,9 +88,29 @@ class Metric(Protocol):
 
 
 class MetricPart(Part):
-    """A way to measure a model."""
+    """A way to measure a model.
+
+    Class attributes:
+        unit: what its values are, as it reads after a number, e.g. "bits per byte"; default: the part's name.
+        higher_is_better: which way is better.
+        counts: what a measurement's ``n`` counts, e.g. "bytes".
+    """
 
     slot: ClassVar[str] = "metric"
+    unit: ClassVar[str] = ""
+    higher_is_better: ClassVar[bool] = False
+    counts: ClassVar[str] = "units"
+
+    @property
+    def scale(self) -> Scale:
+        """What its values are measured on."""
+        return Scale(type(self).unit or type(self).name.replace("_", " "), type(self).higher_is_better)
+
+    def record(self, measured: Measurement) -> dict[str, Any]:
+        """What a run keeps of a measurement, as JSON values; a domain keeps its value alone."""
+        domains = {name: domain.value for name, domain in measured.domains.items()}
+        figures = {"value": measured.value, "stderr": measured.stderr, "n": measured.n, "bound": measured.bound}
+        return {**figures, **asdict(self.scale), "domains": domains}
 
     @abstractmethod
     def build(self, ctx: Context) -> Metric: ...

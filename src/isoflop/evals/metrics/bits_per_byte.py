@@ -12,17 +12,17 @@ from pydantic import PositiveInt
 from ...core.context import Context
 from ...core.contracts import Draws, HeldOut, Likelihood, Measurement, MetricPart, Subject
 from ...core.cost import Cost
-from ...core.errors import DataError
 from ...core.registry import Card, part
 from ...core.rng import Rng
+from ..pooling import over_domains, ratio_error
 
 
 class BitsPerByte:
     """-log2 p(held-out text) / its UTF-8 bytes, in windows of ``length`` tokens.
 
-    The value is the byte-weighted mean over domains. The standard error is that of a ratio estimate over batches of
-    windows (None of a single one): it is about the text's variety, not about training seeds. Only it rests on the
-    tokens' byte lengths, which some tokenizers know but nearly.
+    The value is the byte-weighted mean over domains, the standard error that of a ratio estimate over batches of
+    windows (None of a single one). Only the error uses the tokens' byte lengths, which are approximate for some
+    tokenizers.
     """
 
     def __init__(self, length: int, batch: int, device: str) -> None:
@@ -31,25 +31,9 @@ class BitsPerByte:
     @torch.no_grad()
     def measure(self, subject: Subject, data: Mapping[str, HeldOut], rng: Rng) -> Measurement:
         """Measure what the objective says of the model's -log p on held-out data by domain."""
-        assert isinstance(subject.objective, Likelihood), "the recipe has checked that the objective is one"
-        domains = {
-            name: self._domain(subject.objective, heldout, rng(str(number)))
-            for number, (name, heldout) in enumerate(data.items())
-        }
-        if not domains:
-            raise DataError("holds no held-out text", where="source", fix="add documents or raise its held-out share")
-        sizes = {name: data[name].text_bytes for name in domains}
-        errors = [domain.stderr * sizes[name] for name, domain in domains.items() if domain.stderr is not None]
-        total = sum(sizes.values())
-        return Measurement(
-            value=sum(domains[name].value * sizes[name] for name in domains) / total,
-            stderr=math.hypot(*errors) / total if len(errors) == len(domains) else None,
-            n=total,
-            unit="bits per byte",
-            bound=subject.objective.bound,
-            domains=domains,
-            cost=sum((domain.cost for domain in domains.values()), Cost()),
-        )
+        objective = subject.objective
+        assert isinstance(objective, Likelihood), "the recipe has checked that the objective is one"
+        return over_domains(data, rng, lambda heldout, own: self._domain(objective, heldout, own))
 
     def _domain(self, objective: Likelihood, heldout: HeldOut, rng: Rng) -> Measurement:
         bits: list[float] = []
@@ -60,12 +44,8 @@ class BitsPerByte:
             bits.append(float(nll.total) / math.log(2))
             sizes.append(batch.text_bytes)
             cost += sum(nll.spent.values(), Cost())
-        total, n = math.fsum(bits), len(bits)
-        ratio = total / sum(sizes)
-        spread = math.fsum((b - ratio * s) ** 2 for b, s in zip(bits, sizes, strict=True))
-        stderr = math.sqrt(spread * n / (n - 1)) / heldout.text_bytes if n > 1 else None
-        size, bound = heldout.text_bytes, objective.bound
-        return Measurement(total / size, stderr, size, "bits per byte", bound, cost=cost)
+        size = heldout.text_bytes
+        return Measurement(math.fsum(bits) / size, ratio_error(bits, sizes, size), size, objective.bound, cost=cost)
 
 
 @part
@@ -81,6 +61,8 @@ class BitsPerBytePart(MetricPart):
         cost="one forward pass over the held-out text",
     )
 
+    unit: ClassVar[str] = "bits per byte"
+    counts: ClassVar[str] = "bytes"
     needs: ClassVar[dict[str, frozenset[type]]] = {"objective": frozenset({Likelihood})}
 
     def build(self, ctx: Context) -> BitsPerByte:
