@@ -15,6 +15,7 @@ from isoflop.core.contracts import (
     Loss,
     Objective,
     ObjectivePart,
+    Predicts,
     Resampling,
     TokenBatch,
 )
@@ -87,7 +88,7 @@ def test_masked_targets_do_not_matter(name: str, ctx: Context) -> None:
 def test_capabilities_are_as_declared(name: str, ctx: Context) -> None:
     chosen = part_of(name)
     live = chosen.build(ctx)
-    for capability in (Likelihood, Linearizing, Resampling):
+    for capability in (Likelihood, Linearizing, Predicts, Resampling):
         assert isinstance(live, capability) == (capability in chosen.abilities), capability
 
 
@@ -100,6 +101,24 @@ def test_a_likelihood_says_what_it_cost(name: str, ctx: Context) -> None:
     assert found.total.shape == ()
     assert float(found.total) > 0
     assert audit.total() == sum(cost.hardware for cost in found.spent.values()) > 0
+
+
+@pytest.mark.parametrize("name", [name for name in PARTS if Predicts in part_of(name).provides])
+def test_one_that_predicts_gives_its_likeliest_targets(name: str, ctx: Context) -> None:
+    live, batch = part_of(name).build(ctx), batch_of()
+    assert isinstance(live, Predicts)
+    with Audit() as audit:
+        guess = live.predict(batch)
+    assert audit.total() == sum(cost.hardware for cost in guess.spent.values()) > 0
+    assert guess.ids.shape == batch.targets.shape
+    other = TokenBatch(batch.inputs, torch.zeros_like(batch.targets), 100, draws=batch.draws)
+    assert torch.equal(live.predict(other).ids, guess.ids), "the targets were looked at"
+    best = live.loss(TokenBatch(batch.inputs, guess.ids, 100)).total
+    for token in range(VOCAB):
+        at = torch.zeros_like(guess.ids)
+        at[1, 4] = 1
+        worse = live.loss(TokenBatch(batch.inputs, guess.ids.where(at == 0, torch.tensor(token)), 100)).total
+        assert worse >= best - 1e-4
 
 
 @pytest.mark.parametrize("name", PARTS)

@@ -65,6 +65,19 @@ def cross_entropy(logits: Tensor, targets: Tensor, mask: Tensor | None = None) -
     return losses if mask is None else losses * mask
 
 
+def likeliest(hidden: Tensor, weight: Tensor) -> Tensor:
+    """argmax of hidden @ weight', (..., width) -> int64 (...), chunk by chunk; without gradient."""
+    rows, cast = hidden.detach().flatten(0, -2), weight.detach().to(hidden.dtype)
+    chunks = torch.split(rows, _rows_at_once(hidden, len(weight)))
+    return torch.cat([(chunk @ cast.t()).argmax(-1) for chunk in chunks]).view(hidden.shape[:-1])
+
+
+def _rows_at_once(hidden: Tensor, vocab: int) -> int:
+    """How many tokens' logits are held at once."""
+    most = CHUNK if hidden.device.type == "cpu" else LAUNCH
+    return max(1, most // (hidden.dtype.itemsize * vocab))
+
+
 def _accumulator(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype == torch.float64 else torch.float32
 
@@ -79,8 +92,7 @@ def _chunks(
     to_hidden, to_weight = wanted
     grad_hidden = torch.empty_like(hidden if to_hidden else hidden[:0])
     grad_weight = weight.new_empty(0)
-    most = CHUNK if hidden.device.type == "cpu" else LAUNCH
-    size = max(1, most // (dtype.itemsize * len(weight)))
+    size = _rows_at_once(hidden, len(weight))
     for start in range(0, len(hidden), size):
         chunk = slice(start, start + size)
         logits = hidden[chunk] @ cast.t()

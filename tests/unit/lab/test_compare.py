@@ -6,6 +6,7 @@ import re
 
 import pytest
 
+from isoflop.core.files import write_json
 from isoflop.core.table import Table
 from isoflop.lab.compare import bill, compare
 from isoflop.store.results import RunRow, StudyResult
@@ -230,3 +231,34 @@ def test_a_row_without_an_end_has_no_place_on_an_axis():
     assert RunRow(
         run="r", recipe_hash="h", arm="a", rung=0, seed=1, role="evaluation", status="diverged"
     ).end is None  # fmt: skip
+
+
+def test_a_study_is_ranked_by_its_first_metric_in_its_own_direction(outcome, tiny, planted, tmp_path):
+    class Rising(planted):
+        def quality(self, job, tokens):
+            return -super().quality(job, tokens)
+
+    falling, lines = outcome[0], []
+    study = tiny.with_('recipe.metrics=["accuracy", "bits_per_byte"]')
+    result = compare(study, tmp_path / "up", executor=Rising({"muon": 3.0}), corpus={}, progress=lines.append)
+    assert (result.unit, result.higher_is_better) == ("accuracy", True)
+    assert [(t.values, t.chosen) for t in result.tunings] == [(t.values, t.chosen) for t in falling.tunings]
+    assert [(m.axis, m.value, m.low, m.high) for m in result.multipliers] == [
+        (m.axis, m.value, m.low, m.high) for m in falling.multipliers
+    ]
+    assert result.headline == falling.headline.replace("bits per byte", "accuracy")
+    assert all(" accuracy (" in line for line in lines)
+    assert StudyResult.read(tmp_path / "up" / "tiny" / "study.json") == result
+
+
+def test_a_result_that_says_no_unit_is_in_bits_per_byte(outcome, tmp_path):
+    tree = outcome[0].model_dump(mode="json")
+    for key in ("unit", "higher_is_better"):
+        del tree[key]
+    for run in tree["runs"]:
+        for point in run["curve"]:
+            del point["bound"]
+    for row in tree["multipliers"]:
+        del row["bounds"]
+    write_json(tmp_path / "old.json", tree)
+    assert StudyResult.read(tmp_path / "old.json") == outcome[0]

@@ -117,3 +117,26 @@ def test_around_stays_within_the_grid():
     assert around(search, 2) == [1, 2]
     assert around(search, 3) == [1, 2, 4]
     assert around(search, 9) == [1, 2, 4, 8]
+
+
+@pytest.mark.parametrize("optimum", [0.0009, 0.0045, 0.03])
+def test_a_rising_quality_is_tuned_to_its_highest(tiny, optimum):
+    """What is asked for and chosen is what the same quality, turned over, would ask for and choose."""
+    rising = tiny.with_('recipe.metrics=["accuracy"]')
+    falling, asked = bowl(lambda t: optimum, diverges=lambda t: t.value > 0.02)
+    told = tune(tiny, falling)
+    again: list[Trial] = []
+
+    def turned(trials):
+        again.extend(trials)
+        return {t: None if q is None else -q for t, q in bowl(lambda t: optimum)[0](trials).items()} | {
+            t: None for t in trials if t.value > 0.02
+        }
+
+    found = tune(rising, turned)
+    assert again == asked
+    assert [(t.values, t.chosen, t.edge) for t in found.all] == [(t.values, t.chosen, t.edge) for t in told.all]
+    assert (
+        max(q for q in found.top.quality if q is not None)
+        == found.top.quality[found.top.values.index(found.top.chosen)]
+    )

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from isoflop.objectives import linear_cross_entropy as module
-from isoflop.objectives.linear_cross_entropy import linear_cross_entropy
+from isoflop.objectives.linear_cross_entropy import likeliest, linear_cross_entropy
 
 
 def problem(tokens: int = 13, width: int = 6, vocab: int = 17, dtype: torch.dtype = torch.float64) -> list[Tensor]:
@@ -34,6 +34,15 @@ def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
 def exact(hidden: Tensor, weight: Tensor, targets: Tensor, mask: Tensor | None = None) -> Tensor:
     losses = F.cross_entropy(F.linear(hidden, weight), targets, reduction="none")
     return losses if mask is None else losses[mask]
+
+
+@pytest.mark.usefixtures("small_chunks")
+@given(tokens=st.integers(1, 60), vocab=st.integers(1, 60))
+@settings(max_examples=30, deadline=None)
+def test_the_likeliest_are_those_of_all_logits(tokens: int, vocab: int) -> None:
+    hidden, weight, _ = problem(tokens, vocab=vocab)
+    assert torch.equal(likeliest(hidden, weight), F.linear(hidden, weight).argmax(-1))
+    assert likeliest(hidden.view(1, tokens, -1), weight).shape == (1, tokens)
 
 
 @pytest.mark.usefixtures("small_chunks")

@@ -97,6 +97,27 @@ class Likelihood(Protocol):
         """Without gradient: -log p of the batch's targets, summed, in nats; ``spent`` is all that it cost."""
 
 
+@dataclass(frozen=True)
+class Guess:
+    """What an objective predicts.
+
+    Args:
+        ids: int64 (batch, length), the likeliest id for each target.
+        spent: all that predicting cost, by ledger phase.
+    """
+
+    ids: Tensor
+    spent: Mapping[str, Cost]
+
+
+@runtime_checkable
+class Predicts(Protocol):
+    """An objective whose policy predicts each token from those before it, so that its hits can be counted."""
+
+    def predict(self, batch: Any, /) -> Guess:
+        """Without gradient: the likeliest id at each position of the batch's targets, which are not looked at."""
+
+
 class ObjectivePart(Part):
     """What is minimised."""
 

@@ -13,17 +13,19 @@ from torch.func import functional_call
 from ...core.context import Context
 from ...core.contracts import (
     Documents,
+    Guess,
     Likelihood,
     Linearizing,
     Loss,
     LossOf,
     ObjectivePart,
     Outputs,
+    Predicts,
     Resampling,
     TokenBatch,
 )
 from ...core.registry import Card, part
-from ..linear_cross_entropy import cross_entropy, linear_cross_entropy
+from ..linear_cross_entropy import cross_entropy, likeliest, linear_cross_entropy
 
 
 class NextToken:
@@ -45,6 +47,12 @@ class NextToken:
     def nll(self, batch: TokenBatch) -> Loss:
         """The same number, exactly the model's -log p of the batch's targets; one forward pass."""
         return replace(self.loss(batch), spent={"evaluation": self.policy.flops(*batch.inputs.shape).forward})
+
+    @torch.no_grad()
+    def predict(self, batch: TokenBatch) -> Guess:
+        """The likeliest next token; of equally likely ones the first."""
+        ids = likeliest(self.policy.hidden(batch.inputs, self._seen(batch)), self.policy.head)
+        return Guess(ids, {"evaluation": self.policy.flops(*batch.inputs.shape).forward})
 
     @torch.no_grad()
     def resample(self, batch: TokenBatch) -> TokenBatch:
@@ -87,7 +95,7 @@ class NextTokenPart(ObjectivePart):
         equation="-sum_t log p(x_{t+1} | x_1 .. x_t)",
         cost="one forward and one backward of the model; the logits' gradient is computed in the forward",
     )
-    provides = frozenset({Likelihood, Resampling, Linearizing})
+    provides = frozenset({Likelihood, Predicts, Resampling, Linearizing})
 
     def build(self, ctx: Context) -> NextToken:
         return NextToken(ctx.policy)
