@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core.digests import digest
-from ..store.environment import DECIDE_BYTES
+from ..store.environment import DECIDE_BYTES, changes_of
 from ..store.results import RunRow, abridged
 from ..store.run import Run
 
@@ -19,13 +19,13 @@ DECIDE_SECONDS = ("isoflop", "commit", "dirty", "torch", "cpu", "device", "threa
 
 
 def made_by(run: Run) -> dict[str, Any]:
-    """A run's environment; what differed where it went on elsewhere stands as "first -> second, third"."""
+    """A run's environment; what differed where it went on elsewhere is a list, in the order in which it was met."""
     made = dict(run.environment)
-    for change in (change for event in run.events("environment") for change in event.get("changes", ())):
-        key, _, both = change.partition(": ")
-        first, _, then = both.partition(" -> ")
-        listed = str(made[key]).partition(" -> ")[2].split(", ") if " -> " in str(made.get(key)) else []
-        made[key] = f"{first} -> {', '.join(dict.fromkeys([*listed, then]))}"
+    for event in run.events("environment"):
+        for change in changes_of(event):
+            key, after = change["key"], change["after"]
+            met = made[key] if isinstance(made.get(key), list) else [made.get(key)]
+            made[key] = met if str(after) in map(str, met) else [*met, after]  # texts in runs of the first release
     return made
 
 
@@ -56,7 +56,8 @@ def mixture(rows: Iterable[RunRow], known: Environments) -> str:
     rows = list(rows)
     for key in DECIDE_SECONDS:
         counts = counted(rows, known, key)
-        if len(counts) > 1 or any(" -> " in value for value in counts):
+        moved = any(isinstance(known[row.environment].get(key), list) for row in rows if row.environment in known)
+        if len(counts) > 1 or moved:
             return f"{key}: {listed(counts)}"
     return ""
 

@@ -21,7 +21,7 @@ from ..core.errors import UsageError
 from ..core.files import jsonable, write_atomic
 from ..core.reading import user_path
 from ..store.inspections import INSPECTION, Inspection
-from ..store.results import StudyResult
+from ..store.results import StudyResult, abridged
 from . import charts, fit_charts, inspections, render
 from .fits import FIT, FitRecord
 from .runs import RunRecord
@@ -111,7 +111,10 @@ def study_page(result: StudyResult, specs: Specs) -> str:
     tuning = [html for name, html in drawn.items() if name.startswith("tuning")]
     sheets = {"multipliers": multiplier_sheet(result), "tuning": tuning_sheet(result), "runs": run_sheet(result)}
     recipes = [_folded(arm, text) for arm, text in result.recipes.items()]
-    made = [_folded_pairs(f"Environment {number}", tree) for number, tree in enumerate(result.environments.values(), 1)]
+    told = [
+        {key: abridged(v) if isinstance(v, list) else v for key, v in e.items()} for e in result.environments.values()
+    ]
+    made = [_folded_pairs(f"Environment {number}", tree) for number, tree in enumerate(told, 1)]
     made = [_table(environment_sheet(result), "What made the runs"), *made] if made else []
     sections = [
         _section("Quality against compute", drawn.get("quality", "")),

@@ -268,8 +268,8 @@ def environment_sheet(result: StudyResult) -> Sheet:
     for key, made in result.environments.items():
         commit = clean(abridged(made.get("commit") or "unknown")) + (", changed" if made.get("dirty") else "")
         device = made.get("cpu") if made.get("device") == "cpu" else made.get("device")
-        rest = [clean(made.get(name, "")) for name in ("threads", "torch", "isoflop", "determinism")]
-        rows.append((str(runs[key]), commit, clean(device or ""), *rest))
+        rest = [clean(abridged(made.get(name, ""))) for name in ("threads", "torch", "isoflop", "determinism")]
+        rows.append((str(runs[key]), commit, clean(abridged(device or "")), *rest))
     columns = ("runs", "commit", "device", "threads", "torch", "isoflop", "repeats")
     return Sheet("What made the runs", columns, rows, frozenset({0, 3}))
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..core.recipe import Train
+from .records import Change
 
 Determinism = Literal["exact", "order", "stat"]
 
@@ -55,9 +56,27 @@ def process() -> dict[str, Any]:
     }
 
 
-def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """What differs of everything that decides a run's bytes, each "threads: 1 -> 2"."""
-    return [f"{key}: {before.get(key)} -> {now.get(key)}" for key in DECIDE_BYTES if before.get(key) != now.get(key)]
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[Change]:
+    """What differs of everything that decides a run's bytes."""
+    both = {key: (before.get(key), now.get(key)) for key in DECIDE_BYTES}
+    return [Change(key=key, before=old, after=new) for key, (old, new) in both.items() if old != new]
+
+
+def changes_of(event: Mapping[str, Any]) -> list[Change]:
+    """The changes that an event tells of; those of the first release are texts, whose values stay texts."""
+    changes: list[Change | str] = event.get("changes", [])
+    return [_change_of(change) if isinstance(change, str) else change for change in changes]
+
+
+def told(change: Change) -> str:
+    """A change in words: "threads: 1 -> 2"."""
+    return f"{change['key']}: {change['before']} -> {change['after']}"
+
+
+def _change_of(text: str) -> Change:
+    key, _, both = text.partition(": ")
+    before, _, after = both.partition(" -> ")
+    return Change(key=key, before=before, after=after)
 
 
 def cores() -> int:

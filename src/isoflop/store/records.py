@@ -62,6 +62,14 @@ class Metric(_Measured, total=False):
     domains: dict[str, Number]
 
 
+class Change(TypedDict):
+    """What differs between two environments."""
+
+    key: str
+    before: Any
+    after: Any
+
+
 @with_config(_OPEN)
 class Event(TypedDict, total=False):
     """A line of ``events.jsonl``."""
@@ -71,7 +79,8 @@ class Event(TypedDict, total=False):
     seconds: Number
     cpu_seconds: Number
     workers: int
-    changes: list[str]
+    changes: list[Change | str]
+    """Of kind "environment". The first release stored each as text: "threads: 1 -> 2"."""
     message: str
 
 

@@ -149,7 +149,7 @@ class StudyResult(Frozen):
     definition: str = ""
     """The study's TOML with whatever was overridden: `isoflop compare` of it makes the same study again."""
     environments: dict[str, dict[str, Any]] = {}
-    """What made the runs, each distinct environment once; ``before -> then`` where a run went on elsewhere."""
+    """What made the runs, each distinct environment once; a list of values where a run went on elsewhere."""
     environment: dict[str, Any] = {}
     """The process that wrote this."""
 
@@ -207,8 +207,10 @@ def spent(runs: Iterable[RunRow]) -> Iterator[tuple[RunRow, str, Mapping[str, fl
 
 
 def abridged(value: Any) -> str:
-    """A value of an environment in a sentence: commits by their first twelve digits."""
-    return re.sub(r"\b([0-9a-f]{12})[0-9a-f]{28}\b", r"\1", str(value))
+    """A value of an environment in a sentence: commits by their first twelve digits, several as "1 -> 2, 4"."""
+    first, *then = map(str, value) if isinstance(value, list) else [str(value)]
+    text = f"{first} -> {', '.join(then)}" if then else first
+    return re.sub(r"\b([0-9a-f]{12})[0-9a-f]{28}\b", r"\1", text)
 
 
 def decimals(low: float, high: float) -> int:

@@ -45,9 +45,9 @@ from ..core.files import (
 from ..core.reading import contained, each_jsonl, read_bytes, read_json, read_jsonl, user_path
 from ..core.recipe import Recipe, StoredRecipe, hash_of
 from .checkpoint import Report, commit, newest
-from .environment import determinism, differences, environment
+from .environment import determinism, differences, environment, told
 from .names import component, printable
-from .records import Event, Ledger, Metric, Result
+from .records import Change, Event, Ledger, Metric, Result
 
 State = Literal["created", "running", "done", "failed", "diverged", "stopped"]
 _LABELLED = re.compile(r"-[0-9a-f]{12}$")
@@ -320,8 +320,8 @@ class Run:
         """Store what came out; the state "done" is set after it. The index shows its flops, tokens, seconds, value."""
         write_json(self.path / "result.json", result)
 
-    def check_environment(self, **facts: Any) -> list[str]:
-        """Compare this process with the one that began the run: what may change its bytes, each "threads: 1 -> 2".
+    def check_environment(self, **facts: Any) -> list[Change]:
+        """Compare this process with the one that began the run: what may change its bytes.
 
         ``facts`` are what only the caller knows (``threads``, ``device``). On a run not yet begun they are stored and
         nothing differs. Differences become an event.
@@ -334,7 +334,7 @@ class Run:
         if changes:
             self.event("environment", changes=changes)
             if self.report is not None:
-                self.report(f"{self.path}: begun elsewhere ({', '.join(changes)}): its bytes may differ")
+                self.report(f"{self.path}: begun elsewhere ({', '.join(map(told, changes))}): its bytes may differ")
         return changes
 
     # ------------------------------------------------------------ inside

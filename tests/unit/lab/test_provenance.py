@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
+
 from isoflop.core.recipe import Recipe
 from isoflop.lab.multiplier import AXES, Facts, illegal
 from isoflop.lab.provenance import counted, environments_of, key_of, made_by, mixture, remarks
-from isoflop.store.results import Point, RunRow
+from isoflop.store.results import Point, RunRow, abridged
 from isoflop.store.run import Run
 
 HERE = {"commit": "a" * 40, "dirty": False, "cpu": "EPYC", "device": "cpu", "threads": 1, "torch": "2.13.0"}
@@ -42,13 +44,28 @@ def test_a_run_that_went_on_elsewhere_says_so(tiny, tmp_path):
     assert made_by(run) == run.environment
     run.set_status("running")
     run.check_environment(threads=2)
-    assert made_by(run) == {**run.environment, "threads": "1 -> 2"}
+    assert made_by(run) == {**run.environment, "threads": [1, 2]}
+    assert mixture([row("r", "x")], {"x": made_by(run)}) == "threads: 1 -> 2 (1 run)"
     run.check_environment(threads=4)
-    assert made_by(run)["threads"] == "1 -> 2, 4"
+    assert made_by(run)["threads"] == [1, 2, 4]
     run.check_environment(threads=2)
-    assert made_by(run)["threads"] == "1 -> 2, 4"
-    known = {"x": {**made_by(run), "threads": "1 -> 2"}}
-    assert mixture([row("r", "x")], known) == "threads: 1 -> 2 (1 run)"
+    assert made_by(run)["threads"] == [1, 2, 4]
+    assert counted([row("r", "x")], {"x": made_by(run)}, "threads") == {"1 -> 2, 4": 1}
+    run.event("environment", changes=["threads: 1 -> 8"])  # as the first release stored it
+    run.event("environment", changes=["threads: 1 -> 4"])
+    assert abridged(made_by(run)["threads"]) == "1 -> 2, 4, 8"
+
+
+@pytest.mark.parametrize("cpu", ["Xeon, 8 cores", "a: b", "a -> b", ""])
+def test_what_a_value_holds_is_not_read_as_a_list_of_values(tiny, tmp_path, cpu):
+    run = Run.open(tmp_path, tiny.run_recipe("adamw", 0, 1))
+    run.check_environment(cpu="first, of two")
+    run.set_status("running")
+    for _ in range(2):
+        run.check_environment(cpu=cpu)
+    assert made_by(run)["cpu"] == ["first, of two", cpu]
+    assert mixture([row("r", "x")], {"x": made_by(run)}) == f"cpu: first, of two -> {cpu} (1 run)"
+    assert mixture([row("r", "x")], {"x": {**run.environment, "cpu": cpu}}) == ""
 
 
 def test_what_differs_is_said_with_the_number_of_runs():

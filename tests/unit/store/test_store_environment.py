@@ -15,7 +15,16 @@ from hypothesis import strategies as st
 from isoflop.core.errors import UsageError
 from isoflop.core.recipe import Train
 from isoflop.store import environment as module
-from isoflop.store.environment import checkout, cores, cpu_model, determinism, differences, environment
+from isoflop.store.environment import (
+    changes_of,
+    checkout,
+    cores,
+    cpu_model,
+    determinism,
+    differences,
+    environment,
+    told,
+)
 from isoflop.store.machine import forget, remembered
 from isoflop.store.names import component, printable
 
@@ -82,10 +91,13 @@ def test_the_commit_is_that_of_the_checkout(tmp_path: Path, monkeypatch: pytest.
 def test_only_what_decides_bytes_is_compared() -> None:
     before = environment(threads=1)
     assert differences(before, {**before, "variables": {"OMP_PROC_BIND": "true"}, "python": "3.99"}) == []
-    assert differences(before, {**before, "threads": 2, "cpu": "other"}) == [
-        f"cpu: {before['cpu']} -> other",
-        "threads: 1 -> 2",
+    found = differences(before, {**before, "threads": 2, "cpu": "other"})
+    assert found == [
+        {"key": "cpu", "before": before["cpu"], "after": "other"},
+        {"key": "threads", "before": 1, "after": 2},
     ]
+    assert told(found[1]) == "threads: 1 -> 2"
+    assert changes_of({"changes": ["threads: 1 -> 2"]}) == [{"key": "threads", "before": "1", "after": "2"}]
 
 
 def test_the_promise_depends_on_device_and_compilation() -> None:

@@ -257,8 +257,9 @@ def test_the_environment_is_stored_before_the_start_and_compared_after(tmp_path:
     assert run.environment["threads"] == 3
     run.set_status("running")
     assert run.check_environment(threads=3) == []
-    assert run.check_environment(threads=4) == ["threads: 3 -> 4"]
-    assert run.events("environment")[0]["changes"] == ["threads: 3 -> 4"]
+    changes = [{"key": "threads", "before": 3, "after": 4}]
+    assert run.check_environment(threads=4) == changes
+    assert run.events("environment")[0]["changes"] == changes
     assert run.environment["threads"] == 3
 
 
