@@ -77,15 +77,21 @@ checkpoints = 3
 """
 
 
+@pytest.fixture(scope="session")
+def tiny_recipe(corpus: Path) -> str:
+    """The text of the recipe that ``tiny`` changes."""
+    return TINY.format(corpus=corpus)
+
+
 @pytest.fixture
-def tiny(corpus: Path, tmp_path: Path) -> Callable[..., Path]:
+def tiny(tiny_recipe: str, tmp_path: Path) -> Callable[..., Path]:
     """``tiny("budget.steps=3")`` writes a recipe that trains in a moment and returns its path."""
 
     def write(*overrides: str, name: str = "tiny.toml") -> Path:
         from isoflop.core.recipe import Recipe
 
         path = tmp_path / name
-        path.write_text(Recipe.from_toml(TINY.format(corpus=corpus), *overrides).to_toml())
+        path.write_text(Recipe.from_toml(tiny_recipe, *overrides).to_toml())
         return path
 
     return write

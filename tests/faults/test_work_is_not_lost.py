@@ -14,7 +14,6 @@ from typing import Any
 
 import pytest
 
-from conftest import TINY
 from isoflop.core.recipe import Recipe
 from isoflop.data.loader import WindowBatches
 from isoflop.errors import NumericsError
@@ -30,10 +29,10 @@ ERRORS = [MemoryError("none left"), RuntimeError("no memory"), KeyboardInterrupt
 
 
 @pytest.fixture(scope="module")
-def recipe(corpus: Path) -> Recipe:
+def recipe(tiny_recipe: str) -> Recipe:
     """Twelve steps, evaluated at 4, 8 and 12, with the default of one checkpoint."""
     changes = ("train.checkpoints=1", "train.evaluations=3", "averaging=ema")
-    return Recipe.from_toml(TINY.format(corpus=corpus), *changes)
+    return Recipe.from_toml(tiny_recipe, *changes)
 
 
 @pytest.fixture(scope="module")
