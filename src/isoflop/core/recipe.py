@@ -91,11 +91,11 @@ def _known_device(device: str) -> str:
 class Train(Section):
     """How the loop runs, whatever the method."""
 
-    batch: PositiveInt = 8
+    batch: Annotated[int, Field(ge=1, le=2**20)] = 8
     """Sequences of one micro-batch."""
-    length: PositiveInt = 128
+    length: Annotated[int, Field(ge=1, le=2**24)] = 128
     """Tokens of one sequence that are predicted (the context)."""
-    accumulate: PositiveInt = 1
+    accumulate: Annotated[int, Field(ge=1, le=2**20)] = 1
     """Micro-batches whose gradients are averaged into one step."""
     clip: NonNegativeFloat = 1.0
     """Largest 2-norm of the gradient; 0: no clipping."""

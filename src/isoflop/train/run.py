@@ -32,8 +32,8 @@ from .problem import training_rule
 from .state import load_tensors, load_tree
 
 AUDITED_STEPS = 3
-WALKED = 200
-"""Batches of a text that a dry run looks at, where the budget is in bytes."""
+WALKED, WALKED_TOKENS = 200, 1 << 22
+"""Batches, and tokens, of a text that a dry run looks at, where the budget is in bytes."""
 UNDISTURBED = 0.9
 """Share of a measurement's time that this process must have had the processor, for the measurement to count."""
 
@@ -135,20 +135,27 @@ def plan(
         root: directory of runs, where the source's tokens are cached.
         source: the text, if it is at hand.
         exact: walk the text of a budget in bytes to its end, as training must. Otherwise it is taken to go on with as
-            many bytes a batch as its first ``WALKED`` batches have.
+            many bytes a token as it begins with.
     """
     cost = step_cost(recipe)
     if recipe.budget.axis != "text_bytes":
         return cost, steps_within(recipe.budget, cost)
     ctx = base_context(recipe, user_path(root)).having(device="cpu")
-    stream = (source or recipe.source.build(ctx)).batches(ctx)
-    batches = (next(stream).text_bytes for _ in count())
+    source = source or recipe.source.build(ctx)
     if exact:
-        return cost, steps_within(recipe.budget, cost, _bytes_of_steps(batches, ctx.accumulate))
-    seen = list(islice(batches, WALKED))
-    if sum(seen) > recipe.budget.limit + max(seen) * ctx.accumulate:
+        return cost, steps_within(recipe.budget, cost, _bytes_of_steps(_bytes_of_batches(source, ctx), ctx.accumulate))
+    rows = max(1, min(ctx.batch, WALKED_TOKENS // WALKED // ctx.length))
+    walked = max(1, min(WALKED, WALKED_TOKENS // (rows * ctx.length)))
+    seen = list(islice(_bytes_of_batches(source, ctx.having(batch=rows)), walked))
+    if rows == ctx.batch and sum(seen) > recipe.budget.limit + max(seen) * ctx.accumulate:
         return cost, steps_within(recipe.budget, cost, _bytes_of_steps(iter(seen), ctx.accumulate))
-    return cost, steps_at(recipe.budget, round(sum(seen) / len(seen) * ctx.accumulate))
+    return cost, steps_at(recipe.budget, round(sum(seen) * ctx.batch / rows / len(seen) * ctx.accumulate))
+
+
+def _bytes_of_batches(source: Source, ctx: Context) -> Iterator[int]:
+    """Text bytes of each batch in turn."""
+    stream = source.batches(ctx)
+    return (next(stream).text_bytes for _ in count())
 
 
 def assemble(recipe: Recipe, run: Run) -> Loop:

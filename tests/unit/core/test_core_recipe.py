@@ -56,7 +56,12 @@ TREES = st.fixed_dictionaries(
         "seed": st.integers(0, 2**63 - 1),
         "averaging": st.just("toy"),
         "train": st.fixed_dictionaries(
-            {}, optional={"batch": COUNTS, "clip": st.floats(0, 10), "precision": st.sampled_from(["fp32", "bf16"])}
+            {},
+            optional={
+                "batch": st.integers(1, 2**20),
+                "clip": st.floats(0, 10),
+                "precision": st.sampled_from(["fp32", "bf16"]),
+            },
         ),
     },
 )

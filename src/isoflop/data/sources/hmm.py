@@ -102,7 +102,7 @@ class Machine:
 class HmmPart(TextSourcePart):
     """Documents drawn from a random unifilar hidden Markov model; the entropy per byte is known in closed form."""
 
-    states: Annotated[int, Field(ge=1, le=65_536)] = 32
+    states: Annotated[int, Field(ge=1, le=4096)] = 32
     """Hidden states."""
     symbols: Annotated[int, Field(ge=2, le=len(ALPHABET))] = 8
     """Letters that it emits, from "a" on."""
