@@ -171,6 +171,69 @@ def test_decay_acts_on_matrices_only(name: str) -> None:
         assert (group["weight_decay"] == 0) == (group["role"] in ("norm", "bias"))
 
 
+def other(value: Any) -> Any:
+    """A legal value beside a default: what is built from it shows whether it was passed on, and in its place."""
+    if isinstance(value, float):
+        return 0.9 * value
+    return tuple(0.9 * each + 0.01 * at for at, each in enumerate(value)) if isinstance(value, tuple) else value
+
+
+def param_groups(built: Any) -> list[dict[str, Any]]:
+    """Those of an optimizer, or of the one that a training rule holds."""
+    if hasattr(built, "param_groups"):
+        return list(built.param_groups)
+    return next((held.param_groups for held in vars(built).values() if isinstance(held, torch.optim.Optimizer)), [])
+
+
+TRANSLATED: dict[str, dict[str, Any]] = {
+    "ademamix": {"beta3_warmup": 50, "alpha_warmup": 50},
+    "mars": {"lr_1d": None},
+    "muon": {"eps": None},
+    "sgd_adalayer": {"lr": None, "lr_last": None},
+    "shampoo": {"start_preconditioning_step": -1},
+    "simplified_ademamix": {"beta1_warmup": 50},
+    "sophia_g": {"every": None},
+}
+"""Part -> fields that its groups do not hold as they are -> what they hold in a run of 50 steps (None: asked below)."""
+
+
+@pytest.mark.parametrize("name", [name for name in PARTS if name != "gauss_newton"])
+def test_what_is_built_has_the_hyper_parameters_of_the_part(name: str) -> None:
+    part = part_of(name, **{key: other(value) for key, value in part_of(name).fields().items()})
+    expected = {**part.fields(), **TRANSLATED.get(name, {})}
+    groups = param_groups(part.build(toy_context(toy_groups())))
+    assert len(groups) >= 5
+    for key, value in expected.items():
+        if key not in TRANSLATED.get(name, {}) or value is not None:
+            held = {repr(group[key]) for group in groups if key in group and (group[key] or key != "weight_decay")}
+            assert held == {repr(value)} or (key, value) == ("weight_decay", 0), key
+
+
+def test_parts_that_translate_their_fields_do_it_as_they_say() -> None:
+    ctx = toy_context(toy_groups())
+    mars = param_groups(part_of("mars", lr=0.5, lr_1d=0.1).build(ctx))
+    assert {group["lr_1d_factor"] for group in mars} == {0.2}
+    muon = part_of("muon", eps=1e-5).build(toy_context(toy_groups())).param_groups
+    assert {group["eps"] for group in muon if group["role"] != "hidden"} == {1e-5}
+    adalayer = part_of("sgd_adalayer", lr=0.25, lr_last=0.5).build(toy_context(toy_groups())).param_groups
+    rates = {group["role"]: group["lr"] for group in adalayer}
+    assert rates == {"embedding": 0.25, "hidden": 0.25, "bias": 0.25, "head": 0.5, "norm": 0.5}
+    sophia = part_of("sophia_g", every=7).build(toy_context(toy_groups()).having(accumulate=3))
+    assert sophia.every == 7
+    assert {group["bs"] for group in param_groups(sophia)} == {2 * 8 * 3}, "tokens of a step"
+    given = {"beta3_warmup": 7, "alpha_warmup": 9}
+    warming = param_groups(part_of("ademamix", **given).build(toy_context(toy_groups())))
+    assert {(group["beta3_warmup"], group["alpha_warmup"]) for group in warming} == {(7, 9)}
+    shampoo = param_groups(part_of("shampoo", start_preconditioning_step=7).build(toy_context(toy_groups())))
+    assert {group["start_preconditioning_step"] for group in shampoo} == {7}
+    inner = {"name": "adamw", "lr": 0.7, "weight_decay": 0.3}
+    newton = part_of("gauss_newton", inner=inner, lr=0.125, inner_steps=3, damping=0.5).build(toy_context(toy_groups()))
+    assert (newton.inner_steps, newton.damping, newton.form, newton.layerwise) == (3, 0.5, "prox_linear", False)
+    built = newton.inner(toy_groups()).param_groups
+    assert {group["lr"] for group in built} == {0.125}, "the inner part's own rate is replaced"
+    assert {group["weight_decay"] for group in built} == {0.0, 0.3}
+
+
 # ---------------------------------------------------------------- our own classes, alone in anybody's loop
 
 WITH_REFERENCE = [name for name, cls in CLASSES.items() if hasattr(import_module(cls.__module__), "reference")]
