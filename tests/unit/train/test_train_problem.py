@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import torch
 
 from isoflop.core.context import Context
 from isoflop.core.contracts import Loss, LossOf, Outputs, TokenBatch
+from isoflop.core.cost import Cost, Work
 from isoflop.core.registry import get
 from isoflop.core.rng import Rng
 from isoflop.core.roles import parameter_groups
@@ -169,6 +171,67 @@ def test_the_fresh_problem_is_that_of_the_next_batches() -> None:
     model, (first, *others) = Line(), batches([2, 2, 2])
     problem = StepProblem(Squares(model), context(model), [first], ahead=lambda: others)
     assert problem.fresh().loss() == pytest.approx(StepProblem(Squares(model), context(model), others).loss())
+
+
+class Counted(LinearSquares):
+    """Each loss costs a teacher's pass besides, and targets can be drawn; ``seen`` are the draws of each batch."""
+
+    def __init__(self, model: torch.nn.Module) -> None:
+        super().__init__(model)
+        self.seen: list[tuple[int, int]] = []
+
+    def loss(self, batch: TokenBatch) -> Loss:
+        assert batch.draws is not None
+        self.seen.append((batch.draws.step, batch.draws.number))
+        return Loss(super().loss(batch).total, spent={"teacher": Cost(model=1000)})
+
+    def resample(self, batch: TokenBatch) -> TokenBatch:
+        return batch
+
+
+WORK = Work(forward=Cost(model=1), backward=Cost(model=20), recompute=Cost(hardware=300))
+
+
+def test_the_bill_is_what_was_executed_over_each_micro_batch() -> None:
+    """Three micro-batches, whose making cost 7 each; passes of unlike cost, so that none stands for another."""
+    model = Line()
+    made = [replace(batch, spent={"scoring": Cost(model=7)}) for batch in batches([1, 2, 3])]
+    problem = StepProblem(
+        Counted(model), context(model), made, step=4, ahead=lambda: [*batches([1, 1]), *made[:1]], work=WORK
+    )
+    bill: dict[str, Cost] = {"scoring": Cost(model=21)}
+    assert problem.spent == bill
+
+    def costs(forward: int, backward: int, losses: int) -> None:
+        for phase, cost in {
+            "train": Cost(model=forward + 20 * backward),
+            "recompute": Cost(hardware=300 * backward),
+            "teacher": Cost(model=1000 * losses),
+        }.items():
+            if cost != Cost():
+                bill[phase] = bill.get(phase, Cost()) + cost
+        assert problem.spent == bill
+
+    problem.loss()
+    costs(3, 0, 3)
+    problem.backward()
+    costs(3, 3, 3)
+    problem.resample()
+    costs(6, 3, 3)
+    problem.linearize()
+    costs(0, 0, 0)
+    problem.charge(forward=2, backward=1)
+    costs(2, 1, 0)
+    problem.fresh().loss()
+    costs(3, 0, 3)
+
+
+def test_each_micro_batch_has_the_random_numbers_of_its_step_and_place() -> None:
+    objective = Counted(model := Line())
+    problem = StepProblem(objective, context(model), batches([1, 1, 1]), step=4, ahead=lambda: batches([2, 2]))
+    problem.loss()
+    problem.fresh().loss()
+    assert objective.seen == [(4, 0), (4, 1), (4, 2), (5, 0), (5, 1)]
 
 
 def test_what_the_objective_or_the_data_cannot_give_is_refused() -> None:
