@@ -274,6 +274,16 @@ def test_evaluation_is_bounded_by_whole_documents_that_fit(make: Make) -> None:
     assert smallest.text_bytes == min(map(len, make(base).heldout_text()))
 
 
+def test_a_document_that_just_fits_is_evaluated(make: Make) -> None:
+    base = documents(400, domains="a")
+    first, second, *_ = map(len, make(base).heldout_text())
+    for limit, fit in ((first + second, 2), (first + second - 1, 1)):
+        found = list(map(len, make(base, heldout_bytes=limit).heldout_text()))
+        assert found[:1] == [first]
+        assert (found[:2] == [first, second]) == (fit == 2)
+        assert sum(found) <= limit
+
+
 def test_text_of_a_pass_over_the_training_windows_is_counted_in_bytes(make: Make, tmp_path: Path) -> None:
     base = [Document(words(n) + "é€𝄞", "a", "", group_of(str(n))) for n in range(30)]
     corpus = make(base, tokenizer("bpe", vocab_size=300))

@@ -126,3 +126,16 @@ def test_only_the_last_held_out_window_is_filled_up() -> None:
     assert masks[1] is not None
     assert masks[1].tolist() == [[True] * 5 + [False] * 5]
     assert list(itertools.chain(*(each.targets.shape for each in heldout.windows(10, 2)))) == [2, 10, 1, 10]
+
+
+def test_documents_that_share_a_window_are_numbered_from_their_end_of_text_on() -> None:
+    """An end of text stands before its document and belongs to it; a window may begin within a document."""
+    stream = np.array([0, 5, 6, 0, 7, 8, 9, 0, 0, 5, 0, 6, 0], np.uint16)
+    source = WindowBatches(stream, LENGTHS, batch=2, length=6, rng=Rng(0)("data"), fingerprint="one", separator=0)
+    batch = next(source)
+    found = {
+        tuple(row): column
+        for row, column in zip(batch.inputs.tolist(), batch.columns["documents"].tolist(), strict=True)
+    }
+    assert found == {(0, 5, 6, 0, 7, 8): [1, 1, 1, 2, 2, 2], (9, 0, 0, 5, 0, 6): [0, 1, 2, 2, 3, 3]}
+    assert not next(batches()).columns

@@ -59,3 +59,20 @@ def test_one_group_cannot_be_split() -> None:
         held_out_groups(documents_of([("only", "a")]), 0.05)
     with pytest.raises(DataError, match="to train on"):
         held_out_groups(documents_of([("one", "a"), ("two", "a")]), 1.0)
+
+
+def test_a_group_at_the_share_itself_is_trained_on() -> None:
+    """Below the share and not at it: a share of 0 holds nothing out by itself, one of 1 everything."""
+    documents = documents_of([(str(number), "a") for number in range(40)])
+    points = sorted(point(document.group) for document in documents)
+    for count in (1, 7, 20):
+        held = held_out_groups(documents, points[count])
+        assert sorted(map(point, held)) == points[:count]
+
+
+def test_a_small_domain_gives_up_the_group_that_a_larger_share_would_take_first() -> None:
+    documents = documents_of([(str(number), "ab"[number % 2]) for number in range(40)])
+    for domain in "ab":
+        own = sorted(point(document.group) for document in documents if document.domain == domain)
+        given = held_out_groups([document for document in documents if document.domain == domain], own[0])
+        assert list(map(point, given)) == own[:1]

@@ -144,6 +144,7 @@ def test_a_budget_in_bytes_that_no_text_can_spend_is_refused():
     with pytest.raises(BudgetError, match="more than any run can spend"):
         steps_within(Budget(text_bytes=2**62), same(1), endless)
     assert steps_at(Budget(text_bytes=1050), 100) == 10
+    assert [steps_at(Budget(text_bytes=limit), 100) for limit in (100, 199, 200)] == [1, 1, 2]
     refused = ((2**62, 1, "more than any run"), (99, 100, "not one step fits"), (99, 0, "spends nothing"))
     for limit, each, message in refused:
         with pytest.raises(BudgetError, match=message):
