@@ -8,7 +8,8 @@ import pytest
 
 from isoflop.core.files import write_json
 from isoflop.core.table import Table
-from isoflop.lab.compare import bill, compare
+from isoflop.lab.compare import Journal, bill, compare, trial_runs
+from isoflop.lab.tuning import Trial
 from isoflop.store.results import RunRow, StudyResult
 
 
@@ -102,6 +103,30 @@ def test_progress_is_a_line_a_run(outcome):
     assert len(lines) == len(executor.asked)
     assert lines[0].startswith("tuning 1/12: adamw, rung 0, seed 101, optimizer.lr 0.002: ")
     assert "bits per byte" in lines[0]
+
+
+def test_the_time_left_is_by_the_flops_still_to_do_and_the_workers(tiny):
+    """Of four runs of unlike size one had been finished before: it tells nothing of the speed."""
+    jobs = [trial_runs(tiny, Trial(arm, rung, 0.004))[0] for arm, rung in (("adamw", 0), ("muon", 0), ("adamw", 2))]
+    jobs.append(trial_runs(tiny, Trial("adamw", 1, 0.004))[0])
+    lines: list[str] = []
+
+    def executor(assignments):
+        for job, seconds, reused in zip(
+            assignments, (500.0, 90.0, 30.0, 1.0), (True, False, False, False), strict=True
+        ):
+            yield RunRow(
+                run=job.recipe.id, recipe_hash=job.recipe.hash, arm=job.arm, rung=job.rung, seed=job.seed, role="tuning",
+                status="diverged", wall_seconds=seconds, reused=reused,
+            )  # fmt: skip
+
+    Journal(lines.append, workers=3).follow("tuning", jobs, executor)
+    _, muon, top, middle = (job.flops for job in jobs)
+    assert "finished before" in lines[0]
+    assert "left" not in lines[0]
+    assert f"(90 s; about {90 / muon * (top + middle) / 3:.0f} s of tuning left)" in lines[1]
+    assert f"(30 s; about {120 / (muon + top) * middle / 3:.0f} s of tuning left)" in lines[2]
+    assert "left" not in lines[3]
 
 
 def test_beyond_the_ladder_the_headline_is_a_bound(tiny, planted, tmp_path):
