@@ -116,8 +116,8 @@ def test_the_time_left_is_by_the_flops_still_to_do_and_the_workers(tiny):
             assignments, (500.0, 90.0, 30.0, 1.0), (True, False, False, False), strict=True
         ):
             yield RunRow(
-                run=job.recipe.id, recipe_hash=job.recipe.hash, arm=job.arm, rung=job.rung, seed=job.seed, role="tuning",
-                status="diverged", wall_seconds=seconds, reused=reused,
+                run=job.recipe.id, recipe_hash=job.recipe.hash, arm=job.arm, rung=job.rung, seed=job.seed,
+                role="tuning", status="diverged", wall_seconds=seconds, reused=reused,
             )  # fmt: skip
 
     Journal(lines.append, workers=3).follow("tuning", jobs, executor)
