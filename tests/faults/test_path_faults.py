@@ -48,6 +48,10 @@ def test_a_tilde_is_the_home_directory_wherever_a_path_comes_from_outside(
     assert (home / "cards.md").exists()
     (home / "table.csv").write_text("C,loss\n" + "".join(f"1e{k},{2 + 2**-k}\n" for k in range(1, 9)))
     assert invoke(["fit", "~/table.csv", "--law", "power_floor", "--columns", "x=C", "--out=~/fits"]) == 0
+    for arguments in (["convert", "~/none", "~/out"], ["merge", "fold", "~/none", "~/none", "~/out"]):
+        capsys.readouterr()
+        assert invoke(arguments) in (2, 3)
+        assert f"{home}/none" in capsys.readouterr().err
     assert invoke(["train", "~/tiny.toml", "--root=~nobody-here/runs"]) == 2
     assert "user who is not known" in capsys.readouterr().err
     assert list(Path.cwd().iterdir()) == []

@@ -33,6 +33,11 @@ Overrides = Annotated[list[str] | None, typer.Argument(help="key.path=value, e.g
 DEFAULT_ROOT = Path("runs")
 
 
+def path_argument(help: str) -> Any:
+    """An argument that is a path, in which ``~`` is a home directory."""
+    return typer.Argument(help=help, parser=user_path, metavar="PATH")
+
+
 def find_run(name: str, root: Path, what: str = "run") -> Run:
     """The run that ``name`` means: its directory, or its name, hash or a beginning of either, below ``root``.
 

@@ -12,8 +12,9 @@ import typer
 from typer.core import TyperGroup
 
 from ..core.errors import DataError, UsageError
+from ..core.reading import user_path
 from .app import app
-from .common import Json, emit
+from .common import Json, emit, path_argument
 
 if TYPE_CHECKING:
     from ..merge.plan import Plan
@@ -34,8 +35,8 @@ app.add_typer(verbs, name="merge", help="Merge checkpoints: merge CONFIG OUT. Or
 
 @verbs.command()
 def run(
-    config: Annotated[Path, typer.Argument(help="A merge: TOML of ours, or mergekit's YAML.")],
-    out: Annotated[Path, typer.Argument(help="The new directory; appears when everything is written.")],
+    config: Annotated[Path, path_argument("A merge: TOML of ours, or mergekit's YAML.")],
+    out: Annotated[Path, path_argument("The new directory; appears when everything is written.")],
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print the plan: memory, disk, time.")] = False,
     workers: Annotated[int, typer.Option("--workers", min=1, help="Processes, each with tensors of its own.")] = 1,
     threads: Annotated[int, typer.Option("--threads", min=1, help="Threads of each process.")] = 1,
@@ -65,16 +66,21 @@ def run(
 @verbs.command()
 def inspect(
     sources: Annotated[list[str], typer.Argument(help="A merge's TOML or YAML; or the base, then the models.")],
-    out: Annotated[Path | None, typer.Option("--out", help="Directory for inspection.json and report.html.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", help="Directory for inspection.json and report.html.", parser=user_path, metavar="DIRECTORY"
+        ),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Show distances, cosines, sign conflicts and ranks of models before they are merged."""
     from ..merge.inspect import inspect, pair_of
 
     if len(sources) == 1:
-        if not Path(sources[0]).is_file():
+        if not user_path(sources[0]).is_file():
             raise UsageError("one argument is a merge's file, more are a base and models", where=sources[0])
-        base, models = pair_of(Path(sources[0]))
+        base, models = pair_of(user_path(sources[0]))
     else:
         base, *models = sources
     found = inspect(base, models)
@@ -102,9 +108,9 @@ def inspect(
 
 @verbs.command()
 def fold(
-    base: Annotated[Path, typer.Argument(help="The checkpoint that the adapter was trained on.")],
-    adapter: Annotated[Path, typer.Argument(help="A LoRA adapter in PEFT's layout.")],
-    out: Annotated[Path, typer.Argument(help="The new directory.")],
+    base: Annotated[Path, path_argument("The checkpoint that the adapter was trained on.")],
+    adapter: Annotated[Path, path_argument("A LoRA adapter in PEFT's layout.")],
+    out: Annotated[Path, path_argument("The new directory.")],
     off: Annotated[bool, typer.Option("--off", help="Take a merged adapter off again.")] = False,
 ) -> None:
     """Merge a LoRA adapter into its base, or take it off again."""
@@ -116,9 +122,9 @@ def fold(
 
 @verbs.command()
 def extract(
-    base: Annotated[Path, typer.Argument(help="The model before fine-tuning.")],
-    tuned: Annotated[Path, typer.Argument(help="The model after it.")],
-    out: Annotated[Path, typer.Argument(help="The new directory, in PEFT's layout.")],
+    base: Annotated[Path, path_argument("The model before fine-tuning.")],
+    tuned: Annotated[Path, path_argument("The model after it.")],
+    out: Annotated[Path, path_argument("The new directory, in PEFT's layout.")],
     rank: Annotated[int, typer.Option("--rank", min=1, help="Of each matrix's update, at most.")] = 16,
     rest: Annotated[bool, typer.Option("--rest", help="Carry embeddings and norms that differ as a whole.")] = False,
     json: Json = False,
@@ -208,8 +214,8 @@ def _bar(wanted: bool) -> Iterator[Callable[[int, int], None] | None]:
 
 @app.command()
 def convert(
-    source: Annotated[Path, typer.Argument(help="A directory with pickled weights (.bin, .pt), or one such file.")],
-    out: Annotated[Path, typer.Argument(help="The new directory of safetensors.")],
+    source: Annotated[Path, path_argument("A directory with pickled weights (.bin, .pt), or one such file.")],
+    out: Annotated[Path, path_argument("The new directory of safetensors.")],
     json: Json = False,
 ) -> None:
     """Turn pickled weights into safetensors. Only tensors are read: no code in the files can run."""

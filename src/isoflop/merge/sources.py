@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ..core.errors import UsageError
+from ..core.reading import contained, user_path
 from ..store.checkpoint import damage, steps
 from ..store.safetensors_dir import TensorInfo
 from ..store.tensors import HEADS, Checkpoint, Stored
@@ -27,14 +28,14 @@ def open_source(path: str) -> Checkpoint:
             checkpoint.
     """
     model, plus, adapter = path.rpartition("+")
-    if plus and not Path(path).exists():
-        return Adapted(source_path(model), Path(adapter))
+    if plus and not user_path(path).exists():
+        return Adapted(source_path(model), user_path(adapter))
     return Checkpoint(source_path(path))
 
 
 def source_path(path: str) -> Path:
     """The directory of tensors that ``path`` means: of a run, its newest checkpoint."""
-    directory = Path(path)
+    directory = user_path(path)
     if (directory / "resolved.json").exists() and (directory / "checkpoints").is_dir():
         return last_checkpoints(directory, 1)[0]
     return directory
@@ -42,7 +43,7 @@ def source_path(path: str) -> Path:
 
 def last_checkpoints(run: Path, count: int) -> list[Path]:
     """The newest ``count`` whole checkpoints of a run, the newest first. UsageError if there are fewer."""
-    directory = run / "checkpoints"
+    directory = contained(run, "checkpoints")
     found = [directory / str(step) for step in steps(directory) if not damage(directory / str(step))][:count]
     if len(found) < count:
         raise UsageError(
