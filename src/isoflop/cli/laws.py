@@ -42,13 +42,14 @@ def fit(
     rows = _table(table, _pairs(where, "--where", "arm=muon"))
     renames = _pairs(columns, "--columns", "N=params,D=tokens")
     found = fit_table(rows, law, by=by, columns=renames, target=target)
-    stored = {"source": _printable(table.resolve().name), **found.to_json()} if json or out is not None else {}
+    stored = found.to_json(source=_printable(table.resolve().name)) if json or out is not None else {}
     page = None
     if out is not None:
         from ..core.files import write_json
         from ..report.page import write_report
+        from ..store.fits import FIT
 
-        write_json(out / "fit.json", stored)
+        write_json(out / FIT, stored)
         page = write_report(out)
     if json:
         emit(stored if page is None else {**stored, "report": str(page)})

@@ -79,8 +79,8 @@ def report(
     json: Json = False,
 ) -> None:
     """Write the report page (one HTML file, charts as SVG and PNG beside it) and print its path."""
-    from ..report.fits import FIT
     from ..report.page import STUDY, write_report
+    from ..store.fits import FIT
 
     directories = (user_path(target), root / target)
     places = [path for path in directories if any(os.path.lexists(path / name) for name in (STUDY, FIT))]

@@ -1,13 +1,12 @@
-"""What a page draws of a fit, as JSON values: its points, isoFLOP curves, and what lies ahead."""
+"""What a page draws of a fit, as it is stored: its points, isoFLOP curves, and what lies ahead."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import numpy as np
 
 from ..core.files import jsonable
 from ..ledger.conventions import six_nd
+from ..store.fits import Row, StoredCurve
 from .extrapolate import predict_interval
 from .fit import Solved
 from .formula import Array
@@ -26,7 +25,7 @@ def axis(fit: Solved) -> str:
     return next((name for name, column in known.items() if column is not None and np.array_equal(column, compute)), "")
 
 
-def points(fit: Solved, level: float) -> list[dict[str, Any]]:
+def points(fit: Solved, level: float) -> list[Row]:
     """Per row: the law's columns, compute, observation, prediction with interval, residual in link space."""
     predicted = predict_interval(fit, fit.table, level)
     compute = fit.law.compute(fit.problem.x)
@@ -43,7 +42,7 @@ def points(fit: Solved, level: float) -> list[dict[str, Any]]:
     return _rows(columns)
 
 
-def isoflops(fit: Solved) -> list[dict[str, Any]]:
+def isoflops(fit: Solved) -> list[StoredCurve]:
     """Of laws of N and D alone: loss against size at the budgets of the table (up to 12, evenly), with the optimum.
 
     A table without budgets (compute differs from row to row) gets five over its range.
@@ -64,18 +63,12 @@ def isoflops(fit: Solved) -> list[dict[str, Any]]:
         loss = fit.predict({"N": sizes, "D": budget / six_nd(1, 1) / sizes})
         best = int(np.argmin(loss))
         inside = 0 < best < len(sizes) - 1
-        out.append(
-            {
-                "compute": budget,
-                "N": sizes.tolist(),
-                "loss": jsonable(loss),
-                "best_N": float(sizes[best]) if inside else None,
-            }
-        )
+        best_size = float(sizes[best]) if inside else None
+        out.append(StoredCurve(compute=budget, N=sizes.tolist(), loss=jsonable(loss), best_N=best_size))
     return out
 
 
-def ahead(fit: Solved, level: float) -> list[dict[str, Any]]:
+def ahead(fit: Solved, level: float) -> list[Row]:
     """Predictions with intervals beyond the table: its dearest row, with N and D (or C) scaled up together."""
     x = fit.problem.x
     axes = ("N", "N_avg", "D", "U") if "D" in fit.law.columns else ("C",)
@@ -93,6 +86,6 @@ def ahead(fit: Solved, level: float) -> list[dict[str, Any]]:
     return _rows(rows)
 
 
-def _rows(columns: dict[str, Array]) -> list[dict[str, Any]]:
+def _rows(columns: dict[str, Array]) -> list[Row]:
     lists = {name: np.asarray(values, dtype=float).tolist() for name, values in columns.items()}
     return [{name: jsonable(lists[name][i]) for name in lists} for i in range(len(next(iter(lists.values()))))]

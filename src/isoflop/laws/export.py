@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from ..core.digests import digest
 from ..core.files import jsonable, write_json
 from ..core.reading import user_path
+from ..store.fits import StoredCertificate, StoredFit, StoredInterval
 from .fit import Solved
 from .formula import law_name
 from .intervals import Interval, intervals
-
-FORMAT = "isoflop.fit/1"
 
 
 def to_json(fit: Solved, level: float = 0.95) -> dict[str, Any]:
@@ -23,26 +22,29 @@ def to_json(fit: Solved, level: float = 0.95) -> dict[str, Any]:
         fit: the fit; one that did not converge has no intervals.
         level: level of the intervals, a share.
     """
+    return stored(fit, level).model_dump(mode="json")
+
+
+def stored(fit: Solved, level: float = 0.95) -> StoredFit:
+    """What ``to_json`` gives, as the schema of stored fits."""
     known = intervals(fit, level) if fit.converged else {}
-    certificate = {field.name: getattr(fit.certificate, field.name) for field in fields(fit.certificate)}
     columns = {name: fit.table[name].tolist() for name in fit.table}
-    return {
-        "format": FORMAT,
-        "law": {**fit.law.model_dump(mode="json"), "name": law_name(fit.law)},
-        "settings": fit.settings.model_copy(update={"columns": {}}).model_dump(mode="json"),
-        "columns": columns,
-        "digest": digest(columns),
-        "params": fit.params,
-        "intervals": {name: _interval(interval, level) for name, interval in known.items()},
-        "objective": fit.objective,
-        "certificate": jsonable(certificate),
-        "warnings": list(fit.warnings),
-    }
+    return StoredFit(
+        law={**fit.law.model_dump(mode="json"), "name": law_name(fit.law)},
+        settings=fit.settings.model_copy(update={"columns": {}}).model_dump(mode="json"),
+        columns=columns,
+        digest=digest(columns),
+        params=fit.params,
+        intervals={name: _interval(interval, level) for name, interval in known.items()},
+        objective=fit.objective,
+        certificate=StoredCertificate(**jsonable(asdict(fit.certificate))),
+        warnings=list(fit.warnings),
+    )
 
 
-def _interval(interval: Interval, level: float) -> dict[str, Any]:
-    ends = {"low": interval.low, "high": interval.high, "level": level}
-    return {**jsonable(ends), "verdict": interval.verdict, "reason": interval.reason}
+def _interval(interval: Interval, level: float) -> StoredInterval:
+    low, high = jsonable([interval.low, interval.high])
+    return StoredInterval(low=low, high=high, level=level, verdict=interval.verdict, reason=interval.reason)
 
 
 def save(fit: Solved, path: str | Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -33,7 +34,7 @@ class Interval:
         return not self.reason
 
     @property
-    def verdict(self) -> str:
+    def verdict(self) -> Literal["identified", "unidentified"]:
         return "identified" if self.identified else "unidentified"
 
 

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from .fit import Solved
 from .formula import law_name
 from .intervals import Interval, intervals
-from .sensitivities import sensitivity
+from .sensitivities import Variant, sensitivity
 
 
-def report(fit: Solved, level: float = 0.95) -> str:
+def report(fit: Solved, level: float = 0.95, variants: Sequence[Variant] | None = None) -> str:
     """Everything that must be known of a fit, as text; one that did not converge prints no constants.
 
     Args:
         fit: the fit.
         level: level of the intervals, a share.
+        variants: what ``sensitivity`` gives, where it is at hand.
     """
     lines = _heading(fit)
     if not fit.converged:
@@ -23,7 +26,8 @@ def report(fit: Solved, level: float = 0.95) -> str:
     lines += ["", *_constants(fit, level)]
     if not fit.law.likelihood:
         lines += ["", *_residuals(fit)]
-    return "\n".join([*lines, "", "sensitivity", *_sensitivity(fit)])
+    variants = sensitivity(fit) if variants is None else variants
+    return "\n".join([*lines, "", "sensitivity", *_sensitivity(fit, variants)])
 
 
 def _heading(fit: Solved) -> list[str]:
@@ -74,12 +78,12 @@ def _residuals(fit: Solved) -> list[str]:
     ]
 
 
-def _sensitivity(fit: Solved) -> list[str]:
+def _sensitivity(fit: Solved, variants: Sequence[Variant]) -> list[str]:
     """One line a refit under another choice: its rows and constants, or why it has none."""
     names = [fit.law.names[j] for j in fit.problem.free]
     width = max([10, *(len(name) + 2 for name in names)])
     lines = [f"{'':<28}{'rows':>6}" + "".join(f"{name:>{width}}" for name in names)]
-    for variant in sensitivity(fit):
+    for variant in variants:
         constants = (f"{variant.params[name]:>{width}.4g}" for name in names if not variant.failed)
         result = f"  {variant.failed}" if variant.failed else "".join(constants)
         lines.append(f"{variant.choice:<28}{variant.rows:>6}{result}")

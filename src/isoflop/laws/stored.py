@@ -11,7 +11,7 @@ from ..core.errors import DataError, UsageError
 from ..core.reading import read_json, user_path
 from ..core.registry import get
 from ..core.table import Table
-from .export import FORMAT
+from ..store.fits import FORMAT
 from .fit import Settings
 from .law import Fit, Law
 

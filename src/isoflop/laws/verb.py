@@ -13,46 +13,61 @@ from ..core.errors import DataError, IsoflopError, UsageError, nearest
 from ..core.files import jsonable
 from ..core.registry import get, names
 from ..core.table import Table
+from ..store.fits import FitDocument, StoredComparison, StoredForecast, StoredScore, StoredVariant
 from .arguments import check_level
 from .comparison import Comparison, compare
 from .curves import ahead, axis, isoflops, points
+from .export import stored
 from .formula import law_name
 from .law import Fit, Law
+from .report import report
+from .sensitivities import Variant, sensitivity
 from .tables import as_table, check_finite, rename
 
 
 @dataclass(frozen=True)
 class FitResult:
-    """The fit, the comparison it was chosen by (None if a law was named), and everything as text."""
+    """A fit and everything that was asked of it.
+
+    Attributes:
+        fit: the fit.
+        comparison: what it was chosen by; None if a law was named.
+        text: everything as text.
+        sensitivity: the fit under other choices; () if it did not converge.
+    """
 
     fit: Fit
     comparison: Comparison | None
     text: str
+    sensitivity: tuple[Variant, ...] = ()
 
-    def to_json(self, level: float = 0.9) -> dict[str, Any]:
-        """JSON values for a page: the stored fit, what it predicts at its own rows, isoFLOP curves, the comparison.
+    def document(self, level: float = 0.9, source: str = "") -> FitDocument:
+        """What ``fit.json`` holds and a page draws.
 
-        ``axis``: what ``compute`` is in the table (a column, "6 N D", or "": the law's own measure).
-        ``relative``: residuals are relative errors.
-        ``points``: per row compute, observation, prediction with ``level`` interval, residual in link space.
-        ``isoflops``: of laws of N and D, per budget of the table the curve and its optimum. ``ahead``: at the sizes of
-        the table's dearest rows scaled to 3, 10, 30 and 100 times their compute, with intervals.
-        ``comparison``: scores, and the forecasts of the best law.
+        Args:
+            level: level of the intervals of predictions, a share.
+            source: the name of what was fitted.
         """
         law = self.fit.law
-        return {
-            "equation": type(law).card.equation,
-            "target": law.target,
-            "axis": axis(self.fit),
-            "relative": self.fit.problem.link == "log" and not law.likelihood,
-            "text": self.text,
-            "fit": self.fit.to_json(),
-            "level": level,
-            "points": points(self.fit, level),
-            "isoflops": isoflops(self.fit),
-            "ahead": ahead(self.fit, level),
-            "comparison": None if self.comparison is None else _scores(self.comparison),
-        }
+        return FitDocument(
+            source=source,
+            equation=type(law).card.equation,
+            target=law.target,
+            axis=axis(self.fit),
+            relative=self.fit.problem.link == "log" and not law.likelihood,
+            text=self.text,
+            fit=stored(self.fit),
+            level=level,
+            points=points(self.fit, level),
+            isoflops=isoflops(self.fit),
+            ahead=ahead(self.fit, level),
+            sensitivity=[StoredVariant(**jsonable(asdict(variant))) for variant in self.sensitivity],
+            comparison=None if self.comparison is None else _scores(self.comparison),
+        )
+
+    def to_json(self, level: float = 0.9, source: str = "") -> dict[str, Any]:
+        """``document`` as JSON values."""
+        return self.document(level, source).model_dump(mode="json")
 
 
 def law_named(name: str, **fields: Any) -> Law:
@@ -137,10 +152,11 @@ def fit_table(
         if by and by in table and "C" not in renames and "C" not in table:
             renames["C"] = by
         fit = chosen.fit(table, columns=renames, **settings)
-    text = fit.report(level)
+    variants = tuple(sensitivity(fit)) if fit.converged else ()
+    text = report(fit, level, variants)
     if comparison is not None:
         text = f"{comparison}\nchosen: {law_name(chosen)}\n\n{text}"
-    return FitResult(fit, comparison, text)
+    return FitResult(fit, comparison, text, variants)
 
 
 def _best(table: Table, laws: list[Law], by: str | None, settings: Mapping[str, Any]) -> tuple[Law, Comparison | None]:
@@ -174,11 +190,10 @@ def _without_highest(table: Table, column: str, count: int) -> Table:
     return table.where(np.sort(kept))
 
 
-def _scores(comparison: Comparison) -> dict[str, Any]:
-    names = ("cut", "compute", "observed", "predicted", "low", "high")
-    scores = [jsonable(asdict(score)) for score in comparison.scores]
+def _scores(comparison: Comparison) -> StoredComparison:
+    scores = [StoredScore(**jsonable(asdict(score))) for score in comparison.scores]
     forecasts = [
-        {name: jsonable(getattr(forecast, name)) for name in names}
+        StoredForecast(**{name: jsonable(getattr(forecast, name)) for name in StoredForecast.model_fields})
         for forecast in comparison.forecasts[comparison.best]
     ]
-    return {"level": comparison.level, "scores": scores, "forecasts": forecasts}
+    return StoredComparison(level=comparison.level, scores=scores, forecasts=forecasts)

@@ -8,8 +8,9 @@ from typing import Any
 
 import altair as alt
 
+from ..store.fits import Row
 from .charts import Figures
-from .fits import PREDICTED, FitRecord, Row, power
+from .fits import PREDICTED, FitRecord, power
 from .style import INK, OKABE_ITO, Chart, Extent, colour_scale, legend, rows
 from .text import clean
 

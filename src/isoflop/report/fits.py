@@ -3,98 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
-from pydantic import Field, PositiveFloat
-
-from ..core.documents import Frozen
 from ..core.reading import read_json
+from ..store.fits import FIT, FitDocument, Row
 from .sheets import Sheet
 from .text import TIMES, clean, digits, probability
 
-FIT = "fit.json"
-Row = dict[str, float | None]
 
-
-class Interval(Frozen):
-    """A constant's interval; an end that is None is open."""
-
-    low: float | None
-    high: float | None
-    level: float
-    verdict: str
-    reason: str
-
-
-class Certificate(Frozen):
-    grid: int
-    starts: int
-    share: float
-    gradient: float | None
-    condition: float | None
-    converged: bool
-    at_bounds: list[str]
-
-
-class Stored(Frozen):
-    """The fit itself, as ``isoflop.laws.refit`` reads it."""
-
-    format: str
-    law: dict[str, Any]
-    settings: dict[str, Any]
-    columns: dict[str, list[Any]]
-    digest: str
-    params: dict[str, float]
-    intervals: dict[str, Interval]
-    objective: float
-    certificate: Certificate
-    warnings: list[str]
-
-
-class Curve(Frozen):
-    """Loss against parameters ``N`` at one budget, and the optimum if it lies within the curve."""
-
-    compute: PositiveFloat
-    N: list[PositiveFloat]
-    loss: list[float | None]
-    best_N: PositiveFloat | None
-
-
-class Cut(Frozen):
-    """Rows above ``cut`` as forecast from those below."""
-
-    cut: float
-    compute: list[float]
-    observed: list[float]
-    predicted: list[float]
-    low: list[float | None]
-    high: list[float | None]
-
-
-class Comparison(Frozen):
-    level: float
-    scores: list[dict[str, Any]]
-    forecasts: list[Cut]
-
-
-class FitRecord(Frozen):
-    """What ``fit.json`` holds: ``isoflop.laws.verb.FitResult.to_json``, and the name of what was fitted."""
-
-    source: str = ""
-    equation: str
-    target: str
-    axis: str
-    """What ``compute`` is in the table: a column, "6 N D", or "" for the law's own measure."""
-    relative: bool
-    """Residuals are relative errors."""
-    level: float = Field(gt=0, lt=1)
-    """Of the intervals of predictions."""
-    text: str
-    fit: Stored
-    points: list[Row]
-    isoflops: list[Curve]
-    ahead: list[Row]
-    comparison: Comparison | None
+class FitRecord(FitDocument):
+    """A stored fit in words and in tables."""
 
     @classmethod
     def read(cls, directory: Path) -> FitRecord:
@@ -140,10 +58,6 @@ class FitRecord(Frozen):
             "Starts at the optimum": f"{100 * c.share:.0f} % of {c.starts}",
         }
 
-    def sensitivity(self) -> str:
-        """The report's table of refits under other choices, as text."""
-        return self.text.partition("\nsensitivity\n")[2]
-
     def axis_title(self) -> str:
         if self.axis in ("C", "6 N D"):
             return f"training compute {self.axis}, FLOPs"
@@ -166,6 +80,17 @@ class FitRecord(Frozen):
         note += "predictions may still be good, since constants trade off."
         columns = ("constant", "value", "low", "high", "verdict")
         return Sheet("Constants", columns, lines, frozenset({1, 2, 3}), note)
+
+    def sensitivity_sheet(self) -> Sheet:
+        """The fit under other choices: a line a refit, with its rows and constants, or why it has none."""
+        names = list(self.fit.intervals)
+        lines = []
+        for variant in self.sensitivity:
+            params = [variant.params.get(name) for name in names if not variant.failed] or [None] * len(names)
+            cells = ["" if value is None else digits(value, 4) for value in params]
+            lines.append((clean(variant.choice), f"{variant.rows:,}", *cells, clean(variant.failed)))
+        columns = ("choice", "rows", *map(clean, names), "")
+        return Sheet("Sensitivity", columns, lines, frozenset(range(1, len(columns) - 1)))
 
     def ahead_sheet(self) -> Sheet:
         """What the law predicts beyond the table."""
@@ -206,9 +131,9 @@ class FitRecord(Frozen):
         figures = ("error", "bias", "coverage", "width", "interval_score", "fit_error")
         lines = []
         for score in self.comparison.scores:
-            numbers = [score.get(name) for name in figures]
-            cells = ["" if score.get("failed") or v is None else f"{100 * float(v):.2f}" for v in numbers]
-            lines.append((clean(score["law"]), *cells, probability(score.get("p")), clean(score.get("failed", ""))))
+            numbers = [getattr(score, name) for name in figures]
+            cells = ["" if score.failed or v is None else f"{100 * v:.2f}" for v in numbers]
+            lines.append((clean(score.law), *cells, probability(score.p), clean(score.failed)))
         columns = ("law", "error %", "bias %", "coverage %", "width %", "interval score %", "in the fit %", "p", "")
         note = "Each law fitted below a cut in compute and asked for the rows above it, cut after cut; ranked by the "
         note += f"error there, never by that in the fit. {100 * self.comparison.level:g} % intervals; p against the "

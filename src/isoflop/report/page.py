@@ -20,10 +20,11 @@ from typing import Any
 from ..core.errors import UsageError
 from ..core.files import jsonable, write_atomic
 from ..core.reading import user_path
+from ..store.fits import FIT
 from ..store.inspections import INSPECTION, Inspection
 from ..store.results import StudyResult, abridged
 from . import charts, fit_charts, inspections, render
-from .fits import FIT, FitRecord
+from .fits import FitRecord
 from .runs import RunRecord
 from .sheets import (
     Sheet,
@@ -198,7 +199,7 @@ def fit_page(record: FitRecord, specs: Specs) -> str:
         _section("Extrapolation", drawn.get("ahead", ""), _table(record.ahead_sheet())),
         _section("IsoFLOP curves", drawn.get("isoflops", ""), _table(record.optimum_sheet())),
         _section(scores.title, _table(scores), drawn.get("forecasts", "")),
-        _section("Sensitivity", _preformatted(record.sensitivity())),
+        _section(*_titled(record.sensitivity_sheet())),
         _section("Settings", _pairs(flatten(record.fit.settings))),
         _section("Data", _folded("The report as text", record.text), _download("fit.json", "Download the whole fit")),
     ]
@@ -327,10 +328,6 @@ def _folded(name: str, text: str) -> str:
 def _folded_pairs(name: str, tree: dict[str, Any]) -> str:
     pairs = _pairs(flatten(tree))
     return f"<details><summary>{escape(name)}</summary>\n{pairs}\n</details>" if pairs else ""
-
-
-def _preformatted(text: str) -> str:
-    return f"<pre>{escape(clean_lines(text))}</pre>" if text else ""
 
 
 def _bullets(lines: Iterable[str]) -> str:

@@ -22,7 +22,7 @@ from laws_planted import CHINCHILLA, SWEEP
 @pytest.fixture(scope="module")
 def stored() -> dict[str, Any]:
     table = simulate(Chinchilla(), CHINCHILLA, Table({"N": SWEEP["N"], "D": SWEEP["D"]}), 0.002, seed=0)
-    return {"source": "sweep.csv", **fit_table(table, "auto").to_json()}
+    return fit_table(table, "auto").to_json(source="sweep.csv")
 
 
 @pytest.fixture(scope="module")
@@ -218,3 +218,32 @@ def test_hostile_names_stay_text(stored: dict[str, Any]) -> None:
 )
 def test_large_numbers_are_written_as_powers(value: float, text: str) -> None:
     assert power(value) == text
+
+
+def test_sensitivity_is_stored_and_listed_as_a_table(stored: dict[str, Any], line: dict[str, Any]) -> None:
+    for document in (stored, line):
+        fit = record(document)
+        sheet = fit.sensitivity_sheet()
+        names = list(document["fit"]["intervals"])
+        assert sheet.columns == ("choice", "rows", *names, "")
+        assert [row[0] for row in sheet.rows] == [variant["choice"] for variant in document["sensitivity"]]
+        first = dict(zip(sheet.columns, sheet.rows[0], strict=True))
+        assert first["choice"] == "as fitted"
+        assert all(float(first[name]) == pytest.approx(document["fit"]["params"][name], rel=1e-3) for name in names)
+
+
+def test_what_a_refit_could_not_do_is_said_in_its_line(line: dict[str, Any]) -> None:
+    lost = {"choice": "loss l1", "rows": 9, "params": {}, "failed": "did not converge"}
+    far = {"choice": "loss l2", "rows": 9, "params": {"E": None, "a": 2.0, "b": 0.1}}
+    rows = record(line, sensitivity=[lost, far]).sensitivity_sheet().rows
+    assert (rows[0][1], rows[0][-1], set(rows[0][2:-1])) == ("9", "did not converge", {""})
+    assert "2.000" in rows[1]
+
+
+def test_a_document_of_old_has_its_table_in_its_text(stored: dict[str, Any]) -> None:
+    """Nothing is cut out of a printed report: text that looks like one is only shown."""
+    old = {key: value for key, value in stored.items() if key not in ("sensitivity", "source")}
+    fit = FitRecord.model_validate({**old, "text": "a\nsensitivity\nforged"})
+    page = fit_page(fit, {})
+    assert "<h2>Sensitivity</h2>" not in page
+    assert "forged" in page
