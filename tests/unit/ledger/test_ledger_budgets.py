@@ -169,7 +169,7 @@ class Tokenizer(TokenizerPart):
 class Model(ModelPart):
     build = Source.build
 
-    def work(self, batch, length, vocab_size):
+    def work(self, batch, length, vocab_size, pattern=None):
         forward = batch * length * vocab_size
         return Work(Cost(forward, 2 * forward), Cost(2 * forward, 4 * forward), Cost(0, forward))
 
