@@ -46,8 +46,24 @@ class Forecast:
 
     @property
     def error(self) -> Array:
-        """Relative errors, signed."""
+        """Relative errors (m,), signed."""
         return np.asarray(self.predicted / self.observed - 1.0)
+
+    @property
+    def inside(self) -> Array:
+        """Whether the observations lie in their intervals, (m,) booleans."""
+        return np.asarray((self.low <= self.observed) & (self.observed <= self.high))
+
+    @property
+    def width(self) -> Array:
+        """Widths (m,) of the intervals, relative to the observation."""
+        return np.asarray((self.high - self.low) / np.abs(self.observed))
+
+    @property
+    def miss(self) -> Array:
+        """How far (m,) the observations lie outside their intervals, relative to the observation."""
+        outside = np.maximum(self.low - self.observed, 0) + np.maximum(self.observed - self.high, 0)
+        return np.asarray(outside / np.abs(self.observed))
 
 
 @dataclass(frozen=True)
@@ -175,27 +191,30 @@ def forecasts(
     return tuple(out), last
 
 
-def score(law: str, made: Sequence[Forecast], fit: Solved, level: float) -> Score:
+def score(law: str, forecasts: Sequence[Forecast], fit: Solved, level: float) -> Score:
     """The means over cuts of a law's forecasts.
 
     Args:
         law: the law's name, as it is printed.
-        made: its forecasts, one a cut.
+        forecasts: its forecasts, one a cut.
         fit: its last fit, whose error inside the fit is recorded.
         level: level of the forecasts' intervals, a share.
     """
-    rows = []
-    for f in made:
-        size = np.abs(f.observed)
-        width = (f.high - f.low) / size
-        miss = (np.maximum(f.low - f.observed, 0) + np.maximum(f.observed - f.high, 0)) / size
-        inside = (f.low <= f.observed) & (f.observed <= f.high)
-        rows.append([np.mean(v) for v in (np.abs(f.error), f.error, inside, width, width + 2 / (1 - level) * miss)])
+    rows = [
+        [
+            np.mean(np.abs(forecast.error)),
+            np.mean(forecast.error),
+            np.mean(forecast.inside),
+            np.mean(forecast.width),
+            np.mean(forecast.width + 2 / (1 - level) * forecast.miss),
+        ]
+        for forecast in forecasts
+    ]
     means = np.mean(rows, axis=0).tolist()
     observed = fit.table.numbers(fit.law.target)
     inner = float(np.mean(np.abs(fit.predict(fit.table) / observed - 1.0)))
     error, bias, coverage, width, interval_score = means
-    return Score(law, error, bias, coverage, width, interval_score, fit_error=inner, cuts=len(made))
+    return Score(law, error, bias, coverage, width, interval_score, fit_error=inner, cuts=len(forecasts))
 
 
 def compare(
@@ -228,31 +247,31 @@ def compare(
             "laws of one target are compared", where="compare", fix="give at least one, all of the same column"
         )
     names = _distinct([law_name(law) for law in laws])
-    made: dict[str, tuple[Forecast, ...]] = {}
+    by_law: dict[str, tuple[Forecast, ...]] = {}
     fits: dict[str, Solved] = {}
     failed = []
     for name, law in zip(names, laws, strict=True):
         try:
-            made[name], fits[name] = forecasts(law, table, by=by, cutoffs=cutoffs, level=level, **settings)
+            by_law[name], fits[name] = forecasts(law, table, by=by, cutoffs=cutoffs, level=level, **settings)
         except IsoflopError as error:
             none = float("nan")
             failed.append(Score(name, none, none, none, none, none, none, cuts=0, failed=str(error)))
-    if not made:
+    if not by_law:
         raise DataError(f"no law could be compared ({failed[0].failed})", where="compare")
-    cuts = set.intersection(*({f.cut for f in found} for found in made.values()))
-    if not cuts:
+    common = set.intersection(*({f.cut for f in made} for made in by_law.values()))
+    if not common:
         raise DataError("no cut is common to all laws", where="compare", fix="give cutoffs, or compare fewer laws")
-    scores = [score(name, [f for f in made[name] if f.cut in cuts], fits[name], level) for name in made]
+    scores = [score(name, [f for f in by_law[name] if f.cut in common], fits[name], level) for name in by_law]
     scores.sort(key=lambda s: np.inf if np.isnan(s.error) else s.error)
-    return Comparison(tuple(_tested(scores, made, cuts)) + tuple(failed), made, level)
+    return Comparison(tuple(_tested(scores, by_law, common)) + tuple(failed), by_law, level)
 
 
-def _tested(scores: Sequence[Score], made: Mapping[str, Sequence[Forecast]], cuts: set[float]) -> list[Score]:
+def _tested(scores: Sequence[Score], by_law: Mapping[str, Sequence[Forecast]], cuts: set[float]) -> list[Score]:
     """Paired t-tests of |relative error| against the best law; rows of equal compute are one block, not many."""
-    best = _by_row(made[scores[0].law], cuts)
+    best = _by_row(by_law[scores[0].law], cuts)
     p_values: list[float | None] = []
     for s in scores[1:]:
-        mine = _by_row(made[s.law], cuts)
+        mine = _by_row(by_law[s.law], cuts)
         blocks: dict[float, list[float]] = {}
         for row in mine.keys() & best.keys():
             blocks.setdefault(round(float(np.log(mine[row][1])), 6), []).append(mine[row][0] - best[row][0])
@@ -263,29 +282,29 @@ def _tested(scores: Sequence[Score], made: Mapping[str, Sequence[Forecast]], cut
     return [scores[0], *(replace(s, p=p) for s, p in zip(scores[1:], adjusted, strict=True))]
 
 
-def _by_row(made: Sequence[Forecast], cuts: set[float]) -> dict[int, tuple[float, float]]:
+def _by_row(forecasts: Sequence[Forecast], cuts: set[float]) -> dict[int, tuple[float, float]]:
     """Row -> (mean |relative error| over the cuts, compute)."""
-    found: dict[int, list[float]] = {}
+    errors: dict[int, list[float]] = {}
     compute: dict[int, float] = {}
-    for f in made:
+    for f in forecasts:
         if f.cut in cuts:
-            for row, e, c in zip(f.rows.tolist(), np.abs(f.error).tolist(), f.compute.tolist(), strict=True):
-                found.setdefault(row, []).append(e)
-                compute[row] = c
-    return {row: (float(np.mean(v)), compute[row]) for row, v in found.items()}
+            for row, error, axis in zip(f.rows.tolist(), np.abs(f.error).tolist(), f.compute.tolist(), strict=True):
+                errors.setdefault(row, []).append(error)
+                compute[row] = axis
+    return {row: (float(np.mean(v)), compute[row]) for row, v in errors.items()}
 
 
 def _axis(law: Formula, table: Table, by: str | None) -> Array:
     """What cuts are made along, (rows,): the column ``by``, else the law's compute."""
     if by is None:
         known = [name for name in (*law.columns, "C") if name in table]
-        found = law.compute({name: table.numbers(name) for name in known})
+        axis = law.compute({name: table.numbers(name) for name in known})
     elif by in table:
-        found = table.numbers(by)
+        axis = table.numbers(by)
     else:
         raise DataError(f"no column {by!r}", where="by", fix=nearest(by, table))
-    check_finite(by or "of compute", found, fix="drop those rows, or cut along another column")
-    return found
+    check_finite(by or "of compute", axis, fix="drop those rows, or cut along another column")
+    return axis
 
 
 def _check_cutoffs(cutoffs: Sequence[float]) -> None:

@@ -52,16 +52,16 @@ def optima(
     labels = alike(columns[budget], within)
     for label in range(int(labels.max(initial=-1)) + 1):
         chosen = labels == label
-        c, n, loss = (float(np.median(columns[budget][chosen])), columns["N"][chosen], columns["loss"][chosen])
+        compute, n, loss = (float(np.median(columns[budget][chosen])), columns["N"][chosen], columns["loss"][chosen])
         sizes = np.unique(n)
         best = np.asarray([loss[n == size].min() for size in sizes])
-        found = _minimum(np.log(sizes), np.log(best), method)
-        if found is None:
+        minimum = _minimum(np.log(sizes), np.log(best), method)
+        if minimum is None:
             if edges == "drop" or not len(sizes):
                 continue
-            found = float(np.log(sizes[np.argmin(best)])), float(np.log(best.min()))
-        size = float(np.exp(found[0]))
-        rows.append({"C": c, "N": size, "D": c / six_nd(size, 1), "loss": float(np.exp(found[1]))})
+            minimum = float(np.log(sizes[np.argmin(best)])), float(np.log(best.min()))
+        size = float(np.exp(minimum[0]))
+        rows.append({"C": compute, "N": size, "D": compute / six_nd(size, 1), "loss": float(np.exp(minimum[1]))})
     if not rows:
         raise DataError(
             "no budget has a minimum inside its sizes", where="isoflop", fix="add smaller and larger models"

@@ -26,7 +26,7 @@ def alike(values: Array, within: float = ALIKE) -> Array:
 
 def cells(*columns: Array) -> Iterator[Array]:
     """The rows of each combination of groups in positive columns (rows,), in order of first appearance."""
-    found: dict[tuple[int, ...], list[int]] = {}
+    rows_of: dict[tuple[int, ...], list[int]] = {}
     for row, key in enumerate(zip(*(alike(column).tolist() for column in columns), strict=True)):
-        found.setdefault(key, []).append(row)
-    yield from (np.asarray(rows) for rows in found.values())
+        rows_of.setdefault(key, []).append(row)
+    yield from (np.asarray(rows) for rows in rows_of.values())

@@ -83,12 +83,12 @@ def law_named(name: str, **fields: Any) -> Law:
 
 def fitting_laws(table: Table, target: str = "loss") -> list[Law]:
     """The registered laws, at their defaults, whose columns the table has and whose target is ``target``."""
-    found = []
+    laws = []
     for name in names("law"):
         law = law_named(name)
         if law.target == target and {*law.columns, target} <= set(table):
-            found.append(law)
-    return found
+            laws.append(law)
+    return laws
 
 
 def fit_table(
