@@ -14,6 +14,7 @@ from isoflop.core.recipe import Recipe, StoredRecipe
 from isoflop.core.registry import names
 from isoflop.core.rng import Rng
 from isoflop.core.roles import parameter_groups
+from isoflop.models.layers import RmsNorm
 from isoflop.models.transformer import Transformer
 from transformer_toys import VOCAB, context
 
@@ -269,3 +270,26 @@ def test_the_forms_that_the_compiler_sees_equal_the_eager_ones(feed_forward: str
         loss.backward()  # type: ignore[no-untyped-call]
     for (name, p), q in zip(model.named_parameters(), plain.parameters(), strict=True):
         torch.testing.assert_close(p.grad, q.grad, rtol=1e-4, atol=1e-6, msg=lambda m, n=name: f"{n}: {m}")
+
+
+def test_the_fields_of_the_parts_reach_the_modules_that_they_are_about(build: Build) -> None:
+    """With values that are no defaults, each another: none may be left out, or stand in another's place."""
+    mixer = {"heads": 2, "kv_heads": 1, "head_dim": 6, "theta": 50.0, "qk_norm": True, "norm_eps": 0.25}
+    model = build(d_model=24, layers=3, norm_eps=0.5, mixer=mixer, feed_forward={"name": "swiglu", "hidden": 40})
+    found = {name: module.eps for name, module in model.named_modules() if isinstance(module, RmsNorm)}
+    assert found == {name: 0.25 if "mixer." in name else 0.5 for name in found}
+    assert len(found) == 3 * 4 + 1
+    assert len(list(model.blocks)) == 3
+    assert model.head.shape == (VOCAB, 24)
+    for block in model.blocks:
+        assert [block.mixer.q.weight.shape, block.mixer.k.weight.shape] == [(12, 24), (6, 24)]
+        turns = torch.tensor([[place / 50 ** (pair / 3) for pair in range(3)] for place in range(5)])
+        torch.testing.assert_close(block.mixer.cos[:5], turns.cos())
+        torch.testing.assert_close(block.mixer.sin[:5], turns.sin())
+    assert max(shape[0] for shape in (p.shape for p in model.blocks[0].feed_forward.parameters())) in (40, 80)
+
+
+def test_norms_add_their_epsilon_to_the_mean_square() -> None:
+    x = torch.tensor([[3.0, -1.0, 1.0, 1.0]])
+    norm = RmsNorm(4, eps=6.0)
+    torch.testing.assert_close(norm(x, torch.float32), x / 3)  # the mean square is 3
