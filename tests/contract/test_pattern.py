@@ -11,7 +11,7 @@ import torch
 from isoflop.core.contracts import Causal, Documents, Pattern, within
 from isoflop.core.registry import get, names
 from isoflop.ledger.audit import Audit
-from isoflop.models.attend import dense_mask
+from isoflop.models.attend import attend, dense_mask, fused_attend
 from transformer_toys import VOCAB, context
 
 FIELDS: dict[str, dict[str, Any]] = {"window": {"size": 5}, "prefix": {"size": 7}}
@@ -111,3 +111,17 @@ def test_cached_steps_within_a_window_equal_one_forward(mixer: str) -> None:
     changed = x.clone()
     changed[:, 0] = (x[:, 0] + 1) % VOCAB
     assert torch.equal(model(x)[:, 10:], model(changed)[:, 10:]), "two layers of four tokens reach no farther"
+
+
+@pytest.mark.parametrize("kind", ["rule", "documents", "mask"])
+@pytest.mark.parametrize("name", [*PATTERNS, None])
+def test_the_attention_of_other_devices_sees_the_same(name: str | None, kind: str) -> None:
+    """What runs on a GPU gives on the CPU what the CPU's own gives, whatever says who sees whom."""
+    length, heads, pattern = 70, 4, None if name is None else pattern_of(name)
+    ids = torch.stack([torch.arange(length) // 9, torch.arange(length) // 31])
+    mask = torch.rand(2, length, length, generator=torch.Generator().manual_seed(1)) < 0.5
+    kinds = {"rule": pattern, "documents": Documents(ids, pattern), "mask": mask | torch.eye(length, dtype=torch.bool)}
+    qkv = torch.randn(2, length, heads + 2 * 2, 6, generator=torch.Generator().manual_seed(2))
+    angles = torch.outer(torch.arange(length), torch.tensor([1.0, 0.1, 0.01]))
+    inputs = (qkv, angles.cos(), angles.sin(), heads, kinds[kind])
+    torch.testing.assert_close(fused_attend(*inputs), attend(*inputs), rtol=0, atol=2e-6)
