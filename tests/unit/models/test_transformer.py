@@ -14,7 +14,7 @@ from isoflop.core.recipe import Recipe, StoredRecipe
 from isoflop.core.registry import names
 from isoflop.core.rng import Rng
 from isoflop.core.roles import parameter_groups
-from isoflop.models.layers import RmsNorm
+from isoflop.models.layers import RmsNorm, oppose
 from isoflop.models.transformer import Transformer
 from transformer_toys import VOCAB, context
 
@@ -293,3 +293,11 @@ def test_norms_add_their_epsilon_to_the_mean_square() -> None:
     x = torch.tensor([[3.0, -1.0, 1.0, 1.0]])
     norm = RmsNorm(4, eps=6.0)
     torch.testing.assert_close(norm(x, torch.float32), x / 3)  # the mean square is 3
+
+
+@pytest.mark.parametrize(("vocab_size", "gain"), [(2, 0.1733), (8, 0.5199), (54, 0.9972), (55, 1.0), (50_000, 1.0)])
+def test_the_gains_of_a_tied_start_alternate_at_a_quarter_of_the_vocabularys_entropy(
+    vocab_size: int, gain: float
+) -> None:
+    oppose(norm := RmsNorm(5, eps=1e-5), vocab_size)
+    torch.testing.assert_close(norm.weight.detach(), gain * torch.tensor([1.0, -1, 1, -1, 1]), rtol=1e-3, atol=0)
