@@ -244,7 +244,7 @@ def _beside(tokens: MultiplierRow | None) -> str:
     if tokens is None or tokens.value is None:
         return ""
     value, word, _ = spoken(tokens)
-    return f"   (tokens: {value} {word.split()[0]}{'' if tokens.significant else ', not significant'})"
+    return f"   (tokens: {value} {word}{'' if tokens.significant else ', not significant'})"
 
 
 def _seconds(row: RunRow) -> float:

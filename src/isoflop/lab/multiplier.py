@@ -32,14 +32,15 @@ __all__ = [
 ]  # fmt: skip
 AXES: tuple[Axis, ...] = get_args(Axis)
 LESS = {
-    "flops": ("less compute", "more compute"),
-    "hardware_flops": ("less executed compute", "more executed compute"),
-    "steps": ("fewer steps", "more steps"),
-    "tokens": ("fewer tokens", "more tokens"),
-    "text_bytes": ("less text", "more text"),
-    "seconds": ("less time", "more time"),
+    "flops": ("less", "compute"),
+    "hardware_flops": ("less", "executed compute"),
+    "steps": ("fewer", "steps"),
+    "tokens": ("fewer", "tokens"),
+    "text_bytes": ("less", "text"),
+    "seconds": ("less", "time"),
 }
-"""How an axis reads in a sentence when the arm needs less, and when it needs more."""
+"""How an axis reads in a sentence when the arm needs less of it."""
+MORE = "more"
 
 
 @dataclass(frozen=True)
@@ -265,14 +266,13 @@ def _judged(rows: Sequence[MultiplierRow], comparisons: int) -> list[MultiplierR
 
 
 def spoken(row: MultiplierRow) -> tuple[str, str, str]:
-    """A row without censored seeds as it is said, never below 1: ("1.14x", "fewer tokens", "[1.09, 1.20] at 95 %")."""
+    """A row without censored seeds as it is said, never below 1: ("1.14x", "fewer", "[1.09, 1.20] at 95 %")."""
     assert row.value is not None
     assert row.low is not None
     assert row.high is not None
-    (less, more), value, low, high = LESS[row.axis], row.value, row.low, row.high
-    word = less
+    value, low, high, word = row.value, row.low, row.high, LESS[row.axis][0]
     if value < 1:
-        value, low, high, word = 1 / value, 1 / high, 1 / low, more
+        value, low, high, word = 1 / value, 1 / high, 1 / low, MORE
     digits = decimals(low, high)
     level = f"{100 * row.level:.3g} %" + (" (Holm)" if row.level > LEVEL else "")
     return f"{value:.{digits}f}x", word, f"[{low:.{digits}f}, {high:.{digits}f}] at {level}"
@@ -289,12 +289,12 @@ def sentence(row: MultiplierRow, baseline: str, unit: str = UNSAID.unit) -> str:
     }[row.bounds]
     if row.censored:
         return f"{_censored(row, baseline, unit)}, {counted}"
-    value, word, span = spoken(row)
+    (value, word, span), noun = spoken(row), LESS[row.axis][1]
     if not row.significant:
-        return f"{row.arm} against {baseline}: {value} {word} {span}, {counted}: not significant"
-    if word == LESS[row.axis][1]:
-        return f"{row.arm} needs {value} {word} for {baseline}'s {unit} {span}, {counted}"
-    return f"{row.arm} reaches {baseline}'s {unit} with {value} {word} {span}, {counted}"
+        return f"{row.arm} against {baseline}: {value} {word} {noun} {span}, {counted}: not significant"
+    if word == MORE:
+        return f"{row.arm} needs {value} {word} {noun} for {baseline}'s {unit} {span}, {counted}"
+    return f"{row.arm} reaches {baseline}'s {unit} with {value} {word} {noun} {span}, {counted}"
 
 
 def _censored(row: MultiplierRow, baseline: str, unit: str) -> str:
@@ -308,7 +308,7 @@ def _censored(row: MultiplierRow, baseline: str, unit: str) -> str:
     most = f"< {math.ceil(round(100 * row.bound, 6)) / 100:.2f}x"
     if row.censored == "above" and row.bound >= 1:
         return (
-            f"{row.arm} reaches {baseline}'s {unit} with {least} {LESS[row.axis][0]} "
+            f"{row.arm} reaches {baseline}'s {unit} with {least} {' '.join(LESS[row.axis])} "
             f"(censored: {some} beyond the top rung{limits})"
         )
     if row.censored == "above":

@@ -128,7 +128,7 @@ def _gaps(result: StudyResult) -> list[dict[str, Any]]:
         if not cost > 0:
             continue
         gap = {"arm": row.arm, "flops": cost, "x2": cost * factor, "middle": cost * math.sqrt(factor)}
-        label = {"label": multiplier_text(row).partition(" [")[0], "side": row.censored}
+        label = {"label": multiplier_text(row, interval=False), "side": row.censored}
         found.append({**gap, **label, "value": mean(p.value for p in points.values())})
     return found
 

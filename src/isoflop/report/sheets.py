@@ -93,15 +93,15 @@ def ordered(result: StudyResult) -> list[MultiplierRow]:
     return sorted(result.multipliers, key=lambda row: row.all_in)
 
 
-def multiplier_text(row: MultiplierRow) -> str:
-    """The number of a row: value with interval, "> 4.10" or "< 0.71" (times), or "no value"."""
+def multiplier_text(row: MultiplierRow, *, interval: bool = True) -> str:
+    """The number of a row: value with interval (if wanted), "> 4.10" or "< 0.71" (times), or "no value"."""
     if row.value is not None:
         sign = {"arm": ">= ", "baseline": "<= "}.get(row.bounds, "")
         if row.low is None or row.high is None:
             return f"{sign}{times(row.value)}{TIMES}"
         fine = decimals(row.low, row.high) > 2
         value, low, high = (f"{v:.3f}" if fine else times(v) for v in (row.value, row.low, row.high))
-        return f"{sign}{value}{TIMES} [{low}, {high}]"
+        return f"{sign}{value}{TIMES}" + (f" [{low}, {high}]" if interval else "")
     if row.bound is not None and row.censored in ("above", "below"):
         return f"{bound(row.bound, row.censored)}{TIMES}"
     return "no value"

@@ -120,7 +120,7 @@ def test_the_time_left_is_by_the_flops_still_to_do_and_the_workers(tiny):
                 role="tuning", status="diverged", wall_seconds=seconds, reused=reused,
             )  # fmt: skip
 
-    Journal(lines.append, workers=3).follow("tuning", jobs, executor)
+    Journal(tiny.scale, lines.append, workers=3).follow("tuning", jobs, executor)
     _, muon, top, middle = (job.flops for job in jobs)
     assert "finished before" in lines[0]
     assert "left" not in lines[0]
