@@ -283,8 +283,8 @@ def sentence(row: MultiplierRow, baseline: str, unit: str = UNSAID.unit) -> str:
     counted = f"{row.seeds} seeds, tuned alike" + (", tuning charged" if row.all_in else "")
     counted += {
         "": "",
-        "arm": f" ({row.arm}'s {unit} is a bound: the multiplier is at least that)",
-        "baseline": f" ({baseline}'s {unit} is a bound: the multiplier is at most that)",
+        "arm": f" ({row.arm}'s {unit} is a bound: the multiplier may be higher)",
+        "baseline": f" ({baseline}'s {unit} is a bound: the multiplier may be lower)",
         "both": f" (both sides' {unit} is a bound: bounds are compared)",
     }[row.bounds]
     if row.censored:
@@ -292,6 +292,8 @@ def sentence(row: MultiplierRow, baseline: str, unit: str = UNSAID.unit) -> str:
     (value, word, span), noun = spoken(row), LESS[row.axis][1]
     if not row.significant:
         return f"{row.arm} against {baseline}: {value} {word} {noun} {span}, {counted}: not significant"
+    if not row.conclusive:
+        return f"{row.arm} against {baseline}: {value} {word} {noun} {span}, {counted}: only a bound is known"
     if word == MORE:
         return f"{row.arm} needs {value} {word} {noun} for {baseline}'s {unit} {span}, {counted}"
     return f"{row.arm} reaches {baseline}'s {unit} with {value} {word} {noun} {span}, {counted}"

@@ -113,7 +113,9 @@ def verdict(row: MultiplierRow) -> str:
         return f"{row.censored_seeds} of {row.seeds} {'beyond' if row.censored == 'mixed' else row.censored}"
     if not row.significant or row.value is None:
         return "not significant"
-    return "better" if row.value > 1 else "worse"
+    if not row.conclusive:
+        return "only a bound"
+    return ("better" if row.value > 1 else "worse") + (", by bounds" if row.bounds == "both" else "")
 
 
 def refusal_lines(result: StudyResult) -> list[str]:

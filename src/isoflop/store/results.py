@@ -116,6 +116,12 @@ class MultiplierRow(Frozen):
     sentence: str = ""
     """The row in words, as printed."""
 
+    @property
+    def conclusive(self) -> bool:
+        """Significant, and not on the side of 1 from which qualities that are only bounds may bring it back."""
+        open_side = {"arm": self.value is not None and self.value < 1, "baseline": (self.value or 0) > 1}
+        return self.significant and not open_side.get(self.bounds, False)
+
 
 class StudyResult(Frozen):
     """Everything that a report shows. ``schema_version`` counts incompatible changes of this file's form."""

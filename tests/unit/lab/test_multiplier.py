@@ -591,8 +591,8 @@ def test_a_rising_quality_is_the_falling_one_turned_over(planted, seed):
     ("arm", "base", "said"),
     [
         (False, False, ""),
-        (True, False, "arm's bits per byte is a bound: the multiplier is at least that"),
-        (False, True, "base's bits per byte is a bound: the multiplier is at most that"),
+        (True, False, "arm's bits per byte is a bound: the multiplier may be higher"),
+        (False, True, "base's bits per byte is a bound: the multiplier may be lower"),
         (True, True, "both sides' bits per byte is a bound: bounds are compared"),
     ],
 )
@@ -607,6 +607,8 @@ def test_a_quality_that_is_a_bound_is_said_with_the_multiplier(arm, base, said, 
     assert row.bounds == {(False, False): "", (True, False): "arm", (False, True): "baseline"}.get((arm, base), "both")
     assert said in row.sentence
     assert ("bound: " in row.sentence) == bool(said)
+    concluded = row.significant and (arm or not base)
+    assert ("reaches base's" in row.sentence) == (concluded or row.censored == "above")
 
 
 def valued(run, value):

@@ -202,6 +202,14 @@ def test_a_multiplier_of_bounds_is_at_least_or_at_most_what_it_shows() -> None:
     row = make_multipliers()[0]
     texts = [sheets.multiplier_text(row.model_copy(update={"bounds": of})) for of in ("", "arm", "baseline")]
     assert texts == ["2.81× [2.53, 3.12]", ">= 2.81× [2.53, 3.12]", "<= 2.81× [2.53, 3.12]"]
+    worse = row.model_copy(update={"value": 0.5, "low": 0.4, "high": 0.6})
+    for of, told in {
+        "": ("better", "worse"),
+        "arm": ("better", "only a bound"),
+        "baseline": ("only a bound", "worse"),
+        "both": ("better, by bounds", "worse, by bounds"),
+    }.items():
+        assert tuple(sheets.verdict(each.model_copy(update={"bounds": of})) for each in (row, worse)) == told
     assert (
         ">= and <=" in sheets.multiplier_sheet(make_study(multipliers=[row.model_copy(update={"bounds": "arm"})])).note
     )
