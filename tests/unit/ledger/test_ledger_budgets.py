@@ -104,6 +104,11 @@ def test_a_few_steps_without_text_are_fine():
     )
 
 
+def test_a_thousand_steps_without_text_are_taken_for_a_stream_that_has_none():
+    with pytest.raises(BudgetError, match="spends nothing"):
+        steps_within(Budget(text_bytes=10), same(1), itertools.chain([0] * IDLE_STEPS, itertools.repeat(10)))
+
+
 def test_too_small_a_budget_names_both_amounts():
     with pytest.raises(BudgetError, match="2,000 flops, the limit is 1,999") as caught:
         steps_within(Budget(flops=1999.9), same(2000))

@@ -15,6 +15,7 @@ from isoflop.core.registry import names
 from isoflop.core.rng import Rng
 from isoflop.core.roles import parameter_groups
 from isoflop.models.layers import RmsNorm, oppose
+from isoflop.models.mixers.attention import KeyValues
 from isoflop.models.transformer import Transformer
 from transformer_toys import VOCAB, context
 
@@ -301,3 +302,16 @@ def test_the_gains_of_a_tied_start_alternate_at_a_quarter_of_the_vocabularys_ent
 ) -> None:
     oppose(norm := RmsNorm(5, eps=1e-5), vocab_size)
     torch.testing.assert_close(norm.weight.detach(), gain * torch.tensor([1.0, -1, 1, -1, 1]), rtol=1e-3, atol=0)
+
+
+def test_a_cache_that_grows_is_seldom_copied() -> None:
+    """It doubles: a hundred tokens, one by one, are moved seven times, not a hundred."""
+    cache = KeyValues(torch.empty(1, 1, 1, 2), torch.empty(1, 1, 1, 2))
+    places: list[int] = []
+    for place in range(100):
+        new = torch.full((1, 1, 1, 2), float(place))
+        keys, values = cache.append(new, -new)
+        places += [keys.data_ptr()] if places[-1:] != [keys.data_ptr()] else []
+        assert torch.equal(keys[0, 0, :, 0], torch.arange(place + 1.0))
+        assert torch.equal(values, -keys)
+    assert len(places) <= 8
