@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
-from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..core.errors import UsageError
 from ..core.files import jsonable
 from ..core.reading import user_path
 
 if TYPE_CHECKING:
     from ..store.run import Run
+
+
+def _below(root: Path) -> Path:
+    """Let recipes look their references up below the same root."""
+    from ..core.references import ROOT
+
+    ROOT.set(root)
+    return root
+
 
 Root = Annotated[
     Path,
@@ -26,6 +32,7 @@ Root = Annotated[
         envvar="ISOFLOP_ROOT",
         parser=user_path,
         metavar="DIRECTORY",
+        callback=_below,
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
@@ -39,27 +46,10 @@ def path_argument(help: str) -> Any:
 
 
 def find_run(name: str, root: Path, what: str = "run") -> Run:
-    """The run that ``name`` means: its directory, or its name, hash or a beginning of either, below ``root``.
+    """The run that ``name`` means: its directory, or its name, hash or a beginning of either, below ``root``."""
+    from ..store.references import find_run as find
 
-    ``what`` is said to be missing where there is none.
-    """
-    from ..store.run import Run
-
-    own = user_path(name)
-    if os.path.lexists(own / "resolved.json"):
-        return Run.read(own)
-    found = [path.parent for path in sorted(root.glob("*/resolved.json"))]
-    hits = [path for path in found if path.name == name] or [
-        path for path in found if path.name.startswith(name) or path.name.rpartition("-")[2].startswith(name)
-    ]
-    if len(hits) == 1:
-        return Run.read(hits[0])
-    names = [path.name for path in found]
-    if not hits:
-        close = [f"did you mean {near}?" for near in get_close_matches(name, names, n=1)]
-        fix = " ".join([*close, f"`isoflop runs --root {root}` lists all"])
-        raise UsageError(f"no {what} is named {name!r}", where=str(root), fix=fix)
-    raise UsageError(f"{name!r} means {len(hits)} runs", where=str(root), fix=f"({', '.join(p.name for p in hits)})")
+    return find(name, root, what)
 
 
 def emit(value: Any) -> None:

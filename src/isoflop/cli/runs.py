@@ -91,6 +91,7 @@ def show(
             "status": {**found.status.model_dump(), "state": found.state},
             "result": found.result,
             "ledger": found.ledger,
+            "ancestors": {key: each.model_dump() for key, each in found.ancestors.items()},
             "recipe": found.resolved,
             "environment": found.environment,
         }

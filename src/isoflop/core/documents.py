@@ -13,6 +13,7 @@ they are read:
 from __future__ import annotations
 
 import types
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer
@@ -50,6 +51,11 @@ class Section(Frozen):
     def header(self) -> dict[str, Any]:
         """Keys that are written before the fields; a part writes its name."""
         return {}
+
+    @classmethod
+    def completed(cls, tree: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
+        """The document's tree with what follows from it, and problems of that by key path; done before validating."""
+        return tree, {}
 
     @model_serializer(mode="wrap")
     def _as_written(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -90,6 +96,15 @@ def meant(annotation: Any, value: Any) -> Any:
             if get_origin(kind) is dict:
                 return {key: meant(get_args(kind)[1], v) for key, v in value.items()}
     return value
+
+
+def leaves(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Key paths and values of all that is no table."""
+    if isinstance(tree, dict):
+        for key, value in tree.items():
+            yield from leaves(value, f"{prefix}.{key}" if prefix else key)
+    else:
+        yield prefix, tree
 
 
 def takes_text(annotation: Any, value: Any) -> bool:

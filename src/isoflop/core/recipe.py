@@ -15,13 +15,15 @@ from pydantic import (
     PositiveFloat,
     PositiveInt,
     StringConstraints,
+    WithJsonSchema,
     model_validator,
 )
 
 from .contracts import ModelPart, Treatment
 from .digests import canonical_json, digest
-from .documents import Frozen, Later, Section
+from .documents import NONE, Frozen, Later, Section, leaves
 from .errors import RecipeError, nearest
+from .references import ModelReference, Reference, Start, completed, identity
 from .registry import Part
 from .rng import Rng
 from .slots import (
@@ -41,6 +43,10 @@ from .toml import locate, parse, read, validated
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 """One path component: letters, digits, '.', '_', '-', at most 64, beginning with a letter or digit."""
+
+
+_REFERENCE = {"anyOf": [{"type": "string"}, {"type": "object", "required": ["run"]}, {"const": NONE}]}
+"""JSON schema of what a user writes for another model."""
 
 
 class Budget(Section):
@@ -116,12 +122,16 @@ class Train(Section):
 
 
 class Recipe(Section):
-    """One run. Everything but ``name`` enters its hash."""
+    """One run. Everything but ``name``, and where other models lie, enters its hash."""
 
     name: Name = "run"
     """A label; not part of the identity."""
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     """Root of all randomness: initialisation, data order, sampling."""
+    start: Annotated[Start | None, WithJsonSchema(_REFERENCE)] = None
+    """The run whose model this one begins with: its name, directory or hash, or a checkpoint's directory."""
+    models: Annotated[dict[Name, Annotated[ModelReference, WithJsonSchema(_REFERENCE)]], Later()] = {}
+    """Other models that parts of the recipe use, by their role in it (``models.teacher``)."""
     source: SourceSlot
     tokenizer: TokenizerSlot = "bytes"  # type: ignore[assignment]
     model: ModelSlot
@@ -151,6 +161,7 @@ class Recipe(Section):
                 for missing in sorted(kind.__name__ for kind in wanted - other.abilities):
                     problems.append(f"{part.slot}: {part.name} needs {slot} to be {missing}, which {other.name} is not")
         problems += self._frozen()
+        problems += self._other_models()
         if self.budget.seconds is not None and self.schedule.needs_horizon:
             problems.append(
                 f"budget.seconds: has no horizon, which schedule {self.schedule.name} needs; "
@@ -179,6 +190,35 @@ class Recipe(Section):
         if not problems and not self.policy.trained_shapes(self.vocab_size):
             problems.append("freeze: leaves nothing to train")
         return problems
+
+    def _other_models(self) -> Iterator[str]:
+        """Models that are missing, that nothing uses, or that know other ids."""
+        used = {name: part for _, part in self.parts() for name in part.uses}
+        for name, part in used.items():
+            if name not in self.models:
+                yield f"models.{name}: is missing, {part.slot} {part.name} needs it; name a run, e.g. runs/a"
+        for name in self.models.keys() - used.keys():
+            fix = nearest(name, used) if used else "leave it out"
+            yield f"models.{name}: no part of this recipe uses it; {fix}"
+        if self.start is not None and self.start.vocab_size != self.vocab_size:
+            added = f", {self.objective.extra_ids} of them its objective's" if self.objective.extra_ids else ""
+            yield f"start: {self.start.run} knows {self.start.vocab_size} ids, this recipe has {self.vocab_size}{added}"
+
+    @classmethod
+    def completed(cls, tree: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
+        """The tree with its references to other models resolved (``core.references``)."""
+        return completed(tree)
+
+    @property
+    def taken(self) -> int:
+        """Steps that the optimizer has taken before the first one of this run: 0 but where it keeps an old state."""
+        return self.start.steps if self.start is not None else 0
+
+    @property
+    def references(self) -> dict[str, Reference]:
+        """Every other model that the recipe names, by key path."""
+        others: dict[str, Reference] = {f"models.{name}": reference for name, reference in self.models.items()}
+        return others if self.start is None else {"start": self.start, **others}
 
     def parts(self) -> Iterator[tuple[str, Part]]:
         """Every part with its key path, nested ones included."""
@@ -248,7 +288,7 @@ class Recipe(Section):
 
     def differences(self, other: Recipe) -> list[str]:
         """Key paths (but ``name``) at which two recipes differ, each "path: ours -> theirs"."""
-        ours, theirs = dict(_leaves(self.to_json())), dict(_leaves(other.to_json()))
+        ours, theirs = dict(leaves(self.to_json())), dict(leaves(other.to_json()))
         paths = [path for path in {**ours, **theirs} if path != "name" and ours.get(path) != theirs.get(path)]
         return [f"{path}: {_shown(ours.get(path))} -> {_shown(theirs.get(path))}" for path in paths]
 
@@ -269,7 +309,12 @@ class StoredRecipe(Recipe):
 
 def hash_of(tree: Mapping[str, Any]) -> str:
     """The hash of a recipe that is given as JSON values with every default; reads no part."""
-    return digest({key: value for key, value in tree.items() if key != "name"})
+    kept = {key: value for key, value in tree.items() if key != "name"}
+    if "start" in kept:
+        kept["start"] = identity(kept["start"])
+    if isinstance(kept.get("models"), Mapping):
+        kept["models"] = {name: identity(reference) for name, reference in kept["models"].items()}
+    return digest(kept)
 
 
 def json_schema() -> dict[str, Any]:
@@ -286,14 +331,6 @@ def _parts_of(node: Frozen, prefix: str) -> Iterator[tuple[str, Part]]:
                 yield path, item
             if isinstance(item, Frozen):
                 yield from _parts_of(item, f"{path}.")
-
-
-def _leaves(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    if isinstance(tree, dict):
-        for key, value in tree.items():
-            yield from _leaves(value, f"{prefix}.{key}" if prefix else key)
-    else:
-        yield prefix, tree
 
 
 def _shown(value: Any) -> str:

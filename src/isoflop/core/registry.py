@@ -65,6 +65,7 @@ class Part(Section):
         search: hyper-parameter -> the grid of values that tuning may try, ascending.
         provides: capabilities (Protocol classes of ``core.contracts``) of the live object, whatever the fields.
         needs: slot -> capabilities that this part requires of the part in that slot.
+        uses: names of other models that it needs (``models.teacher`` of the recipe, then ``ctx.models["teacher"]``).
         version: counts the changes of what the part computes. Where it is above 1 it enters the recipe's hash, so that
             runs of two versions never stand in one study. Where a change concerns only some hyper-parameters,
             overriding ``current_version`` says so.
@@ -76,6 +77,7 @@ class Part(Section):
     search: ClassVar[dict[str, tuple[float, ...]]] = {}
     provides: ClassVar[frozenset[type]] = frozenset()
     needs: ClassVar[dict[str, frozenset[type]]] = {}
+    uses: ClassVar[tuple[str, ...]] = ()
     version: ClassVar[int] = 1
 
     _stored_version: int | None = PrivateAttr(None)

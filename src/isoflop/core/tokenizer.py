@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -62,3 +62,48 @@ class LoadsTokenizer(Protocol):
     """The part of a ``Storable`` tokenizer."""
 
     def load(self, path: Path) -> Tokenizer: ...
+
+
+@runtime_checkable
+class ReadsFiles(Protocol):
+    """A part whose result depends on files: ``inputs`` is a digest of their content."""
+
+    def inputs(self) -> str: ...
+
+
+class GivenTokenizer(TokenizerPart):
+    """A tokenizer that was trained before: that of the model which a run starts from. No recipe names it."""
+
+    name: ClassVar[str] = "given"
+
+    part: Any
+    """The part that trained it."""
+    path: str
+    """The file that holds it."""
+    digest: str
+    """SHA-256 of that file."""
+
+    @property
+    def vocabulary(self) -> int:
+        return int(self.part.vocabulary)
+
+    def build(self, texts: Iterator[str]) -> Tokenizer:
+        """The tokenizer; no text is read."""
+        return self.load(Path(self.path))
+
+    def load(self, path: Path) -> Tokenizer:
+        """The tokenizer of a copy of the file."""
+        loaded: Tokenizer = self.part.load(path)
+        return loaded
+
+
+def disagreement(ours: Tokenizer, theirs: Tokenizer) -> str:
+    """Where two tokenizers' ids stand for different text, in words; "" if they do not."""
+    if ours.vocab_size != theirs.vocab_size:
+        return f"{ours.vocab_size} ids, not {theirs.vocab_size}"
+    if ours.eot != theirs.eot:
+        return f"id {ours.eot} ends a text, not {theirs.eot}"
+    for i in range(ours.vocab_size):
+        if ours.byte_lengths[i] != theirs.byte_lengths[i] or ours.decode([i]) != theirs.decode([i]):
+            return f"id {i} stands for {ours.decode([i])!r}, not {theirs.decode([i])!r}"
+    return ""

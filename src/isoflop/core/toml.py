@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from . import registry
-from .documents import INTEGERS, meant, takes_text
+from .documents import INTEGERS, Section, meant, takes_text
 from .errors import DataError, RecipeError, UsageError, nearest
 from .reading import read_text, user_path
 from .registry import Part
@@ -120,6 +120,12 @@ def validated(
     for assignment in given:
         override(tree, assignment, model)
     tree = meant(model, tree)
+    if issubclass(model, Section):
+        tree, found = model.completed(tree)
+        if found:
+            raise RecipeError(
+                [f"{_place(key, given, text)}{key}: {what}" for key, what in found.items()], source=source
+            )
     try:
         return model.model_validate_json(_as_json(tree, source), context=context)
     except ValidationError as error:

@@ -26,12 +26,13 @@ from ..core.digests import digest, digest_file, document_hash
 from ..core.documents import Frozen
 from ..core.errors import DataError
 from ..core.files import PARTIAL, disk_errors, publish_directory
+from ..core.tokenizer import GivenTokenizer, ReadsFiles
 from .dedup import Deduplicate, Distinct, distinct
 from .document import Document, utf8
 from .loader import HeldOutText, WindowBatches
 from .shards import Manifest, Tokens, open_tokens, seal, token_type, unseal, write_tokens
 from .split import held_out_groups
-from .tokenizing import Ids, ReadsFiles, encode_many
+from .tokenizing import Ids, encode_many
 
 FORMAT = 3
 """Part of every key: rises when the same input would give another corpus."""
@@ -215,6 +216,8 @@ def prepare(
         "deduplicate": deduplicate,
         "heldout_share": heldout_share,
     }
+    if isinstance(tokenizer, GivenTokenizer):  # its part alone would train another one on this text
+        made_from["given"] = tokenizer.digest
     key = digest(made_from)[:32]
     directory = ctx.cache / "corpora" / key
     if not directory.exists():
@@ -321,6 +324,8 @@ def _tokenised(tokenizer: Tokenizer, documents: Sequence[Document]) -> Iterator[
 
 
 def _identity(tokenizer: TokenizerPart) -> dict[str, Any]:
+    """That of a given tokenizer is as if it had been trained here: the file that is kept of it says the rest."""
+    tokenizer = tokenizer.part if isinstance(tokenizer, GivenTokenizer) else tokenizer
     read = tokenizer.inputs() if isinstance(tokenizer, ReadsFiles) else ""
     return {"part": tokenizer.model_dump(mode="json"), "inputs": read}
 

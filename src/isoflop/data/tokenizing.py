@@ -19,13 +19,6 @@ _HELD_BACK = 64  # ids: none of a whole character is so long, so that what is pe
 
 
 @runtime_checkable
-class ReadsFiles(Protocol):
-    """A part whose result depends on files: ``inputs`` is a digest of their content."""
-
-    def inputs(self) -> str: ...
-
-
-@runtime_checkable
 class EncodesMany(Protocol):
     """A tokenizer that is faster on many texts at once."""
 

@@ -15,6 +15,7 @@ from ..core.scale import Scale
 from ..ledger.ledger import AXES as LEDGER_AXES
 from ..ledger.ledger import CHARGED, PHASES
 from ..store.environment import process
+from ..store.records import joined
 from ..store.results import Axis, MultiplierRow, RunRow, StudyResult, spent
 from .corpus import corpus_facts, epochs
 from .multiplier import AXES, Facts, crossing, illegal, multipliers, spoken
@@ -160,6 +161,7 @@ def conclude(
         headline="\n".join(headline(study, found, arm) for arm in study.arms),
         notes=[*notes, *_findings(study, rows, tuned, found), *remarks(rows, environments, now), *study.caveats],
         bill=bill(rows),
+        ancestors=joined(row.ancestors for row in rows),
         corpus=dict(corpus),
         recipes={
             arm: study.run_recipe(arm, rung, study.seeds[0], tuned.value(study, arm, rung)).to_toml()

@@ -79,9 +79,9 @@ class Texts:
 
 
 def _source(recipe: Recipe, root: Path) -> Source:
-    from ..train.run import base_context
+    from ..train.run import text_context
 
-    return recipe.source.build(base_context(recipe, root))
+    return recipe.source.build(text_context(recipe, root))
 
 
 def _digests(recipe: Recipe, root: Path) -> dict[str, str]:
@@ -97,7 +97,8 @@ def _told(run: Run) -> dict[str, str]:
 
 def _key(run: Run) -> str:
     """Runs of one key have one text: neither seed nor model changes it."""
-    return digest([run.resolved["source"], run.resolved["tokenizer"]])
+    start = run.resolved.get("start") or {}  # whose tokenizer may have been trained on other text
+    return digest([run.resolved["source"], run.resolved["tokenizer"], start.get("digest")])
 
 
 def _changes(told: dict[str, str], now: dict[str, str]) -> list[str]:

@@ -281,6 +281,7 @@ def row_of(run: Run, job: Assignment, *, reused: bool) -> RunRow:
         status="diverged" if diverged else "done",
         curve=[] if diverged else points(run.metrics("evaluation"), str(run.path / "metrics.jsonl")),
         ledger=run.ledger,
+        ancestors=run.ancestors,
         reused=reused,
         fingerprint=run.result.get("fingerprint", ""),
         heldout=run.result.get("heldout", ""),

@@ -67,14 +67,15 @@ def step_cost(recipe: Recipe) -> StepCost:
     train = recipe.train
     shapes = recipe.policy.trained_shapes(recipe.vocab_size)
     updates = recipe.optimizer.cost_of(shapes)
+    passes, before = recipe.optimizer.passes_of(train.accumulate), recipe.taken
     average = recipe.averaging.cost(shapes) if recipe.averaging is not None else Cost()
     return StepCost(
         work=recipe.objective.work(recipe.policy, train.batch, train.length, recipe.vocab_size),
         charges=recipe.objective.charges(recipe),
         accumulate=train.accumulate,
         tokens=train.batch * train.length * train.accumulate,
-        updates=lambda steps: updates(steps) + average * steps,
-        passes=recipe.optimizer.passes_of(train.accumulate),
+        updates=lambda steps: updates(before + steps) - updates(before) + average * steps,
+        passes=lambda steps: passes(before + steps) - passes(before),
     )
 
 

@@ -28,6 +28,7 @@ from .fits import FitRecord
 from .runs import RunRecord
 from .sheets import (
     Sheet,
+    ancestor_sheet,
     bill_sheet,
     environment_sheet,
     equal_sheet,
@@ -124,6 +125,7 @@ def study_page(result: StudyResult, specs: Specs) -> str:
         _section(*_titled(equal_sheet(result))),
         _section("Tuning", *tuning, _table(sheets["tuning"])),
         _section("Bill", drawn.get("bill", ""), _table(bill_sheet(result.bill), "The whole study, by phase.")),
+        _section(*_titled(ancestor_sheet(result.ancestors))),
         _section("Corpus", _pairs(flatten(result.corpus))),
         _section("Recipes", _folded("study.toml: isoflop compare makes it again", result.definition), *recipes),
         _section("Environment", *made, _folded_pairs("The process that wrote this", result.environment)),
@@ -164,6 +166,7 @@ def run_page(record: RunRecord, specs: Specs) -> str:
         _section("Held-out quality", drawn.get("quality", ""), _table(record.evaluation_sheet())),
         _section("Training loss", drawn.get("loss", "")),
         _section("Ledger", _table(bill_sheet(record.ledger))),
+        _section(*_titled(ancestor_sheet(record.ancestors))),
         _section("Result", _pairs(flatten(record.result))),
         _section("Recipe", _folded("as given", record.recipe), _folded("with every default and override", resolved)),
         _section("Environment", _pairs(flatten(record.environment))),
@@ -172,6 +175,7 @@ def run_page(record: RunRecord, specs: Specs) -> str:
     data = {
         "result": record.result,
         "ledger": record.ledger,
+        "ancestors": {key: ancestor.model_dump() for key, ancestor in record.ancestors.items()},
         "evaluations": record.evaluations.records(),
         "steps": record.steps.records(),
     }

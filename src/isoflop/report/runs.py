@@ -10,7 +10,7 @@ import altair as alt
 
 from ..core.scale import Scale
 from ..core.table import Table
-from ..store.records import scale_of
+from ..store.records import Ancestors, scale_of
 from ..store.run import Run
 from .charts import Figures
 from .sheets import Sheet
@@ -51,6 +51,8 @@ class RunRecord:
     """The recipe with every default and override."""
     environment: dict[str, Any]
     ledger: dict[str, dict[str, float]]
+    ancestors: Ancestors
+    """What was spent on the models that it begins with or uses."""
     result: dict[str, Any]
     steps: Table
     evaluations: Table
@@ -72,6 +74,7 @@ class RunRecord:
             resolved=stored.resolved,
             environment=stored.environment,
             ledger=stored.ledger,
+            ancestors=stored.ancestors,
             result=stored.result,
             steps=Table.from_records(stored.metrics("step")),
             evaluations=Table.from_records(_flat(record) for record in evaluated),

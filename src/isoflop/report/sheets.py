@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from ..core.scale import Scale
 from ..core.significance import LEVEL, half_width
+from ..store.records import Ancestor
 from ..store.results import MultiplierRow, Point, RunRow, StudyResult, abridged, decimals
 from .text import AXES, NOTHING, TIMES, amount, axis_label, bound, clean, digits, probability, signed, times
 
@@ -214,6 +215,25 @@ def bill_sheet(bill: Mapping[str, Mapping[str, float]], among: Iterable[str] = t
         rows.append(("total", *(_cell(axis, total) for axis, total in zip(axes, totals, strict=True))))
     columns = ("phase", *(axis_label(axis) for axis in axes))
     return Sheet("Bill by phase", columns, rows, frozenset(range(1, len(columns))))
+
+
+def ancestor_sheet(ancestors: Mapping[str, Ancestor], among: Iterable[str] = tuple(AXES)) -> Sheet:
+    """What was spent on the models that a run, or a study's runs, begin with or use: one line each, with totals."""
+    spent = {
+        key: {axis: math.fsum(amounts.get(axis, 0) for amounts in each.ledger.values()) for axis in AXES}
+        for key, each in ancestors.items()
+    }
+    axes = [axis for axis in among if any(amounts[axis] for amounts in spent.values())]
+    rows = [
+        (clean(ancestors[key].name), clean(key[:12]), *(_cell(axis, amounts[axis]) for axis in axes))
+        for key, amounts in spent.items()
+    ]
+    if len(rows) > 1:
+        totals = [math.fsum(amounts[axis] for amounts in spent.values()) for axis in axes]
+        rows.append(("total", "", *(_cell(axis, total) for axis, total in zip(axes, totals, strict=True))))
+    columns = ("ancestor", "recipe", *(axis_label(axis) for axis in axes))
+    note = "Spent before, on models that are begun with or used here; each once, and in no other bill here."
+    return Sheet("Ancestors", columns, rows, frozenset(range(2, len(columns))), note)
 
 
 def _cell(axis: str, value: float | None) -> str:

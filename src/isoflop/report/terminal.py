@@ -12,7 +12,16 @@ from rich.text import Text
 
 from ..store.results import StudyResult
 from .runs import RunRecord
-from .sheets import Sheet, bill_sheet, environment_sheet, equal_sheet, multiplier_sheet, refusal_lines, tuning_sheet
+from .sheets import (
+    Sheet,
+    ancestor_sheet,
+    bill_sheet,
+    environment_sheet,
+    equal_sheet,
+    multiplier_sheet,
+    refusal_lines,
+    tuning_sheet,
+)
 from .text import clean, flatten
 
 AXES = ("flops", "steps", "tokens", "seconds")
@@ -35,6 +44,7 @@ def study(result: StudyResult) -> RenderableType:
     parts: list[RenderableType] = [Text(clean(result.title), style="dim")]
     parts += [Text(clean(line), style="bold") for line in result.headline.splitlines()]
     sheets = [multiplier_sheet(result, AXES), equal_sheet(result), tuning_sheet(result), bill_sheet(result.bill, BILL)]
+    sheets.append(ancestor_sheet(result.ancestors, BILL))
     parts += [grid(sheet) for sheet in (*sheets, environment_sheet(result)) if sheet.rows]
     parts.append(_lines([*refusal_lines(result), *(clean(note) for note in result.notes)]))
     return Group(*parts)
@@ -45,7 +55,7 @@ def run(record: RunRecord) -> RenderableType:
     parts: list[RenderableType] = [Text(f"{record.name}: {record.state}", style="bold")]
     if record.message:
         parts.append(Text(record.message))
-    sheets = [record.evaluation_sheet(), bill_sheet(record.ledger, BILL)]
+    sheets = [record.evaluation_sheet(), bill_sheet(record.ledger, BILL), ancestor_sheet(record.ancestors, BILL)]
     parts += [grid(sheet) for sheet in sheets if sheet.rows]
     parts.append(_lines([f"{key}: {value}" for key, value in flatten(record.result) if value]))
     return Group(*parts)

@@ -20,6 +20,8 @@ from ..core.errors import DataError, StorageError
 from ..core.files import PARTIAL, disk_errors, publish_directory, sweep
 from ..core.reading import contained, read_errors, read_json
 
+FOLDER = "checkpoints"
+"""Folder of a run that holds its checkpoints."""
 MANIFEST = "MANIFEST.json"
 FORMAT = 1
 _MANIFEST_BYTES = 1 << 24
@@ -137,6 +139,11 @@ def damage(path: Path, *, digests: bool = True) -> str:
         except DataError as error:
             return f"{name}: {error.what}"
     return ""
+
+
+def digests(path: Path) -> dict[str, str]:
+    """SHA-256 of each file of the checkpoint at ``path``, as its manifest says; DataError if that is damaged."""
+    return {name: entry.sha256 for name, entry in _read_manifest(path).files.items()}
 
 
 def _seal(partial: Path, step: int, files: list[Path]) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, with_config
 from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
 
+from ..core.documents import Frozen
 from ..core.scale import Scale
 
 Number = int | float
@@ -17,6 +18,38 @@ Ledger = dict[str, dict[str, Number]]
 """``ledger.json``: what was spent, by phase and axis."""
 UNSAID = Scale("bits per byte")
 """What values are measured on that do not say it: the first release knew no other metric."""
+
+
+class Ancestor(Frozen):
+    """A run whose model another run began with or used: ``ledger`` is what it had spent on that model."""
+
+    name: str
+    ledger: Ledger
+
+
+Ancestors = dict[str, Ancestor]
+"""``ancestors.json``: all ancestors of a run, theirs included, by the hash of the recipe that made each."""
+
+
+def joined(bills: Iterable[Mapping[str, Ancestor]]) -> Ancestors:
+    """The ancestors of several, each once; of one that was taken up at several points, the most that it had spent."""
+    found: Ancestors = {}
+    for bill in bills:
+        for key, ancestor in bill.items():
+            before = found.get(key, ancestor).ledger
+            most = {
+                phase: {
+                    axis: max(
+                        amounts.get(axis, 0) for amounts in (before.get(phase, {}), ancestor.ledger.get(phase, {}))
+                    )
+                    for axis in {**before.get(phase, {}), **ancestor.ledger.get(phase, {})}
+                }
+                for phase in {**before, **ancestor.ledger}
+            }
+            found[key] = Ancestor(name=ancestor.name, ledger=most)
+    return found
+
+
 _OPEN = ConfigDict(extra="allow", strict=True, allow_inf_nan=False)
 
 

@@ -15,7 +15,7 @@ from ..core.files import write_json
 from ..core.reading import read_json
 from ..core.scale import Scale
 from ..core.table import Table
-from .records import UNSAID
+from .records import UNSAID, Ancestors
 
 Axis = Literal["flops", "hardware_flops", "steps", "tokens", "text_bytes", "seconds"]
 
@@ -49,6 +49,8 @@ class RunRow(Frozen):
     status: Literal["done", "diverged", "failed"]
     curve: list[Point] = []
     ledger: dict[str, dict[str, float]] = {}
+    ancestors: Ancestors = {}
+    """What was spent on the models that it begins with or uses, by the hash of the recipe that made each."""
     reused: bool = False
     """It had been finished before this study was started."""
     fingerprint: str = ""
@@ -148,6 +150,8 @@ class StudyResult(Frozen):
     notes: list[str] = []
     bill: dict[str, dict[str, float]] = {}
     """Phase -> axis -> amount, over every run of the study."""
+    ancestors: Ancestors = {}
+    """What was spent before on the models that its runs begin with or use, each once; not in ``bill``."""
     corpus: dict[str, Any] = {}
     """Fingerprint, bytes, documents, tokens, epochs, compressors' bits per byte."""
     recipes: dict[str, str] = {}

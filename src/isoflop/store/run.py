@@ -7,7 +7,8 @@
       environment.json   versions, machine     status.json     state, heartbeat, process
       metrics.jsonl      append-only           events.jsonl    append-only
       ledger.json        what was spent        result.json     what came out
-      checkpoints/<step>/                      lock            held while a process works on the run
+      ancestors.json     whose models it uses  lock            held while a process works on the run
+      checkpoints/<step>/
 
 Readers (``Run.read``, the index, reports) need no torch and import no part.
 """
@@ -44,10 +45,10 @@ from ..core.files import (
 )
 from ..core.reading import contained, each_jsonl, read_bytes, read_json, read_jsonl, user_path
 from ..core.recipe import Recipe, StoredRecipe, hash_of
-from .checkpoint import Report, commit, newest
+from .checkpoint import FOLDER, Report, commit, newest
 from .environment import determinism, differences, environment, told
 from .names import component, printable
-from .records import Change, Event, Ledger, Metric, Result
+from .records import Ancestors, Change, Event, Ledger, Metric, Result
 
 State = Literal["created", "running", "done", "failed", "diverged", "stopped"]
 _LABELLED = re.compile(r"-[0-9a-f]{12}$")
@@ -164,6 +165,11 @@ class Run:
     def ledger(self) -> dict[str, dict[str, float]]:
         """What was spent, by phase and axis; {} before anything was written."""
         return self._tree("ledger.json", Ledger)
+
+    @property
+    def ancestors(self) -> Ancestors:
+        """What was spent on the models that it begins with or uses, by the hash of the recipe that made each."""
+        return self._tree("ancestors.json", Ancestors)
 
     @property
     def result(self) -> dict[str, Any]:
@@ -316,6 +322,9 @@ class Run:
     def write_ledger(self, ledger: Mapping[str, Any]) -> None:
         write_json(self.path / "ledger.json", ledger)
 
+    def write_ancestors(self, ancestors: Ancestors) -> None:
+        write_json(self.path / "ancestors.json", {key: each.model_dump() for key, each in ancestors.items()})
+
     def write_result(self, result: Mapping[str, Any]) -> None:
         """Store what came out; the state "done" is set after it. The index shows its flops, tokens, seconds, value."""
         write_json(self.path / "result.json", result)
@@ -341,7 +350,7 @@ class Run:
 
     @property
     def _checkpoints(self) -> Path:
-        return contained(self.path, "checkpoints")
+        return contained(self.path, FOLDER)
 
     def _tree(self, name: str, kind: Any) -> dict[str, Any]:
         file = contained(self.path, name)

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from ..core.context import Context
-from ..core.contracts import TOKENIZER, LoadsTokenizer, Source, Stateful, Tokenizer
+from ..core.contracts import TOKENIZER, LoadsTokenizer, Source, Tokenizer
 from ..core.digests import digest_file
 from ..core.errors import DataError, NumericsError, Stopped, StorageError, UsageError, shown
 from ..core.reading import user_path
@@ -25,11 +25,12 @@ from ..ledger.budgets import StepCost, step_cost, steps_at, steps_within
 from ..ledger.peak import matmul_rate
 from ..store import machine
 from ..store.names import CACHE
+from ..store.references import ancestors_of
 from ..store.run import Run
-from .loop import Loop, Parts, Progress, evaluation_weights, refuse_other_corpus, tell
+from .ancestors import begin, evaluated, other_models, resume_optimizer, trained_tokenizer
+from .loop import Loop, Parts, Progress, refuse_other_corpus
 from .memory import kept_memory
 from .problem import training_rule
-from .state import load_tensors, load_tree
 
 AUDITED_STEPS = 3
 WALKED, WALKED_TOKENS = 200, 1 << 22
@@ -75,7 +76,7 @@ def train(
         if run.status.state == "diverged":
             raise NumericsError(run.status.message, where=str(run.path))
         if run.finished:
-            source = recipe.source.build(base_context(recipe, run.path.parent))
+            source = recipe.source.build(text_context(recipe, run.path.parent))
             refuse_other_corpus(run, run.result.get("fingerprint", source.fingerprint), source)
             return run
         _refuse_missing(recipe.train.device)
@@ -83,6 +84,8 @@ def train(
         run.set_status("running")
         loop, texts = None, dict[str, str]()
         try:
+            if recipe.references:
+                run.write_ancestors(ancestors_of(recipe.references, run.path.parent))
             if audit:
                 check_ledger(assemble(recipe, run))
             loop = assemble(recipe, run)
@@ -140,7 +143,7 @@ def plan(
     cost = step_cost(recipe)
     if recipe.budget.axis != "text_bytes":
         return cost, steps_within(recipe.budget, cost)
-    ctx = base_context(recipe, user_path(root)).having(device="cpu")
+    ctx = text_context(recipe, user_path(root)).having(device="cpu")
     source = source or recipe.source.build(ctx)
     if exact:
         return cost, steps_within(recipe.budget, cost, _bytes_of_steps(_bytes_of_batches(source, ctx), ctx.accumulate))
@@ -161,19 +164,23 @@ def _bytes_of_batches(source: Source, ctx: Context) -> Iterator[int]:
 def assemble(recipe: Recipe, run: Run) -> Loop:
     """Build every live part of a recipe; nothing is trained yet. UsageError if its device is not there."""
     root = run.path.parent
-    ctx = base_context(recipe, root)
+    ctx = text_context(recipe, root)
     _refuse_missing(ctx.device)
     source = recipe.source.build(ctx)
     cost, horizon = plan(recipe, root, source)
     ctx = ctx.having(horizon=horizon)
     model = recipe.policy.build(ctx).to(ctx.device)
-    ctx = ctx.having(models={"policy": model}, groups=tuple(parameter_groups(model)))
+    begin(model, recipe, source, ctx, root)
+    models = {"policy": model, **other_models(recipe, source, ctx, root)}
+    ctx = ctx.having(models=models, groups=tuple(parameter_groups(model)))
+    optimizer = training_rule(recipe.optimizer.build(ctx))
+    resume_optimizer(optimizer, recipe, root)
     parts = Parts(
         source=source,
         batches=source.batches(ctx),
         model=model,
         objective=recipe.objective.build(ctx),
-        optimizer=training_rule(recipe.optimizer.build(ctx)),
+        optimizer=optimizer,
         schedule=recipe.schedule.build(ctx),
         averaging=recipe.averaging.build(ctx) if recipe.averaging is not None else None,
         metrics=[(part.name, part.build(ctx)) for part in recipe.metrics],
@@ -224,6 +231,11 @@ def _rate_of(loop: Loop) -> dict[str, Any]:
     """What the machine's rate is remembered by."""
     what = f"largest matmul rate {loop.ctx.precision}"
     return {"what": what, "threads": torch.get_num_threads(), "device": device_name(loop.ctx.device)}
+
+
+def text_context(recipe: Recipe, root: Path) -> Context:
+    """``base_context`` with the tokenizer that the recipe's text is read with, which may be that of its start."""
+    return base_context(recipe, root).having(tokenizer=trained_tokenizer(recipe, root))
 
 
 def base_context(recipe: Recipe, root: Path, vocab_size: int | None = None) -> Context:
@@ -329,19 +341,7 @@ def trained(run: Run, *, device: str | None = None, report: Callable[[str], None
     if tokenizer is None and recipe.source.vocab_size is None:
         tokenizer = part.build(iter(()))
     ctx = ctx.having(horizon=run.status.horizon)
-    model = recipe.policy.build(ctx).to(ctx.device)
-    model.load_state_dict(load_tensors(directory / "model.safetensors"))
-    tell(model, step - 1, ctx.horizon)
-    ctx = ctx.having(models={"policy": model}, groups=tuple(parameter_groups(model)))
-    optimizer = training_rule(recipe.optimizer.build(ctx))
-    averaging = recipe.averaging.build(ctx) if recipe.averaging is not None else None
-    state = load_tree(directory, "state")["parts"]
-    for name, live in (("optimizer", optimizer), ("averaging", averaging)):
-        if isinstance(live, Stateful):
-            live.load_state_dict(state[name])
-    with evaluation_weights(optimizer, averaging):
-        weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    model.load_state_dict(weights)
+    model, ctx = evaluated(recipe, step, directory, ctx)
     return Trained(model, tokenizer, ctx)
 
 

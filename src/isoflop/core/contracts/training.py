@@ -231,6 +231,9 @@ class Passes:
     backward: int = 0
     losses: int = 0
 
+    def __sub__(self, other: Passes) -> Passes:
+        return Passes(self.forward - other.forward, self.backward - other.backward, self.losses - other.losses)
+
 
 class OptimizerPart(Part):
     """A training rule.

@@ -1,0 +1,136 @@
+"""Models that were trained before: those that a run begins with, and those that it uses beside the trained one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from ..core.context import Context
+from ..core.contracts import PLACE, TOKENIZER, LoadsTokenizer, Optimizer, Source, Stateful, TokenizerPart
+from ..core.errors import DataError, UsageError
+from ..core.recipe import Recipe, StoredRecipe
+from ..core.roles import parameter_groups
+from ..core.tokenizer import GivenTokenizer, ReadsFiles, disagreement
+from ..store.references import Found, locate
+from .loop import evaluation_weights, tell
+from .problem import training_rule
+from .state import load_tensors, load_tree
+
+
+def trained_tokenizer(recipe: Recipe, root: Path) -> TokenizerPart:
+    """The recipe's tokenizer part; of a run that starts from another one, the tokenizer that was trained for that."""
+    part = recipe.tokenizer
+    if recipe.start is None or not isinstance(part, LoadsTokenizer) or isinstance(part, ReadsFiles):
+        return part
+    found = locate("start", recipe.start, root)
+    if TOKENIZER not in found.files:
+        return part
+    return GivenTokenizer(part=part, path=str(found.directory / TOKENIZER), digest=found.files[TOKENIZER])
+
+
+def evaluated(recipe: Recipe, step: int, directory: Path, ctx: Context) -> tuple[torch.nn.Module, Context]:
+    """The model of a checkpoint with its evaluation (averaged) weights, and its context.
+
+    Args:
+        recipe: of the run. step, directory: the checkpoint. ctx: what to build with, its horizon the run's.
+    """
+    model = recipe.policy.build(ctx).to(ctx.device)
+    model.load_state_dict(load_tensors(directory / "model.safetensors"))
+    tell(model, step - 1, ctx.horizon)
+    ctx = ctx.having(models={"policy": model}, groups=tuple(parameter_groups(model)))
+    optimizer = training_rule(recipe.optimizer.build(ctx))
+    averaging = recipe.averaging.build(ctx) if recipe.averaging is not None else None
+    state = load_tree(directory, "state")["parts"]
+    for name, live in (("optimizer", optimizer), ("averaging", averaging)):
+        if isinstance(live, Stateful):
+            live.load_state_dict(state[name])
+    with evaluation_weights(optimizer, averaging):
+        weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    model.load_state_dict(weights)
+    return model, ctx
+
+
+def other_models(recipe: Recipe, source: Source, ctx: Context, root: Path) -> dict[str, torch.nn.Module]:
+    """The models that ``recipe.models`` names, by name: frozen, in evaluation use, on the context's device.
+
+    Raises:
+        DataError: one is gone or another by now. UsageError: one was trained on another vocabulary.
+    """
+    models = {}
+    for name, reference in recipe.models.items():
+        found = locate(f"models.{name}", reference, root)
+        _refuse_other_text(f"models.{name}: {reference.run}", found, source)
+        own = ctx.having(vocab_size=reference.vocab_size, models={}, groups=())
+        model = reference.model.build(own).to(ctx.device)
+        model.load_state_dict(_plain_weights(found, own))
+        models[name] = model.eval().requires_grad_(False)
+    return models
+
+
+def begin(model: torch.nn.Module, recipe: Recipe, source: Source, ctx: Context, root: Path) -> None:
+    """Give ``model`` the weights that the recipe starts from, if it does; parametrizations that it adds stay new.
+
+    Raises:
+        DataError: they are gone or others by now. UsageError: they were trained on another vocabulary.
+    """
+    if recipe.start is None:
+        return
+    found = locate("start", recipe.start, root)
+    _refuse_other_text(f"start: {recipe.start.run}", found, source)
+    if recipe.start.optimizer:
+        model.load_state_dict(load_tensors(found.directory / "model.safetensors"))
+        return
+    own = {name: tensor for name, tensor in model.state_dict().items() if _added(name)}
+    model.load_state_dict({**own, **_plain_weights(found, ctx.having(models={}, groups=()))})
+
+
+def resume_optimizer(optimizer: Optimizer, recipe: Recipe, root: Path) -> None:
+    """Give the optimizer the state that the recipe starts from, if it keeps that."""
+    if recipe.start is not None and recipe.start.optimizer:
+        found = locate("start", recipe.start, root)
+        optimizer.load_state_dict(load_tree(found.directory, "state")["parts"]["optimizer"])
+
+
+def _plain_weights(found: Found, ctx: Context) -> dict[str, torch.Tensor]:
+    """The evaluation weights of a checkpoint by name, parametrizations baked in, as a model without any wants them."""
+    source = str(found.run.path / "resolved.json")
+    settings = (f"train.precision={ctx.precision}", "train.device=cpu", "train.compile=false")
+    recipe = StoredRecipe.from_json(found.run.resolved, *settings, source=source)
+    ctx = ctx.having(device="cpu", compile=False, rng=recipe.rng, horizon=found.run.status.horizon)
+    model, _ = evaluated(recipe, found.step, found.directory, ctx)
+    weights = {name: tensor for name, tensor in model.state_dict().items() if not _added(name)}
+    with torch.no_grad():
+        for name, module in model.named_modules():
+            place = getattr(module, PLACE, None)
+            if place is not None:
+                weights[f"{name}.weight"] = place.finalize(module.weight)
+    return weights
+
+
+def _added(name: str) -> bool:
+    """Whether a parameter belongs to a parametrization and not to the model itself."""
+    return f".{PLACE}." in name
+
+
+def _refuse_other_text(where: str, found: Found, source: Source) -> None:
+    """UsageError if the ids of a model stand for other text than those of the source."""
+    ours = getattr(source, "tokenizer", None)  # sources of text have one
+    stored = StoredRecipe.from_json(found.run.resolved, source=str(found.run.path / "resolved.json"))
+    if (ours is None) != (stored.source.vocab_size is not None):
+        raise UsageError("knows ids where this recipe has text, or text where it has ids", where=where)
+    if ours is None:
+        return
+    part = stored.tokenizer
+    kept = found.directory / TOKENIZER
+    if isinstance(part, LoadsTokenizer) and not kept.exists():
+        raise DataError("holds no tokenizer", where=where, fix="train it again under another --name")
+    theirs = part.load(kept) if isinstance(part, LoadsTokenizer) else part.build(iter(()))
+    if differs := disagreement(ours, theirs):
+        raise UsageError(
+            f"its vocabulary is another than this recipe's ({differs})",
+            where=where,
+            fix=f'use its tokenizer: tokenizer={{name="file", path="{kept}"}}'
+            if kept.exists()
+            else "use its tokenizer",
+        )
