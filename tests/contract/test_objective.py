@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -27,6 +28,8 @@ from transformer_toys import VOCAB, context, part
 
 FIELDS: dict[str, dict[str, Any]] = {}
 """Fields of parts that cannot be built by default."""
+MODELS = ("teacher",)
+"""Names under which parts may find other models in their context."""
 PARTS = names("objective")
 
 
@@ -45,9 +48,17 @@ def rows_of(batch: TokenBatch, rows: slice) -> TokenBatch:
     return TokenBatch(batch.inputs[rows], batch.targets[rows], 50, mask, draws=Draws(Rng(3), first=rows.start))
 
 
+def fresh() -> Context:
+    """A policy, and under every other name a frozen model of the same vocabulary and of other weights."""
+    others = {
+        name: part().build(context(rng=Rng(number))).requires_grad_(False) for number, name in enumerate(MODELS, 7)
+    }
+    return context(models={"policy": part().build(context()), **others})
+
+
 @pytest.fixture(scope="module")
 def ctx() -> Context:
-    return context(models={"policy": part().build(context())})
+    return fresh()
 
 
 @pytest.mark.parametrize("masked", [False, True])
@@ -124,16 +135,29 @@ def test_one_that_predicts_gives_its_likeliest_targets(name: str, ctx: Context) 
 @pytest.mark.parametrize("name", PARTS)
 def test_work_equals_the_audit(name: str, ctx: Context) -> None:
     objective, batch = part_of(name), batch_of()
+    assert set(objective.uses) <= set(MODELS)
     with Audit() as audit:
-        objective.build(ctx).loss(batch).total.backward()
-    assert audit.total() == objective.work(part(), *batch.inputs.shape, VOCAB).total.hardware
+        loss = objective.build(ctx).loss(batch)
+        loss.total.backward()
+    beside = sum(cost.hardware for cost in loss.spent.values())
+    assert audit.total() == objective.work(part(), *batch.inputs.shape, VOCAB).total.hardware + beside
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_a_loss_spends_beside_the_policy_what_was_planned(name: str, ctx: Context) -> None:
+    objective, batch = part_of(name), batch_of()
+    models = {other: SimpleNamespace(model=part(), vocab_size=VOCAB) for other in objective.uses}
+    rows, length = batch.inputs.shape
+    recipe = SimpleNamespace(models=models, train=SimpleNamespace(batch=rows, length=length), vocab_size=VOCAB)
+    assert objective.build(ctx).loss(batch).spent == objective.charges(recipe)
+    assert all(other.grad is None for name in objective.uses for other in ctx.models[name].parameters())
 
 
 @pytest.mark.parametrize("name", PARTS)
 def test_a_small_step_down_the_gradient_lowers_the_loss(name: str) -> None:
-    fresh = context(models={"policy": part().build(context())})
-    objective, batch = part_of(name).build(fresh), batch_of()
-    parameters = list(fresh.policy.parameters())
+    own = fresh()
+    objective, batch = part_of(name).build(own), batch_of()
+    parameters = list(own.policy.parameters())
     loss = objective.loss(batch).total / batch.tokens
     grads = torch.autograd.grad(loss, parameters)
     squared = sum(float(g.square().sum()) for g in grads)
