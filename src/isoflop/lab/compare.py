@@ -64,7 +64,7 @@ def compare(
     corpus = dict(corpus_facts(study, root) if corpus is None else corpus)
     if "left_out" in corpus:
         notes = [*notes, str(corpus.pop("left_out"))]
-    passes = epochs(corpus, rows, study.top)
+    passes = epochs(corpus, [row for row in rows if row.arm == study.baseline], study.top)
     if passes is not None:
         corpus["epochs"] = passes
         notes = [*notes, f"the longest baseline run passes {passes:.2f} times over the training text"]

@@ -36,7 +36,7 @@ def corpus_facts(study: Study, root: Path, *, compressors: bool = False) -> dict
 
 
 def epochs(corpus: dict[str, Any], rows: list[RunRow], rung: int) -> float | None:
-    """How often the longest baseline run passes over the training text; None where its size is not known."""
+    """How often the longest evaluation run at ``rung`` passes over the training text; None where that is not known."""
     amounts = corpus.get("train")
     ends = [row.end for row in rows if row.role == "evaluation" and row.rung == rung and row.end is not None]
     if not amounts or not ends:

@@ -9,6 +9,7 @@ import pytest
 from isoflop.core.files import write_json
 from isoflop.core.table import Table
 from isoflop.lab.compare import Journal, bill, compare, trial_runs
+from isoflop.lab.corpus import epochs
 from isoflop.lab.tuning import Trial
 from isoflop.store.results import RunRow, StudyResult
 
@@ -221,6 +222,22 @@ def test_epochs_are_counted_where_the_corpus_says_its_size(tiny, planted, tmp_pa
     result = compare(tiny, tmp_path, executor=planted({"muon": 2.0}), corpus=corpus)
     assert result.corpus["epochs"] == 2.0  # 16 steps of 32 tokens
     assert any("passes 2.00 times over the training text" in note for note in result.notes)
+
+
+def test_epochs_are_those_of_the_baselines_longest_run(tiny, planted, tmp_path):
+    """An arm may take more text at the same rung, and lower rungs take less."""
+    study = tiny.with_('arms.muon={overrides=["optimizer=muon", "train.batch=4"], rungs=[1, 2]}')
+    corpus = {"train": {"prose": {"tokens": 200}, "code": {"tokens": 56}}}
+    result = compare(study, tmp_path, executor=planted({"muon": 2.0}), corpus=corpus)
+    assert result.corpus["epochs"] == 2.0  # 16 steps of 32 tokens
+
+
+def test_the_longest_of_unequal_runs_is_counted(tiny, planted):
+    jobs = [trial_runs(tiny, Trial("adamw", rung, 0.004))[0] for rung in (0, 2)]
+    rows = [row.model_copy(update={"role": "evaluation", "rung": 2}) for row in planted({})(jobs)]
+    for order in (rows, rows[::-1]):
+        assert epochs({"train": {"text": {"tokens": 256}}}, order, 2) == 2.0
+        assert epochs({"train": {"text": {"tokens": 256}}}, order, 1) is None
 
 
 def test_seconds_are_compared_when_every_run_was_alone(tiny, planted, tmp_path):
