@@ -369,6 +369,15 @@ def test_estimate_agrees_with_its_p_value():
     assert unclear.p > 0.05
 
 
+@pytest.mark.parametrize("error", [0.0, 0.02])
+@pytest.mark.parametrize("seeds", [[1.1, 1.3, 1.2], [1.1, 1.3, 1.25, 1.2, 1.15, 1.0]])
+def test_an_interval_that_ends_at_one_has_the_p_value_of_its_level(seeds, error):
+    for level in (0.95, 0.8):
+        found = estimate(seeds, level=level, error=error)
+        for end in (found.low, found.high):
+            assert estimate([m / end for m in seeds], level=level, error=error).p == pytest.approx(1 - level, rel=1e-9)
+
+
 def test_holm_over_the_arms_can_take_significance_away():
     planted = [1.3, 1.55, 1.75]
     alone = multipliers(study({"a": planted}), baseline="base", axis="flops")
