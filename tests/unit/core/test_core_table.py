@@ -295,3 +295,12 @@ def test_forms_agree(form: Callable[[Table], Table]) -> None:
         {"n": 1, "name": "a", "y": 1.5},
         {"n": 2, "name": "b", "y": 2.5},
     ]
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_an_integer_that_a_float_would_round_stays_whole_beside_floats(sign: int) -> None:
+    """Up to 2^53 every integer is a float64; the next odd one is not."""
+    assert Table({"x": [sign * 2**53, 0.5]})["x"].dtype == np.float64
+    kept = Table({"x": [sign * (2**53 + 1), 0.5]})["x"].tolist()
+    assert kept == [sign * (2**53 + 1), 0.5]
+    assert isinstance(kept[0], int)

@@ -1,4 +1,4 @@
-"""Eigensystems where LAPACK's single precision gives up."""
+"""Eigensystems where LAPACK's single precision gives up, the blocks of Gram matrices, and grids of rates."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from isoflop.optim import Shampoo
-from isoflop.optim.bases import eigensystem
+from isoflop.optim.bases import eigensystem, row_blocks
+from isoflop.optim.groups import factor2
 
 HONEST = torch.linalg.eigh
 
@@ -47,3 +48,16 @@ def test_a_failure_in_double_precision_is_told(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(torch.linalg, "eigh", fails)
     with pytest.raises(torch.linalg.LinAlgError, match="converge"):
         eigensystem(torch.eye(3))
+
+
+def test_large_gram_matrices_are_updated_in_four_blocks_of_rows() -> None:
+    assert list(row_blocks(255)) == [(0, 255)]
+    assert list(row_blocks(256)) == [(0, 64), (64, 128), (128, 192), (192, 256)]
+    assert list(row_blocks(258)) == [(0, 65), (65, 130), (130, 195), (195, 258)]
+
+
+def test_a_grid_of_doublings_ends_at_the_last_that_is_not_beyond_its_end() -> None:
+    assert factor2(1, 8) == (1, 2, 4, 8)
+    assert factor2(1, 7.99) == (1, 2, 4)
+    assert len(factor2(1.25e-4, 3.2e-2)) == 9, "the end is hit but for rounding"
+    assert factor2(0.1 + 0.2, 1.2)[-1] == pytest.approx(1.2)
