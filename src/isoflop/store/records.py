@@ -50,7 +50,8 @@ def joined(bills: Iterable[Mapping[str, Ancestor]]) -> Ancestors:
     return found
 
 
-_OPEN = ConfigDict(extra="allow", strict=True, allow_inf_nan=False)
+OPEN = ConfigDict(extra="allow", strict=True, allow_inf_nan=False)
+"""A table that may hold more than is read of it."""
 
 
 class _Spent(TypedDict, total=False):
@@ -61,7 +62,7 @@ class _Spent(TypedDict, total=False):
     seconds: Number
 
 
-@with_config(_OPEN)
+@with_config(OPEN)
 class _Measured(_Spent, total=False):
     value: Number
     """Of the recipe's first metric."""
@@ -71,7 +72,7 @@ class _Measured(_Spent, total=False):
     higher_is_better: bool
 
 
-@with_config(_OPEN)
+@with_config(OPEN)
 class Result(_Measured, total=False):
     """``result.json``: how the run ended, its value, what training cost."""
 
@@ -83,7 +84,7 @@ class Result(_Measured, total=False):
     weights_sha256: str
 
 
-@with_config(_OPEN)
+@with_config(OPEN)
 class Metric(_Measured, total=False):
     """A line of ``metrics.jsonl``: a training step (kind "step") or an evaluation, whose ``metrics`` holds each."""
 
@@ -103,7 +104,7 @@ class Change(TypedDict):
     after: Any
 
 
-@with_config(_OPEN)
+@with_config(OPEN)
 class Event(TypedDict, total=False):
     """A line of ``events.jsonl``."""
 

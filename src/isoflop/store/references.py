@@ -12,16 +12,31 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+from pydantic import with_config
+from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
+
 from ..core.errors import DataError, UsageError
 from ..core.reading import read_json, user_path
 from ..core.recipe import StoredRecipe
 from ..core.references import Reference
 from . import checkpoint
-from .records import Ancestor, joined
+from .records import OPEN, Ancestor, Ledger, joined
 from .run import Run
 
 WEIGHTS = "model.safetensors"
 """The file of a checkpoint that holds the weights."""
+
+
+@with_config(OPEN)
+class _Parts(TypedDict):
+    ledger: Ledger
+
+
+@with_config(OPEN)
+class _State(TypedDict):
+    """What is read here of a checkpoint's ``state.json``."""
+
+    parts: _Parts
 
 
 @dataclass(frozen=True)
@@ -144,7 +159,7 @@ def ancestors_of(references: Mapping[str, Reference], root: Path) -> dict[str, A
     bills: list[Mapping[str, Ancestor]] = []
     for key, reference in references.items():
         found = locate(key, reference, root)
-        state = read_json(found.directory / "state.json", dict[str, Any])
+        state = read_json(found.directory / "state.json", _State)
         own = Ancestor(name=found.run.path.name, ledger=state["parts"]["ledger"])
         bills += [{found.run.hash: own}, found.run.ancestors]
     return joined(bills)

@@ -178,6 +178,18 @@ def test_the_optimizers_state_is_kept_on_request(optimizer: str, tiny: Tiny, tmp
     assert run.result["flops"] == loop.cost.run(4).model
 
 
+def test_a_run_that_started_from_another_resumes_to_the_same_bytes(first: Run, tiny: Tiny, tmp_path: Path) -> None:
+    recipe = distilled(first, tiny, f"start={first.path}", "budget.steps=4", "train.checkpoints=2")
+    run = train(recipe, tmp_path / "runs")
+    whole = run.result["weights_sha256"]
+    shutil.rmtree(run.path / "checkpoints/4")
+    run.set_status("stopped")
+    again = train(recipe, tmp_path / "runs")
+    assert [event["step"] for event in again.events("resumed")] == [2]
+    assert again.result["weights_sha256"] == whole
+    assert again.ancestors.keys() == {first.hash}
+
+
 def test_another_optimizer_cannot_take_up_the_state(tiny: Tiny, tmp_path: Path) -> None:
     old = train(Recipe.load(tiny("budget.steps=2")), tmp_path / "runs")
     with pytest.raises(RecipeError, match=r"optimizer\.lr 0\.01, not 0\.02"):
