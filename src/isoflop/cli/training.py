@@ -91,11 +91,13 @@ def _dry_run(recipe: Recipe, root: Path, json: bool) -> None:
     from ..train.run import WALKED, plan
 
     cost, steps = plan(recipe, root, exact=False)
-    parameters, total = numel(recipe.model.shapes(recipe.vocab_size)), cost.run(steps)
+    parameters, total = numel(recipe.policy.all_shapes(recipe.vocab_size)), cost.run(steps)
+    trained = numel(recipe.policy.trained_shapes(recipe.vocab_size))
     seen = steps or 1000  # a budget in seconds has no horizon
     facts = {
         "recipe": recipe.id,
         "parameters": parameters,
+        "trained_parameters": trained,
         "steps": steps,
         "tokens": steps * cost.tokens,
         "flops": total.model,
@@ -106,8 +108,9 @@ def _dry_run(recipe: Recipe, root: Path, json: bool) -> None:
         emit(facts)
         return
     about = "about " if recipe.budget.axis == "text_bytes" and steps * recipe.train.accumulate >= WALKED else ""
+    size = f"{parameters:,} parameters" + ("" if trained == parameters else f" ({trained:,} of them trained)")
     typer.echo(
-        f"recipe {facts['recipe']}: {parameters:,} parameters, {about}{steps:,} steps, {facts['tokens']:,} tokens\n"
+        f"recipe {facts['recipe']}: {size}, {about}{steps:,} steps, {facts['tokens']:,} tokens\n"
         f"{facts['flops']:.4e} model FLOPs ({facts['hardware_flops']:.4e} executed), "
         f"{facts['optimizer_share']:.1%} of them the optimizer's"
     )

@@ -80,9 +80,13 @@ class ModelPart(Part):
     def shapes(self, vocab_size: int) -> list[Shape]:
         """Names, roles and shapes of the architecture's own parameters, without building the model."""
 
+    def all_shapes(self, vocab_size: int) -> list[Shape]:
+        """Those of the built model: the architecture's own, and what parametrizations add."""
+        return self.treatment.shapes(self.shapes(vocab_size))
+
     def trained_shapes(self, vocab_size: int) -> list[Shape]:
-        """Those of the parameters that are trained, of parametrizations too."""
-        return [s for s in self.treatment.shapes(self.shapes(vocab_size)) if self.treatment.trains(s)]
+        """Those of the parameters that are trained."""
+        return [shape for shape in self.all_shapes(vocab_size) if self.treatment.trains(shape)]
 
 
 @dataclass(frozen=True)
