@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch loads: small tensors, and processes side by side
+os.environ.pop("COLUMNS", None)  # which tests that run side by side are given: output has the width of a pipe
 
 import toy
 

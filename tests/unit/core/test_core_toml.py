@@ -68,7 +68,7 @@ BAD: dict[str, tuple[str, list[str]]] = {
     "float for an integer": (changed("width = 16", "width = 2.5"), ["line 15: model.width: ", "integer", "got 2.5"]),
     "bool for an integer": (changed("width = 16", "width = true"), ["line 15: model.width: ", "integer", "got True"]),
     "integer for a bool": (changed("width = 16", "tied = 1"), ["line 15: model.tied: ", "boolean", "got 1"]),
-    "zero": (changed("keep = 2", "batch = 0"), ["line 25: train.batch: ", "greater than 0", "got 0"]),
+    "zero": (changed("keep = 2", "batch = 0"), ["line 25: train.batch: ", "greater than or equal to 1", "got 0"]),
     "out of range": (changed("seed = 3", "seed = 9223372036854775808"), ["line 3: seed: ", "less than 92233720368"]),
     "thirty digits": (
         changed("seed = 3", "seed = 1" + "0" * 30),
