@@ -51,7 +51,7 @@ TEXTS = {"a": heldout(41 * 16 + 5), "b": heldout(40 * 16, 1)}
 
 def subject_of(objective: str) -> Subject:
     ctx = context()
-    ctx = ctx.having(models={"policy": part().build(ctx)})
+    ctx = ctx.having(models={name: part().build(ctx) for name in ("policy", "teacher")})
     return Subject(ctx.policy, objective_of(objective).build(ctx), ctx)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextvars import copy_context
 from json import dumps
 from typing import Any
 
@@ -29,7 +30,8 @@ def run(arguments: list[str] | None = None) -> None:
 def invoke(arguments: list[str] | None = None) -> int:
     """Run the command line on ``arguments`` (default: sys.argv) and return its exit code."""
     try:
-        result = app(args=arguments, standalone_mode=False)
+        # In a context of its own: what a verb sets (the root) must not outlive it where it is called from Python.
+        result = copy_context().run(app, args=arguments, standalone_mode=False)
         return result if isinstance(result, int) else 0
     except IsoflopError as error:
         trace()

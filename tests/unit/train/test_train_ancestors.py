@@ -15,6 +15,7 @@ import torch
 from isoflop.cli.main import invoke
 from isoflop.core.errors import DataError, RecipeError, UsageError
 from isoflop.core.recipe import Recipe
+from isoflop.core.references import root
 from isoflop.report.page import write_report
 from isoflop.store.run import Run
 from isoflop.train.run import assemble, train, trained
@@ -68,6 +69,13 @@ def test_a_run_is_named_in_several_ways_and_is_one_and_the_same(
     assert named.start.digest == Run.read(hashed).result["weights_sha256"]
     assert Recipe.from_toml(named.to_toml()).hash == named.hash
     assert Recipe.load(tiny(BPE)).hash != named.hash
+
+
+def test_the_root_of_one_command_is_not_that_of_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ISOFLOP_ROOT", raising=False)
+    before = root()
+    assert invoke(["runs", "--root", str(tmp_path)]) == 0
+    assert root() == before
 
 
 def test_an_earlier_checkpoint_is_another_start(tiny: Tiny, tmp_path: Path) -> None:
