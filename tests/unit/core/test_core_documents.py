@@ -139,5 +139,14 @@ def test_a_part_whose_numbers_changed_is_another_run(monkeypatch):
         Recipe.load("small", "optimizer.version=3")
 
 
+def test_a_stored_recipe_keeps_its_versions_when_it_is_changed(monkeypatch):
+    """As `isoflop eval --device` does with the recipe of an older run."""
+    stored = Recipe.load("small", "optimizer=muon").to_json()
+    monkeypatch.setattr(type(Recipe.load("small", "optimizer=muon").optimizer), "version", 2)
+    moved = StoredRecipe.from_json(stored).with_("train.device=cuda")
+    assert moved.to_json()["optimizer"] == stored["optimizer"]
+    assert Recipe.load("small", "optimizer=muon").to_json()["optimizer"]["version"] == 2
+
+
 def test_meant_leaves_what_no_field_knows():
     assert meant(Outer, {"nonsense": 1.0, "inner": 3}) == {"nonsense": 1.0, "inner": 3}
