@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 from torch import Tensor
 
 from ...core.registry import Card, part
 from ...core.rng import Rng
 from ...store.tensors import Flat
-from ..arithmetic import added, dropped
-from ..method import Each, MergePart, Share, numbers, on_tensors, per_model
+from ..families import DroppedPart
+from ..method import Each, Share, numbers, on_tensors, per_model
 
 
 def dare(
@@ -43,7 +43,7 @@ def dare(
 
 
 @part
-class Dare(MergePart):
+class Dare(DroppedPart):
     """Drop entries of each task vector at random, divide the rest by the density, and add them."""
 
     card = Card(
@@ -54,31 +54,8 @@ class Dare(MergePart):
         differs="masks are drawn by tensor name, model and place",
         cost="about 5 operations and a random number an element and model",
     )
-    each: ClassVar[frozenset[str]] = frozenset({"weight", "density"})
-
-    weight: Each = 1.0
-    """Weight of each model's task vector."""
-    density: Share = 1.0
-    """Probability with which an entry is kept."""
-    rescale: bool = True
-    """Divide what is kept by its density."""
-    normalize: bool = False
-    """Divide by the sum of the weights."""
-    scale: float = 1.0
-    """Multiplies the merged task vector; other tools call it lambda."""
 
     def survey(self, base: Flat | None, models: Sequence[Flat], rng: Rng, overview: Any) -> tuple[Rng, list[float]]:
         assert base is not None
         shares = numbers(self.density, len(models), "density")
         return rng, [1 / share if self.rescale and share > 0 else 1.0 for share in shares]
-
-    def merge(self, base: Tensor | None, models: Sequence[Tensor], survey: Any, start: int) -> Tensor:
-        assert base is not None
-        rng, ratios = survey
-        shares = numbers(self.density, len(models), "density")
-        vectors = [
-            dropped(rng, number, shares[number], model - base, start) * ratios[number]
-            for number, model in enumerate(models)
-        ]
-        weights = numbers(self.weight, len(models))
-        return added(base, vectors, weights, elect=False, normalize=self.normalize, scale=self.scale)

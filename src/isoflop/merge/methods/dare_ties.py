@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor
 
 from ...core.registry import Card, part
 from ...core.rng import Rng
-from ...store.tensors import Flat
-from ..arithmetic import added, dropped, l1_ratio
-from ..method import Each, MergePart, Share, deltas, numbers, on_tensors, per_model
+from ..families import DroppedPart
+from ..method import Each, Share, on_tensors, per_model
 
 
 def dare_ties(
@@ -44,7 +42,7 @@ def dare_ties(
 
 
 @part
-class DareTies(MergePart):
+class DareTies(DroppedPart):
     """Drop entries of each task vector at random, restore its L1 norm, and elect a sign as TIES does."""
 
     card = Card(
@@ -55,39 +53,4 @@ class DareTies(MergePart):
         differs="masks are drawn by tensor name, model and place",
         cost="a reading for the norms, then about 5 operations and a random number an element and model",
     )
-    each: ClassVar[frozenset[str]] = frozenset({"weight", "density"})
-
-    weight: Each = 1.0
-    """Weight of each model's task vector."""
-    density: Share = 1.0
-    """Probability with which an entry is kept."""
-    rescale: bool = True
-    """Restore each masked task vector's L1 norm."""
-    normalize: bool = False
-    """Divide by the sum of the weights that agree."""
-    scale: float = 1.0
-    """Multiplies the merged task vector; other tools call it lambda."""
-
-    def survey(self, base: Flat | None, models: Sequence[Flat], rng: Rng, overview: Any) -> tuple[Rng, list[float]]:
-        assert base is not None
-        ratios = []
-        for number, share in enumerate(numbers(self.density, len(models), "density")):
-            before = after = 0.0
-            if self.rescale and share < 1:
-                for start, vector in deltas(base, models[number]):
-                    before += float(vector.abs().sum(dtype=torch.float64))
-                    kept = dropped(rng, number, share, vector, start)
-                    after += float(kept.abs().sum(dtype=torch.float64))
-            ratios.append(l1_ratio(before, after))
-        return rng, ratios
-
-    def merge(self, base: Tensor | None, models: Sequence[Tensor], survey: Any, start: int) -> Tensor:
-        assert base is not None
-        rng, ratios = survey
-        shares = numbers(self.density, len(models), "density")
-        vectors = [
-            dropped(rng, number, shares[number], model - base, start) * ratios[number]
-            for number, model in enumerate(models)
-        ]
-        weights = numbers(self.weight, len(models))
-        return added(base, vectors, weights, elect=True, normalize=self.normalize, scale=self.scale)
+    elect: ClassVar[bool] = True

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 from torch import Tensor
 
 from ...core.registry import Card, part
 from ...core.rng import Rng
-from ...store.tensors import Flat
-from ..arithmetic import added
-from ..method import Each, MergePart, Share, numbers
-from ..pruning import by_rank
+from ..families import RankedPart, ranked
+from ..method import Each, Share
 
 
 def della_linear(
@@ -43,16 +41,12 @@ def della_linear(
     Raises:
         UsageError: density - epsilon or density + epsilon lies outside (0, 1).
     """
-    shares = zip(numbers(density, len(models), "density"), numbers(epsilon, len(models), "epsilon"), strict=True)
-    vectors = [
-        by_rank(model - base, rng, number, *share, rescale=rescale)
-        for number, (model, share) in enumerate(zip(models, shares, strict=True))
-    ]
-    return added(base, vectors, numbers(weight, len(models)), elect=False, normalize=normalize, scale=scale)
+    knobs: dict[str, Any] = {"epsilon": epsilon, "rescale": rescale, "normalize": normalize, "scale": scale}
+    return ranked(base, models, rng, weight=weight, density=density, elect=False, **knobs)
 
 
 @part
-class DellaLinear(MergePart):
+class DellaLinear(RankedPart):
     """Drop entries at random, the small ones of each row more likely, and add the task vectors."""
 
     card = Card(
@@ -63,28 +57,3 @@ class DellaLinear(MergePart):
         differs="rescaled to the L1 norm, as merging toolkits do, not by 1 / probability",
         cost="reads whole tensors and sorts each row",
     )
-    each: ClassVar[frozenset[str]] = frozenset({"weight", "density", "epsilon"})
-
-    weight: Each = 1.0
-    """Weight of each model's task vector."""
-    density: Share = 1.0
-    """Mean probability with which an entry is kept."""
-    epsilon: Share = 0.15
-    """Half the range of that probability within a row."""
-    rescale: bool = True
-    """Restore each masked task vector's L1 norm."""
-    normalize: bool = False
-    """Divide by the sum of the weights."""
-    scale: float = 1.0
-    """Multiplies the merged task vector; other tools call it lambda."""
-
-    @property
-    def whole(self) -> bool:
-        return True
-
-    def survey(self, base: Flat | None, models: Sequence[Flat], rng: Rng, overview: Any) -> Rng:
-        return rng
-
-    def merge(self, base: Tensor | None, models: Sequence[Tensor], survey: Any, start: int) -> Tensor:
-        assert base is not None
-        return della_linear(base, models, rng=survey, **self.fields())
