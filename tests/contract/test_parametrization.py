@@ -8,14 +8,13 @@ from typing import Any
 import pytest
 import torch
 
-from isoflop.core.contracts import Parametrization, ParametrizationPart, Timed, TokenBatch, Treatment
+from isoflop.core.contracts import Parametrization, ParametrizationPart, Timed, TokenBatch, Treatment, merged
 from isoflop.core.errors import RecipeError
 from isoflop.core.recipe import Recipe
 from isoflop.core.registry import get, names
 from isoflop.core.rng import Rng
 from isoflop.core.roles import parameter_groups, shapes_of
 from isoflop.ledger.audit import Audit
-from isoflop.models.treat import merged
 from isoflop.objectives.losses.next_token import NextToken
 from isoflop.train.run import restore, train, trained
 from transformer_toys import VOCAB, context

@@ -7,7 +7,16 @@ from pathlib import Path
 import torch
 
 from ..core.context import Context
-from ..core.contracts import PLACE, TOKENIZER, LoadsTokenizer, Optimizer, Source, Stateful, TokenizerPart
+from ..core.contracts import (
+    TOKENIZER,
+    LoadsTokenizer,
+    Optimizer,
+    Source,
+    Stateful,
+    TokenizerPart,
+    added,
+    merged,
+)
 from ..core.errors import DataError, UsageError
 from ..core.recipe import Recipe, StoredRecipe
 from ..core.roles import parameter_groups
@@ -81,7 +90,7 @@ def begin(model: torch.nn.Module, recipe: Recipe, source: Source, ctx: Context, 
     if recipe.start.optimizer:
         model.load_state_dict(load_tensors(found.directory / "model.safetensors"))
         return
-    own = {name: tensor for name, tensor in model.state_dict().items() if _added(name)}
+    own = {name: tensor for name, tensor in model.state_dict().items() if added(name)}
     model.load_state_dict({**own, **_plain_weights(found, ctx.having(models={}, groups=()))})
 
 
@@ -99,18 +108,7 @@ def _plain_weights(found: Found, ctx: Context) -> dict[str, torch.Tensor]:
     recipe = StoredRecipe.from_json(found.run.resolved, *settings, source=source)
     ctx = ctx.having(device="cpu", compile=False, rng=recipe.rng, horizon=found.run.status.horizon)
     model, _ = evaluated(recipe, found.step, found.directory, ctx)
-    weights = {name: tensor for name, tensor in model.state_dict().items() if not _added(name)}
-    with torch.no_grad():
-        for name, module in model.named_modules():
-            place = getattr(module, PLACE, None)
-            if place is not None:
-                weights[f"{name}.weight"] = place.finalize(module.weight)
-    return weights
-
-
-def _added(name: str) -> bool:
-    """Whether a parameter belongs to a parametrization and not to the model itself."""
-    return f".{PLACE}." in name
+    return merged(model)
 
 
 def _refuse_other_text(where: str, found: Found, source: Source) -> None:

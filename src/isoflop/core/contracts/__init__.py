@@ -8,7 +8,7 @@ name before anything is allocated.
 from ..tokenizer import TOKENIZER, LoadsTokenizer, Storable, Tokenizer, TokenizerPart
 from .data import Batch, Batches, Draws, HeldOut, Source, SourcePart, TokenBatch
 from .model import Cacheable, FeedForwardPart, LayerPart, MixerPart, Model, ModelPart, Products
-from .parametrization import PLACE, Parametrization, ParametrizationPart, Timed, Treatment
+from .parametrization import PLACE, Parametrization, ParametrizationPart, Timed, Treatment, added, merged
 from .pattern import Causal, Documents, Pattern, Seen, within
 from .training import (
     Averaging,
@@ -89,5 +89,7 @@ __all__ = [
     "Tokenizer",
     "TokenizerPart",
     "Treatment",
+    "added",
+    "merged",
     "within",
 ]

@@ -48,6 +48,21 @@ class Timed(Protocol):
         """``step`` counts from 0; ``horizon`` is 0 where it is not known (a budget in seconds)."""
 
 
+def added(name: str) -> bool:
+    """Whether a parameter belongs to a parametrization and not to the model itself."""
+    return f".{PLACE}." in name
+
+
+def merged(model: torch.nn.Module) -> dict[str, Tensor]:
+    """The plain model's weights, with every parametrization baked in; names are those of a model without any."""
+    weights = {name: tensor for name, tensor in model.state_dict().items() if not added(name)}
+    for name, module in model.named_modules():
+        parametrization = getattr(module, PLACE, None)
+        if parametrization is not None:
+            weights[f"{name}.weight"] = parametrization.finalize(module.weight).detach()
+    return weights
+
+
 class ParametrizationPart(Part):
     """Makes the parametrization of each matrix that it targets.
 
@@ -103,7 +118,7 @@ class Treatment:
 
     def trains(self, shape: Shape) -> bool:
         """Whether a parameter is trained."""
-        if f".{PLACE}." in shape.name:
+        if added(shape.name):
             return True
         if self.parametrization is not None and self.parametrization.alone:
             return False
