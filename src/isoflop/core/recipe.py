@@ -181,12 +181,13 @@ class Recipe(Section):
             for rule in self.freeze
             if all(Treatment(freeze=(rule,)).trains(shape) for shape in shapes)
         ]
-        part = self.parametrization
-        for target in () if part is None else part.targets:
-            assert part is not None
-            only = Treatment(part.model_copy(update={"targets": (target,)}))
-            if not any(only.of(shape) for shape in shapes):
-                problems.append(f"parametrization.targets: {target!r} matches no matrix within the blocks")
+        if (part := self.parametrization) is not None:
+            each = [(target, Treatment(part.model_copy(update={"targets": (target,)}))) for target in part.targets]
+            problems += [
+                f"parametrization.targets: {target!r} matches no matrix within the blocks"
+                for target, only in each
+                if not any(only.of(shape) for shape in shapes)
+            ]
         if not problems and not self.policy.trained_shapes(self.vocab_size):
             problems.append("freeze: leaves nothing to train")
         return problems

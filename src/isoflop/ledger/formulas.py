@@ -33,11 +33,24 @@ def matmul(m: int, k: int, n: int, batch: int = 1, itemsize: int = 4) -> Cost:
     return products(2 * batch * m * k * n, batch * (m * k + k * n + m * n), itemsize)
 
 
-def linear(tokens: int, d_in: int, d_out: int, itemsize: int = 4, input_gradient: bool = True) -> Work:
-    """A weight (d_out, d_in) applied to ``tokens`` vectors; backward: the weight's gradient and, unless it is not
-    needed (``input_gradient``), the input's. A bias is elementwise and left out."""
+def linear(
+    tokens: int,
+    d_in: int,
+    d_out: int,
+    itemsize: int = 4,
+    input_gradient: bool = True,
+    weight_gradient: bool = True,
+) -> Work:
+    """A weight (d_out, d_in) applied to ``tokens`` vectors; a bias is elementwise and left out.
+
+    Args:
+        tokens: vectors.
+        d_in, d_out: the weight's shape.
+        itemsize: bytes a number.
+        input_gradient, weight_gradient: which gradients the backward computes.
+    """
     one = matmul(tokens, d_in, d_out, itemsize=itemsize)
-    return Work(forward=one, backward=one * (1 + input_gradient))
+    return Work(forward=one, backward=one * (weight_gradient + input_gradient))
 
 
 def convolution(

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from ..core.contracts import LayerPart, Pattern, Products, Treatment
-from ..core.cost import ZERO, Work
+from ..core.cost import Work
 from ..core.roles import Shape
 from ..ledger import formulas
 
@@ -55,7 +55,7 @@ class Walk:
                 self.work += part.work(tokens, rows, columns, trained=trained, live=before)
                 self.live = True if trained or part.shapes(rows, columns) else self.live
             else:
-                self.work += product(tokens, rows, columns, trained=trained, live=before)
+                self.work += formulas.linear(tokens, columns, rows, input_gradient=before, weight_gradient=trained)
                 self.live = self.live or trained
 
     def layer(self, part: LayerPart, prefix: str, batch: int, length: int, width: int, pattern: Pattern | None) -> None:
@@ -65,12 +65,6 @@ class Walk:
                 self.multiplied([f"{prefix}{name}" for name in step.names], batch * length)
             else:
                 self.mixed(step)
-
-
-def product(tokens: int, rows: int, columns: int, *, trained: bool = True, live: bool = True) -> Work:
-    """A plain weight (rows, columns) applied to ``tokens`` vectors, with the gradients that are needed."""
-    one = formulas.matmul(tokens, columns, rows)
-    return Work(forward=one, backward=one * (trained + live) if trained or live else ZERO)
 
 
 def layer_work(part: LayerPart, batch: int, length: int, width: int, pattern: Pattern | None = None) -> Work:

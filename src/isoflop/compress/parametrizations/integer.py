@@ -85,5 +85,6 @@ class IntegerPart(ParametrizationPart):
         return []
 
     def work(self, tokens: int, rows: int, columns: int, *, trained: bool, live: bool) -> Work:
-        one, n = formulas.matmul(tokens, columns, rows), rows * columns
-        return Work(forward=one + Cost(elementwise=6 * n, moved=12 * n), backward=one * (trained + live))
+        n = rows * columns
+        product = formulas.linear(tokens, columns, rows, input_gradient=live, weight_gradient=trained)
+        return product + Work(forward=Cost(elementwise=6 * n, moved=12 * n))

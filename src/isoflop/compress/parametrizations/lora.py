@@ -69,6 +69,6 @@ class LoRAPart(ParametrizationPart):
         return [Shape("A", "hidden", (self.rank, columns)), Shape("B", "hidden", (rows, self.rank))]
 
     def work(self, tokens: int, rows: int, columns: int, *, trained: bool, live: bool) -> Work:
-        base, down = formulas.matmul(tokens, columns, rows), formulas.matmul(tokens, columns, self.rank)
-        up = formulas.matmul(tokens, self.rank, rows)
-        return Work(forward=base + down + up, backward=base * (trained + live) + down * (1 + live) + up * 2)
+        base = formulas.linear(tokens, columns, rows, input_gradient=live, weight_gradient=trained)
+        down = formulas.linear(tokens, columns, self.rank, input_gradient=live)
+        return base + down + formulas.linear(tokens, self.rank, rows)
