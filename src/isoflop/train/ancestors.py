@@ -22,7 +22,7 @@ from ..core.recipe import Recipe, StoredRecipe
 from ..core.roles import parameter_groups
 from ..core.tokenizer import GivenTokenizer, ReadsFiles, disagreement
 from ..store.references import Found, locate
-from .loop import evaluation_weights, tell
+from .loop import evaluation_weights, tell, timed
 from .problem import training_rule
 from .state import load_tensors, load_tree
 
@@ -46,7 +46,7 @@ def evaluated(recipe: Recipe, step: int, directory: Path, ctx: Context) -> tuple
     """
     model = recipe.policy.build(ctx).to(ctx.device)
     model.load_state_dict(load_tensors(directory / "model.safetensors"))
-    tell(model, step - 1, ctx.horizon)
+    tell(timed(model), step - 1, ctx.horizon)
     ctx = ctx.having(models={"policy": model}, groups=tuple(parameter_groups(model)))
     optimizer = training_rule(recipe.optimizer.build(ctx))
     averaging = recipe.averaging.build(ctx) if recipe.averaging is not None else None

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from statistics import fmean, variance
 from typing import Any
@@ -60,6 +61,11 @@ class Parts:
     schedule: SchedulePart
     averaging: Averaging | None
     metrics: list[tuple[str, Metric]]
+
+    @cached_property
+    def timed(self) -> list[Timed]:
+        """The model's modules that change with time."""
+        return timed(self.model)
 
 
 @dataclass
@@ -119,6 +125,7 @@ class Loop:
     last_losses: list[float] = field(default_factory=list)
     slowest: float = 0.0
     _first: float = 0.0
+    _flops: int = 0
     _begun: Begun | None = None
 
     def __call__(self) -> None:
@@ -155,7 +162,7 @@ class Loop:
         """Take one step and charge it: what it did, and its seconds."""
         began = time.perf_counter()
         parts, ctx = self.parts, self.ctx
-        tell(parts.model, self.step, ctx.horizon)
+        tell(parts.timed, self.step, ctx.horizon)
         self._begun = Begun(parts.batches.state_dict())
         clip, work = self.recipe.train.clip, self.cost.work
         problem = StepProblem(parts.objective, ctx, self.next_batches(), clip, self.step, self.ahead, work)
@@ -175,9 +182,10 @@ class Loop:
             self.first_losses.append(outcome.loss)
         self.last_losses = [*self.last_losses, outcome.loss][-WINDOW:]
         self.ledger.add("train", steps=1, tokens=outcome.tokens, text_bytes=outcome.text_bytes, seconds=seconds)
-        for phase, cost in problem.spent.items():
+        charges = [*problem.spent.items(), ("optimizer", self.cost.update(self.step - 1))]
+        for phase, cost in charges:
             self.ledger.add(phase, cost)
-        self.ledger.add("optimizer", self.cost.update(self.step - 1))
+        self._flops = sum(cost.model for _, cost in charges)
         self._begun = None
         return outcome, seconds
 
@@ -260,10 +268,10 @@ class Loop:
 
     def _utilisation(self, seconds: float) -> float:
         """The step's share of the machine's rate; 0: unknown, which a rate is that a step exceeds."""
-        flops = self.cost.run(self.step) - self.cost.run(self.step - 1)
-        if self.peak and flops.model / seconds > self.peak:
+        rate = self._flops / seconds
+        if self.peak and rate > self.peak:
             self.peak = 0.0
-        return flops.model / seconds / self.peak if self.peak else 0.0
+        return rate / self.peak if self.peak else 0.0
 
     def _show(self, outcome: Outcome, seconds: float) -> None:
         """Tell whoever follows the run; where that one cannot be reached any more, training goes on all the same."""
@@ -358,7 +366,7 @@ class Loop:
         for name, part in self._stateful().items():
             part.load_state_dict(state["parts"][name])
         self.step, self.value = step, state["value"]
-        tell(self.parts.model, step - 1, self.ctx.horizon)
+        tell(self.parts.timed, step - 1, self.ctx.horizon)
         self.bound = state.get("bound", False)  # checkpoints of old do not say it
         self.owed = state.get("owed", False)  # they were committed after their evaluation
         self.first_losses, self.last_losses = state["first_losses"], state["last_losses"]
@@ -373,11 +381,15 @@ class Loop:
         self.run.truncate_metrics(self.step, again="evaluation" if self.owed else None)
 
 
-def tell(model: torch.nn.Module, step: int, horizon: int) -> None:
-    """Tell every module that changes with time which step comes, or (after loading) which was the last."""
-    for module in model.modules():
-        if isinstance(module, Timed):
-            module.at(max(step, 0), horizon)
+def timed(model: torch.nn.Module) -> list[Timed]:
+    """The modules of a model that change with time."""
+    return [module for module in model.modules() if isinstance(module, Timed)]
+
+
+def tell(modules: Iterable[Timed], step: int, horizon: int) -> None:
+    """Tell what changes with time which step comes, or (after loading) which was the last."""
+    for module in modules:
+        module.at(max(step, 0), horizon)
 
 
 @contextmanager
