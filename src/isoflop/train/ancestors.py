@@ -77,15 +77,19 @@ def other_models(recipe: Recipe, source: Source, ctx: Context, root: Path) -> di
     return models
 
 
-def begin(model: torch.nn.Module, recipe: Recipe, source: Source, ctx: Context, root: Path) -> None:
+def start_of(recipe: Recipe, root: Path) -> Found | None:
+    """The checkpoint that a recipe starts from, if it does; DataError if it is gone or another by now."""
+    return None if recipe.start is None else locate("start", recipe.start, root)
+
+
+def begin(model: torch.nn.Module, recipe: Recipe, found: Found | None, source: Source, ctx: Context) -> None:
     """Give ``model`` the weights that the recipe starts from, if it does; parametrizations that it adds stay new.
 
     Raises:
-        DataError: they are gone or others by now. UsageError: they were trained on another vocabulary.
+        UsageError: they were trained on another vocabulary.
     """
-    if recipe.start is None:
+    if recipe.start is None or found is None:
         return
-    found = locate("start", recipe.start, root)
     _refuse_other_text(f"start: {recipe.start.run}", found, source)
     if recipe.start.optimizer:
         model.load_state_dict(load_tensors(found.directory / "model.safetensors"))
@@ -94,10 +98,9 @@ def begin(model: torch.nn.Module, recipe: Recipe, source: Source, ctx: Context, 
     model.load_state_dict({**own, **_plain_weights(found, ctx.having(models={}, groups=()))})
 
 
-def resume_optimizer(optimizer: Optimizer, recipe: Recipe, root: Path) -> None:
+def resume_optimizer(optimizer: Optimizer, recipe: Recipe, found: Found | None) -> None:
     """Give the optimizer the state that the recipe starts from, if it keeps that."""
-    if recipe.start is not None and recipe.start.optimizer:
-        found = locate("start", recipe.start, root)
+    if recipe.start is not None and recipe.start.optimizer and found is not None:
         optimizer.load_state_dict(load_tree(found.directory, "state")["parts"]["optimizer"])
 
 

@@ -27,7 +27,7 @@ from ..store import machine
 from ..store.names import CACHE
 from ..store.references import ancestors_of
 from ..store.run import Run
-from .ancestors import begin, evaluated, other_models, resume_optimizer, trained_tokenizer
+from .ancestors import begin, evaluated, other_models, resume_optimizer, start_of, trained_tokenizer
 from .loop import Loop, Parts, Progress, refuse_other_corpus
 from .memory import kept_memory
 from .problem import training_rule
@@ -170,11 +170,12 @@ def assemble(recipe: Recipe, run: Run) -> Loop:
     cost, horizon = plan(recipe, root, source)
     ctx = ctx.having(horizon=horizon)
     model = recipe.policy.build(ctx).to(ctx.device)
-    begin(model, recipe, source, ctx, root)
+    start = start_of(recipe, root)
+    begin(model, recipe, start, source, ctx)
     models = {"policy": model, **other_models(recipe, source, ctx, root)}
     ctx = ctx.having(models=models, groups=tuple(parameter_groups(model)))
     optimizer = training_rule(recipe.optimizer.build(ctx))
-    resume_optimizer(optimizer, recipe, root)
+    resume_optimizer(optimizer, recipe, start)
     parts = Parts(
         source=source,
         batches=source.batches(ctx),
