@@ -37,8 +37,8 @@ format: $(DEV)  ## let ruff mend what it can
 	$(RUN)/ruff check --fix .
 	$(RUN)/ruff format .
 
-docs: $(DEV)  ## write the generated documentation (method cards)
-	$(RUN)/isoflop show --markdown docs/cards.md
+docs: $(DEV)  ## write the generated documentation (method cards, tables of optimizers)
+	$(RUN)/python docs/generate.py
 
 bench: $(DEV)  ## speed of our parts beside the peers' (wants a quiet machine and the extra `hf`)
 	$(RUN)/python benchmarks/train_step.py

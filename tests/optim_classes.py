@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from typing import Any
 
 import torch
 
-import isoflop.optim as optim
-from isoflop.optim.base import Method
+from isoflop.core.registry import get, names
 
-CLASSES: dict[str, Any] = {
-    name: getattr(optim, name)
-    for name in dir(optim)
-    if isinstance(getattr(optim, name), type) and issubclass(getattr(optim, name), Method)
-}
+
+def classes() -> dict[str, Any]:
+    """By name, every torch optimizer that the file of a part of the slot defines, a plugin's too: none is left out."""
+    modules = [sys.modules[get("optimizer", name).__module__] for name in names("optimizer")]
+    found = [(module, cls) for module in modules for cls in vars(module).values() if isinstance(cls, type)]
+    return {
+        cls.__name__: cls
+        for module, cls in found
+        if issubclass(cls, torch.optim.Optimizer) and cls.__module__ == module.__name__
+    }
+
+
+CLASSES = classes()
 
 EXTRA: dict[str, dict[str, Any]] = {
     "AdEMAMix": {"betas": (0.9, 0.95, 0.99), "beta3_warmup": 60, "alpha_warmup": 60},

@@ -11,10 +11,12 @@ from typing import Any
 import pytest
 import torch
 
+import isoflop.optim as optim
 from isoflop.core.contracts import Optimizer, OptimizerPart, Outcome, Stateful
 from isoflop.core.errors import NumericsError, UsageError
 from isoflop.core.registry import get, names
 from isoflop.core.roles import shapes_of
+from isoflop.optim.base import Method
 from isoflop.train.problem import training_rule
 from optim_classes import CLASSES, arguments
 from optim_toy import TOY, ToyProblem, params_of, take_steps, tensors_in, toy_context, toy_groups
@@ -235,6 +237,15 @@ def test_parts_that_translate_their_fields_do_it_as_they_say() -> None:
 
 
 # ---------------------------------------------------------------- our own classes, alone in anybody's loop
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_a_class_is_offered_and_can_be_held_to_the_contract(name: str) -> None:
+    cls = CLASSES[name]
+    assert issubclass(cls, Method), f"derive {name} from optim.base.Method: the suite holds it to what that says"
+    if cls.__module__.startswith("isoflop."):
+        assert getattr(optim, name) is cls
+
 
 WITH_REFERENCE = [name for name, cls in CLASSES.items() if hasattr(import_module(cls.__module__), "reference")]
 

@@ -17,6 +17,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import isoflop.optim as optim
 from isoflop.optim.base import Method
+from optim_classes import CLASSES
 
 STEPS = 5
 ARGUMENTS: dict[str, dict[str, Any]] = {
@@ -51,10 +52,7 @@ def main() -> int:
     torch.set_num_threads(1)
     dist.init_process_group("gloo")
     failures: list[str] = []
-    for name in dir(optim):
-        cls = getattr(optim, name)
-        if not (isinstance(cls, type) and issubclass(cls, Method)):
-            continue
+    for name, cls in CLASSES.items():
         legal = inspect.signature(cls).parameters
         arguments = {k: v for k, v in {"lr": 0.01, "weight_decay": 0.1}.items() if k in legal} | ARGUMENTS.get(name, {})
         sharded = model()

@@ -4,26 +4,35 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import re
+import shutil
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+import isoflop
 from isoflop.cli.main import invoke
 from isoflop.core import registry
 
 ROOT = Path(__file__).parents[2]
 
 
+def guide() -> str:
+    """The code of the guide's optimizer."""
+    code = re.search(r"```python\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(), re.DOTALL)
+    assert code is not None
+    return code[1]
+
+
 @pytest.fixture
 def momentum_sign(tmp_path: Path) -> Iterator[None]:
     """The guide's optimizer, imported from a file of its name."""
-    code = re.search(r"```python\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(), re.DOTALL)
-    assert code is not None
     file = tmp_path / "momentum_sign.py"
-    file.write_text(code[1])
+    file.write_text(guide())
     spec = importlib.util.spec_from_file_location("momentum_sign", file)
     assert spec is not None
     assert spec.loader is not None
@@ -56,3 +65,32 @@ def test_what_was_only_imported_is_refused_by_a_study(
     )
     assert "enable that in ISOFLOP_PLUGINS" in said
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_file_in_the_folder_is_all_that_is_needed(tmp_path: Path) -> None:
+    """In a copy of the project: the name, the class, the suite and the generated pages know it at once."""
+    package = shutil.copytree(
+        Path(isoflop.__file__).parent, tmp_path / "src/isoflop", ignore=shutil.ignore_patterns("__pycache__")
+    )
+    for folder in ("docs", "tests"):
+        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    for file in ("CONTRIBUTING.md", "pyproject.toml"):
+        shutil.copy(ROOT / file, tmp_path)
+    (package / "optim/optimizers/momentum_sign.py").write_text(guide())
+
+    def run(*arguments: str) -> str:
+        env = {**os.environ, "PYTHONPATH": str(tmp_path / "src")}
+        done = subprocess.run([sys.executable, *arguments], cwd=tmp_path, env=env, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    offered = "import isoflop.optim as o; print('MomentumSign' in dir(o), o.MomentumSign([], lr=0.5).defaults['lr'])"
+    assert run("-c", offered.replace("([]", "([__import__('torch').ones(1)]")).split() == ["True", "0.5"]
+    said = run("-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/contract", "-k", "momentum_sign or MomentumSign")
+    suite = (ROOT / "tests/contract/test_optimizer.py").read_text()
+    passed = re.search(r"(\d+) passed", said)
+    assert passed is not None
+    assert int(passed[1]) >= suite.count('("name", PARTS)') + suite.count('("name", CLASSES)')
+    run("docs/generate.py")
+    assert "### momentum_sign" in (tmp_path / "docs/cards.md").read_text()
+    assert "| `momentum_sign` |" in (tmp_path / "docs/optimizers.md").read_text()

@@ -117,7 +117,7 @@ def _print(fact: dict[str, Any]) -> None:
 
 def _all_cards() -> str:
     """Every part's card as Markdown; generated, never edited by hand."""
-    pages = ["# Method cards\n\nWritten by `isoflop show --markdown docs/cards.md` from the parts themselves.\n"]
+    pages = ["# Method cards\n\nWritten by `make docs` from the parts themselves.\n"]
     for slot in registry.SLOTS:
         pages.append(f"## {slot}\n")
         for name in registry.names(slot):

@@ -17,8 +17,9 @@ A module imports from those before it in this list, never the other way:
 No module bears a public name: importing it would put it in that name's place.
 """
 
-from importlib import import_module
-from typing import Any
+from pathlib import Path
+
+from ..core.facade import classes_in, lazy
 
 _PUBLIC = {
     "Law": "law",
@@ -37,36 +38,8 @@ _PUBLIC = {
     "save": "export",
     "sensitivity": "sensitivities",
     "simulate": "simulation",
-    "AverageN": "forms.average_n",
-    "Chinchilla": "forms.chinchilla",
-    "CriticalBatch": "forms.critical_batch",
-    "DataConstrained": "forms.data_constrained",
-    "Emergence": "forms.emergence",
-    "Farseer": "forms.farseer",
-    "Frontier": "forms.frontier",
-    "Imitation": "forms.imitation",
-    "InfiniteCompute": "forms.infinite_compute",
-    "Kaplan": "forms.kaplan",
-    "LossToLoss": "forms.loss_to_loss",
-    "Mist": "forms.mist",
-    "Overtraining": "forms.overtraining",
-    "OvertrainingError": "forms.overtraining_error",
-    "Power": "forms.power",
-    "PowerFloor": "forms.power_floor",
-    "QatFraction": "forms.qat_fraction",
-    "QatLoss": "forms.qat_loss",
-    "Qqt": "forms.qqt",
-    "StepLaw": "forms.step_law",
-}
+} | {name: f"forms.{form}" for name, form in classes_in(Path(__file__).with_name("forms")).items()}
 
-__all__ = list(_PUBLIC)
+__all__ = sorted(_PUBLIC)
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _PUBLIC:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_PUBLIC[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__ = lazy(__name__, _PUBLIC)

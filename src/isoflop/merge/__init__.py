@@ -3,18 +3,12 @@
 ``from isoflop.merge import ties`` imports that method's file only; every file of ``merge/methods`` is a method.
 """
 
-from importlib import import_module
 from pathlib import Path
-from typing import Any
 
-__all__ = sorted(path.stem for path in Path(__file__).with_name("methods").glob("[!_]*.py"))
+from ..core.facade import lazy
 
+_PUBLIC = {path.stem: f"methods.{path.stem}" for path in Path(__file__).with_name("methods").glob("[!_]*.py")}
 
-def __getattr__(name: str) -> Any:
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.methods.{name}"), name)
+__all__ = sorted(_PUBLIC)
 
-
-def __dir__() -> list[str]:
-    return list(__all__)
+__getattr__, __dir__ = lazy(__name__, _PUBLIC)

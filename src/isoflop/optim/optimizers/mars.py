@@ -40,13 +40,13 @@ from ..state import OptimizerError
 MarsType = Literal["mars-adamw", "mars-lion", "mars-shampoo"]
 
 
-class Options(TypedDict, total=False):
+class _Options(TypedDict, total=False):
     """Less common arguments of MARS."""
 
     ns_dtype: torch.dtype
 
 
-DEFAULTS = Options(ns_dtype=torch.bfloat16)
+DEFAULTS = _Options(ns_dtype=torch.bfloat16)
 
 
 class MARS(Elementwise):
@@ -85,7 +85,7 @@ class MARS(Elementwise):
         lr_1d: float = 3e-3,
         betas_1d: tuple[float, float] = (0.9, 0.95),
         weight_decay_1d: float = 0.1,
-        **options: Unpack[Options],
+        **options: Unpack[_Options],
     ) -> None:
         super().__init__(
             params,

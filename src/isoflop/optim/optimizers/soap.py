@@ -49,7 +49,7 @@ Refresh = Literal["qr", "cholesky"]
 ORTHONORMAL = {"qr": by_qr, "cholesky": by_cholesky}
 
 
-class Options(TypedDict, total=False):
+class _Options(TypedDict, total=False):
     """Less common arguments of SOAP."""
 
     merge_dims: bool
@@ -63,7 +63,7 @@ class Options(TypedDict, total=False):
     refresh: Refresh
 
 
-DEFAULTS = Options(
+DEFAULTS = _Options(
     merge_dims=False,
     precondition_1d=False,
     normalize_grads=False,
@@ -113,7 +113,7 @@ class SOAP(Method):
         weight_decay: float = 0.01,
         precondition_frequency: int = 10,
         max_precond_dim: int = 10000,
-        **options: Unpack[Options],
+        **options: Unpack[_Options],
     ) -> None:
         super().__init__(
             params,

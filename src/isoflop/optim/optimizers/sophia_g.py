@@ -71,7 +71,7 @@ class SophiaG(Elementwise):
                     self.apply(p, [self.buffer(p, "hessian")], (1 - group["betas"][1],), type(self).curvature)
 
 
-class Resampled(Rule[SophiaG]):
+class _Resampled(Rule[SophiaG]):
     """Sophia-G under a problem that can sample targets: refreshes the curvature after every ``every``-th step."""
 
     def __init__(self, optimizer: SophiaG, every: int) -> None:
@@ -138,9 +138,9 @@ class SophiaGPart(OptimizerPart):
     every: PositiveInt = 10
     """Steps between two estimates of the curvature."""
 
-    def build(self, ctx: Context) -> Resampled:
+    def build(self, ctx: Context) -> _Resampled:
         fields = {"bs": ctx.batch * ctx.length * ctx.accumulate}
-        return Resampled(assemble(SophiaG, self, ctx, drop=("every",), **fields), self.every)
+        return _Resampled(assemble(SophiaG, self, ctx, drop=("every",), **fields), self.every)
 
     def cost(self, shapes: Sequence[Shape]) -> Cost:
         return elementwise(shapes, operations=11, floats=6)

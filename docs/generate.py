@@ -1,5 +1,7 @@
-"""The tables of docs/optimizers.md, from the parts themselves: ``python -m isoflop.optim.tables docs/optimizers.md``
-rewrites the file's generated block."""
+"""Writes the generated documentation from the parts themselves: ``python docs/generate.py [FOLDER]``, or ``make docs``.
+
+Generated are the whole of ``cards.md`` and the block between two markers of ``optimizers.md``.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +10,12 @@ import sys
 from pathlib import Path
 from typing import Any, cast
 
-from ..core.contracts import OptimizerPart, SchedulePart
-from ..core.registry import get, names
-from ..core.roles import Role, Shape, numel
+from isoflop.cli.main import invoke
+from isoflop.core.contracts import OptimizerPart, SchedulePart
+from isoflop.core.registry import get, names
+from isoflop.core.roles import Role, Shape, numel
+
+ROOT = Path(__file__).resolve().parent.parent
 
 BEGIN, END = "<!-- generated: begin -->", "<!-- generated: end -->"
 
@@ -91,14 +96,14 @@ def measured(path: Path) -> str:
     return "\n".join(rows)
 
 
-def block(root: Path) -> str:
-    """Everything between the markers; ``root`` is the repository."""
+def block() -> str:
+    """Everything between the markers of ``optimizers.md``."""
     parts = [
         "### Optimizers: memory and work",
         f"On the shapes of a small GPT ({numel(GPT) / 1e6:.2f} million parameters), at the defaults of recipes.",
         optimizers(),
         "### Measured step time",
-        measured(root / "benchmarks" / "results" / "optim_step.json"),
+        measured(ROOT / "benchmarks" / "results" / "optim_step.json"),
         "### Sources, updates, differences",
         differences(),
         "### Schedules and averages",
@@ -107,12 +112,15 @@ def block(root: Path) -> str:
     return "\n\n".join([BEGIN, *parts, END])
 
 
-def main() -> None:
-    path = Path(sys.argv[1])
-    text = path.read_text()
+def write(folder: Path) -> None:
+    """Write ``folder``'s cards anew, and the generated block of its guide to optimizers."""
+    if failed := invoke(["show", "--markdown", str(folder / "cards.md")]):
+        raise SystemExit(failed)
+    guide = folder / "optimizers.md"
+    text = guide.read_text()
     before, after = text.partition(BEGIN)[0], text.partition(END)[2]
-    path.write_text(before + block(path.resolve().parent.parent) + after)
+    guide.write_text(before + block() + after)
 
 
 if __name__ == "__main__":
-    main()
+    write(Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "docs")
