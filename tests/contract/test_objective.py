@@ -18,15 +18,19 @@ from isoflop.core.contracts import (
     ObjectivePart,
     Predicts,
     Resampling,
+    Stateful,
     TokenBatch,
 )
-from isoflop.core.registry import get, names
+from isoflop.core.registry import names
 from isoflop.core.rng import Rng
+from isoflop.core.slots import resolve
 from isoflop.ledger.audit import Audit
 from isoflop.optim.linearization import forward_mode
 from transformer_toys import VOCAB, context, part
 
-FIELDS: dict[str, dict[str, Any]] = {}
+FIELDS: dict[str, dict[str, Any]] = {
+    "weighted": {"terms": [{"objective": "next_token"}, {"objective": "distill", "weight": 0.5}]},
+}
 """Fields of parts that cannot be built by default."""
 MODELS = ("teacher",)
 """Names under which parts may find other models in their context."""
@@ -34,7 +38,7 @@ PARTS = names("objective")
 
 
 def part_of(name: str) -> ObjectivePart:
-    return get("objective", name)(**FIELDS.get(name, {}))  # type: ignore[return-value]
+    return resolve("objective", {"name": name, **FIELDS.get(name, {})})  # type: ignore[return-value]
 
 
 def batch_of(rows: int = 4, length: int = 9, masked: bool = False) -> TokenBatch:
@@ -99,11 +103,11 @@ def test_masked_targets_do_not_matter(name: str, ctx: Context) -> None:
 def test_capabilities_are_as_declared(name: str, ctx: Context) -> None:
     chosen = part_of(name)
     live = chosen.build(ctx)
-    for capability in (Likelihood, Linearizing, Predicts, Resampling):
+    for capability in (Likelihood, Linearizing, Predicts, Resampling, Stateful):
         assert isinstance(live, capability) == (capability in chosen.abilities), capability
 
 
-@pytest.mark.parametrize("name", [name for name in PARTS if Likelihood in part_of(name).provides])
+@pytest.mark.parametrize("name", [name for name in PARTS if Likelihood in part_of(name).abilities])
 def test_a_likelihood_says_what_it_cost(name: str, ctx: Context) -> None:
     live, batch = part_of(name).build(ctx), batch_of()
     assert isinstance(live, Likelihood)
@@ -114,7 +118,7 @@ def test_a_likelihood_says_what_it_cost(name: str, ctx: Context) -> None:
     assert audit.total() == sum(cost.hardware for cost in found.spent.values()) > 0
 
 
-@pytest.mark.parametrize("name", [name for name in PARTS if Predicts in part_of(name).provides])
+@pytest.mark.parametrize("name", [name for name in PARTS if Predicts in part_of(name).abilities])
 def test_one_that_predicts_gives_its_likeliest_targets(name: str, ctx: Context) -> None:
     live, batch = part_of(name).build(ctx), batch_of()
     assert isinstance(live, Predicts)
@@ -146,11 +150,11 @@ def test_work_equals_the_audit(name: str, ctx: Context) -> None:
 @pytest.mark.parametrize("name", PARTS)
 def test_a_loss_spends_beside_the_policy_what_was_planned(name: str, ctx: Context) -> None:
     objective, batch = part_of(name), batch_of()
-    models = {other: SimpleNamespace(model=part(), vocab_size=VOCAB) for other in objective.uses}
+    models = {other: SimpleNamespace(model=part(), vocab_size=VOCAB) for other in MODELS}
     rows, length = batch.inputs.shape
     recipe = SimpleNamespace(models=models, train=SimpleNamespace(batch=rows, length=length), vocab_size=VOCAB)
     assert objective.build(ctx).loss(batch).spent == objective.charges(recipe)
-    assert all(other.grad is None for name in objective.uses for other in ctx.models[name].parameters())
+    assert all(other.grad is None for name in MODELS for other in ctx.models[name].parameters())
 
 
 @pytest.mark.parametrize("name", PARTS)
@@ -170,7 +174,7 @@ def test_a_small_step_down_the_gradient_lowers_the_loss(name: str) -> None:
 
 
 @pytest.mark.parametrize("masked", [False, True])
-@pytest.mark.parametrize("name", [name for name in PARTS if Linearizing in part_of(name).provides])
+@pytest.mark.parametrize("name", [name for name in PARTS if Linearizing in part_of(name).abilities])
 def test_a_linearizing_one_is_its_loss_of_the_outputs(name: str, masked: bool, ctx: Context) -> None:
     objective, batch = part_of(name).build(ctx), batch_of(masked=masked)
     assert isinstance(objective, Linearizing)
@@ -184,7 +188,7 @@ def test_a_linearizing_one_is_its_loss_of_the_outputs(name: str, masked: bool, c
         torch.testing.assert_close(slope[name], gradient, rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", [name for name in PARTS if Linearizing in part_of(name).provides])
+@pytest.mark.parametrize("name", [name for name in PARTS if Linearizing in part_of(name).abilities])
 def test_a_linearizing_one_has_forward_mode_derivatives(name: str, ctx: Context) -> None:
     outputs, loss = part_of(name).build(ctx).linearize(batch_of())  # type: ignore[attr-defined]
     at = {name: p.detach() for name, p in ctx.policy.named_parameters()}

@@ -133,6 +133,11 @@ class ObjectivePart(Part):
         return None
 
     @property
+    def patterns(self) -> tuple[Pattern | None, ...]:
+        """Every pattern that the policy is asked to obey; by default that one."""
+        return (self.pattern,)
+
+    @property
     def extra_ids(self) -> int:
         """Token ids that it adds behind the text's, e.g. a mask; by default none."""
         return 0

@@ -132,12 +132,12 @@ class TransformerPart(ModelPart):
 
     def check(self, recipe: Recipe) -> list[str]:
         found = [f"model.mixer.{problem}" for problem in self.mixer.problems(self.d_model)]
-        pattern = recipe.objective.pattern
-        if not self.mixer.takes(pattern):
-            found.append(
-                f"model.mixer: {self.mixer.name} cannot obey the pattern {pattern.name if pattern else 'causal'} of "
-                f"objective {recipe.objective.name}; use another mixer"
-            )
+        for pattern in recipe.objective.patterns:
+            if not self.mixer.takes(pattern):
+                found.append(
+                    f"model.mixer: {self.mixer.name} cannot obey the pattern {pattern.name if pattern else 'causal'} "
+                    f"of objective {recipe.objective.name}; use another mixer"
+                )
         if found:
             return found
         parameters = self.layers * numel(self._block_shapes()) + numel(self._outer_shapes(recipe.vocab_size))
