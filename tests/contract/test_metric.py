@@ -18,6 +18,8 @@ from isoflop.core.registry import get, names
 from isoflop.core.rng import Rng
 from isoflop.data.loader import HeldOutText
 from isoflop.ledger.audit import Audit
+from objective_toys import FIELDS as OBJECTIVES
+from objective_toys import MODELS, objective_of
 from transformer_toys import VOCAB, context, part
 
 FIELDS: dict[str, dict[str, Any]] = {}
@@ -27,10 +29,6 @@ PARTS = names("metric")
 
 def part_of(name: str) -> MetricPart:
     return get("metric", name)(**FIELDS.get(name, {}))  # type: ignore[return-value]
-
-
-def objective_of(name: str) -> Any:
-    return get("objective", name)()
 
 
 def fits(metric: str, objective: str) -> bool:
@@ -51,7 +49,7 @@ TEXTS = {"a": heldout(41 * 16 + 5), "b": heldout(40 * 16, 1)}
 
 def subject_of(objective: str) -> Subject:
     ctx = context()
-    ctx = ctx.having(models={name: part().build(ctx) for name in ("policy", "teacher")})
+    ctx = ctx.having(models={name: part().build(ctx) for name in ("policy", *MODELS)})
     return Subject(ctx.policy, objective_of(objective).build(ctx), ctx)
 
 
@@ -135,7 +133,13 @@ def test_a_model_that_has_learned_the_text_is_better(metric: str, objective: str
 @pytest.mark.parametrize(("metric", "objective"), MISFITS)
 def test_an_objective_that_it_cannot_measure_is_refused_by_name(metric: str, objective: str) -> None:
     with pytest.raises(RecipeError, match=f"metric: {metric} needs objective to be"):
-        Recipe.load("small", f'metrics=["{metric}"]', f"objective={objective}")
+        Recipe.from_json(
+            {
+                **Recipe.load("small").to_json(),
+                "metrics": [metric],
+                "objective": {"name": objective, **OBJECTIVES.get(objective, {})},
+            }
+        )
 
 
 def test_a_part_without_a_unit_is_read_by_its_name() -> None:

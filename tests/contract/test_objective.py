@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 import torch
@@ -15,7 +14,6 @@ from isoflop.core.contracts import (
     Linearizing,
     Loss,
     Objective,
-    ObjectivePart,
     Predicts,
     Resampling,
     Stateful,
@@ -23,22 +21,12 @@ from isoflop.core.contracts import (
 )
 from isoflop.core.registry import names
 from isoflop.core.rng import Rng
-from isoflop.core.slots import resolve
 from isoflop.ledger.audit import Audit
 from isoflop.optim.linearization import forward_mode
+from objective_toys import MODELS, objective_of
 from transformer_toys import VOCAB, context, part
 
-FIELDS: dict[str, dict[str, Any]] = {
-    "weighted": {"terms": [{"objective": "next_token"}, {"objective": "distill", "weight": 0.5}]},
-}
-"""Fields of parts that cannot be built by default."""
-MODELS = ("teacher",)
-"""Names under which parts may find other models in their context."""
 PARTS = names("objective")
-
-
-def part_of(name: str) -> ObjectivePart:
-    return resolve("objective", {"name": name, **FIELDS.get(name, {})})  # type: ignore[return-value]
 
 
 def batch_of(rows: int = 4, length: int = 9, masked: bool = False) -> TokenBatch:
@@ -68,7 +56,7 @@ def ctx() -> Context:
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("name", PARTS)
 def test_loss_is_a_sum_over_its_units(name: str, masked: bool, ctx: Context) -> None:
-    chosen = part_of(name)
+    chosen = objective_of(name)
     assert chosen.card.summary
     objective, batch = chosen.build(ctx), batch_of(masked=masked)
     assert isinstance(objective, Objective)
@@ -83,33 +71,33 @@ def test_loss_is_a_sum_over_its_units(name: str, masked: bool, ctx: Context) -> 
 
 @pytest.mark.parametrize("name", PARTS)
 def test_loss_without_gradient_is_the_same_number(name: str, ctx: Context) -> None:
-    objective = part_of(name).build(ctx)
+    objective = objective_of(name).build(ctx)
     with torch.no_grad():
         quiet = objective.loss(batch_of()).total
     assert not quiet.requires_grad
     torch.testing.assert_close(quiet, objective.loss(batch_of()).total.detach())
 
 
-@pytest.mark.parametrize("name", [name for name in PARTS if part_of(name).pattern is None])
+@pytest.mark.parametrize("name", [name for name in PARTS if objective_of(name).pattern is None])
 def test_masked_targets_do_not_matter(name: str, ctx: Context) -> None:
     batch = batch_of(masked=True)
     assert batch.mask is not None
     other = TokenBatch(batch.inputs, batch.targets.where(batch.mask, torch.tensor(0)), 100, batch.mask)
-    losses = [part_of(name).build(ctx).loss(b).total for b in (batch, other)]
+    losses = [objective_of(name).build(ctx).loss(b).total for b in (batch, other)]
     assert losses[0] == losses[1]
 
 
 @pytest.mark.parametrize("name", PARTS)
 def test_capabilities_are_as_declared(name: str, ctx: Context) -> None:
-    chosen = part_of(name)
+    chosen = objective_of(name)
     live = chosen.build(ctx)
     for capability in (Likelihood, Linearizing, Predicts, Resampling, Stateful):
         assert isinstance(live, capability) == (capability in chosen.abilities), capability
 
 
-@pytest.mark.parametrize("name", [name for name in PARTS if Likelihood in part_of(name).abilities])
+@pytest.mark.parametrize("name", [name for name in PARTS if Likelihood in objective_of(name).abilities])
 def test_a_likelihood_says_what_it_cost(name: str, ctx: Context) -> None:
-    live, batch = part_of(name).build(ctx), batch_of()
+    live, batch = objective_of(name).build(ctx), batch_of()
     assert isinstance(live, Likelihood)
     with torch.no_grad(), Audit() as audit:
         found = live.nll(batch)
@@ -118,9 +106,9 @@ def test_a_likelihood_says_what_it_cost(name: str, ctx: Context) -> None:
     assert audit.total() == sum(cost.hardware for cost in found.spent.values()) > 0
 
 
-@pytest.mark.parametrize("name", [name for name in PARTS if Predicts in part_of(name).abilities])
+@pytest.mark.parametrize("name", [name for name in PARTS if Predicts in objective_of(name).abilities])
 def test_one_that_predicts_gives_its_likeliest_targets(name: str, ctx: Context) -> None:
-    live, batch = part_of(name).build(ctx), batch_of()
+    live, batch = objective_of(name).build(ctx), batch_of()
     assert isinstance(live, Predicts)
     with Audit() as audit:
         guess = live.predict(batch)
@@ -138,7 +126,7 @@ def test_one_that_predicts_gives_its_likeliest_targets(name: str, ctx: Context) 
 
 @pytest.mark.parametrize("name", PARTS)
 def test_work_equals_the_audit(name: str, ctx: Context) -> None:
-    objective, batch = part_of(name), batch_of()
+    objective, batch = objective_of(name), batch_of()
     assert set(objective.uses) <= set(MODELS)
     with Audit() as audit:
         loss = objective.build(ctx).loss(batch)
@@ -149,7 +137,7 @@ def test_work_equals_the_audit(name: str, ctx: Context) -> None:
 
 @pytest.mark.parametrize("name", PARTS)
 def test_a_loss_spends_beside_the_policy_what_was_planned(name: str, ctx: Context) -> None:
-    objective, batch = part_of(name), batch_of()
+    objective, batch = objective_of(name), batch_of()
     models = {other: SimpleNamespace(model=part(), vocab_size=VOCAB) for other in MODELS}
     rows, length = batch.inputs.shape
     recipe = SimpleNamespace(models=models, train=SimpleNamespace(batch=rows, length=length), vocab_size=VOCAB)
@@ -160,7 +148,7 @@ def test_a_loss_spends_beside_the_policy_what_was_planned(name: str, ctx: Contex
 @pytest.mark.parametrize("name", PARTS)
 def test_a_small_step_down_the_gradient_lowers_the_loss(name: str) -> None:
     own = fresh()
-    objective, batch = part_of(name).build(own), batch_of()
+    objective, batch = objective_of(name).build(own), batch_of()
     parameters = list(own.policy.parameters())
     loss = objective.loss(batch).total / batch.tokens
     grads = torch.autograd.grad(loss, parameters)
@@ -174,9 +162,9 @@ def test_a_small_step_down_the_gradient_lowers_the_loss(name: str) -> None:
 
 
 @pytest.mark.parametrize("masked", [False, True])
-@pytest.mark.parametrize("name", [name for name in PARTS if Linearizing in part_of(name).abilities])
+@pytest.mark.parametrize("name", [name for name in PARTS if Linearizing in objective_of(name).abilities])
 def test_a_linearizing_one_is_its_loss_of_the_outputs(name: str, masked: bool, ctx: Context) -> None:
-    objective, batch = part_of(name).build(ctx), batch_of(masked=masked)
+    objective, batch = objective_of(name).build(ctx), batch_of(masked=masked)
     assert isinstance(objective, Linearizing)
     outputs, loss = objective.linearize(batch)
     parameters = {name: p.detach() for name, p in ctx.policy.named_parameters()}
@@ -188,9 +176,9 @@ def test_a_linearizing_one_is_its_loss_of_the_outputs(name: str, masked: bool, c
         torch.testing.assert_close(slope[name], gradient, rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", [name for name in PARTS if Linearizing in part_of(name).abilities])
+@pytest.mark.parametrize("name", [name for name in PARTS if Linearizing in objective_of(name).abilities])
 def test_a_linearizing_one_has_forward_mode_derivatives(name: str, ctx: Context) -> None:
-    outputs, loss = part_of(name).build(ctx).linearize(batch_of())  # type: ignore[attr-defined]
+    outputs, loss = objective_of(name).build(ctx).linearize(batch_of())  # type: ignore[attr-defined]
     at = {name: p.detach() for name, p in ctx.policy.named_parameters()}
     along = {name: torch.randn(p.shape, generator=torch.Generator().manual_seed(3)) for name, p in at.items()}
     with forward_mode():
