@@ -15,6 +15,7 @@ from pydantic import (
     PositiveFloat,
     PositiveInt,
     StringConstraints,
+    ValidationError,
     WithJsonSchema,
     model_validator,
 )
@@ -39,7 +40,7 @@ from .slots import (
     TokenizerSlot,
     schema_document,
 )
-from .toml import locate, parse, read, validated
+from .toml import locate, parse, problems_of, read, validated
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 """One path component: letters, digits, '.', '_', '-', at most 64, beginning with a letter or digit."""
@@ -286,6 +287,20 @@ class Recipe(Section):
     def with_(self, *overrides: str) -> Self:
         """A copy with ``key.path=value`` overrides applied and everything validated again."""
         return validated(type(self), self.to_json(), overrides, source=self.name, context=self._context)
+
+    def having(self, **fields: Any) -> Self:
+        """A copy with other values of top-level fields, e.g. ``seed=2``; parts that stay are not built again.
+
+        Args:
+            fields: values of the fields' own types (a ``Budget``, a part), not TOML.
+
+        Raises:
+            RecipeError: the parts do not fit together with these values.
+        """
+        try:
+            return self.model_validate({**dict(self), **fields}, context=self._context)
+        except ValidationError as error:
+            raise RecipeError(problems_of(error, type(self), self.to_json()), source=self.name) from None
 
     def differences(self, other: Recipe) -> list[str]:
         """Key paths (but ``name``) at which two recipes differ, each "path: ours -> theirs"."""

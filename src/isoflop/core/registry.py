@@ -143,13 +143,16 @@ def names(slot: str) -> list[str]:
 
 def get(slot: str, name: str) -> type[Part]:
     """The part class ``name`` of ``slot``; only its file is imported. UsageError with the nearest name if unknown."""
+    known = _registered[_known(slot)]
+    if name in known:
+        return known[name]
     if name not in names(slot):
         raise UsageError(f"no {slot} is named {name!r}", fix=nearest(name, names(slot)))
-    if name not in _registered[slot]:
+    if name not in known:  # it may have come with the plugins
         import_module(f"{_package(slot)}.{name}")
-    if name not in _registered[slot]:
+    if name not in known:
         raise RecipeError([f"the file of {slot} {name!r} registers no part of that name"], source="registry")
-    return _registered[slot][name]
+    return known[name]
 
 
 def shipped(part: Part) -> bool:

@@ -129,8 +129,22 @@ def validated(
     try:
         return model.model_validate_json(_as_json(tree, source), context=context)
     except ValidationError as error:
-        problems = [_problem(model, tree, item, given, text) for item in error.errors(include_url=False)]
-        raise RecipeError(problems, source=source) from None
+        raise RecipeError(problems_of(error, model, tree, given, text), source=source) from None
+
+
+def problems_of(
+    error: ValidationError, model: type[BaseModel], tree: Any, overrides: Sequence[str] = (), text: str = ""
+) -> list[str]:
+    """Every problem that pydantic found in a document, each "where: key path: what is wrong; what to do".
+
+    Args:
+        error: what pydantic raised.
+        model: the class of the document.
+        tree: its values, as TOML or JSON gives them.
+        overrides: the ``key.path=value`` assignments that were applied, so that a problem can name its own.
+        text: the TOML text, so that a problem can name its line.
+    """
+    return [_problem(model, tree, item, overrides, text) for item in error.errors(include_url=False)]
 
 
 def _as_json(tree: Any, source: str) -> str:

@@ -187,7 +187,7 @@ def headline(study: Study, rows: Sequence[MultiplierRow], arm: str) -> str:
 
 def facts_of(study: Study, arm: str) -> Facts:
     """What decides on which axes an arm can be compared."""
-    recipe = study.run_recipe(arm, 0, study.seeds[0])
+    recipe = study.base(arm)
     train = recipe.train
     return Facts(
         parameters=numel(recipe.model.shapes(recipe.vocab_size)),

@@ -25,7 +25,7 @@ def corpus_facts(study: Study, root: Path, *, compressors: bool = False) -> dict
         compressors: add what xz makes of the held-out text, alone and given training text (some ten CPU-seconds the
             first time; remembered under ``root`` for as long as the corpus stays the same).
     """
-    source = _source(study.run_recipe(study.baseline, 0, study.seeds[0]), root)
+    source = _source(study.base(study.baseline), root)
     facts: dict[str, Any] = {"fingerprint": source.fingerprint}
     describe = getattr(source, "describe", None)
     if describe is not None:

@@ -16,6 +16,7 @@ from ..core.digests import digest
 from ..core.errors import NumericsError
 from ..core.files import jsonable
 from ..core.reading import user_path
+from ..core.recipe import Budget
 from ..core.rng import Rng
 from ..core.significance import LEVEL, half_width
 from ..ledger.budgets import step_cost, steps_within
@@ -343,7 +344,7 @@ def _device_names(study: Study) -> list[str]:
 
 def _other_devices(study: Study) -> list[str]:
     """The arms' devices, but for the processor: those that only torch knows about."""
-    return sorted({study.run_recipe(arm, 0, study.seeds[0]).train.device for arm in study.everyone} - {"cpu"})
+    return sorted({study.base(arm).train.device for arm in study.everyone} - {"cpu"})
 
 
 def _short_runs(study: Study) -> tuple[Assignment, list[Assignment]]:
@@ -362,5 +363,6 @@ def _short(study: Study, arm: str, steps: int) -> Assignment:
     """A run of a few steps with two evaluations."""
     grid = study.grid(arm)
     (job,) = trial_runs(study, Trial(arm, 0, grid[len(grid) // 2]))[:1]
-    recipe = job.recipe.with_(f"budget={{steps={steps}}}", "train.evaluations=2", f"name={study.name}-preflight"[:64])
+    train = job.recipe.train.model_copy(update={"evaluations": 2})
+    recipe = job.recipe.having(name=f"{study.name}-preflight"[:64], budget=Budget(steps=steps), train=train)
     return Assignment(recipe, arm, 0, "tuning", job.hyper)

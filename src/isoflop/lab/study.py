@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tomli_w
-from pydantic import Field, NonNegativeInt, PositiveFloat, model_validator
+from pydantic import Field, NonNegativeInt, PositiveFloat, PrivateAttr, model_validator
 
 from ..core.documents import Section
 from ..core.errors import RecipeError, nearest
-from ..core.recipe import Name, Recipe
+from ..core.recipe import Budget, Name, Recipe
 from ..core.registry import Part
 from ..core.scale import Scale
 from ..core.toml import locate, parse, read, validated
@@ -57,10 +57,10 @@ class Ladder(Section):
             raise ValueError(f"rungs in {self.axis} must be whole numbers")
         return self
 
-    def budget(self, rung: int) -> dict[str, float | int]:
+    def budget(self, rung: int) -> Budget:
         """The recipe's budget at a rung."""
         limit = self.rungs[rung]
-        return {self.axis: limit if self.axis == "flops" else int(limit)}
+        return Budget.model_validate({self.axis: limit if self.axis == "flops" else int(limit)})
 
 
 class Arm(Section):
@@ -117,6 +117,9 @@ class Study(Section):
     caveats: tuple[str, ...] = ()
     """What the reader of the result should bear in mind; printed with it."""
 
+    _made: dict[tuple[str, float | None], Recipe] = PrivateAttr(default_factory=dict)
+    """Recipes by arm and tuned value (None: as written), at the lowest rung and the first seed."""
+
     @model_validator(mode="after")
     def _sound(self) -> Study:
         if problems := [*self._structure()] or [*self._recipes()] or [*self._grids()]:
@@ -165,23 +168,42 @@ class Study(Section):
     @property
     def scale(self) -> Scale:
         """What the runs are ranked on: their first metric, which all arms share."""
-        return self.run_recipe(self.baseline, 0, self.seeds[0]).metrics[0].scale
+        return self.base(self.baseline).metrics[0].scale
 
     def rungs_of(self, arm: str) -> tuple[int, ...]:
         """The rungs that an arm is evaluated at: all for the baseline."""
         return tuple(range(self.top + 1)) if arm == self.baseline else self.arms[arm].rungs
 
+    def base(self, arm: str, value: float | None = None) -> Recipe:
+        """the lowest rung and the first seed, built once for each value of the tuned hyper-parameter.
+
+        Args:
+            arm: the baseline or an arm, by name.
+            value: of the tuned hyper-parameter; None: as the recipe has it.
+
+        Raises:
+            RecipeError: every problem of the recipe.
+        """
+        if (arm, value) not in self._made:
+            source = f"{self.name}: {arm}"
+            if value is not None:
+                tree = self.base(arm).to_json()
+                changes: tuple[str, ...] = (f"{self.tuning.hyper}={value!r}",)
+            else:
+                budget = self.ladder.budget(0).model_dump(mode="json", exclude_none=True)
+                tree = {**self.recipe, "name": f"{self.name}-{arm}"[:64], "seed": self.seeds[0], "budget": budget}
+                changes = () if arm == self.baseline else self.arms[arm].overrides
+            self._made[arm, value] = validated(Recipe, tree, changes, source=source)
+        return self._made[arm, value]
+
     def run_recipe(self, arm: str, rung: int, seed: int, value: float | None = None) -> Recipe:
-        """The recipe of one run, with the tuned hyper-parameter at ``value``; RecipeError if it is not legal."""
-        tree = {**self.recipe, "name": f"{self.name}-{arm}"[:64], "seed": seed, "budget": self.ladder.budget(rung)}
-        changes = () if arm == self.baseline else self.arms[arm].overrides
-        tuned = () if value is None else (f"{self.tuning.hyper}={value!r}",)
-        return validated(Recipe, tree, (*changes, *tuned), source=f"{self.name}: {arm}")
+        """The recipe of one run: the arm's ``base`` with that seed and that rung's budget; RecipeError if not legal."""
+        return self.base(arm, value).having(seed=seed, budget=self.ladder.budget(rung))
 
     def allows(self, arm: str, value: float) -> bool:
         """Whether the arm's recipe takes ``value`` for the tuned hyper-parameter."""
         try:
-            self.run_recipe(arm, 0, self.seeds[0], value)
+            self.base(arm, value)
         except RecipeError:
             return False
         return True
@@ -239,7 +261,7 @@ class Study(Section):
         measured: dict[str, Any] = {}
         for arm in self.everyone:
             try:
-                own = measured_by(self.run_recipe(arm, 0, self.seeds[0]))
+                own = measured_by(self.base(arm))
                 if arm == self.baseline:
                     measured = own
                 for key in measured:
@@ -270,7 +292,7 @@ class Study(Section):
     def _tuned_part(self, arm: str) -> tuple[Any, str]:
         """What holds the tuned hyper-parameter (a part, if all is well), and its key; AttributeError if none."""
         *path, key = self.tuning.hyper.split(".")
-        return functools.reduce(getattr, path, self.run_recipe(arm, 0, self.seeds[0])), key
+        return functools.reduce(getattr, path, self.base(arm)), key
 
     def _search_problem(self, arm: str) -> str:
         """Why the arm has no grid of its own search space, where it needs one."""

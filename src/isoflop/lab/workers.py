@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import selectors
@@ -53,7 +54,7 @@ class Assignment:
     def seed(self) -> int:
         return self.recipe.seed
 
-    @property
+    @functools.cached_property
     def flops(self) -> int:
         """Model FLOPs that training it takes."""
         cost = step_cost(self.recipe)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 
+from isoflop.core.recipe import Budget, Recipe
 from isoflop.errors import RecipeError
 from isoflop.lab.study import Study
 
@@ -122,3 +125,33 @@ def test_a_grid_value_that_an_arm_cannot_take_is_refused(tiny_toml):
             "tuning.hyper=averaging.decay",
             "tuning.grids={adamw=[0.5, 0.9, 2.0], muon=[0.5, 0.9, 0.99]}",
         )
+
+
+@pytest.mark.parametrize("axis", ["steps={}", "tokens={}00", "flops={}e6"])
+def test_a_run_is_the_recipe_that_its_overrides_give_from_the_beginning(tiny, axis):
+    """Recipes are built once and derived from then on; what they derive to is what reading each of them would give."""
+    key, _, amount = axis.partition("=")
+    rungs = [amount.format(2**k) for k in (2, 3, 4)]
+    study = tiny.with_(f"ladder={{axis='{key}', rungs=[{', '.join(rungs)}]}}", "recipe.averaging=ema")
+    for arm in study.everyone:
+        changes = () if arm == study.baseline else study.arms[arm].overrides
+        for rung, seed, value in itertools.product(range(3), (*study.seeds, *study.tuning.seeds), (None, 3e-05, 0.25)):
+            budget = {key: study.ladder.rungs[rung] if key == "flops" else int(study.ladder.rungs[rung])}
+            whole = {**study.recipe, "name": f"{study.name}-{arm}", "seed": seed, "budget": budget}
+            tuned = () if value is None else (f"optimizer.lr={value!r}",)
+            assert study.run_recipe(arm, rung, seed, value) == Recipe.from_json(whole, *changes, *tuned)
+            assert study.run_recipe(arm, rung, seed, value).hash == Recipe.from_json(whole, *changes, *tuned).hash
+
+
+def test_an_arms_recipe_is_read_once(tiny_toml, monkeypatch):
+    study = Study.from_toml(tiny_toml)
+    monkeypatch.setattr("isoflop.lab.study.validated", None)
+    assert study.base("muon") is study.base("muon")
+    assert study.run_recipe("muon", 1, study.seeds[1]).seed == study.seeds[1]
+    assert study.run_recipe("muon", 1, 5, study.grid("muon")[0]).optimizer.lr == study.grid("muon")[0]
+
+
+def test_a_budget_that_does_not_fit_the_arm_is_refused_by_the_runs_name(tiny):
+    base = tiny.base("adamw")
+    with pytest.raises(RecipeError, match=r"budget.seconds: has no horizon, which schedule cosine needs"):
+        base.having(budget=Budget(seconds=1.0))
