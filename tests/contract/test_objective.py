@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -21,6 +22,7 @@ from isoflop.core.contracts import (
 )
 from isoflop.core.registry import names
 from isoflop.core.rng import Rng
+from isoflop.core.roles import parameter_groups
 from isoflop.ledger.audit import Audit
 from isoflop.optim.linearization import forward_mode
 from objective_toys import MODELS, objective_of
@@ -45,7 +47,16 @@ def fresh() -> Context:
     others = {
         name: part().build(context(rng=Rng(number))).requires_grad_(False) for number, name in enumerate(MODELS, 7)
     }
-    return context(models={"policy": part().build(context()), **others})
+    policy = part().build(context())
+    return context(models={"policy": policy, **others}, groups=tuple(parameter_groups(policy)))
+
+
+def moved(policy: Any) -> None:
+    """Take a model away from where it was, which an objective may remember."""
+    noise = torch.Generator().manual_seed(5)
+    with torch.no_grad():
+        for p in policy.parameters():
+            p += 0.02 * torch.randn(p.shape, generator=noise)
 
 
 @pytest.fixture(scope="module")
@@ -55,10 +66,12 @@ def ctx() -> Context:
 
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("name", PARTS)
-def test_loss_is_a_sum_over_its_units(name: str, masked: bool, ctx: Context) -> None:
+def test_loss_is_a_sum_over_its_units(name: str, masked: bool) -> None:
     chosen = objective_of(name)
     assert chosen.card.summary
-    objective, batch = chosen.build(ctx), batch_of(masked=masked)
+    own = fresh()
+    objective, batch = chosen.build(own), batch_of(masked=masked)
+    moved(own.policy)
     assert isinstance(objective, Objective)
     whole = objective.loss(batch)
     assert isinstance(whole, Loss)
@@ -149,6 +162,7 @@ def test_a_loss_spends_beside_the_policy_what_was_planned(name: str, ctx: Contex
 def test_a_small_step_down_the_gradient_lowers_the_loss(name: str) -> None:
     own = fresh()
     objective, batch = objective_of(name).build(own), batch_of()
+    moved(own.policy)
     parameters = list(own.policy.parameters())
     loss = objective.loss(batch).total / batch.tokens
     grads = torch.autograd.grad(loss, parameters)
