@@ -39,8 +39,8 @@ def fit(
     """Fit a scaling law to a table of runs, with intervals and what cannot be known from it."""
     from ..laws.verb import fit_table
 
-    rows = _table(table, _pairs(where, "--where", "arm=muon"))
-    renames = _pairs(columns, "--columns", "N=params,D=tokens")
+    rows = rows_of(table, pairs(where, "--where", "arm=muon"))
+    renames = pairs(columns, "--columns", "N=params,D=tokens")
     found = fit_table(rows, law, by=by, columns=renames, target=target)
     stored = found.to_json(source=_printable(table.resolve().name)) if json or out is not None else {}
     page = None
@@ -64,7 +64,7 @@ def _printable(name: str) -> str:
     return os.fsencode(name).decode("utf-8", errors="replace")
 
 
-def _table(source: Path, wanted: dict[str, str]) -> Table:
+def rows_of(source: Path, wanted: dict[str, str]) -> Table:
     """The rows of a CSV file, a study or a root, whose columns have the wanted values; one arm of a study only."""
     from ..core.table import Table
     from ..store.sweeps import sweep
@@ -83,12 +83,12 @@ def _table(source: Path, wanted: dict[str, str]) -> Table:
     return rows
 
 
-def _pairs(text: str, option: str, example: str) -> dict[str, str]:
+def pairs(text: str, option: str, example: str) -> dict[str, str]:
     """``N=params, D=tokens`` as a mapping; blanks around names are no part of them."""
     pieces = [piece.partition("=") for piece in text.split(",") if piece.strip()]
-    pairs = {key.strip(): value.strip() for key, _, value in pieces}
-    if len(pairs) < len(pieces) or not all(key and value for key, value in pairs.items()):
+    found = {key.strip(): value.strip() for key, _, value in pieces}
+    if len(found) < len(pieces) or not all(key and value for key, value in found.items()):
         raise UsageError(
             f"{text!r} is not of the form {example}", where=option, fix="give each column once, with a value"
         )
-    return pairs
+    return found

@@ -11,6 +11,7 @@ A module imports from those before it in this list, never the other way:
 - ``fit``: settings, and ``Solved``, a fit as a value.
 - ``bootstrap``, ``profile``, ``intervals``, ``sensitivities``, ``extrapolate``, ``simulation``: functions of a fit.
 - ``report``, ``export``, ``curves``, ``comparison``: what is shown and stored.
+- ``plan``: what to run (a folder: one question a file; ``plan.other_laws`` and ``plan.verb`` stand above ``verb``).
 - ``law``: ``Law`` and ``Fit``, which offer these functions as methods.
 - ``forms``, ``stored``, ``verb``: the laws themselves; a stored fit made again; what the command line does.
 
@@ -34,6 +35,8 @@ _PUBLIC = {
     "fit_table": "verb",
     "optima": "compute_optimal",
     "pair": "pairs",
+    "Life": "plan.lifetime",
+    "plan_from": "plan.verb",
     "refit": "stored",
     "save": "export",
     "sensitivity": "sensitivities",

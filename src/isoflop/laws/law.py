@@ -15,6 +15,8 @@ from .extrapolate import Prediction, predict_interval
 from .fit import Settings, Solved, fit_law
 from .formula import Array, Formula
 from .intervals import Interval, intervals
+from .plan.answer import Plan
+from .plan.ask import plan
 from .profile import Profile, profile
 from .report import report
 
@@ -83,6 +85,10 @@ class Fit(Solved):
     def intervals(self, level: float = 0.95) -> dict[str, Interval]:
         """Profile-likelihood interval and identifiability verdict of every fitted parameter, by name."""
         return intervals(self, level)
+
+    def plan(self, **asked: Any) -> Plan:
+        """What to run, with intervals: ``fit.plan(compute=1e23)``; see ``isoflop.laws.plan.ask.plan`` for all of it."""
+        return plan(self, **asked)
 
     def report(self, level: float = 0.95) -> str:
         """The whole fit as text: constants with intervals and verdicts, certificate, sensitivity, warnings."""

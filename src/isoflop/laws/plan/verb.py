@@ -1,0 +1,76 @@
+"""What ``isoflop plan`` does, as one function: a stored fit or a table in, the answers out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ...core.reading import user_path
+from ...core.table import Table
+from ..fit import Solved
+from ..formula import law_name
+from ..law import Fit
+from ..stored import refit
+from ..verb import fit_table
+from .answer import Plan
+from .ask import plan
+from .best import best
+from .draws import basis_of
+from .lifetime import Life
+from .other_laws import other_laws
+from .reach import reach
+
+
+def plan_from(
+    source: str | Path | Mapping[str, Any] | Fit,
+    law: str = "auto",
+    *,
+    by: str | None = None,
+    columns: Mapping[str, str] | None = None,
+    compute: float | None = None,
+    loss: float | None = None,
+    params: float | None = None,
+    tokens: float | None = None,
+    unique: float | None = None,
+    life: Life | None = None,
+    level: float = 0.9,
+) -> Plan:
+    """Fit, or read a fit, and answer what is asked (see ``isoflop.laws.plan.ask.plan``), under other laws as well.
+
+    Args:
+        source: a stored fit (``fit.json``), a CSV table's path, a table, or a fit.
+        law: of a table, the law's name, or auto.
+        by: of a table, the column of the cuts.
+        columns: of a table, the law's column name -> the table's.
+        compute, loss, params, tokens, unique, life, level: the question.
+
+    Raises:
+        DataError, UsageError: see ``fit_table``, ``refit`` and ``plan``.
+    """
+    fit = _fit(source, law, by, columns)
+    made = plan(fit, compute=compute, loss=loss, params=params, tokens=tokens, unique=unique, life=life, level=level)
+    beside = None
+    if life is None and unique is None and params is None and tokens is None:
+        basis = basis_of(fit, level)
+        if compute is not None and len(fit.law.columns) > 1:
+            beside = other_laws(basis, lambda b: best(b, compute), ("N", "D/N", "loss"))
+        elif loss is not None:
+            beside = other_laws(basis, lambda b: reach(b, loss), ("C", "N"))
+    answers = made.answers if beside is None else (*made.answers, beside)
+    return Plan(answers, f"{law_name(fit.law)}: {_constants(fit)}")
+
+
+def _fit(source: str | Path | Mapping[str, Any] | Fit, law: str, by: str | None, columns: Any) -> Fit:
+    if isinstance(source, Fit):
+        return source
+    if isinstance(source, str | Path):
+        path = user_path(source)
+        if path.suffix == ".json":
+            return refit(path)
+        source = Table.read_csv(path)
+    return fit_table(source, law, by=by, columns=columns).fit
+
+
+def _constants(fit: Solved) -> str:
+    return ", ".join(f"{name} {value:.5g}" for name, value in fit.params.items())
