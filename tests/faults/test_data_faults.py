@@ -19,7 +19,7 @@ from isoflop.core.context import Context
 from isoflop.core.errors import DataError, StorageError
 from isoflop.core.registry import get
 from isoflop.core.rng import Rng
-from isoflop.data import corpus as corpus_module
+from isoflop.data import making
 from isoflop.data.corpus import Corpus
 from isoflop.data.sources.jsonl import JsonlPart
 from isoflop.data.sources.text import TextPart
@@ -107,7 +107,7 @@ def test_a_full_disk_is_said_and_leaves_nothing(tmp_path: Path, monkeypatch: pyt
     def full(*_: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(corpus_module, "write_tokens", full)
+    monkeypatch.setattr(making, "write_tokens", full)
     with pytest.raises(StorageError, match="no space left"):
         build(part, tmp_path / "cache")
     monkeypatch.undo()
@@ -118,7 +118,7 @@ def test_a_full_disk_is_said_and_leaves_nothing(tmp_path: Path, monkeypatch: pyt
 
 def _dawdle(part: JsonlPart, cache: Path) -> None:
     """Make a corpus, and fall asleep with its shards written but not sealed."""
-    corpus_module.seal = lambda *_, **__: time.sleep(60)  # type: ignore[assignment]
+    making.seal = lambda *_, **__: time.sleep(60)  # type: ignore[assignment]
     build(part, cache)
 
 

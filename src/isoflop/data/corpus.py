@@ -1,19 +1,9 @@
-"""A corpus: documents without duplicates, split, tokenised, kept in the cache and read back as memory-mapped shards.
-
-A corpus is named by a key over whatever it is made from (the source part, a digest of its raw input, the tokenizer
-part), so that a second run finds it without reading a document. Its directory appears by one rename; processes that
-want the same corpus at once make it once.
-"""
+"""A corpus: documents that were split, tokenised and kept in the cache, read back as memory-mapped shards."""
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
-import hashlib
 import itertools
-import os
-import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,23 +11,11 @@ import numpy as np
 from pydantic import NonNegativeInt
 
 from ..core.context import Context
-from ..core.contracts import TOKENIZER, LoadsTokenizer, Storable, Tokenizer, TokenizerPart
-from ..core.digests import digest, digest_file, document_hash
+from ..core.contracts import TOKENIZER, LoadsTokenizer, TokenizerPart
+from ..core.digests import digest, document_hash
 from ..core.documents import Frozen
-from ..core.errors import DataError
-from ..core.files import PARTIAL, disk_errors, publish_directory
-from ..core.tokenizer import GivenTokenizer, ReadsFiles
-from .dedup import Deduplicate, Distinct, distinct
-from .document import Document, utf8
 from .loader import HeldOutText, WindowBatches
-from .shards import Manifest, Tokens, open_tokens, seal, token_type, unseal, write_tokens
-from .split import held_out_groups
-from .tokenizing import Ids, encode_many
-
-FORMAT = 3
-"""Part of every key: rises when the same input would give another corpus."""
-
-_CHUNK = 4_000_000  # characters tokenised at once
+from .shards import Manifest, Tokens, open_tokens, token_type, unseal
 
 
 class Amount(Frozen):
@@ -156,7 +134,7 @@ class Corpus:
         """What deduplication left out, as a sentence for the user; "" if nothing."""
         sides = (self._manifest.train, self._manifest.heldout)
         kept = sum(amount.documents for side in sides for amount in side.values())
-        return _left_out(kept, self._manifest.exact_duplicates, self._manifest.near_duplicates)
+        return left_out(kept, self._manifest.exact_duplicates, self._manifest.near_duplicates)
 
     def _shard(self, name: str) -> Tokens:
         return open_tokens(self.directory / f"{name}.bin", token_type(self.tokenizer.vocab_size))
@@ -182,112 +160,8 @@ class Corpus:
         return HeldOutText(tokens, self.tokenizer.byte_lengths, text_bytes, documents, self._device)
 
 
-def prepare(
-    documents: Iterable[Document],
-    tokenizer: TokenizerPart,
-    ctx: Context,
-    *,
-    inputs: Any = None,
-    deduplicate: Deduplicate = "near",
-    heldout_share: float = 0.05,
-    heldout_bytes: int = 0,
-    entropy_per_byte: float | None = None,
-) -> Corpus:
-    """The corpus of ``documents``, from the cache if it is there.
-
-    Args:
-        documents: read only if the corpus must be made; all their text is held in memory meanwhile.
-        inputs: JSON that changes whenever the documents do (digests of files, not their paths); None: the documents
-            are read and hashed for it.
-        deduplicate: which duplicates are left out: "near" ones as well as exact ones, "exact" ones, None. Of several,
-            a hash of their content decides which one stays.
-        heldout_share: share of groups that is held out. heldout_bytes: see ``Corpus.heldout``.
-
-    Raises:
-        DataError: no documents, nothing to hold out, text that cannot be encoded, a damaged shard in the cache.
-    """
-    if inputs is None:
-        documents = list(documents)
-        inputs = [[document_hash(d.text).hex(), d.domain, d.group] for d in documents]
-    made_from = {
-        "format": FORMAT,
-        "inputs": inputs,
-        "tokenizer": _identity(tokenizer),
-        "deduplicate": deduplicate,
-        "heldout_share": heldout_share,
-    }
-    if isinstance(tokenizer, GivenTokenizer):  # its part alone would train another one on this text
-        made_from["given"] = tokenizer.digest
-    key = digest(made_from)[:32]
-    directory = ctx.cache / "corpora" / key
-    if not directory.exists():
-        with _alone(directory):
-            if not directory.exists():  # another process may have made it while we waited
-                _make(directory, documents, tokenizer, ctx, deduplicate, heldout_share)
-    return Corpus(directory, tokenizer, ctx, heldout_bytes=heldout_bytes, entropy_per_byte=entropy_per_byte)
-
-
-def _make(
-    directory: Path,
-    documents: Iterable[Document],
-    part: TokenizerPart,
-    ctx: Context,
-    deduplicate: Deduplicate,
-    share: float,
-) -> None:
-    everything = sorted(documents, key=_order)
-    if not everything:
-        raise DataError("gives no documents", where="source", fix="check its paths and keys")
-    for document in everything:
-        utf8(document.text, document.origin)
-    found = distinct([document.text for document in everything], deduplicate)
-    remark = _left_out(len(found.kept), len(found.exact), len(found.near), _example(found, everything))
-    everything = [everything[index] for index in found.kept]
-    held = held_out_groups(everything, share, remark)
-    train = [document for document in everything if document.group not in held]
-    heldout = [document for document in everything if document.group in held]
-    with publish_directory(directory) as target:
-        tokenizer = part.build(document.text for document in train)
-        saved = target / TOKENIZER
-        if isinstance(tokenizer, Storable):
-            tokenizer.save(saved)
-        learned = saved.exists() and not isinstance(part, ReadsFiles)  # a file's own digest is in its identity
-        identity = {**_identity(part), "saved": digest_file(saved) if learned else ""}
-        held_amounts: dict[str, Amount] = {}
-        for number, domain in enumerate(sorted({document.domain for document in heldout})):
-            chosen = [document for document in heldout if document.domain == domain]
-            held_amounts |= _write(target / f"heldout-{number}.bin", chosen, tokenizer)
-        seal(
-            target,
-            CorpusManifest,
-            train=_write(target / "train.bin", train, tokenizer),
-            heldout=held_amounts,
-            fingerprint=_fingerprint(everything, held, identity, share),
-            exact_duplicates=len(found.exact),
-            near_duplicates=len(found.near),
-        )
-
-
-def _write(path: Path, documents: Sequence[Document], tokenizer: Tokenizer) -> dict[str, Amount]:
-    """Write the stream of ``documents``; how much of each domain it holds."""
-    counts = {domain: [0, 0, 0] for domain in sorted({document.domain for document in documents})}
-    end = np.array([tokenizer.eot])
-
-    def stream() -> Iterator[Ids]:
-        yield end
-        for document, ids in _tokenised(tokenizer, documents):
-            count = counts[document.domain]
-            count[0] += 1
-            count[1] += len(document.text.encode())
-            count[2] += len(ids) + 1
-            yield ids
-            yield end
-
-    write_tokens(path, stream(), token_type(tokenizer.vocab_size))
-    return {domain: Amount(documents=n, text_bytes=b, tokens=t) for domain, (n, b, t) in counts.items()}
-
-
-def _left_out(kept: int, exact: int, near: int, example: str = "") -> str:
+def left_out(kept: int, exact: int, near: int, example: str = "") -> str:
+    """What deduplication left out of how many documents, as a sentence for the user; "" if nothing."""
     dropped = exact + near
     if not dropped:
         return ""
@@ -296,55 +170,3 @@ def _left_out(kept: int, exact: int, near: int, example: str = "") -> str:
         f"{dropped:,} of {kept + dropped:,} documents are left out as duplicates ({exact:,} exact, {near:,} near"
         f"{example}): source.deduplicate={switch} them"
     )
-
-
-def _example(found: Distinct, documents: Sequence[Document]) -> str:
-    for pairs, relation in ((found.near, "nearly equals"), (found.exact, "equals")):
-        if pairs:
-            dropped, kept = pairs[0]
-            return f"; {documents[dropped].origin} {relation} {documents[kept].origin}"
-    return ""
-
-
-def _order(document: Document) -> tuple[bytes, str]:
-    """Where a document comes in the stream: by a hash of its text and group, whatever the files' names."""
-    content = document_hash(document.text) + document.group.encode()
-    return hashlib.blake2b(content, digest_size=16).digest(), document.domain
-
-
-def _tokenised(tokenizer: Tokenizer, documents: Sequence[Document]) -> Iterator[tuple[Document, Ids]]:
-    chunk: list[Document] = []
-    size = 0
-    for number, document in enumerate(documents, 1):
-        chunk.append(document)
-        size += len(document.text)
-        if size >= _CHUNK or number == len(documents):
-            yield from zip(chunk, encode_many(tokenizer, [each.text for each in chunk]), strict=True)
-            chunk, size = [], 0
-
-
-def _identity(tokenizer: TokenizerPart) -> dict[str, Any]:
-    """That of a given tokenizer is as if it had been trained here: the file that is kept of it says the rest."""
-    tokenizer = tokenizer.part if isinstance(tokenizer, GivenTokenizer) else tokenizer
-    read = tokenizer.inputs() if isinstance(tokenizer, ReadsFiles) else ""
-    return {"part": tokenizer.model_dump(mode="json"), "inputs": read}
-
-
-def _fingerprint(documents: Sequence[Document], held: frozenset[str], tokenizer: Any, share: float) -> str:
-    rows = sorted([document_hash(d.text).hex(), d.domain, d.group in held] for d in documents)
-    return digest({"documents": rows, "tokenizer": tokenizer, "heldout_share": share})
-
-
-@contextlib.contextmanager
-def _alone(directory: Path) -> Iterator[None]:
-    """Wait until no other process makes ``directory``; clear what a killed one left. The lock dies with its process."""
-    with disk_errors(directory):
-        directory.parent.mkdir(parents=True, exist_ok=True)
-        handle = os.open(directory.parent / f".lock-{directory.name}", os.O_CREAT | os.O_RDWR, 0o644)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        for leftover in directory.parent.glob(f"{PARTIAL}*-{directory.name}"):
-            shutil.rmtree(leftover, ignore_errors=True)
-        yield
-    finally:
-        os.close(handle)

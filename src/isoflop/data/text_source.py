@@ -11,9 +11,10 @@ from pydantic import Field, NonNegativeInt
 from ..core.context import Context
 from ..core.contracts import SourcePart, Stateful
 from ..core.documents import Later
-from .corpus import Corpus, prepare
+from .corpus import Corpus
 from .dedup import Deduplicate
 from .document import Document
+from .making import prepare
 
 MADE_BYTES = 1 << 34
 """The most text that is made up (16 GiB): documents are held in memory."""

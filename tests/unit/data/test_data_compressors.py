@@ -10,8 +10,9 @@ from isoflop.core.context import Context
 from isoflop.core.registry import get
 from isoflop.core.rng import Rng
 from isoflop.data.compressors import compressed_bits_per_byte
-from isoflop.data.corpus import Corpus, prepare
+from isoflop.data.corpus import Corpus
 from isoflop.data.document import Document, group_of
+from isoflop.data.making import prepare
 
 
 def corpus(path: Path, count: int) -> Corpus:

@@ -20,10 +20,11 @@ from isoflop.core.contracts import Batches, HeldOut, Source, TokenizerPart
 from isoflop.core.errors import DataError
 from isoflop.core.registry import get
 from isoflop.core.rng import Rng
-from isoflop.data import corpus as corpus_module
-from isoflop.data.corpus import Corpus, prepare
+from isoflop.data import making
+from isoflop.data.corpus import Corpus
 from isoflop.data.dedup import Shingler, jaccard
 from isoflop.data.document import Document, group_of
+from isoflop.data.making import prepare
 from isoflop.data.split import point
 
 Make = Callable[..., Corpus]
@@ -352,7 +353,7 @@ def test_what_a_killed_process_left_is_cleared(make: Make, tmp_path: Path, monke
     def killed(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(corpus_module, "seal", killed)
+    monkeypatch.setattr(making, "seal", killed)
     with pytest.raises(KeyboardInterrupt):
         make(documents(), inputs="b")
     assert [path for path in directory.parent.glob(".partial-*") if path != other] == []
