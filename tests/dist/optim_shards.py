@@ -36,9 +36,17 @@ def model() -> nn.Module:
     return nn.Sequential(*layers).to(torch.float64)
 
 
-def train(net: nn.Module, cls: type[Method], arguments: dict[str, Any]) -> Method:
-    named = [(n, p) for n, p in net.named_parameters() if cls is not optim.Muon or p.ndim == 2]
-    optimizer = cls(named, **arguments)
+def build(net: nn.Module, cls: type[Method], arguments: dict[str, Any]) -> torch.optim.Optimizer:
+    """The optimizer; Muon as its part builds it, with AdamW for what is no matrix."""
+    named = list(net.named_parameters())
+    if cls is not optim.Muon:
+        return cls(named, **arguments)
+    matrices, rest = ([pair for pair in named if (pair[1].ndim == 2) == wanted] for wanted in (True, False))
+    return optim.Chain([cls(matrices, **arguments), torch.optim.AdamW(rest, lr=0.01, fused=True)])
+
+
+def train(net: nn.Module, cls: type[Method], arguments: dict[str, Any]) -> torch.optim.Optimizer:
+    optimizer = build(net, cls, arguments)
     for t in range(STEPS):
         generator = torch.Generator().manual_seed(t)
         x = torch.randn(16, 6, generator=generator, dtype=torch.float64)
@@ -81,8 +89,7 @@ def main() -> int:
             if isinstance(layer, nn.Linear):
                 fully_shard(layer)
         fully_shard(again)
-        named = [(n, p) for n, p in again.named_parameters() if cls is not optim.Muon or p.ndim == 2]
-        cls(named, **arguments).load_state_dict(optimizer.state_dict())
+        build(again, cls, arguments).load_state_dict(optimizer.state_dict())
         if dist.get_rank() == 0:
             print(name, "ok" if not failures else failures[-1], flush=True)
     dist.destroy_process_group()

@@ -15,11 +15,11 @@ PARTS = {
     "optimizer=adalayer": "c351b2882df27bf03ec5d41b03993bf3f1bdda823ba457ac2ccdb2e6779ce93f",
     "optimizer=adamw": "a0e9fff0a0bf7cde7f852e45790fba185eab55c5a168a73a76a5a97fa7d5f79b",
     "optimizer=ademamix": "40fbed1ea226024780674218204219f00b481aa16d961be6d96e7d1c399d9b72",
-    "optimizer=gauss_newton": "2734c3098e9bbc1b5e871c72af372ac3e9e34c15c425571350a5afdf7700eaa0",
+    "optimizer=gauss_newton": "561de36ee984b1a4e97ad582ca12e2513d3d9fcb7b63f4ec2bcb40e2e671bfed",
     "optimizer=gpa": "d28fabd281b73ad4f4a9dc4c61994d2cc951550e1f0e8f96e64b81807f2ad09a",
     "optimizer=lion": "ba1f0874a68da0bf06aacb56f51078ae122d44859630c253f736f4f2aac9fe9d",
     "optimizer=mars": "0eab12f4a80d4166a97e81908bec7ca3310c884c99e4fee57922b6f478f32634",
-    "optimizer=muon": "ab12ae41fbfefcc8241ac3bac20c3b6d63673a0b8eee4aae80c6ec05fa6a7da3",
+    "optimizer=muon": "38731c9cd0d645065e45607b16bf22984ae58a78ee070d4531605972a1045dba",
     "optimizer=sgd_adalayer": "5ff613bf83db842773d646d958b7965a1bdee11a4ab347b4d7003d428655cc11",
     "optimizer=shampoo": "2cce95e34cfef8bf49210853989347da128c3dee80550d08c23e1474d4b15c1b",
     "optimizer=signum": "b161886100e6deaf901f9961b0be7911b45968ab1ef2e94a039356ea493c91f6",
@@ -46,9 +46,9 @@ PARTS = {
 """Override of the shipped recipe ``small`` -> its hash."""
 STUDIES = {
     ("demo", "adamw"): "e4e11172d42958434e204b424228f2a76e9018110378f379cdeea4c722b8750e",
-    ("demo", "muon"): "4dcd507c25d82fc75a0790cf488f8348c1718d1e6a703310750e0a1633c877ce",
+    ("demo", "muon"): "81ce92d403d22bd6f1bfdbf04b1101c91b5adc8e754be9f17ccf33ccbd4b8886",
     ("small-init", "adamw"): "35f77709ff3f50d771b0c4a1da6055ed11b84289b21b085040f77ae3474eb605",
-    ("small-init", "muon"): "351870de561afe1d286474ee0de727e8e7d186b3156210859bcb2b15315b6db5",
+    ("small-init", "muon"): "228686b31e5fcb4a9c57859c7257c54530a5528dfde96f3bc6e509adf621a5bc",
 }
 """Shipped study and arm -> hash of the arm's run at the lowest rung with the first seed."""
 

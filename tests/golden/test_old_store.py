@@ -29,6 +29,9 @@ budget = { steps = 24 }
 train = { batch = 2, length = 16, evaluations = 2, checkpoints = 2 }
 """
 
+VERSIONS = {"muon": 2}
+"""Arms whose part computes other numbers today: their runs are made again."""
+
 
 @pytest.fixture
 def store(tmp_path: Path) -> Path:
@@ -58,7 +61,9 @@ def test_a_study_goes_on_with_the_runs_that_there_are(store):
     lost = next(run for run in before.runs if run.role == "evaluation" and run.rung == 0)
     shutil.rmtree(store / Path(lost.run).name)
     after = compare(study, store)
-    assert [run.recipe_hash for run in after.runs] == [run.recipe_hash for run in before.runs]
-    assert [run.recipe_hash for run in after.runs if not run.reused] == [lost.recipe_hash]
+    assert [run.arm for run in after.runs] == [run.arm for run in before.runs]
     for old, new in zip(before.runs, after.runs, strict=True):
-        assert old.end.value == pytest.approx(new.end.value, abs=0 if new.reused else 1e-3)
+        same = old.arm not in VERSIONS
+        assert (new.recipe_hash == old.recipe_hash) == same
+        assert new.reused == (same and old.recipe_hash != lost.recipe_hash)
+        assert old.end.value == pytest.approx(new.end.value, abs=0 if new.reused else 1e-3 if same else 2e-2)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -17,9 +18,17 @@ QUINTIC = (3.4445, -4.7750, 2.0315)
 Coefficients = Sequence[float | Sequence[float]]
 """(a, b, c) for every step, or one triple a step (Polar Express and its like)."""
 
+Triples = Sequence[tuple[float, float, float]]
 
 HALVES = 256
-"""Smaller sides from which symmetric products are computed by halves: 3/4 of their work."""
+"""Smaller sides from which ``orthogonalise`` computes symmetric products by halves: 3/4 of their work."""
+
+HALVES_OF_ALL = 320
+"""The same of ``orthogonalise_all``, whose whole products are faster (benchmarks/results/muon_step.json)."""
+
+ALIKE = 1 << 16
+"""Scalars of a matrix up to which those of one shape are iterated as a stack: there a product's call costs as much as
+its arithmetic. Stacks of larger ones leave the cache (benchmarks/results/muon_step.json)."""
 
 
 @torch.no_grad()
@@ -32,34 +41,81 @@ def orthogonalise(
 ) -> Tensor:
     """X <- a X + (b A + c A A) X with A = X X', ``steps`` times from X = g / (|g|_F + eps).
 
-    Args:
-        g: (..., m, n); leading dimensions are a batch. dtype: of the iteration; the result has it too.
-
     A and A A are symmetric; ``iteration_cost`` says what is computed of them.
+
+    Args:
+        g: (..., m, n); leading dimensions are a batch.
+        steps: how many.
+        coefficients: (a, b, c), or one triple a step.
+        dtype: of the iteration; the result has it too.
+        eps: keeps a matrix of zeros finite.
     """
     triples = per_step(coefficients, steps)
     if g.numel() == 0:
         return g.to(dtype)
+    x = _lying(g, dtype, eps)
+    if x.ndim == 2:
+        x = _by_halves(x.contiguous(), triples)
+    else:
+        x = _by_wholes(x.reshape(-1, *x.shape[-2:]), triples).reshape(x.shape)
+    return x.mT if g.shape[-2] > g.shape[-1] else x
+
+
+@torch.no_grad()
+def orthogonalise_all(
+    matrices: Sequence[Tensor], steps: int, coefficients: Coefficients, dtype: torch.dtype, eps: float
+) -> list[Tensor]:
+    """Every matrix as by ``orthogonalise``, but for rounding; small ones of one shape, or of its transpose, at once.
+
+    Args:
+        matrices: each (m, n), none empty.
+        steps, coefficients, dtype, eps: as of ``orthogonalise``.
+
+    Returns:
+        One matrix each, in the order and the shapes given, in ``dtype``.
+    """
+    triples = per_step(coefficients, steps)
+    stacks = defaultdict[tuple[int, int, torch.device], list[int]](list)
+    found: list[Tensor] = list(matrices)
+    for i, g in enumerate(matrices):
+        m, n = sorted(g.shape)
+        if m * n <= ALIKE:
+            stacks[m, n, g.device].append(i)
+        else:
+            x = _lying(g, dtype, eps)
+            found[i] = _by_wholes(x, triples) if m < HALVES_OF_ALL else _by_halves(x.contiguous(), triples)
+    for chosen in stacks.values():
+        lying = [matrices[i] if len(matrices[i]) <= matrices[i].shape[1] else matrices[i].mT for i in chosen]
+        stack = lying[0] if len(chosen) == 1 else torch.stack(lying)
+        done = _by_wholes(_lying(stack, dtype, eps), triples)
+        for i, x in zip(chosen, [done] if len(chosen) == 1 else done, strict=True):
+            found[i] = x
+    return [x.mT if len(g) > g.shape[1] else x for g, x in zip(matrices, found, strict=True)]
+
+
+def _lying(g: Tensor, dtype: torch.dtype, eps: float) -> Tensor:
+    """g / (|g|_F + eps) in ``dtype``, transposed if it has more rows than columns."""
     if dtype == torch.float16:  # whose range a gradient's scale may leave
         g = g / (torch.linalg.vector_norm(g, dim=(-2, -1), keepdim=True) + eps)
     x: Tensor = g.to(dtype)
-    tall = x.shape[-2] > x.shape[-1]
-    if tall:
+    if x.shape[-2] > x.shape[-1]:
         x = x.mT
     eps = max(eps, torch.finfo(dtype).tiny)  # an eps that the dtype rounds to zero would not save a zero matrix
-    x = x / (torch.linalg.vector_norm(x, dim=(-2, -1), keepdim=True) + eps)
-    if x.ndim == 2:
-        x = _iterate(x.contiguous(), triples)
-    else:
-        stack = x.reshape(-1, *x.shape[-2:])
-        for a, b, c in triples:
-            gram = stack @ stack.mT
-            stack = torch.baddbmm(stack, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), stack, beta=a)
-        x = stack.reshape(x.shape)
-    return x.mT if tall else x
+    norm = torch.linalg.vector_norm(x, dim=(-2, -1), keepdim=True).add_(eps)
+    return x / norm if dtype == g.dtype else x.div_(norm)
 
 
-def _iterate(x: Tensor, triples: Sequence[tuple[float, float, float]]) -> Tensor:
+def _by_wholes(x: Tensor, triples: Triples) -> Tensor:
+    """The iteration of a matrix or a stack of them, three products a step."""
+    product: Callable[..., Tensor] = torch.addmm if x.ndim == 2 else torch.baddbmm
+    for a, b, c in triples:
+        gram = x @ x.mT
+        x = product(x, product(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    return x
+
+
+def _by_halves(x: Tensor, triples: Triples) -> Tensor:
+    """The iteration of one matrix, of whose symmetric products large ones are computed by halves."""
     for a, b, c in triples:
         gram = _gram(x)
         x = torch.addmm(x, _gram(gram).mul_(c).add_(gram, alpha=b), x, beta=a)
@@ -78,17 +134,23 @@ def _gram(x: Tensor) -> Tensor:
     return product
 
 
-def iteration_cost(shape: Sequence[int], steps: int = 5) -> Cost:
-    """Cost of orthogonalising one matrix of ``shape``: model FLOPs in full, hardware FLOPs as computed."""
+def iteration_cost(shape: Sequence[int], steps: int = 5, halves: int = HALVES) -> Cost:
+    """Cost of orthogonalising one matrix: model FLOPs in full, hardware FLOPs as computed.
+
+    Args:
+        shape: (m, n) of the matrix.
+        steps: Newton-Schulz iterations.
+        halves: smaller sides from which it is computed by halves: HALVES or HALVES_OF_ALL.
+    """
     m, n = min(shape), max(shape)
     full = newton_schulz(m, n, steps)
-    if m < HALVES:
+    if m < halves:
         return full
     saved = (m // 2) * (m - m // 2) * 2 * (n + m) * steps
     return Cost(full.model, full.hardware - saved, full.elementwise, full.moved)
 
 
-def per_step(coefficients: Coefficients, steps: int) -> list[tuple[float, float, float]]:
+def per_step(coefficients: Coefficients, steps: int) -> Triples:
     """One (a, b, c) a step; the last is repeated. Anything else is a ValueError."""
     rows: list[Any] = [coefficients] if isinstance(coefficients[0], int | float) else list(coefficients)
     if any(len(row) != 3 for row in rows):

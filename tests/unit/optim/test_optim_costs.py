@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from isoflop.core.registry import get
-from isoflop.core.roles import shapes_of
+from isoflop.core.roles import Group, shapes_of
 from isoflop.ledger.audit import Audit
 from isoflop.ledger.formulas import newton_schulz
 from isoflop.optim.orthogonal import iteration_cost, orthogonalise
@@ -76,6 +76,20 @@ def test_newton_schulz_is_counted_as_computed(shape: tuple[int, int]) -> None:
     torch.testing.assert_close(x, stacked, rtol=1e-4, atol=1e-5)
 
 
+def test_muons_stacks_and_halves_are_counted_as_computed() -> None:
+    """Two of a shape and one of its transpose, some alone, some by halves."""
+    shapes = [(8, 24), (24, 8), (8, 24), (5, 7), (200, 340), (330, 340), (340, 330), (400, 384)]
+    draw = torch.Generator().manual_seed(0)
+    params = tuple(torch.nn.Parameter(torch.randn(s, generator=draw)) for s in shapes)
+    groups = (Group("hidden", tuple(map(str, range(len(shapes)))), params),)
+    part = get("optimizer", "muon")(ns_steps=2)
+    optimizer = part.build(toy_context(groups))  # type: ignore[attr-defined]
+    cost = part.cost(shapes_of(groups))  # type: ignore[attr-defined]
+    assert cost.model == sum(newton_schulz(*s, steps=2).model for s in shapes)
+    assert cost.hardware < cost.model
+    assert audited(optimizer, groups, 0, 2) == 2 * cost.hardware
+
+
 @pytest.mark.parametrize(
     ("name", "fields"),
     [
@@ -111,6 +125,4 @@ def test_large_gram_matrices_are_counted_by_blocks() -> None:
 
 
 def _one(p: torch.nn.Parameter) -> tuple:  # type: ignore[type-arg]
-    from isoflop.core.roles import Group
-
     return (Group("hidden", ("w",), (p,)),)

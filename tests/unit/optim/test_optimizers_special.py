@@ -215,63 +215,6 @@ def test_a_decaying_schedule_is_refused() -> None:
     assert get("optimizer", "schedule_free_adamw")().check(Recipe) == []
 
 
-# ---------------------------------------------------------------- Muon
-
-
-def test_fused_and_stacked_matrices_are_orthogonalised_apart() -> None:
-    settings: dict[str, Any] = {"lr": 0.1, "ns_dtype": torch.float64}
-    fused = torch.nn.Parameter(torch.zeros(12, 5, dtype=torch.float64))
-    parts = [torch.nn.Parameter(torch.zeros(n, 5, dtype=torch.float64)) for n in (4, 4, 2, 2)]
-    fused.grad = normal(12, 5)
-    for x, g in zip(parts, fused.grad.split([4, 4, 2, 2]), strict=True):
-        x.grad = g.clone()
-    optim.Muon([{"params": [fused], "split_sizes": (8, 4), "num_heads": 2}], **settings).step()
-    optim.Muon(parts, **settings).step()
-    torch.testing.assert_close(fused.detach(), torch.cat([x.detach() for x in parts]))
-
-    stack = torch.nn.Parameter(torch.zeros(2, 4, 5, dtype=torch.float64))
-    stack.grad = torch.stack([parts[0].grad, parts[1].grad])  # type: ignore[list-item]
-    optim.Muon([stack], **settings).step()
-    torch.testing.assert_close(stack.detach(), torch.stack([parts[0].detach(), parts[1].detach()]))
-
-
-def test_muon_agrees_with_torch() -> None:
-    p, q = (torch.nn.Parameter(normal(20, 8, dtype=torch.float32)) for _ in range(2))
-    ours = optim.Muon([p], lr=0.02, weight_decay=0.1, adjust_lr_fn="match_rms_adamw")
-    theirs = torch.optim.Muon([q], lr=0.02, weight_decay=0.1, adjust_lr_fn="match_rms_adamw")
-    for t in range(5):
-        for rule, x in ((ours, p), (theirs, q)):
-            x.grad = normal(20, 8, seed=t, dtype=torch.float32)
-            rule.step()
-    torch.testing.assert_close(p.detach(), q.detach(), rtol=2e-2, atol=2e-2)
-
-
-def test_a_convolution_is_scaled_as_the_matrix_it_is_flattened_to() -> None:
-    p, q = (torch.nn.Parameter(torch.zeros(s, dtype=torch.float64)) for s in ((40, 2, 3, 3), (40, 18)))
-    for x in (p, q):
-        x.grad = normal(40, 18).view(x.shape)
-        optim.Muon([x], lr=1.0, ns_dtype=torch.float64).step()
-    assert torch.equal(p.detach().flatten(1), q.detach())
-
-
-def test_what_muon_cannot_treat_is_refused() -> None:
-    with pytest.raises(OptimizerError, match=r"parameter b of group 0.*matrices"):
-        optim.Muon([("b", torch.nn.Parameter(torch.zeros(3)))])
-    with pytest.raises(OptimizerError, match="cannot be split"):
-        optim.Muon([torch.nn.Parameter(torch.zeros(6, 2))], split_sizes=(4, 4))
-
-
-def test_newton_schulz_with_other_coefficients() -> None:
-    g = normal(5, 9)
-    cubic = orthogonalise(g, steps=40, coefficients=(1.5, -0.5, 0.0), dtype=torch.float64)
-    u, _, v = torch.linalg.svd(g, full_matrices=False)
-    torch.testing.assert_close(cubic, u @ v, rtol=1e-8, atol=1e-8)
-    each = orthogonalise(g, steps=3, coefficients=[(2.0, -1.5, 0.5), (1.5, -0.5, 0.0)], dtype=torch.float64)
-    assert each.shape == (5, 9)
-    with pytest.raises(ValueError, match="triples"):
-        orthogonalise(g, coefficients=(1.0, 2.0))
-
-
 # ---------------------------------------------------------------- SOAP and its bases
 
 

@@ -14,11 +14,11 @@ from ...core.contracts import OptimizerPart
 from ...core.cost import ZERO, Cost
 from ...core.registry import Card, part
 from ...core.roles import Shape, numel
-from ...ledger.formulas import newton_schulz
+from ..average import wide
 from ..base import Limit, Method, ParamsT, descend, local, whole_like
 from ..chain import Chain
 from ..groups import Beta, Epsilon, Grid, elementwise, factor2, split, split_shapes, torch_groups
-from ..orthogonal import QUINTIC, Coefficients, orthogonalise, per_step
+from ..orthogonal import ALIKE, HALVES_OF_ALL, QUINTIC, Coefficients, iteration_cost, orthogonalise_all, per_step
 from ..state import OptimizerError, place
 from .adamw import adamw_bytes, adamw_cost
 
@@ -28,7 +28,7 @@ AdjustLR = Literal["original", "match_rms_adamw"]
 class Muon(Method):
     """p <- (1 - lr wd) p - lr scale(shape) NewtonSchulz(u), u the (Nesterov) average of gradients; matrices only.
 
-    ``torch.optim.Muon`` does the same for plain 2-D parameters. This one also takes stacks of matrices (3-D), fused
+    ``torch.optim.Muon`` does the same for plain 2-D parameters, one after the other. This one also takes stacks of matrices (3-D), fused
     matrices and heads apart, another dtype and other coefficients, and shards.
 
     Args:
@@ -88,31 +88,39 @@ class Muon(Method):
                 what = f"{p.shape[0]} rows cannot be split into {list(sizes)} with {group['num_heads']} heads each"
                 raise OptimizerError(what, where=where)
 
-    def update(self, group: dict[str, Any], p: Tensor, state: dict[str, Any]) -> None:
-        assert p.grad is not None
-        lr, mu = float(group["lr"]), group["momentum"]
-        m = self.buffer(p, "momentum_buffer")
-        g = local(p.grad).to(m.dtype)
-        local(m).lerp_(g, 1 - mu)
-        u = g.lerp(local(m), mu) if group["nesterov"] else local(m)
-        keep = 1 - lr * group["weight_decay"]
-        descend(p, self._directions(group, whole_like(u, p)), keep, lr)
+    def update_group(self, group: dict[str, Any], params: list[Tensor]) -> None:
+        small = [p for p in params if p.numel() <= ALIKE]
+        for together in (small, *([p] for p in params if p.numel() > ALIKE)):
+            if together:
+                self._update_together(group, together)
 
-    def _directions(self, group: dict[str, Any], u: Tensor) -> Tensor:
-        settings = (
-            group["ns_steps"],
-            group["ns_coefficients"],
-            getattr(torch, group["ns_dtype"]),
-            group["eps"],
-        )
-        if u.ndim == 2:
-            pieces = torch.split(u, list(group["split_sizes"])) if group["split_sizes"] else [u]
-            heads = group["num_heads"]
-            stacks = [x.view(heads, -1, x.shape[1]) if heads > 1 else x for x in pieces]
-        else:
-            stacks = [u.flatten(1) if u.ndim == 4 else u]
-        done = [_scale(x, group["adjust_lr_fn"]) * orthogonalise(x, *settings).to(u.dtype) for x in stacks]
-        return torch.cat([x.reshape(-1, *u.shape[1:]) for x in done]) if len(done) > 1 else done[0].reshape(u.shape)
+    def _update_together(self, group: dict[str, Any], params: list[Tensor]) -> None:
+        lr, mu = float(group["lr"]), group["momentum"]
+        averages = [local(self.buffer(p, "momentum_buffer")) for p in params]
+        gradients = [local(p.grad).to(m.dtype) for p, m in zip(params, averages, strict=True) if p.grad is not None]
+        torch._foreach_lerp_(averages, gradients, 1 - mu)
+        ahead = torch._foreach_lerp(gradients, averages, mu) if group["nesterov"] else averages
+        pieces = [_matrices(group, whole_like(u, p)) for u, p in zip(ahead, params, strict=True)]
+        settings = (group["ns_steps"], group["ns_coefficients"], getattr(torch, group["ns_dtype"]), group["eps"])
+        done = iter(orthogonalise_all([x for each in pieces for x in each], *settings))
+        for p, each in zip(params, pieces, strict=True):
+            turned = [next(done) for _ in each]
+            scales = [_scale(x, group["adjust_lr_fn"]) for x in each]
+            if len(set(scales)) > 1:  # fused matrices of several shapes
+                turned = [x.to(wide(p.dtype)).mul_(scale) for x, scale in zip(turned, scales, strict=True)]
+                scales = [1.0]
+            whole = torch.cat(turned) if len(turned) > 1 else turned[0]
+            descend(p, whole.reshape(p.shape), 1 - lr * group["weight_decay"], lr * scales[0])
+
+
+def _matrices(group: dict[str, Any], u: Tensor) -> list[Tensor]:
+    """What is orthogonalised apart in one parameter, from its first row to its last."""
+    if u.ndim == 3:
+        return list(u.unbind())
+    whole = u.flatten(1)
+    fused = torch.split(whole, list(group["split_sizes"])) if group["split_sizes"] and u.ndim == 2 else [whole]
+    heads = group["num_heads"] if u.ndim == 2 else 1
+    return [x for each in fused for x in (each.chunk(heads) if heads > 1 else [each])]
 
 
 def _scale(x: Tensor, adjust: AdjustLR | None) -> float:
@@ -153,10 +161,13 @@ class MuonPart(OptimizerPart):
         paper="Jordan et al. 2024, kellerjordan.github.io/posts/muon; rate matching: Liu et al. 2025, arXiv 2502.16982",
         equation="m <- mu m + (1 - mu) g; p <- (1 - lr wd) p - 0.2 sqrt(max(p.shape)) lr NewtonSchulz(g + mu (m - g))",
         defaults="lr 0.02 with factor sqrt(max(1, rows / columns)), momentum 0.95, weight_decay 0",
-        differs="torch's implementation; the update's root mean square matches AdamW's, so that one rate serves both",
+        differs="the update's root mean square matches AdamW's, so that one rate serves both; equal small matrices are "
+        "iterated as a stack, large symmetric products computed by halves",
         cost="steps x (4 m^2 n + 2 m^3) FLOPs a matrix, m <= n; 1 float of state a parameter",
     )
     search: ClassVar[Grid] = {"lr": factor2(1.25e-4, 3.2e-2)}
+    shardable = True
+    version: ClassVar[int] = 2  # 1 trained torch.optim.Muon, whose products are rounded elsewhere
 
     lr: PositiveFloat = 4e-3
     """Peak learning rate, of both sides."""
@@ -177,16 +188,16 @@ class MuonPart(OptimizerPart):
         inner, rest = split(ctx.groups)
         members: list[torch.optim.Optimizer] = []
         if inner:
-            members.append(
-                torch.optim.Muon(
-                    torch_groups(inner, self.weight_decay),
-                    lr=self.lr,
-                    momentum=self.momentum,
-                    nesterov=self.nesterov,
-                    ns_steps=self.ns_steps,
-                    adjust_lr_fn="match_rms_adamw",
-                )
+            muon = Muon(
+                torch_groups(inner, self.weight_decay),
+                lr=self.lr,
+                momentum=self.momentum,
+                nesterov=self.nesterov,
+                ns_steps=self.ns_steps,
+                adjust_lr_fn="match_rms_adamw",
             )
+            muon.check_gradients = False  # the training loop has checked them
+            members.append(muon)
         if rest:
             groups = torch_groups(rest, self.weight_decay)
             members.append(torch.optim.AdamW(groups, lr=self.lr, betas=self.betas, eps=self.eps, fused=True))
@@ -194,7 +205,7 @@ class MuonPart(OptimizerPart):
 
     def cost(self, shapes: Sequence[Shape]) -> Cost:
         inner, rest = split_shapes(shapes)
-        iterations = (newton_schulz(s.shape[0], s.shape[1], self.ns_steps) for s in inner)
+        iterations = (iteration_cost(s.shape, self.ns_steps, HALVES_OF_ALL) for s in inner)
         return sum(iterations, ZERO) + elementwise(inner, operations=6, floats=5) + adamw_cost(rest)
 
     def state_bytes(self, shapes: Sequence[Shape]) -> int:
