@@ -28,19 +28,32 @@ AdjustLR = Literal["original", "match_rms_adamw"]
 class Muon(Method):
     """p <- (1 - lr wd) p - lr scale(shape) NewtonSchulz(u), u the (Nesterov) average of gradients; matrices only.
 
-    ``torch.optim.Muon`` does the same for plain 2-D parameters, one after the other. This one also takes stacks of matrices (3-D), fused
-    matrices and heads apart, another dtype and other coefficients, and shards.
+    The cheapest of the matrix methods: one float of state, and products that bfloat16 serves. Every direction of a
+    hidden matrix is moved alike, which pays most where a few dominate the gradient. Embeddings, head and vectors belong
+    to AdamW: ``Chain`` makes the two one optimizer. ``torch.optim.Muon`` does the same for plain 2-D parameters; this
+    one also takes stacks of matrices, fused matrices and heads apart, other coefficients, and shards.
 
     Args:
         params: 2-D, 3-D (a stack) or 4-D (convolutions); else OptimizerError. A 4-D parameter is one matrix, flattened
             behind its first dimension, and that matrix's shape gives the scale; the authors' code flattens it so too,
             but scales by the last two dimensions, the kernel's.
-        lr: 0.02 with ``original``, AdamW's with ``match_rms_adamw``. weight_decay: decoupled. momentum, nesterov: of u.
-        ns_steps, ns_coefficients, ns_dtype, eps: the iteration, see ``orthogonalise``. Coefficients may be one triple a
-            step.
-        adjust_lr_fn: scale(rows, columns): sqrt(max(1, rows / columns)) or 0.2 sqrt(max(rows, columns)).
+        lr: the authors' 0.02 goes with ``original``; with ``match_rms_adamw`` it is AdamW's.
+        weight_decay: decoupled, multiplied by the rate; the authors' 0.
+        momentum: decay of the average of gradients; the authors' 0.95.
+        nesterov: look ahead by one step of the average.
+        ns_steps: Newton-Schulz iterations; the authors' 5.
+        ns_coefficients: (a, b, c), or one triple a step; the authors' quintic.
+        ns_dtype: of the iteration; the authors' bfloat16.
+        eps: added to the norm that a matrix is divided by first.
+        adjust_lr_fn: scale(rows, columns): sqrt(max(1, rows / columns)) of "original", which None means too, or
+            0.2 sqrt(max(rows, columns)) of "match_rms_adamw", which makes the update as large as AdamW's.
         split_sizes: rows of the matrices that are fused in each parameter (query, key, value), orthogonalised apart.
         num_heads: heads whose rows are orthogonalised apart, in every one of the split matrices.
+
+    Example:
+        >>> matrix = torch.nn.Parameter(torch.eye(4))
+        >>> optimizer = Muon([matrix], lr=0.02)
+        >>> matrix.square().sum().backward(); optimizer.step()
     """
 
     limits: ClassVar[dict[str, Limit]] = {"ns_steps": Limit(low=1), "num_heads": Limit(low=1)}
