@@ -17,7 +17,7 @@ def compressed_bits_per_byte(corpus: Corpus, training_bytes: int = 5_000_000) ->
     """
     heldout = _joined(corpus.heldout_text())
     training = _joined(corpus.train_text(), training_bytes)
-    total = sum(amount["text_bytes"] for amount in corpus.describe()["train"].values())
+    total = sum(a["text_bytes"] + a.get("prompt_bytes", 0) for a in corpus.describe()["train"].values())
     given = "training text" if len(training) == total else f"{len(training) / 1e6:.1f} MB of training text"
     return {
         "xz": 8 * _size(heldout) / len(heldout),

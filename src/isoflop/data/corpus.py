@@ -14,7 +14,7 @@ from ..core.context import Context
 from ..core.contracts import TOKENIZER, LoadsTokenizer, TokenizerPart
 from ..core.digests import digest, document_hash
 from ..core.documents import Frozen
-from .loader import HeldOutText, WindowBatches
+from .loader import Counts, HeldOutText, WindowBatches
 from .shards import Manifest, Tokens, open_tokens, token_type, unseal
 
 
@@ -23,8 +23,13 @@ class Amount(Frozen):
 
     documents: NonNegativeInt
     text_bytes: NonNegativeInt
+    """UTF-8 bytes that are predicted: of the documents without their prompts."""
     tokens: NonNegativeInt
-    """Tokens of the documents and one end of text for each."""
+    """Tokens that are predicted: those and one end of text for each document."""
+    prompt_bytes: NonNegativeInt = 0
+    """UTF-8 bytes of prompts, which are seen and not predicted."""
+    prompt_tokens: NonNegativeInt = 0
+    """Their tokens."""
 
 
 class CorpusManifest(Manifest):
@@ -78,41 +83,45 @@ class Corpus:
             device=ctx.device,
             separator=self.tokenizer.eot if ctx.isolate_documents else None,
             remark=self.left_out,
+            counts=self._counts("train"),
         )
 
     def heldout(self) -> Mapping[str, HeldOutText]:
         """Held-out text by domain: whole documents in the corpus' order that fit into ``heldout_bytes`` (0: all).
 
-        A document that no longer fits is passed over; where none fits, the smallest one is taken.
+        A document that no longer fits is passed over; where none fits, the smallest one is taken. Of a document with a
+        prompt only what follows it is evaluated, and fills that room.
         """
         if self._heldout is None:
             self._heldout = {
-                domain: self._evaluated(self._shard(f"heldout-{number}"))
+                domain: self._evaluated(self._shard(f"heldout-{number}"), self._counts(f"heldout-{number}"))
                 for number, domain in enumerate(self._manifest.heldout)
             }
         return self._heldout
 
     def train_text(self) -> Iterator[str]:
-        """Every training document, in the order of the stream."""
-        return self._texts(self._shard("train"))
+        """Every training document, its prompt included, in the order of the stream."""
+        return (prompt + text for prompt, text in self._texts(self._shard("train"), self._counts("train")))
 
     def heldout_text(self) -> Iterator[str]:
-        """Every document that ``heldout`` evaluates, domain by domain."""
-        return itertools.chain.from_iterable(self._texts(part.tokens) for part in self.heldout().values())
+        """Every document that ``heldout`` evaluates, without its prompt, domain by domain."""
+        parts = self.heldout().values()
+        return (text for part in parts for _, text in self._texts(part.tokens, part.counts))
 
     def heldout_digest(self) -> str:
-        """SHA-256 over the text that ``heldout`` evaluates, by domain: the same for every tokenizer."""
+        """SHA-256 over the text that ``heldout`` evaluates and its prompts, by domain: the same for every tokenizer."""
         parts = self.heldout().items()
-        return digest({domain: [document_hash(text).hex() for text in self._texts(p.tokens)] for domain, p in parts})
+        return digest({domain: [hash_of(*text) for text in self._texts(p.tokens, p.counts)] for domain, p in parts})
 
     def describe(self) -> dict[str, Any]:
         """JSON for the report: fingerprint, documents, bytes and tokens by split and domain, duplicates removed."""
         sides = {"train": self._manifest.train, "heldout": self._manifest.heldout}
         result: dict[str, Any] = {
-            side: {domain: amount.model_dump() for domain, amount in amounts.items()} for side, amounts in sides.items()
+            side: {domain: amount.model_dump(exclude_defaults=True) for domain, amount in amounts.items()}
+            for side, amounts in sides.items()
         }
         result["evaluated"] = {
-            domain: {"documents": part.documents, "text_bytes": part.text_bytes, "tokens": len(part.tokens) - 1}
+            domain: {"documents": part.documents, "text_bytes": part.text_bytes, "tokens": part.predicted}
             for domain, part in self.heldout().items()
         }
         amounts = [amount for side in sides.values() for amount in side.values()]
@@ -139,14 +148,23 @@ class Corpus:
     def _shard(self, name: str) -> Tokens:
         return open_tokens(self.directory / f"{name}.bin", token_type(self.tokenizer.vocab_size))
 
-    def _texts(self, tokens: Tokens) -> Iterator[str]:
+    def _counts(self, shard: str) -> Counts | None:
+        """The tokens of a shard that count where they are targets; None: all, it holds no prompt."""
+        name = counts_of(shard)
+        return open_tokens(self.directory / name, np.dtype(np.bool_)) if name in self._manifest.files else None
+
+    def _texts(self, tokens: Tokens, counts: Counts | None) -> Iterator[tuple[str, str]]:
+        """Prompt ("" where there is none) and what follows it, of every document."""
         ends = np.flatnonzero(tokens == self.tokenizer.eot)
         for start, end in itertools.pairwise(ends.tolist()):
-            yield self.tokenizer.decode(tokens[start + 1 : end].tolist())
+            ids = tokens[start + 1 : end]
+            border = 0 if counts is None else int((~counts[start + 1 : end]).sum())
+            yield self.tokenizer.decode(ids[:border].tolist()), self.tokenizer.decode(ids[border:].tolist())
 
-    def _evaluated(self, tokens: Tokens) -> HeldOutText:
+    def _evaluated(self, tokens: Tokens, counts: Counts | None) -> HeldOutText:
         ends = np.flatnonzero(tokens == self.tokenizer.eot)
-        sizes = np.add.reduceat(self.tokenizer.byte_lengths[tokens], ends[:-1])
+        lengths = self.tokenizer.byte_lengths[tokens]
+        sizes = np.add.reduceat(lengths if counts is None else lengths * counts, ends[:-1])
         if self._heldout_bytes and sizes.sum() > self._heldout_bytes:
             chosen, left = [], self._heldout_bytes
             for index, size in enumerate(sizes.tolist()):
@@ -154,10 +172,22 @@ class Corpus:
                     chosen.append(index)
                     left -= size
             chosen = chosen or [int(sizes.argmin())]
-            tokens = np.concatenate([tokens[:1], *(tokens[ends[i] + 1 : ends[i + 1] + 1] for i in chosen)])
-        text_bytes = sum(len(text.encode()) for text in self._texts(tokens))
+            kept = np.concatenate([[0], *(np.arange(ends[i] + 1, ends[i + 1] + 1) for i in chosen)])
+            tokens, counts = tokens[kept], None if counts is None else counts[kept]
+        text_bytes = sum(len(text.encode()) for _, text in self._texts(tokens, counts))
         documents = int((tokens == self.tokenizer.eot).sum()) - 1
-        return HeldOutText(tokens, self.tokenizer.byte_lengths, text_bytes, documents, self._device)
+        return HeldOutText(tokens, self.tokenizer.byte_lengths, text_bytes, documents, self._device, counts)
+
+
+def counts_of(shard: str) -> str:
+    """The file that says which tokens of a shard count where they are targets; it is there if any does not."""
+    return f"{shard}.counts"
+
+
+def hash_of(prompt: str, text: str) -> str:
+    """A hash of a document's text; that of its prompt comes first if it has one."""
+    known = document_hash(text).hex()
+    return f"{document_hash(prompt).hex()}+{known}" if prompt else known
 
 
 def left_out(kept: int, exact: int, near: int, example: str = "") -> str:

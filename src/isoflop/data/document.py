@@ -13,17 +13,24 @@ class Document:
     """One text with its descent.
 
     Attributes:
-        text: valid Unicode (no lone surrogates), not empty.
+        text: valid Unicode (no lone surrogates), not empty; the prompt, if it has one, and what follows it.
         domain: what its held-out text is evaluated under.
         origin: where it comes from, for messages ("path" or "path:line"); not part of the corpus' identity.
         group: digest of the whole source file it was taken from. Documents of one group lie on the same side of the
             split, so that a file's docstrings follow the file.
+        prompt: the beginning of the text that is seen and not predicted.
     """
 
     text: str
     domain: str
     origin: str
     group: str
+    prompt: str = ""
+
+    @property
+    def completion(self) -> str:
+        """What is predicted: all that follows the prompt."""
+        return self.text[len(self.prompt) :]
 
 
 def group_of(content: bytes | str) -> str:

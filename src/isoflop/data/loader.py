@@ -1,7 +1,8 @@
 """From token shards to batches: training windows in a random order that is a function of the position, held-out text.
 
 A stream of documents is ``eot d1 eot d2 eot ... dn eot``: an end-of-text token predicts the first token of a document
-and is itself predicted after the last. Windows cross the borders of documents.
+and is itself predicted after the last. Windows cross the borders of documents. Of a document with a prompt, the prompt
+is seen and not predicted: its tokens, as targets, do not count.
 """
 
 from __future__ import annotations
@@ -17,6 +18,9 @@ from ..core.contracts import TokenBatch
 from ..core.errors import DataError
 from ..core.rng import Rng
 from .shards import Tokens
+
+Counts = npt.NDArray[np.bool_]
+"""Whether each token of a stream counts where it is a target."""
 
 
 class WindowBatches:
@@ -34,6 +38,7 @@ class WindowBatches:
         device: where batches lie.
         separator: the id that begins a document; with it, batches number the documents of each window in a column.
         remark: why there is not more text, for the error if it is too little.
+        counts: bool (n,), the tokens that count where they are targets; None: all.
     """
 
     def __init__(
@@ -48,8 +53,10 @@ class WindowBatches:
         device: str = "cpu",
         separator: int | None = None,
         remark: str = "",
+        counts: Counts | None = None,
     ) -> None:
         self._tokens, self._byte_lengths, self._rng, self._device = tokens, byte_lengths, rng, device
+        self._counts = counts
         self._separator = separator
         self._batch, self._length, self._fingerprint = batch, length, fingerprint
         self.windows = (len(tokens) - 1) // length
@@ -68,8 +75,10 @@ class WindowBatches:
     def __next__(self) -> TokenBatch:
         first = self._position * self._batch
         self._position += 1
-        rows = np.stack([self._window(first + row) for row in range(self._batch)]).astype(np.int64)
-        batch = as_batch(rows[:, :-1], rows[:, 1:], self._byte_lengths, self._device)
+        windows = [self._window(first + row) for row in range(self._batch)]
+        rows = np.stack([self._tokens[window] for window in windows]).astype(np.int64)
+        counts = None if self._counts is None else np.stack([self._counts[window][1:] for window in windows])
+        batch = as_batch(rows[:, :-1], rows[:, 1:], self._byte_lengths, self._device, counts)
         if self._separator is None:
             return batch
         documents = (batch.inputs == self._separator).cumsum(-1)  # an end-of-text token begins the next document
@@ -97,23 +106,25 @@ class WindowBatches:
     def _place(self) -> dict[str, Any]:
         return {"corpus": self._fingerprint, "batch": self._batch, "length": self._length}
 
-    def _window(self, sample: int) -> Tokens:
+    def _window(self, sample: int) -> slice:
         epoch, place = divmod(sample, self.windows)
         if self._order[0] != epoch:
             self._order = (epoch, self._rng.at(epoch).permutation(self.windows))
         start = int(self._order[1][place]) * self._length
-        return self._tokens[start : start + self._length + 1]
+        return slice(start, start + self._length + 1)
 
 
 @dataclass
 class HeldOutText:
-    """Held-out documents of one domain as one stream; every token but the first end-of-text is predicted once.
+    """Held-out documents of one domain as one stream; every token but the first end-of-text is predicted once, but for
+    those of prompts, which are only seen.
 
     The end of a document is predicted too: then -log2 p is the length of a code that says where documents end, and no
     model can beat the entropy of the source.
 
     Attributes:
-        tokens: the stream (n,). text_bytes: UTF-8 bytes of the documents. documents: their number.
+        tokens: the stream (n,). text_bytes: UTF-8 bytes of what is predicted. documents: their number.
+        counts: bool (n,), the tokens that count where they are targets; None: all.
     """
 
     tokens: Tokens
@@ -121,20 +132,32 @@ class HeldOutText:
     text_bytes: int
     documents: int
     device: str = "cpu"
+    counts: Counts | None = None
+
+    @property
+    def predicted(self) -> int:
+        """Tokens that are predicted."""
+        return len(self.tokens) - 1 if self.counts is None else int(self.counts[1:].sum())
 
     def windows(self, length: int, batch: int) -> Iterator[TokenBatch]:
-        """Batches of up to ``batch`` windows in order; the last window is filled up and its filling masked out."""
+        """Batches of up to ``batch`` windows in order; the last window is filled up and its filling masked out.
+
+        Windows in which nothing is predicted are left out.
+        """
         predicted = len(self.tokens) - 1
         for first in range(0, predicted, batch * length):
             count = min(batch * length, predicted - first)
             rows = -(-count // length)
             stream = np.zeros(rows * length + 1, np.int64)
             stream[: count + 1] = self.tokens[first : first + count + 1]
-            counts = np.arange(rows * length).reshape(rows, length) < count
-            shape = (rows, length)
-            yield as_batch(
-                stream[:-1].reshape(shape), stream[1:].reshape(shape), self.byte_lengths, self.device, counts
-            )
+            shape, counts = (rows, length), np.arange(rows * length) < count
+            if self.counts is not None:
+                counts[:count] &= self.counts[first + 1 : first + count + 1]
+            counts = counts.reshape(shape)
+            kept = counts.any(-1)
+            inputs, targets = stream[:-1].reshape(shape)[kept], stream[1:].reshape(shape)[kept]
+            if kept.any():
+                yield as_batch(inputs, targets, self.byte_lengths, self.device, counts[kept])
 
 
 def as_batch(

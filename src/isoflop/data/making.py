@@ -10,8 +10,10 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
+import itertools
 import os
 import shutil
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,7 +26,7 @@ from ..core.digests import digest, digest_file, document_hash
 from ..core.errors import DataError
 from ..core.files import PARTIAL, disk_errors, publish_directory
 from ..core.tokenizer import GivenTokenizer, ReadsFiles
-from .corpus import Amount, Corpus, CorpusManifest, left_out
+from .corpus import Amount, Corpus, CorpusManifest, counts_of, hash_of, left_out
 from .dedup import Deduplicate, Distinct, distinct
 from .document import Document, utf8
 from .shards import seal, token_type, write_tokens
@@ -35,6 +37,7 @@ FORMAT = 3
 """Part of every key: rises when the same input would give another corpus."""
 
 _CHUNK = 4_000_000  # characters tokenised at once
+_NO_IDS: Ids = np.empty(0, np.int64)
 
 
 def prepare(
@@ -63,7 +66,7 @@ def prepare(
     """
     if inputs is None:
         documents = list(documents)
-        inputs = [[document_hash(d.text).hex(), d.domain, d.group] for d in documents]
+        inputs = [[hash_of(d.prompt, d.completion), d.domain, d.group] for d in documents]
     made_from = {
         "format": FORMAT,
         "inputs": inputs,
@@ -111,11 +114,11 @@ def _make(
         held_amounts: dict[str, Amount] = {}
         for number, domain in enumerate(sorted({document.domain for document in heldout})):
             chosen = [document for document in heldout if document.domain == domain]
-            held_amounts |= _write(target / f"heldout-{number}.bin", chosen, tokenizer)
+            held_amounts |= _write(target, f"heldout-{number}", chosen, tokenizer)
         seal(
             target,
             CorpusManifest,
-            train=_write(target / "train.bin", train, tokenizer),
+            train=_write(target, "train", train, tokenizer),
             heldout=held_amounts,
             fingerprint=_fingerprint(everything, held, identity, share),
             exact_duplicates=len(found.exact),
@@ -123,23 +126,30 @@ def _make(
         )
 
 
-def _write(path: Path, documents: Sequence[Document], tokenizer: Tokenizer) -> dict[str, Amount]:
-    """Write the stream of ``documents``; how much of each domain it holds."""
-    counts = {domain: [0, 0, 0] for domain in sorted({document.domain for document in documents})}
+def _write(target: Path, shard: str, documents: Sequence[Document], tokenizer: Tokenizer) -> dict[str, Amount]:
+    """Write the stream of ``documents``, and which of its tokens count if there are prompts; how much it holds."""
+    amounts = {domain: Counter[str]() for domain in sorted({document.domain for document in documents})}
+    lengths: list[tuple[int, int]] = []  # of each document's prompt, and of what is predicted
     end = np.array([tokenizer.eot])
 
     def stream() -> Iterator[Ids]:
         yield end
-        for document, ids in _tokenised(tokenizer, documents):
-            count = counts[document.domain]
-            count[0] += 1
-            count[1] += len(document.text.encode())
-            count[2] += len(ids) + 1
-            yield ids
-            yield end
+        for document, prompt, ids in _tokenised(tokenizer, documents):
+            lengths.append((len(prompt), len(ids) + 1))
+            amounts[document.domain].update(
+                documents=1,
+                text_bytes=len(document.completion.encode()),
+                tokens=len(ids) + 1,
+                prompt_bytes=len(document.prompt.encode()),
+                prompt_tokens=len(prompt),
+            )
+            yield from (prompt, ids, end)
 
-    write_tokens(path, stream(), token_type(tokenizer.vocab_size))
-    return {domain: Amount(documents=n, text_bytes=b, tokens=t) for domain, (n, b, t) in counts.items()}
+    write_tokens(target / f"{shard}.bin", stream(), token_type(tokenizer.vocab_size))
+    if any(prompt for prompt, _ in lengths):
+        pieces = (np.arange(-prompt, predicted) >= 0 for prompt, predicted in lengths)
+        write_tokens(target / counts_of(shard), itertools.chain([[True]], pieces), np.dtype(np.bool_))
+    return {domain: Amount(**amount) for domain, amount in amounts.items()}
 
 
 def _example(found: Distinct, documents: Sequence[Document]) -> str:
@@ -156,14 +166,20 @@ def _order(document: Document) -> tuple[bytes, str]:
     return hashlib.blake2b(content, digest_size=16).digest(), document.domain
 
 
-def _tokenised(tokenizer: Tokenizer, documents: Sequence[Document]) -> Iterator[tuple[Document, Ids]]:
+def _tokenised(tokenizer: Tokenizer, documents: Sequence[Document]) -> Iterator[tuple[Document, Ids, Ids]]:
+    """Each document with the ids of its prompt and of what follows it.
+
+    They are encoded apart, so that no token lies across the border: whoever generates encodes a prompt alone, too.
+    """
     chunk: list[Document] = []
     size = 0
     for number, document in enumerate(documents, 1):
         chunk.append(document)
         size += len(document.text)
         if size >= _CHUNK or number == len(documents):
-            yield from zip(chunk, encode_many(tokenizer, [each.text for each in chunk]), strict=True)
+            prompts = iter(encode_many(tokenizer, [each.prompt for each in chunk if each.prompt]))
+            for each, ids in zip(chunk, encode_many(tokenizer, [each.completion for each in chunk]), strict=True):
+                yield each, next(prompts) if each.prompt else _NO_IDS, ids
             chunk, size = [], 0
 
 
@@ -175,7 +191,7 @@ def _identity(tokenizer: TokenizerPart) -> dict[str, Any]:
 
 
 def _fingerprint(documents: Sequence[Document], held: frozenset[str], tokenizer: Any, share: float) -> str:
-    rows = sorted([document_hash(d.text).hex(), d.domain, d.group in held] for d in documents)
+    rows = sorted([hash_of(d.prompt, d.completion), d.domain, d.group in held] for d in documents)
     return digest({"documents": rows, "tokenizer": tokenizer, "heldout_share": share})
 
 

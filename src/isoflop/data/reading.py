@@ -96,8 +96,49 @@ def read_records(
     """Line number, text and domain of every record of a JSON Lines file, plain or gzipped; blank lines are skipped.
 
     Raises:
-        DataError: the file cannot be read or unpacked, holds no records (allowed if ``empty``), or a line is not a JSON
-            object with a string under ``key`` (and ``domain_key``, if given); names file and line.
+        DataError: as ``read_objects``, or a record has no string under ``key`` (and ``domain_key``, if given).
+    """
+    for number, record in read_objects(path, empty=empty):
+        where = f"{path}:{number}"
+        text = _string(record, key, where)
+        yield number, text, None if domain_key is None else _string(record, domain_key, where)
+
+
+def read_pairs(
+    path: Path, prompt_key: str, key: str, domain_key: str | None = None, *, other: str = "", empty: bool = False
+) -> Iterator[tuple[int, str, str, str | None]]:
+    """Line number, prompt, completion and domain of every record of a JSON Lines file.
+
+    Args:
+        path: the file.
+        prompt_key: the key that holds the prompt, which may be empty.
+        key: the key that holds the completion, which may not.
+        domain_key: the key that holds the domain, if any does.
+        other: a key under which a record without a prompt would hold its text: to have it, too, is an error.
+        empty: the file may hold no records.
+
+    Raises:
+        DataError: as ``read_objects``, or a record lacks a key, holds no string under it, or an empty completion.
+    """
+    for number, record in read_objects(path, empty=empty):
+        where = f"{path}:{number}"
+        if other not in (prompt_key, key, domain_key) and other in record:
+            what = f"has both {other!r} and {prompt_key!r}" if prompt_key in record else f"has {other!r}, not a prompt"
+            fix = f"drop {other!r} from it, or read such records apart, without source.prompt_key"
+            raise DataError(what, where=where, fix=fix)
+        prompt = _string(record, prompt_key, where, "prompt_key")
+        completion = _string(record, key, where, "completion_key")
+        if not completion.strip():
+            raise DataError(f"key {key!r} is empty: nothing would be predicted", where=where, fix="drop that record")
+        yield number, prompt, completion, None if domain_key is None else _string(record, domain_key, where)
+
+
+def read_objects(path: Path, *, empty: bool = False) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Line number and JSON object of every line of a JSON Lines file, plain or gzipped; blank lines are skipped.
+
+    Raises:
+        DataError: the file cannot be read or unpacked, holds no records (allowed if ``empty``), or a line is no JSON
+            object; names file and line.
     """
     records = number = 0
     with _opened(path) as file:
@@ -108,12 +149,9 @@ def read_records(
                 line = line.removeprefix(_BOM)  # files that begin with one may have been joined
                 if not line.strip():
                     continue
-                where = f"{path}:{number}"
-                record = _parsed(line, where)
-                text = _string(record, key, where)
-                domain = None if domain_key is None else _string(record, domain_key, where)
+                record = _parsed(line, f"{path}:{number}")
                 records += 1
-                yield number, text, domain
+                yield number, record
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
             raise DataError(
                 f"is a damaged gzip file ({error}) after line {number}", where=str(path), fix="get it again"
@@ -167,9 +205,10 @@ def _refuse(constant: str) -> None:
     raise ValueError(f"{constant} is no JSON number")
 
 
-def _string(record: dict[str, Any], key: str, where: str) -> str:
+def _string(record: dict[str, Any], key: str, where: str, setting: str = "key") -> str:
     if key not in record:
-        fix = f"set source.key (it has: {', '.join(sorted(record)) or 'none'})"
+        setting = "prompt_key" if setting == "key" and record.keys() >= {"prompt", "completion"} else setting
+        fix = f"set source.{setting} (it has: {', '.join(sorted(record)) or 'none'})"
         raise DataError(f"lacks the key {key!r}", where=where, fix=fix)
     if not isinstance(record[key], str):
         raise DataError(f"key {key!r} holds a {type(record[key]).__name__}, not a string", where=where)

@@ -32,7 +32,8 @@ class StepProblem:
     """The loss of one step's micro-batches as a function of the policy's weights.
 
     It owns accumulation (the mean over all units of the step, however they are split), clipping, the check that loss
-    and gradient are finite (nothing that is not may reach the weights), and the bill.
+    and gradient are finite (nothing that is not may reach the weights), and the bill. The mean over no units at all (a
+    step of prompts) is 0, and so is its gradient.
 
     Args:
         objective: its loss is minimised.
@@ -60,7 +61,7 @@ class StepProblem:
     ) -> None:
         self._objective, self._ctx, self._clip, self._step, self._ahead = objective, ctx, clip, step, ahead
         self._batches = [batch.drawing(Draws(ctx.rng, step, number)) for number, batch in enumerate(batches)]
-        self._units = sum(batch.units for batch in batches)
+        self._units = max(1, sum(batch.units for batch in batches))
         self._work = work
         self.passed = False
         self.spent: dict[str, Cost] = {}

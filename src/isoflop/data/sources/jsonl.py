@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from ...core.documents import Later
 from ...core.registry import Card, part
 from ..document import Document, group_of
-from ..reading import Paths, digest_of, files_of, read_records
+from ..reading import Paths, digest_of, files_of, read_pairs, read_records
 from ..text_source import TextSourcePart
+
+Key = Annotated[str, Field(min_length=1)]
 
 
 @part
 class JsonlPart(TextSourcePart):
-    """Records of .jsonl and .jsonl.gz files; each is a document and is held out or not by itself."""
+    """Records of .jsonl and .jsonl.gz files; each is a document and is held out or not by itself.
+
+    With ``prompt_key`` a record is a prompt and a completion: the prompt is seen, and only the completion and the end
+    of the document are predicted, in training and where held-out text is measured. Records of one prompt lie on the
+    same side of the split. Prompts that share much text may make records near duplicates: see ``deduplicate``.
+    """
 
     paths: Paths
     """Files or glob patterns, e.g. "shards/*.jsonl.gz"."""
@@ -25,6 +33,10 @@ class JsonlPart(TextSourcePart):
     """What the held-out text is evaluated under, where no domain_key is given."""
     domain_key: str | None = None
     """A key whose string is the record's domain."""
+    prompt_key: Annotated[Key | None, Later()] = None
+    """The key that holds the prompt; then the rest of the document is under completion_key, and nothing under key."""
+    completion_key: Annotated[Key, Later()] = "completion"
+    """The key that holds what follows the prompt."""
     version: ClassVar[int] = 2
     card = Card(
         summary="JSON Lines files, plain or gzipped, one document a record.",
@@ -32,11 +44,35 @@ class JsonlPart(TextSourcePart):
         cost="reads every file at every start, to notice changes",
     )
 
+    @model_validator(mode="after")
+    def _apart(self) -> JsonlPart:
+        if self.prompt_key == self.completion_key:
+            raise ValueError(f"prompt_key and completion_key are both {self.prompt_key!r}; name two keys")
+        return self
+
+    def check(self, recipe: Any) -> list[str]:
+        if self.prompt_key is None or recipe.budget.axis != "tokens":
+            return []
+        return [
+            "budget.tokens: how many tokens a step predicts depends on its prompts; give budget.text_bytes, which are "
+            "those of completions, or a budget in steps or flops"
+        ]
+
     def documents(self) -> Iterator[Document]:
+        if self.prompt_key is not None:
+            yield from self._pairs(self.prompt_key)
+            return
         for path, empty in files_of(self.paths).items():
             for line, text, domain in read_records(path, self.key, self.domain_key, empty=empty):
                 if text.strip():
                     yield Document(text, domain or self.domain, f"{path}:{line}", group_of(text))
+
+    def _pairs(self, prompt_key: str) -> Iterator[Document]:
+        keys = (prompt_key, self.completion_key, self.domain_key)
+        for path, empty in files_of(self.paths).items():
+            for line, prompt, completion, domain in read_pairs(path, *keys, other=self.key, empty=empty):
+                text, group = prompt + completion, group_of(prompt or completion)
+                yield Document(text, domain or self.domain, f"{path}:{line}", group, prompt)
 
     def inputs(self) -> str:
         return digest_of(files_of(self.paths))
