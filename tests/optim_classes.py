@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from isoflop.core.registry import get, names
+from isoflop.optim import SOAPVariant
 
 
 def classes() -> dict[str, Any]:
@@ -46,10 +47,10 @@ VARIANTS: list[tuple[str, dict[str, Any]]] = [
     ("MARS", {"mars_type": "mars-shampoo"}),
     ("Muon", {"nesterov": False, "ns_dtype": torch.float16, "eps": 1e-10}),
     ("Muon", {"adjust_lr_fn": "match_rms_adamw", "ns_dtype": torch.bfloat16}),
-    ("SOAP", {"factorized": True}),
-    ("SOAP", {"one_sided": True, "normalize_grads": True}),
-    ("SOAP", {"merge_dims": True, "precondition_1d": True, "stagger": True}),
-    ("SOAP", {"refresh": "cholesky", "rotation_dtype": torch.bfloat16}),
+    ("SOAP", {"variant": SOAPVariant(factorized=True)}),
+    ("SOAP", {"variant": SOAPVariant(one_sided=True, normalize_grads=True)}),
+    ("SOAP", {"merge_dims": True, "precondition_1d": True, "variant": SOAPVariant(stagger=True)}),
+    ("SOAP", {"variant": SOAPVariant(refresh="cholesky", rotation_dtype=torch.bfloat16)}),
     ("ScheduleFreeAdamW", {"paper": True}),
     ("ScheduleFreeRAdam", {"silent_sgd_phase": False}),
     ("Shampoo", {"merge_dims": True, "betas": (0.9, 1.0)}),
@@ -68,7 +69,8 @@ def arguments(name: str, **changes: Any) -> dict[str, Any]:
 
 def label(variant: tuple[str, dict[str, Any]]) -> str:
     """A variant's name in a test's name."""
-    return "-".join([variant[0], *map(str, variant[1])])
+    words = [f"{k}={v}" if isinstance(v, str) else k for k, v in variant[1].items()]
+    return "-".join([variant[0], *words])
 
 
 def takes(name: str, shape: tuple[int, ...]) -> bool:

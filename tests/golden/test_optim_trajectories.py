@@ -48,6 +48,8 @@ def arguments(case: dict[str, Any]) -> tuple[Callable[..., torch.optim.Optimizer
         return getattr(ours, f"ScheduleFree{base}"), hyper | ({"paper": True} if paper else {})
     if name == "muon_f64ns":
         hyper["ns_dtype"] = torch.float64
+    if name == "soap" and "normalize_grads" in hyper:
+        hyper["variant"] = ours.SOAPVariant(normalize_grads=hyper.pop("normalize_grads"))
     if name == "dshampoo":
         description = case["hyper"]["desc"]
         hyper["root"] = 2 if "override" in description else 4

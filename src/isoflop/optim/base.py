@@ -20,7 +20,7 @@ from torch.optim import Optimizer
 
 from ..core.context import Context
 from ..core.contracts import OptimizerPart
-from ..core.errors import NumericsError, nearest
+from ..core.errors import NumericsError
 from .average import wide
 from .groups import SMALLEST, torch_groups
 from .state import OptimizerError, check_saved, check_shapes, place, restore
@@ -58,7 +58,8 @@ class Method(Optimizer):
     """Base class. A rule implements ``update`` (or ``update_group``); hyper-parameters live in the parameter groups.
 
     Attributes:
-        limits: legal values by name; tuples are checked entry by entry.
+        limits: legal numbers by name; tuples are checked entry by entry.
+        choices: legal words (or None) by name, where a hyper-parameter is one of a few.
         follows: whether state of a parameter's shape lies in memory like the parameter; else all state is contiguous.
         shardable: whether parameters may be DTensors; OptimizerError otherwise.
         check_gradients: look for NaN and inf before each step (one pass over the gradients); a loop that checks them
@@ -69,6 +70,7 @@ class Method(Optimizer):
     """
 
     limits: ClassVar[dict[str, Limit]] = {}
+    choices: ClassVar[dict[str, tuple[Any, ...]]] = {}
     follows: ClassVar[bool] = True
     shardable: ClassVar[bool] = True
     check_gradients: bool = True
@@ -100,6 +102,10 @@ class Method(Optimizer):
             for entry in value if isinstance(value, tuple | list) else (value,):
                 if entry is not None and not limit.holds(float(entry)):
                     raise OptimizerError(f"{name} must be {limit}, got {value}", where=f"parameter group {index}")
+        for name, legal in self.choices.items():
+            if group[name] not in legal:
+                what = f"{name} must be one of {', '.join(map(repr, legal))}, got {group[name]!r}"
+                raise OptimizerError(what, where=f"parameter group {index}")
         for i, p in enumerate(group["params"]):
             if not p.is_floating_point():
                 raise OptimizerError(f"must be real floating point, got {p.dtype}", where=place(group, index, i))
@@ -186,6 +192,19 @@ class Method(Optimizer):
     def expected(self, p: Tensor) -> dict[str, torch.Size]:
         """Shapes of the state tensors that are not shaped like ``p``."""
         return {}
+
+
+def given(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of a rule's ``__init__``, whose ``locals()`` they are, as its parameter groups keep them.
+
+    So the signature alone names the hyper-parameters. Dtypes become names, so that checkpoints stay plain; a named
+    tuple becomes its fields, so that a group may set each of them.
+    """
+    found: dict[str, Any] = {}
+    for name, value in arguments.items():
+        if name not in ("self", "__class__"):
+            found |= value._asdict() if hasattr(value, "_asdict") else {name: value}
+    return {k: str(v).removeprefix("torch.") if isinstance(v, torch.dtype) else v for k, v in found.items()}
 
 
 M = TypeVar("M", bound="Method")
@@ -362,14 +381,6 @@ def finite(tensors: list[Tensor]) -> bool:
     """Whether all entries are finite: one pass without temporaries, one number off the device. False also if the norm
     of finite entries overflows."""
     return not tensors or math.isfinite(torch.nn.utils.get_total_norm(tensors).item())
-
-
-def completed(method: str, given: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
-    """The less common arguments of ``method`` with their defaults; dtypes by name, so that checkpoints stay plain."""
-    if unknown := set(given) - set(defaults):
-        raise TypeError(f"{method} has no argument {', '.join(sorted(unknown))}; {nearest(min(unknown), defaults)}")
-    settings = {**defaults, **given}
-    return {k: str(v).removeprefix("torch.") if isinstance(v, torch.dtype) else v for k, v in settings.items()}
 
 
 def next_step(state: dict[str, Any]) -> int:

@@ -104,7 +104,8 @@ def test_the_dtype_of_mars_iteration_may_be_chosen() -> None:
     g, ends = normal(6, 9), {}
     for dtype in (torch.bfloat16, torch.float32, torch.float64):
         p = torch.nn.Parameter(torch.zeros(6, 9, dtype=torch.float64))
-        optimizer = optim.MARS([p], lr=1.0, mars_type="mars-shampoo", gamma=0.0, ns_dtype=dtype)
+        optimizer = optim.MARS([p], lr=1.0, mars_type="mars-shampoo", gamma=0.0)
+        optimizer.param_groups[0]["ns_dtype"] = str(dtype).removeprefix("torch.")
         p.grad = g / g.norm()
         optimizer.step()
         ends[dtype] = -p.detach()
@@ -253,7 +254,7 @@ def test_soap_takes_the_same_steps_by_cholesky() -> None:
     ends = []
     for refresh in ("qr", "cholesky"):
         p = torch.nn.Parameter(normal(8, 8))
-        optimizer = optim.SOAP([p], lr=1e-2, precondition_frequency=2, refresh=refresh)  # type: ignore[arg-type]
+        optimizer = optim.SOAP([p], lr=1e-2, precondition_frequency=2, variant=optim.SOAPVariant(refresh=refresh))  # type: ignore[arg-type]
         for t in range(12):
             p.grad = normal(8, 8, seed=t)
             optimizer.step()
@@ -284,14 +285,14 @@ def test_merged_shapes() -> None:
 @pytest.mark.parametrize(
     "options",
     [
-        {"one_sided": True},
-        {"factorized": True},
+        {"variant": optim.SOAPVariant(one_sided=True)},
+        {"variant": optim.SOAPVariant(factorized=True)},
         {"merge_dims": True, "max_precond_dim": 12},
         {"precondition_1d": True},
-        {"stagger": True},
-        {"refresh": "cholesky"},
-        {"normalize_grads": True, "lr": 0.03},
-        {"rotation_dtype": torch.bfloat16},
+        {"variant": optim.SOAPVariant(stagger=True)},
+        {"variant": optim.SOAPVariant(refresh="cholesky")},
+        {"variant": optim.SOAPVariant(normalize_grads=True)},
+        {"variant": optim.SOAPVariant(rotation_dtype=torch.bfloat16)},
     ],
     ids=str,
 )
@@ -301,18 +302,14 @@ def test_soap_variants_learn(options: dict[str, Any]) -> None:
     losses = take_steps(optimizer, groups, 0, 60)
     assert sum(losses[-5:]) < 0.8 * sum(losses[:5])
     keys = {key for state in optimizer.state.values() for key in state}
-    assert ("exp_avg_sq_0" in keys) == ("factorized" in options)
-    if "stagger" in options:
-        assert optimizer.param_groups[0]["stagger"]
+    group, variant = optimizer.param_groups[0], options.get("variant", optim.SOAPVariant())
+    assert ("exp_avg_sq_0" in keys) == variant.factorized
+    assert group["stagger"] == variant.stagger
+    assert group["rotation_dtype"] in (None, "bfloat16")
     if "precondition_1d" in options:
         assert "Q0" in optimizer.state[params_of(groups)[2]]
     restored = optim.SOAP(params_of(groups), **{"lr": 0.03, "precondition_frequency": 4, **options})
     restored.load_state_dict(optimizer.state_dict())
-
-
-def test_unknown_options_get_the_nearest() -> None:
-    with pytest.raises(TypeError, match="did you mean merge_dims"):
-        optim.SOAP([torch.nn.Parameter(torch.zeros(2, 2))], merge_dim=True)  # type: ignore[call-arg]
 
 
 # ---------------------------------------------------------------- Shampoo and Adalayer
@@ -359,3 +356,21 @@ def test_sgd_adalayer_has_two_rates() -> None:
     chain = get("optimizer", "sgd_adalayer")(lr=0.5, lr_last=0.01).build(toy_context(groups))  # type: ignore[attr-defined]
     rates = {group["role"]: group["lr"] for group in chain.param_groups}
     assert rates == {"embedding": 0.5, "hidden": 0.5, "bias": 0.5, "head": 0.01, "norm": 0.01}
+
+
+# ---------------------------------------------------------------- hyper-parameters that are one of a few words
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "said"),
+    [
+        ("MARS", {"mars_type": "mars-adam"}, "mars_type must be one of 'mars-adamw', .*, got 'mars-adam'"),
+        ("Muon", {"adjust_lr_fn": "match"}, "adjust_lr_fn must be one of None, .*, got 'match'"),
+        ("SOAP", {"variant": optim.SOAPVariant(refresh="lu")}, "refresh must be one of"),  # type: ignore[arg-type]
+        ("Shampoo", {"grafting": "sgd"}, "grafting must be one of None, 'adam', got 'sgd'"),
+        ("Shampoo", {"root": 3}, "root must be one of 2, 4, got 3"),
+    ],
+)
+def test_a_word_that_no_rule_knows_is_refused(name: str, arguments: dict[str, Any], said: str) -> None:
+    with pytest.raises(OptimizerError, match=said):
+        getattr(optim, name)([torch.nn.Parameter(torch.ones(2, 2))], **arguments)

@@ -16,7 +16,7 @@ from ...core.cost import Cost
 from ...core.registry import Card, part
 from ...core.roles import Shape, numel
 from ..average import wide
-from ..base import Method, ParamsT, assemble, descend, next_step
+from ..base import Method, ParamsT, assemble, descend, given, next_step
 from ..groups import SMALLEST, Beta, Epsilon, Grid, elementwise, factor2
 from ..marginals import mean_squares, rank1_root
 
@@ -41,7 +41,7 @@ class Adafactor(Method):
         eps: float = 1e-8,
         weight_decay: float = 1e-2,
     ) -> None:
-        super().__init__(params, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay)
+        super().__init__(**given(locals()))
 
     def update(self, group: dict[str, Any], p: Tensor, state: dict[str, Any]) -> None:
         assert p.grad is not None

@@ -16,7 +16,7 @@ from ...core.cost import Cost
 from ...core.registry import Card, part
 from ...core.roles import Shape
 from ..average import wide
-from ..base import Limit, Method, ParamsT, assemble, descend, next_step
+from ..base import Limit, Method, ParamsT, assemble, descend, given, next_step
 from ..groups import Beta, Epsilon, Grid, elementwise, factor2
 from ..marginals import mean_squares
 
@@ -58,20 +58,7 @@ class Adalayer(Method):
         t_freeze: int | None = None,
         no_norm_training: bool = False,
     ) -> None:
-        super().__init__(
-            params,
-            lr=lr,
-            betas=betas,
-            eps=eps,
-            weight_decay=weight_decay,
-            att_correction=att_correction,
-            lastlayer_correction=lastlayer_correction,
-            firstlayer_correction=firstlayer_correction,
-            update_last=update_last,
-            update_norm=update_norm,
-            t_freeze=t_freeze,
-            no_norm_training=no_norm_training,
-        )
+        super().__init__(**given(locals()))
 
     def update_group(self, group: dict[str, Any], params: list[Tensor]) -> None:
         names = dict(zip(group["params"], group.get("param_names", [""] * len(group["params"])), strict=True))

@@ -14,7 +14,18 @@ from ...core.contracts import OptimizerPart
 from ...core.cost import Cost
 from ...core.registry import Card, part
 from ...core.roles import Shape
-from ..base import NON_NEGATIVE, Elementwise, Limit, Numbers, ParamsT, add_quotient, add_scaled, assemble, next_step
+from ..base import (
+    NON_NEGATIVE,
+    Elementwise,
+    Limit,
+    Numbers,
+    ParamsT,
+    add_quotient,
+    add_scaled,
+    assemble,
+    given,
+    next_step,
+)
 from ..groups import Beta, Epsilon, Grid, elementwise, factor2, state_bytes
 from ..ramps import no_share
 from ..warming import warm_beta
@@ -48,16 +59,7 @@ class AdEMAMix(Elementwise):
         eps: float = 1e-8,
         weight_decay: float = 0.0,
     ) -> None:
-        super().__init__(
-            params,
-            lr=lr,
-            betas=betas,
-            alpha=alpha,
-            beta3_warmup=beta3_warmup,
-            alpha_warmup=alpha_warmup,
-            eps=eps,
-            weight_decay=weight_decay,
-        )
+        super().__init__(**given(locals()))
 
     @staticmethod
     def kernel(p: Tensor, g: Tensor, m2: Tensor, v: Tensor, m1: Tensor, numbers: Numbers) -> None:

@@ -15,7 +15,7 @@ from ...core.cost import Cost
 from ...core.documents import Later
 from ...core.registry import Card, part
 from ...core.roles import Shape
-from ..base import BETA, UNIT, Limit, Numbers, ParamsT, assemble, next_step
+from ..base import BETA, UNIT, Limit, Numbers, ParamsT, assemble, given, next_step
 from ..groups import Beta, Epsilon, Grid, elementwise, factor2, state_bytes
 from ..primal import INTERPOLATION, Primal, advance, moves
 from ..ramps import Unit
@@ -52,17 +52,7 @@ class GPA(Primal):
         eval_interp_coeff: float = 0.9967,
         use_wd_on_y: bool = False,
     ) -> None:
-        super().__init__(
-            params,
-            lr=lr,
-            beta1=beta1,
-            beta2=beta2,
-            eps=eps,
-            weight_decay=weight_decay,
-            train_interp_coeff=train_interp_coeff,
-            eval_interp_coeff=eval_interp_coeff,
-            use_wd_on_y=use_wd_on_y,
-        )
+        super().__init__(**given(locals()))
 
     def interpolation(self, group: dict[str, Any]) -> float:
         return float(group["train_interp_coeff"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, ClassVar, Literal, TypedDict, Unpack
+from typing import Any, ClassVar, Literal, get_args
 
 import torch
 from pydantic import NonNegativeFloat, PositiveFloat
@@ -25,8 +25,8 @@ from ..base import (
     add_quotient,
     add_scaled,
     assemble,
-    completed,
     descend,
+    given,
     local,
     next_step,
     over_shards,
@@ -38,15 +38,6 @@ from ..rule import Rule
 from ..state import OptimizerError
 
 MarsType = Literal["mars-adamw", "mars-lion", "mars-shampoo"]
-
-
-class _Options(TypedDict, total=False):
-    """Less common arguments of MARS."""
-
-    ns_dtype: torch.dtype
-
-
-DEFAULTS = _Options(ns_dtype=torch.bfloat16)
 
 
 class MARS(Elementwise):
@@ -70,6 +61,7 @@ class MARS(Elementwise):
         "betas_1d": BETA,
         "weight_decay_1d": NON_NEGATIVE,
     }
+    choices: ClassVar[dict[str, tuple[Any, ...]]] = {"mars_type": get_args(MarsType)}
 
     def __init__(
         self,
@@ -85,23 +77,10 @@ class MARS(Elementwise):
         lr_1d: float = 3e-3,
         betas_1d: tuple[float, float] = (0.9, 0.95),
         weight_decay_1d: float = 0.1,
-        **options: Unpack[_Options],
     ) -> None:
-        super().__init__(
-            params,
-            lr=lr,
-            betas=betas,
-            eps=eps,
-            weight_decay=weight_decay,
-            gamma=gamma,
-            is_approx=is_approx,
-            mars_type=mars_type,
-            optimize_1d=optimize_1d,
-            lr_1d_factor=lr_1d / lr if lr else 1.0,
-            betas_1d=betas_1d,
-            weight_decay_1d=weight_decay_1d,
-            **completed("MARS", options, DEFAULTS),
-        )
+        arguments = given(locals())
+        rate = arguments.pop("lr_1d") / lr if lr else 1.0
+        super().__init__(**arguments, lr_1d_factor=rate, ns_dtype="bfloat16")
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
@@ -151,17 +130,25 @@ class MARS(Elementwise):
             rate = lr * group["lr_1d_factor"]
             self._adam(p, p.grad, rate, group["betas_1d"], t, group["eps"], group["weight_decay_1d"])
             return
-        c, kind = self._corrected(group, p), group["mars_type"]
-        b1, keep = group["betas"][0], 1 - lr * group["weight_decay"]
-        if kind == "mars-lion":
-            self.apply(p, [self.buffer(p, "exp_avg")], (lr, keep, 1 - b1), type(self).sign_step, c)
-        elif kind == "mars-shampoo" and p.ndim == 2:
-            m = self.buffer(p, "exp_avg")
-            local(m).lerp_(c, 1 - b1)
-            u = orthogonalise(whole(m) / (1 - b1), dtype=getattr(torch, group["ns_dtype"]), eps=group["eps"])
-            descend(p, u, keep, lr * max(1, p.shape[0] / p.shape[1]) ** 0.5)
-        else:
-            self._adam(p, c, lr, group["betas"], t, group["eps"], group["weight_decay"])
+        steps = {"mars-adamw": self._adamw, "mars-lion": self._lion, "mars-shampoo": self._shampoo}
+        steps[group["mars_type"]](group, p, self._corrected(group, p), t)
+
+    def _adamw(self, group: dict[str, Any], p: Tensor, c: Tensor, t: int) -> None:
+        self._adam(p, c, float(group["lr"]), group["betas"], t, group["eps"], group["weight_decay"])
+
+    def _lion(self, group: dict[str, Any], p: Tensor, c: Tensor, t: int) -> None:
+        lr = float(group["lr"])
+        numbers = (lr, 1 - lr * group["weight_decay"], 1 - group["betas"][0])
+        self.apply(p, [self.buffer(p, "exp_avg")], numbers, type(self).sign_step, c)
+
+    def _shampoo(self, group: dict[str, Any], p: Tensor, c: Tensor, t: int) -> None:
+        if p.ndim != 2:
+            self._adamw(group, p, c, t)
+            return
+        lr, b1, m = float(group["lr"]), group["betas"][0], self.buffer(p, "exp_avg")
+        local(m).lerp_(c, 1 - b1)
+        u = orthogonalise(whole(m) / (1 - b1), dtype=getattr(torch, group["ns_dtype"]), eps=group["eps"])
+        descend(p, u, 1 - lr * group["weight_decay"], lr * max(1, p.shape[0] / p.shape[1]) ** 0.5)
 
     def _adam(
         self, p: Tensor, c: Tensor | None, lr: float, betas: tuple[float, float], t: int, eps: float, decay: float

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args
 
 import torch
 from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
@@ -15,7 +15,7 @@ from ...core.cost import ZERO, Cost
 from ...core.registry import Card, part
 from ...core.roles import Shape, numel
 from ..average import wide
-from ..base import Limit, Method, ParamsT, descend, local, whole_like
+from ..base import Limit, Method, ParamsT, descend, given, local, whole_like
 from ..chain import Chain
 from ..groups import Beta, Epsilon, Grid, elementwise, factor2, split, split_shapes, torch_groups
 from ..orthogonal import ALIKE, HALVES_OF_ALL, QUINTIC, Coefficients, iteration_cost, orthogonalise_all, per_step
@@ -57,6 +57,7 @@ class Muon(Method):
     """
 
     limits: ClassVar[dict[str, Limit]] = {"ns_steps": Limit(low=1), "num_heads": Limit(low=1)}
+    choices: ClassVar[dict[str, tuple[Any, ...]]] = {"adjust_lr_fn": (None, *get_args(AdjustLR))}
 
     def __init__(
         self,
@@ -73,20 +74,7 @@ class Muon(Method):
         split_sizes: Sequence[int] | None = None,
         num_heads: int = 1,
     ) -> None:
-        super().__init__(
-            params,
-            lr=lr,
-            weight_decay=weight_decay,
-            momentum=momentum,
-            nesterov=nesterov,
-            ns_steps=ns_steps,
-            ns_coefficients=ns_coefficients,
-            ns_dtype=str(ns_dtype).removeprefix("torch."),
-            eps=eps,
-            adjust_lr_fn=adjust_lr_fn,
-            split_sizes=split_sizes,
-            num_heads=num_heads,
-        )
+        super().__init__(**given(locals()))
 
     def _check_group(self, index: int) -> None:
         super()._check_group(index)

@@ -14,7 +14,7 @@ from ...core.contracts import OptimizerPart
 from ...core.cost import Cost
 from ...core.registry import Card, part
 from ...core.roles import Shape
-from ..base import Numbers, ParamsT, assemble, shifted
+from ..base import Numbers, ParamsT, assemble, given, shifted
 from ..groups import Beta, Epsilon, Grid, elementwise, factor2, state_bytes
 from ..primal import ScheduleFreeAdam, advance, moves, no_decay, warmed
 
@@ -42,18 +42,7 @@ class ScheduleFreeAdamW(ScheduleFreeAdam):
         inner_momentum: float = 0.0,
         paper: bool = False,
     ) -> None:
-        super().__init__(
-            params,
-            lr=lr,
-            betas=betas,
-            eps=eps,
-            weight_decay=weight_decay,
-            warmup_steps=warmup_steps,
-            r=r,
-            weight_lr_power=weight_lr_power,
-            inner_momentum=inner_momentum,
-            paper=paper,
-        )
+        super().__init__(**given(locals()))
 
     @staticmethod
     def with_momentum(y: Tensor, g: Tensor, z: Tensor, v: Tensor, m: Tensor, numbers: Numbers) -> None:

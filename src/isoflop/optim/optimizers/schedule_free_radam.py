@@ -14,7 +14,7 @@ from ...core.contracts import OptimizerPart
 from ...core.cost import Cost
 from ...core.registry import Card, part
 from ...core.roles import Shape
-from ..base import Numbers, ParamsT, assemble, shifted
+from ..base import Numbers, ParamsT, assemble, given, shifted
 from ..groups import Beta, Epsilon, Grid, elementwise, factor2, state_bytes
 from ..primal import ScheduleFreeAdam, advance, moves, no_decay
 
@@ -38,16 +38,7 @@ class ScheduleFreeRAdam(ScheduleFreeAdam):
         weight_lr_power: float = 2.0,
         silent_sgd_phase: bool = True,
     ) -> None:
-        super().__init__(
-            params,
-            lr=lr,
-            betas=betas,
-            eps=eps,
-            weight_decay=weight_decay,
-            r=r,
-            weight_lr_power=weight_lr_power,
-            silent_sgd_phase=silent_sgd_phase,
-        )
+        super().__init__(**given(locals()))
 
     @staticmethod
     def uncertain(y: Tensor, g: Tensor, z: Tensor, v: Tensor, numbers: Numbers) -> None:

@@ -13,7 +13,7 @@ from ...core.contracts import OptimizerPart
 from ...core.cost import Cost
 from ...core.registry import Card, part
 from ...core.roles import Shape
-from ..base import Numbers, ParamsT, assemble, shifted
+from ..base import Numbers, ParamsT, assemble, given, shifted
 from ..groups import Grid, elementwise, factor2, state_bytes
 from ..primal import ScheduleFree, advance, moves, no_decay, warmed
 
@@ -36,15 +36,7 @@ class ScheduleFreeSGD(ScheduleFree):
         r: float = 0.0,
         weight_lr_power: float = 2.0,
     ) -> None:
-        super().__init__(
-            params,
-            lr=lr,
-            momentum=momentum,
-            weight_decay=weight_decay,
-            warmup_steps=warmup_steps,
-            r=r,
-            weight_lr_power=weight_lr_power,
-        )
+        super().__init__(**given(locals()))
 
     def interpolation(self, group: dict[str, Any]) -> float:
         return float(group["momentum"])

@@ -4,7 +4,7 @@ et al. 2021, arXiv 2002.09018)."""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args
 
 import torch
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
@@ -17,7 +17,7 @@ from ...core.registry import Card, part
 from ...core.roles import Shape
 from ...ledger.formulas import eigh, matmul
 from ..average import wide
-from ..base import EPSILON, UNIT, Limit, Method, ParamsT, assemble, descend, next_step, whole
+from ..base import EPSILON, UNIT, Limit, Method, ParamsT, assemble, descend, given, next_step, whole
 from ..bases import eigensystem, gram_cost, merged_shape, mirror, unfold, update_gram
 from ..groups import Beta, Epsilon, Grid, elementwise, factor2, share
 from ..ramps import Unit
@@ -52,6 +52,7 @@ class Shampoo(Method):
         "grafting_eps": EPSILON,
         "max_preconditioner_dim": Limit(),
     }
+    choices: ClassVar[dict[str, tuple[Any, ...]]] = {"root": get_args(Root), "grafting": (None, "adam")}
 
     def __init__(
         self,
@@ -68,20 +69,7 @@ class Shampoo(Method):
         max_preconditioner_dim: int = 1024,
         merge_dims: bool = True,
     ) -> None:
-        super().__init__(
-            params,
-            lr=lr,
-            betas=betas,
-            epsilon=epsilon,
-            weight_decay=weight_decay,
-            precondition_frequency=precondition_frequency,
-            root=root,
-            grafting=grafting,
-            start_preconditioning_step=start_preconditioning_step,
-            grafting_eps=grafting_eps,
-            max_preconditioner_dim=max_preconditioner_dim,
-            merge_dims=merge_dims,
-        )
+        super().__init__(**given(locals()))
 
     def _check_group(self, index: int) -> None:
         super()._check_group(index)

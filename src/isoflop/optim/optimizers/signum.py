@@ -14,7 +14,7 @@ from ...core.contracts import OptimizerPart
 from ...core.cost import Cost
 from ...core.registry import Card, part
 from ...core.roles import Shape
-from ..base import Elementwise, Numbers, ParamsT, add_scaled, assemble
+from ..base import Elementwise, Numbers, ParamsT, add_scaled, assemble, given
 from ..groups import Beta, Grid, elementwise, factor2, state_bytes
 
 
@@ -27,7 +27,7 @@ class Signum(Elementwise):
     """
 
     def __init__(self, params: ParamsT, lr: float = 1e-4, momentum: float = 0.9, weight_decay: float = 0.0) -> None:
-        super().__init__(params, lr=lr, momentum=momentum, weight_decay=weight_decay)
+        super().__init__(**given(locals()))
 
     @staticmethod
     def kernel(p: Tensor, g: Tensor, m: Tensor, numbers: Numbers) -> None:

@@ -14,7 +14,7 @@ from ...core.contracts import OptimizerPart
 from ...core.cost import Cost
 from ...core.registry import Card, part
 from ...core.roles import Shape
-from ..base import BETA, NON_NEGATIVE, Elementwise, Limit, Numbers, ParamsT, add_quotient, assemble, next_step
+from ..base import BETA, NON_NEGATIVE, Elementwise, Limit, Numbers, ParamsT, add_quotient, assemble, given, next_step
 from ..groups import SMALLEST, Beta, Epsilon, Grid, elementwise, factor2, state_bytes
 from ..ramps import no_share
 from ..warming import warm_beta
@@ -49,18 +49,7 @@ class SimplifiedAdEMAMix(Elementwise):
         eps: float = 1e-8,
         weight_decay: float = 0.0,
     ) -> None:
-        super().__init__(
-            params,
-            lr=lr,
-            betas=betas,
-            alpha=alpha,
-            min_beta1=min_beta1,
-            beta1_warmup=beta1_warmup,
-            bias_correction1=bias_correction1,
-            bias_correction2=bias_correction2,
-            eps=eps,
-            weight_decay=weight_decay,
-        )
+        super().__init__(**given(locals()))
 
     @staticmethod
     def kernel(p: Tensor, g: Tensor, m: Tensor, v: Tensor, numbers: Numbers) -> None:

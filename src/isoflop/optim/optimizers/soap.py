@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, ClassVar, Literal, TypedDict, Unpack
+from typing import Any, ClassVar, Literal, NamedTuple, get_args
 
 import torch
 from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
@@ -17,7 +17,7 @@ from ...core.registry import Card, part
 from ...core.roles import Shape
 from ...ledger.formulas import cholesky, matmul, qr, solve_triangular
 from ..average import wide
-from ..base import Limit, Method, ParamsT, assemble, chunks, completed, descend, flat, next_step, whole
+from ..base import Limit, Method, ParamsT, assemble, chunks, descend, flat, given, next_step, whole
 from ..bases import (
     by_cholesky,
     by_qr,
@@ -49,31 +49,28 @@ Refresh = Literal["qr", "cholesky"]
 ORTHONORMAL = {"qr": by_qr, "cholesky": by_cholesky}
 
 
-class _Options(TypedDict, total=False):
-    """Less common arguments of SOAP."""
+class SOAPVariant(NamedTuple):
+    """What SOAP may do that its authors' code does not, or does only on demand.
 
-    merge_dims: bool
-    precondition_1d: bool
-    normalize_grads: bool
-    correct_bias: bool
-    one_sided: bool
-    factorized: bool
-    stagger: bool
-    rotation_dtype: torch.dtype | None
-    refresh: Refresh
+    Attributes:
+        one_sided: rotate only the smallest dimension of a parameter: a quarter of the work, less of the gain.
+        factorized: keep the second moment as its row and column means, which saves one float a parameter.
+        normalize_grads: scale every update to a root mean square of 1.
+        stagger: refresh parameter i of a group i steps earlier, which levels the cost of a step.
+        refresh: how a refresh makes columns orthonormal; "cholesky" consists of products, where "qr" is slow.
+        rotation_dtype: of the rotations' products, e.g. torch.bfloat16 (changes updates by about half a percent);
+            None: the state's.
+    """
+
+    one_sided: bool = False
+    factorized: bool = False
+    normalize_grads: bool = False
+    stagger: bool = False
+    refresh: Refresh = "qr"
+    rotation_dtype: torch.dtype | None = None
 
 
-DEFAULTS = _Options(
-    merge_dims=False,
-    precondition_1d=False,
-    normalize_grads=False,
-    correct_bias=True,
-    one_sided=False,
-    factorized=False,
-    stagger=False,
-    rotation_dtype=None,
-    refresh="qr",
-)
+STANDARD = SOAPVariant()
 
 
 class SOAP(Method):
@@ -83,17 +80,19 @@ class SOAP(Method):
     every ``precondition_frequency`` steps, with the gradients before this step's.
 
     Args:
-        params: as for any torch optimizer; dimensions beyond ``max_precond_dim`` keep the identity, so embeddings and
-            heads are rotated on one side.
-        lr, betas, weight_decay: as AdamW's. shampoo_beta: decay of the Gram matrices; negative: betas[1].
+        params: tensors, (name, tensor) pairs, or groups of them. Dimensions beyond ``max_precond_dim`` keep the
+            identity, so embeddings and heads are rotated on one side.
+        lr: as AdamW's; the authors' 3e-3.
+        betas: decay of M and of V; the authors' (0.95, 0.95).
+        shampoo_beta: decay of the Gram matrices; negative: betas[1], as the authors have it.
         eps: added to the root of the uncorrected V.
-        precondition_frequency: steps between two refreshes. stagger: refresh parameter i of a group i steps earlier,
-            which levels the cost of a step.
-        max_precond_dim: largest dimension with a basis. merge_dims: multiply neighbouring dimensions up to it.
-        precondition_1d: rotate vectors too. normalize_grads: scale U to root mean square 1. correct_bias: as Adam's.
-        one_sided: rotate only the smallest dimension. factorized: V by its row and column means.
-        refresh: how a refresh makes columns orthonormal; "cholesky" consists of products, where QR is slow.
-        rotation_dtype: of the rotations' products, e.g. torch.bfloat16 (changes updates by about half a percent).
+        weight_decay: decoupled, multiplied by the rate; the authors' 0.01.
+        precondition_frequency: steps between two refreshes; the authors' 10. The larger, the cheaper and the staler.
+        max_precond_dim: largest dimension with a basis; the authors' 10000. A basis of n costs 2 n^2 floats.
+        merge_dims: multiply neighbouring dimensions up to ``max_precond_dim`` first (convolutions).
+        precondition_1d: rotate vectors too.
+        correct_bias: scale the step by Adam's bias corrections.
+        variant: what it may do beyond the authors' defaults.
     """
 
     follows = False
@@ -102,6 +101,7 @@ class SOAP(Method):
         "precondition_frequency": Limit(low=1),
         "max_precond_dim": Limit(),
     }
+    choices: ClassVar[dict[str, tuple[Any, ...]]] = {"refresh": get_args(Refresh)}
 
     def __init__(
         self,
@@ -113,19 +113,12 @@ class SOAP(Method):
         weight_decay: float = 0.01,
         precondition_frequency: int = 10,
         max_precond_dim: int = 10000,
-        **options: Unpack[_Options],
+        merge_dims: bool = False,
+        precondition_1d: bool = False,
+        correct_bias: bool = True,
+        variant: SOAPVariant = STANDARD,
     ) -> None:
-        super().__init__(
-            params,
-            lr=lr,
-            betas=betas,
-            shampoo_beta=shampoo_beta,
-            eps=eps,
-            weight_decay=weight_decay,
-            precondition_frequency=precondition_frequency,
-            max_precond_dim=max_precond_dim,
-            **completed("SOAP", options, DEFAULTS),
-        )
+        super().__init__(**given(locals()))
 
     def update_group(self, group: dict[str, Any], params: list[Tensor]) -> None:
         index = {p: i for i, p in enumerate(group["params"])}
@@ -292,7 +285,8 @@ class SOAPPart(OptimizerPart):
     """How a refresh makes columns orthonormal."""
 
     def build(self, ctx: Context) -> SOAP:
-        return assemble(SOAP, self, ctx)
+        variant = SOAPVariant(self.one_sided, self.factorized, stagger=self.stagger, refresh=self.refresh)
+        return assemble(SOAP, self, ctx, drop=SOAPVariant._fields, variant=variant)
 
     def _plan(self, shape: Sequence[int]) -> tuple[list[int], list[int]]:
         structure = {"max_precond_dim": self.max_precond_dim, "one_sided": self.one_sided}

@@ -14,7 +14,7 @@ from ...core.contracts import OptimizerPart, Outcome, Passes, Problem, Resamplin
 from ...core.cost import Cost
 from ...core.registry import Card, part
 from ...core.roles import Shape
-from ..base import Elementwise, Limit, Numbers, ParamsT, assemble, next_step
+from ..base import Elementwise, Limit, Numbers, ParamsT, assemble, given, next_step
 from ..groups import Beta, Grid, elementwise, factor2, state_bytes
 from ..rule import Rule
 
@@ -41,7 +41,7 @@ class SophiaG(Elementwise):
         weight_decay: float = 0.1,
         bs: int = 5120,
     ) -> None:
-        super().__init__(params, lr=lr, betas=betas, rho=rho, weight_decay=weight_decay, bs=bs)
+        super().__init__(**given(locals()))
 
     @staticmethod
     def kernel(p: Tensor, g: Tensor, m: Tensor, h: Tensor, numbers: Numbers) -> None:
