@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from isoflop.cli.main import invoke
 from isoflop.core.table import Table
 from isoflop.laws import Chinchilla, simulate
-from laws_planted import CHINCHILLA, SWEEP
+from isoflop.laws.forms.qqt import pool_error
+from laws_planted import CHINCHILLA, PLANTED, SWEEP, law
 
 
 @pytest.fixture
@@ -67,3 +69,54 @@ def test_what_cannot_be_answered_says_why(
 def test_a_stored_fit_takes_no_options_of_tables(runs: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert invoke(["plan", "fit.json", "--law", "kaplan", "--compute", "1e21"]) == 2
     assert "has its law and rows" in capsys.readouterr().err
+
+
+def write(name: str, law_name: str) -> None:
+    form, case = law(law_name), PLANTED[law_name]
+    Table(simulate(form, case.params, case.x, case.noise)).to_csv(name)
+
+
+@pytest.mark.parametrize(
+    ("law_name", "command", "said"),
+    [
+        ("critical_batch", "batch t.csv --params 1e9", "critical batch"),
+        ("step_law", "rate t.csv --params 5e8 --tokens 3e10 --columns optimum=optimum", "learning rate"),
+        ("qat_fraction", "qat t.csv --params 5e8 --tokens 1e11 --bits 4", "switch at token"),
+        ("average_n", "sparse t.csv --compute 1e21 --params 8e8", "N at the start"),
+        ("frontier", "score t.csv --compute 1e24 --names C", "stay below"),
+    ],
+)
+def test_each_question_has_its_command(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    law_name: str,
+    command: str,
+    said: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write("t.csv", law_name)
+    assert invoke(["plan", *command.split()]) == 0, capsys.readouterr().err
+    assert said in capsys.readouterr().out
+    assert invoke(["plan", *command.split(), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["figures"]
+
+
+def test_pools_and_transfer_have_theirs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    seen = np.geomspace(2e6, 1.28e8, 15)
+    rows = []
+    for name, b, tau in (("best", 0.30, 2.0), ("rest", 0.20, 6.0)):
+        error = pool_error(0.3, [b], [tau], 0.1, seen, np.full(15, 1.28e7))
+        rows += [{"quality": name, "seen": s, "pool": 1.28e7, "error": e} for s, e in zip(seen, error, strict=True)]
+    Table.from_records(rows).to_csv("pools.csv")
+    assert invoke(["plan", "pools", "pools.csv", "--seen", "5e7", "--pool", "1.28e7", "--group", "quality"]) == 0
+    assert "pools to keep" in capsys.readouterr().out
+    write("source.csv", "kaplan")
+    n = np.geomspace(3e7, 2e9, 9)
+    runs = Table(simulate(law("kaplan"), PLANTED["kaplan"].params, {"N": n, "D": 20 * n}, 0.001))
+    runs.with_columns(loss=0.9 * runs["loss"]).to_csv("few.csv")
+    assert invoke(["plan", "transfer", "source.csv", "few.csv", "--compute", "1e21"]) == 0
+    assert "best N and D" in capsys.readouterr().out

@@ -15,6 +15,8 @@ from .common import Json, emit
 from .laws import pairs, rows_of
 
 if TYPE_CHECKING:
+    from ..laws.plan.answer import Answer
+    from ..laws.plan.draws import Basis
     from ..laws.plan.lifetime import Life
 
 _DEFAULT = "ask"
@@ -83,6 +85,123 @@ def ask(
         emit(made.to_json())
     else:
         typer.echo(str(made))
+
+
+Source = Annotated[Path, typer.Argument(help="A fit.json or a CSV file.", parser=user_path, metavar="FIT|TABLE")]
+Columns = Annotated[str, typer.Option("--columns", help="Law's column=table's, e.g. N=params,D=tokens.")]
+Params = Annotated[float, _number("--params", "N.")]
+Tokens = Annotated[float, _number("--tokens", "D.")]
+
+
+@plans.command()
+def batch(source: Source, params: Params, columns: Columns = "", json: Json = False) -> None:
+    """Critical batch at N, and time against compute (of a table with N, B and steps, or N and B_crit)."""
+    from ..laws.plan.batch import critical
+
+    _say(critical(_basis(source, "critical_batch", columns), params), json)
+
+
+@plans.command()
+def rate(source: Source, params: Params, tokens: Tokens, columns: Columns = "", json: Json = False) -> None:
+    """Best learning rate at N and D (of a sweep with N, D, lr and loss); of a fit for batches the batch."""
+    from ..laws.plan.batch import tuned
+
+    _say(tuned(_basis(source, "step_law", columns), params, tokens), json)
+
+
+@plans.command()
+def qat(
+    source: Source,
+    params: Params,
+    tokens: Tokens,
+    bits: Annotated[float, _number("--bits", "A weight.")] = 4.0,
+    law: Annotated[str, typer.Option("--law", help="qat_fraction or qat_loss.")] = "qat_fraction",
+    columns: Columns = "",
+    json: Json = False,
+) -> None:
+    """When to switch to quantisation-aware training."""
+    from ..laws.plan.qat import qat_start
+
+    _say(qat_start(_basis(source, law, columns), params, tokens, bits), json)
+
+
+@plans.command()
+def sparse(
+    source: Source,
+    compute: Annotated[float, _number("--compute", "FLOPs.")],
+    params: Annotated[float, _number("--params", "Parameters that are left at the end.")],
+    begin: Annotated[float, _number("--begin", "Share of training at which pruning begins.")] = 0.25,
+    end: Annotated[float, _number("--end", "Share at which it ends.")] = 0.75,
+    columns: Columns = "",
+    json: Json = False,
+) -> None:
+    """From which size to prune to N, so that the average size is the best one."""
+    from ..laws.plan.sparse import sparse as planned
+
+    _say(planned(_basis(source, "average_n", columns), compute, params, begin, end), json)
+
+
+@plans.command()
+def score(
+    source: Source,
+    compute: Annotated[float, _number("--compute", "Pre-training FLOPs.")],
+    names: Annotated[str, typer.Option("--names", help="Column that names the models of a table.")] = "",
+    columns: Columns = "",
+    json: Json = False,
+) -> None:
+    """The score that a compute attains, and the models above it (of a table with C and score)."""
+    from ..core.table import Table
+    from ..laws.plan.score import score as attained
+
+    named = Table.read_csv(source).texts(names).tolist() if names else []
+    _say(attained(_basis(source, "frontier", columns), compute, named), json)
+
+
+@plans.command()
+def pools(
+    source: Source,
+    seen: Annotated[float, _number("--seen", "Samples that will be seen.")],
+    pool: Annotated[float, _number("--pool", "Samples in each pool.")],
+    group: Annotated[str, typer.Option("--group", help="Column that names the pools, best quality first.")],
+    columns: Columns = "",
+    json: Json = False,
+) -> None:
+    """Which quality to keep (of a table with seen, pool and error for each pool alone)."""
+    from ..core.table import Table
+    from ..laws.plan.verb import pools_from
+
+    renames = pairs(columns, "--columns", "error=loss")
+    _say(pools_from(Table.read_csv(source), group, seen, pool, renames), json)
+
+
+@plans.command()
+def transfer(
+    source: Source,
+    runs: Annotated[Path, typer.Argument(help="k runs on the new data: N, D, loss.", parser=user_path, metavar="RUNS")],
+    compute: Annotated[float, _number("--compute", "FLOPs on the new data.")],
+    columns: Columns = "",
+    json: Json = False,
+) -> None:
+    """Best N and D on other data, from the Kaplan law of the source and k runs on the new data."""
+    from ..core.table import Table
+    from ..laws.plan.best import best
+    from ..laws.plan.transfer import transferred
+
+    basis = _basis(source, "kaplan", columns)
+    _say(best(transferred(basis.fit, Table.read_csv(runs), basis.level), compute), json)
+
+
+def _basis(source: Path, law: str, columns: str) -> Basis:
+    from ..laws.plan.verb import basis_from
+
+    return basis_from(source, law, pairs(columns, "--columns", "N=params,D=tokens"))
+
+
+def _say(answer: Answer, json: bool) -> None:
+    if json:
+        emit(answer.to_json())
+    else:
+        typer.echo(str(answer))
 
 
 def _life(text: str | None) -> Life | None:

@@ -217,7 +217,7 @@ def shares(made: list[Fit], compute: float, level: float = 0.9) -> dict[str, flo
     hits: dict[str, list[bool]] = {"best": [], "best, jointly": [], "cost": [], "cost, jointly": []}
     for fit in made:
         basis = basis_of(fit, level)
-        basis = replace(basis, theta=basis.theta[:601])
+        basis = replace(basis, theta=basis.theta[:1025])
         first, second = best(basis, compute), reach(basis, loss)
         hits["best"].append(first["N"].low <= n <= first["N"].high)
         assert first.region is not None

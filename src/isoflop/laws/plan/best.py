@@ -5,13 +5,12 @@ from __future__ import annotations
 import numpy as np
 
 from ...core.errors import DataError
-from ..extrapolate import predict_interval
-from ..fit import Solved
+from ..extrapolate import discrepancy_rate, efolds_beyond, noise_of, predict_interval, quantile
 from ..formula import Array, law_name
 from .answer import Answer, Figure, digits, figure, region
 from .draws import Basis, drift_rate, drifted, outside
 from .limits import check_positive, looked_at, size_column, spans
-from .minimum import best_sizes
+from .minimum import best_sizes, losses
 
 
 def best(basis: Basis, compute: float) -> Answer:
@@ -36,7 +35,7 @@ def best(basis: Basis, compute: float) -> Answer:
         figure("N", z, level, "parameters"),
         figure("D", d, level, "tokens"),
         figure("D/N", d - z, level, "tokens a parameter"),
-        loss_at(fit, size, tokens, level),
+        loss_at(basis, size, tokens),
     )
     return Answer(
         f"best N and D for C = {digits(compute)} FLOPs",
@@ -67,12 +66,22 @@ def best_draws(basis: Basis, compute: float) -> Array:
     efolds = outside(low, high, compute)
     if efolds == 0:
         return z
-    rate = drift_rate(fit, lambda t: best_sizes(fit, t, high, cost)[0], basis.level)
+    rate = drift_rate(basis.judged_by or fit, lambda t: best_sizes(fit, t, high, cost)[0], basis.level)
     return drifted(fit, z, rate, efolds)
 
 
-def loss_at(fit: Solved, size: float, tokens: float, level: float, name: str = "loss", **more: float) -> Figure:
+def loss_at(basis: Basis, size: float, tokens: float, name: str = "loss", **more: float) -> Figure:
     """The loss of a run of that size and tokens: a prediction interval, of noise, constants and the law's own error."""
-    columns = {size_column(fit): size, "D": tokens, "U": tokens, "C": None, **more}
-    made = predict_interval(fit, {k: [v] for k, v in columns.items() if k in fit.law.columns}, level)
-    return Figure(name, float(made.value[0]), float(made.low[0]), float(made.high[0]))
+    fit, level = basis.fit, basis.level
+    columns = {size_column(fit): size, "D": tokens, "U": tokens, **more}
+    x = {k: np.asarray([v], dtype=float) for k, v in columns.items() if k in fit.law.columns}
+    if basis.judged_by is None:
+        made = predict_interval(fit, x, level)
+        return Figure(name, float(made.value[0]), float(made.low[0]), float(made.high[0]))
+    rows = basis.judged_by
+    law_error = discrepancy_rate(rows, level) * float(efolds_beyond(rows, x)[0])
+    rest = quantile(rows, level) * float(np.hypot(noise_of(rows, level), law_error))
+    values = losses(fit, basis.theta, x)[:, 0]
+    low, high = np.quantile(values[1:], [0.5 - level / 2, 0.5 + level / 2]) - values[0]
+    ends = values[0] + np.asarray([0.0, -np.hypot(low, rest), np.hypot(high, rest)])
+    return Figure(name, *np.asarray(fit.law.unlinked(ends, fit.problem.link)).tolist())

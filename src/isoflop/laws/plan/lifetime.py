@@ -16,7 +16,7 @@ from .limits import FURTHEST, check_positive, looked_at, size_column, spans
 from .minimum import best_sizes, losses
 from .reach import check_floor, crossings
 
-_DRAWS = 400  # each needs the tokens of every size
+_DRAWS = 512  # each needs the tokens of every size
 _SIZES, _TOKENS = 81, 121
 _SMALLER, _LARGER = np.log(300.0), np.log(3.0)  # than the cheapest model to train: answering only makes it smaller
 

@@ -34,7 +34,7 @@ def point(basis: Basis, size: float, tokens: float, unique: float | None = None)
     compute = float(cost.flops(size, tokens))
     warnings, end = looked_at(fit, cost, {"C": compute, "N": size, "D": tokens, "D/N": tokens / size})
     figures = (
-        loss_at(fit, size, tokens, level, U=tokens if unique is None else min(unique, tokens)),
+        loss_at(basis, size, tokens, U=tokens if unique is None else min(unique, tokens)),
         Figure("C", compute, compute, compute, "FLOPs"),
         Figure("D/N", tokens / size, tokens / size, tokens / size, "tokens a parameter"),
     )

@@ -54,10 +54,8 @@ def repeats(basis: Basis, compute: float, unique: float) -> Answer:
         figure("N", z, level, "parameters"),
         figure("D", d, level, "tokens, repeats counted"),
         figure("epochs", np.maximum(d - np.log(unique), 0.0), level),
-        loss_at(fit, n, tokens, level, U=min(unique, tokens)),
-        loss_at(
-            fit, float(np.exp(free[0])), float(cost.tokens(np.exp(free[0]), compute)), level, "loss without the limit"
-        ),
+        loss_at(basis, n, tokens, U=min(unique, tokens)),
+        loss_at(basis, float(np.exp(free[0])), float(cost.tokens(np.exp(free[0]), compute)), "loss without the limit"),
     )
     question = f"best N and D for C = {digits(compute)} FLOPs with U = {digits(unique)} unique tokens"
     return Answer(question, figures, _said(fit, cost), end, level, None, (*warnings, *basis.vague))

@@ -8,17 +8,20 @@ from typing import Any
 
 from ...core.reading import user_path
 from ...core.table import Table
+from ..arguments import check_level
 from ..fit import Solved
 from ..formula import law_name
 from ..law import Fit
 from ..stored import refit
+from ..tables import as_table
 from ..verb import fit_table
-from .answer import Plan
+from .answer import Answer, Plan
 from .ask import plan
 from .best import best
-from .draws import basis_of
+from .draws import Basis, basis_of
 from .lifetime import Life
 from .other_laws import other_laws
+from .pools import pools
 from .reach import reach
 
 
@@ -59,6 +62,35 @@ def plan_from(
             beside = other_laws(basis, lambda b: reach(b, loss), ("C", "N"))
     answers = made.answers if beside is None else (*made.answers, beside)
     return Plan(answers, f"{law_name(fit.law)}: {_constants(fit)}")
+
+
+def basis_from(
+    source: str | Path | Mapping[str, Any] | Fit, law: str, columns: Mapping[str, str] | None = None, level: float = 0.9
+) -> Basis:
+    """A fit of one law, read or made, with its draws: what the questions of ``isoflop.laws.plan`` stand on.
+
+    Args:
+        source: a stored fit, a CSV table's path, a table, or a fit.
+        law: the law's name; of a table it is fitted.
+        columns: of a table, the law's column name -> the table's.
+        level: level of the intervals, a share.
+    """
+    check_level(level)
+    return basis_of(_fit(source, law, None, columns), level)
+
+
+def pools_from(
+    table: Mapping[str, Any], group: str, seen: float, pool: float, columns: Mapping[str, str] | None = None
+) -> Answer:
+    """``pools`` of a table with one pool's rows a value of ``group``, best quality first as they appear.
+
+    Raises:
+        DataError: no such column, or rows that no law can be fitted to.
+    """
+    rows = as_table(table)
+    member = rows.texts(group)
+    made = {name: basis_from(rows.where(member == name), "qqt", columns) for name in dict.fromkeys(member.tolist())}
+    return pools(made, seen, pool)
 
 
 def _fit(source: str | Path | Mapping[str, Any] | Fit, law: str, by: str | None, columns: Any) -> Fit:

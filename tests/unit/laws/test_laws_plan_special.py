@@ -1,0 +1,228 @@
+"""Plans of the laws beyond size and tokens: each answer against brute force on planted constants."""
+
+from __future__ import annotations
+
+import os
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from isoflop.core.errors import DataError, UsageError
+from isoflop.core.table import Table
+from isoflop.laws import Kaplan, LossToLoss, Qqt, simulate
+from isoflop.laws.forms.average_n import mean_parameters
+from isoflop.laws.forms.loss_to_loss import translate
+from isoflop.laws.forms.qqt import pool_error
+from isoflop.laws.plan.batch import critical, tuned
+from isoflop.laws.plan.best import best, loss_at
+from isoflop.laws.plan.draws import Basis, basis_of
+from isoflop.laws.plan.pools import pools
+from isoflop.laws.plan.qat import qat_start
+from isoflop.laws.plan.score import score
+from isoflop.laws.plan.sparse import sparse
+from isoflop.laws.plan.transfer import transferred
+from isoflop.laws.plan.verb import basis_from, pools_from
+from laws_planted import PLANTED, SWEEP, law
+
+SHARED = Path(os.environ.get("ISOFLOP_SHARED", "../shared")) / "data" / "scaling"
+
+
+@cache
+def planted_basis(name: str, noise: float | None = None) -> Basis:
+    case = PLANTED[name]
+    form = law(name)
+    return basis_of(form.fit(simulate(form, case.params, case.x, case.noise if noise is None else noise, seed=2)), 0.9)
+
+
+def test_the_critical_batch_says_what_time_and_compute_cost() -> None:
+    basis = planted_basis("critical_batch")
+    made = critical(basis, 1e9)
+    p = basis.fit.params
+    batch = p["c"] * 1000 ** p["gamma"]
+    assert made["critical batch"].value == pytest.approx(batch)
+    assert made["critical batch"].low < 93.2 * 1000**0.468 < made["critical batch"].high
+    noise = (batch - 1.2 * 256) / 0.2
+    assert made["b / a"].value == pytest.approx(noise)
+    a, b = 7.0, 7.0 * noise  # steps(B) = a + b / B, samples B steps(B)
+    for times in (0.25, 1.0, 4.0):
+        size = times * batch
+        steps_of = [f for f in made.figures if f.name.endswith(": steps")]
+        name = next(f.name for f in steps_of if f.value == pytest.approx(1 + noise / size))
+        steps = a + b / size
+        assert made[name].value == pytest.approx(steps / a)
+        assert made[name.replace("steps", "samples")].value == pytest.approx(size * steps / b)
+    excess = (noise + batch) / (noise + 256)
+    assert excess == pytest.approx(1.2)  # what makes a batch critical
+
+
+def test_the_best_rate_is_the_laws() -> None:
+    basis = planted_basis("step_law")
+    made = tuned(basis, 5e8, 3e10)["learning rate"]
+    assert made.value == pytest.approx(basis.fit.predict({"N": [5e8], "D": [3e10]})[0])
+    truth = PLANTED["step_law"].params
+    assert made.low < truth["c"] * 5e8 ** truth["n"] * 3e10 ** truth["d"] < made.high
+
+
+def test_qat_begins_where_the_loss_is_least() -> None:
+    # With xi > 0 full-precision tokens help too, so that neither phase should be all.
+    form, case = law("qat_loss"), PLANTED["qat_loss"]
+    table = simulate(form, {**case.params, "xi": 0.5}, case.x, case.noise, seed=2)
+    known = {name: v for name, v in case.params.items() if name not in ("A", "B", "phi", "lam", "xi")}
+    loss = basis_of(form.fit(table, fixed=known), 0.9)
+    share = np.linspace(0.001, 0.999, 9981)
+    x = {"N": np.full(9981, 5e8), "bits": np.full(9981, 2.0), "D_qat": share * 1e11, "D_fp": (1 - share) * 1e11}
+    found = share[loss.fit.predict(x).argmin()]
+    made = qat_start(loss, 5e8, 1e11, 2.0)
+    assert made["share of QAT tokens"].value == pytest.approx(found, abs=1e-3)
+    assert made["switch at token"].value == pytest.approx((1 - found) * 1e11, abs=1e8)
+    fraction = planted_basis("qat_fraction")
+    made = qat_start(fraction, 5e8, 1e11, 4.0)
+    s = 1e11 / (5e8 * 4 / 8)
+    assert made["share of QAT tokens"].low < np.exp(-6.73 / np.log(s)) < made["share of QAT tokens"].high
+
+
+def test_a_sparse_schedule_has_the_best_average() -> None:
+    basis = planted_basis("average_n")
+    made = sparse(basis, 1e21, 8e8, 0.2, 0.6)
+    n = np.geomspace(1e7, 1e12, 100_001)
+    best_n = n[basis.fit.predict({"N_avg": n, "D": 1e21 / 6 / n}).argmin()]
+    assert made["average N"].value == pytest.approx(best_n, rel=2e-3)
+    start = np.asarray(made["N at the start"].value)
+    mean = mean_parameters(start, np.asarray(8e8), np.asarray(0.2), np.asarray(0.6))
+    assert float(mean) == pytest.approx(made["average N"].value)
+    with pytest.raises(UsageError, match="costs more"):
+        sparse(basis, 1e21, 1e12)
+    with pytest.raises(UsageError, match="in order"):
+        sparse(basis, 1e21, 8e8, 0.7, 0.6)
+
+
+def test_the_attainable_score_names_the_models_above() -> None:
+    basis = planted_basis("frontier", 0.02)
+    names = [f"model {i}" for i in range(120)]
+    made = score(basis, 1e24, names)
+    assert made["score"].value == pytest.approx(basis.fit.predict({"C": [1e24]})[0])
+    assert made["score"].low <= made["score"].value <= made["score"].high
+    above = np.flatnonzero(basis.fit.problem.y > basis.fit.predict(basis.fit.table))
+    if len(above):
+        most = above[np.argmax((basis.fit.problem.y - basis.fit.predict(basis.fit.table))[above])]
+        assert any(f"model {most} " in text for text in made.warnings)
+
+
+def pool_table(noise: float = 0.002) -> Table:
+    pool, seen = np.full(20, 1.28e7), np.geomspace(2e6, 1.28e8, 20)
+    rng = np.random.default_rng(1)
+    rows = []
+    for name, b, tau in (("best", 0.30, 2.0), ("middle", 0.27, 3.0), ("rest", 0.20, 6.0)):
+        y = pool_error(0.3, [b], [tau], 0.1, seen, pool) + noise * rng.standard_normal(20)
+        rows += [{"quality": name, "seen": s, "pool": 1.28e7, "error": e} for s, e in zip(seen, y, strict=True)]
+    return Table.from_records(rows)
+
+
+@cache
+def pool_bases() -> dict[str, Basis]:
+    table = pool_table(0.0)
+    return {name: basis_from(table.where(table["quality"] == name), "qqt") for name in ("best", "middle", "rest")}
+
+
+def test_pools_are_read_from_one_table() -> None:
+    made = pools_from(pool_table(), "quality", 5e7, 1.28e7)
+    figure = made["error on the best 1 (best last)"]
+    truth = float(pool_error(0.3, [0.30], [2.0], 0.1, np.asarray([5e7]), np.asarray([1.28e7]))[0])
+    assert figure.low < truth < figure.high
+
+
+@pytest.mark.parametrize("seen", [1.28e7, 5e7, 1.2e8])
+def test_the_quality_to_keep_is_that_of_a_search(seen: float) -> None:
+    made = pools(pool_bases(), seen, 1.28e7)
+    b, tau, one = [0.30, 0.27, 0.20], [2.0, 3.0, 6.0], np.ones(1)
+    truth = [float(pool_error(0.3, b[:k], tau[:k], 0.1, seen * one, 1.28e7 * one)[0]) for k in (1, 2, 3)]
+    kept = made["pools to keep"]
+    assert kept.value == 1 + int(np.argmin(truth))
+    for k, error in enumerate(truth):
+        figure = next(f for f in made.figures if f.name.startswith(f"error on the best {k + 1}"))
+        assert figure.value == pytest.approx(error, rel=1e-4)
+    assert made["epochs"].value == pytest.approx(seen / kept.value / 1.28e7)
+
+
+KAPLAN = {"A": 2e9, "B": 1.5e9, "E": 1.2, "alpha": 0.25, "beta": 0.35}
+
+
+def two_data_sets(noise: float) -> tuple[Any, Table]:
+    """A fit on the source, and nine runs on data whose loss is .6 (L - 1.2)^1.1 + .8."""
+    x = {name: SWEEP[name] for name in ("N", "D")}
+    source = Kaplan().fit(simulate(Kaplan(), KAPLAN, x, noise, seed=1))
+    n = np.geomspace(3e7, 2e9, 9)
+    runs = {"N": n, "D": 20 * n}
+    clean = simulate(Kaplan(), KAPLAN, runs, 0.0)["loss"]
+    rng = np.random.default_rng(4)
+    return source, Table({**runs, "loss": (0.6 * (clean - 1.2) ** 1.1 + 0.8) * np.exp(noise * rng.standard_normal(9))})
+
+
+def test_a_law_is_carried_to_new_data_by_a_few_runs() -> None:
+    source, runs = two_data_sets(0.001)
+    basis = transferred(source, runs)
+    n, d = 4e9, 1e11
+    truth = 0.6 * (float(simulate(Kaplan(), KAPLAN, {"N": [n], "D": [d]}, 0.0)["loss"][0]) - 1.2) ** 1.1 + 0.8
+    made = loss_at(basis, n, d)
+    assert made.value == pytest.approx(truth, rel=0.01)
+    assert made.low < truth < made.high
+    exact, exact_runs = two_data_sets(0.0)
+    moved = transferred(exact, exact_runs).fit.params
+    pairs = exact_runs.with_columns(loss0=exact.predict(exact_runs))
+    between = LossToLoss(E0=exact.params["E"], floors="joint").fit(pairs.select(["loss0", "loss"]))
+    again = translate(exact.params, between)
+    assert moved == pytest.approx(again, rel=1e-6)
+    size = Kaplan().optimum(moved, np.asarray(1e21))[0]
+    assert best(transferred(exact, exact_runs), 1e21)["N"].value == pytest.approx(float(size), rel=1e-3)
+    with pytest.raises(DataError, match="3 runs"):
+        transferred(source, runs.where(np.arange(3)))
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="needs the shared tables (ISOFLOP_SHARED)")
+@pytest.mark.parametrize("source", ["slimpajama", "starcoder"])
+@pytest.mark.parametrize("target", ["fineweb_edu", "proof_pile_2"])
+def test_a_transferred_law_holds_the_large_run(source: str, target: str) -> None:
+    sweep, large = (Table.read_csv(SHARED / "loss_to_loss" / f"{n}.csv") for n in ("sweep", "extrapolation_1e21"))
+
+    def of(table: Table, data: str) -> Table:
+        return table.where(table.equal("data", data)).select({"N": "N", "D": "D", "loss": "own_val_loss"})
+
+    runs = of(sweep, target)
+    near = (runs["D"] / runs["N"] > 16) & (runs["D"] / runs["N"] < 23)
+    made = transferred(Kaplan().fit(of(sweep, source)), runs.where(near))
+    run = of(large, target)
+    figure = loss_at(made, float(run["N"][0]), float(run["D"][0]))
+    assert figure.low < float(run["loss"][0]) < figure.high
+
+
+def test_questions_refuse_laws_that_do_not_know() -> None:
+    other = planted_basis("chinchilla")
+    for asked in (
+        lambda: critical(other, 1e9),
+        lambda: tuned(other, 1e9, 1e10),
+        lambda: qat_start(other, 1e9, 1e10, 4.0),
+        lambda: sparse(other, 1e21, 1e8),
+        lambda: score(other, 1e21),
+        lambda: transferred(other.fit, Table({"N": [1.0]})),
+        lambda: pools({"one": other, "two": other}, 1e8, 1e7),
+    ):
+        with pytest.raises(UsageError):
+            asked()
+    with pytest.raises(UsageError, match="outside the fitted rows"):
+        critical(planted_basis("critical_batch"), 1e15)
+    with pytest.raises(UsageError, match="positive"):
+        critical(planted_basis("critical_batch"), -1.0)
+    with pytest.raises(UsageError, match="two fits"):
+        pools({"one": basis_of(Qqt().fit(pool_table().where(np.arange(20))), 0.9)}, 1e8, 1e7)
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="needs the shared tables (ISOFLOP_SHARED)")
+def test_the_published_critical_batches_come_back() -> None:
+    table = Table.read_csv(SHARED / "critical_batch_size" / "steps_to_target.csv")
+    table = table.with_columns(N=1e6 * table["N_millions"])
+    basis = basis_from(table, "critical_batch", {"B": "batch_size", "steps": "steps_to_target"})
+    made = critical(basis, 302e6)
+    assert made["critical batch"].value == pytest.approx(93.197 * 302**0.46828, rel=0.05)
