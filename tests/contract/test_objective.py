@@ -20,6 +20,7 @@ from isoflop.core.contracts import (
     Stateful,
     TokenBatch,
 )
+from isoflop.core.cost import Cost
 from isoflop.core.registry import names
 from isoflop.core.rng import Rng
 from isoflop.core.roles import parameter_groups
@@ -153,8 +154,15 @@ def test_a_loss_spends_beside_the_policy_what_was_planned(name: str, ctx: Contex
     objective, batch = objective_of(name), batch_of()
     models = {other: SimpleNamespace(model=part(), vocab_size=VOCAB) for other in MODELS}
     rows, length = batch.inputs.shape
-    recipe = SimpleNamespace(models=models, train=SimpleNamespace(batch=rows, length=length), vocab_size=VOCAB)
-    assert objective.build(ctx).loss(batch).spent == objective.charges(recipe)
+    recipe = SimpleNamespace(
+        models=models, train=SimpleNamespace(batch=rows, length=length), vocab_size=VOCAB, policy=part()
+    )
+    live = objective.build(ctx.having(length=length))
+    once, charges = objective.once(recipe), objective.charges(recipe)
+    assert live.loss(batch).spent == {
+        phase: once.get(phase, Cost()) + charges.get(phase, Cost()) for phase in {**once, **charges}
+    }
+    assert live.loss(batch).spent == charges
     assert all(other.grad is None for name in MODELS for other in ctx.models[name].parameters())
 
 

@@ -24,6 +24,7 @@ class StepCost:
     Args:
         work: of the objective on one micro-batch.
         charges: what else the loss of one micro-batch costs, by ledger phase.
+        once: what the first loss of the run costs beside, by ledger phase.
         accumulate: micro-batches of one step.
         tokens: predicted by one step of full batches.
         updates: what the optimizer and the averaging do in the first n steps.
@@ -36,6 +37,7 @@ class StepCost:
     tokens: int
     updates: Callable[[int], Cost] = field(compare=False)
     passes: Callable[[int], Passes] = field(compare=False)
+    once: Mapping[str, Cost] = field(default_factory=dict)
 
     def update(self, t: int) -> Cost:
         """What the optimizer and the averaging do in step ``t`` (from 0)."""
@@ -46,12 +48,15 @@ class StepCost:
         passes, own = self.passes(steps), steps * self.accumulate
         forward, backward = own + passes.forward, own + passes.backward
         losses = own + passes.losses
-        return {
+        spent = {
             "train": self.work.forward * forward + self.work.backward * backward,
             "recompute": self.work.recompute * backward,
             "optimizer": self.updates(steps),
             **{phase: cost * losses for phase, cost in self.charges.items()},
         }
+        for phase, cost in self.once.items() if steps else ():
+            spent[phase] = spent.get(phase, Cost()) + cost
+        return spent
 
     def run(self, steps: int) -> Cost:
         """What the first ``steps`` steps of a run cost."""
@@ -76,6 +81,7 @@ def step_cost(recipe: Recipe) -> StepCost:
         tokens=train.batch * train.length * train.accumulate,
         updates=lambda steps: updates(before + steps) - updates(before) + average * steps,
         passes=lambda steps: passes(before + steps) - passes(before),
+        once=recipe.objective.once(recipe),
     )
 
 

@@ -250,6 +250,9 @@ def test_passes_that_differ_from_step_to_step_and_what_a_loss_costs_besides_are_
         def charges(self, recipe):
             return {"teacher": Cost(model=11)}
 
+        def once(self, recipe):
+            return {"teacher": Cost(model=5), "scoring": Cost(model=3)}
+
     forward = 2 * 3 * 50
     twice = step_cost(recipe(optimizer=LooksTwice(), objective=Taught()))
     found = [twice.phases(steps) for steps in range(4)]
@@ -257,5 +260,6 @@ def test_passes_that_differ_from_step_to_step_and_what_a_loss_costs_besides_are_
         forwards, backwards = 5 * steps + steps // 2 * 15, 10 * steps
         assert phases["train"].model == forward * (forwards + 2 * backwards)
         assert phases["recompute"].hardware == forward * backwards
-        assert phases["teacher"].model == 11 * (5 * steps + steps)
+        assert phases["teacher"].model == 11 * (5 * steps + steps) + 5 * (steps > 0)
+        assert phases.get("scoring", Cost()).model == 3 * (steps > 0)
         assert twice.run(steps) == sum(phases.values(), Cost())

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,7 +16,9 @@ from isoflop.core.errors import RecipeError
 from isoflop.core.recipe import Recipe
 from isoflop.core.rng import Rng
 from isoflop.core.roles import parameter_groups
+from isoflop.core.slots import resolve
 from isoflop.ledger.budgets import step_cost
+from isoflop.objectives.losses.ewc import EWC
 from isoflop.objectives.losses.l2_to_start import L2ToStart
 from isoflop.objectives.losses.next_token import NextToken
 from isoflop.objectives.losses.weighted import Weighted
@@ -124,7 +128,82 @@ def test_to_first_order_the_rates_need_no_correction() -> None:
         torch.testing.assert_close(a, b, rtol=0, atol=1e-6)
 
 
-PENALTIES = ['{name="l2_to_start", strength=0.1}']
+OLD = 'source={name="hmm", text_bytes=20000}'
+
+
+def small() -> Any:
+    """A model of 5 ids, small enough to enumerate what it may say."""
+    chosen = part(d_model=8, layers=1, mixer={"heads": 2})
+    return chosen.build(context(vocab_size=5))
+
+
+def window() -> TokenBatch:
+    ids = torch.tensor([[0, 3, 1, 4, 2, 2, 1]])
+    return TokenBatch(ids[:, :-1], ids[:, 1:], 6, torch.tensor([[True] * 4 + [False, True]]))
+
+
+def enumerated(policy: Any) -> list[torch.Tensor]:
+    """The Fisher information of one target: every id that might follow, by its probability."""
+    params, batch = list(policy.parameters()), window()
+    sums = [torch.zeros_like(p) for p in params]
+    assert batch.mask is not None
+    for t in batch.mask[0].nonzero().flatten().tolist():
+        for v in range(5):
+            score = torch.log_softmax(policy(batch.inputs)[0, t], -1)[v]
+            gradients = torch.autograd.grad(score, params)
+            for total, g in zip(sums, gradients, strict=True):
+                total += float(score.detach().exp()) * g.square()
+    return [total / batch.units for total in sums]
+
+
+def ewc(policy: Any, count: int, **fields: float) -> EWC:
+    return EWC(Pull(parameter_groups(policy)), policy, itertools.repeat(window()), Rng(1), count, **fields)
+
+
+def test_the_fisher_information_is_the_enumerated_one() -> None:
+    policy = small()
+    exact = dict(zip((name for name, _ in policy.named_parameters()), enumerated(policy), strict=True))
+    live = ewc(policy, 700)
+    found, _ = live.fisher()
+    for name, estimate in zip(live.pull.names, found, strict=True):
+        assert float(estimate.sum()) == pytest.approx(float(exact[name].sum()), rel=0.1), name
+        assert torch.corrcoef(torch.stack([estimate.flatten(), exact[name].flatten()]))[0, 1] > 0.95, name
+
+
+def test_of_one_weight_the_penalty_is_the_divergence_from_the_start() -> None:
+    policy = small()
+    live = ewc(policy, 1, strength=1.0)
+    known = dict(zip((name for name, _ in policy.named_parameters()), enumerated(policy), strict=True))
+    live.factors = [known[name] for name in live.pull.names]
+    batch = window()
+    assert batch.mask is not None
+    with torch.no_grad():
+        start = torch.log_softmax(policy(batch.inputs).double(), -1)
+        for p in policy.parameters():
+            p.view(-1)[3] += 0.01
+            now = torch.log_softmax(policy(batch.inputs).double(), -1)
+            divergence = float(((start.exp() * (start - now)).sum(-1) * batch.mask).sum())
+            assert float(live.loss(batch).total) == pytest.approx(divergence, rel=0.1, abs=1e-7)
+            p.view(-1)[3] -= 0.01
+
+
+def test_it_is_estimated_once_and_kept() -> None:
+    policy = small()
+    live = ewc(policy, 2)
+    assert live.state_dict() == {}
+    first = live.loss(window())
+    assert set(first.spent) == {"scoring"}
+    moved(policy)
+    assert not live.loss(window()).spent
+    other = ewc(policy, 2)
+    other.pull.start = live.pull.start
+    other.load_state_dict(live.state_dict())
+    again = other.loss(window())
+    assert not again.spent
+    assert torch.equal(again.total, live.loss(window()).total)
+
+
+PENALTIES = ['{name="l2_to_start", strength=0.1}', f'{{name="ewc", windows=5, {OLD}, strength=0.1}}']
 
 
 @pytest.fixture
@@ -168,7 +247,7 @@ def test_a_run_goes_on_to_the_same_bytes(penalty: str, first: Run, tiny: Tiny, t
 def test_it_holds_the_weights_back(penalty: str, first: Run, tiny: Tiny, tmp_path: Path) -> None:
     begun = torch.cat([t.flatten() for t in weights_of(first)])
     ends = []
-    for objective in (weighted(penalty.replace("0.1", "100.0")), "objective=next_token"):
+    for objective in (weighted(penalty.replace("0.1", "1000.0")), "objective=next_token"):
         recipe = Recipe.load(tiny("budget.steps=12"), f"start={first.path}", objective)
         ends.append(torch.cat([t.flatten() for t in weights_of(train(recipe, tmp_path / "runs"))]))
     assert (ends[0] - begun).norm() < 0.7 * (ends[1] - begun).norm()
@@ -184,3 +263,11 @@ def test_without_a_start_it_is_refused_by_name(penalty: str, tiny: Tiny) -> None
         Recipe.load(tiny(), weighted(penalty))
     with pytest.raises(RecipeError, match=r"bits_per_byte needs objective to be Likelihood, which .* is not"):
         Recipe.load(tiny(), f"objective={penalty}")
+
+
+def test_text_and_ids_are_not_mixed() -> None:
+    chosen: Any = resolve("objective", {"name": "ewc", "source": "hmm"})
+    recipe = SimpleNamespace(start="a run", source=SimpleNamespace(vocab_size=None))
+    assert chosen.check(recipe) == []
+    recipe.source.vocab_size = 53
+    assert "both need one vocabulary" in chosen.check(recipe)[0]

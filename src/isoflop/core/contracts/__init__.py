@@ -8,11 +8,7 @@ name before anything is allocated.
 from ..tokenizer import TOKENIZER, LoadsTokenizer, Storable, Tokenizer, TokenizerPart
 from .data import Batch, Batches, Draws, HeldOut, Source, SourcePart, TokenBatch
 from .model import Cacheable, FeedForwardPart, LayerPart, MixerPart, Model, ModelPart, Products
-from .parametrization import PLACE, Parametrization, ParametrizationPart, Timed, Treatment, added, merged
-from .pattern import Causal, Documents, Pattern, Seen, within
-from .training import (
-    Averaging,
-    AveragingPart,
+from .objective import (
     Guess,
     Likelihood,
     Linearizing,
@@ -20,14 +16,20 @@ from .training import (
     LossOf,
     Objective,
     ObjectivePart,
+    Outputs,
+    Predicts,
+    Resampling,
+)
+from .parametrization import PLACE, Parametrization, ParametrizationPart, Timed, Treatment, added, merged
+from .pattern import Causal, Documents, Pattern, Seen, within
+from .training import (
+    Averaging,
+    AveragingPart,
     Optimizer,
     OptimizerPart,
     Outcome,
-    Outputs,
     Passes,
-    Predicts,
     Problem,
-    Resampling,
     SchedulePart,
     Stateful,
     SwapsWeights,

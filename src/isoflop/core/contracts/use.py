@@ -15,7 +15,7 @@ from ..registry import Part
 from ..rng import Rng
 from ..scale import Scale
 from .data import HeldOut
-from .training import Objective
+from .objective import Objective
 
 
 @dataclass(frozen=True)

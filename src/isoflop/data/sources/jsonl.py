@@ -51,7 +51,7 @@ class JsonlPart(TextSourcePart):
         return self
 
     def check(self, recipe: Any) -> list[str]:
-        if self.prompt_key is None or recipe.budget.axis != "tokens":
+        if self.prompt_key is None or recipe.budget.axis != "tokens" or recipe.source is not self:
             return []
         return [
             "budget.tokens: how many tokens a step predicts depends on its prompts; give budget.text_bytes, which are "

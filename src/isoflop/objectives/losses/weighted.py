@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Annotated, Any
 
@@ -62,14 +62,12 @@ class Weighted:
 
     def loss(self, batch: Batch) -> Loss:
         terms: dict[str, torch.Tensor] = {}
-        spent: dict[str, Cost] = {}
         losses = [objective.loss(_drawn(batch, number)) for number, objective in enumerate(self.objectives)]
         for name, loss in zip(self.names, losses, strict=True):
             terms[name] = loss.total.detach()
             terms |= {f"{name}.{inner}": term for inner, term in loss.terms.items()}
-            _add(spent, loss.spent)
         total = sum(weight * loss.total for weight, loss in zip(self.weights, losses, strict=True))
-        return Loss(torch.as_tensor(total), terms, spent)
+        return Loss(torch.as_tensor(total), terms, _summed(loss.spent for loss in losses))
 
     def _state(self) -> dict[str, Any]:
         return {name: objective.state_dict() for name, objective in self._stateful.items()}
@@ -86,9 +84,12 @@ def _drawn(batch: Batch, number: int) -> Batch:
     return batch.drawing(replace(batch.draws, root=batch.draws.root(f"objective {number}")))
 
 
-def _add(spent: dict[str, Cost], more: Mapping[str, Cost]) -> None:
-    for phase, cost in more.items():
-        spent[phase] = spent.get(phase, Cost()) + cost
+def _summed(bills: Iterable[Mapping[str, Cost]]) -> dict[str, Cost]:
+    spent: dict[str, Cost] = {}
+    for bill in bills:
+        for phase, cost in bill.items():
+            spent[phase] = spent.get(phase, Cost()) + cost
+    return spent
 
 
 class Term(Section):
@@ -148,10 +149,10 @@ class WeightedPart(ObjectivePart):
         return sum(each, Work())
 
     def charges(self, recipe: Any) -> Mapping[str, Cost]:
-        spent: dict[str, Cost] = {}
-        for term in self.terms:
-            _add(spent, term.objective.charges(recipe))
-        return spent
+        return _summed(term.objective.charges(recipe) for term in self.terms)
+
+    def once(self, recipe: Any) -> Mapping[str, Cost]:
+        return _summed(term.objective.once(recipe) for term in self.terms)
 
     def check(self, recipe: Any) -> list[str]:
         adding = [term.objective.name for term in self.terms if term.objective.extra_ids]
