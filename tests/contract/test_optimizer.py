@@ -16,7 +16,7 @@ from isoflop.core.contracts import Optimizer, OptimizerPart, Outcome, Stateful
 from isoflop.core.errors import NumericsError, UsageError
 from isoflop.core.registry import get, names
 from isoflop.core.roles import shapes_of
-from isoflop.optim.base import Method
+from isoflop.optim.method import Method
 from isoflop.train.problem import training_rule
 from optim_classes import CLASSES, arguments
 from optim_toy import TOY, ToyProblem, params_of, take_steps, tensors_in, toy_context, toy_groups
@@ -242,7 +242,7 @@ def test_parts_that_translate_their_fields_do_it_as_they_say() -> None:
 @pytest.mark.parametrize("name", CLASSES)
 def test_a_class_is_offered_and_can_be_held_to_the_contract(name: str) -> None:
     cls = CLASSES[name]
-    assert issubclass(cls, Method), f"derive {name} from optim.base.Method: the suite holds it to what that says"
+    assert issubclass(cls, Method), f"derive {name} from optim.method.Method: the suite holds it to what that says"
     if cls.__module__.startswith("isoflop."):
         assert getattr(optim, name) is cls
 

@@ -16,7 +16,7 @@ from torch.distributed.tensor import DTensor
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import isoflop.optim as optim
-from isoflop.optim.base import Method
+from isoflop.optim.method import Method
 from optim_classes import CLASSES
 
 STEPS = 5

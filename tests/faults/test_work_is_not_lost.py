@@ -15,12 +15,13 @@ from typing import Any
 import pytest
 
 from isoflop.core.recipe import Recipe
+from isoflop.core.torch_rule import TorchRule
 from isoflop.data.loader import WindowBatches
 from isoflop.errors import NumericsError
 from isoflop.store import checkpoint
 from isoflop.store.run import Run
 from isoflop.train.loop import Loop, Progress
-from isoflop.train.problem import Plain, StepProblem
+from isoflop.train.problem import StepProblem
 from isoflop.train.run import train
 
 Tiny = Callable[..., Path]
@@ -100,7 +101,7 @@ PLACES = {
     "the record of a step": (Loop, "_record_step", 7, True, 7),
     "a sign of life": (Run, "heartbeat", 7, False, 7),
     "a commit": (Run, "save", 1, False, 4),
-    "an update": (Plain, "step", 7, True, 4),  # half a step's state is never kept: back to the evaluation before
+    "an update": (TorchRule, "step", 7, True, 4),  # half a step's state is never kept: back to the evaluation before
 }
 
 

@@ -8,7 +8,7 @@ from typing import Any, overload
 import torch
 from torch.optim import Optimizer
 
-from .state import check_saved, restore
+from .state import check_saved, own_state
 
 
 class Chain(Optimizer):
@@ -61,7 +61,7 @@ class Chain(Optimizer):
         owners = {p: member for member in self.members for group in member.param_groups for p in group["params"]}
         check_saved(self, state_dict, owners.__getitem__)
         super().load_state_dict(state_dict)
-        restore(self, state_dict, owners.__getitem__)
+        own_state(self, state_dict, owners.__getitem__)
         self._share()
 
     @overload

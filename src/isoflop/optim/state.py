@@ -53,7 +53,7 @@ def check_shapes(p: Tensor, state: dict[str, Any], where: str, others: Mapping[s
             raise OptimizerError(what, where=where)
 
 
-def restore(optimizer: Optimizer, state_dict: dict[str, Any], owner: Owner) -> None:
+def own_state(optimizer: Optimizer, state_dict: dict[str, Any], owner: Owner) -> None:
     """After torch's loading: state of its own, that shares no tensor with ``state_dict``, in the dtype it was saved in.
 
     Torch keeps the very tensors it is given where nothing has to be converted, so that two optimizers count as one.

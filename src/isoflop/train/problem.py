@@ -1,10 +1,9 @@
-"""One step as an optimizer sees it, with its bill, and the adapter that makes any torch optimizer a training rule."""
+"""One step as an optimizer sees it, with its bill."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -20,12 +19,11 @@ from ..core.contracts import (
     Optimizer,
     Outcome,
     Outputs,
-    Problem,
     Resampling,
-    SwapsWeights,
 )
 from ..core.cost import Cost, Work
 from ..core.errors import NumericsError, UsageError
+from ..core.torch_rule import TorchRule
 
 
 class StepProblem:
@@ -191,38 +189,6 @@ def _broken(named: Sequence[tuple[str, torch.Tensor]]) -> str:
     return ", ".join(broken[:5]) + more
 
 
-class Plain:
-    """A plain ``torch.optim.Optimizer`` as a training rule: one gradient, one step.
-
-    The rate of each group is its ``initial_lr`` (the one it was built with) times the schedule's factor.
-    """
-
-    def __init__(self, optimizer: torch.optim.Optimizer) -> None:
-        self._optimizer = optimizer
-        for group in optimizer.param_groups:
-            group.setdefault("initial_lr", group["lr"])
-
-    def set_factor(self, factor: float) -> None:
-        for group in self._optimizer.param_groups:
-            group["lr"] = group["initial_lr"] * factor
-
-    def step(self, problem: Problem) -> Outcome:
-        outcome = problem.backward()
-        self._optimizer.step()
-        return outcome
-
-    def evaluation_weights(self) -> AbstractContextManager[None]:
-        """The optimizer's own, if it trains at one point and is evaluated at another."""
-        inner = self._optimizer
-        return inner.evaluation_weights() if isinstance(inner, SwapsWeights) else nullcontext()
-
-    def state_dict(self) -> dict[str, Any]:
-        return self._optimizer.state_dict()
-
-    def load_state_dict(self, state: dict[str, Any], /) -> None:
-        self._optimizer.load_state_dict(state)
-
-
 def training_rule(built: torch.optim.Optimizer | Optimizer) -> Optimizer:
     """What an optimizer part built, as a training rule."""
-    return Plain(built) if isinstance(built, torch.optim.Optimizer) else built
+    return TorchRule(built) if isinstance(built, torch.optim.Optimizer) else built

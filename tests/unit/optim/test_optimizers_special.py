@@ -9,7 +9,7 @@ import torch
 
 import isoflop.optim as optim
 from isoflop.core.registry import get
-from isoflop.optim.bases import by_cholesky, by_qr, first_basis, follow, merged_shape
+from isoflop.optim.eigenbases import by_cholesky, by_qr, first_basis, follow, merged_shape
 from isoflop.optim.optimizers.gpa import reference as gpa_reference
 from isoflop.optim.optimizers.sophia_g import reference as sophia_reference
 from isoflop.optim.orthogonal import orthogonalise

@@ -17,8 +17,9 @@ from isoflop.core.cost import Cost, Work
 from isoflop.core.registry import get
 from isoflop.core.rng import Rng
 from isoflop.core.roles import parameter_groups
+from isoflop.core.torch_rule import TorchRule
 from isoflop.errors import NumericsError, UsageError
-from isoflop.train.problem import Plain, StepProblem
+from isoflop.train.problem import StepProblem
 
 
 class Line(torch.nn.Module):
@@ -96,7 +97,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_update() -> None:
     with torch.no_grad():
         model.w[0] = float("nan")
     before = model.w.detach().clone()
-    optimizer = Plain(torch.optim.SGD(model.parameters(), lr=0.1))
+    optimizer = TorchRule(torch.optim.SGD(model.parameters(), lr=0.1))
     with pytest.raises(NumericsError, match="loss is nan; an earlier step left weights that are not finite in w"):
         optimizer.step(StepProblem(Squares(model), context(model), batches([2])))
     assert torch.equal(model.w[1:], before[1:])
@@ -113,7 +114,7 @@ def test_a_loss_that_overflows_is_not_blamed_on_the_weights() -> None:
 def test_a_gradient_that_is_not_finite_names_its_parameter_and_nothing_is_updated() -> None:
     model = Line()
     model.w.register_hook(lambda gradient: gradient * torch.tensor([1.0, float("inf")]))
-    optimizer = Plain(torch.optim.SGD(model.parameters(), lr=0.1))
+    optimizer = TorchRule(torch.optim.SGD(model.parameters(), lr=0.1))
     before = model.w.detach().clone()
     with pytest.raises(NumericsError, match=r"not finite in w; every weight is finite"):
         optimizer.step(StepProblem(Squares(model), context(model), batches([2]), clip=1.0))
@@ -123,14 +124,14 @@ def test_a_gradient_that_is_not_finite_names_its_parameter_and_nothing_is_update
 def test_the_rate_is_the_initial_one_times_the_factor_however_often_it_is_set() -> None:
     model = Line()
     optimizer = torch.optim.SGD([{"params": [model.w], "lr": 0.5}, {"params": [model.unused], "lr": 0.1}])
-    rule = Plain(optimizer)
+    rule = TorchRule(optimizer)
     for factor in (0.5, 0.25, 1.0, 0.1):
         rule.set_factor(factor)
     assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([0.05, 0.01])
-    again = Plain(torch.optim.SGD([{"params": [model.w]}, {"params": [model.unused]}], lr=9.0))
+    again = TorchRule(torch.optim.SGD([{"params": [model.w]}, {"params": [model.unused]}], lr=9.0))
     again.load_state_dict(rule.state_dict())
     again.set_factor(1.0)
-    assert [group["lr"] for group in again._optimizer.param_groups] == pytest.approx([0.5, 0.1])
+    assert [group["lr"] for group in again.optimizer.param_groups] == pytest.approx([0.5, 0.1])
 
 
 def test_a_plain_optimizer_lends_its_own_evaluation_weights() -> None:
@@ -142,9 +143,9 @@ def test_a_plain_optimizer_lends_its_own_evaluation_weights() -> None:
             model.w.data.sub_(1)
 
     model = Line()
-    with Plain(Elsewhere(model.parameters(), lr=0.1)).evaluation_weights():
+    with TorchRule(Elsewhere(model.parameters(), lr=0.1)).evaluation_weights():
         assert model.w.tolist() == [2.0, -1.0]
-    with Plain(torch.optim.SGD(model.parameters(), lr=0.1)).evaluation_weights():
+    with TorchRule(torch.optim.SGD(model.parameters(), lr=0.1)).evaluation_weights():
         assert model.w.tolist() == [1.0, -2.0]
 
 

@@ -12,7 +12,7 @@ from ...core.contracts import AveragingPart, Stateful
 from ...core.cost import Cost
 from ...core.registry import Card, part
 from ...core.roles import Shape
-from ..average import Average
+from ..averages import Average
 from ..groups import elementwise
 
 if TYPE_CHECKING:

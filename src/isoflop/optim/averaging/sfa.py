@@ -14,9 +14,9 @@ from ...core.contracts import AveragingPart, Stateful
 from ...core.cost import Cost
 from ...core.registry import Card, part
 from ...core.roles import Shape
-from ..average import Average
+from ..averages import Average
 from ..groups import elementwise
-from ..ramps import length, no_share
+from ..warmup_and_decay import length, no_share
 
 
 class SFA(Average):

@@ -15,10 +15,10 @@ from ...core.contracts import OptimizerPart
 from ...core.cost import Cost
 from ...core.registry import Card, part
 from ...core.roles import Shape, numel
-from ..average import wide
-from ..base import Method, ParamsT, assemble, descend, given, next_step
+from ..averages import wide
 from ..groups import SMALLEST, Beta, Epsilon, Grid, elementwise, factor2
-from ..marginals import mean_squares, rank1_root
+from ..method import Method, ParamsT, descend, from_part, given, next_step
+from ..rank_one import mean_squares, rank1_root
 
 
 class Adafactor(Method):
@@ -112,7 +112,7 @@ class AdafactorPart(OptimizerPart):
     """Decoupled decay of matrices, multiplied by the learning rate."""
 
     def build(self, ctx: Context) -> Adafactor:
-        return assemble(Adafactor, self, ctx)
+        return from_part(Adafactor, self, ctx)
 
     def cost(self, shapes: Sequence[Shape]) -> Cost:
         return elementwise(shapes, operations=13, floats=7)

@@ -15,10 +15,10 @@ from ...core.contracts import OptimizerPart
 from ...core.cost import Cost
 from ...core.registry import Card, part
 from ...core.roles import Shape
-from ..average import wide
-from ..base import Limit, Method, ParamsT, assemble, descend, given, next_step
+from ..averages import wide
 from ..groups import Beta, Epsilon, Grid, elementwise, factor2
-from ..marginals import mean_squares
+from ..method import Limit, Method, ParamsT, descend, from_part, given, next_step
+from ..rank_one import mean_squares
 
 LARGE = 10000
 """Rows from which the authors take a matrix named like a head or an embedding to be one."""
@@ -148,7 +148,7 @@ class AdalayerPart(OptimizerPart):
     """One second moment a row of the embedding."""
 
     def build(self, ctx: Context) -> Adalayer:
-        return assemble(Adalayer, self, ctx)
+        return from_part(Adalayer, self, ctx)
 
     def cost(self, shapes: Sequence[Shape]) -> Cost:
         return elementwise(shapes, operations=8, floats=6)

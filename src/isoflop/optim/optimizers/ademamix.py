@@ -14,7 +14,8 @@ from ...core.contracts import OptimizerPart
 from ...core.cost import Cost
 from ...core.registry import Card, part
 from ...core.roles import Shape
-from ..base import (
+from ..groups import Beta, Epsilon, Grid, elementwise, factor2, state_bytes
+from ..method import (
     NON_NEGATIVE,
     Elementwise,
     Limit,
@@ -22,13 +23,12 @@ from ..base import (
     ParamsT,
     add_quotient,
     add_scaled,
-    assemble,
+    from_part,
     given,
     next_step,
 )
-from ..groups import Beta, Epsilon, Grid, elementwise, factor2, state_bytes
-from ..ramps import no_share
-from ..warming import warm_beta
+from ..warm_momentum import warm_beta
+from ..warmup_and_decay import no_share
 
 
 class AdEMAMix(Elementwise):
@@ -163,7 +163,7 @@ class AdEMAMixPart(OptimizerPart):
             name: ctx.horizon if value is None else value
             for name, value in (("beta3_warmup", self.beta3_warmup), ("alpha_warmup", self.alpha_warmup))
         }
-        return assemble(AdEMAMix, self, ctx, **warmups)
+        return from_part(AdEMAMix, self, ctx, **warmups)
 
     def cost(self, shapes: Sequence[Shape]) -> Cost:
         return elementwise(shapes, operations=18, floats=9)

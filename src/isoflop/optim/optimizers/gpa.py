@@ -15,10 +15,10 @@ from ...core.cost import Cost
 from ...core.documents import Later
 from ...core.registry import Card, part
 from ...core.roles import Shape
-from ..base import BETA, UNIT, Limit, Numbers, ParamsT, assemble, given, next_step
 from ..groups import Beta, Epsilon, Grid, elementwise, factor2, state_bytes
-from ..primal import INTERPOLATION, Primal, advance, moves
-from ..ramps import Unit
+from ..method import BETA, UNIT, Limit, Numbers, ParamsT, from_part, given, next_step
+from ..primal_averaging import INTERPOLATION, Primal, advance, moves
+from ..warmup_and_decay import Unit
 
 
 class GPA(Primal):
@@ -147,7 +147,7 @@ class GPAPart(OptimizerPart):
     """Let decay shrink the gradient's point instead of the iterate."""
 
     def build(self, ctx: Context) -> GPA:
-        return assemble(GPA, self, ctx)
+        return from_part(GPA, self, ctx)
 
     def cost(self, shapes: Sequence[Shape]) -> Cost:
         return elementwise(shapes, operations=19, floats=9)

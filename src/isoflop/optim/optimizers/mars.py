@@ -10,12 +10,14 @@ from pydantic import NonNegativeFloat, PositiveFloat
 from torch import Tensor
 
 from ...core.context import Context
-from ...core.contracts import Optimizer, OptimizerPart, Passes
+from ...core.contracts import Optimizer, OptimizerPart, Outcome, Passes, Problem
 from ...core.cost import ZERO, Cost
 from ...core.registry import Card, part
 from ...core.roles import Shape, numel
-from ..average import wide
-from ..base import (
+from ...core.torch_rule import TorchRule
+from ..averages import wide
+from ..groups import DECAYED, Beta, Epsilon, Grid, elementwise, factor2
+from ..method import (
     BETA,
     NON_NEGATIVE,
     Elementwise,
@@ -24,17 +26,15 @@ from ..base import (
     ParamsT,
     add_quotient,
     add_scaled,
-    assemble,
     descend,
+    from_part,
     given,
     local,
     next_step,
     over_shards,
     whole,
 )
-from ..groups import DECAYED, Beta, Epsilon, Grid, elementwise, factor2
 from ..orthogonal import iteration_cost, orthogonalise
-from ..rule import Rule
 from ..state import OptimizerError
 
 MarsType = Literal["mars-adamw", "mars-lion", "mars-shampoo"]
@@ -169,6 +169,21 @@ class MARS(Elementwise):
         return c.div_(norm) if norm > 1 else c
 
 
+class _LooksBack(TorchRule[MARS]):
+    """The exact form under a problem, which is evaluated whenever the optimizer asks its closure."""
+
+    def step(self, problem: Problem) -> Outcome:
+        """One step; the outcome of the evaluation at the weights that the step began with."""
+        outcomes: list[Outcome] = []
+
+        def closure() -> float:
+            outcomes.append(problem.backward())
+            return outcomes[-1].loss
+
+        self.optimizer.step(closure)
+        return outcomes[-1]
+
+
 def reference(
     p: Tensor,
     gradients: Iterable[Tensor],
@@ -229,11 +244,11 @@ class MARSPart(OptimizerPart):
     """Moments of what is not 2-D."""
 
     def build(self, ctx: Context) -> MARS | Optimizer:
-        optimizer = assemble(MARS, self, ctx, weight_decay_1d=self.weight_decay)
+        optimizer = from_part(MARS, self, ctx, weight_decay_1d=self.weight_decay)
         for group in optimizer.param_groups:
             if group["role"] not in DECAYED:
                 group["weight_decay_1d"] = 0.0
-        return optimizer if self.is_approx else Rule(optimizer)
+        return optimizer if self.is_approx else _LooksBack(optimizer)
 
     def _split(self, shapes: Sequence[Shape]) -> tuple[list[Shape], list[Shape]]:
         corrected, plain = list[Shape](), list[Shape]()

@@ -14,10 +14,10 @@ from ...core.contracts import OptimizerPart
 from ...core.cost import ZERO, Cost
 from ...core.registry import Card, part
 from ...core.roles import Shape, numel
-from ..average import wide
-from ..base import Limit, Method, ParamsT, descend, given, local, whole_like
+from ..averages import wide
 from ..chain import Chain
 from ..groups import Beta, Epsilon, Grid, elementwise, factor2, split, split_shapes, torch_groups
+from ..method import Limit, Method, ParamsT, descend, given, local, whole_like
 from ..orthogonal import ALIKE, HALVES_OF_ALL, QUINTIC, Coefficients, iteration_cost, orthogonalise_all, per_step
 from ..state import OptimizerError, place
 from .adamw import adamw_bytes, adamw_cost

@@ -14,13 +14,13 @@ from ...core.contracts import OptimizerPart
 from ...core.cost import Cost
 from ...core.registry import Card, part
 from ...core.roles import Shape
-from ..base import Numbers, ParamsT, assemble, given, shifted
 from ..groups import Beta, Epsilon, Grid, elementwise, factor2, state_bytes
-from ..primal import ScheduleFreeAdam, advance, moves, no_decay, warmed
+from ..method import Numbers, ParamsT, from_part, given, shifted
+from ..primal_averaging import ScheduleFreeAdam, advance, moves, no_decay, warmed
 
 
 class ScheduleFreeAdamW(ScheduleFreeAdam):
-    """Adam steps on z, gradients at y, evaluation at x (see ``primal``). Decay acts at y.
+    """Adam steps on z, gradients at y, evaluation at x (see ``primal_averaging``). Decay acts at y.
 
     Args:
         params: as for any torch optimizer. lr: 1-10 times AdamW's. betas: (mu, decay of v); mu 0.95-0.98 for long runs.
@@ -137,7 +137,7 @@ class ScheduleFreeAdamWPart(OptimizerPart):
         return no_decay(self.name, recipe)
 
     def build(self, ctx: Context) -> ScheduleFreeAdamW:
-        return assemble(ScheduleFreeAdamW, self, ctx)
+        return from_part(ScheduleFreeAdamW, self, ctx)
 
     def cost(self, shapes: Sequence[Shape]) -> Cost:
         return elementwise(shapes, operations=15, floats=7)

@@ -14,13 +14,13 @@ from ...core.contracts import OptimizerPart
 from ...core.cost import Cost
 from ...core.registry import Card, part
 from ...core.roles import Shape
-from ..base import Numbers, ParamsT, assemble, given, shifted
 from ..groups import Beta, Epsilon, Grid, elementwise, factor2, state_bytes
-from ..primal import ScheduleFreeAdam, advance, moves, no_decay
+from ..method import Numbers, ParamsT, from_part, given, shifted
+from ..primal_averaging import ScheduleFreeAdam, advance, moves, no_decay
 
 
 class ScheduleFreeRAdam(ScheduleFreeAdam):
-    """Rectified Adam steps on z, gradients at y, evaluation at x (see ``primal``). Decay acts at y.
+    """Rectified Adam steps on z, gradients at y, evaluation at x (see ``primal_averaging``). Decay acts at y.
 
     Args:
         params: as for any torch optimizer. lr, betas, eps, weight_decay, r, weight_lr_power: see ScheduleFreeAdamW.
@@ -133,7 +133,7 @@ class ScheduleFreeRAdamPart(OptimizerPart):
         return no_decay(self.name, recipe)
 
     def build(self, ctx: Context) -> ScheduleFreeRAdam:
-        return assemble(ScheduleFreeRAdam, self, ctx)
+        return from_part(ScheduleFreeRAdam, self, ctx)
 
     def cost(self, shapes: Sequence[Shape]) -> Cost:
         return elementwise(shapes, operations=15, floats=7)

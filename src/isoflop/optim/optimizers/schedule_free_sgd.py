@@ -13,13 +13,13 @@ from ...core.contracts import OptimizerPart
 from ...core.cost import Cost
 from ...core.registry import Card, part
 from ...core.roles import Shape
-from ..base import Numbers, ParamsT, assemble, given, shifted
 from ..groups import Grid, elementwise, factor2, state_bytes
-from ..primal import ScheduleFree, advance, moves, no_decay, warmed
+from ..method import Numbers, ParamsT, from_part, given, shifted
+from ..primal_averaging import ScheduleFree, advance, moves, no_decay, warmed
 
 
 class ScheduleFreeSGD(ScheduleFree):
-    """Gradient steps on z, gradients at y, evaluation at x (see ``primal``). Decay acts at y.
+    """Gradient steps on z, gradients at y, evaluation at x (see ``primal_averaging``). Decay acts at y.
 
     Args:
         params: as for any torch optimizer. lr: 10-50 times SGD's. momentum: mu, in (0, 1).
@@ -111,7 +111,7 @@ class ScheduleFreeSGDPart(OptimizerPart):
         return no_decay(self.name, recipe)
 
     def build(self, ctx: Context) -> ScheduleFreeSGD:
-        return assemble(ScheduleFreeSGD, self, ctx)
+        return from_part(ScheduleFreeSGD, self, ctx)
 
     def cost(self, shapes: Sequence[Shape]) -> Cost:
         return elementwise(shapes, operations=8, floats=5)

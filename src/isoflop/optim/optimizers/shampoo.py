@@ -16,12 +16,12 @@ from ...core.cost import Cost
 from ...core.registry import Card, part
 from ...core.roles import Shape
 from ...ledger.formulas import eigh, matmul
-from ..average import wide
-from ..base import EPSILON, UNIT, Limit, Method, ParamsT, assemble, descend, given, next_step, whole
-from ..bases import eigensystem, gram_cost, merged_shape, mirror, unfold, update_gram
+from ..averages import wide
+from ..eigenbases import eigensystem, gram_cost, merged_shape, mirror, unfold, update_gram
 from ..groups import Beta, Epsilon, Grid, elementwise, factor2, share
-from ..ramps import Unit
+from ..method import EPSILON, UNIT, Limit, Method, ParamsT, descend, from_part, given, next_step, whole
 from ..state import OptimizerError, check_size
+from ..warmup_and_decay import Unit
 
 Root = Literal[2, 4]
 
@@ -208,7 +208,7 @@ class ShampooPart(OptimizerPart):
 
     def build(self, ctx: Context) -> Shampoo:
         start = -1 if self.start_preconditioning_step is None else self.start_preconditioning_step
-        return assemble(Shampoo, self, ctx, start_preconditioning_step=start, merge_dims=False)
+        return from_part(Shampoo, self, ctx, start_preconditioning_step=start, merge_dims=False)
 
     def _sides(self, shape: Sequence[int]) -> list[int]:
         return [n for n in shape if n <= self.max_preconditioner_dim and 0 not in shape]

@@ -14,8 +14,8 @@ from ...core.contracts import OptimizerPart
 from ...core.cost import Cost
 from ...core.registry import Card, part
 from ...core.roles import Shape
-from ..base import Elementwise, Numbers, ParamsT, add_scaled, assemble, given
 from ..groups import Beta, Grid, elementwise, factor2, state_bytes
+from ..method import Elementwise, Numbers, ParamsT, add_scaled, from_part, given
 
 
 class Signum(Elementwise):
@@ -73,7 +73,7 @@ class SignumPart(OptimizerPart):
     """Decoupled decay of matrices, multiplied by the learning rate."""
 
     def build(self, ctx: Context) -> Signum:
-        return assemble(Signum, self, ctx)
+        return from_part(Signum, self, ctx)
 
     def cost(self, shapes: Sequence[Shape]) -> Cost:
         return elementwise(shapes, operations=7, floats=5)

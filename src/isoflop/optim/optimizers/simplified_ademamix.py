@@ -14,10 +14,10 @@ from ...core.contracts import OptimizerPart
 from ...core.cost import Cost
 from ...core.registry import Card, part
 from ...core.roles import Shape
-from ..base import BETA, NON_NEGATIVE, Elementwise, Limit, Numbers, ParamsT, add_quotient, assemble, given, next_step
 from ..groups import SMALLEST, Beta, Epsilon, Grid, elementwise, factor2, state_bytes
-from ..ramps import no_share
-from ..warming import warm_beta
+from ..method import BETA, NON_NEGATIVE, Elementwise, Limit, Numbers, ParamsT, add_quotient, from_part, given, next_step
+from ..warm_momentum import warm_beta
+from ..warmup_and_decay import no_share
 
 
 class SimplifiedAdEMAMix(Elementwise):
@@ -137,7 +137,7 @@ class SimplifiedAdEMAMixPart(OptimizerPart):
 
     def build(self, ctx: Context) -> SimplifiedAdEMAMix:
         warmup = ctx.horizon if self.beta1_warmup is None else self.beta1_warmup
-        return assemble(SimplifiedAdEMAMix, self, ctx, beta1_warmup=warmup)
+        return from_part(SimplifiedAdEMAMix, self, ctx, beta1_warmup=warmup)
 
     def cost(self, shapes: Sequence[Shape]) -> Cost:
         return elementwise(shapes, operations=13, floats=7)

@@ -16,9 +16,8 @@ from ...core.cost import Cost
 from ...core.registry import Card, part
 from ...core.roles import Shape
 from ...ledger.formulas import cholesky, matmul, qr, solve_triangular
-from ..average import wide
-from ..base import Limit, Method, ParamsT, assemble, chunks, descend, flat, given, next_step, whole
-from ..bases import (
+from ..averages import wide
+from ..eigenbases import (
     by_cholesky,
     by_qr,
     first_basis,
@@ -32,7 +31,8 @@ from ..bases import (
     update_gram,
 )
 from ..groups import Beta, Epsilon, Grid, elementwise, factor2, share
-from ..marginals import mean_squares, rank1_root
+from ..method import Limit, Method, ParamsT, chunks, descend, flat, from_part, given, next_step, whole
+from ..rank_one import mean_squares, rank1_root
 from ..state import check_size
 
 STRUCTURAL = (
@@ -128,7 +128,7 @@ class SOAP(Method):
     def _step(self, group: dict[str, Any], p: Tensor, offset: int) -> None:
         state, dtype = self.state[p], wide(p.dtype)
         assert p.grad is not None
-        shape, sides = plan(p.shape, **{k: group[k] for k in STRUCTURAL})
+        shape, sides = rotated_sides(p.shape, **{k: group[k] for k in STRUCTURAL})
         g = whole(p.grad).to(dtype).reshape(shape)
         b1, b2 = group["betas"]
         beta = group["shampoo_beta"] if group["shampoo_beta"] >= 0 else b2
@@ -204,7 +204,7 @@ class SOAP(Method):
         check_size(p, state, where)
 
 
-def plan(
+def rotated_sides(
     shape: Sequence[int], *, max_precond_dim: int, merge_dims: bool, precondition_1d: bool, one_sided: bool, **_: Any
 ) -> tuple[list[int], list[int]]:
     """(shape in which a parameter is treated, its dimensions that have a basis)."""
@@ -286,15 +286,15 @@ class SOAPPart(OptimizerPart):
 
     def build(self, ctx: Context) -> SOAP:
         variant = SOAPVariant(self.one_sided, self.factorized, stagger=self.stagger, refresh=self.refresh)
-        return assemble(SOAP, self, ctx, drop=SOAPVariant._fields, variant=variant)
+        return from_part(SOAP, self, ctx, drop=SOAPVariant._fields, variant=variant)
 
-    def _plan(self, shape: Sequence[int]) -> tuple[list[int], list[int]]:
+    def _sides(self, shape: Sequence[int]) -> tuple[list[int], list[int]]:
         structure = {"max_precond_dim": self.max_precond_dim, "one_sided": self.one_sided}
-        return plan(shape, merge_dims=False, precondition_1d=False, **structure)  # type: ignore[arg-type]
+        return rotated_sides(shape, merge_dims=False, precondition_1d=False, **structure)  # type: ignore[arg-type]
 
     def step_cost(self, shape: Sequence[int]) -> tuple[Cost, Cost]:
         """Cost of a step and of a refresh of one parameter."""
-        (sizes, sides), step, refresh = self._plan(shape), Cost(), Cost()
+        (sizes, sides), step, refresh = self._sides(shape), Cost(), Cost()
         for d in sides:
             n, rest = sizes[d], torch.Size(sizes).numel() // sizes[d]
             step += matmul(n, n, rest) * 2  # the gradient there, the direction back
@@ -311,7 +311,7 @@ class SOAPPart(OptimizerPart):
         first, later, refreshes = Cost(), Cost(), dict[int, Cost]()  # refreshes by the steps that they come early
         seen: Counter[str] = Counter()
         for s in shapes:
-            (sizes, sides), (step, refresh) = self._plan(s.shape), self.step_cost(s.shape)
+            (sizes, sides), (step, refresh) = self._sides(s.shape), self.step_cost(s.shape)
             offset = seen[s.role] if self.stagger else 0
             seen[s.role] += 1
             refreshes[offset] = refreshes.get(offset, Cost()) + refresh
@@ -336,7 +336,7 @@ class SOAPPart(OptimizerPart):
     def state_bytes(self, shapes: Sequence[Shape]) -> int:
         floats = 0
         for s in shapes:
-            sizes, sides = self._plan(s.shape)
+            sizes, sides = self._sides(s.shape)
             second = sum(sizes) if self.factorized and len(sizes) > 1 else s.numel
             floats += s.numel + second + 2 * sum(sizes[d] ** 2 for d in sides) + 1
         return 4 * floats

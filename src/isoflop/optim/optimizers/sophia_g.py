@@ -14,9 +14,9 @@ from ...core.contracts import OptimizerPart, Outcome, Passes, Problem, Resamplin
 from ...core.cost import Cost
 from ...core.registry import Card, part
 from ...core.roles import Shape
-from ..base import Elementwise, Limit, Numbers, ParamsT, assemble, given, next_step
+from ...core.torch_rule import TorchRule
 from ..groups import Beta, Grid, elementwise, factor2, state_bytes
-from ..rule import Rule
+from ..method import Elementwise, Limit, Numbers, ParamsT, from_part, given, next_step
 
 
 class SophiaG(Elementwise):
@@ -71,7 +71,7 @@ class SophiaG(Elementwise):
                     self.apply(p, [self.buffer(p, "hessian")], (1 - group["betas"][1],), type(self).curvature)
 
 
-class _Resampled(Rule[SophiaG]):
+class _Resampled(TorchRule[SophiaG]):
     """Sophia-G under a problem that can sample targets: refreshes the curvature after every ``every``-th step."""
 
     def __init__(self, optimizer: SophiaG, every: int) -> None:
@@ -140,7 +140,7 @@ class SophiaGPart(OptimizerPart):
 
     def build(self, ctx: Context) -> _Resampled:
         fields = {"bs": ctx.batch * ctx.length * ctx.accumulate}
-        return _Resampled(assemble(SophiaG, self, ctx, drop=("every",), **fields), self.every)
+        return _Resampled(from_part(SophiaG, self, ctx, drop=("every",), **fields), self.every)
 
     def cost(self, shapes: Sequence[Shape]) -> Cost:
         return elementwise(shapes, operations=11, floats=6)

@@ -8,7 +8,7 @@ from pydantic import NonNegativeInt, PositiveInt
 
 from ...core.contracts import SchedulePart
 from ...core.registry import Card, part
-from ..ramps import Unit, warm
+from ..warmup_and_decay import Unit, warm
 
 
 @part

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ...core.contracts import SchedulePart
 from ...core.registry import Card, part
-from ..ramps import Fraction, Unit, decay, length, warm
+from ..warmup_and_decay import Fraction, Unit, decay, length, warm
 
 
 @part

@@ -6,7 +6,7 @@ from pydantic import model_validator
 
 from ...core.contracts import SchedulePart
 from ...core.registry import Card, part
-from ..ramps import Decay, Fraction, Shape, Unit, decay, length, warm
+from ..warmup_and_decay import Decay, Fraction, Shape, Unit, decay, length, warm
 
 
 @part

@@ -14,8 +14,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from .average import wide
-from .base import Elementwise, Limit, Numbers, ParamsT, add_scaled, local, shifted
+from .averages import wide
+from .method import Elementwise, Limit, Numbers, ParamsT, add_scaled, local, shifted
 from .state import OptimizerError
 
 INTERPOLATION = Limit(low=1e-6, high=1.0, closed=True)

@@ -21,9 +21,9 @@ from torch.optim import Optimizer
 from ..core.context import Context
 from ..core.contracts import OptimizerPart
 from ..core.errors import NumericsError
-from .average import wide
+from .averages import wide
 from .groups import SMALLEST, torch_groups
-from .state import OptimizerError, check_saved, check_shapes, place, restore
+from .state import OptimizerError, check_saved, check_shapes, own_state, place
 
 ParamsT = Any
 """What torch's optimizers accept: tensors, (name, tensor) pairs, or dictionaries of groups."""
@@ -183,7 +183,7 @@ class Method(Optimizer):
         """
         check_saved(self, state_dict, lambda p: self)
         super().load_state_dict(state_dict)
-        restore(self, state_dict, lambda p: self)
+        own_state(self, state_dict, lambda p: self)
 
     def check_state(self, p: Tensor, state: dict[str, Any], where: str) -> None:
         """Refuse saved state whose shapes do not fit ``p``; rules with other shapes than p's override ``expected``."""
@@ -210,7 +210,7 @@ def given(arguments: Mapping[str, Any]) -> dict[str, Any]:
 M = TypeVar("M", bound="Method")
 
 
-def assemble(cls: type[M], part: OptimizerPart, ctx: Context, drop: Sequence[str] = (), **changes: Any) -> M:
+def from_part(cls: type[M], part: OptimizerPart, ctx: Context, drop: Sequence[str] = (), **changes: Any) -> M:
     """Build ``cls`` over ``ctx.groups`` with the part's fields but ``drop``, some of them changed or added.
 
     Decay acts on matrices only; elementwise rules are compiled if the run is. Gradients are not checked again: a

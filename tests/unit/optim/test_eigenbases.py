@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from isoflop.optim import Shampoo
-from isoflop.optim.bases import eigensystem, row_blocks
+from isoflop.optim.eigenbases import eigensystem, row_blocks
 from isoflop.optim.groups import factor2
 
 HONEST = torch.linalg.eigh

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from isoflop.core.errors import RecipeError
 from isoflop.core.recipe import Recipe, StoredRecipe
 from isoflop.core.registry import get
-from isoflop.optim.ramps import decay, length, warm
+from isoflop.optim.warmup_and_decay import decay, length, warm
 
 SHAPES = ["linear", "sqrt", "one_minus_sqrt", "square", "exponential", "cosine", "mirrored_cosine"]
 

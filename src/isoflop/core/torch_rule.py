@@ -1,0 +1,49 @@
+"""A torch optimizer as a training rule: the one adapter, for those that need a gradient alone and for all others."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from .contracts import Outcome, Problem, SwapsWeights
+
+if TYPE_CHECKING:
+    import torch
+
+O = TypeVar("O", bound="torch.optim.Optimizer")  # noqa: E741
+
+
+class TorchRule(Generic[O]):
+    """One gradient, one step of the optimizer. A rule that needs more of the problem overrides ``step``.
+
+    The rate of each group is its ``initial_lr`` (the one it was built with) times the schedule's factor.
+    """
+
+    def __init__(self, optimizer: O) -> None:
+        self.optimizer = optimizer
+        for group in optimizer.param_groups:
+            group.setdefault("initial_lr", group["lr"])
+
+    @property
+    def param_groups(self) -> list[dict[str, Any]]:
+        return self.optimizer.param_groups
+
+    def set_factor(self, factor: float) -> None:
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["initial_lr"] * factor
+
+    def step(self, problem: Problem) -> Outcome:
+        outcome = problem.backward()
+        self.optimizer.step()
+        return outcome
+
+    def evaluation_weights(self) -> AbstractContextManager[None]:
+        """The optimizer's own, if it trains at one point and is evaluated at another."""
+        inner: Any = self.optimizer
+        return inner.evaluation_weights() if isinstance(inner, SwapsWeights) else nullcontext()
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.optimizer.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any], /) -> None:
+        self.optimizer.load_state_dict(state)
