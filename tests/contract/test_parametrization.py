@@ -16,7 +16,8 @@ from isoflop.core.rng import Rng
 from isoflop.core.roles import parameter_groups, shapes_of
 from isoflop.ledger.audit import Audit
 from isoflop.objectives.losses.next_token import NextToken
-from isoflop.train.run import restore, train, trained
+from isoflop.train.restore import restore, trained
+from isoflop.train.run import train
 from transformer_toys import VOCAB, context
 
 FIELDS: dict[str, dict[str, Any]] = {"lora": {"rank": 3}}

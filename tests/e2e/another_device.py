@@ -12,7 +12,7 @@ import torch
 from isoflop.cli.main import invoke
 from isoflop.core.registry import names
 from isoflop.store.run import Run
-from isoflop.train.run import restore
+from isoflop.train.restore import restore
 from killing import rewind
 from twin_device import Twin, TwinTensor, plugged_in
 

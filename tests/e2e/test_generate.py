@@ -17,8 +17,9 @@ from isoflop.core.recipe import Recipe
 from isoflop.core.registry import get
 from isoflop.decode.decoders.sample import Sample
 from isoflop.store.run import Run
-from isoflop.train.loop import evaluation_weights
-from isoflop.train.run import restore, train, trained
+from isoflop.train.parts import evaluation_weights
+from isoflop.train.restore import restore, trained
+from isoflop.train.run import train
 
 Tiny = Callable[..., Path]
 LINE = "Ein naïve 日本語 text, 12 words."
@@ -97,7 +98,7 @@ def test_a_damaged_tokenizer_is_noticed(tiny: Tiny, tmp_path: Path, capsys: pyte
 def test_a_checkpoint_without_a_tokenizer_is_a_clear_error(
     tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("isoflop.train.loop.Storable", type(None))
+    monkeypatch.setattr("isoflop.train.session.Storable", type(None))
     run = train(Recipe.load(tiny('tokenizer={name="bpe", vocab_size=280}')), tmp_path / "runs")
     assert invoke(["generate", str(run.path)]) == 3
     assert "12: holds no tokenizer; train it again under another --name" in capsys.readouterr().err

@@ -18,7 +18,7 @@ from isoflop.cli.main import invoke
 from isoflop.cli.training import live_bar
 from isoflop.core.scale import Scale
 from isoflop.store.run import Run
-from isoflop.train.loop import Progress
+from isoflop.train.watch import Progress
 from report_sample import make_study
 
 Tiny = Callable[..., Path]

@@ -136,7 +136,7 @@ def test_a_damaged_checkpoint_falls_back_to_the_previous_one_and_says_so(tiny: T
     damage(run, 12)
     run.set_status("running")
     heard: list[str] = []
-    again = train(recipe, root, report=heard.append)
+    again = train(recipe, root, warn=heard.append)
     assert again.result["weights_sha256"] == expected
     assert any("checkpoint 12 is damaged" in event["message"] for event in again.events("checkpoint"))
     assert any("checkpoint 12 is damaged" in line for line in heard)
@@ -265,7 +265,7 @@ def test_a_run_that_fails_keeps_where(tiny: Tiny, tmp_path: Path, monkeypatch: p
 
 
 def test_a_gpu_is_kept_by_its_full_name(tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("isoflop.train.run.has_device", lambda device: True)
+    monkeypatch.setattr("isoflop.train.devices.has_device", lambda device: True)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "NVIDIA H100 80GB HBM3")
     with pytest.raises((AssertionError, RuntimeError)):  # there is none
         train(Recipe.load(tiny("train.device=cuda")), tmp_path / "runs")

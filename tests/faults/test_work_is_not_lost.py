@@ -20,9 +20,10 @@ from isoflop.data.loader import WindowBatches
 from isoflop.errors import NumericsError
 from isoflop.store import checkpoint
 from isoflop.store.run import Run
-from isoflop.train.loop import Loop, Progress
+from isoflop.train.loop import Loop
 from isoflop.train.problem import StepProblem
 from isoflop.train.run import train
+from isoflop.train.watch import Progress
 
 Tiny = Callable[..., Path]
 STEPS = 12

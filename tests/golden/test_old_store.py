@@ -16,7 +16,8 @@ from isoflop.lab.compare import compare
 from isoflop.lab.study import Study
 from isoflop.store.results import StudyResult
 from isoflop.store.run import Run
-from isoflop.train.run import train, trained
+from isoflop.train.restore import trained
+from isoflop.train.run import train
 
 RUN = """
 name = "stopped"

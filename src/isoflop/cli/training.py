@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from ..core.contracts import DecoderPart, Measurement, MetricPart
     from ..core.recipe import Recipe
-    from ..train.loop import Progress
+    from ..train.watch import Progress
 
 WIDE = 140
 """Columns from which on there is room for a bar beside what is said."""
@@ -74,7 +74,7 @@ def train(
             threads=threads,
             audit=audit,
             progress=show,
-            report=_report,
+            warn=_warn,
         )
     value, steps, flops = (run.figure(name) for name in ("value", "step", "flops"))
     result = run.result
@@ -88,7 +88,7 @@ def train(
 
 def _dry_run(recipe: Recipe, root: Path, json: bool) -> None:
     from ..core.roles import numel
-    from ..train.run import WALKED, plan
+    from ..train.build import WALKED, plan
 
     cost, steps = plan(recipe, root, exact=False)
     parameters, total = numel(recipe.policy.all_shapes(recipe.vocab_size)), cost.run(steps)
@@ -154,7 +154,7 @@ def live_bar(console: Console) -> Iterator[Callable[[Progress], None]]:
         yield show
 
 
-def _report(message: str) -> None:
+def _warn(message: str) -> None:
     typer.secho(f"note: {message}", err=True, fg=typer.colors.YELLOW)
 
 
@@ -182,10 +182,10 @@ def evaluate(
 ) -> None:
     """Measure a run's newest checkpoint on its held-out text."""
     from ..store.names import printable
-    from ..train.run import restore
+    from ..train.restore import restore
 
     _use_threads(threads)
-    loop = restore(find_run(run, root), device=device, report=_report)
+    loop = restore(find_run(run, root), device=device, warn=_warn)
     results = loop.measure()
     measured = [(part, results[part.name]) for part in loop.recipe.metrics]
     if json:
@@ -219,11 +219,11 @@ def generate(
     from ..core.rng import Rng
     from ..core.slots import part_from
     from ..data.tokenizing import continuation
-    from ..train.run import trained
+    from ..train.restore import trained
 
     _use_threads(threads)
     chosen = cast("DecoderPart", part_from("decoder", decoder))
-    found = trained(find_run(run, root), device=device, report=_report)
+    found = trained(find_run(run, root), device=device, warn=_warn)
     tokenizer = found.tokenizer
     if tokenizer is None:
         raise UsageError("was trained on ids that stand for no text", where=run)

@@ -21,6 +21,7 @@ from pydantic import (
 )
 
 from .contracts import ModelPart, Treatment
+from .device import KINDS, Device
 from .digests import canonical_json, digest
 from .documents import NONE, Frozen, Later, Section, leaves
 from .errors import RecipeError, nearest
@@ -85,13 +86,9 @@ class Budget(Section):
         return float(getattr(self, self.axis))
 
 
-DEVICES = ["cpu", "cuda", "mps", "xpu"]
-"""Kinds of devices that a recipe may name."""
-
-
 def _known_device(device: str) -> str:
-    if device.partition(":")[0] not in DEVICES:
-        raise ValueError(f"no such device; {nearest(device, DEVICES)}")
+    if Device.of(device).kind not in KINDS:
+        raise ValueError(f"no such device; {nearest(device, KINDS)}")
     return device
 
 

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..core.contracts import TokenBatch
+from ..core.device import Device
 from ..core.errors import DataError
 from ..core.rng import Rng
 from .shards import Tokens
@@ -175,7 +176,7 @@ def as_batch(
 
     def moved(array: npt.NDArray[Any]) -> torch.Tensor:
         tensor = torch.from_numpy(np.ascontiguousarray(array))
-        if device.startswith("cuda"):  # from pinned memory the copy waits for nothing
+        if Device.of(device).is_cuda:  # from pinned memory the copy waits for nothing
             return tensor.pin_memory().to(device, non_blocking=True)
         return tensor.to(device)
 

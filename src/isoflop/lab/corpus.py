@@ -79,13 +79,13 @@ class Texts:
 
 
 def _source(recipe: Recipe, root: Path) -> Source:
-    from ..train.run import text_context
+    from ..train.build import text_context
 
     return recipe.source.build(text_context(recipe, root))
 
 
 def _digests(recipe: Recipe, root: Path) -> dict[str, str]:
-    from ..train.run import text_digests
+    from ..train.build import text_digests
 
     return text_digests(_source(recipe, root))
 

@@ -19,6 +19,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
+from ..core.device import Device
 from ..core.scale import Scale
 from ..core.significance import LEVEL, holm
 from ..store.records import UNSAID
@@ -94,7 +95,7 @@ def illegal(
         return f"the runs of {alike} ended alike in every seed: nothing is known of their noise"
     own = facts[baseline]
     for arm, other in facts.items():
-        if axis == "hardware_flops" and other.device.partition(":")[0] != "cpu":
+        if axis == "hardware_flops" and not Device.of(other.device).is_cpu:
             return f"what is counted is what a CPU's kernels execute, and {arm} ran on {other.device}"
         if axis == "steps" and other.tokens_per_step != own.tokens_per_step:
             return (

@@ -327,7 +327,7 @@ def _devices_here(study: Study) -> bool:
     devices = _other_devices(study)
     if not devices:
         return True
-    from ..train.run import has_device
+    from ..train.devices import has_device
 
     return all(map(has_device, devices))
 
@@ -337,7 +337,7 @@ def _device_names(study: Study) -> list[str]:
     devices = _other_devices(study)
     if not devices:
         return []
-    from ..train.run import device_name
+    from ..train.devices import device_name
 
     return [device_name(device) for device in devices]
 

@@ -11,6 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
 
+from ..core.device import Device
 from ..core.recipe import Train
 from .records import Change
 
@@ -29,7 +30,7 @@ def determinism(train: Train) -> Determinism:
     "exact": the same bytes. "order": the same samples and budget, losses within rounding. "stat": within the seeds'
     noise (GPUs, whose kernels add in any order, and compiled models).
     """
-    return "exact" if train.device == "cpu" and not train.compile else "stat"
+    return "exact" if Device.of(train.device).is_cpu and not train.compile else "stat"
 
 
 def environment(level: Determinism = "exact", **facts: Any) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from ..core.recipe import Recipe, StoredRecipe
 from ..core.roles import parameter_groups
 from ..core.tokenizer import GivenTokenizer, ReadsFiles, disagreement
 from ..store.references import Found, locate
-from .loop import evaluation_weights, tell, timed
+from .parts import evaluation_weights, tell, timed
 from .problem import training_rule
 from .state import load_tensors, load_tree
 

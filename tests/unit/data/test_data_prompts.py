@@ -22,7 +22,8 @@ from isoflop.data.corpus import Corpus
 from isoflop.data.loader import HeldOutText, WindowBatches
 from isoflop.data.sources.jsonl import JsonlPart
 from isoflop.store.run import Run
-from isoflop.train.run import assemble, train
+from isoflop.train.build import assemble
+from isoflop.train.run import train
 from killing import rewind
 
 WORDS = ["alpha", "beta", "gamma", "delta", "käse", "epsilon", "zeta", "eta"]

@@ -26,7 +26,8 @@ from isoflop.objectives.pull import Pull
 from isoflop.optim.averaging.sfa import SFA
 from isoflop.store.run import Run
 from isoflop.train.problem import StepProblem
-from isoflop.train.run import train, trained
+from isoflop.train.restore import trained
+from isoflop.train.run import train
 from killing import rewind
 from transformer_toys import VOCAB, context, part
 

@@ -18,7 +18,9 @@ from isoflop.core.recipe import Recipe
 from isoflop.core.references import root
 from isoflop.report.page import write_report
 from isoflop.store.run import Run
-from isoflop.train.run import assemble, train, trained
+from isoflop.train.build import assemble
+from isoflop.train.restore import trained
+from isoflop.train.run import train
 from isoflop.train.state import load_tree
 
 Tiny = Callable[..., Path]

@@ -17,7 +17,9 @@ from isoflop.core.errors import NumericsError
 from isoflop.core.recipe import Recipe
 from isoflop.ledger.ledger import Ledger
 from isoflop.store.run import Run
-from isoflop.train.run import assemble, has_device, train
+from isoflop.train.build import assemble
+from isoflop.train.devices import has_device
+from isoflop.train.run import train
 
 
 def test_looking_ahead_shows_the_next_steps_batches_and_takes_none(tiny: Callable[..., Path], tmp_path: Path) -> None:
@@ -40,8 +42,8 @@ def test_a_rate_that_a_step_exceeds_is_unknown_and_measured_anew(
         asked.append(args)
         return 1.0 if len(asked) == 1 else 1e30
 
-    monkeypatch.setattr("isoflop.train.run.matmul_rate", rate)
-    monkeypatch.setattr("isoflop.train.run.UNDISTURBED", -1.0)
+    monkeypatch.setattr("isoflop.train.devices.matmul_rate", rate)
+    monkeypatch.setattr("isoflop.train.devices.UNDISTURBED", -1.0)
     shares: list[float] = []
     for seed in (1, 2, 3):
         recipe = Recipe.load(tiny("budget.steps=2", f"seed={seed}"))
@@ -55,7 +57,7 @@ def test_a_rate_measured_on_a_busy_machine_is_unknown(
     tiny: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        "isoflop.train.run.matmul_rate", lambda *_: time.sleep(0.05) or 1e30
+        "isoflop.train.devices.matmul_rate", lambda *_: time.sleep(0.05) or 1e30
     )  # others had the processor
     shares: list[float] = []
     train(Recipe.load(tiny("budget.steps=1")), tmp_path, progress=lambda at: shares.append(at.utilisation))

@@ -10,6 +10,7 @@ from pydantic import Field, PositiveFloat, PositiveInt
 from ...core.context import Context
 from ...core.contracts import Cacheable, ModelPart, Pattern
 from ...core.cost import Work
+from ...core.device import Device
 from ...core.documents import Later
 from ...core.registry import Card, part
 from ...core.roles import Shape, numel
@@ -141,7 +142,7 @@ class TransformerPart(ModelPart):
         if found:
             return found
         parameters = self.layers * numel(self._block_shapes()) + numel(self._outer_shapes(recipe.vocab_size))
-        here = recipe.train.device == "cpu"
+        here = Device.of(recipe.train.device).is_cpu
         wanted, present = TRAINING_BYTES * parameters, physical_memory() if here else LARGEST
         if wanted > present:
             found.append(

@@ -1,0 +1,85 @@
+"""The live parts of a run, and what is done to several of them at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+
+from ..core.contracts import (
+    Averaging,
+    Batches,
+    Metric,
+    Objective,
+    Optimizer,
+    SchedulePart,
+    Source,
+    Stateful,
+    SwapsWeights,
+    Timed,
+)
+
+
+@dataclass
+class Parts:
+    """The live parts of one run.
+
+    Args:
+        source: where the data come from.
+        batches: its endless stream of micro-batches, at a position.
+        model: the policy.
+        objective: what is minimised.
+        optimizer: the training rule.
+        schedule: the learning rate's factor by step.
+        averaging: averages of the weights, for evaluation; None: the optimizer's own.
+        metrics: what evaluations measure, by the part's name; the first is the run's value.
+    """
+
+    source: Source
+    batches: Batches
+    model: torch.nn.Module
+    objective: Objective
+    optimizer: Optimizer
+    schedule: SchedulePart
+    averaging: Averaging | None
+    metrics: list[tuple[str, Metric]]
+
+    @cached_property
+    def timed(self) -> list[Timed]:
+        """The model's modules that change with time."""
+        return timed(self.model)
+
+    @property
+    def stateful(self) -> dict[str, Stateful]:
+        """Those that hold state beside the model's weights, by the name under which a checkpoint keeps it."""
+        candidates = {
+            "batches": self.batches,
+            "objective": self.objective,
+            "optimizer": self.optimizer,
+            "averaging": self.averaging,
+        }
+        return {name: part for name, part in candidates.items() if isinstance(part, Stateful)}
+
+
+def timed(model: torch.nn.Module) -> list[Timed]:
+    """The modules of a model that change with time."""
+    return [module for module in model.modules() if isinstance(module, Timed)]
+
+
+def tell(modules: Iterable[Timed], step: int, horizon: int) -> None:
+    """Tell what changes with time which step comes, or (after loading) which was the last."""
+    for module in modules:
+        module.at(max(step, 0), horizon)
+
+
+@contextmanager
+def evaluation_weights(optimizer: Optimizer, averaging: Averaging | None) -> Iterator[None]:
+    """While entered, the model holds the weights to be evaluated: the optimizer's, or those of the averaging."""
+    with ExitStack() as stack:
+        for part in (optimizer, averaging):
+            if isinstance(part, SwapsWeights):
+                stack.enter_context(part.evaluation_weights())
+        yield

@@ -1,0 +1,101 @@
+"""A run that was trained, for use: at its newest checkpoint, with its text or without."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from ..core.context import Context
+from ..core.contracts import TOKENIZER, LoadsTokenizer, Tokenizer
+from ..core.errors import DataError, UsageError
+from ..core.recipe import StoredRecipe
+from ..store.run import Run
+from .ancestors import evaluated
+from .build import assemble, base_context
+from .devices import refuse_missing
+from .session import Session
+
+
+def restore(run: Run, *, device: str | None = None, warn: Callable[[str], None] | None = None) -> Session:
+    """A run with its live parts at its newest checkpoint, its text included: what ``Session.measure`` needs.
+
+    Args:
+        run: the run.
+        device: where to build it; default: where it was trained.
+        warn: called with each warning, e.g. a damaged checkpoint that was skipped.
+
+    Raises:
+        UsageError: the run has no checkpoint yet.
+        DataError: its corpus has changed.
+    """
+    recipe = run.recipe
+    if device is not None:
+        recipe = recipe.with_(f'train.device="{device}"')
+    session = assemble(recipe, run)
+    session.load(*_newest(run, warn))  # only now: a run that is still training may have replaced an older one
+    return session
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What training leaves for use.
+
+    Args:
+        model: with its evaluation (averaged) weights.
+        tokenizer: of its text; None where the source gives ids and no text.
+        ctx: what the model was built with.
+    """
+
+    model: torch.nn.Module
+    tokenizer: Tokenizer | None
+    ctx: Context
+
+
+def trained(run: Run, *, device: str | None = None, warn: Callable[[str], None] | None = None) -> Trained:
+    """Model and tokenizer of a run's newest checkpoint; reads the run's directory and nothing else.
+
+    Args:
+        run: the run.
+        device: where to build it; default: where it was trained.
+        warn: called with each warning, e.g. a damaged checkpoint that was skipped.
+
+    Raises:
+        UsageError: the run has no checkpoint yet.
+    """
+    change = [] if device is None else [f'train.device="{device}"']
+    recipe = StoredRecipe.from_json(run.resolved, *change, source=str(run.path / "resolved.json"))
+    refuse_missing(recipe.train.device)
+    step, directory = _newest(run, warn)
+    part, tokenizer = recipe.tokenizer, None
+    if isinstance(part, LoadsTokenizer) and recipe.source.vocab_size is None:
+        if not (directory / TOKENIZER).exists():
+            raise DataError("holds no tokenizer", where=str(directory), fix="train it again under another --name")
+        tokenizer = part.load(directory / TOKENIZER)
+    ctx = base_context(
+        recipe, run.path.parent, tokenizer.vocab_size + recipe.objective.extra_ids if tokenizer else recipe.vocab_size
+    )
+    if tokenizer is None and recipe.source.vocab_size is None:
+        tokenizer = part.build(iter(()))
+    ctx = ctx.having(horizon=run.status.horizon)
+    model, ctx = evaluated(recipe, step, directory, ctx)
+    return Trained(model, tokenizer, ctx)
+
+
+def _newest(run: Run, warn: Callable[[str], None] | None) -> tuple[int, Path]:
+    found = run.checkpoint(warn)
+    if found is None:
+        raise _untrained(run)
+    return found
+
+
+def _untrained(run: Run) -> UsageError:
+    """Why a run has no checkpoint, and what to do about it."""
+    what, fix = "has no checkpoint yet", "train it first"
+    if run.state == "diverged":
+        what, fix = "diverged before its first checkpoint", "train it with a lower learning rate"
+    elif run.state == "running":
+        fix = "it is being trained: wait for its first one"
+    return UsageError(what, where=str(run.path), fix=fix)
