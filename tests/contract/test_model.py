@@ -131,13 +131,16 @@ SIZES = [(64, 2), (64, 16), (64, 257), (64, 8192), (192, 257), (512, 1024), (102
 
 
 def starts() -> list[tuple[str, dict[str, Any]]]:
-    """Every architecture with every choice of its inner parts, tied or not; all else as it is by default."""
+    """Every architecture with every choice of its layers, tied or not, and with every norm; all else by default."""
     found = []
     for name in names("model"):
         known = get("model", name).model_fields
         choices = {"mixer": MIXERS, "feed_forward": FEED_FORWARDS, "tied": [False, True]}
         axes = [[(key, value) for value in values] for key, values in choices.items() if key in known]
         found += [(name, dict(fields)) for fields in itertools.product(*axes)]
+        if "norm" in known:
+            others = [norm for norm in names("norm") if norm != known["norm"].default]
+            found += [(name, {"norm": norm, "tied": tied}) for norm in others for tied in (False, True)]
     return found
 
 

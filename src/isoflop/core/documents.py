@@ -62,11 +62,18 @@ class Section(Frozen):
         tree = handler(self)
         for name, field in type(self).model_fields.items():
             value = getattr(self, name)
-            if any(isinstance(mark, Later) for mark in field.metadata) and value == field.default:
+            if any(isinstance(mark, Later) for mark in field.metadata) and _stands_for(value, field.default):
                 tree.pop(name, None)
             elif value is None and field.default is not None:
                 tree[name] = NONE
         return {**self.header(), **tree}
+
+
+def _stands_for(value: Any, default: Any) -> bool:
+    """Whether a field's value is its default; a part's default is its name and stands for all of its defaults."""
+    if isinstance(value, Section) and isinstance(default, str):
+        return value.header() == {"name": default} and value == type(value)()
+    return bool(value == default)
 
 
 def meant(annotation: Any, value: Any) -> Any:

@@ -25,6 +25,7 @@ SLOTS: dict[str, str] = {
     "model": "models/architectures",
     "mixer": "models/mixers",
     "feed_forward": "models/feed_forwards",
+    "norm": "models/norms",
     "pattern": "models/patterns",
     "objective": "objectives/losses",
     "optimizer": "optim/optimizers",

@@ -77,7 +77,7 @@ class RmsNorm(nn.Module):
 
 
 @torch.no_grad()
-def oppose(norm: RmsNorm, vocab_size: int) -> None:
+def oppose(norm: Any, vocab_size: int) -> None:
     """Start the gains before a tied head at +a, -a, +a ... with a = min(1, ln(vocab_size) / 4), instead of all at 1.
 
     A token's embedding e enters the stream, is still most of it at the head, and meets itself there: with equal gains

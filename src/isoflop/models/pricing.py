@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from ..core.contracts import LayerPart, Pattern, Products, Treatment
+from ..core.contracts import LayerPart, NormPart, Pattern, Products, Treatment
 from ..core.cost import Work
 from ..core.roles import Shape
 from ..ledger import formulas
@@ -35,10 +35,11 @@ class Walk:
         """An embedding ``name`` gives the vectors."""
         self.live = self.live or self.treatment.trains(self._shapes[name])
 
-    def scaled(self, name: str, work: Work) -> None:
-        """A norm with the gain ``name``."""
-        self.live = self.live or self.treatment.trains(self._shapes[name])
-        self.mixed(work)
+    def normed(self, part: NormPart, prefix: str, tokens: int, width: int) -> None:
+        """A norm, whose parameters' names begin with ``prefix``."""
+        own = [self._shapes[f"{prefix}{shape.name}"] for shape in part.shapes(width)]
+        self.live = self.live or any(map(self.treatment.trains, own))
+        self.mixed(part.work(tokens, width))
 
     def mixed(self, work: Work) -> None:
         """Something without parameters."""

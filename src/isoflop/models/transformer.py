@@ -13,18 +13,20 @@ from torch.nn import functional as F
 from ..core.contracts import Seen
 from ..core.cost import Work
 from .kernels import fuse
-from .layers import Matrix, RmsNorm
+from .layers import Matrix
 
 
 class Block(nn.Module):
     """x += mixer(norm(x)); x += feed_forward(norm(x)). The residual stream ``x`` is fp32, products are in ``dtype``."""
 
-    def __init__(self, width: int, mixer: nn.Module, feed_forward: nn.Module, eps: float, dtype: torch.dtype) -> None:
+    def __init__(
+        self, mixer: nn.Module, feed_forward: nn.Module, norm: Callable[[], nn.Module], dtype: torch.dtype
+    ) -> None:
         super().__init__()
         self.dtype = dtype
-        self.mixer_norm = RmsNorm(width, eps)
+        self.mixer_norm = norm()
         self.mixer: Any = mixer
-        self.feed_forward_norm = RmsNorm(width, eps)
+        self.feed_forward_norm = norm()
         self.feed_forward: Any = feed_forward
 
     def products(self) -> tuple[Any, Any]:
@@ -46,7 +48,7 @@ class Transformer(nn.Module):
         blocks: (mixer, feed-forward) of each layer.
         tied: the embedding is the head as well.
         embedding_scale: factor on vectors that enter the residual stream; by default sqrt(width) where tied, else 1.
-        eps: added to the mean square in norms.
+        norm: makes a norm of vectors of that width.
         dtype: of products; weights and residual stream are fp32.
         work: exact work of one forward and backward of (batch, length).
     """
@@ -59,7 +61,7 @@ class Transformer(nn.Module):
         *,
         tied: bool,
         embedding_scale: float | None = None,
-        eps: float,
+        norm: Callable[[], nn.Module],
         dtype: torch.dtype,
         work: Callable[..., Work],
     ) -> None:
@@ -70,9 +72,9 @@ class Transformer(nn.Module):
         # standard deviation of 0.02: benchmarks/results/tied_start.json. What it means to the head: ``layers.oppose``.
         self.scale = embedding_scale or (width**0.5 if tied else 1.0)
         self.embedding = Matrix(vocab_size, width, role="embedding", std=1 / (width**0.5 if tied else self.scale))
-        made = (Block(width, mixer, feed_forward, eps, dtype) for mixer, feed_forward in blocks)
+        made = (Block(mixer, feed_forward, norm, dtype) for mixer, feed_forward in blocks)
         self.blocks: Iterable[Block] = nn.ModuleList(made)  # type: ignore[assignment]
-        self.norm = RmsNorm(width, eps)
+        self.norm = norm()
         self.unembedding = None if tied else Matrix(vocab_size, width, role="head")
 
     @property

@@ -7,7 +7,7 @@ name before anything is allocated.
 
 from ..tokenizer import TOKENIZER, LoadsTokenizer, Storable, Tokenizer, TokenizerPart
 from .data import Batch, Batches, Draws, HeldOut, Source, SourcePart, TokenBatch
-from .model import Cacheable, FeedForwardPart, LayerPart, MixerPart, Model, ModelPart, Products
+from .model import Cacheable, FeedForwardPart, LayerPart, MixerPart, Model, ModelPart, NormPart, Products
 from .objective import (
     Guess,
     Likelihood,
@@ -64,6 +64,7 @@ __all__ = [
     "MixerPart",
     "Model",
     "ModelPart",
+    "NormPart",
     "Objective",
     "ObjectivePart",
     "Optimizer",

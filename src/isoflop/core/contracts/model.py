@@ -125,6 +125,28 @@ class LayerPart(Part):
         return []
 
 
+class NormPart(Part):
+    """Sub-slot of a model: what keeps vectors at one scale, before each layer and before the head.
+
+    Its module has ``forward(x, dtype)``: fp32 vectors (..., width) -> the same shape in ``dtype``. Where a tied head
+    follows, its gain must be the parameter ``weight`` (width,), since such a model starts with gains of both signs.
+    """
+
+    slot: ClassVar[str] = "norm"
+
+    @abstractmethod
+    def build(self, width: int, eps: float) -> torch.nn.Module:
+        """The norm of vectors of ``width`` numbers; ``eps`` is added to what it divides by, squared."""
+
+    @abstractmethod
+    def shapes(self, width: int) -> list[Shape]:
+        """Names, roles and shapes of its parameters, without building it."""
+
+    @abstractmethod
+    def work(self, tokens: int, width: int) -> Work:
+        """Exact work of one forward and backward on ``tokens`` vectors."""
+
+
 class MixerPart(LayerPart):
     """Sub-slot of a model: what moves information between positions.
 

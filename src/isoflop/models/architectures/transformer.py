@@ -14,7 +14,7 @@ from ...core.device import Device
 from ...core.documents import Later
 from ...core.registry import Card, part
 from ...core.roles import Shape, numel
-from ...core.slots import FeedForwardSlot, MixerSlot
+from ...core.slots import FeedForwardSlot, MixerSlot, NormSlot
 from ..cost import pointwise
 from ..pricing import Walk
 
@@ -32,7 +32,7 @@ TRAINING_BYTES = 16
 
 @part
 class TransformerPart(ModelPart):
-    """Pre-norm decoder Transformer with RMSNorm."""
+    """Pre-norm decoder Transformer."""
 
     d_model: PositiveInt = 64
     """Width of the residual stream."""
@@ -40,17 +40,19 @@ class TransformerPart(ModelPart):
     """Blocks."""
     mixer: MixerSlot = "attention"  # type: ignore[assignment]
     feed_forward: FeedForwardSlot = "swiglu"  # type: ignore[assignment]
+    norm: Annotated[NormSlot, Later()] = "rms"  # type: ignore[assignment]
+    """Before each mixer and feed-forward, and before the head."""
     tied: bool = False
     """Whether the embedding is the head as well."""
     embedding_scale: Annotated[PositiveFloat | None, Later()] = None
     """Factor on embedded tokens; by default sqrt(d_model) if tied (as in Gemma; in Llama and Qwen it is 1), else 1."""
     norm_eps: PositiveFloat = 1e-5
-    """Added to the mean square in norms."""
+    """Added to what a norm divides by, squared."""
     init_std: PositiveFloat | None = None
     """Standard deviation of all initial matrices, as GPT-2's 0.02; by default each keeps the scale of its inputs."""
     card = Card(
-        summary="Decoder Transformer: RMSNorm before each mixer and feed-forward, and before the head",
-        paper="Vaswani et al. 2017, arXiv 1706.03762; RMSNorm: Zhang and Sennrich 2019, arXiv 1910.07467",
+        summary="Decoder Transformer: a norm before each mixer and feed-forward, and before the head",
+        paper="Vaswani et al. 2017, arXiv 1706.03762; norms first: Xiong et al. 2020, arXiv 2002.04745",
         equation="x += mixer(norm(x)); x += feed_forward(norm(x)); logits = W norm(x)",
         defaults="GPT-2 and Llama draw every matrix with standard deviation 0.02",
         differs="embedding of unit variance, matrices of 1/columns, residual outputs 1/sqrt(2 layers) smaller; "
@@ -78,7 +80,7 @@ class TransformerPart(ModelPart):
             [self._inner(ctx) for _ in range(self.layers)],
             tied=self.tied,
             embedding_scale=self.embedding_scale,
-            eps=self.norm_eps,
+            norm=lambda: self.norm.build(self.d_model, self.norm_eps),
             dtype=torch.bfloat16 if ctx.precision == "bf16" else torch.float32,
             work=lambda batch, length, pattern=None: self.work(batch, length, ctx.vocab_size, pattern),
         )
@@ -96,14 +98,13 @@ class TransformerPart(ModelPart):
 
     def work(self, batch: int, length: int, vocab_size: int, pattern: Pattern | None = None) -> Work:
         tokens = batch * length
-        norm = pointwise(tokens * self.d_model, operations=5)
         walk = Walk(self.treatment, self.shapes(vocab_size))
         walk.looked_up("embedding.weight")
         for layer in range(self.layers):
             for name, inner in (("mixer", self.mixer), ("feed_forward", self.feed_forward)):
-                walk.scaled(f"blocks.{layer}.{name}_norm.weight", norm)
+                walk.normed(self.norm, f"blocks.{layer}.{name}_norm.", tokens, self.d_model)
                 walk.layer(inner, f"blocks.{layer}.{name}.", batch, length, self.d_model, pattern)
-        walk.scaled("norm.weight", norm)
+        walk.normed(self.norm, "norm.", tokens, self.d_model)
         walk.multiplied(["embedding.weight" if self.tied else "unembedding.weight"], tokens)
         walk.mixed(pointwise(tokens * vocab_size, operations=4))
         return walk.work
@@ -119,7 +120,7 @@ class TransformerPart(ModelPart):
         head = [] if self.tied else [Shape("unembedding.weight", "head", (vocab_size, self.d_model))]
         return [
             Shape("embedding.weight", "embedding", (vocab_size, self.d_model)),
-            Shape("norm.weight", "norm", (self.d_model,)),
+            *self._norm_shapes("norm"),
             *head,
         ]
 
@@ -127,9 +128,12 @@ class TransformerPart(ModelPart):
         """One block's parameters, named within it."""
         found = []
         for name, inner in (("mixer", self.mixer), ("feed_forward", self.feed_forward)):
-            found.append(Shape(f"{name}_norm.weight", "norm", (self.d_model,)))
+            found += self._norm_shapes(f"{name}_norm")
             found += [Shape(f"{name}.{s.name}", s.role, s.shape) for s in inner.shapes(self.d_model)]
         return found
+
+    def _norm_shapes(self, name: str) -> list[Shape]:
+        return [Shape(f"{name}.{s.name}", s.role, s.shape) for s in self.norm.shapes(self.d_model)]
 
     def check(self, recipe: Recipe) -> list[str]:
         found = [f"model.mixer.{problem}" for problem in self.mixer.problems(self.d_model)]
@@ -139,6 +143,10 @@ class TransformerPart(ModelPart):
                     f"model.mixer: {self.mixer.name} cannot obey the pattern {pattern.name if pattern else 'causal'} "
                     f"of objective {recipe.objective.name}; use another mixer"
                 )
+        if self.tied and ("norm.weight", (self.d_model,)) not in {(s.name, s.shape) for s in self._norm_shapes("norm")}:
+            found.append(
+                f"model.norm: {self.norm.name} has no gain, which a tied head needs at its start; use rms or tied=false"
+            )
         if found:
             return found
         parameters = self.layers * numel(self._block_shapes()) + numel(self._outer_shapes(recipe.vocab_size))

@@ -1,0 +1,59 @@
+"""LayerNorm (Ba et al. 2016, arXiv 1607.06450)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ...core.contracts import NormPart
+from ...core.cost import Work
+from ...core.registry import Card, part
+from ...core.roles import Shape
+from ..cost import pointwise
+
+
+class LayerNorm(nn.Module):
+    """(x - mean) / deviation, with a gain and perhaps a bias; computed in the input's dtype, returned in ``dtype``."""
+
+    role = "norm"
+
+    def __init__(self, width: int, eps: float, bias: bool) -> None:
+        super().__init__()
+        self.eps = eps
+        self.weight = nn.Parameter(torch.ones(width))
+        self.bias = nn.Parameter(torch.zeros(width)) if bias else None
+
+    def forward(self, x: Tensor, dtype: torch.dtype) -> Tensor:
+        return F.layer_norm(x, self.weight.shape, self.weight, self.bias, self.eps).to(dtype)
+
+
+def reference(x: Tensor, weight: Tensor, bias: Tensor | None, eps: float) -> Tensor:
+    """The norm by its definition, over the last dimension."""
+    centred = x - x.mean(-1, keepdim=True)
+    unit = centred / (centred.square().mean(-1, keepdim=True) + eps).sqrt()
+    return unit * weight + (0 if bias is None else bias)
+
+
+@part
+class LayerNormPart(NormPart):
+    """LayerNorm: GPT-2's norm, and that of the original Transformer."""
+
+    bias: bool = True
+    """Whether a bias is added; it is not decayed."""
+    card = Card(
+        summary="Subtracts a vector's mean and divides by its standard deviation; one gain, and one bias, a coordinate",
+        paper="Ba et al. 2016, arXiv 1607.06450",
+        equation="y = g (x - mean(x)) / sqrt(var(x) + eps) + b",
+        cost="about 8 operations a number, no products",
+    )
+
+    def build(self, width: int, eps: float) -> LayerNorm:
+        return LayerNorm(width, eps, self.bias)
+
+    def shapes(self, width: int) -> list[Shape]:
+        bias = [Shape("bias", "bias", (width,))] if self.bias else []
+        return [Shape("weight", "norm", (width,)), *bias]
+
+    def work(self, tokens: int, width: int) -> Work:
+        return pointwise(tokens * width, operations=7 + self.bias)
