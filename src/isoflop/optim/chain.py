@@ -14,8 +14,9 @@ from .state import check_saved, own_state
 class Chain(Optimizer):
     """Several optimizers over disjoint parameters as one ``torch.optim.Optimizer``.
 
-    Parameter groups are the members' own dictionaries and the state is one mapping shared by all, so that learning-rate
-    schedulers, ``state_dict``, sharded checkpoints and ``zero_grad`` work as for a single optimizer.
+    For rules that suit only some parameters: Muon for matrices inside the blocks, AdamW for the rest. Parameter groups
+    are the members' own dictionaries and the state is one mapping shared by all, so that learning-rate schedulers,
+    ``state_dict``, sharded checkpoints and ``zero_grad`` work as for a single optimizer.
 
     Even around one of torch's own optimizers it is of use. Their fused passes on the CPU read parameters, gradients and
     state as if all lay in memory alike; here they do: a gradient that does not is replaced by a copy, and loaded state
@@ -23,6 +24,11 @@ class Chain(Optimizer):
 
     Args:
         members: at least one optimizer; none may have been stepped, no parameter may be in two (ValueError).
+
+    Example:
+        >>> optimizer = Chain([Muon([model.weight]), torch.optim.AdamW([model.bias])])
+        >>> model(x).square().mean().backward()
+        >>> optimizer.step()
     """
 
     def __init__(self, members: Sequence[Optimizer]) -> None:

@@ -71,7 +71,7 @@ def elementwise(shapes: Sequence[Shape], operations: int, floats: int) -> Cost:
 def factor2(low: float, high: float) -> tuple[float, ...]:
     """low, 2 low, 4 low ... up to high (included when it is hit): the usual grid of a learning rate."""
     values = [low]
-    while values[-1] * 2 <= high * (1 + 1e-9):
+    while values[-1] * 2 <= high * (1 + 1e-9):  # so that rounding does not leave out ``high``
         values.append(values[-1] * 2)
     return tuple(values)
 

@@ -22,9 +22,17 @@ if TYPE_CHECKING:
 class EMA(Average):
     """m <- decay m + (1 - decay) p after each step, from m = 0; evaluates m / (1 - decay^updates).
 
+    The usual average: it takes out the noise of the last 1 / (1 - decay) steps, which a rate that does not decay
+    leaves in the weights. Its length is fixed, so longer runs want a larger decay.
+
     Args:
         params: the live parameters.
-        decay: in [0, 1).
+        decay: weight of the past, in [0, 1); 0.95 to 0.998 in the literature, larger for longer runs.
+
+    Example:
+        >>> average = EMA(list(model.parameters()), decay=0.99)
+        >>> average.update(0)  # after each step, with its number
+        >>> with average.evaluation_weights(): loss = model(x).square().mean()
     """
 
     def __init__(self, params: Sequence[Tensor], decay: float = 0.99) -> None:

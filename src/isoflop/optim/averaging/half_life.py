@@ -20,10 +20,17 @@ from ..groups import elementwise
 class HalfLife(Average):
     """m <- m + (1 - decay_t) (p - m), decay_t = 1/2^(1 / (fraction t)): iterates a ``fraction`` of t old weigh half.
 
-    The first update sets m = p, so no bias is left to correct.
+    An average whose length grows with the run: one setting serves short and long runs, and those whose length is not
+    known. The first update sets m = p, so no bias is left to correct.
 
     Args:
-        params: the live parameters. fraction: half-life over t, in (0, 1].
+        params: the live parameters.
+        fraction: half-life over t, in (0, 1].
+
+    Example:
+        >>> average = HalfLife(list(model.parameters()), fraction=0.1)
+        >>> average.update(0)  # after each step, with its number
+        >>> with average.evaluation_weights(): loss = model(x).square().mean()
     """
 
     def __init__(self, params: Sequence[Tensor], fraction: float = 0.1) -> None:

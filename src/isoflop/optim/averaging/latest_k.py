@@ -20,8 +20,17 @@ from ..groups import elementwise
 class LatestK(Average):
     """The mean of the ``k`` latest of the weights seen every ``every`` updates (fewer at the beginning).
 
+    What averaging stored checkpoints gives, without storing them on disk: LAWA. Old weights drop out at once.
+
     Args:
-        params: the live parameters. k: memory is k N. every: updates between two that count; the first counts.
+        params: the live parameters.
+        k: how many are kept; memory is k floats a parameter.
+        every: updates between two that count; the first counts.
+
+    Example:
+        >>> average = LatestK(list(model.parameters()), k=5, every=10)
+        >>> average.update(0)  # after each step, with its number
+        >>> with average.evaluation_weights(): loss = model(x).square().mean()
     """
 
     def __init__(self, params: Sequence[Tensor], k: int = 5, every: int = 1) -> None:

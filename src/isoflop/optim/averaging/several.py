@@ -21,8 +21,17 @@ from .ema import EMA
 class SeveralEMA:
     """One EMA a decay over the same parameters.
 
+    For a run after which the best decay is chosen: one run tells what several would, at a float a parameter for each.
+
     Args:
-        params: the live parameters. decays: each in [0, 1). evaluate: which of them ``evaluation_weights()`` puts in.
+        params: the live parameters.
+        decays: each in [0, 1).
+        evaluate: which of them ``evaluation_weights()`` puts in.
+
+    Example:
+        >>> average = SeveralEMA(list(model.parameters()), decays=[0.9, 0.99], evaluate=0.99)
+        >>> average.update(0)  # after each step, with its number
+        >>> with average.evaluation_weights(): loss = model(x).square().mean()
     """
 
     def __init__(self, params: Sequence[Tensor], decays: Sequence[float], evaluate: float) -> None:

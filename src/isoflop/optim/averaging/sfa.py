@@ -22,11 +22,19 @@ from ..warmup_and_decay import length, no_share
 class SFA(Average):
     """Every ``period`` updates p <- (1 - beta) p + beta p_0, p_0 being the weights before the first step.
 
-    Unlike the other averages this one changes training; evaluation takes the weights as they are. One merge at the very
-    end is WiSE-FT; with a short period and beta = lr lambda it is SGD with a penalty lambda |p - p_0|^2 / 2.
+    For fine-tuning that shall not forget. Unlike the other averages this one changes training; evaluation takes the
+    weights as they are. One merge at the very end is WiSE-FT; with a short period and beta = lr lambda it is SGD with a
+    penalty lambda |p - p_0|^2 / 2.
 
     Args:
-        params: the live parameters, holding p_0 now. period: updates between two merges. beta: weight of p_0, [0, 1].
+        params: the live parameters, holding p_0 now.
+        period: updates between two merges; the authors make four a run.
+        beta: weight of p_0, in [0, 1]; the authors' 0.5.
+
+    Example:
+        >>> average = SFA(list(model.parameters()), period=100)
+        >>> average.update(0)  # after each step, with its number
+        >>> with average.evaluation_weights(): loss = model(x).square().mean()
     """
 
     def __init__(self, params: Sequence[Tensor], period: int, beta: float = 0.5) -> None:

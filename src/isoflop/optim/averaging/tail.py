@@ -21,12 +21,20 @@ from ..groups import elementwise
 class Tail(Average):
     """The mean of the last ``fraction`` of all iterates, at any time, from ``blocks`` sums of equal length.
 
+    The average of theory: at a constant rate it attains the best rates for least squares, once the start is left out.
     Iterates are summed in blocks. When ``2 blocks`` are full, neighbours are merged and blocks last twice as long, so
     the tail begins at a block's border: up to 1 / blocks of the run off. fraction = 1 is the mean of everything and
     exact.
 
     Args:
-        params: the live parameters. fraction: of the iterates, in (0, 1]. blocks: resolution; memory is 2 blocks N.
+        params: the live parameters.
+        fraction: of the iterates, in (0, 1].
+        blocks: resolution; memory is 2 blocks floats a parameter.
+
+    Example:
+        >>> average = Tail(list(model.parameters()), fraction=0.5)
+        >>> average.update(0)  # after each step, with its number
+        >>> with average.evaluation_weights(): loss = model(x).square().mean()
     """
 
     def __init__(self, params: Sequence[Tensor], fraction: float = 0.5, blocks: int = 4) -> None:

@@ -24,11 +24,20 @@ from ..rank_one import mean_squares, rank1_root
 class Adafactor(Method):
     """Adam whose v is the outer product of the averages of g^2 over all but one dimension, divided by their mean.
 
-    A vector has one scalar v, as in the authors' code. For a matrix v = r c' / mean(r), r and c the row and column
-    means of g^2.
+    Where memory is what is short: of Adam's two floats of state a parameter one is left. For a matrix
+    v = r c' / mean(r), r and c the row and column means of g^2; a vector has one scalar v, as in the authors' code.
 
     Args:
-        params: as for any torch optimizer, not sharded. lr, betas, eps, weight_decay: as AdamW's.
+        params: tensors, (name, tensor) pairs, or groups of them. Not sharded.
+        lr: as AdamW's; the authors' 3.16e-3.
+        betas: decay of the first moment and of r, c; the authors' (0.9, 0.95).
+        eps: added to the root of v.
+        weight_decay: decoupled, multiplied by the rate.
+
+    Example:
+        >>> optimizer = Adafactor(model.parameters(), lr=1e-3)
+        >>> model(x).square().mean().backward()
+        >>> optimizer.step()
     """
 
     shardable = False

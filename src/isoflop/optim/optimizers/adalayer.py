@@ -27,17 +27,32 @@ LARGE = 10000
 class Adalayer(Method):
     """Adam whose v is one number a block: the average of the mean of g^2 over it.
 
-    A block is a tensor; each third of the rows of a fused query-key-value matrix; or each row (vocabulary token) of
-    the last or first layer. Which parameter is which follows from the group's ``role`` where it has one, else from the
-    authors' names: att_proj (fused), ff_out (last), wte (first), norm or ln_f.
+    A probe of what Adam's second moment is needed for: its authors found that a language model does with one number a
+    layer but for the head, which wants one a row, and the norms.
+
+    A block is a tensor; each third of the rows of a fused query-key-value matrix; or each row (vocabulary token) of the
+    last or first layer. Which parameter is which follows from the group's ``role`` where it
+    has one, else from the authors' names: att_proj (fused), ff_out (last), wte (first), norm or ln_f.
 
     Args:
-        params: as for any torch optimizer, not sharded; named, if names shall tell. lr, betas, eps, weight_decay: as
-            AdamW's.
-        att_correction: fused matrices have three blocks. lastlayer_correction, firstlayer_correction: rows are blocks.
-        t_freeze: v is a plain mean over the first ``t_freeze`` steps (the authors rest meanwhile: lr 0), then fixed;
-            None: never.
-        update_last: the last layer's rows go on. update_norm: norms go on. no_norm_training: norms are not trained.
+        params: tensors, (name, tensor) pairs, or groups of them. Not sharded; named, if names shall tell.
+        lr: as AdamW's.
+        betas: decay of the first and of the second moment.
+        eps: added to the root of v.
+        weight_decay: decoupled, multiplied by the rate.
+        att_correction: fused matrices have three blocks.
+        lastlayer_correction: every row of the last layer is a block.
+        firstlayer_correction: every row of the first layer is a block.
+        update_last: whether the last layer's rows go on after ``t_freeze``.
+        update_norm: whether the norms go on after ``t_freeze``.
+        t_freeze: v is a plain mean over so many first steps (the authors rest meanwhile: lr 0), then fixed; None: it
+            never is.
+        no_norm_training: norms are not trained.
+
+    Example:
+        >>> optimizer = Adalayer(model.named_parameters(), lr=1e-3)
+        >>> model(x).square().mean().backward()
+        >>> optimizer.step()
     """
 
     shardable = False

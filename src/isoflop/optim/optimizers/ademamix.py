@@ -34,12 +34,24 @@ from ..warmup_and_decay import no_share
 class AdEMAMix(Elementwise):
     """m1, m2, v are averages of g, g and g^2; p <- (1 - lr wd) p - lr (m1_hat + alpha m2) / (sqrt(v_hat) + eps).
 
-    m2 is not bias-corrected. With b1 = 0 the fast momentum is the gradient itself and takes no memory.
+    For long runs, in which gradients of thousands of steps ago still help: m2 remembers them, m1 follows the present.
+    Its authors warm up b3 and alpha, since a slow m2 can destabilise the start. m2 is not bias-corrected. With
+    b1 = 0 the fast momentum is the gradient itself and takes no memory.
 
     Args:
-        params: as for any torch optimizer. lr: as AdamW's. betas: (b1, b2, b3) of m1, v, m2. alpha: weight of m2.
-        beta3_warmup: steps over which b3's half-life grows linearly from b1's; None: none.
-        alpha_warmup: steps over which alpha grows linearly from 0; None: none. eps, weight_decay: as AdamW's.
+        params: tensors, (name, tensor) pairs, or groups of them.
+        lr: as AdamW's.
+        betas: (b1, b2, b3), decay of m1, v and m2; the authors' (0.9, 0.999, 0.9999).
+        alpha: weight of m2; the authors' code has 2, their paper 4 to 10.
+        beta3_warmup: steps over which b3's half-life grows linearly from b1's, by the authors all; None: none.
+        alpha_warmup: steps over which alpha grows linearly from 0, by the authors all; None: none.
+        eps: added to the root of v.
+        weight_decay: decoupled, multiplied by the rate.
+
+    Example:
+        >>> optimizer = AdEMAMix(model.parameters(), beta3_warmup=1000, alpha_warmup=1000)
+        >>> model(x).square().mean().backward()
+        >>> optimizer.step()
     """
 
     limits: ClassVar[dict[str, Limit]] = {

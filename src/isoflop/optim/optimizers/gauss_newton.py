@@ -36,18 +36,27 @@ HALVINGS = tuple(2 ** (-i / 2) for i in range(5))
 class GaussNewton:
     """theta <- theta + s d: d minimises the local model of the loss, s in ``sizes`` has the least loss on fresh data.
 
-    The local model is the loss of the linearised outputs (``prox_linear``) or its second-order model, the Gauss-Newton
-    quadratic. The inner optimizer takes ``inner_steps`` on it, going through the step's micro-batches in turn. If no
-    size lowers the fresh loss, nothing moves. ``layerwise`` linearises one module at a time, all others fixed.
+    It asks how few steps could suffice, not how little compute: each step solves its local model by many passes over
+    one large batch. The local model is the loss of the linearised outputs (``prox_linear``) or its second-order model,
+    the Gauss-Newton quadratic. If no size lowers the fresh loss, nothing moves.
 
     By hand: ``step(problem)`` with any object that has ``backward()``, ``loss()``, ``linearize()``, ``fresh()`` and
     ``charge()`` as ``core.contracts.Problem`` describes them.
 
     Args:
-        groups: named parameters, as the model gives them to any part. inner: makes the inner optimizer.
-        inner_steps: of each local problem. form, layerwise, sizes: see above.
+        groups: named parameters, as the model gives them to any part.
+        inner: makes the inner optimizer of the groups that it is given.
+        inner_steps: steps of the inner optimizer on each local problem, through the step's micro-batches in turn.
+        form: the local model, see above.
+        layerwise: linearise one module at a time, all others fixed.
+        sizes: values of s that the line search tries.
         damping: adds damping / 2 |d|^2 to the local model.
         cosine: the inner rate falls by a half cosine to a tenth.
+
+    Example:
+        >>> groups = [Group("hidden", ("weight",), (model.weight,))]
+        >>> rule = GaussNewton(groups, lambda groups: torch.optim.SGD(groups[0].params, lr=0.1), inner_steps=10)
+        >>> rule.set_factor(0.5)  # then rule.step(problem)
     """
 
     def __init__(
@@ -102,6 +111,7 @@ class GaussNewton:
         rates = [group["lr"] * self.factor for group in optimizer.param_groups]
         origin = {name: start[name] for name in names}
         for k in range(self.inner_steps):
+            # half a cosine from 1 to a tenth: 0.55 +- 0.45
             fall = 0.55 + 0.45 * math.cos(math.pi * k / self.inner_steps) if self.cosine else 1.0
             for group, rate in zip(optimizer.param_groups, rates, strict=True):
                 group["lr"] = rate * fall

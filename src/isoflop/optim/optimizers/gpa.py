@@ -24,13 +24,25 @@ from ..warmup_and_decay import Unit
 class GPA(Primal):
     """AdamW steps on z, gradients at y = mu_y x + (1 - mu_y) z, evaluation at x <- mu_x x + (1 - mu_x) z.
 
-    Unlike a schedule-free rule it takes an ordinary, decaying schedule. Decay shrinks z alone: y and x follow
-    only through the average. With ``use_wd_on_y`` it shrinks y alone. Both as in the authors' code.
+    It takes the place of the outer step of DiLoCo, without its two loops: x moves smoothly behind z, and gradients are
+    taken on the way. Unlike a schedule-free rule it takes an ordinary, decaying schedule. Decay shrinks z alone: y and
+    x follow only through the average. With ``use_wd_on_y`` it shrinks y alone. Both as in the authors' code.
 
     Args:
-        params: as for any torch optimizer. lr, beta1, beta2, eps, weight_decay: as AdamW's.
+        params: tensors, (name, tensor) pairs, or groups of them.
+        lr: as AdamW's.
+        beta1: decay of the first moment.
+        beta2: decay of the second moment.
+        eps: added to the root of the second moment.
+        weight_decay: decoupled, multiplied by the rate.
+        train_interp_coeff: mu_y, in (0, 1]; the authors' 0.7.
+        eval_interp_coeff: mu_x, in [0, 1]; the authors' 0.9967, as DiLoCo with 32 inner steps.
         use_wd_on_y: let decay shrink y, where gradients are taken, instead of z.
-        train_interp_coeff: mu_y, in (0, 1]. eval_interp_coeff: mu_x, in [0, 1].
+
+    Example:
+        >>> optimizer = GPA(model.parameters(), lr=1e-3)
+        >>> model(x).square().mean().backward(); optimizer.step()
+        >>> with optimizer.evaluation_weights(): loss = model(x).square().mean()
     """
 
     limits: ClassVar[dict[str, Limit]] = {

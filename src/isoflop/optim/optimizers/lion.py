@@ -21,9 +21,19 @@ from ..method import Elementwise, Numbers, ParamsT, add_scaled, from_part, given
 class Lion(Elementwise):
     """p <- (1 - lr wd) p - lr sign(b1 m + (1 - b1) g); then m <- b2 m + (1 - b2) g.
 
+    Half of AdamW's state, and a step of known size: every weight moves by the rate. Signs of noisy gradients are noise,
+    so it likes large batches.
+
     Args:
-        params: as for any torch optimizer. lr: 3-10 times below AdamW's. betas: (b1, b2).
-        weight_decay: decoupled; 3-10 times above AdamW's.
+        params: tensors, (name, tensor) pairs, or groups of them.
+        lr: how far every weight moves; the authors say 3-10 times below AdamW's.
+        betas: (b1, b2); the authors' (0.9, 0.99), for language models (0.95, 0.98).
+        weight_decay: decoupled, multiplied by the rate; so 3-10 times above AdamW's.
+
+    Example:
+        >>> optimizer = Lion(model.parameters(), lr=1e-4, weight_decay=0.1)
+        >>> model(x).square().mean().backward()
+        >>> optimizer.step()
     """
 
     def __init__(

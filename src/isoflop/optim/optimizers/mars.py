@@ -43,16 +43,30 @@ MarsType = Literal["mars-adamw", "mars-lion", "mars-shampoo"]
 class MARS(Elementwise):
     """c = g + gamma b1 / (1 - b1) (g - g_last), scaled to norm 1 if longer; then a step on averages of c.
 
-    ``mars-adamw``: AdamW's step; ``mars-lion``: the sign of the average; ``mars-shampoo``: its orthogonal factor.
+    The correction cancels a part of the noise of small batches: what two gradients in a row have in common stays, what
+    differs is weighed anew. The approximate form costs one float a parameter and no pass. ``mars-adamw`` then takes
+    AdamW's step, ``mars-lion`` the sign of the average, ``mars-shampoo`` its orthogonal factor.
 
     Args:
-        params: as for any torch optimizer. lr, betas, eps, weight_decay: as AdamW's, for matrices.
-        gamma: strength of the correction. mars_type: see above.
+        params: tensors, (name, tensor) pairs, or groups of them.
+            ``mars-shampoo`` iterates in its group's ``ns_dtype`` ("bfloat16").
+        lr: of matrices; the authors' 3e-3.
+        betas: decay of the first and of the second moment of c; the authors' (0.95, 0.99).
+        eps: added to the root of the second moment.
+        weight_decay: of matrices, decoupled, multiplied by the rate.
+        gamma: strength of the correction; the authors' 0.025.
         is_approx: g_last is the previous batch's gradient. If False it is this batch's gradient at the previous
             weights: ``step`` then needs a closure and calls it twice.
-        optimize_1d: treat everything like matrices; otherwise what is not 2-D takes plain AdamW steps with
-            ``lr_1d`` (scheduled along with ``lr``), ``betas_1d``, ``weight_decay_1d``.
-        ns_dtype: of ``mars-shampoo``'s iteration.
+        mars_type: the step that is taken on c, see above.
+        optimize_1d: treat everything like matrices; otherwise what is not 2-D takes plain AdamW steps.
+        lr_1d: of what is not 2-D; scheduled along with ``lr``.
+        betas_1d: of what is not 2-D.
+        weight_decay_1d: of what is not 2-D.
+
+    Example:
+        >>> optimizer = MARS(model.parameters(), lr=3e-3)
+        >>> model(x).square().mean().backward()
+        >>> optimizer.step()
     """
 
     limits: ClassVar[dict[str, Limit]] = {

@@ -51,9 +51,9 @@ class Muon(Method):
         num_heads: heads whose rows are orthogonalised apart, in every one of the split matrices.
 
     Example:
-        >>> matrix = torch.nn.Parameter(torch.eye(4))
-        >>> optimizer = Muon([matrix], lr=0.02)
-        >>> matrix.square().sum().backward(); optimizer.step()
+        >>> optimizer = Muon([model.weight], lr=0.02)
+        >>> model(x).square().mean().backward()
+        >>> optimizer.step()
     """
 
     limits: ClassVar[dict[str, Limit]] = {"ns_steps": Limit(low=1), "num_heads": Limit(low=1)}

@@ -22,11 +22,25 @@ from ..primal_averaging import ScheduleFreeAdam, advance, moves, no_decay, warme
 class ScheduleFreeAdamW(ScheduleFreeAdam):
     """Adam steps on z, gradients at y, evaluation at x (see ``primal_averaging``). Decay acts at y.
 
+    For runs whose length is not known: an average of the iterates does what a decaying rate would, so the run can be
+    stopped, or go on, at any step. Evaluate at x: ``with optimizer.evaluation_weights():``.
+
     Args:
-        params: as for any torch optimizer. lr: 1-10 times AdamW's. betas: (mu, decay of v); mu 0.95-0.98 for long runs.
-        eps, weight_decay: as AdamW's. warmup_steps: linear warm-up. r, weight_lr_power: weights of the average.
+        params: tensors, (name, tensor) pairs, or groups of them.
+        lr: the authors say 1-10 times AdamW's.
+        betas: (mu, decay of v); the authors' (0.9, 0.999), with mu 0.95-0.98 for long runs.
+        eps: added to the root of v.
+        weight_decay: multiplied by the rate.
+        warmup_steps: of a linear warm-up, which it wants like AdamW.
+        r: the average's weights grow like step^r.
+        weight_lr_power: and like rate^weight_lr_power.
         inner_momentum: decay of an average of gradients that the step uses; 0: none, and no memory for it.
         paper: as first published: the bias correction of v scales the rate, and with it decay and weights.
+
+    Example:
+        >>> optimizer = ScheduleFreeAdamW(model.parameters(), warmup_steps=100)
+        >>> model(x).square().mean().backward(); optimizer.step()
+        >>> with optimizer.evaluation_weights(): loss = model(x).square().mean()
     """
 
     def __init__(

@@ -22,9 +22,22 @@ from ..primal_averaging import ScheduleFreeAdam, advance, moves, no_decay
 class ScheduleFreeRAdam(ScheduleFreeAdam):
     """Rectified Adam steps on z, gradients at y, evaluation at x (see ``primal_averaging``). Decay acts at y.
 
+    Schedule-free AdamW that needs no warm-up either: the rate grows by itself as the second moment becomes certain.
+
     Args:
-        params: as for any torch optimizer. lr, betas, eps, weight_decay, r, weight_lr_power: see ScheduleFreeAdamW.
+        params: tensors, (name, tensor) pairs, or groups of them.
+        lr: as ScheduleFreeAdamW's.
+        betas: (mu, decay of v).
+        eps: added to the root of v.
+        weight_decay: multiplied by the rate.
+        r: the average's weights grow like step^r.
+        weight_lr_power: and like rate^weight_lr_power.
         silent_sgd_phase: rest, instead of plain gradient steps, while the second moment is too uncertain.
+
+    Example:
+        >>> optimizer = ScheduleFreeRAdam(model.parameters())
+        >>> model(x).square().mean().backward(); optimizer.step()
+        >>> with optimizer.evaluation_weights(): loss = model(x).square().mean()
     """
 
     def __init__(

@@ -21,9 +21,21 @@ from ..primal_averaging import ScheduleFree, advance, moves, no_decay, warmed
 class ScheduleFreeSGD(ScheduleFree):
     """Gradient steps on z, gradients at y, evaluation at x (see ``primal_averaging``). Decay acts at y.
 
+    SGD with momentum for runs whose length is not known, with one float of state a parameter.
+
     Args:
-        params: as for any torch optimizer. lr: 10-50 times SGD's. momentum: mu, in (0, 1).
-        weight_decay: multiplied by the rate. warmup_steps: linear warm-up. r, weight_lr_power: weights of the average.
+        params: tensors, (name, tensor) pairs, or groups of them.
+        lr: the authors say 10-50 times SGD's.
+        momentum: mu, in (0, 1).
+        weight_decay: multiplied by the rate.
+        warmup_steps: of a linear warm-up.
+        r: the average's weights grow like step^r.
+        weight_lr_power: and like rate^weight_lr_power.
+
+    Example:
+        >>> optimizer = ScheduleFreeSGD(model.parameters(), lr=1.0)
+        >>> model(x).square().mean().backward(); optimizer.step()
+        >>> with optimizer.evaluation_weights(): loss = model(x).square().mean()
     """
 
     def __init__(

@@ -33,15 +33,28 @@ matrices amplify rounding by up to 1 / epsilon, and here precision is cheap."""
 class Shampoo(Method):
     """p <- (1 - lr wd) p - lr L^(-1/4) m_hat R^(-1/4); L, R average g g' and g' g, bias-corrected; roots every f steps.
 
+    The whole preconditioner of rows and columns, for large batches, in which fewer and better steps pay for its roots
+    and its 7 to 10 floats of state a parameter. SOAP follows the same matrices by QR steps in the place of roots.
+
     Args:
-        params: as for any torch optimizer; dimensions beyond ``max_preconditioner_dim`` keep the identity.
-        lr, weight_decay: as AdamW's. betas: of m and of L, R; betas[1] = 1 sums without decay.
-        epsilon: added to the eigenvalues. precondition_frequency: f.
+        params: tensors, (name, tensor) pairs, or groups of them.
+            Dimensions beyond ``max_preconditioner_dim`` keep the identity.
+        lr: as AdamW's with grafting; without it the step has a size of its own.
+        betas: decay of m and of L, R; betas[1] = 1 sums without decay, as the authors' default has it.
+        epsilon: added to the eigenvalues; the authors' 1e-12.
+        weight_decay: decoupled, multiplied by the rate.
+        precondition_frequency: f, steps between two computations of the roots.
         root: 4: exponent -1 / (2 k) for k dimensions; 2: -1 / 2 (vectors -1): the square of the former for matrices.
-        grafting: "adam": the direction takes the norm of Adam's step with second moment ``betas[1]``, ``grafting_eps``.
+        grafting: "adam": the direction takes the norm of Adam's step with second moment ``betas[1]``; None: its own.
         start_preconditioning_step: before it Adam's (or, without grafting, plain) steps; negative: f.
-        max_preconditioner_dim: largest dimension with a preconditioner.
+        grafting_eps: added to the root of Adam's second moment.
+        max_preconditioner_dim: largest dimension with a preconditioner; the authors' 1024.
         merge_dims: multiply neighbouring dimensions up to it first: what is small is preconditioned as a whole.
+
+    Example:
+        >>> optimizer = Shampoo(model.parameters(), betas=(0.9, 0.95), precondition_frequency=10, grafting="adam")
+        >>> model(x).square().mean().backward()
+        >>> optimizer.step()
     """
 
     follows = False
@@ -102,6 +115,7 @@ class Shampoo(Method):
         if t >= start:
             direction = apply_roots(direction, [state.get(f"root{d}") for d in range(g.ndim)])
             if grafted is not None:
+                # 1e-16, the authors' guard: a direction of zero stays zero
                 direction = direction * (grafted.norm() / (direction.norm() + 1e-16))
         elif grafted is not None:
             direction = grafted

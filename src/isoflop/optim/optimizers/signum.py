@@ -21,9 +21,19 @@ from ..method import Elementwise, Numbers, ParamsT, add_scaled, from_part, given
 class Signum(Elementwise):
     """m <- b m + (1 - b) g; p <- (1 - lr wd) p - lr sign(m).
 
+    The plainest of the sign methods, and the yardstick of Lion: what Adam keeps if its second moment is dropped. One
+    float of state a parameter.
+
     Args:
-        params: as for any torch optimizer. lr: step of every scalar. momentum: b, in [0, 1).
-        weight_decay: decoupled.
+        params: tensors, (name, tensor) pairs, or groups of them.
+        lr: how far every weight moves in a step.
+        momentum: b, in [0, 1).
+        weight_decay: decoupled, multiplied by the rate.
+
+    Example:
+        >>> optimizer = Signum(model.parameters(), lr=1e-4)
+        >>> model(x).square().mean().backward()
+        >>> optimizer.step()
     """
 
     def __init__(self, params: ParamsT, lr: float = 1e-4, momentum: float = 0.9, weight_decay: float = 0.0) -> None:

@@ -23,15 +23,27 @@ from ..warmup_and_decay import no_share
 class SimplifiedAdEMAMix(Elementwise):
     """m <- b1 m + g (a sum, not an average); p <- (1 - lr wd) p - lr (alpha g + m) / (sqrt(v_hat) + eps).
 
-    The sum is about 1 / (1 - b1) times an average, so the rate is far smaller than AdamW's: about
+    AdEMAMix with one buffer less: the present gradient takes the place of the fast momentum. The sum is about
+    1 / (1 - b1) times an average, so the rate is far smaller than AdamW's: about
     lr_AdamW sqrt((1 - min_beta1) (1 - b1)).
 
     Args:
-        params: as for any torch optimizer. lr: see above. betas: (b1, b2).
+        params: tensors, (name, tensor) pairs, or groups of them.
+        lr: see above; the authors' 1e-4.
+        betas: (b1, b2), decay of m and of v; the authors' (0.99, 0.95).
         alpha: weight of the present gradient; about 0.05 at batches of a million tokens, 100 at 32 thousand.
-        beta1_warmup: steps over which b1's half-life grows linearly from ``min_beta1``'s; None: none.
-        bias_correction1: divide the sum by the sum of its weights. bias_correction2: correct v.
-        eps, weight_decay: as AdamW's.
+        min_beta1: where the warm-up of b1 begins.
+        beta1_warmup: steps over which b1's half-life grows linearly from ``min_beta1``'s, by the authors all of them;
+            None: none.
+        bias_correction1: divide the sum by the sum of its weights.
+        bias_correction2: correct v.
+        eps: added to the root of v.
+        weight_decay: decoupled, multiplied by the rate.
+
+    Example:
+        >>> optimizer = SimplifiedAdEMAMix(model.parameters(), lr=1e-4, beta1_warmup=1000)
+        >>> model(x).square().mean().backward()
+        >>> optimizer.step()
     """
 
     limits: ClassVar[dict[str, Limit]] = {"alpha": NON_NEGATIVE, "min_beta1": BETA, "beta1_warmup": NON_NEGATIVE}

@@ -60,6 +60,11 @@ class SOAPVariant(NamedTuple):
         refresh: how a refresh makes columns orthonormal; "cholesky" consists of products, where "qr" is slow.
         rotation_dtype: of the rotations' products, e.g. torch.bfloat16 (changes updates by about half a percent);
             None: the state's.
+
+    Example:
+        >>> optimizer = SOAP(model.parameters(), variant=SOAPVariant(refresh="cholesky", stagger=True))
+        >>> model(x).square().mean().backward()
+        >>> optimizer.step()
     """
 
     one_sided: bool = False
@@ -76,7 +81,9 @@ STANDARD = SOAPVariant()
 class SOAP(Method):
     """g' = Q_L' g Q_R; M, V average g', g'^2; U = Q_L M / (sqrt(V) + eps) Q_R'; p <- (1 - lr wd) (p - lr U).
 
-    The first gradient of a parameter only makes its basis. Q follows the averages of g g' and g' g by one QR power step
+    Adam where the loss is least tangled: in the basis in which rows and columns of the gradient are uncorrelated. The
+    larger the batch, the more its refreshes and its 7 floats of state a parameter can pay. The first gradient of a
+    parameter only makes its basis. Q follows the averages of g g' and g' g by one QR power step
     every ``precondition_frequency`` steps, with the gradients before this step's.
 
     Args:
@@ -93,11 +100,16 @@ class SOAP(Method):
         precondition_1d: rotate vectors too.
         correct_bias: scale the step by Adam's bias corrections.
         variant: what it may do beyond the authors' defaults.
+
+    Example:
+        >>> optimizer = SOAP(model.parameters(), lr=3e-3)
+        >>> model(x).square().mean().backward()
+        >>> optimizer.step()
     """
 
     follows = False
     limits: ClassVar[dict[str, Limit]] = {
-        "shampoo_beta": Limit(low=-1e300, high=1.0),
+        "shampoo_beta": Limit(low=-1e300, high=1.0),  # whatever is negative stands for betas[1]
         "precondition_frequency": Limit(low=1),
         "max_precond_dim": Limit(),
     }

@@ -22,12 +22,22 @@ from ..method import Elementwise, Limit, Numbers, ParamsT, from_part, given, nex
 class SophiaG(Elementwise):
     """p <- (1 - lr wd) p - lr sign(m) min(|m| / (rho bs h), 1); h averages squared gradients of sampled targets.
 
-    By hand: every ``k`` steps (10 in the paper) draw targets from the model's own predictions, take the gradient of
-    the mean loss on them, and call ``update_hessian()``. In a recipe the rule below does it.
+    A diagonal second-order method whose step is never longer than a sign step: flat directions move by the rate, steep
+    ones by Newton's step. By hand: every ``k`` steps (10 in the paper) draw targets from the model's own predictions,
+    take the gradient of the mean loss on them, and call ``update_hessian()``. In a recipe the rule below does it.
 
     Args:
-        params: as for any torch optimizer. lr: about AdamW's. betas: (b1, b2) of m and h. rho: 0.01-0.1; tune it so
-            that 10-50 % of the entries are not clipped. weight_decay: decoupled. bs: tokens in a batch.
+        params: tensors, (name, tensor) pairs, or groups of them.
+        lr: about AdamW's; the authors' code has 1e-4.
+        betas: decay of m and of h; the authors' (0.965, 0.99).
+        rho: 0.01-0.1; tune it so that 10-50 % of the entries are not clipped.
+        weight_decay: decoupled, multiplied by the rate; the authors' 0.1.
+        bs: tokens in a batch.
+
+    Example:
+        >>> optimizer = SophiaG(model.parameters(), bs=5120)
+        >>> model(x).square().mean().backward(); optimizer.step()
+        >>> optimizer.update_hessian()  # on the gradient of sampled targets
     """
 
     limits: ClassVar[dict[str, Limit]] = {"rho": Limit(), "bs": Limit()}
@@ -47,6 +57,7 @@ class SophiaG(Elementwise):
     def kernel(p: Tensor, g: Tensor, m: Tensor, h: Tensor, numbers: Numbers) -> None:
         lr, keep, w1, scale = numbers
         m.lerp_(g, w1)
+        # 1e-15, the authors' guard: where no curvature is known yet, the step is the sign's
         ratio = m.abs().div_((h * scale).add_(1e-15)).clamp_(max=1.0)
         p.mul_(keep).sub_(m.sign().mul_(ratio).mul_(lr))
 

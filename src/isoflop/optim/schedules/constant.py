@@ -13,7 +13,16 @@ from ..warmup_and_decay import Unit, warm
 
 @part
 class Constant(SchedulePart):
-    """A constant rate after a linear warm-up."""
+    """A constant rate after a linear warm-up.
+
+    For runs that may be lengthened or branched: nothing depends on the horizon. The noise that a constant rate leaves
+    in the weights is taken out by an average of them, or by a decay on a branch.
+
+    Example:
+        >>> schedule = Constant(warmup=10)
+        >>> [round(schedule.factor(t, horizon=100), 3) for t in (0, 50, 99)]
+        [0.091, 1.0, 1.0]
+    """
 
     card = Card(
         summary="a constant rate after a linear warm-up; pair it with an average of the weights",

@@ -9,7 +9,16 @@ from ..warmup_and_decay import Fraction, Unit, decay, length, warm
 
 @part
 class Cosine(SchedulePart):
-    """Half a cosine from 1 to ``final`` after a linear warm-up."""
+    """Half a cosine from 1 to ``final`` after a linear warm-up.
+
+    The usual schedule of language models, and the baseline's here. The length of the run must be known: a run that is
+    cut, or goes on after the horizon, is worse than one that was planned so.
+
+    Example:
+        >>> schedule = Cosine(warmup=10)
+        >>> [round(schedule.factor(t, horizon=100), 3) for t in (0, 50, 99)]
+        [0.091, 0.628, 0.1]
+    """
 
     card = Card(
         summary="half a cosine after a linear warm-up; must never be cut short",

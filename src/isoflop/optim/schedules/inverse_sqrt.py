@@ -13,7 +13,16 @@ from ..warmup_and_decay import Unit, warm
 
 @part
 class InverseSqrt(SchedulePart):
-    """sqrt(offset / (t - warmup + offset)) after a linear warm-up."""
+    """sqrt(offset / (t - warmup + offset)) after a linear warm-up.
+
+    For runs whose length is not known and that shall settle nevertheless: it falls for ever, ever more slowly. Pair it
+    with an average of the weights.
+
+    Example:
+        >>> schedule = InverseSqrt(offset=25)
+        >>> [round(schedule.factor(t, horizon=100), 3) for t in (0, 50, 99)]
+        [1.0, 0.577, 0.449]
+    """
 
     card = Card(
         summary="a rate that falls as one over the root of time, for ever; pair it with an average of the weights",

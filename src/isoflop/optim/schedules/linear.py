@@ -9,7 +9,16 @@ from ..warmup_and_decay import Fraction, Unit, decay, length, warm
 
 @part
 class Linear(SchedulePart):
-    """A straight line from 1 to ``final`` after a linear warm-up."""
+    """A straight line from 1 to ``final`` after a linear warm-up.
+
+    What the theory of the last iterate asks for; in its authors' experiments as good as a cosine or better. The length
+    of the run must be known.
+
+    Example:
+        >>> schedule = Linear(warmup=10)
+        >>> [round(schedule.factor(t, horizon=100), 3) for t in (0, 50, 99)]
+        [0.091, 0.556, 0.011]
+    """
 
     card = Card(
         summary="a straight line down after a linear warm-up; must never be cut short",

@@ -9,7 +9,15 @@ from ..warmup_and_decay import Decay, Fraction, Unit, decay, length, warm
 
 @part
 class Trapezoid(SchedulePart):
-    """Linear warm-up, a constant rate, linear decay to zero or ``final`` over a large last part."""
+    """Linear warm-up, a constant rate, linear decay to zero or ``final`` over a large last part.
+
+    As WSD with a longer decay: for short runs, where most of the gain comes while the rate falls.
+
+    Example:
+        >>> schedule = Trapezoid()
+        >>> [round(schedule.factor(t, horizon=100), 3) for t in (0, 50, 99)]
+        [1.0, 1.0, 0.025]
+    """
 
     card = Card(
         summary="a line up, a constant rate and a long line down",

@@ -9,7 +9,16 @@ from ..warmup_and_decay import Fraction, Unit, length, warm
 
 @part
 class Warmup(SchedulePart):
-    """A constant rate after a linear warm-up that scales with the run."""
+    """A constant rate after a linear warm-up that scales with the run.
+
+    For studies of the batch size, in which runs of many lengths warm up alike and an average of the weights takes the
+    decay's place. ``constant`` counts its warm-up in steps and needs no horizon.
+
+    Example:
+        >>> schedule = Warmup(warmup=0.25)
+        >>> [round(schedule.factor(t, horizon=100), 3) for t in (0, 50, 99)]
+        [0.038, 1.0, 1.0]
+    """
 
     card = Card(
         summary="a constant rate after a linear warm-up over a fraction of the run",

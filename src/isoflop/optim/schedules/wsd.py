@@ -11,7 +11,16 @@ from ..warmup_and_decay import Decay, Fraction, Shape, Unit, decay, length, warm
 
 @part
 class WSD(SchedulePart):
-    """Warm-up, a constant rate, and a decay over the last part of the run."""
+    """Warm-up, a constant rate, and a decay over the last part of the run.
+
+    One long run at a constant rate serves many budgets: each takes a branch of it and decays over its own last part.
+    In its authors' experiments it matches a cosine of the same length.
+
+    Example:
+        >>> schedule = WSD(decay=0.2)
+        >>> [round(schedule.factor(t, horizon=100), 3) for t in (0, 50, 99)]
+        [0.167, 1.0, 0.05]
+    """
 
     card = Card(
         summary="a constant rate with a warm-up and a short decay at the end",
