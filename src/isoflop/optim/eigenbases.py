@@ -17,7 +17,7 @@ from ..core.cost import ZERO, Cost
 from ..ledger.formulas import eigh, matmul
 
 NULL = 4.0
-"""Eigenvalues below NULL times machine epsilon times the largest count as null: they are what rounding leaves of zero."""
+"""Eigenvalues below NULL times machine epsilon times the largest count as null: rounding leaves so much of zero."""
 
 BLOCKS = 4
 """Rows of a large Gram matrix are updated in this many blocks, each from its diagonal on: 5/8 of the work."""
