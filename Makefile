@@ -11,7 +11,11 @@ KEY := $(shell $(PYTHON) -c "import hashlib, sys; print(hashlib.sha256(b''.join(
 BASE := $(VENV)/base-$(KEY).stamp
 DEV := $(VENV)/dev-$(KEY).stamp
 
-.PHONY: help demo test test-slow lint format docs bench clean
+# The libraries that models, adapters and tokenizers go to and come from live beside, so that `make test` needs none.
+ECOSYSTEM ?= .venv-ecosystem
+OTHERS := $(ECOSYSTEM)/others-$(KEY).stamp
+
+.PHONY: help demo test test-slow test-ecosystem lint format docs bench clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -27,6 +31,9 @@ test: $(DEV)  ## lint, types, and every test but the slow ones
 
 test-slow: $(DEV)  ## the tests that take minutes (kill tests, coverage studies)
 	OMP_NUM_THREADS=1 $(RUN)/pytest -m slow
+
+test-ecosystem: $(OTHERS)  ## round trips with transformers and PEFT, in an environment of its own
+	ISOFLOP_ECOSYSTEM=1 OMP_NUM_THREADS=1 $(ECOSYSTEM)/bin/pytest -n 2 --dist worksteal tests/ecosystem
 
 lint: $(DEV)  ## ruff and mypy only
 	$(RUN)/ruff check .
@@ -44,7 +51,7 @@ bench: $(DEV)  ## speed of our parts beside the peers' (wants a quiet machine an
 	$(RUN)/python benchmarks/train_step.py
 
 clean:  ## remove the environment and caches, not the runs
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build src/*.egg-info
+	rm -rf $(VENV) $(ECOSYSTEM) .mypy_cache .ruff_cache .pytest_cache .hypothesis build src/*.egg-info
 
 $(BASE): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -54,4 +61,10 @@ $(BASE): pyproject.toml constraints.txt
 
 $(DEV): $(BASE)
 	$(RUN)/python -m pip install --quiet $(EXTRA_INDEX) -c constraints.txt -e ".[dev]"
+	@touch $@
+
+$(OTHERS): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(ECOSYSTEM)
+	$(ECOSYSTEM)/bin/python -m pip install --quiet $(EXTRA_INDEX) "$(TORCH)"
+	$(ECOSYSTEM)/bin/python -m pip install --quiet $(EXTRA_INDEX) -c constraints.txt -e ".[dev,hf]"
 	@touch $@
