@@ -19,6 +19,11 @@ from ..linear_distillation import linear_distillation
 class Distill:
     """(1 - weight) (-log q(target)) + weight T^2 KL(p_T || q_T), summed over the targets that count, in nats.
 
+    Example::
+
+        objective = Distill(model, teacher, temperature=2.0, weight=0.5)
+        loss = objective.loss(batch)  # loss.terms["soft"], loss.spent["teacher"]
+
     Args:
         policy: a causal ``Model``, the student.
         teacher: a frozen causal ``Model`` of the same vocabulary, and of any width.

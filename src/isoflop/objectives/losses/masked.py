@@ -29,6 +29,11 @@ class Masked:
     The sequence is the batch's ``targets``; targets that do not count (a prompt, the filling of a last window) are
     always shown. The random numbers are the batch's own.
 
+    Example::
+
+        objective = Masked(model, mask_id=52, full=FullPattern())  # a model of 53 ids
+        bound = objective.nll(batch).total  # nats, at least -log p in expectation
+
     Args:
         policy: a ``Model`` that obeys the pattern "full"; its last id is the mask, which is never predicted.
         mask_id: that id.

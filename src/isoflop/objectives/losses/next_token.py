@@ -31,6 +31,11 @@ from ..linear_cross_entropy import cross_entropy, likeliest, linear_cross_entrop
 class NextToken:
     """-sum log p(target_t | inputs_1 .. inputs_t) over the targets that count, in nats.
 
+    Example::
+
+        objective = NextToken(model)
+        (objective.loss(batch).total / batch.units).backward()  # the mean over the targets
+
     Args:
         policy: a causal ``Model``.
     """
