@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
-from pydantic import BaseModel, GetCoreSchemaHandler, create_model
+from pydantic import BaseModel, Field, GetCoreSchemaHandler, TypeAdapter, create_model
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from . import contracts, registry
@@ -127,13 +127,40 @@ class _Slot:
         )
 
 
+class _Tiled:
+    """Marks a field that holds a part, or a list of them that repeats over a model's layers, as a tuple.
+
+    A list of one part is that part: one meaning, one hash.
+    """
+
+    def __get_pydantic_core_schema__(self, kinds: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        base: type[Part] = next(kind for kind in get_args(kinds) if isinstance(kind, type) and issubclass(kind, Part))
+        listed: TypeAdapter[Any] = TypeAdapter(Annotated[tuple[Annotated[base, _Slot()], ...], Field(min_length=1)])  # type: ignore[valid-type,arg-type]
+
+        def read(value: Any, context: Any) -> Any:
+            if not isinstance(value, list | tuple):
+                return resolve(base.slot, value, context)
+            found = listed.validate_python(value, context=context)  # its errors keep their places
+            return found[0] if len(found) == 1 else found
+
+        one = {"type": base.slot}
+        schema = {"anyOf": [one, {"type": "array", "items": one, "minItems": 1}]}
+        return core_schema.with_info_plain_validator_function(
+            lambda value, info: read(value, info.context),
+            serialization=core_schema.simple_ser_schema("any"),
+            metadata={"pydantic_js_functions": [lambda _, __: schema]},
+        )
+
+
 SourceSlot = Annotated[contracts.SourcePart, _Slot()]
 TokenizerSlot = Annotated[TokenizerPart, _Slot()]
 ModelSlot = Annotated[contracts.ModelPart, _Slot()]
 MixerSlot = Annotated[contracts.MixerPart, _Slot()]
+MixersSlot = Annotated[contracts.MixerPart | tuple[contracts.MixerPart, ...], _Tiled()]
 NormSlot = Annotated[contracts.NormPart, _Slot()]
 PatternSlot = Annotated[contracts.Pattern, _Slot()]
 FeedForwardSlot = Annotated[contracts.FeedForwardPart, _Slot()]
+FeedForwardsSlot = Annotated[contracts.FeedForwardPart | tuple[contracts.FeedForwardPart, ...], _Tiled()]
 ObjectiveSlot = Annotated[contracts.ObjectivePart, _Slot()]
 OptimizerSlot = Annotated[contracts.OptimizerPart, _Slot()]
 ScheduleSlot = Annotated[contracts.SchedulePart, _Slot()]

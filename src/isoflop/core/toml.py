@@ -77,20 +77,46 @@ def override(tree: dict[str, Any], assignment: str, model: type[BaseModel] | Non
             f"override {assignment}: holds bytes that are no UTF-8, as a recipe is; name files by a pattern (*, ?)"
         )
         raise RecipeError([problem], source="command line")
-    node = tree
-    for depth, key in enumerate(keys[:-1]):
-        child = node.get(key)
-        if child is None and model is not None:
-            child = _default_part(_field_of(_table_at(model, tree, keys[:depth]), key))
-        if isinstance(child, str) and key in registry.SLOTS:  # `optimizer = "muon"` written short
+    node: Any = tree
+    above: list[str | int] = []
+    for key in keys[:-1]:
+        place = _key_in(node, key, above, assignment)
+        child = node[place] if isinstance(place, int) else node.get(place)
+        field = _field_at(model, tree, above, place)
+        if child is None:
+            child = _default_part(field)
+        if isinstance(child, str) and (key in registry.SLOTS or _slot_of(field)):  # `optimizer = "muon"` written short
             child = {"name": child}
-        node[key] = child if isinstance(child, dict) else {}
-        node = node[key]
+        node[place] = child if isinstance(child, dict | list) else {}
+        node = node[place]
+        above.append(place)
+    place = _key_in(node, keys[-1], above, assignment)
     value = value_of(text)
-    field = _field_of(_table_at(model, tree, keys[:-1]), keys[-1]) if model is not None else None
+    field = _field_at(model, tree, above, place) if isinstance(place, str) else None
     if field is not None and isinstance(value, bool | int | float) and takes_text(field.annotation, value):
         value = text.strip()
-    node[keys[-1]] = value
+    node[place] = value
+
+
+def _key_in(node: Any, key: str, above: Sequence[str | int], assignment: str) -> str | int:
+    """A table's key, or the place in a list that ``key`` counts from 0."""
+    if not isinstance(node, list):
+        return key
+    if not (key.isascii() and key.isdigit() and len(key) < 20 and int(key) < len(node)):
+        where = ".".join(map(str, above))
+        last = f"0 to {len(node) - 1}" if node else "none"
+        raise RecipeError([f"override {assignment}: {where} is a list; its entries are {last}"], source="command line")
+    return int(key)
+
+
+def _field_at(model: type[BaseModel] | None, tree: dict[str, Any], above: Sequence[str | int], key: str | int) -> Any:
+    """The field at a key path; an entry of a list is of the list's field."""
+    path = [*above, key]
+    while path and isinstance(path[-1], int):
+        path.pop()
+    if model is None or not path:
+        return None
+    return _field_of(_table_at(model, tree, path[:-1]), str(path[-1]))
 
 
 def validated(
@@ -230,9 +256,11 @@ def _field_of(table: type[BaseModel] | None, key: str) -> Any:
     return table.model_fields.get(key) if table is not None else None
 
 
-def _default_part(field: Any) -> dict[str, str] | None:
-    """The default of a slot as its shortest table."""
+def _default_part(field: Any) -> dict[str, str] | list[str] | None:
+    """The default of a slot as its shortest table, of a list of parts as their names."""
     default = getattr(field, "default", None)
+    if _slot_of(field) and isinstance(default, tuple):
+        return [part.name if isinstance(part, Part) else part for part in default]
     name = default.name if isinstance(default, Part) else default
     return {"name": name} if _slot_of(field) and isinstance(name, str) else None
 
@@ -259,9 +287,13 @@ def _place(path: str, overrides: Sequence[str], text: str) -> str:
             return f"override {assignment if assignment.isprintable() else ascii(assignment)}: "
     table: list[str] = []
     best = ""
+    listed: dict[str, int] = {}  # how many entries of each list of tables have begun
     for number, line in enumerate(text.splitlines(), 1):
-        if header := re.match(r"\s*\[([^\[\]]+)\]", line):
-            table = [piece.strip(" \"'") for piece in header[1].split(".")]
+        if header := re.match(r"\s*\[(\[)?([^\[\]]+)\]", line):
+            table = [piece.strip(" \"'") for piece in header[2].split(".")]
+            if header[1]:
+                listed[header[2]] = listed.get(header[2], -1) + 1
+                table.append(str(listed[header[2]]))
             here = ".".join(table)
         elif key := re.match(r"\s*([A-Za-z0-9_\-.\"']+)\s*=", line):
             here = ".".join([*table, key[1].strip("\"'")])

@@ -100,6 +100,10 @@ class Transformer(nn.Module):
         """(batch, length) ids -> logits (batch, length, vocab) in the products' dtype. ``seen`` as in ``hidden``."""
         return F.linear(self.hidden(tokens, seen), fuse((self.head,), self.dtype))
 
+
+class CachingTransformer(Transformer):
+    """One whose mixers all continue a cache; see ``core.contracts.Cacheable``."""
+
     @torch.no_grad()
     def make_cache(self, batch: int, capacity: int) -> Cache:
         """A cache for ``step``: room for ``capacity`` tokens a sequence at first, and the weights as they are now."""

@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar, TypeVar
 
 from pydantic import Field, PositiveFloat, PositiveInt
 
 from ...core.context import Context
-from ...core.contracts import Cacheable, ModelPart, Pattern
+from ...core.contracts import Cacheable, FeedForwardPart, MixerPart, ModelPart, Pattern
 from ...core.cost import Work
 from ...core.device import Device
 from ...core.documents import Later
-from ...core.registry import Card, part
+from ...core.registry import Card, Part, part
 from ...core.roles import Shape, numel
-from ...core.slots import FeedForwardSlot, MixerSlot, NormSlot
+from ...core.slots import FeedForwardsSlot, MixersSlot, NormSlot
 from ..cost import pointwise
 from ..pricing import Walk
 
 if TYPE_CHECKING:
-    from torch.nn import Module
-
     from ...core.recipe import Recipe
     from ..transformer import Transformer
 
@@ -38,8 +36,10 @@ class TransformerPart(ModelPart):
     """Width of the residual stream."""
     layers: Annotated[int, Field(ge=1, le=4096)] = 2
     """Blocks."""
-    mixer: MixerSlot = "attention"  # type: ignore[assignment]
-    feed_forward: FeedForwardSlot = "swiglu"  # type: ignore[assignment]
+    mixer: MixersSlot = "attention"  # type: ignore[assignment]
+    """One for all blocks, or a list that repeats: [A, B] in 5 blocks is A B A B A."""
+    feed_forward: FeedForwardsSlot = "swiglu"  # type: ignore[assignment]
+    """One for all blocks, or a list that repeats."""
     norm: Annotated[NormSlot, Later()] = "rms"  # type: ignore[assignment]
     """Before each mixer and feed-forward, and before the head."""
     tied: bool = False
@@ -60,24 +60,36 @@ class TransformerPart(ModelPart):
         "no biases, no dropout",
         cost="6 FLOPs a matrix parameter and token, and attention; 16 bytes a parameter in training",
     )
-    provides = frozenset({Cacheable})
     version: ClassVar[int] = 2
 
     def current_version(self) -> int:
         """2 where tied: version 1 started with all gains before the head at 1. Untied, nothing changed."""
         return type(self).version if self.tied else 1
 
+    @property
+    def abilities(self) -> frozenset[type]:
+        """It caches if all of its mixers do."""
+        return (
+            frozenset({Cacheable}) if all(Cacheable in mixer.abilities for mixer in tiles(self.mixer)) else frozenset()
+        )
+
+    def blocks(self) -> list[tuple[MixerPart, FeedForwardPart]]:
+        """Mixer and feed-forward of each block."""
+        mixers, feed_forwards = tiles(self.mixer), tiles(self.feed_forward)
+        return [(mixers[i % len(mixers)], feed_forwards[i % len(feed_forwards)]) for i in range(self.layers)]
+
     def build(self, ctx: Context) -> Transformer:
         import torch
 
         from ..layers import initialise, oppose
-        from ..transformer import Transformer
+        from ..transformer import CachingTransformer, Transformer
         from ..treat import treat
 
-        model = Transformer(
+        kind = CachingTransformer if Cacheable in self.abilities else Transformer
+        model = kind(
             ctx.vocab_size,
             self.d_model,
-            [self._inner(ctx) for _ in range(self.layers)],
+            [(mixer.build(self.d_model, ctx), other.build(self.d_model, ctx)) for mixer, other in self.blocks()],
             tied=self.tied,
             embedding_scale=self.embedding_scale,
             norm=lambda: self.norm.build(self.d_model, self.norm_eps),
@@ -93,15 +105,12 @@ class TransformerPart(ModelPart):
                 block.compile()
         return model.to(ctx.device)
 
-    def _inner(self, ctx: Context) -> tuple[Module, Module]:
-        return self.mixer.build(self.d_model, ctx), self.feed_forward.build(self.d_model, ctx)
-
     def work(self, batch: int, length: int, vocab_size: int, pattern: Pattern | None = None) -> Work:
         tokens = batch * length
         walk = Walk(self.treatment, self.shapes(vocab_size))
         walk.looked_up("embedding.weight")
-        for layer in range(self.layers):
-            for name, inner in (("mixer", self.mixer), ("feed_forward", self.feed_forward)):
+        for layer, inners in enumerate(self.blocks()):
+            for name, inner in zip(("mixer", "feed_forward"), inners, strict=True):
                 walk.normed(self.norm, f"blocks.{layer}.{name}_norm.", tokens, self.d_model)
                 walk.layer(inner, f"blocks.{layer}.{name}.", batch, length, self.d_model, pattern)
         walk.normed(self.norm, "norm.", tokens, self.d_model)
@@ -111,8 +120,8 @@ class TransformerPart(ModelPart):
 
     def shapes(self, vocab_size: int) -> list[Shape]:
         first, *last = self._outer_shapes(vocab_size)
-        block = self._block_shapes()
-        inner = [Shape(f"blocks.{layer}.{s.name}", s.role, s.shape) for layer in range(self.layers) for s in block]
+        blocks = [self._block_shapes(*inners) for inners in self.blocks()]
+        inner = [Shape(f"blocks.{i}.{s.name}", s.role, s.shape) for i, block in enumerate(blocks) for s in block]
         return [first, *inner, *last]
 
     def _outer_shapes(self, vocab_size: int) -> list[Shape]:
@@ -124,10 +133,10 @@ class TransformerPart(ModelPart):
             *head,
         ]
 
-    def _block_shapes(self) -> list[Shape]:
+    def _block_shapes(self, mixer: MixerPart, feed_forward: FeedForwardPart) -> list[Shape]:
         """One block's parameters, named within it."""
-        found = []
-        for name, inner in (("mixer", self.mixer), ("feed_forward", self.feed_forward)):
+        found: list[Shape] = []
+        for name, inner in (("mixer", mixer), ("feed_forward", feed_forward)):
             found += self._norm_shapes(f"{name}_norm")
             found += [Shape(f"{name}.{s.name}", s.role, s.shape) for s in inner.shapes(self.d_model)]
         return found
@@ -136,20 +145,27 @@ class TransformerPart(ModelPart):
         return [Shape(f"{name}.{s.name}", s.role, s.shape) for s in self.norm.shapes(self.d_model)]
 
     def check(self, recipe: Recipe) -> list[str]:
-        found = [f"model.mixer.{problem}" for problem in self.mixer.problems(self.d_model)]
-        for pattern in recipe.objective.patterns:
-            if not self.mixer.takes(pattern):
-                found.append(
-                    f"model.mixer: {self.mixer.name} cannot obey the pattern {pattern.name if pattern else 'causal'} "
-                    f"of objective {recipe.objective.name}; use another mixer"
-                )
+        mixers, feed_forwards = placed("model.mixer", self.mixer), placed("model.feed_forward", self.feed_forward)
+        found = [
+            f"{path}.{problem}" for path, inner in mixers + feed_forwards for problem in inner.problems(self.d_model)
+        ]
+        for key, parts in (("mixer", mixers), ("feed_forward", feed_forwards)):
+            if len(parts) > self.layers:
+                found.append(f"model.{key}: lists {len(parts)} parts for {self.layers} blocks; use as many at most")
+        for path, mixer in mixers:
+            for pattern in recipe.objective.patterns:
+                if not mixer.takes(pattern):
+                    found.append(
+                        f"{path}: {mixer.name} cannot obey the pattern {pattern.name if pattern else 'causal'} "
+                        f"of objective {recipe.objective.name}; use another mixer"
+                    )
         if self.tied and ("norm.weight", (self.d_model,)) not in {(s.name, s.shape) for s in self._norm_shapes("norm")}:
             found.append(
                 f"model.norm: {self.norm.name} has no gain, which a tied head needs at its start; use rms or tied=false"
             )
         if found:
             return found
-        parameters = self.layers * numel(self._block_shapes()) + numel(self._outer_shapes(recipe.vocab_size))
+        parameters = numel(self.shapes(recipe.vocab_size))
         here = Device.of(recipe.train.device).is_cpu
         wanted, present = TRAINING_BYTES * parameters, physical_memory() if here else LARGEST
         if wanted > present:
@@ -159,6 +175,19 @@ class TransformerPart(ModelPart):
                 "use a smaller d_model or fewer layers"
             )
         return found
+
+
+Inner = TypeVar("Inner", bound=Part)
+
+
+def tiles(parts: Inner | tuple[Inner, ...]) -> tuple[Inner, ...]:
+    """The parts that repeat over the blocks."""
+    return parts if isinstance(parts, tuple) else (parts,)
+
+
+def placed(key: str, parts: Inner | tuple[Inner, ...]) -> list[tuple[str, Inner]]:
+    """Each part with its key path."""
+    return [(f"{key}.{i}", part) for i, part in enumerate(parts)] if isinstance(parts, tuple) else [(key, parts)]
 
 
 def physical_memory() -> int:
