@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator, Mapping
-from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-import tomli_w
 from pydantic import (
     AfterValidator,
     Field,
@@ -41,7 +39,7 @@ from .slots import (
     TokenizerSlot,
     schema_document,
 )
-from .toml import locate, parse, problems_of, read, validated
+from .toml import Document, problems_of
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 """One path component: letters, digits, '.', '_', '-', at most 64, beginning with a letter or digit."""
@@ -119,7 +117,7 @@ class Train(Section):
     """Whether documents that share a training window do not see each other. Held-out evaluation stays as it is."""
 
 
-class Recipe(Section):
+class Recipe(Document):
     """One run. Everything but ``name``, and where other models lie, enters its hash."""
 
     name: Name = "run"
@@ -145,7 +143,8 @@ class Recipe(Section):
     budget: Budget
     train: Train = Train()
 
-    _context: ClassVar[dict[str, bool] | None] = None
+    kind = "recipe"
+    mistaken = ("ladder", "is a study, not a recipe: `isoflop compare {source}` runs it")
 
     @model_validator(mode="after")
     def _fits_together(self) -> Recipe:
@@ -239,51 +238,13 @@ class Recipe(Section):
 
     @functools.cached_property
     def hash(self) -> str:
-        """SHA-256 (64 hex digits) of the canonical JSON of everything but the name."""
+        """SHA-256 (64 hex digits) of the canonical JSON (``to_json``) of everything but the name."""
         return hash_of(self.to_json())
 
     @property
     def id(self) -> str:
         """The first 12 digits of the hash."""
         return self.hash[:12]
-
-    @classmethod
-    def load(cls, path: str | Path, *overrides: str) -> Recipe:
-        """Read a TOML file (or a shipped recipe by its name), apply ``key.path=value`` overrides, validate.
-
-        Raises:
-            RecipeError: every problem of the file and the overrides, with file, line and key path.
-        """
-        _, text = read(locate(path))
-        return cls.from_toml(text, *overrides, source=str(path))
-
-    @classmethod
-    def from_toml(cls, text: str, *overrides: str, source: str = "recipe") -> Recipe:
-        """Validate TOML text, which errors call ``source``; RecipeError as in ``load``."""
-        tree = parse(text, source)
-        if "ladder" in tree:
-            raise RecipeError([f"is a study, not a recipe: `isoflop compare {source}` runs it"], source=source)
-        return validated(cls, tree, overrides, source=source, text=text)
-
-    @classmethod
-    def from_json(cls, tree: Mapping[str, Any], *overrides: str, source: str = "recipe") -> Recipe:
-        """Validate a tree of JSON values; RecipeError as in ``load``."""
-        return validated(cls, dict(tree), overrides, source=source, context=cls._context)
-
-    def to_json(self) -> dict[str, Any]:
-        """Every field, defaults included, as JSON values: the text that the hash digests.
-
-        Left out are keys without a value whose default is to have none, and keys marked ``Later`` at their default.
-        """
-        return self.model_dump(mode="json", exclude_none=True)
-
-    def to_toml(self) -> str:
-        """Every field as TOML; ``from_toml`` of it has the same hash."""
-        return tomli_w.dumps(self.to_json())
-
-    def with_(self, *overrides: str) -> Self:
-        """A copy with ``key.path=value`` overrides applied and everything validated again."""
-        return validated(type(self), self.to_json(), overrides, source=self.name, context=self._context)
 
     def having(self, **fields: Any) -> Self:
         """A copy with other values of top-level fields, e.g. ``seed=2``; parts that stay are not built again.
@@ -295,7 +256,7 @@ class Recipe(Section):
             RecipeError: the parts do not fit together with these values.
         """
         try:
-            return self.model_validate({**dict(self), **fields}, context=self._context)
+            return self.model_validate({**dict(self), **fields}, context=self.context)
         except ValidationError as error:
             raise RecipeError(problems_of(error, type(self), self.to_json()), source=self.name) from None
 
@@ -313,7 +274,7 @@ class StoredRecipe(Recipe):
     be older versions of themselves, whose numbers differed; the recipe keeps the hash that it was stored with.
     """
 
-    _context: ClassVar[dict[str, bool] | None] = STORED
+    context = STORED
 
     @model_validator(mode="after")
     def _fits_together(self) -> StoredRecipe:

@@ -1,4 +1,11 @@
-"""From TOML text and overrides to a validated object, with every problem in one report."""
+"""From TOML text and overrides to a validated object, with every problem in one report.
+
+``Document`` is the base of what users write as a whole file: it reads, writes and changes itself. The rest finds, for
+an error that pydantic reports by its place among the fields, the words of the file's author: the key path, the nearest
+legal key, the override or the line. The price is half of this file. It goes through pydantic's fields a second time
+(``_table_at``), to know which class stands at a path, and through the text with two patterns (``_place``), since
+tomllib keeps no line numbers: a key that such a pattern cannot see is reported by its path alone.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +14,11 @@ import json
 import os
 import re
 import tomllib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, Self, TypeVar
 
+import tomli_w
 from pydantic import BaseModel, ValidationError
 
 from . import registry
@@ -22,6 +30,60 @@ from .registry import Part
 M = TypeVar("M", bound=BaseModel)
 _MAX_BYTES = 1 << 20
 _TIMES = (datetime.date, datetime.time)  # a datetime is a date
+
+
+class Document(Section):
+    """A file that users write, read from TOML with ``key.path=value`` overrides and written back equal.
+
+    Class attributes:
+        kind: what errors call such a document where it has no file ("recipe").
+        mistaken: a key that only another kind of document has, and what to say where it is found; ``{source}`` in it
+            is the document's file.
+        context: pydantic's validation context (``slots.STORED``).
+    """
+
+    kind: ClassVar[str]
+    mistaken: ClassVar[tuple[str, str]]
+    context: ClassVar[dict[str, bool] | None] = None
+
+    @classmethod
+    def load(cls, path: str | Path, *overrides: str) -> Self:
+        """Read a TOML file (or a shipped document by its name), apply ``key.path=value`` overrides, validate.
+
+        Raises:
+            RecipeError: every problem of the file and the overrides, with file, line and key path.
+        """
+        _, text = read(locate(path))
+        return cls.from_toml(text, *overrides, source=str(path))
+
+    @classmethod
+    def from_toml(cls, text: str, *overrides: str, source: str = "") -> Self:
+        """Validate TOML text, which errors call ``source``; RecipeError as in ``load``."""
+        tree = parse(text, source or cls.kind)
+        key, said = cls.mistaken
+        if key in tree:
+            raise RecipeError([said.format(source=source or "FILE")], source=source or cls.kind)
+        return validated(cls, tree, overrides, source=source or cls.kind, text=text)
+
+    @classmethod
+    def from_json(cls, tree: Mapping[str, Any], *overrides: str, source: str = "") -> Self:
+        """Validate a tree of JSON values; RecipeError as in ``load``."""
+        return validated(cls, dict(tree), overrides, source=source or cls.kind, context=cls.context)
+
+    def to_json(self) -> dict[str, Any]:
+        """Every field, defaults included, as JSON values.
+
+        Left out are keys without a value whose default is to have none, and keys marked ``Later`` at their default.
+        """
+        return self.model_dump(mode="json", exclude_none=True)
+
+    def to_toml(self) -> str:
+        """Every field as TOML; ``from_toml`` of it gives an equal document."""
+        return tomli_w.dumps(self.to_json())
+
+    def with_(self, *overrides: str) -> Self:
+        """A copy with ``key.path=value`` overrides applied and everything validated again."""
+        return self.from_json(self.to_json(), *overrides, source=getattr(self, "name", self.kind))
 
 
 def locate(name: str | Path) -> Path:
@@ -280,7 +342,11 @@ def _slot_of(field: Any) -> str:
 
 
 def _place(path: str, overrides: Sequence[str], text: str) -> str:
-    """Where a key stands: "override ...: " or "line N: ", as far as it can be found."""
+    """Where a key stands: "override ...: " or "line N: ", as far as it can be found.
+
+    A line is looked for by two patterns, of a table's header and of a key. Those within inline tables, and arrays of
+    tables, are not seen: then it is the line of the nearest key or table around.
+    """
     for assignment in overrides:
         target = assignment.partition("=")[0].strip()
         if f"{path}.".startswith(f"{target}.") or target.startswith(f"{path}."):

@@ -6,10 +6,8 @@ import functools
 import math
 from collections.abc import Iterator
 from itertools import pairwise
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import tomli_w
 from pydantic import Field, NonNegativeInt, PositiveFloat, PrivateAttr, model_validator
 
 from ..core.documents import Section
@@ -17,7 +15,7 @@ from ..core.errors import RecipeError, nearest
 from ..core.recipe import Budget, Name, Recipe
 from ..core.registry import Part
 from ..core.scale import Scale
-from ..core.toml import locate, parse, read, validated
+from ..core.toml import Document
 from ..store.names import reserved
 
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
@@ -99,7 +97,7 @@ class Expect(Section):
     """What doubling the budget gains the baseline, in the unit of the first metric."""
 
 
-class Study(Section):
+class Study(Document):
     """A comparison at equal quality. Seeds decide initialisation and data order and are shared by all arms."""
 
     name: Name
@@ -117,6 +115,9 @@ class Study(Section):
     caveats: tuple[str, ...] = ()
     """What the reader of the result should bear in mind; printed with it."""
 
+    kind = "study"
+    mistaken = ("budget", "is a recipe, not a study: `isoflop train {source}` runs it")
+
     _made: dict[tuple[str, float | None], Recipe] = PrivateAttr(default_factory=dict)
     """Recipes by arm and tuned value (None: as written), at the lowest rung and the first seed."""
 
@@ -125,33 +126,6 @@ class Study(Section):
         if problems := [*self._structure()] or [*self._recipes()] or [*self._grids()]:
             raise ValueError("\n".join(problems))
         return self
-
-    # ------------------------------------------------------------ reading and writing
-
-    @classmethod
-    def load(cls, path: str | Path, *overrides: str) -> Study:
-        """Read a TOML file, or the shipped study of that name; apply ``key.path=value`` overrides; validate every arm.
-
-        Raises:
-            RecipeError: every problem found, with file and key path.
-        """
-        tree, text = read(locate(path))
-        if "budget" in tree:
-            raise RecipeError([f"is a recipe, not a study: `isoflop train {path}` runs it"], source=str(path))
-        return validated(cls, tree, overrides, source=str(path), text=text)
-
-    @classmethod
-    def from_toml(cls, text: str, *overrides: str) -> Study:
-        """Validate TOML text; RecipeError as in ``load``."""
-        return validated(cls, parse(text, "study"), overrides, source="study", text=text)
-
-    def to_toml(self) -> str:
-        """Every field as TOML; ``from_toml`` of it is an equal study."""
-        return tomli_w.dumps(self.model_dump(mode="json", exclude_none=True))
-
-    def with_(self, *overrides: str) -> Study:
-        """A copy with ``key.path=value`` overrides applied and everything validated again."""
-        return validated(Study, self.model_dump(mode="json", exclude_none=True), overrides, source=self.name)
 
     # ------------------------------------------------------------ what it asks for
 
@@ -175,7 +149,7 @@ class Study(Section):
         return tuple(range(self.top + 1)) if arm == self.baseline else self.arms[arm].rungs
 
     def base(self, arm: str, value: float | None = None) -> Recipe:
-        """the lowest rung and the first seed, built once for each value of the tuned hyper-parameter.
+        """An arm's recipe at the lowest rung and the first seed, built once for each tuned value.
 
         Args:
             arm: the baseline or an arm, by name.
@@ -193,7 +167,7 @@ class Study(Section):
                 budget = self.ladder.budget(0).model_dump(mode="json", exclude_none=True)
                 tree = {**self.recipe, "name": f"{self.name}-{arm}"[:64], "seed": self.seeds[0], "budget": budget}
                 changes = () if arm == self.baseline else self.arms[arm].overrides
-            self._made[arm, value] = validated(Recipe, tree, changes, source=source)
+            self._made[arm, value] = Recipe.from_json(tree, *changes, source=source)
         return self._made[arm, value]
 
     def run_recipe(self, arm: str, rung: int, seed: int, value: float | None = None) -> Recipe:

@@ -145,7 +145,7 @@ def test_a_run_is_the_recipe_that_its_overrides_give_from_the_beginning(tiny, ax
 
 def test_an_arms_recipe_is_read_once(tiny_toml, monkeypatch):
     study = Study.from_toml(tiny_toml)
-    monkeypatch.setattr("isoflop.lab.study.validated", None)
+    monkeypatch.setattr(Recipe, "from_json", None)
     assert study.base("muon") is study.base("muon")
     assert study.run_recipe("muon", 1, study.seeds[1]).seed == study.seeds[1]
     assert study.run_recipe("muon", 1, 5, study.grid("muon")[0]).optimizer.lr == study.grid("muon")[0]
