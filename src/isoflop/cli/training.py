@@ -108,9 +108,10 @@ def _dry_run(recipe: Recipe, root: Path, json: bool) -> None:
         emit(facts)
         return
     about = "about " if recipe.budget.axis == "text_bytes" and steps * recipe.train.accumulate >= WALKED else ""
+    most = "" if recipe.source.predicts_all else "at most "
     size = f"{parameters:,} parameters" + ("" if trained == parameters else f" ({trained:,} of them trained)")
     typer.echo(
-        f"recipe {facts['recipe']}: {size}, {about}{steps:,} steps, {facts['tokens']:,} tokens\n"
+        f"recipe {facts['recipe']}: {size}, {about}{steps:,} steps, {most}{facts['tokens']:,} tokens\n"
         f"{facts['flops']:.4e} model FLOPs ({facts['hardware_flops']:.4e} executed), "
         f"{facts['optimizer_share']:.1%} of them the optimizer's"
     )

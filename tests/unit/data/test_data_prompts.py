@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from isoflop.cli.main import invoke
 from isoflop.core.context import Context
 from isoflop.core.contracts import TokenBatch
 from isoflop.core.errors import DataError, RecipeError
@@ -272,6 +273,21 @@ def test_it_trains_is_audited_and_goes_on_to_the_same_bytes(
     assert spent["tokens"] == sum(batch.units for batch in batches) < 12 * 4 * 16
     assert spent["text_bytes"] == sum(batch.text_bytes for batch in batches)
     assert spent["tokens"] == again.ledger["train"]["tokens"]
+
+
+def test_a_dry_run_says_that_it_knows_no_more_than_a_bound(
+    file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "recipe.toml"
+    path.write_text(recipe_of(file).to_toml())
+    for override, words in (
+        ("source.prompt_key=prompt", "at most 768 tokens"),
+        ("source.prompt_key=none", " 768 tokens"),
+    ):
+        assert invoke(["train", str(path), override, "--dry-run", "--root", str(tmp_path / "runs")]) == 0
+        said = capsys.readouterr().out
+        assert words in said
+        assert ("at most" in said) == ("at most" in words)
 
 
 def test_a_budget_in_text_bytes_is_one_of_completions(file: Path, tmp_path: Path) -> None:

@@ -150,5 +150,10 @@ class SourcePart(Part):
         """Token ids it emits when it has a vocabulary of its own; None: the recipe's tokenizer decides."""
         return None
 
+    @property
+    def predicts_all(self) -> bool:
+        """Whether every target of its training batches counts; otherwise a batch's shape says its tokens at most."""
+        return True
+
     @abstractmethod
     def build(self, ctx: Context) -> Source: ...

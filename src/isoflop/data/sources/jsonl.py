@@ -50,8 +50,12 @@ class JsonlPart(TextSourcePart):
             raise ValueError(f"prompt_key and completion_key are both {self.prompt_key!r}; name two keys")
         return self
 
+    @property
+    def predicts_all(self) -> bool:
+        return self.prompt_key is None
+
     def check(self, recipe: Any) -> list[str]:
-        if self.prompt_key is None or recipe.budget.axis != "tokens" or recipe.source is not self:
+        if self.predicts_all or recipe.budget.axis != "tokens" or recipe.source is not self:
             return []
         return [
             "budget.tokens: how many tokens a step predicts depends on its prompts; give budget.text_bytes, which are "
