@@ -1,5 +1,5 @@
-"""What every optimizer here shares: legal hyper-parameters, gradients checked before anything moves, state that keeps
-its precision through checkpoints, and one way to run an elementwise rule fast.
+"""What every optimizer here shares: legal hyper-parameters, gradients checked before anything moves, and state that
+keeps its precision through checkpoints.
 
 State is at least fp32 whatever the parameter's dtype. Parameters may be DTensors (FSDP2): rules that treat every scalar
 alike work on the local shard, the others gather what they need.
@@ -7,15 +7,13 @@ alike work on the local shard, the others gather what they need.
 
 from __future__ import annotations
 
-import functools
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple, Self, TypeVar, overload
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
-from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
 from ..core.context import Context
@@ -23,18 +21,11 @@ from ..core.contracts import OptimizerPart
 from ..core.errors import NumericsError
 from .averages import wide
 from .groups import SMALLEST, torch_groups
+from .shards import local
 from .state import OptimizerError, check_saved, check_shapes, own_state, place
 
 ParamsT = Any
 """What torch's optimizers accept: tensors, (name, tensor) pairs, or dictionaries of groups."""
-
-Numbers = tuple[float, ...]
-
-CHUNK = 1 << 18
-"""Scalars that an eager elementwise rule handles at a time: temporaries stay in cache, calls stay few.
-
-1 MB of fp32, about a core's second-level cache. Chosen by timings that were not kept; ``benchmarks/optim_step.py``
-shows what it gives."""
 
 
 class Limit(NamedTuple):
@@ -166,6 +157,10 @@ class Method(Optimizer):
                 what = "the gradient's squares overflow" if finite_entries else "the gradient holds NaN or inf"
                 raise NumericsError(f"{what}; nothing was updated", where=place(group, index, i))
 
+    def compile(self) -> Self:
+        """Use one compiled pass from now on, where the rule has one; by default it has none."""
+        return self
+
     def buffer(self, p: Tensor, name: str) -> Tensor:
         """State ``name`` of ``p``, shaped like it, fp32 or wider, zeros at first."""
         state = self.state[p]
@@ -223,161 +218,7 @@ def from_part(cls: type[M], part: OptimizerPart, ctx: Context, drop: Sequence[st
     decay = fields.pop("weight_decay", 0.0)
     optimizer = cls(torch_groups(ctx.groups, decay), **fields)
     optimizer.check_gradients = False
-    return optimizer.compile() if ctx.compile and isinstance(optimizer, Elementwise) else optimizer
-
-
-class Elementwise(Method):
-    """A rule that treats every scalar alike, written once as ``kernel`` on flat tensors.
-
-    Eagerly it runs over chunks that fit in cache; after ``compile()`` as one fused pass (seconds once, needs a C++ or
-    Triton compiler).
-    """
-
-    @staticmethod
-    def kernel(p: Tensor, g: Tensor, *rest: Any) -> None:
-        """kernel(p, g, *buffers, numbers): update p and the buffers in place; p and g are as wide as the buffers.
-
-        ``numbers`` are floats, or a tensor of them when compiled: so only tensor arithmetic with them, and
-        complements like 1 - beta come ready-made, in double precision.
-        """
-        raise NotImplementedError
-
-    _compile: bool = False
-
-    def compile(self) -> Self:
-        """Use one compiled pass from now on."""
-        self._compile = True
-        return self
-
-    def apply(
-        self,
-        p: Tensor,
-        buffers: Iterable[Tensor],
-        numbers: Numbers,
-        kernel: Callable[..., None] | None = None,
-        gradient: Tensor | None = None,
-    ) -> None:
-        """Run ``kernel`` (by default the class's own) on ``p``, its gradient or ``gradient``, buffers and numbers."""
-        gradient = p.grad if gradient is None else gradient
-        assert gradient is not None
-        here, g = local(p.detach()), local(gradient)
-        if g.stride() != here.stride():
-            g = torch.empty_like(here, dtype=g.dtype).copy_(g)
-        tensors = [flat(t) for t in (here, g, *map(local, buffers))]
-        if tensors[0].numel() == 0:
-            return
-        kernel = kernel or type(self).kernel
-        if self._compile:
-            _widened(_compiled(kernel), tensors, _as_tensor(numbers, wide(p.dtype), here.device))
-            return
-        for chunk in chunks(tensors):
-            _widened(kernel, chunk, numbers)
-
-
-@functools.cache
-def _compiled(kernel: Callable[..., None]) -> Callable[..., None]:
-    return torch.compile(kernel, dynamic=True, fullgraph=True)
-
-
-@functools.lru_cache(maxsize=64)
-def _as_tensor(numbers: Numbers, dtype: torch.dtype, device: torch.device) -> Tensor:
-    return torch.tensor(numbers, dtype=dtype, device=device)
-
-
-def _widened(kernel: Callable[..., None], tensors: list[Tensor], numbers: Numbers | Tensor) -> None:
-    p, g, *buffers = tensors
-    dtype = wide(p.dtype)
-    master = p.to(dtype)
-    kernel(master, g.to(dtype), *buffers, numbers)
-    if master is not p:
-        p.copy_(master)
-
-
-def add_scaled(x: Tensor, y: Tensor, a: float | Tensor) -> Tensor:
-    """x <- x + a y, for a number ``a`` of a kernel."""
-    return x.add_(y * a) if isinstance(a, Tensor) else x.add_(y, alpha=a)
-
-
-def shifted(x: Tensor, y: Tensor, a: float | Tensor) -> Tensor:
-    """x + a y, for a number ``a`` of a kernel; ``x`` itself where that is 0."""
-    if isinstance(a, Tensor):
-        return x + y * a
-    return torch.add(x, y, alpha=a) if a else x
-
-
-def add_quotient(x: Tensor, y: Tensor, z: Tensor, a: float | Tensor) -> Tensor:
-    """x <- x + a y / z, for a number ``a`` of a kernel."""
-    return x.add_(y / z * a) if isinstance(a, Tensor) else x.addcdiv_(y, z, value=a)
-
-
-def chunks(tensors: list[Tensor]) -> Iterator[list[Tensor]]:
-    """Aligned pieces of CHUNK scalars of flat tensors of equal length; everything at once off the CPU."""
-    n = tensors[0].numel()
-    size = CHUNK if tensors[0].device.type == "cpu" else n
-    if n <= size:
-        yield tensors
-        return
-    for start in range(0, n, size):
-        yield [t[start : start + size] for t in tensors]
-
-
-def flat(t: Tensor) -> Tensor:
-    """``t``'s storage in 1-D, no view to autograd and compiler; gaps or overlap are an OptimizerError."""
-    if t.is_contiguous():
-        return t.view(-1).data
-    strides = t.stride()
-    order = sorted(range(t.ndim), key=lambda d: (-strides[d], t.shape[d]))
-    dense = t.permute(order)
-    if not dense.is_contiguous():
-        raise OptimizerError("parameters, gradients and state must be dense in memory", fix="call .contiguous()")
-    return dense.view(-1).data
-
-
-def whole(t: Tensor) -> Tensor:
-    """All of a DTensor, gathered; any other tensor itself."""
-    return t.full_tensor() if isinstance(t, DTensor) else t
-
-
-def whole_like(shard: Tensor, p: Tensor) -> Tensor:
-    """All of the tensor of which ``shard`` is the part that belongs to the shard of ``p``."""
-    if not isinstance(p, DTensor):
-        return shard
-    shape, stride = p.shape, p.stride()
-    return DTensor.from_local(shard, p.device_mesh, p.placements, shape=shape, stride=stride).full_tensor()
-
-
-def descend(p: Tensor, direction: Tensor, keep: float, step: float, root: Tensor | None = None) -> None:
-    """p <- keep p - step direction; a DTensor takes its shard of the whole ``direction``.
-
-    ``root``: divides the direction and broadcasts to it; not for DTensors.
-    """
-    if isinstance(p, DTensor):
-        direction = distribute_tensor(direction, p.device_mesh, p.placements, src_data_rank=None).to_local()
-    here = local(p)
-    dtype = torch.promote_types(direction.dtype, wide(here.dtype))
-    master = here.to(dtype)
-    if keep != 1:
-        master.mul_(keep)
-    if root is None:
-        master.sub_(direction, alpha=step)
-    else:
-        master.addcdiv_(direction, root, value=-step)
-    if master is not here:
-        here.copy_(master)
-
-
-def over_shards(total: Tensor, p: Tensor) -> Tensor:
-    """The sum over all shards of ``p`` of a number that each computed from its own."""
-    if isinstance(p, DTensor):
-        for d, placement in enumerate(p.placements):
-            if placement.is_shard():
-                dist.all_reduce(total, group=p.device_mesh.get_group(d))
-    return total
-
-
-def local(t: Tensor) -> Tensor:
-    """The shard of a DTensor that lies here; any other tensor itself."""
-    return t.to_local() if isinstance(t, DTensor) else t
+    return optimizer.compile() if ctx.compile else optimizer
 
 
 def finite(tensors: list[Tensor]) -> bool:

@@ -15,7 +15,9 @@ import torch
 from torch import Tensor
 
 from .averages import wide
-from .method import Elementwise, Limit, Numbers, ParamsT, add_scaled, local, shifted
+from .elementwise import Elementwise, Numbers, add_scaled, shifted
+from .method import Limit, ParamsT
+from .shards import local
 from .state import OptimizerError
 
 INTERPOLATION = Limit(low=1e-6, high=1.0, closed=True)

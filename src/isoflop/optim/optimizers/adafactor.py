@@ -17,8 +17,9 @@ from ...core.registry import Card, part
 from ...core.roles import Shape, numel
 from ..averages import wide
 from ..groups import SMALLEST, Beta, Epsilon, Grid, elementwise, factor2
-from ..method import Method, ParamsT, descend, from_part, given, next_step
+from ..method import Method, ParamsT, from_part, given, next_step
 from ..rank_one import mean_squares, rank1_root
+from ..shards import descend
 
 
 class Adafactor(Method):

@@ -17,8 +17,9 @@ from ...core.registry import Card, part
 from ...core.roles import Shape
 from ..averages import wide
 from ..groups import Beta, Epsilon, Grid, elementwise, factor2
-from ..method import Limit, Method, ParamsT, descend, from_part, given, next_step
+from ..method import Limit, Method, ParamsT, from_part, given, next_step
 from ..rank_one import mean_squares
+from ..shards import descend
 
 LARGE = 10000
 """Rows from which the authors take a matrix named like a head or an embedding to be one."""

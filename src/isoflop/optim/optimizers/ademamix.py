@@ -14,19 +14,9 @@ from ...core.contracts import OptimizerPart
 from ...core.cost import Cost
 from ...core.registry import Card, part
 from ...core.roles import Shape
+from ..elementwise import Elementwise, Numbers, add_quotient, add_scaled
 from ..groups import Beta, Epsilon, Grid, elementwise, factor2, state_bytes
-from ..method import (
-    NON_NEGATIVE,
-    Elementwise,
-    Limit,
-    Numbers,
-    ParamsT,
-    add_quotient,
-    add_scaled,
-    from_part,
-    given,
-    next_step,
-)
+from ..method import NON_NEGATIVE, Limit, ParamsT, from_part, given, next_step
 from ..warm_momentum import warm_beta
 from ..warmup_and_decay import no_share
 

@@ -15,8 +15,9 @@ from ...core.cost import Cost
 from ...core.documents import Later
 from ...core.registry import Card, part
 from ...core.roles import Shape
+from ..elementwise import Numbers
 from ..groups import Beta, Epsilon, Grid, elementwise, factor2, state_bytes
-from ..method import BETA, UNIT, Limit, Numbers, ParamsT, from_part, given, next_step
+from ..method import BETA, UNIT, Limit, ParamsT, from_part, given, next_step
 from ..primal_averaging import INTERPOLATION, Primal, advance, moves
 from ..warmup_and_decay import Unit
 

@@ -14,8 +14,9 @@ from ...core.contracts import OptimizerPart
 from ...core.cost import Cost
 from ...core.registry import Card, part
 from ...core.roles import Shape
+from ..elementwise import Elementwise, Numbers, add_scaled
 from ..groups import Beta, Grid, elementwise, factor2, state_bytes
-from ..method import Elementwise, Numbers, ParamsT, add_scaled, from_part, given
+from ..method import ParamsT, from_part, given
 
 
 class Lion(Elementwise):

@@ -16,25 +16,11 @@ from ...core.registry import Card, part
 from ...core.roles import Shape, numel
 from ...core.torch_rule import TorchRule
 from ..averages import wide
+from ..elementwise import Elementwise, Numbers, add_quotient, add_scaled
 from ..groups import DECAYED, Beta, Epsilon, Grid, elementwise, factor2
-from ..method import (
-    BETA,
-    NON_NEGATIVE,
-    Elementwise,
-    Limit,
-    Numbers,
-    ParamsT,
-    add_quotient,
-    add_scaled,
-    descend,
-    from_part,
-    given,
-    local,
-    next_step,
-    over_shards,
-    whole,
-)
+from ..method import BETA, NON_NEGATIVE, Limit, ParamsT, from_part, given, next_step
 from ..orthogonal import iteration_cost, orthogonalise
+from ..shards import descend, local, over_shards, whole
 from ..state import OptimizerError
 
 MarsType = Literal["mars-adamw", "mars-lion", "mars-shampoo"]

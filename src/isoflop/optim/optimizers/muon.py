@@ -17,8 +17,9 @@ from ...core.roles import Shape, numel
 from ..averages import wide
 from ..chain import Chain
 from ..groups import Beta, Epsilon, Grid, elementwise, factor2, split, split_shapes, torch_groups
-from ..method import Limit, Method, ParamsT, descend, given, local, whole_like
+from ..method import Limit, Method, ParamsT, given
 from ..orthogonal import ALIKE, HALVES_OF_ALL, QUINTIC, Coefficients, iteration_cost, orthogonalise_all, per_step
+from ..shards import descend, local, whole_like
 from ..state import OptimizerError, place
 from .adamw import adamw_bytes, adamw_cost
 

@@ -14,8 +14,9 @@ from ...core.contracts import OptimizerPart
 from ...core.cost import Cost
 from ...core.registry import Card, part
 from ...core.roles import Shape
+from ..elementwise import Numbers, shifted
 from ..groups import Beta, Epsilon, Grid, elementwise, factor2, state_bytes
-from ..method import Numbers, ParamsT, from_part, given, shifted
+from ..method import ParamsT, from_part, given
 from ..primal_averaging import ScheduleFreeAdam, advance, moves, no_decay
 
 

@@ -19,7 +19,8 @@ from ...ledger.formulas import eigh, matmul
 from ..averages import wide
 from ..eigenbases import eigensystem, gram_cost, merged_shape, mirror, unfold, update_gram
 from ..groups import Beta, Epsilon, Grid, elementwise, factor2, share
-from ..method import EPSILON, UNIT, Limit, Method, ParamsT, descend, from_part, given, next_step, whole
+from ..method import EPSILON, UNIT, Limit, Method, ParamsT, from_part, given, next_step
+from ..shards import descend, whole
 from ..state import OptimizerError, check_size
 from ..warmup_and_decay import Unit
 

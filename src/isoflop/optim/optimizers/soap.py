@@ -30,9 +30,11 @@ from ..eigenbases import (
     unfold,
     update_gram,
 )
+from ..elementwise import chunks, flat
 from ..groups import Beta, Epsilon, Grid, elementwise, factor2, share
-from ..method import Limit, Method, ParamsT, chunks, descend, flat, from_part, given, next_step, whole
+from ..method import Limit, Method, ParamsT, from_part, given, next_step
 from ..rank_one import mean_squares, rank1_root
+from ..shards import descend, whole
 from ..state import check_size
 
 STRUCTURAL = (

@@ -15,8 +15,9 @@ from ...core.cost import Cost
 from ...core.registry import Card, part
 from ...core.roles import Shape
 from ...core.torch_rule import TorchRule
+from ..elementwise import Elementwise, Numbers
 from ..groups import Beta, Grid, elementwise, factor2, state_bytes
-from ..method import Elementwise, Limit, Numbers, ParamsT, from_part, given, next_step
+from ..method import Limit, ParamsT, from_part, given, next_step
 
 
 class SophiaG(Elementwise):
