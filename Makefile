@@ -44,7 +44,7 @@ format: $(DEV)  ## let ruff mend what it can
 	$(RUN)/ruff check --fix .
 	$(RUN)/ruff format .
 
-docs: $(DEV)  ## write the generated documentation (method cards, tables of optimizers)
+docs: $(DEV)  ## write what is generated (method cards, tables of optimizers, stubs)
 	$(RUN)/python docs/generate.py
 
 bench: $(DEV)  ## speed of our parts beside the peers' (wants a quiet machine and the extra `hf`)

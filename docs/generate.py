@@ -1,12 +1,14 @@
-"""Writes the generated documentation from the parts themselves: ``python docs/generate.py [FOLDER]``, or ``make docs``.
+"""Writes what is generated from the parts themselves: ``python docs/generate.py [ROOT]``, or ``make docs``.
 
-Generated are the whole of ``cards.md`` and the block between two markers of ``optimizers.md``.
+Generated are the whole of ``docs/cards.md``, the block between two markers of ``docs/optimizers.md``, and the stubs by
+which editors and type checkers see the names that packages offer lazily.
 """
 
 from __future__ import annotations
 
 import json
 import sys
+from importlib import import_module
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,6 +18,9 @@ from isoflop.core.registry import get, names
 from isoflop.core.roles import Role, Shape, numel
 
 ROOT = Path(__file__).resolve().parent.parent
+
+LAZY = ("laws", "merge", "optim")
+"""Packages that offer names without importing what defines them."""
 
 BEGIN, END = "<!-- generated: begin -->", "<!-- generated: end -->"
 
@@ -112,15 +117,24 @@ def block() -> str:
     return "\n\n".join([BEGIN, *parts, END])
 
 
-def write(folder: Path) -> None:
-    """Write ``folder``'s cards anew, and the generated block of its guide to optimizers."""
-    if failed := invoke(["show", "--markdown", str(folder / "cards.md")]):
+def stub(package: str) -> str:
+    """The stub of a package whose names are found when they are used."""
+    public = import_module(f"isoflop.{package}")._PUBLIC
+    lines = [f"from .{module} import {name} as {name}" for name, module in sorted(public.items())]
+    return "\n".join(["# Written by `make docs`.", "# ruff: noqa", *lines, ""])
+
+
+def write(root: Path) -> None:
+    """Write everything that is generated below ``root``, a copy of the repository or of the files concerned."""
+    if failed := invoke(["show", "--markdown", str(root / "docs" / "cards.md")]):
         raise SystemExit(failed)
-    guide = folder / "optimizers.md"
+    guide = root / "docs" / "optimizers.md"
     text = guide.read_text()
     before, after = text.partition(BEGIN)[0], text.partition(END)[2]
     guide.write_text(before + block() + after)
+    for package in LAZY:
+        (root / "src" / "isoflop" / package / "__init__.pyi").write_text(stub(package))
 
 
 if __name__ == "__main__":
-    write(Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "docs")
+    write(Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT)

@@ -94,3 +94,4 @@ def test_a_file_in_the_folder_is_all_that_is_needed(tmp_path: Path) -> None:
     run("docs/generate.py")
     assert "### momentum_sign" in (tmp_path / "docs/cards.md").read_text()
     assert "| `momentum_sign` |" in (tmp_path / "docs/optimizers.md").read_text()
+    assert "import MomentumSign as MomentumSign\n" in (package / "optim/__init__.pyi").read_text()

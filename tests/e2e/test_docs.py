@@ -13,11 +13,20 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 
+GENERATED = [
+    "docs/cards.md",
+    "docs/optimizers.md",
+    *(f"src/isoflop/{package}/__init__.pyi" for package in ("laws", "merge", "optim")),
+]
+
+
 def test_what_is_generated_is_current(tmp_path: Path) -> None:
-    shutil.copy(ROOT / "docs" / "optimizers.md", tmp_path)
+    for file in GENERATED:
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+    shutil.copy(ROOT / "docs" / "optimizers.md", tmp_path / "docs")
     subprocess.run([sys.executable, str(ROOT / "docs" / "generate.py"), str(tmp_path)], check=True)
-    for page in ("cards.md", "optimizers.md"):
-        assert (tmp_path / page).read_text() == (ROOT / "docs" / page).read_text(), "run `make docs`"
+    for file in GENERATED:
+        assert (tmp_path / file).read_text() == (ROOT / file).read_text(), "run `make docs`"
 
 
 @pytest.mark.parametrize("page", sorted(path.name for path in (ROOT / "docs").glob("*.md")))

@@ -1,0 +1,33 @@
+# Written by `make docs`.
+# ruff: noqa
+from .optimizers.ademamix import AdEMAMix as AdEMAMix
+from .optimizers.adafactor import Adafactor as Adafactor
+from .optimizers.adalayer import Adalayer as Adalayer
+from .chain import Chain as Chain
+from .schedules.constant import Constant as Constant
+from .schedules.cosine import Cosine as Cosine
+from .averaging.ema import EMA as EMA
+from .optimizers.gpa import GPA as GPA
+from .optimizers.gauss_newton import GaussNewton as GaussNewton
+from .averaging.half_life import HalfLife as HalfLife
+from .schedules.inverse_sqrt import InverseSqrt as InverseSqrt
+from .averaging.latest_k import LatestK as LatestK
+from .schedules.linear import Linear as Linear
+from .optimizers.lion import Lion as Lion
+from .optimizers.mars import MARS as MARS
+from .optimizers.muon import Muon as Muon
+from .averaging.sfa import SFA as SFA
+from .optimizers.soap import SOAP as SOAP
+from .optimizers.soap import SOAPVariant as SOAPVariant
+from .optimizers.schedule_free_adamw import ScheduleFreeAdamW as ScheduleFreeAdamW
+from .optimizers.schedule_free_radam import ScheduleFreeRAdam as ScheduleFreeRAdam
+from .optimizers.schedule_free_sgd import ScheduleFreeSGD as ScheduleFreeSGD
+from .averaging.several import SeveralEMA as SeveralEMA
+from .optimizers.shampoo import Shampoo as Shampoo
+from .optimizers.signum import Signum as Signum
+from .optimizers.simplified_ademamix import SimplifiedAdEMAMix as SimplifiedAdEMAMix
+from .optimizers.sophia_g import SophiaG as SophiaG
+from .averaging.tail import Tail as Tail
+from .schedules.trapezoid import Trapezoid as Trapezoid
+from .schedules.wsd import WSD as WSD
+from .schedules.warmup import Warmup as Warmup
