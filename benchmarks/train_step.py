@@ -1,6 +1,9 @@
 """Seconds of one training step: ours beside transformers' Llama of identical shape, eager and compiled.
 
-    python benchmarks/train_step.py [--shape demo middle large] [--threads 2] [--device cuda] [--quick]
+    python benchmarks/train_step.py [--shape demo middle large gpt] [--threads 2] [--device cuda] [--quick]
+
+The shape ``gpt`` (124M parameters, for GPUs) is also timed beside a GPT as people write it by hand (``plain_gpt.py``),
+whose feed-forwards have the same products and which has learned positions besides.
 
 Every variant lives in a process of its own, bound to the same cores, once with the default allocator (in which ours
 keeps its pages by itself) and once with one tuned to keep them (environment variables of glibc, set before the process
@@ -28,6 +31,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from isoflop.core.device import KINDS
 from isoflop.core.files import write_json
 from isoflop.models.architectures.transformer import TransformerPart
 from isoflop.store.environment import environment
@@ -35,7 +39,7 @@ from isoflop.store.environment import environment
 RESULTS = Path(__file__).parent / "results"
 TUNED = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "60000000000", "MALLOC_TOP_PAD_": "268435456"}
 ALLOCATORS = {"default": {}, "tuned": TUNED}
-VARIANTS = ("ours eager", "ours compiled", "llama eager", "llama compiled")
+VARIANTS = ("ours eager", "ours compiled", "llama eager", "llama compiled", "plain eager", "plain compiled")
 GATES = {"eager": 1.3, "compiled": 1.0}
 """Least ratio of the peer's seconds to ours on the middle shape."""
 
@@ -59,7 +63,10 @@ SHAPES = {
     "demo": Shape(2, 64, 4, 176, 1024, 128, 8, False, "fp32"),
     "middle": Shape(6, 384, 6, 1024, 8192, 256, 16, True, "bf16"),
     "large": Shape(12, 512, 8, 1376, 8192, 512, 8, True, "bf16"),
+    "gpt": Shape(12, 768, 12, 2048, 50304, 1024, 16, True, "bf16"),
 }
+BY_HAND = {"gpt"}
+"""Shapes that are also timed beside ``plain_gpt.py``."""
 
 
 # ---------------------------------------------------------------- in a worker: one variant
@@ -68,7 +75,7 @@ SHAPES = {
 def ours(shape: Shape, device: str, compile_: bool) -> tuple[Any, Callable[[Any], Any]]:
     """Model, and tokens (batch, length + 1) -> mean loss."""
     from isoflop.core.context import Context
-    from isoflop.core.contracts import Batch
+    from isoflop.core.contracts import TokenBatch
     from isoflop.core.registry import get
     from isoflop.core.rng import Rng
 
@@ -88,8 +95,8 @@ def ours(shape: Shape, device: str, compile_: bool) -> tuple[Any, Callable[[Any]
     objective = get("objective", "next_token")().build(ctx)  # type: ignore[attr-defined]
 
     def loss(tokens: Any) -> Any:
-        found = objective.loss(Batch(tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous(), 0), ctx)
-        return found.total / found.tokens
+        batch = TokenBatch(tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous(), 0)
+        return objective.loss(batch).total / batch.units
 
     return model, loss
 
@@ -131,6 +138,25 @@ def llama(shape: Shape, device: str, compile_: bool) -> tuple[Any, Callable[[Any
     return model, loss
 
 
+def plain(shape: Shape, device: str, compile_: bool) -> tuple[Any, Callable[[Any], Any]]:
+    """Model, and tokens (batch, length + 1) -> mean loss."""
+    import torch
+
+    from plain_gpt import PlainGPT
+
+    model = PlainGPT(shape.vocab, shape.length, shape.layers, shape.width, shape.heads).to(device)
+    called = torch.compile(model) if compile_ else model
+
+    def loss(tokens: Any) -> Any:
+        with torch.autocast(device, torch.bfloat16, enabled=shape.precision == "bf16"):
+            return called(tokens[:, :-1], tokens[:, 1:])
+
+    return model, loss
+
+
+SIDES = {"ours": ours, "llama": llama, "plain": plain}
+
+
 def worker(variant: str, shape: Shape, device: str, threads: int) -> None:
     """Answer each line on stdin, a number of steps, with their seconds and the process's processor time."""
     import torch
@@ -141,7 +167,7 @@ def worker(variant: str, shape: Shape, device: str, threads: int) -> None:
     torch.set_num_threads(threads)
     torch.manual_seed(0)
     side, _, mode = variant.partition(" ")
-    model, loss = (ours if side == "ours" else llama)(shape, device, mode == "compiled")
+    model, loss = SIDES[side](shape, device, mode == "compiled")
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
     tokens = torch.randint(0, shape.vocab, (shape.batch, shape.length + 1), device=device)
 
@@ -246,14 +272,15 @@ def measure(name: str, device: str, threads: int, repeats: int, steps: int, peer
     tokens = shape.batch * shape.length
     flops = part_of(shape).work(shape.batch, shape.length, shape.vocab).total.model
     rate = max(matmul_rate(device, shape.precision, threads) for _ in range(3))
-    variants = [variant for variant in VARIANTS if peer or variant.startswith("ours")]
+    sides = ["ours", *(["llama"] if peer else []), *(["plain"] if name in BY_HAND else [])]
+    variants = [variant for variant in VARIANTS if variant.split()[0] in sides]
     with running(variants, name, device, threads) as turns:
         before = idle_share()
         for _ in range(repeats):
             for turn in turns:
                 turn.take(steps)
-    sizes = {turn.started["parameters"] for turn in turns}
-    if len(sizes) > 1:
+    sizes = [turn.started["parameters"] for turn in turns]
+    if max(sizes) > 1.01 * min(sizes):  # learned positions are less than a hundredth
         raise SystemExit(f"{name}: the models differ in size: {sizes}")
     rows = []
     for turn in turns:
@@ -274,7 +301,7 @@ def measure(name: str, device: str, threads: int, repeats: int, steps: int, peer
         )
     return {
         "shape": {"name": name, **asdict(shape)},
-        "parameters": sizes.pop(),
+        "parameters": sizes[0],
         "model_flops": flops,
         "matmul_flops_per_second": rate,
         "busy_cores_before": before,
@@ -284,14 +311,16 @@ def measure(name: str, device: str, threads: int, repeats: int, steps: int, peer
 
 
 def ratios(rows: list[dict[str, Any]]) -> dict[str, float]:
-    """The peer's seconds over ours, each in its better allocator."""
+    """Each peer's seconds over ours, each in its better allocator."""
     best: dict[str, float] = {}
     for row in rows:
         best[row["variant"]] = min(best.get(row["variant"], float("inf")), row["seconds"])
-    found = {m: best[f"llama {m}"] / best[f"ours {m}"] for m in GATES if f"llama {m}" in best}
-    if found:
-        found["best"] = min(best["llama eager"], best["llama compiled"]) / min(
-            best["ours eager"], best["ours compiled"]
+    found = {}
+    for side in sorted({variant.split()[0] for variant in best} - {"ours"}):
+        for mode in GATES:
+            found[f"{side} {mode}"] = best[f"{side} {mode}"] / best[f"ours {mode}"]
+        found[f"{side} best"] = min(best[f"{side} {mode}"] for mode in GATES) / min(
+            best[f"ours {mode}"] for mode in GATES
         )
     return found
 
@@ -309,21 +338,21 @@ def show(result: dict[str, Any], threads: int, idle: bool) -> None:
             f"{row['variant']:16}{row['allocator']:>10}{1e3 * row['seconds']:11.1f}{row['tokens_per_second']:10,.0f}"
             f"{row['share_of_matmul_rate']:16.0%}{row['other_processes_cores']:8.2f}"
         )
-    for mode, ratio in result["ratios"].items():
-        gate = GATES.get(mode) if shape["name"] == "middle" else None
+    for peer, ratio in result["ratios"].items():
+        gate = GATES.get(peer.removeprefix("llama ")) if shape["name"] == "middle" else None
         verdict = "" if gate is None else f"  gate {gate}: {'passed' if ratio >= gate else 'MISSED'}"
-        print(f"{mode}: {ratio:.2f}x the speed of Llama{verdict}{'' if idle else '  (the machine was busy)'}")
+        print(f"{ratio:.2f}x the speed of {peer}{verdict}{'' if idle else '  (the machine was busy)'}")
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--shape", nargs="+", choices=list(SHAPES), default=list(SHAPES))
+    parser.add_argument("--shape", nargs="+", choices=list(SHAPES), default=["demo", "middle", "large"])
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--device", choices=KINDS, default="cpu")
     parser.add_argument("--repeats", type=int, default=7, help="turns of each variant")
     parser.add_argument("--quick", action="store_true", help="two turns of two steps")
     parser.add_argument("--busy", action="store_true", help="measure on a busy machine too, and say so in the result")
-    parser.add_argument("--no-peer", action="store_true", help="measure ours alone")
+    parser.add_argument("--no-peer", action="store_true", help="measure without transformers' Llama")
     parser.add_argument("--out", type=Path, default=None, help="default: benchmarks/results/train_step_DEVICE.json")
     parser.add_argument("--worker", choices=VARIANTS, help=argparse.SUPPRESS)
     args = parser.parse_args()

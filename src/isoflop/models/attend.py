@@ -53,9 +53,14 @@ class Block:
     seen: Bools | None = None
 
 
-@functools.lru_cache(64)
 def blocks(length: int, pattern: Pattern | None) -> list[Block]:
     """The blocks of queries in order; None is causal."""
+    if torch.compiler.is_compiling():  # the compiler traces a function once anyway, and warns of caches
+        return _blocks(length, pattern)
+    return _known_blocks(length, pattern)
+
+
+def _blocks(length: int, pattern: Pattern | None) -> list[Block]:
     rows = block_rows(length)
     starts = range(0, length, rows)
     if pattern is None:
@@ -68,6 +73,9 @@ def blocks(length: int, pattern: Pattern | None) -> list[Block]:
         first, last = int(columns[0]), int(columns[-1]) + 1
         found.append(Block(start, end, first, last, np.ascontiguousarray(seen[:, first:last])))
     return found
+
+
+_known_blocks = functools.lru_cache(64)(_blocks)
 
 
 def attend(qkv: Tensor, cos: Tensor, sin: Tensor, heads: int, seen: Seen = None) -> Tensor:
