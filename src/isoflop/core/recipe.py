@@ -138,7 +138,7 @@ class Recipe(Document):
     parametrization: ParametrizationSlot | None = None
     """What stands in for the products of the matrices within the blocks, e.g. integer weights or LoRA."""
     freeze: Annotated[tuple[str, ...], Later()] = ()
-    """Parameters that are not trained: roles (embedding, head, norm, hidden, bias) or patterns of names."""
+    """Parameters that are not trained: roles (embedding, head, norm, hidden, bias, a part's own) or name patterns."""
     metrics: tuple[MetricSlot, ...] = ("bits_per_byte",)  # type: ignore[assignment]
     budget: Budget
     train: Train = Train()
@@ -176,7 +176,7 @@ class Recipe(Document):
         problems = [
             f"freeze: {rule!r} is no role and matches no parameter's name (e.g. {shapes[-1].name})"
             for rule in self.freeze
-            if all(Treatment(freeze=(rule,)).trains(shape) for shape in shapes)
+            if all(Treatment(freeze=(rule,)).trains(shape) for shape in self.policy.all_shapes(self.vocab_size))
         ]
         if (part := self.parametrization) is not None:
             each = [(target, Treatment(part.model_copy(update={"targets": (target,)}))) for target in part.targets]

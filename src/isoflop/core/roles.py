@@ -2,6 +2,10 @@
 
 Modules of a model carry an attribute ``role``; a parameter takes the role of the innermost module that has one, and
 one whose name ends in "bias" is a bias. Optimizers see only these groups, never the model's classes.
+
+Roles are open: a module with parameters of another kind brings its own, and says whether weight decay acts on them:
+
+>>> SCALE = new_role("row_scale", decays=False)
 """
 
 from __future__ import annotations
@@ -9,13 +13,43 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, TypeAlias
+
+from .errors import UsageError
 
 if TYPE_CHECKING:
     import torch
 
-Role = Literal["embedding", "head", "norm", "hidden", "bias"]
-ROLES: tuple[Role, ...] = get_args(Role)
+Role: TypeAlias = str
+"""A role's name: one of ROLES, or one that ``new_role`` made."""
+ROLES: tuple[Role, ...] = ("embedding", "head", "norm", "hidden", "bias")
+"""The roles that every model may use."""
+_DECAYS: dict[Role, bool] = {role: role not in ("norm", "bias") for role in ROLES}
+
+
+def new_role(name: str, *, decays: bool) -> Role:
+    """A role of a module's own, made where the module's class is.
+
+    Args:
+        name: a Python identifier; recipes may freeze the role by it.
+        decays: whether weight decay acts on its parameters.
+
+    Raises:
+        UsageError: no identifier, or another module has a role of that name that decays otherwise.
+    """
+    if not name.isidentifier():
+        raise UsageError(f"{name!r} is no name of a role", fix="use letters, digits and _")
+    if _DECAYS.setdefault(name, decays) != decays:
+        what = "is not decayed" if decays else "is decayed"
+        raise UsageError(f"there is a role {name!r} already, which {what}", fix="choose another name")
+    return name
+
+
+def decays(role: Role) -> bool:
+    """Whether weight decay acts on parameters of a role; an unknown role is a ValueError."""
+    if role not in _DECAYS:
+        raise ValueError(f"no role is named {role!r} (known: {', '.join(_DECAYS)}); make it with core.roles.new_role")
+    return _DECAYS[role]
 
 
 @dataclass(frozen=True)
@@ -53,17 +87,20 @@ def role_of(model: torch.nn.Module, name: str) -> Role:
     for piece in name.split(".")[:-1]:
         module = getattr(module, piece)
         role = getattr(module, "role", role)
-    if role not in ROLES:
-        raise ValueError(f"parameter {name} lies below no module with a role (legal: {', '.join(ROLES)})")
-    return role  # type: ignore[no-any-return]
+    if role not in _DECAYS:
+        raise ValueError(f"parameter {name} lies below no module with a role (legal: {', '.join(_DECAYS)})")
+    return str(role)
 
 
 def parameter_groups(model: torch.nn.Module) -> list[Group]:
-    """Trainable parameters grouped by role, in the order of ROLES and, within, of the model; shared ones once."""
+    """Trainable parameters grouped by role; shared ones once.
+
+    Groups come in the order of ROLES, then other roles as the model first has them; parameters in the model's order.
+    """
     named = [(name, p, role_of(model, name)) for name, p in model.named_parameters() if p.requires_grad]
     return [
         Group(role, tuple(n for n, _, r in named if r == role), tuple(p for _, p, r in named if r == role))
-        for role in ROLES
+        for role in dict.fromkeys([*ROLES, *(role for _, _, role in named)])
         if any(r == role for _, _, r in named)
     ]
 

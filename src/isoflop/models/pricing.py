@@ -54,7 +54,7 @@ class Walk:
             trained, part = self.treatment.trains(shape), self.treatment.of(shape)
             if part is not None:
                 self.work += part.work(tokens, rows, columns, trained=trained, live=before)
-                self.live = True if trained or part.shapes(rows, columns) else self.live
+                self.live = self.live or trained or any(map(self.treatment.trains, self.treatment.added_to(shape)))
             else:
                 self.work += formulas.linear(tokens, columns, rows, input_gradient=before, weight_gradient=trained)
                 self.live = self.live or trained

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from ..core.cost import Cost
-from ..core.roles import Group, Role, Shape, numel
+from ..core.roles import Group, Shape, decays, numel
 
 Beta = Annotated[float, Field(ge=0, lt=1)]
 """Decay of a moving average."""
@@ -22,17 +22,14 @@ Epsilon = Annotated[float, Field(ge=SMALLEST)]
 Grid = dict[str, tuple[float, ...]]
 """Hyper-parameter -> values that tuning may try."""
 
-DECAYED: frozenset[Role] = frozenset({"embedding", "head", "hidden"})
-"""Roles whose parameters weight decay acts on: matrices, not norms and biases."""
-
 
 def torch_groups(groups: Iterable[Group], weight_decay: float, **settings: Any) -> list[dict[str, Any]]:
-    """One dictionary a role, with named parameters (so that errors can name them), decay only on matrices."""
+    """One dictionary a role, with named parameters (so that errors can name them), decay only where the role has it."""
     return [
         {
             "params": list(zip(group.names, group.params, strict=True)),
             "role": group.role,
-            "weight_decay": weight_decay if group.role in DECAYED else 0.0,
+            "weight_decay": weight_decay if decays(group.role) else 0.0,
             **settings,
         }
         for group in groups

@@ -6,7 +6,10 @@ import pytest
 import torch
 from torch import nn
 
-from isoflop.core.roles import ROLES, Shape, numel, parameter_groups, role_of, shapes_of
+from isoflop.core import roles
+from isoflop.core.errors import UsageError
+from isoflop.core.roles import ROLES, Shape, decays, new_role, numel, parameter_groups, role_of, shapes_of
+from isoflop.optim.groups import split, torch_groups
 
 
 class Block(nn.Module):
@@ -76,3 +79,37 @@ def test_shapes() -> None:
     assert shapes_of(parameter_groups(Toy()))[0] == Shape("embed.weight", "embedding", (7, 4))
     assert numel([Shape("a", "hidden", (2, 3)), Shape("b", "hidden", (5,))]) == 11
     assert isinstance(parameter_groups(Toy())[0].params[0], torch.nn.Parameter)
+
+
+def test_a_module_may_bring_a_role_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(roles, "_DECAYS", dict(roles._DECAYS))
+    model = Toy()
+    model.blocks[0].inner[1].role = "threshold"
+    with pytest.raises(ValueError, match="lies below no module with a role"):
+        parameter_groups(model)
+    threshold = new_role("threshold", decays=True)
+    assert new_role("threshold", decays=True) == threshold
+    new_role("scale", decays=False)
+    assert [group.role for group in parameter_groups(model)] == [*ROLES, "threshold"]
+    assert [decays(role) for role in (*ROLES, "threshold", "scale")] == [True, True, False, True, False, True, False]
+    for taken, says in (("threshold", False), ("norm", True), ("hidden", False)):
+        with pytest.raises(UsageError, match=f"there is a role '{taken}' already"):
+            new_role(taken, decays=says)
+    with pytest.raises(UsageError, match="no name of a role"):
+        new_role("blocks.*", decays=True)
+    with pytest.raises(ValueError, match="no role is named 'nonsense'"):
+        decays("nonsense")
+
+
+def test_weight_decay_and_muon_go_by_what_a_role_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(roles, "_DECAYS", dict(roles._DECAYS))
+    model = Toy()
+    model.blocks[0].inner[0].role = new_role("threshold", decays=True)
+    model.blocks[1].inner[0].role = new_role("scale", decays=False)
+    groups = parameter_groups(model)
+    assert [g["role"] for g in torch_groups(groups, 0.1) if g["weight_decay"]] == [
+        *("embedding", "head", "hidden", "threshold")
+    ]
+    inner, rest = split(groups)
+    assert {group.role for group in inner} == {"hidden"}
+    assert {"threshold", "scale"} <= {group.role for group in rest}

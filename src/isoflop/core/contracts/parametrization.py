@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, ClassVar, Protocol, runtime_checkable
 from ..cost import Work
 from ..registry import Part
 from ..rng import Rng
-from ..roles import Shape
+from ..roles import ROLES, Shape
 
 if TYPE_CHECKING:
     import torch
@@ -103,6 +103,7 @@ class Treatment:
     Args:
         parametrization: of the matrices within the blocks that it targets; None: all are plain.
         freeze: roles or patterns of names whose parameters are not trained: no gradient, no state, no cost of either.
+            What a parametrization adds is frozen by a role of its own alone.
     """
 
     parametrization: ParametrizationPart | None = None
@@ -119,7 +120,7 @@ class Treatment:
     def trains(self, shape: Shape) -> bool:
         """Whether a parameter is trained."""
         if added(shape.name):
-            return True
+            return shape.role in ROLES or shape.role not in self.freeze
         if self.parametrization is not None and self.parametrization.alone:
             return False
         return not any(shape.role == rule or fnmatchcase(shape.name, rule) for rule in self.freeze)
@@ -129,9 +130,11 @@ class Treatment:
         found = []
         for shape in own:
             found.append(shape)
-            part = self.of(shape)
-            if part is not None:
-                module = shape.name.removesuffix(".weight")
-                added = part.shapes(*shape.shape)
-                found += [Shape(f"{module}.{PLACE}.{s.name}", s.role, s.shape) for s in added]
+            found += self.added_to(shape)
         return found
+
+    def added_to(self, shape: Shape) -> list[Shape]:
+        """The parameters that a parametrization adds to a weight."""
+        part, module = self.of(shape), shape.name.removesuffix(".weight")
+        own = [] if part is None else part.shapes(*shape.shape)
+        return [Shape(f"{module}.{PLACE}.{s.name}", s.role, s.shape) for s in own]

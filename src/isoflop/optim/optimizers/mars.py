@@ -13,11 +13,11 @@ from ...core.context import Context
 from ...core.contracts import Optimizer, OptimizerPart, Outcome, Passes, Problem
 from ...core.cost import ZERO, Cost
 from ...core.registry import Card, part
-from ...core.roles import Shape, numel
+from ...core.roles import Shape, decays, numel
 from ...core.torch_rule import TorchRule
 from ..averages import wide
 from ..elementwise import Elementwise, Numbers, add_quotient, add_scaled
-from ..groups import DECAYED, Beta, Epsilon, Grid, elementwise, factor2
+from ..groups import Beta, Epsilon, Grid, elementwise, factor2
 from ..method import BETA, NON_NEGATIVE, Limit, ParamsT, from_part, given, next_step
 from ..orthogonal import iteration_cost, orthogonalise
 from ..shards import descend, local, over_shards, whole
@@ -246,7 +246,7 @@ class MARSPart(OptimizerPart):
     def build(self, ctx: Context) -> MARS | Optimizer:
         optimizer = from_part(MARS, self, ctx, weight_decay_1d=self.weight_decay)
         for group in optimizer.param_groups:
-            if group["role"] not in DECAYED:
+            if not decays(group["role"]):
                 group["weight_decay_1d"] = 0.0
         return optimizer if self.is_approx else _LooksBack(optimizer)
 
