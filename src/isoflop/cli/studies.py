@@ -79,8 +79,9 @@ def report(
     json: Json = False,
 ) -> None:
     """Write the report page (one HTML file, charts as SVG and PNG beside it) and print its path."""
-    from ..report.page import STUDY, write_report
+    from ..report.page import write_report
     from ..store.fits import FIT
+    from ..store.results import STUDY
 
     directories = (user_path(target), root / target)
     places = [path for path in directories if any(os.path.lexists(path / name) for name in (STUDY, FIT))]
@@ -90,9 +91,10 @@ def report(
 
 def _finish(result: StudyResult, root: Path, json: bool) -> None:
     from ..report.page import write_report
+    from ..store.results import STUDY
 
     directory = result.home(root)
-    if not (directory / "study.json").exists():
+    if not (directory / STUDY).exists():
         raise UsageError("the study left no result", where=str(directory))
     page = write_report(directory)
     if json:

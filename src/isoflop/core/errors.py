@@ -95,12 +95,20 @@ def trace() -> None:
         traceback.print_exc()
 
 
-def nearest(word: str, legal: Iterable[str]) -> str:
-    """The remedy for an unknown name: ``did you mean lr? (legal: betas, lr)``, or only the legal names."""
+def nearest(word: str, legal: Iterable[str], *, listing: bool = True) -> str:
+    """The remedy for an unknown name: ``did you mean lr? (legal: betas, lr)``, or only the legal names.
+
+    Args:
+        word: the unknown name.
+        legal: the names that there are.
+        listing: whether to list them; without, the remedy is "" where none is near.
+    """
     names = sorted(legal)
-    listing = f"legal: {', '.join(names)}" if names else "none exist"
+    every = f"legal: {', '.join(names)}" if names else "none exist"
     close = difflib.get_close_matches(word, names, n=1, cutoff=0.5)
     if not close:  # `learning_rate` for `lr`: initials, the commonest abbreviation of the field
         initials = "".join(piece[0] for piece in word.split("_") if piece)
         close = [name for name in names if name == initials]
-    return f"did you mean {close[0]}? ({listing})" if close else listing
+    if not close:
+        return every if listing else ""
+    return f"did you mean {close[0]}?" + (f" ({every})" if listing else "")

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import json
 import math
 import os
 import re
 import shutil
 import stat
+import time
 import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -175,6 +177,33 @@ def sweep(directory: Path) -> int:
         else:
             path.unlink(missing_ok=True)
     return len(leftovers)
+
+
+def take_lock(handle: int, *, shared: bool = False, tries: int | None = 1) -> bool:
+    """Lock an open file for this process, until it is closed or the process ends.
+
+    Args:
+        handle: the file's descriptor.
+        shared: let others take a shared lock, too.
+        tries: attempts, a hundredth of a second apart; None: wait for as long as it takes.
+
+    Returns:
+        False if another process holds it.
+    """
+    kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+    if tries is None:
+        fcntl.flock(handle, kind)
+        return True
+    for left in reversed(range(tries)):
+        try:
+            fcntl.flock(handle, kind | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
+                raise
+            time.sleep(0.01 if left else 0)
+        else:
+            return True
+    return False
 
 
 def append_jsonl(path: Path, record: Any) -> None:

@@ -8,7 +8,6 @@ want the same corpus at once make it once.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import itertools
 import os
@@ -24,7 +23,7 @@ from ..core.context import Context
 from ..core.contracts import TOKENIZER, Storable, Tokenizer, TokenizerPart
 from ..core.digests import digest, digest_file, document_hash
 from ..core.errors import DataError
-from ..core.files import PARTIAL, disk_errors, publish_directory
+from ..core.files import PARTIAL, disk_errors, publish_directory, take_lock
 from ..core.tokenizer import GivenTokenizer, ReadsFiles
 from .corpus import Amount, Corpus, CorpusManifest, counts_of, hash_of, left_out
 from .dedup import Deduplicate, Distinct, distinct
@@ -202,7 +201,7 @@ def _alone(directory: Path) -> Iterator[None]:
         directory.parent.mkdir(parents=True, exist_ok=True)
         handle = os.open(directory.parent / f".lock-{directory.name}", os.O_CREAT | os.O_RDWR, 0o644)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+        take_lock(handle, tries=None)
         for leftover in directory.parent.glob(f"{PARTIAL}*-{directory.name}"):
             shutil.rmtree(leftover, ignore_errors=True)
         yield

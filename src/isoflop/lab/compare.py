@@ -16,7 +16,7 @@ from ..ledger.ledger import AXES as LEDGER_AXES
 from ..ledger.ledger import CHARGED, PHASES
 from ..store.environment import process
 from ..store.records import joined
-from ..store.results import Axis, MultiplierRow, RunRow, StudyResult, spent
+from ..store.results import STUDY, Axis, MultiplierRow, RunRow, StudyResult, spent
 from .corpus import corpus_facts, epochs
 from .multiplier import AXES, Facts, crossing, illegal, multipliers, spoken
 from .provenance import Environments, environments_of, remarks
@@ -75,7 +75,7 @@ def compare(
         progress(f"{root / study.name} holds another study of this name: this one's result lies in {home}")
     write_atomic(home / "study.toml", result.definition)
     result.table().to_csv(home / "points.csv")
-    result.write(home / "study.json")
+    result.write(home / STUDY)
     return result
 
 

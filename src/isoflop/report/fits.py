@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import cast
 
 from ..core.reading import read_json
+from ..ledger.conventions import six_nd
 from ..store.fits import FIT, FitDocument, Row
 from .sheets import Sheet
 from .text import TIMES, clean, digits, probability
@@ -110,7 +111,7 @@ class FitRecord(FitDocument):
             if curve.best_N is None:
                 lines.append((power(curve.compute), "outside the sizes drawn", "", "", ""))
                 continue
-            tokens = curve.compute / 6 / curve.best_N
+            tokens = curve.compute / six_nd(curve.best_N, 1)
             lowest = min(value for value in curve.loss if value is not None)
             lines.append(
                 (

@@ -22,7 +22,7 @@ from ..core.files import jsonable, write_atomic
 from ..core.reading import user_path
 from ..store.fits import FIT
 from ..store.inspections import INSPECTION, Inspection
-from ..store.results import StudyResult, abridged
+from ..store.results import STUDY, StudyResult, abridged
 from . import charts, fit_charts, inspections, render
 from .fits import FitRecord
 from .runs import RunRecord
@@ -40,7 +40,6 @@ from .sheets import (
 )
 from .text import CONVENTION_LONG, amount, axis_label, clean, clean_lines, flatten, moment
 
-STUDY = "study.json"
 Specs = dict[str, dict[str, Any]]
 CAPTIONS = {
     "quality": "Each point is one run of one seed, each bar the mean over seeds, the bold line the baseline's ladder; "

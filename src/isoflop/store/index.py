@@ -19,9 +19,8 @@ from ..core.reading import read_errors, read_json, user_path
 from ..core.table import Table
 from .names import INDEX, printable
 from .records import scale_of
+from .results import STUDY
 from .run import Run, State
-
-STUDY = "study.json"
 
 RUNS = {
     "id": "TEXT",

@@ -8,14 +8,13 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from pydantic import with_config
 from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
 
-from ..core.errors import DataError, UsageError
+from ..core.errors import DataError, UsageError, nearest
 from ..core.reading import read_json, user_path
 from ..core.recipe import StoredRecipe
 from ..core.references import Reference
@@ -70,8 +69,7 @@ def find_run(name: str, root: Path, what: str = "run") -> Run:
         return Run.read(hits[0])
     names = [path.name for path in found]
     if not hits:
-        close = [f"did you mean {near}?" for near in get_close_matches(name, names, n=1)]
-        fix = " ".join([*close, f"`isoflop runs --root {root}` lists all"])
+        fix = f"{nearest(name, names, listing=False)} `isoflop runs --root {root}` lists all".lstrip()
         raise UsageError(f"no {what} is named {name!r}", where=str(root), fix=fix)
     raise UsageError(f"{name!r} means {len(hits)} runs", where=str(root), fix=f"({', '.join(p.name for p in hits)})")
 

@@ -17,6 +17,8 @@ from ..core.scale import Scale
 from ..core.table import Table
 from .records import UNSAID, Ancestors
 
+STUDY = "study.json"
+"""The file of a study's directory that holds its result."""
 Axis = Literal["flops", "hardware_flops", "steps", "tokens", "text_bytes", "seconds"]
 
 
@@ -185,9 +187,9 @@ class StudyResult(Frozen):
         """Its directory under ``root``: ``<name>``, or ``<name>-<hash8>`` if that holds a run or another study."""
         plain = root / self.name
         taken = os.path.lexists(plain / "resolved.json")  # a run has the name
-        if os.path.lexists(plain / "study.json"):
+        if os.path.lexists(plain / STUDY):
             try:
-                taken = self.read(plain / "study.json").definition not in ("", self.definition)
+                taken = self.read(plain / STUDY).definition not in ("", self.definition)
             except DataError:
                 taken = True
         return root / f"{self.name[:55]}-{digest(self.definition)[:8]}" if taken else plain

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import functools
 import json
 import os
@@ -40,6 +39,7 @@ from ..core.files import (
     open_output,
     publish_directory,
     sweep,
+    take_lock,
     write_atomic,
     write_json,
 )
@@ -228,7 +228,7 @@ class Run:
         file = self.path / "lock"
         handle = open_output(file, os.O_RDWR)
         try:
-            if not _locked(handle, fcntl.LOCK_EX, tries=5):  # a reader that looks whether it is free holds it a moment
+            if not take_lock(handle, tries=5):  # a reader that looks whether it is free holds it a moment
                 holder = printable(os.read(handle, 200).decode(errors="replace")) or "another process"
                 fix = "wait for it, or stop it and run again"
                 raise UsageError(f"is in use by {holder}", where=str(self.path), fix=fix)
@@ -404,25 +404,11 @@ def _held(lock: Path) -> bool | None:
     except OSError:
         return None
     try:
-        return not _locked(handle, fcntl.LOCK_SH)
+        return not take_lock(handle, shared=True)
     except OSError:
         return None
     finally:
         os.close(handle)
-
-
-def _locked(handle: int, kind: int, *, tries: int = 1) -> bool:
-    """Take a lock without waiting for longer than a few hundredths of a second; False if another process holds it."""
-    for left in reversed(range(tries)):
-        try:
-            fcntl.flock(handle, kind | fcntl.LOCK_NB)
-        except OSError as error:
-            if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
-                raise
-            time.sleep(0.01 if left else 0)
-        else:
-            return True
-    return False
 
 
 def _exists(pid: int) -> bool:

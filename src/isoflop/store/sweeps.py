@@ -14,9 +14,9 @@ from ..core.reading import user_path
 from ..core.roles import numel
 from ..core.scale import Scale
 from ..core.table import Table
-from .index import STUDY, runs
+from .index import runs
 from .records import scale_of
-from .results import StudyResult
+from .results import STUDY, StudyResult
 from .run import Run
 
 _ALIKE = ("source", "tokenizer")  # what must not differ between losses of one law

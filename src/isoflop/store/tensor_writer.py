@@ -8,7 +8,6 @@ the disk; a writer that is killed leaves a hidden directory, and the same work s
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import math
 import os
@@ -19,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core.errors import StorageError, UsageError
-from ..core.files import append_jsonl, disk_errors, fsync_directory, mend_jsonl, sweep, write_json
+from ..core.files import append_jsonl, disk_errors, fsync_directory, mend_jsonl, sweep, take_lock, write_json
 from ..core.reading import read_jsonl
 from .safetensors_dir import ITEM_BYTES, TensorInfo
 
@@ -241,10 +240,8 @@ def _publish(partial: Path, path: Path, layout: Layout) -> None:
 def _locked(partial: Path, path: Path) -> Iterator[None]:
     handle = os.open(partial, os.O_RDONLY)
     try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UsageError("is being written by another process", where=str(path), fix="wait for it") from None
+        if not take_lock(handle):
+            raise UsageError("is being written by another process", where=str(path), fix="wait for it")
         yield
     finally:
         os.close(handle)
