@@ -65,6 +65,11 @@ PLANTED: dict[str, Planted] = {
         {"N": np.repeat(np.geomspace(2e6, 2e8, 6), 50)},
         0.0,
     ),
+    "experts": Planted(
+        {"A": 1.26, "E": 1.47, "a": 0.18, "b": 0.063, "c": 0.003},
+        grid(N=np.geomspace(1.6e7, 1.3e9, 8), X=2.0 ** np.arange(0, 10)),
+        0.001,
+    ),
     "farseer": Planted(
         {"exp_S": 0.45, "exp_Q": 130.0, "s": -0.12, "q": 0.13, "B": -1.1, "b": -0.17, "A": -0.2, "a": 0.05, "E": -1.18},
         grid(N=np.geomspace(1e8, 8e9, 12), D=np.geomspace(1e9, 4e11, 14)),
@@ -108,6 +113,11 @@ PLANTED: dict[str, Planted] = {
         {"a": 0.3, "b": 0.25, "tau": 4.0, "d": 0.1},
         {"seen": np.geomspace(1e6, 6.4e8, 60), "pool": np.full(60, 1.28e7)},
         0.003,
+    ),
+    "vocabulary": Planted(
+        {"A": 40.0, "B": 300.0, "C": 2500.0, "E": -5.0, "a": 0.25, "b": 0.7, "c": 0.4, "g": 0.12},
+        grid(N=np.geomspace(3e7, 1e9, 6), V=np.geomspace(1000, 64000, 6), H=np.geomspace(2e8, 2e11, 6)),
+        0.002,
     ),
     "step_law": Planted(
         {"c": 1.79, "n": -0.713, "d": 0.307}, grid(N=np.geomspace(6e7, 1e9, 5), D=np.geomspace(2e9, 1e11, 5)), 0.1

@@ -110,7 +110,8 @@ def test_pools_and_transfer_have_theirs(
     rows = []
     for name, b, tau in (("best", 0.30, 2.0), ("rest", 0.20, 6.0)):
         error = pool_error(0.3, [b], [tau], 0.1, seen, np.full(15, 1.28e7))
-        rows += [{"quality": name, "seen": s, "pool": 1.28e7, "error": e} for s, e in zip(seen, error, strict=True)]
+        both = zip(seen, error, strict=True)
+        rows += [{"quality": name, "seen": n, "pool": 1.28e7, "error": y} for n, y in both]
     Table.from_records(rows).to_csv("pools.csv")
     assert invoke(["plan", "pools", "pools.csv", "--seen", "5e7", "--pool", "1.28e7", "--group", "quality"]) == 0
     assert "pools to keep" in capsys.readouterr().out
@@ -120,3 +121,24 @@ def test_pools_and_transfer_have_theirs(
     runs.with_columns(loss=0.9 * runs["loss"]).to_csv("few.csv")
     assert invoke(["plan", "transfer", "source.csv", "few.csv", "--compute", "1e21"]) == 0
     assert "best N and D" in capsys.readouterr().out
+
+
+def test_next_runs_and_a_rehearsal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write("pool.csv", "chinchilla")
+    goal = Table(simulate(Chinchilla(), CHINCHILLA, {"N": [2e10], "D": [4e11]}, 0.0))
+    goal.to_csv("target.csv")
+    Table({name: Table.read_csv("pool.csv")[name] for name in ("N", "D")}).to_csv("new.csv")
+    assert invoke(["plan", "next", "new.csv", "--budget", ".05", "--target", "target.csv"]) == 0
+    assert "(pilot)" in capsys.readouterr().out
+    goal = Table(simulate(Chinchilla(), CHINCHILLA, {"N": [2e10, 3e10], "D": [4e11, 8e11]}, 0.0))
+    goal.to_csv("target.csv")
+    assert (
+        invoke(["plan", "rehearse", "pool.csv", "--budget", ".05", "--step", ".5", "--target", "target.csv", "--json"])
+        == 0
+    )
+    assert json.loads(capsys.readouterr().out)["error"] < 0.05
+    assert invoke(["plan", "next", "new.csv", "--budget", ".05", "--target", "target.csv", "--cost", "dollars"]) == 3
+    assert "no column 'dollars'" in capsys.readouterr().err

@@ -191,6 +191,63 @@ def transfer(
     _say(best(transferred(basis.fit, Table.read_csv(runs), basis.level), compute), json)
 
 
+Target = Annotated[
+    Path, typer.Option("--target", help="CSV file of what is to be predicted.", parser=user_path, metavar="TABLE")
+]
+Pool = Annotated[
+    Path,
+    typer.Argument(help="CSV file of candidates: columns, costs, known results.", parser=user_path, metavar="POOL"),
+]
+LawName = Annotated[str, typer.Option("--law", help="The law that is to predict the target.")]
+CostColumn = Annotated[str | None, typer.Option("--cost", help="Column of costs; else cost, or the law's compute.")]
+Step = Annotated[float, _number("--step", "Share of the budget between fits; 1: all at once.")]
+CriterionName = Annotated[str, typer.Option("--criterion", help="target, information or balanced.")]
+
+
+@plans.command(name="next")
+def next_(
+    pool: Pool,
+    target: Target,
+    budget: Annotated[float, _number("--budget", "Share of the pool's cost, spent runs counted.")] = 0.1,
+    law: LawName = "chinchilla",
+    cost: CostColumn = None,
+    columns: Columns = "",
+    step: Step = 0.05,
+    criterion: CriterionName = "target",
+    json: Json = False,
+) -> None:
+    """Which runs to make next: fill in their results and ask again."""
+    from ..laws.plan.candidates import next_from
+
+    made = next_from(pool, target, law, cost, pairs(columns, "--columns", "N=params"), budget, step, criterion)
+    if json:
+        emit(made.to_json())
+    else:
+        typer.echo(str(made))
+
+
+@plans.command()
+def rehearse(
+    pool: Pool,
+    target: Target,
+    budget: Annotated[float, _number("--budget", "Share of the pool's cost.")] = 0.1,
+    law: LawName = "chinchilla",
+    cost: CostColumn = None,
+    columns: Columns = "",
+    step: Step = 0.05,
+    criterion: CriterionName = "target",
+    json: Json = False,
+) -> None:
+    """Play the design on a pool and a target whose results are all known: how well would it have predicted?"""
+    from ..laws.plan.candidates import rehearse_from
+
+    made = rehearse_from(pool, target, law, cost, pairs(columns, "--columns", "N=params"), budget, step, criterion)
+    if json:
+        emit(vars(made))
+    else:
+        typer.echo(str(made))
+
+
 def _basis(source: Path, law: str, columns: str) -> Basis:
     from ..laws.plan.verb import basis_from
 
