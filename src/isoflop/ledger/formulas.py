@@ -81,12 +81,6 @@ def causal_pairs(queries: int, keys: int | None = None) -> int:
     return queries * past + queries * (queries + 1) // 2
 
 
-def window_pairs(length: int, window: int) -> int:
-    """Pairs of causal attention in which each of ``length`` queries sees at most the last ``window`` keys."""
-    full = min(length, window)
-    return causal_pairs(full) + (length - full) * window
-
-
 def flash_cpu_pairs(queries: int, keys: int | None = None, causal: bool = True) -> int:
     """Pairs that torch's CPU flash attention executes, forward and backward alike.
 

@@ -130,11 +130,6 @@ def test_attention_recomputes_scores_in_hardware_only():
     assert work.forward.moved < f.attention(2, 3, 8, 16).forward.moved  # no scores in memory
 
 
-@given(st.integers(1, 9), st.integers(1, 12))
-def test_window_pairs(length, window):
-    assert f.window_pairs(length, window) == sum(i - window < j <= i for i in range(length) for j in range(length))
-
-
 @pytest.mark.parametrize(
     ("queries", "keys"), [(1, 1), (511, 511), (512, 512), (513, 513), (1100, 1100), (600, 300), (3, 900)]
 )
