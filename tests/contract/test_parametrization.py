@@ -20,7 +20,7 @@ from isoflop.train.restore import restore, trained
 from isoflop.train.run import train
 from transformer_toys import VOCAB, context
 
-FIELDS: dict[str, dict[str, Any]] = {"lora": {"rank": 3}}
+FIELDS: dict[str, dict[str, Any]] = {"lora": {"rank": 3, "rank_stabilized": True}, "dora": {"rank": 3}}
 PARTS = names("parametrization")
 FEED_FORWARDS = names("feed_forward")
 ROWS, COLUMNS = 6, 10
@@ -57,7 +57,8 @@ def test_it_meets_its_protocol_and_bakes_in_what_it_computes(name: str) -> None:
     assert part.card.summary
     live = part.build(ROWS, COLUMNS, Rng(1))
     assert isinstance(live, Parametrization)
-    assert shapes_of(parameter_groups(live)) == part.shapes(ROWS, COLUMNS)
+    by_name = {shape.name: shape for shape in shapes_of(parameter_groups(live))}
+    assert by_name == {shape.name: shape for shape in part.shapes(ROWS, COLUMNS)}
     stir(live)
     weight = torch.randn(ROWS, COLUMNS, generator=torch.Generator().manual_seed(2))
     x = torch.randn(5, COLUMNS, generator=torch.Generator().manual_seed(3))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from ..core.contracts import PLACE, Treatment
+from ..core.contracts import PLACE, Treatment, begin_from_weights
 from ..core.rng import Rng
 from ..core.roles import Shape, role_of
 from .layers import Matrix
@@ -18,5 +18,6 @@ def treat(model: nn.Module, treatment: Treatment, rng: Rng) -> None:
             if part is not None:
                 rows, columns = module.weight.shape
                 setattr(module, PLACE, part.build(rows, columns, rng(name)))
+    begin_from_weights(model)
     for name, p in model.named_parameters():
         p.requires_grad_(treatment.trains(Shape(name, role_of(model, name), tuple(p.shape))))

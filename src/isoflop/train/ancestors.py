@@ -15,6 +15,7 @@ from ..core.contracts import (
     Stateful,
     TokenizerPart,
     added,
+    begin_from_weights,
     merged,
 )
 from ..core.errors import DataError, UsageError
@@ -96,6 +97,7 @@ def begin(model: torch.nn.Module, recipe: Recipe, found: Found | None, source: S
         return
     own = {name: tensor for name, tensor in model.state_dict().items() if added(name)}
     model.load_state_dict({**own, **_plain_weights(found, ctx.having(models={}, groups=()))})
+    begin_from_weights(model)
 
 
 def resume_optimizer(optimizer: Optimizer, recipe: Recipe, found: Found | None) -> None:

@@ -20,7 +20,19 @@ from .objective import (
     Predicts,
     Resampling,
 )
-from .parametrization import PLACE, Parametrization, ParametrizationPart, Timed, Treatment, added, merged
+from .parametrization import (
+    PLACE,
+    BeginsFromWeight,
+    HasLowRank,
+    LowRank,
+    Parametrization,
+    ParametrizationPart,
+    Timed,
+    Treatment,
+    added,
+    begin_from_weights,
+    merged,
+)
 from .pattern import Causal, Documents, Pattern, Seen, within
 from .training import (
     Averaging,
@@ -43,6 +55,7 @@ __all__ = [
     "AveragingPart",
     "Batch",
     "Batches",
+    "BeginsFromWeight",
     "Cacheable",
     "Causal",
     "Decoder",
@@ -51,6 +64,7 @@ __all__ = [
     "Draws",
     "FeedForwardPart",
     "Guess",
+    "HasLowRank",
     "HeldOut",
     "LayerPart",
     "Likelihood",
@@ -58,6 +72,7 @@ __all__ = [
     "LoadsTokenizer",
     "Loss",
     "LossOf",
+    "LowRank",
     "Measurement",
     "Metric",
     "MetricPart",
@@ -93,6 +108,7 @@ __all__ = [
     "TokenizerPart",
     "Treatment",
     "added",
+    "begin_from_weights",
     "merged",
     "within",
 ]

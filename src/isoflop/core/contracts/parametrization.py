@@ -48,6 +48,44 @@ class Timed(Protocol):
         """``step`` counts from 0; ``horizon`` is 0 where it is not known (a budget in seconds)."""
 
 
+@dataclass(frozen=True)
+class LowRank:
+    """An update of a weight as factors: W + scale B A; with ``magnitude`` each row then gets that length.
+
+    Attributes:
+        a: (rank, columns). b: (rows, rank). magnitude: (rows,).
+    """
+
+    a: Tensor
+    b: Tensor
+    scale: float = 1.0
+    magnitude: Tensor | None = None
+
+
+@runtime_checkable
+class HasLowRank(Protocol):
+    """A parametrization whose update is one of low rank, and so an adapter that can travel apart from its base."""
+
+    def low_rank(self) -> LowRank:
+        """The update as it is now."""
+
+
+@runtime_checkable
+class BeginsFromWeight(Protocol):
+    """A parametrization whose own parameters start from the weight that training begins with."""
+
+    def begin_from(self, weight: Tensor) -> None:
+        """``weight`` (rows, columns): told before the first step, whenever the weights have been set."""
+
+
+def begin_from_weights(model: torch.nn.Module) -> None:
+    """Tell each parametrization that wants to know the weight that training begins with."""
+    for name, module in model.named_modules():
+        parametrization = getattr(module, PLACE, None)
+        if isinstance(parametrization, BeginsFromWeight):
+            parametrization.begin_from(model.get_parameter(f"{name}.weight"))
+
+
 def added(name: str) -> bool:
     """Whether a parameter belongs to a parametrization and not to the model itself."""
     return f".{PLACE}." in name
