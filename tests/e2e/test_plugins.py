@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -24,7 +25,10 @@ class Row(NamedTuple):
     overrides: tuple[str, ...]
 
 
+GUIDE = re.search(r"```python\n(.*?)```", (Path(__file__).parents[2] / "CONTRIBUTING.md").read_text(), re.DOTALL)
+assert GUIDE is not None
 ROWS = {
+    "optimizer": Row(GUIDE[1], ("optimizer=somebodys_method",)),  # a part without a name has its file's
     "norm": Row(
         """
 import torch
