@@ -9,6 +9,7 @@ import typer
 
 from ..core import registry
 from ..core.reading import user_path
+from ..core.slots import purpose
 from .app import app
 from .common import Json, emit
 
@@ -33,19 +34,19 @@ def show(
         typer.echo(str(markdown))
         return
     if slot is None:
-        listing = {name: registry.names(name) for name in registry.SLOTS}
         if json:
-            emit(listing)
-        else:
-            width = max(map(len, listing))
-            for name, parts in listing.items():
-                typer.echo(f"{name:<{width}}  {', '.join(parts)}")
+            emit({name: registry.names(name) for name in registry.SLOTS})
+            return
+        width = max(map(len, registry.SLOTS))
+        for name in registry.SLOTS:
+            typer.echo(f"{name:<{width}}  {purpose(name)}\n{'':<{width}}  {', '.join(registry.names(name))}")
         return
     chosen = [part] if part is not None else registry.names(slot)
     facts = [_facts(registry.get(slot, name)) for name in chosen]
     if json:
         emit(facts[0] if part is not None else facts)
         return
+    typer.echo(f"{slot}: {purpose(slot)}\n")
     for fact in facts:
         _print(fact)
 
@@ -119,7 +120,7 @@ def _all_cards() -> str:
     """Every part's card as Markdown; generated, never edited by hand."""
     pages = ["# Method cards\n\nWritten by `make docs` from the parts themselves.\n"]
     for slot in registry.SLOTS:
-        pages.append(f"## {slot}\n")
+        pages.append(f"## {slot}\n\n{purpose(slot)}\n")
         for name in registry.names(slot):
             fact = _facts(registry.get(slot, name))
             lines = [f"### {name}\n", f"{fact['summary']}\n"]

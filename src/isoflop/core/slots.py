@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import json
+import re
 from collections.abc import Iterator
 from typing import Annotated, Any, get_args
 
@@ -62,11 +64,26 @@ def part_from(slot: str, text: str) -> Part:
     Raises:
         RecipeError: every problem of it.
     """
-    base = next(cls for cls in _bases(Part) if cls.slot == slot)
-    field: Any = (Annotated[base, _Slot()], ...)
+    field: Any = (Annotated[base_of(slot), _Slot()], ...)
     choice = create_model("Choice", **{slot: field})
     found: Part = getattr(validated(choice, {slot: value_of(text)}, source="command line"), slot)
     return found
+
+
+def base_of(slot: str) -> type[Part]:
+    """The class that every part of a slot derives from. Imports a part where it lies outside ``core``."""
+    known = next((cls for cls in _bases(Part) if cls.slot == slot), None)
+    return known or next(cls for cls in registry.get(slot, registry.names(slot)[0]).__mro__[::-1] if _fills(cls, slot))
+
+
+def _fills(cls: type, slot: str) -> bool:
+    return issubclass(cls, Part) and cls.slot == slot
+
+
+def purpose(slot: str) -> str:
+    """What a slot's parts are for, in one sentence: the first one of their base class."""
+    text = " ".join((inspect.getdoc(base_of(slot)) or "").split("\n\n")[0].split())
+    return re.split(r"(?<=[.])\s", text)[0]
 
 
 def _bases(cls: type[Part]) -> Iterator[type[Part]]:

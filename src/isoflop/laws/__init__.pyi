@@ -6,6 +6,7 @@ from .comparison import Comparison as Comparison
 from .forms.critical_batch import CriticalBatch as CriticalBatch
 from .forms.data_constrained import DataConstrained as DataConstrained
 from .forms.emergence import Emergence as Emergence
+from .forms.experts import Experts as Experts
 from .forms.farseer import Farseer as Farseer
 from .law import Fit as Fit
 from .forms.frontier import Frontier as Frontier
@@ -27,6 +28,7 @@ from .forms.qqt import Qqt as Qqt
 from .fit import Settings as Settings
 from .forms.step_law import StepLaw as StepLaw
 from .forms.critical_batch import StepsToTarget as StepsToTarget
+from .forms.vocabulary import Vocabulary as Vocabulary
 from .formula import coefficient as coefficient
 from .comparison import compare as compare
 from .formula import exponent as exponent

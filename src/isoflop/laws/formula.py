@@ -72,7 +72,9 @@ def exponent(name: str, low: float = 1e-3, high: float = 3.0, starts: Sequence[f
 
 
 class Formula(Part):
-    """y = f(parameters, columns). A law of one's own states ``columns``, ``parameters`` and ``predict``; no more.
+    """How a loss, or another figure, follows from others: y = f(parameters, columns).
+
+    A law of one's own states ``columns``, ``parameters`` and ``predict``; no more.
 
     Derive from ``isoflop.laws.Law``, which is this with ``fit``.
 

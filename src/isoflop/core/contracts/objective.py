@@ -98,7 +98,7 @@ class Predicts(Protocol):
 
 
 class ObjectivePart(Part):
-    """What is minimised."""
+    """What is minimised: the loss of a batch."""
 
     slot: ClassVar[str] = "objective"
 

@@ -25,7 +25,7 @@ Positions: TypeAlias = npt.NDArray[np.int64]
 
 
 class Pattern(Part):
-    """A rule that says which keys a query sees; it is a pure function, so the part is its own live object.
+    """Which keys a query sees in attention. A pure function, so the part is its own live object.
 
     A new pattern is one file with one method, ``sees``. Every query must see at least one key, itself for example.
     """

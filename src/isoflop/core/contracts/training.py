@@ -120,7 +120,7 @@ class Passes:
 
 
 class OptimizerPart(Part):
-    """A training rule.
+    """The training rule: how gradients change the parameters in a step.
 
     Class attributes:
         shardable: its step is the same on tensors of which each process holds a part.
@@ -157,7 +157,7 @@ class OptimizerPart(Part):
 
 
 class SchedulePart(Part):
-    """A pure function of the step: the part is its own live object."""
+    """How the learning rate changes over the steps. A pure function, so the part is its own live object."""
 
     slot: ClassVar[str] = "schedule"
     needs_horizon: ClassVar[bool] = True

@@ -47,7 +47,7 @@ class Decoder(Protocol):
 
 
 class DecoderPart(Part):
-    """A way to write with a model."""
+    """How text is written with a model."""
 
     slot: ClassVar[str] = "decoder"
 
@@ -88,7 +88,7 @@ class Metric(Protocol):
 
 
 class MetricPart(Part):
-    """A way to measure a model.
+    """How a model is measured.
 
     Class attributes:
         unit: what its values are, as it reads after a number, e.g. "bits per byte"; default: the part's name.
