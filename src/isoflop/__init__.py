@@ -5,7 +5,10 @@
 """
 
 from importlib import import_module
+from pathlib import Path
 from typing import Any
+
+from .core import origins
 
 __version__ = "0.1.0"
 
@@ -32,3 +35,12 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted(__all__)
+
+
+def _describe(name: str, root: Path, digest: str | None) -> dict[str, Any]:
+    from .store.references import describe  # with the first recipe that names another model
+
+    return describe(name, root, digest)
+
+
+origins.answer_with(_describe)

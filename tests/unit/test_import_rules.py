@@ -144,6 +144,16 @@ def folders_have_no_circles(modules: list[Module]) -> Iterator[str]:
         yield " -> ".join(error.args[1])
 
 
+def nothing_is_imported_behind_the_rules(modules: list[Module]) -> Iterator[str]:
+    """A module of ours that is named as text, for an import by name, is an arrow that the other rules cannot see."""
+    for module in modules:
+        for node in ast.walk(module.tree):
+            if isinstance(node, ast.Call) and ast.unparse(node.func).endswith(("import_module", "__import__")):
+                named = node.args[0] if node.args else None
+                if isinstance(named, ast.Constant) and str(named.value).startswith("isoflop."):
+                    yield f"{module.path}:{node.lineno}: imports {named.value} by its name"
+
+
 def folders_are_known(modules: list[Module]) -> Iterator[str]:
     for module in modules:
         if module.folder not in RANK and module.path not in FACADES:
@@ -230,6 +240,7 @@ def slots_hold_only_parts(modules: list[Module]) -> Iterator[str]:
 RULES: list[Callable[[list[Module]], Iterator[str]]] = [
     imports_go_down,
     folders_have_no_circles,
+    nothing_is_imported_behind_the_rules,
     folders_are_known,
     torchless_folders_import_no_torch,
     nothing_unsafe,
@@ -292,6 +303,7 @@ BROKEN: list[tuple[Callable[[list[Module]], Iterator[str]], dict[str, str]]] = [
         folders_have_no_circles,
         {"lab/a.py": "from .b import x", "lab/b.py": "from .c import x", "lab/c.py": "from .a import x"},
     ),
+    (nothing_is_imported_behind_the_rules, {"core/a.py": "def f():\n    return import_module('isoflop.store.run')"}),
     (folders_are_known, {"utils/a.py": ""}),
     (folders_are_known, {"helpers.py": ""}),
     (torchless_folders_import_no_torch, {"store/a.py": "import torch.nn"}),

@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from contextvars import ContextVar
-from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,6 +19,7 @@ from pydantic_core import PydanticCustomError
 from .digests import canonical_json
 from .documents import Later, Section, leaves
 from .errors import IsoflopError
+from .origins import describe
 from .registry import SLOTS
 from .slots import ModelSlot, resolve
 
@@ -112,10 +112,8 @@ def _facts(value: Any, path: str, problems: dict[str, str]) -> dict[str, Any] | 
         return None
     if "recipe" in value and "digest" in value:
         return value
-    # As parts do, the store comes by its name: core imports no folder, and knows nothing of how runs are kept.
-    store: Any = import_module("isoflop.store.references")
     try:
-        return {**value, **store.describe(value["run"], root(), value.get("digest"))}
+        return {**value, **describe(value["run"], root(), value.get("digest"))}
     except IsoflopError as error:
         problems[path] = str(error)
         return None
