@@ -2,7 +2,7 @@
 
 Constants are drawn from Student's t with the fit's covariance, which has the sandwich's factors, and degrees of
 freedom. Intervals of planted optima from these draws cover what they promise; percentiles of refits to resampled rows
-or residuals cover 80 to 98 % where 90 are asked for (docs/guide/planning.md). Only where a constant is unidentified,
+or residuals cover 80 to 97 % where 90 are asked for (docs/guide/planning.md). Only where a constant is unidentified,
 so that no covariance describes it, the draws are refits to resampled rows, which err on the wide side.
 
 The law's own error is measured as that of predictions is (``isoflop.laws.extrapolate``): the fit is repeated on the
