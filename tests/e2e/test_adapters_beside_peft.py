@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import warnings
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from isoflop.core.contracts import Treatment, added
 from isoflop.core.registry import get
 from isoflop.core.rng import Rng
+from isoflop.merge.lora_files import write_adapter
+from isoflop.merge.lora_trained import adapter_of
+from isoflop.models.layers import Matrix
+from transformer_toys import VOCAB, context
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -48,3 +54,37 @@ def test_outputs_gradients_and_merged_weights_are_those_of_peft(name: str, stabi
         torch.testing.assert_close(ours.get_parameter(mine).grad, p.grad, atol=1e-5, rtol=0)
     folded = theirs.merge_and_unload()[0].weight
     torch.testing.assert_close(ours.finalize(weight), folded, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("name", ["lora", "dora", "cat"])
+def test_an_exported_adapter_gives_the_logits_of_training_time_in_peft(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PEFT's layers take the places of our matrices in our own model: every product of the forward is PEFT's."""
+    loras = {key: get("parametrization", "lora")(rank=rank) for key, rank in (("a", 2), ("b", 3))}  # type: ignore[call-arg]
+    fields: dict[str, Any] = {"adapters": ("a", "b")} if name == "cat" else {"rank": 3, "rank_stabilized": True}
+    part: Any = get("parametrization", name)(**fields)
+    architecture: Any = get("model", "transformer")(d_model=16, layers=2)  # type: ignore[call-arg]
+    model = architecture.treated(Treatment(part.given(loras))).build(context())
+    draw = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for key, tensor in model.state_dict().items():
+            if added(key):
+                tensor.add_(0.1 * torch.randn(tensor.shape, generator=draw))
+    write_adapter(adapter_of(model), tmp_path / "lora")
+    plain = architecture.build(context())
+    plain.load_state_dict({key: tensor for key, tensor in model.state_dict().items() if not added(key)})
+    for path, module in list(plain.named_modules()):
+        if getattr(module, "role", "") == "hidden" and isinstance(module, Matrix):
+            linear = torch.nn.Linear(*reversed(module.weight.shape), bias=False)
+            linear.weight = module.weight
+            plain.set_submodule(path, linear)
+    plain.prepare_inputs_for_generation = None  # what PEFT looks for in a language model
+    layer = peft.tuners.lora.Linear
+    monkeypatch.setattr(layer, "product", lambda self, dtype: self.forward, raising=False)
+    monkeypatch.setattr(layer, "parametrization", "theirs", raising=False)
+    theirs = peft.PeftModel.from_pretrained(plain, tmp_path / "lora").eval()
+    ids = torch.randint(0, VOCAB, (2, 11), generator=draw)
+    with torch.no_grad():
+        wanted, made = model(ids), theirs.base_model.model(ids)
+    torch.testing.assert_close(made, wanted, atol=1e-5, rtol=0)

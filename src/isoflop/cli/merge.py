@@ -14,7 +14,7 @@ from typer.core import TyperGroup
 from ..core.errors import DataError, UsageError
 from ..core.reading import user_path
 from .app import app
-from .common import Json, emit, path_argument
+from .common import DEFAULT_ROOT, Json, Root, emit, find_run, path_argument
 
 if TYPE_CHECKING:
     from ..merge.plan import Plan
@@ -121,6 +121,28 @@ def fold(
 
 
 @verbs.command()
+def export(
+    run: Annotated[str, typer.Argument(help="Name, directory or hash of a run.")],
+    out: Annotated[Path, path_argument("The new directory.")],
+    adapter: Annotated[bool, typer.Option("--adapter", help="Only its adapter, in PEFT's layout.")] = False,
+    root: Root = DEFAULT_ROOT,
+) -> None:
+    """Write a run's model as it is evaluated, whatever it was trained with baked in; or the adapter that it trained."""
+    from ..core.contracts import merged
+    from ..merge.lora_files import write_adapter
+    from ..merge.lora_trained import adapter_of, write_weights
+    from ..train.restore import trained
+
+    _refuse_existing(out)
+    model = trained(find_run(run, root), device="cpu").model
+    if adapter:
+        write_adapter(adapter_of(model), out)
+    else:
+        write_weights(merged(model), out)
+    typer.echo(str(out))
+
+
+@verbs.command()
 def extract(
     base: Annotated[Path, path_argument("The model before fine-tuning.")],
     tuned: Annotated[Path, path_argument("The model after it.")],
@@ -133,8 +155,7 @@ def extract(
     from ..merge.lora_files import write_adapter
     from ..merge.lora_merge import extract
 
-    if out.exists():
-        raise UsageError("exists already", where=str(out), fix="choose another output")
+    _refuse_existing(out)
     found = extract(base, tuned, rank, rest=rest)
     write_adapter(found.adapter, out)
     errors = sorted(found.errors.values())
@@ -147,6 +168,11 @@ def extract(
         typer.echo(
             f"left out: {len(found.left)} tensors that differ, e.g. {found.left[0]}; --rest carries most of them"
         )
+
+
+def _refuse_existing(out: Path) -> None:
+    if out.exists():
+        raise UsageError("exists already", where=str(out), fix="choose another output")
 
 
 def _facts(plan: Plan, out: Path) -> dict[str, Any]:

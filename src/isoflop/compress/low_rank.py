@@ -53,6 +53,9 @@ class LowRankPart(ParametrizationPart):
     """Base of the parts that train one low-rank update beside each frozen weight."""
 
     alone: ClassVar[bool] = True
+    sums: ClassVar[bool] = True
+    """Whether the update is a term of a sum, so that several can be added."""
+
     rank: PositiveInt = 8
     """Rank of the update."""
     alpha: PositiveFloat = 16.0

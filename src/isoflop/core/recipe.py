@@ -192,15 +192,26 @@ class Recipe(Document):
     def _other_models(self) -> Iterator[str]:
         """Models that are missing, that nothing uses, or that know other ids."""
         used = {name: part for _, part in self.parts() for name in part.uses}
+        used |= self._adopted()
         for name, part in used.items():
             if name not in self.models:
                 yield f"models.{name}: is missing, {part.slot} {part.name} needs it; name a run, e.g. runs/a"
+        for name in self._adopted().keys() & self.models.keys():
+            taker, other = self.parametrization, self.models[name].parametrization
+            if taker is not None and not taker.legal(other):
+                kind = "no parametrization" if other is None else other.name
+                yield f"models.{name}: was trained with {kind}, which {taker.name} cannot take up; name a run with lora"
         for name in self.models.keys() - used.keys():
             fix = nearest(name, used) if used else "leave it out"
             yield f"models.{name}: no part of this recipe uses it; {fix}"
         if self.start is not None and self.start.vocab_size != self.vocab_size:
             added = f", {self.objective.extra_ids} of them its objective's" if self.objective.extra_ids else ""
             yield f"start: {self.start.run} knows {self.start.vocab_size} ids, this recipe has {self.vocab_size}{added}"
+
+    def _adopted(self) -> dict[str, Part]:
+        """Models whose updates the parametrization takes up, by name."""
+        part = self.parametrization
+        return {} if part is None else dict.fromkeys(part.adopts, part)
 
     @classmethod
     def completed(cls, tree: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
@@ -225,7 +236,10 @@ class Recipe(Document):
     @property
     def policy(self) -> ModelPart:
         """The model that is trained: the architecture with what is frozen and parametrized."""
-        return self.model.treated(Treatment(self.parametrization, self.freeze))
+        part = self.parametrization
+        if part is not None:
+            part = part.given({name: other.parametrization for name, other in self.models.items()})
+        return self.model.treated(Treatment(part, self.freeze))
 
     @property
     def vocab_size(self) -> int:

@@ -21,7 +21,7 @@ from .documents import Later, Section, leaves
 from .errors import IsoflopError
 from .origins import describe
 from .registry import SLOTS
-from .slots import ModelSlot, resolve
+from .slots import ModelSlot, ParametrizationSlot, resolve
 
 Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 """SHA-256 in hexadecimal."""
@@ -63,6 +63,8 @@ class ModelReference(Reference):
 
     model: ModelSlot
     """Its architecture."""
+    parametrization: Annotated[ParametrizationSlot | None, Later()] = None
+    """What it was trained with."""
 
 
 def identity(reference: Any) -> Any:
@@ -100,7 +102,8 @@ def completed(tree: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
             if facts is not None:
                 stored = facts.pop("resolved", None)
                 facts.pop("steps", None)
-                models[name] = facts if stored is None else {**facts, "model": _unversioned(stored["model"])}
+                known = [] if stored is None else [key for key in ("model", "parametrization") if key in stored]
+                models[name] = {**facts, **{key: _unversioned(stored[key]) for key in known}}
     return tree, problems
 
 

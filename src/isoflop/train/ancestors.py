@@ -8,7 +8,10 @@ import torch
 
 from ..core.context import Context
 from ..core.contracts import (
+    PLACE,
     TOKENIZER,
+    Adopts,
+    HasLowRank,
     LoadsTokenizer,
     Optimizer,
     Source,
@@ -68,7 +71,10 @@ def other_models(recipe: Recipe, source: Source, ctx: Context, root: Path) -> di
         DataError: one is gone or another by now. UsageError: one was trained on another vocabulary.
     """
     models = {}
+    used = {name for _, part in recipe.parts() for name in part.uses}
     for name, reference in recipe.models.items():
+        if name not in used:
+            continue
         found = locate(f"models.{name}", reference, root)
         _refuse_other_text(f"models.{name}: {reference.run}", found, source)
         own = ctx.having(vocab_size=reference.vocab_size, models={}, groups=())
@@ -100,6 +106,34 @@ def begin(model: torch.nn.Module, recipe: Recipe, found: Found | None, source: S
     begin_from_weights(model)
 
 
+def adopt(model: torch.nn.Module, recipe: Recipe, source: Source, ctx: Context, root: Path) -> None:
+    """Give the parametrizations of ``model`` the updates of the other models that they take up, if they do.
+
+    Raises:
+        DataError: one is gone or another by now. UsageError: one was trained on other weights, or another vocabulary.
+    """
+    names = () if recipe.parametrization is None else recipe.parametrization.adopts
+    if not names:
+        return
+    others, ours = [], {name: tensor for name, tensor in model.state_dict().items() if not added(name)}
+    for name in names:
+        found = locate(f"models.{name}", recipe.models[name], root)
+        where = f"models.{name}: {recipe.models[name].run}"
+        _refuse_other_text(where, found, source)
+        other = _evaluated(found, ctx.having(models={}, groups=()))
+        theirs = other.state_dict()
+        for key, tensor in ours.items():
+            if key not in theirs or not torch.equal(tensor.cpu(), theirs[key]):
+                what = f"is an adapter of other weights than this run's ({key} differs)"
+                raise UsageError(what, where=where, fix="train the adapters and this run from the same start")
+        others.append(dict(other.named_modules()))
+    for name, module in model.named_modules():
+        own = getattr(module, PLACE, None)
+        if isinstance(own, Adopts):
+            held = [getattr(other[name], PLACE, None) for other in others]
+            own.adopt([update.low_rank() if isinstance(update, HasLowRank) else None for update in held])
+
+
 def resume_optimizer(optimizer: Optimizer, recipe: Recipe, found: Found | None) -> None:
     """Give the optimizer the state that the recipe starts from, if it keeps that."""
     if recipe.start is not None and recipe.start.optimizer and found is not None:
@@ -108,12 +142,17 @@ def resume_optimizer(optimizer: Optimizer, recipe: Recipe, found: Found | None) 
 
 def _plain_weights(found: Found, ctx: Context) -> dict[str, torch.Tensor]:
     """The evaluation weights of a checkpoint by name, parametrizations baked in, as a model without any wants them."""
+    return merged(_evaluated(found, ctx))
+
+
+def _evaluated(found: Found, ctx: Context) -> torch.nn.Module:
+    """The model of a checkpoint with its evaluation weights, on the CPU."""
     source = str(found.run.path / "resolved.json")
     settings = (f"train.precision={ctx.precision}", "train.device=cpu", "train.compile=false")
     recipe = StoredRecipe.from_json(found.run.resolved, *settings, source=source)
     ctx = ctx.having(device="cpu", compile=False, rng=recipe.rng, horizon=found.run.status.horizon)
     model, _ = evaluated(recipe, found.step, found.directory, ctx)
-    return merged(model)
+    return model
 
 
 def _refuse_other_text(where: str, found: Found, source: Source) -> None:

@@ -14,7 +14,7 @@ from ..core.roles import parameter_groups
 from ..ledger.budgets import StepCost, step_cost, steps_at, steps_within
 from ..store.names import CACHE
 from ..store.run import Run
-from .ancestors import begin, other_models, resume_optimizer, start_of, trained_tokenizer
+from .ancestors import adopt, begin, other_models, resume_optimizer, start_of, trained_tokenizer
 from .devices import refuse_missing
 from .loop import Loop
 from .parts import Parts
@@ -35,6 +35,7 @@ def assemble(recipe: Recipe, run: Run) -> Loop:
     model = recipe.policy.build(ctx).to(ctx.device)
     start = start_of(recipe, root)
     begin(model, recipe, start, source, ctx)
+    adopt(model, recipe, source, ctx, root)
     models = {"policy": model, **other_models(recipe, source, ctx, root)}
     ctx = ctx.having(models=models, groups=tuple(parameter_groups(model)))
     optimizer = training_rule(recipe.optimizer.build(ctx))

@@ -68,6 +68,7 @@ class DoRA(LowRankUpdate):
 class DoRAPart(LowRankPart):
     """Low-rank adaptation of directions, with each row's length trained as a number of its own."""
 
+    sums = False
     card = Card(
         summary="A low-rank update of each row's direction, and the rows' lengths, beside frozen weights",
         paper="Liu et al. 2024, arXiv 2402.09353, equations 5 and 11",

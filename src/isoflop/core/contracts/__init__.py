@@ -22,6 +22,7 @@ from .objective import (
 )
 from .parametrization import (
     PLACE,
+    Adopts,
     BeginsFromWeight,
     HasLowRank,
     LowRank,
@@ -51,6 +52,7 @@ from .use import Decoder, DecoderPart, Measurement, Metric, MetricPart, Subject
 __all__ = [
     "PLACE",
     "TOKENIZER",
+    "Adopts",
     "Averaging",
     "AveragingPart",
     "Batch",

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, ClassVar, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, ClassVar, Protocol, Self, runtime_checkable
 
 from ..cost import Work
 from ..registry import Part
@@ -71,6 +71,14 @@ class HasLowRank(Protocol):
 
 
 @runtime_checkable
+class Adopts(Protocol):
+    """A parametrization that takes up the updates of other models."""
+
+    def adopt(self, updates: Sequence[LowRank | None]) -> None:
+        """Those of its own matrix in the models that its part ``adopts``; None where one has none there."""
+
+
+@runtime_checkable
 class BeginsFromWeight(Protocol):
     """A parametrization whose own parameters start from the weight that training begins with."""
 
@@ -113,6 +121,19 @@ class ParametrizationPart(Part):
 
     targets: tuple[str, ...] = ("*",)
     """Which matrices within the blocks: patterns of their names, e.g. "*.mixer.*" or "*.q"."""
+
+    @property
+    def adopts(self) -> tuple[str, ...]:
+        """Names of other models (``models.<name>`` of the recipe) whose low-rank updates it takes up."""
+        return ()
+
+    def legal(self, other: ParametrizationPart | None) -> bool:
+        """Whether it can take up the updates of a model that was trained with ``other``."""
+        return False
+
+    def given(self, others: Mapping[str, ParametrizationPart | None]) -> Self:
+        """This part, knowing what the models that it adopts from were trained with."""
+        return self
 
     @abstractmethod
     def build(self, rows: int, columns: int, rng: Rng) -> torch.nn.Module:
