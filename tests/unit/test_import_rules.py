@@ -289,7 +289,7 @@ BROKEN: list[tuple[Callable[[list[Module]], Iterator[str]], dict[str, str]]] = [
     (imports_go_down, {"train/a.py": "from ..evals import harness"}),
     (imports_go_down, {"report/a.py": "from ..lab.study import Study"}),
     (imports_go_down, {"lab/a.py": "import isoflop.core.files"}),
-    (imports_go_down, {"lab/a.py": "from isoflop.core.files import sweep"}),
+    (imports_go_down, {"lab/a.py": "from isoflop.core.files import clear_leftovers"}),
     (folders_have_no_circles, {"lab/a.py": "from .b import x", "lab/b.py": "def f():\n    from . import a"}),
     (
         folders_have_no_circles,
@@ -333,7 +333,7 @@ KEPT: list[dict[str, str]] = [
     {"laws/law.py": "from .fit import f", "laws/fit.py": "from .formula import F", "laws/formula.py": ""},
     {"models/a.py": "model.eval(); torch.load(path, weights_only=True); f(trust_remote_code=False)"},
     {"optim/optimizers/a.py": "@part\nclass A:\n    lr: float = 1.0"},
-    {"optim/optimizers/a.py": "from ...core.files import sweep\nfrom ..base import b\n@part\nclass A: ..."},
+    {"optim/optimizers/a.py": "from ...core.files import clear_leftovers\nfrom ..base import b\n@part\nclass A: ..."},
 ]
 
 

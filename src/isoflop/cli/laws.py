@@ -67,9 +67,9 @@ def _printable(name: str) -> str:
 def rows_of(source: Path, wanted: dict[str, str]) -> Table:
     """The rows of a CSV file, a study or a root, whose columns have the wanted values; one arm of a study only."""
     from ..core.table import Table
-    from ..store.sweeps import sweep
+    from ..store.sweeps import runs_table
 
-    rows = sweep(source) if os.path.isdir(source) else Table.read_csv(source)
+    rows = runs_table(source) if os.path.isdir(source) else Table.read_csv(source)
     for column, value in wanted.items():
         if column not in rows:
             raise UsageError(f"no column {column!r}", where="--where", fix=nearest(column, rows))

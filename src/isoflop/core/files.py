@@ -23,7 +23,7 @@ from typing import Any, BinaryIO
 from .errors import StorageError, shown
 from .reading import LARGEST, kind_of_file
 
-PARTIAL = ".partial-"  # prefix of everything not yet published; leftovers of a kill are swept by `sweep`
+PARTIAL = ".partial-"  # prefix of everything not yet published; leftovers of a kill are swept by `clear_leftovers`
 _NAME = 200  # bytes of a file's name that its partial's name repeats: file systems allow 255
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _TAIL = 1 << 16  # bytes that are read at once where a log's last line is looked for
@@ -168,7 +168,7 @@ def publish_directory(path: Path) -> Iterator[Path]:
             raise
 
 
-def sweep(directory: Path) -> int:
+def clear_leftovers(directory: Path) -> int:
     """Remove what killed writers left in ``directory`` (not below it); the number removed."""
     leftovers = list(directory.glob(f"{PARTIAL}*"))
     for path in leftovers:

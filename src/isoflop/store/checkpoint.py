@@ -17,7 +17,7 @@ from typing import Any, cast
 from ..core.digests import canonical_json, digest, digest_file
 from ..core.documents import Frozen
 from ..core.errors import DataError, StorageError
-from ..core.files import PARTIAL, disk_errors, publish_directory, sweep
+from ..core.files import PARTIAL, clear_leftovers, disk_errors, publish_directory
 from ..core.reading import contained, read_errors, read_json
 
 FOLDER = "checkpoints"
@@ -71,7 +71,7 @@ def commit(
     path = directory / str(step)
     with disk_errors(directory):
         directory.mkdir(parents=True, exist_ok=True)
-        sweep(directory)
+        clear_leftovers(directory)
         if os.path.lexists(path) and damage(path):
             _discard(path)
     if not os.path.lexists(path):

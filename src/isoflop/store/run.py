@@ -34,11 +34,11 @@ from ..core.documents import Frozen
 from ..core.errors import DataError, RecipeError, UsageError
 from ..core.files import (
     append_jsonl,
+    clear_leftovers,
     disk_errors,
     mend_jsonl,
     open_output,
     publish_directory,
-    sweep,
     take_lock,
     write_atomic,
     write_json,
@@ -361,8 +361,8 @@ class Run:
         return [record for record in records if kind is None or record.get("kind") == kind]
 
     def _clear_leftovers(self) -> None:
-        sweep(self.path)
-        sweep(self._checkpoints)
+        clear_leftovers(self.path)
+        clear_leftovers(self._checkpoints)
         mend_jsonl(self.path / "metrics.jsonl")
         mend_jsonl(self.path / "events.jsonl")
 

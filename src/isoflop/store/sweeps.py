@@ -22,7 +22,7 @@ from .run import Run
 _ALIKE = ("source", "tokenizer")  # what must not differ between losses of one law
 
 
-def sweep(directory: str | Path) -> Table:
+def runs_table(directory: str | Path) -> Table:
     """One row a finished run: C (training FLOPs), D (tokens), loss (the run's value, in its metric's unit), and names.
 
     A value of which more is better is no loss: its column is named ``value``.

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core.errors import StorageError, UsageError
-from ..core.files import append_jsonl, disk_errors, fsync_directory, mend_jsonl, sweep, take_lock, write_json
+from ..core.files import append_jsonl, clear_leftovers, disk_errors, fsync_directory, mend_jsonl, take_lock, write_json
 from ..core.reading import read_jsonl
 from .safetensors_dir import ITEM_BYTES, TensorInfo
 
@@ -212,7 +212,7 @@ def open_output(path: Path, layout: Layout, identity: str) -> Iterator[Output]:
 
 def _prepare(partial: Path, layout: Layout) -> None:
     """Give every file its header and its full size, and the journal a whole last line; remove torn files."""
-    sweep(partial)
+    clear_leftovers(partial)
     mend_jsonl(partial / JOURNAL)
     for file, header in layout.headers.items():
         size = max((info.end for info in layout.tensors.values() if info.file.name == file), default=len(header))

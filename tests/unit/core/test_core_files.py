@@ -20,10 +20,10 @@ from isoflop.core.digests import canonical_json, digest, digest_bytes, digest_fi
 from isoflop.core.errors import DataError, StorageError
 from isoflop.core.files import (
     append_jsonl,
+    clear_leftovers,
     disk_errors,
     mend_jsonl,
     publish_directory,
-    sweep,
     write_atomic,
     write_json,
 )
@@ -61,7 +61,7 @@ def test_a_failed_write_keeps_the_old_bytes(tmp_path: Path, monkeypatch: pytest.
 def kill_at_every_call_of_a_write() -> int:
     def check(where: Path) -> None:
         assert (where / "file").read_text() in ("old" * 1000, "new" * 1000)
-        sweep(where)
+        clear_leftovers(where)
         assert [file.name for file in where.iterdir()] == ["file"]
 
     return killing.at_every_call(
@@ -81,7 +81,7 @@ def kill_at_every_call_of_a_publication() -> int:
     def check(where: Path) -> None:
         if (where / "made").exists():
             assert all((where / "made" / name).read_text() == name * 1000 for name in ("a", "b", "inner/c"))
-        sweep(where)
+        clear_leftovers(where)
         assert [file.name for file in where.iterdir()] in ([], ["made"])
 
     return killing.at_every_call(lambda where: None, publish, check)
@@ -168,9 +168,9 @@ def test_sweeping_removes_only_leftovers(tmp_path: Path) -> None:
     (tmp_path / ".partial-1-x" / "file").write_text("1")
     (tmp_path / ".partial-2-y").write_text("2")
     (tmp_path / "kept").write_text("3")
-    assert sweep(tmp_path) == 2
+    assert clear_leftovers(tmp_path) == 2
     assert [file.name for file in tmp_path.iterdir()] == ["kept"]
-    assert sweep(tmp_path / "missing") == 0
+    assert clear_leftovers(tmp_path / "missing") == 0
 
 
 # ---------------------------------------------------------------- what a disk says

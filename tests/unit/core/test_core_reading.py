@@ -16,7 +16,7 @@ from pydantic import TypeAdapter
 
 from isoflop.core.digests import digest_file
 from isoflop.core.errors import DataError, IsoflopError, StorageError, UsageError
-from isoflop.core.files import append_jsonl, mend_jsonl, sweep, write_atomic
+from isoflop.core.files import append_jsonl, clear_leftovers, mend_jsonl, write_atomic
 from isoflop.core.reading import contained, parse_json, read_bytes, read_json, read_jsonl, read_text, user_path
 from isoflop.core.recipe import Recipe
 from isoflop.core.table import Table
@@ -114,7 +114,7 @@ def test_sweeping_does_not_follow_links(tmp_path: Path) -> None:
     (tmp_path / "theirs" / "file").touch()
     (tmp_path / "here").mkdir()
     (tmp_path / "here" / ".partial-x").symlink_to(tmp_path / "theirs")
-    assert sweep(tmp_path / "here") == 1
+    assert clear_leftovers(tmp_path / "here") == 1
     assert list((tmp_path / "here").iterdir()) == []
     assert (tmp_path / "theirs" / "file").exists()
 

@@ -14,7 +14,7 @@ from isoflop.core.recipe import Recipe
 from isoflop.core.roles import numel
 from isoflop.laws import Power
 from isoflop.store.run import Run
-from isoflop.store.sweeps import sweep
+from isoflop.store.sweeps import runs_table
 from report_sample import make_study
 
 RECIPE = """
@@ -42,7 +42,7 @@ def finished(root: Path, width: int, steps: int, change: dict[str, object] | Non
 
 def test_a_root_gives_compute_tokens_loss_and_parameters(tmp_path: Path) -> None:
     stored = [finished(tmp_path, width, steps) for width, steps in ((32, 100), (64, 200))]
-    table = sweep(tmp_path).sort("C")
+    table = runs_table(tmp_path).sort("C")
     assert table["C"].tolist() == [1e5, 2e5]
     assert table["D"].tolist() == [1e3, 2e3]
     assert table["loss"].tolist() == [2.5, 2.5]
@@ -64,7 +64,7 @@ def test_compute_beyond_64_bits_is_fitted(tmp_path: Path) -> None:
         re.sub(r'"flops": (\d+)(?=[,\n])', r'"flops": \g<1>000000000000', text)
     )
     for name in ("root", "study"):
-        table = sweep(tmp_path / name)
+        table = runs_table(tmp_path / name)
         assert table.numbers("C").dtype == float
         assert table.numbers("C").max() > 2**64
         if "arm" in table:
@@ -75,7 +75,7 @@ def test_compute_beyond_64_bits_is_fitted(tmp_path: Path) -> None:
 def test_without_a_readable_recipe_there_is_no_n(tmp_path: Path) -> None:
     finished(tmp_path, 32, 100)
     finished(tmp_path, 64, 100, {"model": {"name": "gone"}})
-    table = sweep(tmp_path)
+    table = runs_table(tmp_path)
     assert table.rows == 2
     assert "N" not in table
 
@@ -85,13 +85,13 @@ def test_losses_of_different_things_are_not_mixed(tmp_path: Path, change: dict[s
     finished(tmp_path, 32, 100)
     finished(tmp_path, 64, 100, change)
     with pytest.raises(UsageError, match=f"differ in {next(iter(change))}"):
-        sweep(tmp_path)
+        runs_table(tmp_path)
 
 
 def test_a_study_gives_the_ends_of_its_evaluation_runs(tmp_path: Path) -> None:
     study = make_study()
     study.write(tmp_path / "study.json")
-    table = sweep(tmp_path)
+    table = runs_table(tmp_path)
     ends = [run.end for run in study.runs if run.role == "evaluation" and run.end is not None]
     assert sorted(table["C"].tolist()) == sorted(end.flops for end in ends)
     assert sorted(table["loss"].tolist()) == sorted(end.value for end in ends)
@@ -100,7 +100,7 @@ def test_a_study_gives_the_ends_of_its_evaluation_runs(tmp_path: Path) -> None:
 
 def test_nothing_finished_is_said(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no finished run"):
-        sweep(tmp_path)
+        runs_table(tmp_path)
 
 
 def test_a_quality_of_which_more_is_better_is_no_loss(tmp_path: Path) -> None:
@@ -108,6 +108,6 @@ def test_a_quality_of_which_more_is_better_is_no_loss(tmp_path: Path) -> None:
     write_json(run.path / "result.json", {**run.result, "unit": "accuracy", "higher_is_better": True})
     make_study(unit="accuracy", higher_is_better=True).write(tmp_path / "study" / "study.json")
     for name in ("root", "study"):
-        table = sweep(tmp_path / name)
+        table = runs_table(tmp_path / name)
         assert "value" in table
         assert "loss" not in table
