@@ -61,7 +61,7 @@ UNTIMED = Speed(math.nan, math.nan)
 
 
 @dataclass(frozen=True)
-class Batch:
+class PlannedRuns:
     """Equal runs of the plan; ``steps``, ``flops``, wall-clock and processor ``seconds`` (NaN: untimed) are of one."""
 
     role: str
@@ -99,7 +99,7 @@ class Plan:
     """A study's runs, what they cost here, and what each row on FLOPs could see if the study's expectations hold."""
 
     study: str
-    batches: tuple[Batch, ...]
+    batches: tuple[PlannedRuns, ...]
     workers: int
     sights: tuple[Sight, ...]
     spare: int
@@ -212,7 +212,7 @@ def priced(study: Study, speeds: Mapping[str, Speed], workers: int) -> Plan:
     return Plan(study.name, tuple(batches), workers, sights(study, batches), spare, spare_seconds, _spent(speeds))
 
 
-def sights(study: Study, batches: Sequence[Batch]) -> tuple[Sight, ...]:
+def sights(study: Study, batches: Sequence[PlannedRuns]) -> tuple[Sight, ...]:
     """What every arm could show at every rung that it runs at."""
     flops = {(b.arm, b.rung): b.flops for b in batches if b.role == "evaluation"}
     ends = flops[study.baseline, 0], flops[study.baseline, study.top]
@@ -306,13 +306,13 @@ def chances(sd: float, seeds: int, comparisons: int, low: float, high: float) ->
     return (math.exp(starts[enough[0]]) if len(enough) else None), bounded
 
 
-def _batch(study: Study, role: str, arm: str, rung: int, runs: int, speed: Speed) -> Batch:
+def _batch(study: Study, role: str, arm: str, rung: int, runs: int, speed: Speed) -> PlannedRuns:
     recipe = study.run_recipe(arm, rung, study.seeds[0])
     cost = step_cost(recipe)
     steps = steps_within(recipe.budget, cost)
     flops = cost.run(steps).model
     seconds = speed.seconds(flops, recipe.train.evaluations)
-    return Batch(role, arm, rung, runs, steps, flops, seconds, speed.cpu_share * seconds)
+    return PlannedRuns(role, arm, rung, runs, steps, flops, seconds, speed.cpu_share * seconds)
 
 
 def _spent(speeds: Mapping[str, Speed]) -> str:
