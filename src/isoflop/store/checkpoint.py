@@ -25,7 +25,7 @@ FOLDER = "checkpoints"
 MANIFEST = "MANIFEST.json"
 FORMAT = 1
 _MANIFEST_BYTES = 1 << 24
-Report = Callable[[str], None]
+Warn = Callable[[str], None]
 
 
 class _Entry(Frozen):
@@ -49,7 +49,7 @@ def commit(
     step: int,
     write: Callable[[Path], None],
     keep: int,
-    report: Report = _silent,
+    warn: Warn = _silent,
     due: Container[int] | None = None,
 ) -> Path:
     """Publish the checkpoint of ``step``, then delete all but the newest ``keep`` whole ones.
@@ -59,7 +59,7 @@ def commit(
         step: steps completed. If a good checkpoint of it exists already, that one is kept and nothing is written.
         write: fills the fresh directory that it is given with files (folders are allowed).
         keep: at least 1.
-        report: hears of what went wrong without being fatal: a checkpoint that could not be deleted.
+        warn: called with each warning: a checkpoint that could not be deleted.
         due: steps whose checkpoints are kept for their own sake (None: all). Any other one only makes this step safe,
             and is deleted as soon as there is a newer one.
 
@@ -82,11 +82,11 @@ def commit(
                 _seal(partial, step, files)
         except StorageError as error:
             raise _with_sizes(error, directory) from error
-    _prune(directory, step, keep, report, due)
+    _prune(directory, step, keep, warn, due)
     return path
 
 
-def newest(directory: Path, report: Report = _silent) -> tuple[int, Path] | None:
+def newest(directory: Path, warn: Warn = _silent) -> tuple[int, Path] | None:
     """Step and path of the newest checkpoint whose every byte is as written; None if there are no checkpoints.
 
     Each damaged one on the way is reported: "checkpoint 40 is damaged (model.safetensors: digest differs); falling back
@@ -103,7 +103,7 @@ def newest(directory: Path, report: Report = _silent) -> tuple[int, Path] | None
             return step, directory / str(step)
         problems.append(f"{step} ({problem})")
         if index + 1 < len(found):
-            report(f"checkpoint {step} is damaged ({problem}); falling back to {found[index + 1]}")
+            warn(f"checkpoint {step} is damaged ({problem}); falling back to {found[index + 1]}")
     if not problems:
         return None
     raise DataError(
@@ -165,7 +165,7 @@ def _read_manifest(path: Path) -> _Manifest:
     return manifest
 
 
-def _prune(directory: Path, step: int, keep: int, report: Report, due: Container[int] | None) -> None:
+def _prune(directory: Path, step: int, keep: int, warn: Warn, due: Container[int] | None) -> None:
     """Keep the newest whole ones up to ``step``; later ones were damaged when the run fell back behind them."""
     whole = [s for s in steps(directory) if s <= step and not damage(directory / str(s), digests=False)]
     kept = [s for s in whole if s == step or due is None or s in due][:keep]
@@ -174,7 +174,7 @@ def _prune(directory: Path, step: int, keep: int, report: Report, due: Container
             try:
                 _discard(directory / str(old))
             except OSError as error:
-                report(f"checkpoint {old} could not be deleted ({error.strerror or error})")
+                warn(f"checkpoint {old} could not be deleted ({error.strerror or error})")
 
 
 def _discard(path: Path) -> None:

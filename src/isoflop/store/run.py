@@ -45,7 +45,7 @@ from ..core.files import (
 )
 from ..core.reading import contained, each_jsonl, read_bytes, read_json, read_jsonl, user_path
 from ..core.recipe import Recipe, StoredRecipe, hash_of
-from .checkpoint import FOLDER, Report, commit, newest
+from .checkpoint import FOLDER, Warn, commit, newest
 from .environment import determinism, differences, environment, told
 from .names import component, printable
 from .records import Ancestors, Change, Event, Ledger, Metric, Result
@@ -76,14 +76,14 @@ class Run:
 
     Attributes:
         path: the directory. resolved: the recipe as JSON values. hash: the recipe's hash (64 hex digits).
-        report: hears of damaged checkpoints and of a changed environment, besides the events file.
+        warn: called with each warning (a damaged checkpoint, a changed environment), which also becomes an event.
     """
 
     def __init__(self, path: Path, resolved: Mapping[str, Any]) -> None:
         self.path = path
         self.resolved = dict(resolved)
         self.hash = hash_of(self.resolved)
-        self.report: Callable[[str], None] | None = None
+        self.warn: Callable[[str], None] | None = None
         self._next_beat = 0.0
 
     # ------------------------------------------------------------ opening
@@ -310,14 +310,14 @@ class Run:
         for name in ("metrics.jsonl", "events.jsonl"):
             with contextlib.suppress(FileNotFoundError), (self.path / name).open("rb") as file:
                 os.fsync(file.fileno())
-        return commit(self._checkpoints, step, write, self.recipe.train.keep, self._report, due)
+        return commit(self._checkpoints, step, write, self.recipe.train.keep, self._warn, due)
 
-    def checkpoint(self, report: Report | None = None) -> tuple[int, Path] | None:
+    def checkpoint(self, warn: Warn | None = None) -> tuple[int, Path] | None:
         """Step and path of the newest good checkpoint (see ``checkpoint.newest``); None: begin at step 0.
 
-        ``report`` hears of damaged ones; by default they become events.
+        ``warn`` is called with each damaged one; by default they become events.
         """
-        return newest(self._checkpoints, report or self._report)
+        return newest(self._checkpoints, warn or self._warn)
 
     def write_ledger(self, ledger: Mapping[str, Any]) -> None:
         write_json(self.path / "ledger.json", ledger)
@@ -342,8 +342,8 @@ class Run:
         changes = differences(self.environment, now)
         if changes:
             self.event("environment", changes=changes)
-            if self.report is not None:
-                self.report(f"{self.path}: begun elsewhere ({', '.join(map(told, changes))}): its bytes may differ")
+            if self.warn is not None:
+                self.warn(f"{self.path}: begun elsewhere ({', '.join(map(told, changes))}): its bytes may differ")
         return changes
 
     # ------------------------------------------------------------ inside
@@ -366,9 +366,9 @@ class Run:
         mend_jsonl(self.path / "metrics.jsonl")
         mend_jsonl(self.path / "events.jsonl")
 
-    def _report(self, message: str) -> None:
-        if self.report is not None:
-            self.report(f"{self.path}: {message}")
+    def _warn(self, message: str) -> None:
+        if self.warn is not None:
+            self.warn(f"{self.path}: {message}")
         self.event("checkpoint", message=message)
 
 

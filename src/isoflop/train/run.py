@@ -63,7 +63,7 @@ def train(
     if recipe.budget.axis != "text_bytes":
         plan(recipe, root)  # an impossible budget leaves nothing behind
     run = Run.open(root, recipe, text=text, name=name)
-    run.report = warn
+    run.warn = warn
     with run.lock():
         if run.status.state == "diverged":
             raise NumericsError(run.status.message, where=str(run.path))
