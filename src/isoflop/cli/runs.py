@@ -48,7 +48,7 @@ def listing(
     """List the runs below a root, the newest last."""
     if ctx.invoked_subcommand is not None:
         if status is not None:
-            raise UsageError("--status is of the list of runs alone", where=f"runs {ctx.invoked_subcommand}")
+            raise UsageError("--status only applies to `isoflop runs` itself", where=f"runs {ctx.invoked_subcommand}")
         ctx.default_map = {verb: {"root": root, "json": json} for verb in ("studies", "index", "show")}
         return
     from ..store.index import STATES, runs

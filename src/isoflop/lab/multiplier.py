@@ -138,7 +138,7 @@ def multipliers(
 
     Args:
         runs: the study's evaluation runs. A diverged run never ranks: an arm with one at a rung has no row there, and a
-            baseline's one leaves its seed's curve without that rung.
+            diverged baseline run drops that rung from its seed's curve.
         tuning: arm -> what its equal trials spent on ``axis``: gives the all-in multiplier, which charges them to both
             sides. The baseline's second tuning at its top rung is not charged, which can only favour the baseline.
         scale: what the runs' values are measured on; by default bits per byte, of which fewer are better.

@@ -105,7 +105,7 @@ class Plan:
     spare: int
     """Runs that may be added because an optimum lies at the edge of its grid."""
     spare_cpu_seconds: float
-    """What these take."""
+    """CPU-seconds of those runs."""
     preflight: str = ""
     """What timing the arms spent, in words; "" if none was timed."""
 

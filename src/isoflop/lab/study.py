@@ -67,8 +67,8 @@ class Arm(Section):
     overrides: Annotated[tuple[str, ...], Field(min_length=1)]
     """Changes to the baseline's recipe, each ``key.path=value``."""
     rungs: Annotated[tuple[NonNegativeInt, ...], Field(min_length=1)] = (0,)
-    """Indices into the ladder. Low ones: a multiplier that needs more than the top rung is only a bound. So is, mostly,
-    one near 1 at rung 0, where arms are tuned: the baseline has no rung below."""
+    """Indices into the ladder. Low ones leave room above: where the baseline would need more than its top rung,
+    only a bound is known. Rung 0 alone leaves none below: a multiplier near 1 is then mostly a bound, too."""
 
 
 class Tune(Section):

@@ -46,7 +46,7 @@ class RunRecord:
     state: str
     message: str
     recipe: str
-    """As given."""
+    """The TOML as the user wrote it."""
     resolved: dict[str, Any]
     """The recipe with every default and override."""
     environment: dict[str, Any]

@@ -32,7 +32,7 @@ def configured(chart: Chart) -> Chart:
     faint = {"gridColor": INK, "gridOpacity": 0.09, "domainColor": INK, "domainOpacity": 0.35, "tickOpacity": 0.35}
     words = {"labelColor": INK, "labelOpacity": 0.75, "labelFontSize": 12, "titleColor": INK, "titleFontSize": 12}
     axis = {**faint, **words, "tickColor": INK, "tickSize": 4, "titleFontWeight": "normal", "titlePadding": 10}
-    # An y title lies flat above its axis, where it can be read without turning the head.
+    # A y title lies flat above its axis, where it can be read without turning the head.
     flat = {
         "titleAngle": 0,
         "titleAlign": "left",

@@ -56,7 +56,7 @@ class RunRow(Frozen):
     reused: bool = False
     """It had been finished before this study was started."""
     fingerprint: str = ""
-    """That of the corpus it was trained on; "" where it is not known."""
+    """Fingerprint of the training corpus; "" where it is not known."""
     heldout: str = ""
     """Digest of the text it was evaluated on; "" where it is not known."""
     exclusive: bool = False
@@ -105,7 +105,7 @@ class MultiplierRow(Frozen):
     interpolation: float = 0.0
     """Standard error of the mean log multiplier that comes from interpolating between rungs; part of the interval."""
     level: float = 0.95
-    """That of the interval: 95 %, or more where Holm's correction asks it of the row."""
+    """Confidence level of the interval: 95 %, raised by Holm's correction."""
     p: float | None = None
     """Holm-adjusted two-sided p-value of log m = 0."""
     significant: bool = False
