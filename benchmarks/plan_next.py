@@ -17,7 +17,8 @@ import numpy as np
 from fit import provenance
 from isoflop.core.files import write_json
 from isoflop.core.table import Table
-from isoflop.laws.plan.next_runs import pool_of, rehearse
+from isoflop.laws.plan.next_runs import pool_of
+from isoflop.laws.plan.rehearsal import rehearse
 from isoflop.laws.verb import law_named
 
 TASKS = {

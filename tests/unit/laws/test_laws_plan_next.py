@@ -14,7 +14,8 @@ from isoflop.core.table import Table
 from isoflop.laws import Chinchilla, simulate
 from isoflop.laws.plan.candidates import next_from, rehearse_from
 from isoflop.laws.plan.design import knowledge, pilot
-from isoflop.laws.plan.next_runs import explained, fitted, next_runs, pool_of, rehearse
+from isoflop.laws.plan.next_runs import fitted, next_runs, pool_of
+from isoflop.laws.plan.rehearsal import explained, rehearse
 from laws_planted import CHINCHILLA, grid
 
 SHARED = Path(os.environ.get("ISOFLOP_SHARED", "../shared")) / "data" / "scaling" / "active_design"

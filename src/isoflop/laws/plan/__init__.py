@@ -10,6 +10,7 @@ A module imports from those before it in this list, never the other way:
 - ``best``, ``point``, ``reach``, ``off``, ``repeats``, ``lifetime``: the questions asked of a law of size and tokens.
 - ``ask``: which of them a call means; ``isoflop.laws.law`` offers it as a method.
 - ``batch``, ``qat``, ``sparse``, ``score``, ``pools``, ``transfer``: questions asked of the laws that know the answer.
-- ``design``, ``next_runs``: what runs would teach; which to make next.
+- ``design``, ``next_runs``, ``rehearsal``, ``candidates``: what runs would teach; which to make next; the same from
+  files, and played on known results (``candidates`` stands above ``verb``).
 - ``other_laws``, ``verb``: the same under other laws; what the command line does.
 """

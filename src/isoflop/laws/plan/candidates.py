@@ -11,7 +11,8 @@ from ...core.table import Table
 from ..tables import as_table, rename
 from ..verb import law_named
 from .design import Criterion
-from .next_runs import Choice, Pool, Rehearsal, next_runs, pool_of, rehearse
+from .next_runs import Choice, Pool, next_runs, pool_of
+from .rehearsal import Rehearsal, rehearse
 
 Source = str | Path | Mapping[str, Any]
 
