@@ -137,6 +137,18 @@ def test_the_end_of_the_text_ends_it_unless_it_is_ignored(
     assert generated("--decoder", '{name="sample", stop=119}') == "onet 5"
 
 
+def test_a_decoder_says_what_the_model_lacks(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A Transformer decodes with a cache only if each of its mixers does; one that does not is named before loading."""
+    from isoflop.models.mixers.attention import AttentionPart
+
+    run = train(Recipe.load(tiny()), tmp_path / "runs")
+    monkeypatch.setattr(AttentionPart, "provides", frozenset())
+    assert invoke(["generate", str(run.path)]) == 2
+    assert "decoder: sample needs model to be Cacheable, which transformer is not" in capsys.readouterr().err
+
+
 def test_a_run_without_a_checkpoint_is_named(tiny: Tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Run.open(tmp_path, Recipe.load(tiny()), name="a")
     for verb in ("generate", "eval"):

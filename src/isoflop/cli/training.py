@@ -224,7 +224,10 @@ def generate(
 
     _use_threads(threads)
     chosen = cast("DecoderPart", part_from("decoder", decoder))
-    found = trained(find_run(run, root), device=device, warn=_warn)
+    stored = find_run(run, root)
+    if unmet := stored.recipe.unmet(chosen):
+        raise UsageError("; ".join(unmet), where=run, fix="choose another --decoder (isoflop show decoder)")
+    found = trained(stored, device=device, warn=_warn)
     tokenizer = found.tokenizer
     if tokenizer is None:
         raise UsageError("was trained on ids that stand for no text", where=run)

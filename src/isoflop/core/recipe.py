@@ -153,10 +153,7 @@ class Recipe(Document):
         problems += [f"metrics: names {name} twice" for name in sorted(set(metrics)) if metrics.count(name) > 1]
         for _, part in self.parts():
             problems += part.check(self)
-            for slot, wanted in part.needs.items():
-                other = getattr(self, slot)
-                for missing in sorted(kind.__name__ for kind in wanted - other.abilities):
-                    problems.append(f"{part.slot}: {part.name} needs {slot} to be {missing}, which {other.name} is not")
+            problems += self.unmet(part)
         problems += self._frozen()
         problems += self._other_models()
         if self.budget.seconds is not None and self.schedule.needs_horizon:
@@ -212,6 +209,15 @@ class Recipe(Document):
         """Models whose updates the parametrization takes up, by name."""
         part = self.parametrization
         return {} if part is None else dict.fromkeys(part.adopts, part)
+
+    def unmet(self, part: Part) -> list[str]:
+        """What a part of this recipe, or one that uses its model, needs of the recipe's parts and does not find."""
+        others = {slot: getattr(self, slot) for slot in part.needs}
+        return [
+            f"{part.slot}: {part.name} needs {slot} to be {kind}, which {others[slot].name} is not"
+            for slot, wanted in part.needs.items()
+            for kind in sorted(kind.__name__ for kind in wanted - others[slot].abilities)
+        ]
 
     @classmethod
     def completed(cls, tree: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import torch
@@ -11,7 +11,7 @@ from pydantic import Field, NonNegativeFloat, PositiveInt
 from torch import Tensor
 
 from ...core.context import Context
-from ...core.contracts import DecoderPart
+from ...core.contracts import Cacheable, DecoderPart
 from ...core.errors import NumericsError, UsageError
 from ...core.registry import Card, part
 from ...core.rng import Rng
@@ -103,6 +103,7 @@ class SamplePart(DecoderPart):
     """Keep only the k likeliest tokens."""
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Keep only the likeliest tokens that together reach this probability."""
+    needs: ClassVar[dict[str, frozenset[type]]] = {"model": frozenset({Cacheable})}
     card = Card(
         summary="One token at a time from the model's distribution",
         paper="top_k: Fan et al. 2018, arXiv 1805.04833; top_p: Holtzman et al. 2020, arXiv 1904.09751",
