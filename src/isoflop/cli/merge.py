@@ -121,6 +121,33 @@ def fold(
 
 
 @verbs.command()
+def search(
+    config: Annotated[Path, path_argument("A merge of runs; its weights are searched.")],
+    out: Annotated[Path, path_argument("Directory of trials and the best merge; an unfinished search goes on.")],
+    run: Annotated[str, typer.Option("--run", help="Run whose first metric on held-out text is the fitness.")],
+    trials: Annotated[int, typer.Option("--trials", min=1, help="Merges that are scored.")] = 100,
+    knobs: Annotated[str, typer.Option("--knobs", help="Of each model, e.g. weight,density.")] = "weight",
+    filters: Annotated[str, typer.Option("--filters", help="Names' pieces with numbers of their own.")] = "",
+    blocks: Annotated[int, typer.Option("--blocks", min=1, help="Points of each gradient over the layers.")] = 1,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the search.")] = 0,
+    root: Root = DEFAULT_ROOT,
+    json: Json = False,
+) -> None:
+    """Search a merge's weights by CMA-ES. Killed, the same command goes on where it was."""
+    from ..merge.recipe import load
+    from ..merge.search import BEST, Space, search
+    from ..train.restore import restore
+    from .probe import heldout_fitness
+
+    names = [tuple(piece for piece in text.split(",") if piece) for text in (knobs, filters)]
+    space = Space(load(config), names[0], names[1], blocks)
+    session = restore(find_run(run, root), device="cpu")
+    best = search(space, heldout_fitness(session), out, trials=trials, seed=seed)
+    facts = {"out": str(out / BEST), "value": best, "trials": trials}
+    emit(facts) if json else typer.echo(f"{out / BEST}: {best:.4f} after {trials} trials")
+
+
+@verbs.command()
 def export(
     run: Annotated[str, typer.Argument(help="Name, directory or hash of a run.")],
     out: Annotated[Path, path_argument("The new directory.")],
