@@ -12,11 +12,21 @@ they are read:
 
 from __future__ import annotations
 
+import re
 import types
 from collections.abc import Iterator
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Literal, Union, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+)
+from pydantic_core import CoreSchema, core_schema
 
 INTEGERS = 2**63
 """Whole numbers of a document are smaller (TOML's are 64 bits wide); larger ones are floats."""
@@ -30,6 +40,38 @@ class Later:
     Its default must mean "as before the field existed", and must never change: at its default the field is not written,
     so the hash of every older recipe stays what it was. Changed numbers are a new ``version`` of their part instead.
     """
+
+
+@dataclass(frozen=True)
+class Describes:
+    """Marks a field that holds the tree of another kind of document: ``Annotated[dict[str, Any], Describes(Recipe)]``.
+
+    Overrides and errors then know its keys; what is wrong in it is still found by whoever builds that document.
+    """
+
+    document: type[Section]
+
+
+@dataclass(frozen=True)
+class Worded:
+    """Marks text that must match a pattern as a whole: ``Annotated[str, Worded("[a-z]+", "should be letters")]``.
+
+    What does not match is told in words, never by the pattern.
+    """
+
+    pattern: str
+    what: str
+
+    def __get_pydantic_core_schema__(self, kind: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_after_validator_function(self._check, handler(kind))
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        return {**handler(schema), "pattern": f"^{self.pattern}$"}
+
+    def _check(self, text: str) -> str:
+        if re.fullmatch(self.pattern, text) is None:
+            raise ValueError(self.what)
+        return text
 
 
 class Frozen(BaseModel):
@@ -47,6 +89,9 @@ class Frozen(BaseModel):
 
 class Section(Frozen):
     """A table of a document that users write. See the module's docstring for what it adds to ``Frozen``."""
+
+    example: ClassVar[str] = ""
+    """Such a table as TOML, for errors about what is none."""
 
     def header(self) -> dict[str, Any]:
         """Keys that are written before the fields; a part writes its name."""

@@ -19,6 +19,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from .complaints import words
 from .errors import DataError, UsageError
 
 LARGEST = 1 << 28
@@ -218,7 +219,7 @@ def _adapter(kind: Any) -> TypeAdapter[Any]:
 
 def complaint(error: ValidationError) -> str:
     """What is wrong with a document, by key path and without the values that it holds."""
-    found = [(item["loc"], item["msg"]) for item in error.errors(include_url=False, include_input=False)]
+    found = [(item["loc"], words(item)) for item in error.errors(include_url=False, include_input=False)]
     lines = [f"{'.'.join(_shown(piece) for piece in loc)}: {what}" if loc else what for loc, what in found[:_SHOWN]]
     return "; ".join(lines) + (f"; and {len(found) - _SHOWN} more" if len(found) > _SHOWN else "")
 

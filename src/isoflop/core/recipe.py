@@ -12,7 +12,6 @@ from pydantic import (
     NonNegativeFloat,
     PositiveFloat,
     PositiveInt,
-    StringConstraints,
     ValidationError,
     WithJsonSchema,
     model_validator,
@@ -21,7 +20,7 @@ from pydantic import (
 from .contracts import ModelPart, Treatment
 from .device import KINDS, Device
 from .digests import canonical_json, digest
-from .documents import NONE, Frozen, Later, Section, leaves
+from .documents import NONE, Frozen, Later, Section, Worded, leaves
 from .errors import RecipeError, nearest
 from .references import ModelReference, Reference, Start, completed, identity
 from .registry import Part
@@ -41,7 +40,13 @@ from .slots import (
 )
 from .toml import Document, problems_of
 
-Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+Name = Annotated[
+    str,
+    Worded(
+        r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}",
+        "should be 1 to 64 letters, digits, '.', '_' or '-', beginning with a letter or digit",
+    ),
+]
 """One path component: letters, digits, '.', '_', '-', at most 64, beginning with a letter or digit."""
 
 
@@ -51,6 +56,8 @@ _REFERENCE = {"anyOf": [{"type": "string"}, {"type": "object", "required": ["run
 
 class Budget(Section):
     """A limit on exactly one axis. A run takes the most whole steps that fit, never more."""
+
+    example = "{ steps = 200 }"
 
     flops: PositiveFloat | None = None
     """Model FLOPs of training: forward, backward, recomputation and optimizer."""
@@ -93,6 +100,8 @@ def _known_device(device: str) -> str:
 class Train(Section):
     """How the loop runs, whatever the method."""
 
+    example = "{ batch = 8, length = 128 }"
+
     batch: Annotated[int, Field(ge=1, le=2**20)] = 8
     """Sequences of one micro-batch."""
     length: Annotated[int, Field(ge=1, le=2**24)] = 128
@@ -103,7 +112,11 @@ class Train(Section):
     """Largest 2-norm of the gradient; 0: no clipping."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """bf16: products in bfloat16 on weights and optimizer state kept in fp32."""
-    device: Annotated[str, StringConstraints(pattern=r"^[a-z]+(:[0-9]+)?$"), AfterValidator(_known_device)] = "cpu"
+    device: Annotated[
+        str,
+        Worded("[a-z]+(:[0-9]+)?", "should be a device as torch names it: cpu, cuda, cuda:1, mps, xpu"),
+        AfterValidator(_known_device),
+    ] = "cpu"
     """As torch names it: cpu, cuda, cuda:1, mps, xpu."""
     compile: bool = False
     """Compile the model (10-30 s once on a CPU)."""

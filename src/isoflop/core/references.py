@@ -13,17 +13,17 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import NonNegativeInt, PositiveInt, StringConstraints, ValidationError
+from pydantic import NonNegativeInt, PositiveInt, ValidationError
 from pydantic_core import PydanticCustomError
 
 from .digests import canonical_json
-from .documents import Later, Section, leaves
+from .documents import Later, Section, Worded, leaves
 from .errors import IsoflopError
 from .origins import describe
 from .registry import SLOTS
 from .slots import ModelSlot, ParametrizationSlot, resolve
 
-Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+Digest = Annotated[str, Worded("[0-9a-f]{64}", "should be a SHA-256, 64 hex digits")]
 """SHA-256 in hexadecimal."""
 IDENTITY = ("recipe", "digest", "optimizer")
 """The keys of a reference that enter the hash of the recipe that makes it."""

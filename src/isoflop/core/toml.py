@@ -14,21 +14,23 @@ import json
 import os
 import re
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Self, TypeVar
+from typing import Any, ClassVar, Literal, Self, TypeVar, get_origin
 
 import tomli_w
 from pydantic import BaseModel, ValidationError
 
 from . import registry
-from .documents import INTEGERS, Section, meant, takes_text
+from .complaints import TELLING, form_of, words
+from .documents import INTEGERS, Describes, Section, kinds_of, meant, takes_text
 from .errors import DataError, RecipeError, UsageError, nearest
 from .reading import read_text, user_path
 from .registry import Part
 
 M = TypeVar("M", bound=BaseModel)
 _MAX_BYTES = 1 << 20
+_PLAIN = {bool, int, float, str, type(None), Literal}
 _TIMES = (datetime.date, datetime.time)  # a datetime is a date
 
 
@@ -146,9 +148,12 @@ def override(tree: dict[str, Any], assignment: str, model: type[BaseModel] | Non
         child = node[place] if isinstance(place, int) else node.get(place)
         field = _field_at(model, tree, above, place)
         if child is None:
-            child = _default_part(field)
+            child = _default_of(field)
         if isinstance(child, str) and (key in registry.SLOTS or _slot_of(field)):  # `optimizer = "muon"` written short
             child = {"name": child}
+        if child is not None and field is not None and not kinds_of(field.annotation) - _PLAIN:
+            what = f"override {assignment}: {'.'.join([*map(str, above), key])} takes one value, neither table nor list"
+            raise RecipeError([what], source="command line")
         node[place] = child if isinstance(child, dict | list) else {}
         node = node[place]
         above.append(place)
@@ -166,8 +171,9 @@ def _key_in(node: Any, key: str, above: Sequence[str | int], assignment: str) ->
         return key
     if not (key.isascii() and key.isdigit() and len(key) < 20 and int(key) < len(node)):
         where = ".".join(map(str, above))
-        last = f"0 to {len(node) - 1}" if node else "none"
-        raise RecipeError([f"override {assignment}: {where} is a list; its entries are {last}"], source="command line")
+        last = f"its entries are 0 to {len(node) - 1}" if node else "it is empty"
+        fix = f"give the whole list, as {where}=[...], to make it longer"
+        raise RecipeError([f"override {assignment}: {where} is a list; {last}; {fix}"], source="command line")
     return int(key)
 
 
@@ -232,7 +238,12 @@ def problems_of(
         overrides: the ``key.path=value`` assignments that were applied, so that a problem can name its own.
         text: the TOML text, so that a problem can name its line.
     """
-    return [_problem(model, tree, item, overrides, text) for item in error.errors(include_url=False)]
+    found = []
+    for item in error.errors(include_url=False):
+        path, what = _problem(model, tree, item)
+        told = [f"{path}: {what}"] if path else what.splitlines()  # of the whole document: each names its own path
+        found += [f"{_place(_path_in(problem), overrides, text)}{problem}" for problem in told]
+    return found
 
 
 def _as_json(tree: Any, source: str) -> str:
@@ -261,22 +272,55 @@ def _bounded(value: Any) -> Any:
     return float(value) if isinstance(value, int) and abs(value) >= INTEGERS else value
 
 
-def _problem(model: type[BaseModel], tree: Any, error: Any, overrides: Sequence[str], text: str) -> str:
-    loc = [piece for piece in error["loc"] if not (isinstance(piece, str) and piece.startswith("function-"))]
-    path = ".".join(str(piece) for piece in loc)
-    message = str(error["msg"]).removeprefix("Value error, ")
-    if error["type"] == "extra_forbidden":
-        message = f"no such key; {nearest(str(loc[-1]), _keys_at(model, tree, loc[:-1]))}"
-    elif error["type"] == "missing":
-        message = "is missing"
-    elif not error["type"].startswith(("slot_", "json_")) and isinstance(error.get("input"), str | int | float | bool):
-        if error["type"].startswith("int_") and isinstance(error["input"], float) and abs(error["input"]) >= INTEGERS:
-            message = f"input should be less than {INTEGERS}"
-        shown = repr(error["input"])
-        message = f"{message[0].lower()}{message[1:]}, got {shown if len(shown) < 80 else shown[:77] + '...'}"
-        if error["type"] == "string_type":
-            message += "; put it in quotes"
-    return f"{_place(path, overrides, text)}{path}: {message}" if path else message
+def _path_in(problem: str) -> str:
+    """The key path that a problem begins with; of a study's recipe ``recipe: train.batch: ...`` both together."""
+    found = re.match(r"([A-Za-z0-9_.-]+: )+", problem)
+    return ".".join(found[0].split(": ")[:-1]) if found else problem.partition(":")[0]
+
+
+def _problem(model: type[BaseModel], tree: Any, error: Any) -> tuple[str, str]:
+    """Key path and words of one error; "" and one line a problem where it is the whole document's."""
+    loc = [piece for piece in error["loc"] if not (isinstance(piece, str) and piece.startswith(("function-", "[key]")))]
+    path, kind, given = ".".join(str(piece) for piece in loc), error["type"], error.get("input")
+    if kind == "extra_forbidden":
+        return path, f"no such key; {_remedy(model, tree, loc)}"
+    message = words(error)
+    if kind in TELLING or kind.startswith(("slot_", "json_")) or (kind == "value_error" and not isinstance(given, str)):
+        return path, message
+    if kind.startswith("int_") and isinstance(given, float) and abs(given) >= INTEGERS:
+        message = f"should be less than {INTEGERS}"
+    message += f", got {form_of(given)}"
+    if kind == "string_type":
+        message += "; put it in quotes" if not isinstance(given, dict | list) else ""
+    if kind == "model_type" and (example := getattr(_table_at(model, tree, loc), "example", "")):
+        message += f"; e.g. {path.rpartition('.')[2]} = {example}"
+    return path, message
+
+
+def _remedy(model: type[BaseModel], tree: Any, loc: Sequence[Any]) -> str:
+    """What to write instead of an unknown key: where the key is legal, or the nearest legal one."""
+    key, above = str(loc[-1]), ".".join(map(str, loc[:-1]))
+    if key.isdigit() and above:
+        return f"{above} is a table, not a list: leave .{key} out"
+    legal = _keys_at(model, tree, loc[:-1])
+    deeper = [] if key in registry.SLOTS else list(_paths_to(key, model, tree, list(loc[:-1])))
+    if deeper:
+        listed = f"legal {f'in {above}' if above else 'here'}: {', '.join(sorted(legal))}"
+        return f"did you mean {' or '.join(deeper)}? ({listed})"
+    return nearest(key, legal)
+
+
+def _paths_to(key: str, model: type[BaseModel], tree: Any, above: list[Any], depth: int = 3) -> Iterator[str]:
+    """Paths at which the document's tables below ``above`` take ``key``, also by its initials (``wd``)."""
+    table = _table_at(model, tree, above)
+    for name, field in (table.model_fields if table is not None and depth else {}).items():
+        inner = _table_at(model, tree, [*above, name])
+        if inner is None or (get_origin(field.annotation) in (dict, tuple) and not _described(field)):
+            continue
+        for own in inner.model_fields:
+            if own == key or "".join(piece[0] for piece in own.split("_") if "_" in own) == key:
+                yield ".".join(map(str, [*above, name, own]))
+        yield from _paths_to(key, model, tree, [*above, name], depth - 1)
 
 
 def _keys_at(model: type[BaseModel], tree: Any, loc: Sequence[Any]) -> list[str]:
@@ -318,6 +362,12 @@ def _field_of(table: type[BaseModel] | None, key: str) -> Any:
     return table.model_fields.get(key) if table is not None else None
 
 
+def _default_of(field: Any) -> Any:
+    """What a key that is left out stands for, so that a change below it has something to change: a part, a list."""
+    default = getattr(field, "default", None)
+    return _default_part(field) or (list(default) if isinstance(default, tuple) else None)
+
+
 def _default_part(field: Any) -> dict[str, str] | list[str] | None:
     """The default of a slot as its shortest table, of a list of parts as their names."""
     default = getattr(field, "default", None)
@@ -332,7 +382,13 @@ def _classes(annotation: Any) -> list[type]:
     return ([annotation] if isinstance(annotation, type) else []) + inner
 
 
+def _described(field: Any) -> type[BaseModel] | None:
+    return next((mark.document for mark in getattr(field, "metadata", ()) if isinstance(mark, Describes)), None)
+
+
 def _model_of(field: Any) -> type[BaseModel] | None:
+    if described := _described(field):
+        return described
     return next((cls for cls in _classes(getattr(field, "annotation", None)) if issubclass(cls, BaseModel)), None)
 
 
@@ -347,10 +403,11 @@ def _place(path: str, overrides: Sequence[str], text: str) -> str:
     A line is looked for by two patterns, of a table's header and of a key. Those within inline tables, and arrays of
     tables, are not seen: then it is the line of the nearest key or table around.
     """
-    for assignment in overrides:
-        target = assignment.partition("=")[0].strip()
-        if f"{path}.".startswith(f"{target}.") or target.startswith(f"{path}."):
-            return f"override {assignment if assignment.isprintable() else ascii(assignment)}: "
+    targets = [(assignment.partition("=")[0].strip(), assignment) for assignment in reversed(overrides)]
+    around = [assignment for target, assignment in targets if f"{path}.".startswith(f"{target}.")]
+    within = [assignment for target, assignment in targets if target.startswith(f"{path}.")]
+    for assignment in around or within:  # the last one that set it: those before it were replaced
+        return f"override {assignment if assignment.isprintable() else ascii(assignment)}: "
     table: list[str] = []
     best = ""
     listed: dict[str, int] = {}  # how many entries of each list of tables have begun

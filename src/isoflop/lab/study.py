@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PrivateAttr, model_validator
 
-from ..core.documents import Section
+from ..core.documents import Describes, Section
 from ..core.errors import RecipeError, nearest
 from ..core.recipe import Budget, Name, Recipe
 from ..core.registry import Part
@@ -40,6 +40,8 @@ def measured_by(recipe: Recipe) -> dict[str, Any]:
 class Ladder(Section):
     """The baseline's budgets, each twice the one before, each a full run of its own."""
 
+    example = '{ axis = "steps", rungs = [200, 400, 800] }'
+
     axis: Literal["flops", "steps", "tokens"]
     rungs: Annotated[tuple[PositiveFloat, ...], Field(min_length=3)]
 
@@ -64,6 +66,8 @@ class Ladder(Section):
 class Arm(Section):
     """A method that is compared with the baseline: what it changes, and the rungs that it runs at."""
 
+    example = '{ overrides = ["optimizer=muon"] }'
+
     overrides: Annotated[tuple[str, ...], Field(min_length=1)]
     """Changes to the baseline's recipe, each ``key.path=value``."""
     rungs: Annotated[tuple[NonNegativeInt, ...], Field(min_length=1)] = (0,)
@@ -73,6 +77,8 @@ class Arm(Section):
 
 class Tune(Section):
     """How every arm's hyper-parameter is chosen: equal trials at the lowest rung; the baseline again at the top one."""
+
+    example = "{ seeds = [101] }"
 
     hyper: str = "optimizer.lr"
     """Key path of the hyper-parameter."""
@@ -91,6 +97,8 @@ class Tune(Section):
 class Expect(Section):
     """What the author expects, so that a plan can say what the study could see."""
 
+    example = "{ seed_sd = 0.02 }"
+
     seed_sd: PositiveFloat = 0.02
     """Standard deviation of a run's quality over seeds, in the unit of the first metric."""
     per_doubling: PositiveFloat = 0.15
@@ -104,7 +112,7 @@ class Study(Document):
     title: str = ""
     baseline: Name = "baseline"
     """What the baseline is called."""
-    recipe: dict[str, Any]
+    recipe: Annotated[dict[str, Any], Describes(Recipe)]
     """The baseline's recipe without name, seed and budget."""
     ladder: Ladder
     arms: Annotated[dict[Name, Arm], Field(min_length=1)]

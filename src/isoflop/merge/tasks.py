@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from pydantic import ValidationError
 
+from ..core.complaints import TELLING, form_of, words
 from ..core.errors import RecipeError
 from ..store.safetensors_dir import FLOATS, TensorInfo
 from ..store.tensors import EMBEDDINGS, HEADS, NAMES, Checkpoint, layer_of
@@ -215,11 +216,14 @@ def _built(kind: type[MergePart], knobs: str, tensor: str) -> MergePart:
         return _part(kind, knobs)
     except ValidationError as error:
         problems = dict.fromkeys(
-            f"{'.'.join(str(piece) for piece in item['loc'][:1])}: {item['msg']}, got {item.get('input')!r} "
-            f"for tensor {tensor!r}"
+            f"{'.'.join(str(piece) for piece in item['loc'][:1])}: {words(item)}{_given(item)} for tensor {tensor!r}"
             for item in error.errors(include_url=False)
         )
         raise RecipeError(list(problems), source=f"merge {kind.name}") from None
+
+
+def _given(error: Any) -> str:
+    return "" if error["type"] in TELLING else f", got {form_of(error.get('input'))}"
 
 
 @cache  # most tensors have the knobs of another one

@@ -202,7 +202,7 @@ def test_every_integer_that_is_read_is_a_finite_float() -> None:
 def test_errors_about_kinds_name_the_key_and_quote_no_value(tmp_path: Path) -> None:
     path = tmp_path / "x.json"
     path.write_text('{"a": {"key": "secret"}, "b": ["secret"]}')
-    with pytest.raises(DataError, match=r"x\.json: .*a\.key: Input should be a valid number") as refusal:
+    with pytest.raises(DataError, match=r"x\.json: .*a\.key: should be a number") as refusal:
         read_json(path, dict[str, dict[str, float]])
     assert "secret" not in str(refusal.value)
     assert TypeAdapter(dict[str, Any]).validate_python(read_json(path, dict[str, Any]))

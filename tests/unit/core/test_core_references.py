@@ -39,7 +39,7 @@ def test_a_resolved_reference_survives_being_written() -> None:
 
 @pytest.mark.parametrize("field", ["digest", "recipe"])
 def test_a_digest_that_is_none_is_refused(field: str) -> None:
-    with pytest.raises(RecipeError, match=rf"start\.{field}: string should match"):
+    with pytest.raises(RecipeError, match=rf"start\.{field}: should be a SHA-256"):
         recipe(**{field: "xyz"})
 
 

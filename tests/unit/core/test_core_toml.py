@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
+import json
 import os
 import re
 import tomllib
@@ -16,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import toy
-from isoflop.core.errors import RecipeError, UsageError
+from isoflop.core.errors import IsoflopError, RecipeError, UsageError
 from isoflop.core.recipe import Recipe
 from isoflop.core.toml import override, parse
 from toy import TEXT, recipe
@@ -64,10 +66,16 @@ BAD: dict[str, tuple[str, list[str]]] = {
     ),
     "no name": (changed('[model]\nname = "toy"', "[model]"), ["line 13: model: lacks its key 'name'"]),
     "text for a number": (changed("lr = 1e-3", 'lr = "fast"'), ["line 19: optimizer.lr: ", "number", "got 'fast'"]),
-    "quoted number": (changed("width = 16", 'width = "16"'), ["line 15: model.width: ", "integer", "got '16'"]),
-    "float for an integer": (changed("width = 16", "width = 2.5"), ["line 15: model.width: ", "integer", "got 2.5"]),
-    "bool for an integer": (changed("width = 16", "width = true"), ["line 15: model.width: ", "integer", "got True"]),
-    "integer for a bool": (changed("width = 16", "tied = 1"), ["line 15: model.tied: ", "boolean", "got 1"]),
+    "quoted number": (changed("width = 16", 'width = "16"'), ["line 15: model.width: ", "whole number", "got '16'"]),
+    "float for an integer": (
+        changed("width = 16", "width = 2.5"),
+        ["line 15: model.width: ", "whole number", "got 2.5"],
+    ),
+    "bool for an integer": (
+        changed("width = 16", "width = true"),
+        ["line 15: model.width: ", "whole number", "got true"],
+    ),
+    "integer for a bool": (changed("width = 16", "tied = 1"), ["line 15: model.tied: ", "true or false", "got 1"]),
     "zero": (changed("keep = 2", "batch = 0"), ["line 25: train.batch: ", "greater than or equal to 1", "got 0"]),
     "out of range": (changed("seed = 3", "seed = 9223372036854775808"), ["line 3: seed: ", "less than 92233720368"]),
     "thirty digits": (
@@ -86,11 +94,20 @@ BAD: dict[str, tuple[str, list[str]]] = {
     "empty budget": (changed("steps = 10", ""), ["line 21: budget: ", "sets no axis; give exactly one of"]),
     "choice": (changed("keep = 2", 'precision = "fp8"'), ["line 25: train.precision: ", "'fp32' or 'bf16', got 'fp8'"]),
     "wrong shape": (changed("lr = 1e-3", "betas = [0.9]"), ["line 19: optimizer.betas.1: is missing"]),
-    "table for a number": (changed("seed = 3", "seed = {a = 1}"), ["line 3: seed: ", "integer"]),
+    "table for a number": (changed("seed = 3", "seed = {a = 1}"), ["line 3: seed: ", "whole number", "got a table"]),
     "number for a table": (changed("[train]\nkeep = 2", "").replace("seed = 3", "train = 3"), ["line 3: train: "]),
-    "path for a name": (changed('"first"', '"../../outside"'), ["line 2: name: ", "pattern", "got '../../outside'"]),
-    "control character": (changed('"first"', '"a\\u0000b"'), ["line 2: name: ", "pattern", "got 'a\\x00b'"]),
-    "a date": (changed("seed = 3", "seed = 2026-01-01"), ["line 3: seed: ", "valid integer, got '2026-01-01'"]),
+    "path for a name": (
+        changed('"first"', '"../../outside"'),
+        ["line 2: name: ", "should be 1 to 64 letters", "got '../../outside'"],
+    ),
+    "control character": (
+        changed('"first"', '"a\\u0000b"'),
+        ["line 2: name: ", "should be 1 to 64 letters", "got 'a\\x00b'"],
+    ),
+    "a date": (
+        changed("seed = 3", "seed = 2026-01-01"),
+        ["line 3: seed: ", "should be a whole number, got '2026-01-01'"],
+    ),
     "syntax": ("[optimizer\nlr = 1", ["is not TOML: ", "line 1, column 11"]),
     "key twice": (changed("seed = 3", "seed = 3\nseed = 4"), ["is not TOML: ", "line 4"]),
     "too deep": ("a = " + "[" * 5000, ["is not TOML"]),
@@ -104,6 +121,60 @@ def test_a_bad_recipe_is_refused_with_place_and_remedy(case: str) -> None:
     (problem,) = problems(text)
     for piece in pieces:
         assert piece in problem
+
+
+SAID: dict[str, tuple[tuple[str, ...], str]] = {
+    "a default list's entry": (("optimizer.betas.2=0.9",), "optimizer.betas is a list; its entries are 0 to 1"),
+    "a wrong entry": (("optimizer.betas.0=x",), "betas.0=x: optimizer.betas.0: should be a number, got 'x'"),
+    "an empty list's entry": (
+        ("freeze.0=norm",),
+        "freeze is a list; it is empty; give the whole list, as freeze=[...]",
+    ),
+    "no place": (("metrics.first=toy",), "metrics is a list; its entries are 0 to 0"),
+    "a number's entry": (("seed.0=1",), "seed takes one value, neither table nor list"),
+    "a table's entry": (("model.mixer.0.window=1",), "model.mixer is a table, not a list: leave .0 out"),
+    "a number for a table": (("budget=200",), "budget: should be a table, with keys in braces"),
+    "an example of the table": (("budget=200",), "got 200; e.g. budget = { steps = 200 }"),
+    "a number for a list": (("optimizer.betas=0.9",), "optimizer.betas: should be a list, in brackets, got 0.9"),
+    "a key of a part": (("lr=0.01",), "lr: no such key; did you mean optimizer.lr? (legal here: "),
+    "a key by its initials": (("wd=0.01",), "wd: no such key; did you mean optimizer.weight_decay?"),
+    "a key of a part of a part": (("window=3",), "window: no such key; did you mean model.mixer.window?"),
+    "the override that is at fault": (
+        ("optimizer=toytwo", "optimizer.beta=-1"),
+        "override optimizer.beta=-1: optimizer",
+    ),
+    "the part that brought it": (
+        ("optimizer=toytwo", "optimizer.lr=2"),
+        "override optimizer.lr=2: optimizer.lr: no such",
+    ),
+    "the last of two": (("seed=-1", "seed=-2"), "override seed=-2: seed: "),
+    "a name": (("name=a/b",), "name: should be 1 to 64 letters, digits, '.', '_' or '-', beginning with"),
+}
+
+
+@pytest.mark.parametrize("case", SAID, ids=str)
+def test_a_bad_override_is_told_in_words(case: str) -> None:
+    overrides, expected = SAID[case]
+    (problem,) = problems(TEXT, *overrides)
+    assert expected in problem
+
+
+def test_an_entry_of_a_list_that_is_left_out_is_that_of_the_default() -> None:
+    assert recipe("optimizer.betas.0=0.8").optimizer.betas == (0.8, *recipe().optimizer.betas[1:])
+
+
+def test_every_error_that_a_document_can_meet_is_told_without_pydantics_words() -> None:
+    """Its objects, arrays, tuples, dictionaries and patterns are no words of a TOML file."""
+    values: list[Any] = [None, True, 7, -1, 2.5, "a/b", "", [], ["x", 1], {}, {"a": 1}, [[1]], {"name": 3}]
+    foreign = re.compile(r"(?i)valid (object|array|tuple|dictionary|integer)|tuple|pattern|validation|field required")
+    for key, below, value in itertools.product(Recipe.model_fields, ("", ".name", ".0", ".lr", ".batch"), values):
+        with contextlib.suppress(IsoflopError):
+            said = ""
+            try:
+                Recipe.from_toml(TEXT, f"{key}{below}={json.dumps(value)}")
+            except RecipeError as error:
+                said = "\n".join(problem.partition("; legal")[0].partition(" (legal")[0] for problem in error.problems)
+            assert not foreign.search(said), said
 
 
 def test_all_problems_come_in_one_report_from_a_file(tmp_path: Path) -> None:

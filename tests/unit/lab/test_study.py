@@ -60,9 +60,9 @@ def test_flop_and_token_ladders_become_budgets(tiny):
     ("change", "said"),
     [
         ("tuning.seeds=[2, 101]", "tuning.seeds: 2 is also an evaluation seed"),
-        ("seeds=[1, 2]", "seeds: Tuple should have at least 3 items"),
+        ("seeds=[1, 2]", "seeds: should have at least 3 entries"),
         ("seeds=[1, 2, 2]", "seeds: one is given twice"),
-        ("ladder.rungs=[4, 8]", "ladder.rungs: Tuple should have at least 3 items"),
+        ("ladder.rungs=[4, 8]", "ladder.rungs: should have at least 3 entries"),
         ("ladder.rungs=[4, 8, 12]", "rungs must double, but 12 / 8 = 1.5; e.g. rungs = [4, 8, 16]"),
         ("ladder.rungs=[4.5, 9, 18]", "rungs in steps must be whole numbers"),
         ("ladder.axis=seconds", "ladder.axis"),
@@ -114,7 +114,8 @@ def test_all_problems_come_in_one_report_each_once(tiny_toml):
         Study.from_toml(
             tiny_toml, "recipe.train.batch=0", "recipe.train.clip=-1", 'arms.muon.overrides=["optimizer.x=1"]'
         )
-    assert len(caught.value.problems[0].splitlines()) == 3
+    assert len(caught.value.problems) == 3
+    assert "override recipe.train.batch=0: recipe: train.batch: " in str(caught.value)
 
 
 def test_a_grid_value_that_an_arm_cannot_take_is_refused(tiny_toml):
@@ -155,3 +156,12 @@ def test_a_budget_that_does_not_fit_the_arm_is_refused_by_the_runs_name(tiny):
     base = tiny.base("adamw")
     with pytest.raises(RecipeError, match=r"budget.seconds: has no horizon, which schedule cosine needs"):
         base.having(budget=Budget(seconds=1.0))
+
+
+def test_keys_of_the_recipe_within_a_study_are_known(tiny_toml):
+    study = Study.from_toml(tiny_toml, "recipe.optimizer.betas.0=0.8")
+    assert study.base(study.baseline).optimizer.betas[0] == 0.8
+    with pytest.raises(RecipeError, match=r"override lr=1: lr: no such key; did you mean recipe\.optimizer\.lr\?"):
+        Study.from_toml(tiny_toml, "lr=1")
+    with pytest.raises(RecipeError, match="should have at least 1 entry, has 0"):
+        Study.from_toml(tiny_toml, "arms={}")

@@ -1,0 +1,59 @@
+"""What pydantic finds wrong with a value, in the words of whoever wrote the file: tables and lists, not objects."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+_TABLE = "should be a table, with keys in braces or below a [header]"
+_LIST = "should be a list, in brackets"
+_SAID = {
+    "model_type": _TABLE,
+    "model_attributes_type": _TABLE,
+    "dict_type": _TABLE,
+    "dataclass_type": _TABLE,
+    "tuple_type": _LIST,
+    "list_type": _LIST,
+    "bool_type": "should be true or false",
+    "bool_parsing": "should be true or false",
+    "string_type": "should be text",
+    "int_type": "should be a whole number",
+    "int_from_float": "should be a whole number",
+    "int_parsing": "should be a whole number",
+    "float_type": "should be a number",
+    "float_parsing": "should be a number",
+    "missing": "is missing",
+}
+_COUNTED: dict[str, Callable[[Mapping[str, Any]], str]] = {
+    "too_short": lambda of: f"should have at least {_entries(of['min_length'])}, has {of['actual_length']}",
+    "too_long": lambda of: f"should have at most {_entries(of['max_length'])}, has {of['actual_length']}",
+    "string_too_short": lambda of: (
+        "should not be empty" if of["min_length"] == 1 else f"should have at least {of['min_length']} characters"
+    ),
+    "string_too_long": lambda of: f"should have at most {of['max_length']} characters",
+}
+TELLING = frozenset({"missing", *_COUNTED})
+"""Errors whose words say all: the value would add nothing."""
+
+
+def words(error: Mapping[str, Any]) -> str:
+    """What is wrong, without the value, of one of the errors that pydantic lists."""
+    kind = error["type"]
+    if kind in _SAID:
+        return _SAID[kind]
+    if kind in _COUNTED:
+        return _COUNTED[kind](error["ctx"])
+    message = str(error["msg"]).removeprefix("Value error, ")
+    return message if kind == "value_error" else f"{message[:1].lower()}{message[1:]}"
+
+
+def form_of(value: Any) -> str:
+    """A value as an error shows it: short ones as they are, tables and lists by what they are."""
+    if isinstance(value, dict | list | tuple):
+        return "a table" if isinstance(value, dict) else "a list"
+    text = str(value).lower() if isinstance(value, bool) else repr(value)
+    return text if len(text) < 80 else f"{text[:77]}..."
+
+
+def _entries(count: int) -> str:
+    return f"{count} {'entry' if count == 1 else 'entries'}"
