@@ -1,6 +1,7 @@
 """Writes what is generated from the parts themselves: ``python docs/generate.py [ROOT]``, or ``make docs``.
 
-Generated are the whole of ``docs/cards.md``, the block between two markers of ``docs/optimizers.md``, and the stubs by
+Generated are the whole of ``docs/cards.md``, the blocks between two markers of
+``docs/optimizers.md`` and of the guides on files, and the stubs by
 which editors and type checkers see the names that packages offer lazily.
 """
 
@@ -12,6 +13,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, cast
 
+from isoflop.cli.formats import markdown
 from isoflop.cli.main import invoke
 from isoflop.core.contracts import OptimizerPart, SchedulePart
 from isoflop.core.registry import get, names
@@ -124,14 +126,19 @@ def stub(package: str) -> str:
     return "\n".join(["# Written by `make docs`.", "# ruff: noqa", *lines, ""])
 
 
+def between(page: Path, made: str) -> None:
+    """Put ``made`` in place of what stands between a page's markers."""
+    text = page.read_text()
+    page.write_text(text.partition(BEGIN)[0] + made + text.partition(END)[2])
+
+
 def write(root: Path) -> None:
     """Write everything that is generated below ``root``, a copy of the repository or of the files concerned."""
     if failed := invoke(["show", "--markdown", str(root / "docs" / "cards.md")]):
         raise SystemExit(failed)
-    guide = root / "docs" / "optimizers.md"
-    text = guide.read_text()
-    before, after = text.partition(BEGIN)[0], text.partition(END)[2]
-    guide.write_text(before + block() + after)
+    between(root / "docs" / "optimizers.md", block())
+    for page, kind in {"recipes": "recipe", "studies": "study"}.items():
+        between(root / "docs" / "guide" / f"{page}.md", "\n\n".join([BEGIN, markdown(kind), END]))
     for package in LAZY:
         (root / "src" / "isoflop" / package / "__init__.pyi").write_text(stub(package))
 

@@ -16,6 +16,8 @@ ROOT = Path(__file__).parents[2]
 GENERATED = [
     "docs/cards.md",
     "docs/optimizers.md",
+    "docs/guide/recipes.md",
+    "docs/guide/studies.md",
     *(f"src/isoflop/{package}/__init__.pyi" for package in ("laws", "merge", "optim")),
 ]
 
@@ -23,18 +25,19 @@ GENERATED = [
 def test_what_is_generated_is_current(tmp_path: Path) -> None:
     for file in GENERATED:
         (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
-    shutil.copy(ROOT / "docs" / "optimizers.md", tmp_path / "docs")
+    for page in ("optimizers.md", "guide/recipes.md", "guide/studies.md"):
+        shutil.copy(ROOT / "docs" / page, tmp_path / "docs" / page)
     subprocess.run([sys.executable, str(ROOT / "docs" / "generate.py"), str(tmp_path)], check=True)
     for file in GENERATED:
         assert (tmp_path / file).read_text() == (ROOT / file).read_text(), "run `make docs`"
 
 
-@pytest.mark.parametrize("page", sorted(path.name for path in (ROOT / "docs").glob("*.md")))
+@pytest.mark.parametrize("page", sorted(str(path.relative_to(ROOT / "docs")) for path in (ROOT / "docs").rglob("*.md")))
 def test_every_link_of_a_page_leads_somewhere(page: str) -> None:
     text = (ROOT / "docs" / page).read_text()
     for target in re.findall(r"\]\(([^)#\s]+)\)", text):
         if not target.startswith("http"):
-            assert (ROOT / "docs" / target).exists(), target
+            assert ((ROOT / "docs" / page).parent / target).exists(), target
 
 
 @pytest.mark.parametrize("name", ["demo", "small-init"])

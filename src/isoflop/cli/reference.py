@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from json import dumps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,6 +13,7 @@ from ..core.reading import user_path
 from ..core.slots import purpose
 from .app import app
 from .common import Json, emit
+from .formats import FORMATS, show_format
 
 if TYPE_CHECKING:
     from ..core.registry import Part
@@ -19,7 +21,9 @@ if TYPE_CHECKING:
 
 @app.command()
 def show(
-    slot: Annotated[str | None, typer.Argument(help="A slot, e.g. optimizer; none: all slots.")] = None,
+    slot: Annotated[
+        str | None, typer.Argument(help="A slot, e.g. optimizer; recipe or study: what is shipped; none: all slots.")
+    ] = None,
     part: Annotated[str | None, typer.Argument(help="A part of it; none: all.")] = None,
     markdown: Annotated[
         Path | None, typer.Option("--markdown", help="Write every card to this file.", parser=user_path, metavar="FILE")
@@ -41,6 +45,10 @@ def show(
         for name in registry.SLOTS:
             typer.echo(f"{name:<{width}}  {purpose(name)}\n{'':<{width}}  {', '.join(registry.names(name))}")
         return
+    if slot in FORMATS:
+        said = show_format(slot, part)
+        emit({slot: said}) if json else typer.echo(said)
+        return
     chosen = [part] if part is not None else registry.names(slot)
     facts = [_facts(registry.get(slot, name)) for name in chosen]
     if json:
@@ -60,7 +68,7 @@ def schema(
         from ..lab.study import json_schema
     else:
         from ..core.recipe import json_schema
-    emit(json_schema())
+    typer.echo(dumps(json_schema(), indent=1))
 
 
 def _facts(part: type[Part]) -> dict[str, Any]:

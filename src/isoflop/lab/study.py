@@ -43,7 +43,9 @@ class Ladder(Section):
     example = '{ axis = "steps", rungs = [200, 400, 800] }'
 
     axis: Literal["flops", "steps", "tokens"]
+    """What a budget is counted in."""
     rungs: Annotated[tuple[PositiveFloat, ...], Field(min_length=3)]
+    """The budgets, each twice the one before; at least three."""
 
     @model_validator(mode="after")
     def _doubles(self) -> Ladder:
@@ -109,7 +111,9 @@ class Study(Document):
     """A comparison at equal quality. Seeds decide initialisation and data order and are shared by all arms."""
 
     name: Name
+    """What the study is called, and the directory of its result."""
     title: str = ""
+    """Title of the report's page."""
     baseline: Name = "baseline"
     """What the baseline is called."""
     recipe: Annotated[dict[str, Any], Describes(Recipe)]
