@@ -328,3 +328,23 @@ def test_fit_reads_a_study_of_one_arm(tmp_path: Path, capsys: pytest.CaptureFixt
     assert found["fit"]["params"]["a"] < 0
     assert found["axis"] == "C"
     assert invoke(["fit", str(tmp_path), "--where", "arm=sgd", *law]) == 3
+
+
+def test_what_is_not_there_yet_is_said_with_what_to_use(capsys: pytest.CaptureFixture[str]) -> None:
+    for verb, instead in {"export": "safetensors", "sft": "start=RUN"}.items():
+        assert invoke([verb, "x"]) == 2
+        said = capsys.readouterr().err
+        assert "is not there yet; until then" in said
+        assert instead in said
+
+
+def test_lines_of_a_run_give_an_evaluation_once_and_a_finished_run_says_so(
+    tiny: Tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["train", str(tiny("train.evaluations=2")), "--root", str(tmp_path / "runs")]
+    assert invoke(arguments) == 0
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("step ")]
+    assert len(lines) == 12
+    assert [line.split()[1] for line in lines if "bits per byte" in line] == ["6/12", "12/12"]
+    assert invoke(arguments) == 0
+    assert "is done already, so nothing was trained" in capsys.readouterr().err

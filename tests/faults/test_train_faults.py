@@ -187,6 +187,8 @@ def test_a_signal_saves_the_state_and_exits_with_its_code(
     _, errors = process.communicate(timeout=30)
     assert process.returncode == code
     assert "run again to go on" in errors
+    assert f"stopped by {'ctrl-C' if number == signal.SIGINT else 'SIGTERM'} at step " in errors
+    assert "error" not in errors
     run = run_of(root)
     assert run.state == "stopped"
     found = run.checkpoint()

@@ -10,7 +10,7 @@ from typing import Any
 
 import typer
 
-from ..core.errors import DataError, IsoflopError, UsageError, trace
+from ..core.errors import DataError, IsoflopError, Stopped, UsageError, trace
 from .app import app
 from .streams import secure_streams
 
@@ -33,6 +33,9 @@ def invoke(arguments: list[str] | None = None) -> int:
         # In a context of its own: what a verb sets (the root) must not outlive it where it is called from Python.
         result = copy_context().run(app, args=arguments, standalone_mode=False)
         return result if isinstance(result, int) else 0
+    except Stopped as stop:
+        typer.echo(str(stop), err=True)
+        return stop.exit_code
     except IsoflopError as error:
         trace()
         _say(error, json="--json" in (sys.argv if arguments is None else arguments))

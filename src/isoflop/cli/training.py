@@ -131,8 +131,8 @@ def _progress(*, quiet: bool) -> Iterator[Callable[[Progress], None] | None]:
 
         def line(at: Progress) -> None:
             every = max(1, at.horizon // 10) if at.horizon else 50  # 0: a budget in seconds
-            if at.step % every == 0 or at.step == at.horizon:
-                typer.echo(_describe(at), err=True)
+            if at.step % every == 0 or at.step == at.horizon or (at.new and at.value is not None):
+                typer.echo(_describe(dataclasses.replace(at, value=at.value if at.new else None)), err=True)
 
         yield line
 

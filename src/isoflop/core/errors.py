@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import signal
 import traceback
 from collections.abc import Iterable, Sequence
 
@@ -67,10 +68,17 @@ class BudgetError(IsoflopError):
 
 
 class Stopped(IsoflopError):
-    """A signal asked the run to stop; its state was saved first. ``exit_code`` is 128 + signal number."""
+    """A signal asked the run to stop; its state was saved first. ``exit_code`` is 128 + signal number.
 
-    def __init__(self, signal_number: int, what: str) -> None:
-        super().__init__(what)
+    Args:
+        signal_number: which one.
+        where: how far the work had come, e.g. "at step 7"; "" if there is nothing to say.
+        fix: how to go on.
+    """
+
+    def __init__(self, signal_number: int, where: str, fix: str) -> None:
+        by = "ctrl-C" if signal_number == signal.SIGINT else signal.Signals(signal_number).name
+        super().__init__(f"stopped by {by} {where}".strip(), fix=fix)
         self.exit_code = 128 + signal_number
 
 

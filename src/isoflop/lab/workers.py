@@ -183,7 +183,7 @@ class LocalWorkers:
             ready = [] if self._signal else [key.data for key, _ in selector.select() if key.data is not None]
         if self._signal:
             self._stop()
-            raise Stopped(self._signal, f"stopped by signal {self._signal}; the same command goes on from here")
+            raise Stopped(self._signal, "", "the same command goes on from here")
         return ready
 
     def _row(self, worker: _Worker, job: Assignment) -> RunRow:

@@ -65,9 +65,7 @@ class Loop(Session):
                 if stop.number and not ended:
                     with held_off():
                         self.save()
-                    raise Stopped(
-                        stop.number, f"stopped by signal {stop.number} at step {self.step}; run again to go on"
-                    )
+                    raise Stopped(stop.number, f"at step {self.step}", "run again to go on")
         if self.step >= 2 * WINDOW:  # a run too short for both windows is taken as it is
             refuse_divergence(self.first_losses, self.last_losses)
 
@@ -143,7 +141,7 @@ class Loop(Session):
                 raise NumericsError(f"{name} is {result.value} at step {self.step}")
         kept = {part.name: part.record(results[part.name]) for part in self.recipe.metrics}
         first = next(iter(kept.values()))
-        self.value, self.bound, self.owed = first["value"], first["bound"], False
+        self.value, self.bound, self.owed, self.measured = first["value"], first["bound"], False, self.step
         self.run.record("evaluation", step=self.step, **self.spent(), **first, metrics=kept)
         self.run.write_ledger(self.ledger.to_json())
 
@@ -184,4 +182,4 @@ class Loop(Session):
             rate = outcome.tokens / seconds
             shown = (self.step, self.ctx.horizon, outcome.loss, spent, rate, self._utilisation(seconds))
             with suppress(OSError):
-                self.progress(Progress(*shown, self.value, self.bound, self.scale))
+                self.progress(Progress(*shown, self.value, self.bound, self.scale, self.measured == self.step))

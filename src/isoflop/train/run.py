@@ -70,6 +70,8 @@ def train(
         if run.finished:
             source = recipe.source.build(text_context(recipe, run.path.parent))
             refuse_other_corpus(run, run.result.get("fingerprint", source.fingerprint), source)
+            if warn is not None:
+                warn(f"{run.path}: is done already, so nothing was trained; --name makes another run of it")
             return run
         refuse_missing(recipe.train.device)
         run.check_environment(threads=torch.get_num_threads(), device=device_name(recipe.train.device))

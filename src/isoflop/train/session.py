@@ -50,6 +50,7 @@ class Session:
         bound: that value is a bound.
         owed: the evaluation of the present step is still to be done; kept in checkpoints, which are committed first.
         first_losses, last_losses: of the run's first and last steps, nats a unit.
+        measured: the step of the last evaluation in this process.
         slowest: seconds of the longest step so far; a budget in seconds ends where one as long would exceed it.
     """
 
@@ -65,6 +66,7 @@ class Session:
     first_losses: list[float] = field(default_factory=list)
     last_losses: list[float] = field(default_factory=list)
     slowest: float = 0.0
+    measured: int | None = None
     _begun: Begun | None = None
 
     @property

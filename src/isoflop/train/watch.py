@@ -30,6 +30,7 @@ class Progress:
         value: of the last evaluation's first metric, on ``scale``; None before any.
         bound: that value is a bound.
         scale: what it is measured on.
+        new: it was measured at this very step.
     """
 
     step: int
@@ -41,6 +42,7 @@ class Progress:
     value: float | None
     bound: bool
     scale: Scale
+    new: bool = True
 
 
 def refuse_divergence(first: Sequence[float], last: Sequence[float]) -> None:
