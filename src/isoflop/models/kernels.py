@@ -140,4 +140,5 @@ class _GatedLinear(Function):
         grad_gate, grad_up = both.chunk(2, -1)
         torch.mul(grad, silu, out=grad_up)
         torch.ops.aten.silu_backward.grad_input(grad * up, gate, grad_input=grad_gate)
-        return both @ weight, both.flatten(0, -2).t() @ x.flatten(0, -2)
+        down = both @ weight if ctx.needs_input_grad[0] else None
+        return down, both.flatten(0, -2).t() @ x.flatten(0, -2) if ctx.needs_input_grad[1] else None

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from isoflop.models import attend as attention
 from isoflop.models import kernels
+from isoflop.models.feed_forwards.swiglu import SwiGlu
 
 EPS = 1e-5
 
@@ -182,3 +183,26 @@ def test_fused_weights_are_stacked_and_their_gradients_split(dtype: torch.dtype)
     grads: Any = torch.autograd.grad(fused, weights, torch.arange(20.0).view(5, 4).to(dtype))
     torch.testing.assert_close(torch.cat(grads), torch.arange(20.0).view(5, 4))
     assert all(grad.dtype == torch.float32 for grad in grads)
+
+
+@pytest.mark.parametrize("shape", [(64, 32, 96), (128, 64, 176), (7, 48, 40)], ids=str)
+def test_frozen_gates_compute_the_bits_of_trained_ones(shape: tuple[int, int, int]) -> None:
+    """Also for ``torch.func``, whose parameters are plain tensors: Gauss-Newton must see the loss that is trained."""
+    tokens, width, hidden = shape
+    torch.manual_seed(0)
+    module, x = SwiGlu(width, hidden), torch.randn(1, tokens, width)
+    for matrix in (module.gate, module.up, module.down):
+        torch.nn.init.normal_(matrix.weight)
+
+    def results() -> list[torch.Tensor]:
+        def run(x: torch.Tensor) -> torch.Tensor:
+            return module(x, module.products(torch.float32))
+
+        value, pull = torch.func.vjp(run, x)
+        own = x.clone().requires_grad_()
+        out = run(own)
+        return [value, pull(torch.ones_like(value))[0], out, *torch.autograd.grad(out.sum(), own)]
+
+    trained = results()
+    module.requires_grad_(False)
+    assert all(torch.equal(a, b) for a, b in zip(trained, results(), strict=True))

@@ -30,7 +30,7 @@ class SwiGlu(nn.Module):
     def products(self, dtype: torch.dtype) -> tuple[Product, Product]:
         """What ``forward`` computes with, operands in ``dtype``: silu(gate x) * up x, and down."""
         down = self.down.product(dtype)
-        if plain_alike((self.gate, self.up)) and self.gate.weight.requires_grad:
+        if plain_alike((self.gate, self.up)):
             return partial(gated_linear, weight=fuse((self.gate.weight, self.up.weight), dtype)), down
         gate, up = self.gate.product(dtype), self.up.product(dtype)
         return lambda x: F.silu(gate(x)) * up(x), down
