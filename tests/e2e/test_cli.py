@@ -348,3 +348,33 @@ def test_lines_of_a_run_give_an_evaluation_once_and_a_finished_run_says_so(
     assert [line.split()[1] for line in lines if "bits per byte" in line] == ["6/12", "12/12"]
     assert invoke(arguments) == 0
     assert "is done already, so nothing was trained" in capsys.readouterr().err
+
+
+def test_a_run_is_removed_but_not_what_another_stands_on(
+    tiny: Tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = ("--root", str(tmp_path / "runs"))
+    for name, changes in {"first": (), "second": (f"start={tmp_path / 'runs' / 'first'}",)}.items():
+        assert invoke(["train", str(tiny()), *changes, *root, "--name", name]) == 0
+    assert invoke(["runs", "rm", "first", *root]) == 2
+    assert "is what run second stands on; keep it, or remove it with --force" in capsys.readouterr().err
+    assert (tmp_path / "runs" / "first" / "result.json").exists()
+    assert "removed" in out(capsys, "runs", *root, "rm", "second")
+    assert [row["name"] for row in json.loads(out(capsys, "runs", *root, "--json"))] == ["first"]
+    assert invoke(["runs", "rm", "first", *root]) == 0
+    assert not list((tmp_path / "runs").glob("*first*")) + list((tmp_path / "runs").glob(".*second*"))
+
+
+def test_a_run_that_a_study_counts_is_not_removed(tmp_path: Path) -> None:
+    from isoflop.core.files import write_json
+    from isoflop.core.recipe import Recipe
+    from isoflop.store.removal import standing_on
+    from isoflop.store.results import STUDY
+    from isoflop.store.run import Run
+
+    run = Run.open(tmp_path, Recipe.load("small"), name="a")
+    result = make_study()
+    write_json(tmp_path / "s" / STUDY, result.model_dump(mode="json"))
+    assert list(standing_on(run, tmp_path)) == []
+    run.hash = result.runs[0].recipe_hash
+    assert list(standing_on(run, tmp_path)) == ["study s"]

@@ -49,7 +49,7 @@ def listing(
     if ctx.invoked_subcommand is not None:
         if status is not None:
             raise UsageError("--status only applies to `isoflop runs` itself", where=f"runs {ctx.invoked_subcommand}")
-        ctx.default_map = {verb: {"root": root, "json": json} for verb in ("studies", "index", "show")}
+        ctx.default_map = {verb: {"root": root, "json": json} for verb in ("studies", "index", "show", "rm")}
         return
     from ..store.index import STATES, runs
 
@@ -101,6 +101,22 @@ def show(
     from ..report.terminal import print_run
 
     print_run(RunRecord.read(found.path))
+
+
+@runs_app.command()
+def rm(
+    names: Annotated[list[str], typer.Argument(help="Runs: their directories, names or hashes.", metavar="RUN...")],
+    root: Below = DEFAULT_ROOT,
+    force: Annotated[
+        bool, typer.Option("--force", help="Also what a study's result or another run stands on.")
+    ] = False,
+) -> None:
+    """Remove runs, but none that a study's result or another run stands on."""
+    from ..store.removal import remove
+
+    for run in [find_run(name, root) for name in names]:
+        remove(run, root, force=force)
+        typer.echo(f"removed {run.path}")
 
 
 def _list(what: str, root: Path, read: Callable[[], Table], columns: Sequence[str], json: bool) -> None:

@@ -1,0 +1,59 @@
+"""Removing a run: never one that a study's result or another run stands on."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from ..core.errors import DataError, UsageError
+from ..core.files import disk_errors
+from .names import printable
+from .results import STUDY, StudyResult
+from .run import Run
+
+
+def standing_on(run: Run, root: Path) -> Iterator[str]:
+    """What below ``root`` needs a run: studies whose result counts it, runs whose recipe names its weights.
+
+    A study or a run that cannot be read is said to need it: nobody knows that it does not.
+    """
+    for place in sorted(root.glob(f"*/{STUDY}")):
+        name = f"study {printable(place.parent.name)}"
+        try:
+            if any(row.recipe_hash == run.hash for row in StudyResult.read(place).runs):
+                yield name
+        except DataError:
+            yield f"{name} (perhaps: it cannot be read)"
+    for place in sorted(root.glob("*/resolved.json")):
+        name = f"run {printable(place.parent.name)}"
+        try:
+            other = Run.read(place.parent).resolved
+            named = [other.get("start"), *(other.get("models") or {}).values()]
+            if any(isinstance(reference, dict) and reference.get("recipe") == run.hash for reference in named):
+                yield name
+        except (DataError, AttributeError):
+            yield f"{name} (perhaps: it cannot be read)"
+
+
+def remove(run: Run, root: Path, *, force: bool = False) -> None:
+    """Remove a run's directory, in one move: a process that is killed meanwhile leaves none or the whole of it listed.
+
+    Args:
+        run: what to remove.
+        root: where studies and other runs that may need it lie.
+        force: remove it whatever stands on it.
+
+    Raises:
+        UsageError: something stands on it, or a process works on it. StorageError: the disk refused.
+    """
+    needed = [] if force else list(standing_on(run, root))
+    if needed:
+        fix = "keep it, or remove it with --force"
+        raise UsageError(f"is what {', '.join(needed)} stands on", where=str(run.path), fix=fix)
+    gone = run.path.parent / f".{run.path.name}.removed-{os.getpid()}"
+    with disk_errors(run.path):
+        with run.lock():
+            run.path.rename(gone)
+        shutil.rmtree(gone)
