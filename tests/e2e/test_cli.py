@@ -378,3 +378,14 @@ def test_a_run_that_a_study_counts_is_not_removed(tmp_path: Path) -> None:
     assert list(standing_on(run, tmp_path)) == []
     run.hash = result.runs[0].recipe_hash
     assert list(standing_on(run, tmp_path)) == ["study s"]
+
+
+def test_a_prompt_beyond_the_trained_length_is_said(
+    tiny: Tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = ("--root", str(tmp_path / "runs"))
+    assert invoke(["train", str(tiny()), *root, "--name", "a"]) == 0
+    capsys.readouterr()
+    for prompt, said in {"ab": False, "ab" * 200: True}.items():
+        assert invoke(["generate", "a", *root, "--prompt", prompt, "--tokens", "2"]) == 0
+        assert ("and the model was trained on" in capsys.readouterr().err) == said

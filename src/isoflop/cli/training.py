@@ -234,6 +234,10 @@ def generate(
     if chosen.stop is None and not ignore_eos:
         chosen = chosen.model_copy(update={"stop": tokenizer.eot})
     ids = [tokenizer.eot, *tokenizer.encode(prompt).tolist()]
+    if len(ids) > (length := stored.recipe.train.length):
+        _warn(
+            f"the prompt has {len(ids):,} tokens, and the model was trained on {length:,} at a time: expect worse text"
+        )
     output = chosen.build(found.ctx).generate(found.model, [ids], tokens, Rng(seed))[0]
     text = "".join(continuation(tokenizer, ids, output))
     if json:
