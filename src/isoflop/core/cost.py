@@ -14,6 +14,11 @@ class Cost:
         hardware: FLOPs of the matmul class that are executed, masked attention and recomputation included.
         elementwise: operations outside the matmul class (an estimate; never mixed with the two above).
         moved: bytes read and written by the work's operands, each counted once (an estimate).
+
+    Example:
+        >>> product = Cost(model=2 * 64 * 64 * 64, hardware=2 * 64 * 64 * 64)
+        >>> (3 * product + Cost(elementwise=64)).model
+        1572864
     """
 
     model: int = 0

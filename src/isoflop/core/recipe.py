@@ -131,7 +131,16 @@ class Train(Section):
 
 
 class Recipe(Document):
-    """One run. Everything but ``name``, and where other models lie, enters its hash."""
+    """One run. Everything but ``name``, and where other models lie, enters its hash.
+
+    A recipe is what one trains, stores and compares: two runs with equal hashes are the same run, and a finished one is
+    not made again. ``load`` reads a file or a shipped recipe, ``from_toml`` a text, ``having`` changes fields.
+
+    Example:
+        >>> recipe = Recipe.from_json({"source": "stdlib", "model": "transformer", "budget": {"steps": 200}})
+        >>> recipe.optimizer.name, recipe.having(name="again").hash == recipe.hash
+        ('adamw', True)
+    """
 
     name: Name = "run"
     """A label; not part of the identity."""

@@ -40,7 +40,16 @@ SLOTS: dict[str, str] = {
 
 
 class Card(Frozen):
-    """What a part says of itself."""
+    """What a part says of itself.
+
+    ``isoflop show`` and the generated pages print it, so that a reader can judge a method, its source and its price
+    without reading its code. Write one for every part; only the summary is required.
+
+    Example:
+        >>> card = Card(summary="Keeps the rate.", equation="lr_t = lr", cost="none")
+        >>> card.differs
+        'nothing'
+    """
 
     summary: str
     """One sentence: what it does."""
@@ -58,6 +67,14 @@ class Card(Frozen):
 
 class Part(Section):
     """A swappable method: its fields are its hyper-parameters, ``build(ctx)`` makes the live object.
+
+    Derive from a slot's base class (``core.contracts``), which derives from this one, to add a method to a slot. A part
+    is a value without weights or data, so that a recipe can be checked, hashed and stored before anything is built.
+
+    Example:
+        >>> adamw = get("optimizer", "adamw")
+        >>> adamw.slot, adamw(lr=0.01).fields()["lr"]
+        ('optimizer', 0.01)
 
     Class attributes:
         slot: the slot it fills (set by the slot's base class).
@@ -120,7 +137,20 @@ _registered: dict[str, dict[str, type[Part]]] = {slot: {} for slot in SLOTS}
 
 
 def part(cls: P) -> P:
-    """Register a part under its file's name (a class may set ``name`` itself when its file holds several)."""
+    """Register a part under its file's name (a class may set ``name`` itself when its file holds several).
+
+    Put it above every part's class: recipes then name the part by that name. It gives the class back as it was.
+
+    Args:
+        cls: the part's class, derived from a slot's base class.
+
+    Raises:
+        UsageError: the class fills no slot, or another part of the slot has its name.
+
+    Example:
+        >>> part(get("optimizer", "adamw")).name  # again, which changes nothing
+        'adamw'
+    """
     if not cls.slot:
         raise UsageError(
             f"{cls.__qualname__} fills no slot", fix="derive it from a slot's base class in core.contracts"

@@ -16,6 +16,10 @@ class Scale:
     Args:
         unit: what the values are, as it reads after a number and after "the same", e.g. "bits per byte".
         higher_is_better: which way is better.
+
+    Example:
+        >>> Scale("accuracy", higher_is_better=True).cost(0.9) < Scale("accuracy", higher_is_better=True).cost(0.8)
+        True
     """
 
     unit: str

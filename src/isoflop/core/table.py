@@ -35,6 +35,11 @@ class Table(Mapping[str, Column]):
 
     Raises:
         DataError: columns of different lengths, or a column that is not 1-D.
+
+    Example:
+        >>> table = Table({"N": [1e6, 4e6, 4e6], "loss": [4.1, 3.2, 3.4]})
+        >>> table.where(table["loss"] < 4).sort("loss").records()
+        [{'N': 4000000.0, 'loss': 3.2}, {'N': 4000000.0, 'loss': 3.4}]
     """
 
     def __init__(self, columns: Mapping[str, Any], written: Mapping[str, Column] | None = None) -> None:

@@ -16,7 +16,18 @@ O = TypeVar("O", bound="torch.optim.Optimizer")  # noqa: E741
 class TorchRule(Generic[O]):
     """One gradient, one step of the optimizer. A rule that needs more of the problem overrides ``step``.
 
-    The rate of each group is its ``initial_lr`` (the one it was built with) times the schedule's factor.
+    The rate of each group is its ``initial_lr`` (the one it was built with) times the schedule's factor. Any optimizer
+    of torch, or of a package for it, becomes a rule of the training loop by this class.
+
+    Args:
+        optimizer: the optimizer, with its groups of parameters.
+
+    Example:
+        >>> import torch
+        >>> rule = TorchRule(torch.optim.SGD([torch.nn.Parameter(torch.ones(2))], lr=0.5))
+        >>> rule.set_factor(0.1)
+        >>> rule.param_groups[0]["lr"]
+        0.05
     """
 
     def __init__(self, optimizer: O) -> None:

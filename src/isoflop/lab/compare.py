@@ -43,6 +43,8 @@ def compare(
     repeated; a study that was stopped or killed goes on.
 
     Args:
+        study: what is compared.
+        root: directory of runs and studies.
         workers: processes, one thread each. Seconds are compared only with one.
         progress: called with a line of text whenever a run ends.
         executor: carries out the runs instead of local worker processes; leaves their directories under ``root``.
@@ -50,9 +52,16 @@ def compare(
         notes: remarks to be kept in front of the study's own.
 
     Raises:
-        NumericsError: every trial of an arm diverged. Stopped: a signal; the state of all runs is saved.
+        NumericsError: every trial of an arm diverged.
+        Stopped: a signal; the state of all runs is saved.
         WorkerDied, RunFailed: a run could not be finished; names it.
-        DataError: finished runs were made on another corpus. UsageError: a part that the workers do not know.
+        DataError: finished runs were made on another corpus.
+        UsageError: a part that the workers do not know.
+
+    Example:
+        >>> study = Study.load("demo")
+        >>> result = compare(study, "runs", workers=2)  # doctest: +SKIP
+        >>> print(result.headline)  # doctest: +SKIP
     """
     root = user_path(root)
     journal = Journal(study.scale, progress, workers)

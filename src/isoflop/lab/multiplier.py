@@ -48,8 +48,11 @@ MORE = "more"
 class Facts:
     """What decides whether two arms can be compared on an axis.
 
-    ``parameters`` is the model's size, ``tokens_per_step`` the batch, ``tokenizer`` whatever identifies it, ``device``
-    what the runs are made on, as a recipe says it.
+    Args:
+        parameters: the model's size.
+        tokens_per_step: the batch.
+        tokenizer: whatever identifies it.
+        device: what the runs are made on, as a recipe says it.
     """
 
     parameters: int
@@ -73,8 +76,11 @@ def illegal(
     """Why ``axis`` allows no multiplier in this study; "" if it does.
 
     Args:
-        facts: by arm, the baseline among them. runs: all evaluation runs; those that do not know the digests of
-            their texts are taken to have the others'. environments: what made them, by the key that they name.
+        axis: what would be compared.
+        facts: by arm, the baseline among them.
+        runs: all evaluation runs; those that do not know the digests of their texts are taken to have the others'.
+        baseline: the arm that the others are compared with.
+        environments: what made the runs, by the key that they name.
     """
     if len({run.heldout for run in runs} - {""}) > 1:
         return "the runs were evaluated on different text"
@@ -136,15 +142,32 @@ def multipliers(
 ) -> list[MultiplierRow]:
     """The multiplier of every arm at every rung that it ran, on one legal axis.
 
+    ``compare`` calls it for every legal axis. Call it yourself on rows that were trained elsewhere; ``illegal`` says
+    beforehand whether an axis may be compared.
+
     Args:
         runs: the study's evaluation runs. A diverged run never ranks: an arm with one at a rung has no row there, and a
             diverged baseline run drops that rung from its seed's curve.
+        baseline: the arm that the others are compared with.
+        axis: what is compared, one of ``AXES``.
         tuning: arm -> what its equal trials spent on ``axis``: gives the all-in multiplier, which charges them to both
             sides. The baseline's second tuning at its top rung is not charged, which can only favour the baseline.
         scale: what the runs' values are measured on; by default bits per byte, of which fewer are better.
 
     Returns:
         Rows with sentence, in order of arms and rungs; p-values and levels are Holm's over all arms and rungs.
+
+    Example, an arm that takes three quarters of the compute at each of three seeds:
+        >>> def row(arm, rung, seed, flops):
+        ...     amounts = {axis: flops for axis in AXES if axis != "steps"}
+        ...     end = Point(step=flops, **amounts, value=1 + 100 / (512 * 2**rung) ** 0.5 + seed / 100, stderr=None)
+        ...     name = f"{arm}-{rung}-{seed}"
+        ...     return RunRow(run=name, recipe_hash=name, arm=arm, rung=rung, seed=seed, role="evaluation",
+        ...                   status="done", curve=[end])
+        >>> runs = [row("adamw", rung, seed, 512 * 2**rung) for rung in range(3) for seed in (1, 2, 3)]
+        >>> runs += [row("muon", 1, seed, 768) for seed in (1, 2, 3)]
+        >>> [round(found.value, 2) for found in multipliers(runs, baseline="adamw", axis="flops")]
+        [1.33]
     """
     rows = [_descending(run, scale) for run in runs if run.role == "evaluation"]
     curves: dict[int, list[Point]] = {}
@@ -176,7 +199,8 @@ def crossing(rows: Sequence[MultiplierRow], amounts: Sequence[float]) -> float |
     """Where an arm's advantage turns over: the amount C at which its multiplier passes 1, or None if it does not.
 
     Args:
-        rows: one arm's rows on one axis. amounts: by rung, what the study's budgets allow.
+        rows: one arm's rows on one axis.
+        amounts: by rung, what the study's budgets allow.
 
     It crosses if the intervals of two rungs lie on both sides of 1; where all seeds are censored the bound stands for
     the interval.
@@ -280,7 +304,13 @@ def spoken(row: MultiplierRow) -> tuple[str, str, str]:
 
 
 def sentence(row: MultiplierRow, baseline: str, unit: str = UNSAID.unit) -> str:
-    """The row in words, as printed; ``unit`` is that of the quality."""
+    """The row in words, as printed.
+
+    Args:
+        row: what is said.
+        baseline: name of the arm that it is compared with.
+        unit: unit of the quality.
+    """
     counted = f"{row.seeds} seeds, tuned alike" + (", tuning charged" if row.all_in else "")
     counted += {
         "": "",

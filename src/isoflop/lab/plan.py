@@ -38,10 +38,15 @@ DRAWS = 40_000
 
 @dataclass(frozen=True)
 class Speed:
-    """How fast an arm runs here: FLOP/s in training, seconds of one evaluation and of setting a run up.
+    """How fast an arm runs here.
 
-    ``cpu_share`` is processor time over wall-clock time: below 1 where others use the machine too. ``spent_flops`` and
-    ``spent_seconds`` (of processors) went into finding it out, by short runs that are in no study's bill.
+    Args:
+        flops_per_second: model FLOP/s in training.
+        evaluation_seconds: seconds of one evaluation.
+        setup_seconds: seconds of setting a run up.
+        cpu_share: processor time over wall-clock time: below 1 where others use the machine too.
+        spent_flops: model FLOPs of the short runs that found it out, which are in no study's bill.
+        spent_seconds: processor seconds of the same.
     """
 
     flops_per_second: float
@@ -62,7 +67,18 @@ UNTIMED = Speed(math.nan, math.nan)
 
 @dataclass(frozen=True)
 class PlannedRuns:
-    """Equal runs of the plan; ``steps``, ``flops``, wall-clock and processor ``seconds`` (NaN: untimed) are of one."""
+    """Equal runs of the plan.
+
+    Args:
+        role: "tuning" or "evaluation".
+        arm: the baseline or an arm, by name.
+        rung: index into the ladder.
+        runs: how many there are.
+        steps: optimizer steps of one.
+        flops: model FLOPs of one.
+        seconds: wall-clock seconds of one; NaN: untimed.
+        cpu_seconds: processor seconds of one; NaN: untimed.
+    """
 
     role: str
     arm: str
@@ -182,8 +198,15 @@ def plan(
 ) -> Plan:
     """The whole list of a study's runs and their cost; only a few steps of each arm are run, to time them.
 
-    ``executor`` carries these out instead of local worker processes. Without it, and without the study's device on this
-    machine, nothing is run and no time is known.
+    Args:
+        study: what is planned.
+        root: directory of runs; the speeds are remembered in its cache.
+        workers: processes that would run at once.
+        executor: times the arms instead of local worker processes. Without it, and without the study's device on this
+            machine, nothing is run and no time is known.
+
+    Raises:
+        NumericsError: an arm diverges within the steps that time it.
     """
     if executor is not None:
         speeds: Mapping[str, Speed] = preflight(study, executor)
@@ -292,7 +315,10 @@ def chances(sd: float, seeds: int, comparisons: int, low: float, high: float) ->
     multiplier is that likely to be: more seeds narrow the interval, but each of them may be censored.
 
     Args:
-        sd: standard deviation of one seed's log multiplier, normal. low, high: the limits of what can be measured.
+        sd: standard deviation of one seed's log multiplier, normal.
+        seeds: evaluation runs of an arm at a rung.
+        comparisons: rows that Holm's correction is over.
+        low, high: the limits of what can be measured.
     """
     noise = sd * Rng(0)("power").at().standard_normal((DRAWS, seeds))
     half = half_width(noise, 1 - (1 - LEVEL) / comparisons)

@@ -108,7 +108,16 @@ class Expect(Section):
 
 
 class Study(Document):
-    """A comparison at equal quality. Seeds decide initialisation and data order and are shared by all arms."""
+    """A comparison at equal quality. Seeds decide initialisation and data order and are shared by all arms.
+
+    Write one where the question is how much compute a method saves, not whether one run of it came out lower: the
+    baseline is trained at every rung, every arm is tuned with as many trials as the baseline. ``compare`` runs it.
+
+    Example:
+        >>> study = Study.load("demo", "seeds=[1,2,3]")
+        >>> study.everyone, study.ladder.rungs, study.base("muon").optimizer.name
+        (('adamw', 'muon'), (200.0, 400.0, 800.0, 1600.0), 'muon')
+    """
 
     name: Name
     """What the study is called, and the directory of its result."""

@@ -95,7 +95,8 @@ class LocalWorkers:
     """An Executor over processes on this machine; a context manager that ends them.
 
     Args:
-        root: directory of runs. count: processes.
+        root: directory of runs.
+        count: processes.
         command: what each process executes, by default a worker that imports what this process does. The number of the
             file descriptor that takes its answers is put behind it.
 

@@ -31,7 +31,7 @@ from .tables import (
 )
 
 _FEW = 10  # degrees of freedom: clusters' own variance is uncertain with fewer, which is said
-_FAINT = 1e-12  # strength of priors before the noise is known
+_FAINT = 1e-12  # strength of priors before the noise is known: too weak to move the optimum that tells it
 
 
 class Settings(Frozen):
@@ -276,6 +276,7 @@ def _quantile_warnings(problem: Problem, theta: Array, loss: Loss) -> list[str]:
     if loss.quantile is None:
         return []
     below = float(np.average(problem.residuals(theta[None])[0] >= 0, weights=problem.weights))
+    # two standard errors of a share, and the rows that the constants can lie on exactly
     far = 2.0 * np.sqrt(loss.quantile * (1 - loss.quantile) / len(problem.y)) + len(problem.free) / len(problem.y)
     if abs(below - loss.quantile) <= far:
         return []

@@ -26,11 +26,13 @@ from .operations import FORMULAS
 class Audit(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Context manager that counts the FLOPs executed inside, by phase and operation.
 
-    >>> with Audit() as audit:
-    ...     loss = model(tokens).sum()
-    ...     with audit.phase("optimizer"):
-    ...         optimizer.step()
-    >>> audit.total("train"), audit.counts()
+    Use it to prove a cost that a part states: what is stated and what is executed must be one integer.
+
+    Example:
+        >>> with Audit() as audit:
+        ...     product = torch.ones(2, 3) @ torch.ones(3, 4)
+        >>> audit.total("train"), audit.counts()
+        (48, {'mm': 48})
 
     While any dispatch mode is on, torch computes eigenvectors and singular vectors even for ``eigvalsh``, ``eigvals``
     and ``svdvals``: they are counted, as executed.

@@ -21,6 +21,9 @@ IDLE_STEPS = 1000
 class StepCost:
     """Analytic cost of a run's steps, exactly what the loop will charge, and the tokens that each predicts.
 
+    It tells how many steps a budget allows before the first of them is taken. ``step_cost`` makes one of a recipe;
+    make one by hand to price a loop of your own.
+
     Args:
         work: of the objective on one micro-batch.
         charges: what else the loss of one micro-batch costs, by ledger phase.
@@ -29,6 +32,12 @@ class StepCost:
         tokens: predicted by one step of full batches.
         updates: what the optimizer and the averaging do in the first n steps.
         passes: the optimizer's passes beyond the gradient's own in the first n steps, over single micro-batches.
+
+    Example:
+        >>> work = Work(forward=Cost(model=100, hardware=100), backward=Cost(model=200, hardware=200))
+        >>> cost = StepCost(work, {}, 2, 64, updates=lambda n: Cost(elementwise=n), passes=lambda n: Passes())
+        >>> cost.update(0).elementwise
+        1
     """
 
     work: Work

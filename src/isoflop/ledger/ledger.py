@@ -17,7 +17,18 @@ AXES = ("flops", "hardware_flops", "elementwise", "moved", "steps", "tokens", "t
 
 
 class Ledger:
-    """Amounts by phase and axis, from zero; they only grow. Exact integers of any size on every axis but seconds."""
+    """Amounts by phase and axis, from zero; they only grow. Exact integers of any size on every axis but seconds.
+
+    A run keeps one, and what a comparison charges is its ``total``. Evaluation and tuning are entered too but not
+    charged, so that a run may be watched as closely as one likes.
+
+    Example:
+        >>> ledger = Ledger()
+        >>> ledger.add("train", Cost(model=600, hardware=640), steps=1, tokens=100)
+        >>> ledger.add("evaluation", Cost(model=50, hardware=50))
+        >>> ledger.total("flops"), ledger.total("flops", ["evaluation"])
+        (600, 50)
+    """
 
     def __init__(self) -> None:
         self._spent: dict[str, dict[str, Any]] = {}
@@ -33,6 +44,14 @@ class Ledger:
         seconds: float = 0.0,
     ) -> None:
         """Charge ``phase``.
+
+        Args:
+            phase: one of ``PHASES``.
+            cost: FLOPs, operations and bytes of the work.
+            steps: optimizer steps.
+            tokens: predicted tokens.
+            text_bytes: UTF-8 bytes of the predicted text.
+            seconds: wall-clock seconds.
 
         Raises:
             UsageError: an unknown phase; a negative, infinite or NaN amount, or one that is no whole number where one

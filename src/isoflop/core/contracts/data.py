@@ -43,6 +43,9 @@ class Draws:
 class Batch(Protocol):
     """One micro-batch, as the loop and the ledger see it; what else it holds is between its source and its objective.
 
+    Use ``TokenBatch`` for windows of text. Write a class of your own where an example is something else, say a pair of
+    answers: the loop needs these five figures of it and no more.
+
     Attributes:
         units: what the step's mean loss is over, and so its divisor: targets, pairs, sequences; known in advance.
         tokens: what it adds to the ledger's axis "tokens".
@@ -76,7 +79,14 @@ class TokenBatch:
         mask: bool (batch, length), True where a target counts; None: all do.
         columns: further tensors by name, first dimension batch; ``documents`` (int64 (batch, length)) numbers the
             document of each input.
-        draws, spent: see ``Batch``.
+        draws: its own random numbers; None until the step hands it out (see ``Batch``).
+        spent: what making it cost, by ledger phase.
+
+    Example:
+        >>> import torch
+        >>> ids = torch.tensor([[5, 6, 7, 8]])
+        >>> TokenBatch(ids[:, :-1], ids[:, 1:], text_bytes=3).units
+        3
     """
 
     inputs: Tensor

@@ -28,6 +28,11 @@ class Pattern(Part):
     """Which keys a query sees in attention. A pure function, so the part is its own live object.
 
     A new pattern is one file with one method, ``sees``. Every query must see at least one key, itself for example.
+    Write a pattern, and not a mask, wherever compute is compared: the ledger charges the pairs that it allows.
+
+    Example:
+        >>> Causal().dense(3).astype(int).tolist(), Causal().pairs(3)
+        ([[1, 0, 0], [1, 1, 0], [1, 1, 1]], 6)
     """
 
     slot: ClassVar[str] = "pattern"

@@ -1,0 +1,76 @@
+"""Examples in docstrings run as they stand, and what a reader meets first shows one.
+
+What would train for minutes is marked as skipped; the rest of its example runs. Those of ``optim`` and
+``objectives`` are handed a model and a batch, by tests of their own.
+"""
+
+from __future__ import annotations
+
+import ast
+import doctest
+import inspect
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+import isoflop
+
+ROOT = Path(isoflop.__file__).parent
+ELSEWHERE = ("optim", "objectives")
+ROOMS = ("core", "core.contracts", "ledger")
+"""Packages in which whatever has the name of its module shows an example, but protocols: they cannot be made."""
+
+
+def documented(path: Path) -> list[doctest.DocTest]:
+    """The docstrings of a file that hold an example."""
+    found = []
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
+            label = f"{path.relative_to(ROOT).with_suffix('')}:{getattr(node, 'name', '')}"
+            test = doctest.DocTestParser().get_doctest(ast.get_docstring(node) or "", {}, label, str(path), 0)
+            found += [test] if test.examples else []
+    return found
+
+
+FILES = [
+    path
+    for path in sorted(ROOT.rglob("*.py"))
+    if path.relative_to(ROOT).parts[0] not in ELSEWHERE and ">>>" in path.read_text(encoding="utf-8")
+]
+EXAMPLES = [test for path in FILES for test in documented(path)]
+
+
+def module_of(path: Path) -> ModuleType:
+    parts = path.relative_to(ROOT.parent).with_suffix("").parts
+    return import_module(".".join(part for part in parts if part != "__init__"))
+
+
+def shown_first() -> list[Any]:
+    """What ``isoflop`` offers by name, and in ``ROOMS`` the class or function that its module is named after."""
+    found = [getattr(isoflop, name) for name in isoflop.__all__]
+    for room in ROOMS:
+        for path in sorted((ROOT / room.replace(".", "/")).glob("[!_]*.py")):
+            names = vars(module_of(path))
+            found += [names[name] for name in names if name.lower() == path.stem.replace("_", "")]
+    kinds = (each for each in found if inspect.isclass(each) or inspect.isfunction(each))
+    return [each for each in dict.fromkeys(kinds) if not getattr(each, "_is_protocol", False)]
+
+
+@pytest.mark.parametrize("test", EXAMPLES, ids=lambda test: test.name)
+def test_the_example_runs(test: doctest.DocTest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the names of its own module at hand, in an empty directory."""
+    assert test.filename is not None
+    monkeypatch.chdir(tmp_path)
+    test.globs = dict(vars(module_of(Path(test.filename))))
+    said: list[str] = []
+    doctest.DocTestRunner(optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE).run(test, out=said.append)
+    assert not said, "".join(said)
+
+
+@pytest.mark.parametrize("each", shown_first(), ids=lambda each: f"{each.__module__}.{each.__name__}")
+def test_what_is_met_first_shows_an_example(each: Any) -> None:
+    text = inspect.cleandoc(vars(each).get("__doc__") or each.__doc__ or "")
+    assert doctest.DocTestParser().get_examples(text), "shows no example that runs"
