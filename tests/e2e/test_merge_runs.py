@@ -32,3 +32,23 @@ def test_runs_and_their_last_checkpoints_merge(
         torch.testing.assert_close(last.read(name), (one.read(name) + two.read(name)) / 2)
         torch.testing.assert_close(both.read(name), (one.read(name) + other.read(name)) / 2)
     assert invoke(["merge", "inspect", "runs/run1", "runs/run2"]) == 0
+
+
+def test_factors_of_adapters_are_not_merged_apart(
+    tiny: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The mean of A and the mean of B is not the mean of B A: such runs are exported first."""
+    monkeypatch.chdir(tmp_path)
+    for seed in (1, 2):
+        lora = 'parametrization={name="lora", rank=2}'
+        path = tiny(f"seed={seed}", lora, "budget.steps=1", name=f"{seed}.toml")
+        assert invoke(["train", str(path), "--name", f"run{seed}", "--threads", "1"]) == 0
+    Path("two.toml").write_text('method = "linear"\nmodels = [{ path = "runs/run1" }, { path = "runs/run2" }]\n')
+    assert invoke(["merge", "two.toml", "two"]) == 2
+    assert "a parametrization's own; write the plain model first: isoflop merge export runs/run1 OUT" in (
+        capsys.readouterr().err
+    )
+    for number in (1, 2):
+        assert invoke(["merge", "export", f"runs/run{number}", f"plain{number}"]) == 0
+    Path("two.toml").write_text('method = "linear"\nmodels = [{ path = "plain1" }, { path = "plain2" }]\n')
+    assert invoke(["merge", "two.toml", "two"]) == 0

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ..core.contracts import added
 from ..core.errors import UsageError
 from ..core.reading import contained, user_path
 from ..store.checkpoint import damage, steps
@@ -24,13 +25,22 @@ def open_source(path: str) -> Checkpoint:
     """The tensors that ``path`` means.
 
     Raises:
-        DataError: they cannot be read. RecipeError: the adapter belongs to another base. UsageError: the run has no
-            checkpoint.
+        DataError: they cannot be read.
+        RecipeError: the adapter belongs to another base.
+        UsageError: the run has no checkpoint, or its model is parametrized.
     """
     model, plus, adapter = path.rpartition("+")
     if plus and not user_path(path).exists():
         return Adapted(source_path(model), user_path(adapter))
-    return Checkpoint(source_path(path))
+    found = Checkpoint(source_path(path))
+    for name in found.tensors:
+        if added(name):  # to merge factors apart is not to merge the models that they make
+            raise UsageError(
+                f"holds {name!r}, a parametrization's own",
+                where=str(found.path),
+                fix=f"write the plain model first: isoflop merge export {path} OUT",
+            )
+    return found
 
 
 def source_path(path: str) -> Path:
