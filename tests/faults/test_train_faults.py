@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -180,12 +181,15 @@ def test_a_signal_saves_the_state_and_exits_with_its_code(
     tiny: Tiny, tmp_path: Path, number: signal.Signals, code: int
 ) -> None:
     recipe, root = tiny("budget.steps=100000", "train.evaluations=1"), tmp_path / "runs"
-    arguments = [sys.executable, "-m", "isoflop", "train", str(recipe), "--root", str(root), "--threads", "1"]
-    process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    arguments = [sys.executable, "-m", "isoflop", "train", str(recipe), "--root", str(root), "--threads", "1", "--json"]
+    process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     wait_for(lambda: any(root.glob("tiny-*/metrics.jsonl")))
     process.send_signal(number)
-    _, errors = process.communicate(timeout=30)
+    output, errors = process.communicate(timeout=30)
     assert process.returncode == code
+    told = json.loads(output)
+    assert (told["error"], told["exit_code"]) == ("Stopped", code)
+    assert told["message"] in errors
     assert "run again to go on" in errors
     assert f"stopped by {'ctrl-C' if number == signal.SIGINT else 'SIGTERM'} at step " in errors
     assert "error" not in errors

@@ -33,11 +33,9 @@ def invoke(arguments: list[str] | None = None) -> int:
         # In a context of its own: what a verb sets (the root) must not outlive it where it is called from Python.
         result = copy_context().run(app, args=arguments, standalone_mode=False)
         return result if isinstance(result, int) else 0
-    except Stopped as stop:
-        typer.echo(str(stop), err=True)
-        return stop.exit_code
     except IsoflopError as error:
-        trace()
+        if not isinstance(error, Stopped):
+            trace()
         _say(error, json="--json" in (sys.argv if arguments is None else arguments))
         return error.exit_code
     except _ClickException as error:
@@ -46,6 +44,7 @@ def invoke(arguments: list[str] | None = None) -> int:
     except typer.Exit as stop:
         return stop.exit_code
     except (typer.Abort, KeyboardInterrupt):
+        typer.echo("stopped by ctrl-C", err=True)
         return 130
     except BrokenPipeError:  # the reader of our output has gone, as in `isoflop runs | head -1`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -68,5 +67,8 @@ def invoke(arguments: list[str] | None = None) -> int:
 def _say(error: IsoflopError, *, json: bool) -> None:
     if json:
         typer.echo(dumps({"error": type(error).__name__, "message": str(error), "exit_code": error.exit_code}))
+    if isinstance(error, Stopped):  # what the user asked for is no error
+        typer.echo(str(error), err=True)
+        return
     for line in str(error).splitlines():
         typer.secho(f"error: {line}", err=True, fg=typer.colors.RED)
