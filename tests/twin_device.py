@@ -101,5 +101,5 @@ def plugged_in() -> Iterator[Twin]:
         _setup_privateuseone_for_python_backend(NAME)
     with pytest.MonkeyPatch.context() as patch, Twin() as twin:
         patch.setattr(torch.accelerator, "synchronize", lambda device=None: None)
-        patch.setattr("isoflop.core.recipe.DEVICES", ["cpu", NAME])
+        patch.setattr("isoflop.core.recipe.KINDS", ["cpu", NAME])
         yield twin

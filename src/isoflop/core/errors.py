@@ -76,7 +76,7 @@ class Stopped(IsoflopError):
         fix: how to go on.
     """
 
-    def __init__(self, signal_number: int, where: str, fix: str) -> None:
+    def __init__(self, signal_number: int, where: str = "", fix: str = "") -> None:
         by = "ctrl-C" if signal_number == signal.SIGINT else signal.Signals(signal_number).name
         super().__init__(f"stopped by {by} {where}".strip(), fix=fix)
         self.exit_code = 128 + signal_number
