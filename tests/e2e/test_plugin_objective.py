@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -12,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from isoflop.store.run import Run
+from plugin_files import one_file
 
 PLUGIN = '''
 """The loss of the next token, warmed up: what it has seen is its state."""
@@ -60,24 +60,19 @@ class WarmedUpPart(ObjectivePart):
     def build(self, ctx: Any) -> WarmedUp:
         return WarmedUp(ctx.policy, self.base)
 '''
-ALONE = 'objective={name="warmed_up", base=0.7}'
-SUMMED = 'objective={name="weighted", terms=[{objective="warmed_up"}, {objective="masked", weight=0.1}]}'
+ALONE = 'objective={name="somebodys_method", base=0.7}'
+SUMMED = 'objective={name="weighted", terms=[{objective="somebodys_method"}, {objective="masked", weight=0.1}]}'
 
 
 @pytest.mark.parametrize("objective", [ALONE, SUMMED])
 def test_one_file_is_trained_audited_and_resumed_to_the_same_bytes(
     objective: str, tiny: Callable[..., Path], tmp_path: Path
 ) -> None:
-    plugin = tmp_path / "plugin"
-    (plugin / "warmed_up-1.0.dist-info").mkdir(parents=True)
-    (plugin / "warmed_up.py").write_text(PLUGIN)
-    (plugin / "warmed_up-1.0.dist-info/METADATA").write_text("Metadata-Version: 2.1\nName: warmed_up\nVersion: 1.0\n")
-    (plugin / "warmed_up-1.0.dist-info/entry_points.txt").write_text("[isoflop.parts]\nwarmed_up = warmed_up\n")
+    environment = one_file(tmp_path / "plugin", PLUGIN)
     recipe = tiny("budget.steps=6", "train.checkpoints=3")
 
     def run(name: str, **settings: str) -> int:
-        paths = os.pathsep.join(filter(None, [str(plugin), os.environ.get("PYTHONPATH")]))
-        env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": paths, "ISOFLOP_PLUGINS": "warmed_up", **settings}
+        env = {**environment, **settings}
         where = ["--root", str(tmp_path / "runs"), "--name", name, "--threads", "1", "--audit"]
         done = subprocess.run(
             [sys.executable, "-m", "isoflop", "train", str(recipe), objective, *where],

@@ -6,7 +6,6 @@ To hold another slot to this, add a row to ``ROWS``.
 from __future__ import annotations
 
 import json
-import os
 import re
 import subprocess
 import sys
@@ -16,6 +15,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+
+from plugin_files import one_file
 
 
 class Row(NamedTuple):
@@ -108,18 +109,6 @@ class RowScalePart(ParametrizationPart):
     ),
 }
 """Slot -> its row."""
-
-
-def one_file(folder: Path, source: str) -> dict[str, str]:
-    """Lay a package of one file out as if it were installed; the environment in which isoflop finds it."""
-    folder.mkdir()
-    (folder / "somebodys_method.py").write_text(source)
-    about = folder / "somebodys_method-1.0.dist-info"
-    about.mkdir()
-    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: somebodys-method\nVersion: 1.0\n")
-    (about / "entry_points.txt").write_text("[isoflop.parts]\nsomebodys = somebodys_method\n")
-    path = os.pathsep.join(filter(None, [str(folder), os.environ.get("PYTHONPATH")]))
-    return {**os.environ, "PYTHONPATH": path, "ISOFLOP_PLUGINS": "somebodys", "OMP_NUM_THREADS": "1"}
 
 
 def start(arguments: list[str], environment: dict[str, str]) -> subprocess.Popen[str]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from ..core.files import jsonable
 from ..core.reading import user_path
@@ -38,6 +39,17 @@ Root = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
 Overrides = Annotated[list[str] | None, typer.Argument(help="key.path=value, e.g. optimizer=muon optimizer.lr=0.01")]
 DEFAULT_ROOT = Path("runs")
+
+
+def default_verb(name: str) -> type[TyperGroup]:
+    """A group whose verb ``name`` need not be said: arguments that begin with none of its verbs are that one's."""
+
+    class Group(TyperGroup):
+        def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+            said = not args or args[0] in (*self.commands, "--help")
+            return list(super().parse_args(ctx, args if said else [name, *args]))
+
+    return Group
 
 
 def path_argument(help: str) -> Any:

@@ -48,12 +48,11 @@ def document(kind: str) -> type[Document]:
 
 def shipped(kind: str) -> dict[str, str]:
     """The texts of the shipped files of a kind, by name."""
-    from ..core.toml import parse
+    from ..core import toml
 
     document(kind)
-    files = sorted((Path(__file__).parent.parent / "recipes").glob("*.toml"))
-    texts = {file.stem: file.read_text(encoding="utf-8") for file in files}
-    return {name: text for name, text in texts.items() if ("ladder" in parse(text, name)) == (kind == "study")}
+    texts = {name: file.read_text(encoding="utf-8") for name, file in toml.shipped().items()}
+    return {name: text for name, text in texts.items() if ("ladder" in toml.parse(text, name)) == (kind == "study")}
 
 
 def keys(table: type[Section], above: str = "") -> Iterator[Key]:

@@ -9,27 +9,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from typer.core import TyperGroup
 
 from ..core.errors import DataError, UsageError
 from ..core.reading import user_path
 from .app import app
-from .common import DEFAULT_ROOT, Json, Root, emit, find_run, path_argument
+from .common import DEFAULT_ROOT, Json, Root, default_verb, emit, find_run, path_argument
 
 if TYPE_CHECKING:
     from ..merge.plan import Plan
 
 
-class _DefaultsToRun(TyperGroup):
-    """``isoflop merge CONFIG OUT`` is ``isoflop merge run CONFIG OUT``."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        if args and args[0] not in self.commands and args[0] != "--help":
-            args = ["run", *args]
-        return super().parse_args(ctx, args)
-
-
-verbs = typer.Typer(cls=_DefaultsToRun, no_args_is_help=True, add_completion=False, rich_markup_mode="rich")
+verbs = typer.Typer(cls=default_verb("run"), no_args_is_help=True, add_completion=False, rich_markup_mode="rich")
 app.add_typer(verbs, name="merge", help="Merge checkpoints: merge CONFIG OUT. Or look before: merge inspect.")
 
 

@@ -6,32 +6,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from typer.core import TyperGroup
 
 from ..core.errors import UsageError
 from ..core.reading import user_path
 from .app import app
-from .common import Json, emit
+from .common import Json, default_verb, emit
 from .laws import pairs, rows_of
 
 if TYPE_CHECKING:
-    from ..laws.plan.answer import Answer
+    from ..laws.plan.answer import Answer, Plan
     from ..laws.plan.draws import Basis
     from ..laws.plan.lifetime import Life
+    from ..laws.plan.next_runs import Choice
 
-_DEFAULT = "ask"
-
-
-class _Plans(TyperGroup):
-    """``isoflop plan FIT ...`` asks; every other command is named."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        if args and args[0] not in (*self.commands, "--help"):
-            args = [_DEFAULT, *args]
-        return list(super().parse_args(ctx, args))
-
-
-plans = typer.Typer(cls=_Plans, no_args_is_help=True, help="What to run: sizes, tokens, costs, each with an interval.")
+plans = typer.Typer(
+    cls=default_verb("ask"), no_args_is_help=True, help="What to run: sizes, tokens, costs, each with an interval."
+)
 app.add_typer(plans, name="plan")
 
 Number = float | None
@@ -41,7 +31,7 @@ def _number(option: str, help: str) -> Any:
     return typer.Option(option, help=help, metavar="NUMBER")
 
 
-@plans.command(_DEFAULT)
+@plans.command()
 def ask(
     source: Annotated[
         Path,
@@ -81,10 +71,7 @@ def ask(
         rows, law, columns=pairs(columns, "--columns", "N=params,D=tokens"), compute=compute, loss=loss,
         params=params, tokens=tokens, unique=unique, life=_life(requests), level=level,
     )  # fmt: skip
-    if json:
-        emit(made.to_json())
-    else:
-        typer.echo(str(made))
+    _say(made, json)
 
 
 Source = Annotated[Path, typer.Argument(help="A fit.json or a CSV file.", parser=user_path, metavar="FIT|TABLE")]
@@ -220,10 +207,7 @@ def next_(
     from ..laws.plan.candidates import next_from
 
     made = next_from(pool, target, law, cost, pairs(columns, "--columns", "N=params"), budget, step, criterion)
-    if json:
-        emit(made.to_json())
-    else:
-        typer.echo(str(made))
+    _say(made, json)
 
 
 @plans.command()
@@ -254,7 +238,7 @@ def _basis(source: Path, law: str, columns: str) -> Basis:
     return basis_from(source, law, pairs(columns, "--columns", "N=params,D=tokens"))
 
 
-def _say(answer: Answer, json: bool) -> None:
+def _say(answer: Answer | Plan | Choice, json: bool) -> None:
     if json:
         emit(answer.to_json())
     else:

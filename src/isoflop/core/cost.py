@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
 
@@ -50,6 +51,12 @@ class Cost:
 
 
 ZERO = Cost()
+
+
+def add_spent(bill: dict[str, Cost], spent: Mapping[str, Cost]) -> None:
+    """Add what was spent, by ledger phase, to a bill in place."""
+    for phase, cost in spent.items():
+        bill[phase] = bill.get(phase, ZERO) + cost
 
 
 @dataclass(frozen=True)

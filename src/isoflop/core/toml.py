@@ -88,13 +88,18 @@ class Document(Section):
         return self.from_json(self.to_json(), *overrides, source=getattr(self, "name", self.kind))
 
 
+def shipped() -> dict[str, Path]:
+    """The recipes and studies that come with isoflop, by name."""
+    return {file.stem: file for file in sorted((Path(__file__).parent.parent / "recipes").glob("*.toml"))}
+
+
 def locate(name: str | Path) -> Path:
     """The file that ``name`` means: a path, or the name of a recipe or study shipped with isoflop."""
-    shipped = {file.stem: file for file in (Path(__file__).parent.parent / "recipes").glob("*.toml")}
+    known = shipped()
     own = user_path(name)
-    path = own if os.path.isfile(own) else shipped.get(str(name), own)
+    path = own if os.path.isfile(own) else known.get(str(name), own)
     if not os.path.exists(path):
-        fix = nearest(str(name), shipped)
+        fix = nearest(str(name), known)
         raise UsageError("no such file, nor a shipped recipe of that name", where=str(name), fix=fix)
     return path
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from ..core.contracts import Passes
-from ..core.cost import Cost, Work
+from ..core.cost import Cost, Work, add_spent
 from ..core.errors import BudgetError
 from ..core.recipe import Budget, Recipe
 
@@ -63,8 +63,8 @@ class StepCost:
             "optimizer": self.updates(steps),
             **{phase: cost * losses for phase, cost in self.charges.items()},
         }
-        for phase, cost in self.once.items() if steps else ():
-            spent[phase] = spent.get(phase, Cost()) + cost
+        if steps:
+            add_spent(spent, self.once)
         return spent
 
     def run(self, steps: int) -> Cost:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -21,7 +21,7 @@ from ..core.contracts import (
     Outputs,
     Resampling,
 )
-from ..core.cost import Cost, Work
+from ..core.cost import Cost, Work, add_spent
 from ..core.errors import NumericsError, UsageError
 from ..core.torch_rule import TorchRule
 
@@ -64,7 +64,7 @@ class StepProblem:
         self.passed = False
         self.spent: dict[str, Cost] = {}
         for batch in batches:
-            self._add(batch.spent)
+            add_spent(self.spent, batch.spent)
 
     def backward(self) -> Outcome:
         """Put the clipped gradient of the mean loss into ``.grad``.
@@ -115,13 +115,9 @@ class StepProblem:
     def charge(self, forward: int = 0, backward: int = 0) -> None:
         """Charge passes over one micro-batch that were made beside ``backward`` and ``loss``."""
         work = self._work
-        self._add({"train": work.forward * forward + work.backward * backward})
+        add_spent(self.spent, {"train": work.forward * forward + work.backward * backward})
         if backward:
-            self._add({"recompute": work.recompute * backward})
-
-    def _add(self, spent: Mapping[str, Cost]) -> None:
-        for phase, cost in spent.items():
-            self.spent[phase] = self.spent.get(phase, Cost()) + cost
+            add_spent(self.spent, {"recompute": work.recompute * backward})
 
     def _backward(self, batches: Sequence[Batch], clip: float) -> Outcome:
         for group in self._ctx.groups:
@@ -156,7 +152,7 @@ class StepProblem:
         """The loss of a micro-batch, charged with ``backward`` passes back."""
         loss = self._objective.loss(batch)
         self.charge(forward=1, backward=backward)
-        self._add(loss.spent)
+        add_spent(self.spent, loss.spent)
         return loss
 
     def _weights(self) -> str:

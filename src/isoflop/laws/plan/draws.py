@@ -142,27 +142,26 @@ def drift_rate(fit: Solved, quantity: Quantity, level: float) -> float:
         quantity: the answer at the dearest row's compute.
         level: share of the repeats that the rate must explain.
     """
-    needed, weight = _needed(fit, quantity, level)
+    needed = np.sort(_needed(fit, quantity, level))
     if not len(needed):
         return 3.0 * LEAST
-    order = np.argsort(needed)
-    place = int(np.searchsorted(np.cumsum(weight[order]) / weight.sum(), level - 1e-9))
-    return float(np.hypot(INFLATION * needed[order][min(place, len(needed) - 1)], LEAST))
+    place = int(np.ceil((level - 1e-9) * len(needed))) - 1
+    return float(np.hypot(INFLATION * needed[place], LEAST))
 
 
-def _needed(fit: Solved, quantity: Quantity, level: float) -> tuple[Array, Array]:
-    """Per repeat on cheaper rows: the rate with which its answer would be covered, and its weight."""
+def _needed(fit: Solved, quantity: Quantity, level: float) -> Array:
+    """Per repeat on cheaper rows: the rate with which its answer would be covered."""
     none = np.empty(0)
     problem, width = fit.problem, len(fit.problem.free)
     if fit.origin is not None:  # a first stage would have to be made again
-        return none, none
+        return none
     with np.errstate(all="ignore"):
         c = np.log(problem.law.compute(problem.x))
     if not np.isfinite(c).all():
-        return none, none
+        return none
     edges = np.asarray([edge for edge in cuts(c, SHARES) if (c <= edge).sum() >= width + 2 and edge < c.max() - _AHEAD])
     if not len(edges):
-        return none, none
+        return none
     part = replace(problem, weights=(c <= edges[:, None]) * problem.weights)
     found = minimise(part, np.repeat(fit.theta[None], len(edges), axis=0), fit.loss, tolerance=1e-8)
     error = quantity(found.theta) - quantity(fit.theta[None])
@@ -170,7 +169,7 @@ def _needed(fit: Solved, quantity: Quantity, level: float) -> tuple[Array, Array
     good = found.converged & np.isfinite(error) & np.isfinite(spread)
     ahead = c.max() - edges
     needed = np.sqrt(np.maximum((error / quantile(fit, level)) ** 2 - spread**2, 0.0)) / ahead
-    return needed[good], np.ones(int(good.sum()))
+    return np.asarray(needed[good])
 
 
 def _spread(quantity: Quantity, theta: Array, covariance: Array) -> Array:

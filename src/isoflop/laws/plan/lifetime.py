@@ -13,7 +13,7 @@ from .answer import Answer, digits, figure
 from .cost import Cost, answering
 from .draws import Basis, shifted
 from .limits import FURTHEST, check_positive, looked_at, size_column, spans
-from .minimum import best_sizes, losses
+from .minimum import best_sizes, losses, vertex
 from .reach import check_floor, crossings
 
 _DRAWS = 512  # each needs the tokens of every size
@@ -142,9 +142,7 @@ def _least(z: Array, values: Array) -> tuple[Array, Array]:
     rows = np.arange(len(values))
     left, middle, right = values[rows, i - 1], values[rows, i], values[rows, i + 1]
     left = np.where(np.isfinite(left), left, middle)  # the neighbour that no tokens bring to the loss
-    with np.errstate(all="ignore"):
-        shift = np.nan_to_num(0.5 * (left - right) / (left - 2 * middle + right))
-    shift = np.clip(shift, -0.5, 0.5)
+    shift = vertex(left, middle, right)
     at = np.where(inside, z[i] + shift * (z[1] - z[0]), np.inf)
     return at, np.where(inside, middle - 0.25 * (left - right) * shift, np.inf)
 

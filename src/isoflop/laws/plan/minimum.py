@@ -66,23 +66,31 @@ def lowest(curve: Curve, low: float, high: float, *, rough: bool = False) -> tup
     if not inside.any():
         return place, value
     if rough:
-        at, least = _vertex(z, values)
+        at, least = _lowest_of(z, values)
         place[inside], value[inside] = at[inside], least[inside]
         return place, value
     step = z[1] - z[0]
     fine = np.linspace(z[first[inside]].min() - step, z[first[inside]].max() + step, _FINE)
-    at, least = _vertex(fine, np.nan_to_num(curve(fine), nan=np.inf))
+    at, least = _lowest_of(fine, np.nan_to_num(curve(fine), nan=np.inf))
     place[inside], value[inside] = at[inside], least[inside]
     return place, value
 
 
-def _vertex(z: Array, values: Array) -> tuple[Array, Array]:
+def _lowest_of(z: Array, values: Array) -> tuple[Array, Array]:
     """The vertex of the parabola through the lowest point and its neighbours, evenly spaced."""
     i = np.clip(values.argmin(1), 1, len(z) - 2)
     rows = np.arange(len(values))
     left, middle, right = values[rows, i - 1], values[rows, i], values[rows, i + 1]
+    shift = vertex(left, middle, right)
+    return z[i] + shift * (z[1] - z[0]), middle - 0.25 * (left - right) * shift
+
+
+def vertex(left: Array, middle: Array, right: Array) -> Array:
+    """Where the parabolas through three evenly spaced values are least, in steps from the middle one; 0 if flat.
+
+    The middle value is the least of the three, so that the vertex lies within half a step.
+    """
     with np.errstate(all="ignore"):
         bend = left - 2 * middle + right
         shift = np.where(bend > 0, 0.5 * (left - right) / bend, 0.0)
-    shift = np.clip(np.nan_to_num(shift), -1.0, 1.0)
-    return z[i] + shift * (z[1] - z[0]), middle - 0.25 * (left - right) * shift
+    return np.asarray(np.clip(np.nan_to_num(shift), -1.0, 1.0))

@@ -10,6 +10,7 @@ from .answer import Answer, digits, figure
 from .batch import inside, predicted
 from .draws import Basis
 from .limits import check_positive
+from .minimum import vertex
 
 _SHARES = np.linspace(0.005, 0.995, 199)
 
@@ -63,7 +64,5 @@ def _least(basis: Basis, size: float, tokens: float, bits: float) -> np.ndarray:
     values = np.nan_to_num(fit.law.value(basis.theta, x, fit.problem.link), nan=np.inf)
     i = values.argmin(1)
     rows, inner = np.arange(len(values)), np.clip(i, 1, len(_SHARES) - 2)
-    left, middle, right = values[rows, inner - 1], values[rows, inner], values[rows, inner + 1]
-    with np.errstate(all="ignore"):
-        shift = np.clip(np.nan_to_num(0.5 * (left - right) / (left - 2 * middle + right)), -1.0, 1.0)
+    shift = vertex(values[rows, inner - 1], values[rows, inner], values[rows, inner + 1])
     return np.where(i == inner, _SHARES[inner] + shift * (_SHARES[1] - _SHARES[0]), np.inf)

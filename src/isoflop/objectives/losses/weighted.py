@@ -22,7 +22,7 @@ from ...core.contracts import (
     Predicts,
     Stateful,
 )
-from ...core.cost import Cost, Work
+from ...core.cost import Cost, Work, add_spent
 from ...core.documents import Section
 from ...core.registry import Card, part
 from ...core.slots import ObjectiveSlot
@@ -87,8 +87,7 @@ def _drawn(batch: Batch, number: int) -> Batch:
 def _summed(bills: Iterable[Mapping[str, Cost]]) -> dict[str, Cost]:
     spent: dict[str, Cost] = {}
     for bill in bills:
-        for phase, cost in bill.items():
-            spent[phase] = spent.get(phase, Cost()) + cost
+        add_spent(spent, bill)
     return spent
 
 
