@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
+from torch.nn import functional as F
 
 from isoflop.core.contracts import Parametrization, ParametrizationPart, Timed, TokenBatch, Treatment, merged
+from isoflop.core.cost import Work
 from isoflop.core.errors import RecipeError
 from isoflop.core.recipe import Recipe
 from isoflop.core.registry import get, names
 from isoflop.core.rng import Rng
-from isoflop.core.roles import parameter_groups, shapes_of
+from isoflop.core.roles import Shape, new_role, parameter_groups, shapes_of
+from isoflop.ledger import formulas
 from isoflop.ledger.audit import Audit
 from isoflop.objectives.losses.next_token import NextToken
 from isoflop.train.restore import restore, trained
@@ -91,6 +94,52 @@ def test_work_is_what_is_executed_whatever_is_frozen(fields: Any, name: str | No
     assert audit.total() == part.work(2, 11, VOCAB).total.hardware
     for parameter, p in model.named_parameters():
         assert (p.grad is not None) == p.requires_grad, parameter
+
+
+SCALE = new_role("scale_of_a_row", decays=False)
+
+
+class RowScale(torch.nn.Module):
+    """A trained factor a row, of a role of its own."""
+
+    role = SCALE
+
+    def __init__(self, rows: int) -> None:
+        super().__init__()
+        self.scale = torch.nn.Parameter(torch.ones(rows))
+
+    def finalize(self, weight: torch.Tensor) -> torch.Tensor:
+        return weight * self.scale[:, None]
+
+    def product(self, weight: torch.Tensor, dtype: torch.dtype) -> Any:
+        cast = self.finalize(weight).to(dtype)
+        return lambda x: F.linear(x, cast)
+
+
+class RowScalePart(ParametrizationPart):
+    name: ClassVar[str] = "row_scale"
+
+    def build(self, rows: int, columns: int, rng: Rng) -> RowScale:
+        return RowScale(rows)
+
+    def shapes(self, rows: int, columns: int) -> list[Shape]:
+        return [Shape("scale", SCALE, (rows,))]
+
+    def work(self, tokens: int, rows: int, columns: int, *, trained: bool, live: bool, own: frozenset[str]) -> Work:
+        needed = trained or "scale" in own
+        return formulas.linear(tokens, columns, rows, input_gradient=live, weight_gradient=needed)
+
+
+@pytest.mark.parametrize("frozen", [*FROZEN, ("norm", "embedding", "blocks.1.*")], ids=str)
+def test_a_part_is_told_which_of_its_own_parameters_are_frozen(frozen: tuple[str, ...]) -> None:
+    for rules in (frozen, (SCALE, *frozen)):
+        part = model_part(Treatment(RowScalePart(), rules))
+        model = part.build(context())
+        with Audit() as audit:
+            NextToken(model).loss(batch()).total.backward()
+        assert audit.total() == part.work(2, 11, VOCAB).total.hardware, rules
+        for parameter, p in model.named_parameters():
+            assert (p.grad is not None) == p.requires_grad, parameter
 
 
 @pytest.mark.parametrize("name", PARTS)

@@ -101,9 +101,10 @@ class RowScalePart(ParametrizationPart):
     card = Card(summary="A learned scale a row")
     def build(self, rows, columns, rng): return RowScale(rows)
     def shapes(self, rows, columns): return [Shape("scale", SCALE, (rows,))]
-    def work(self, tokens, rows, columns, *, trained, live):
+    def work(self, tokens, rows, columns, *, trained, live, own):
+        needed = trained or "scale" in own
         scaled = Work(forward=Cost(elementwise=rows * columns))
-        return scaled + formulas.linear(tokens, columns, rows, input_gradient=live, weight_gradient=True)
+        return scaled + formulas.linear(tokens, columns, rows, input_gradient=live, weight_gradient=needed)
 """,
         ("parametrization=mine", "optimizer=muon", "optimizer.weight_decay=0.1"),
     ),

@@ -71,7 +71,7 @@ class LowRankPart(ParametrizationPart):
     def shapes(self, rows: int, columns: int) -> list[Shape]:
         return [Shape("A", "hidden", (self.rank, columns)), Shape("B", "hidden", (rows, self.rank))]
 
-    def work(self, tokens: int, rows: int, columns: int, *, trained: bool, live: bool) -> Work:
+    def work(self, tokens: int, rows: int, columns: int, *, trained: bool, live: bool, own: frozenset[str]) -> Work:
         base = formulas.linear(tokens, columns, rows, input_gradient=live, weight_gradient=trained)
         down = formulas.linear(tokens, columns, self.rank, input_gradient=live)
         return base + down + formulas.linear(tokens, self.rank, rows)

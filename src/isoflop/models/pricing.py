@@ -53,8 +53,9 @@ class Walk:
             rows, columns = shape.shape
             trained, part = self.treatment.trains(shape), self.treatment.of(shape)
             if part is not None:
-                self.work += part.work(tokens, rows, columns, trained=trained, live=before)
-                self.live = self.live or trained or any(map(self.treatment.trains, self.treatment.added_to(shape)))
+                own = self.treatment.own(shape)
+                self.work += part.work(tokens, rows, columns, trained=trained, live=before, own=own)
+                self.live = self.live or trained or bool(own)
             else:
                 self.work += formulas.linear(tokens, columns, rows, input_gradient=before, weight_gradient=trained)
                 self.live = self.live or trained

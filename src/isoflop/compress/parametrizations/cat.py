@@ -113,10 +113,10 @@ class CatPart(ParametrizationPart):
     def shapes(self, rows: int, columns: int) -> list[Shape]:
         return [Shape("raw", SHARE, (len(self.adapters),))]
 
-    def work(self, tokens: int, rows: int, columns: int, *, trained: bool, live: bool) -> Work:
+    def work(self, tokens: int, rows: int, columns: int, *, trained: bool, live: bool, own: frozenset[str]) -> Work:
         rank = sum(self._ranks)
         base = formulas.linear(tokens, columns, rows, input_gradient=live, weight_gradient=trained)
         down = formulas.linear(tokens, columns, rank, input_gradient=live, weight_gradient=False)
-        up = formulas.linear(tokens, rank, rows, weight_gradient=False)
+        up = formulas.linear(tokens, rank, rows, input_gradient=live or bool(own), weight_gradient=False)
         shares = Cost(elementwise=tokens * rank, moved=12 * tokens * rank)
         return base + down + up + Work(forward=shares, backward=shares * 2)

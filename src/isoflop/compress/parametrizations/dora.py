@@ -85,9 +85,9 @@ class DoRAPart(LowRankPart):
     def shapes(self, rows: int, columns: int) -> list[Shape]:
         return [*super().shapes(rows, columns), Shape("magnitude.weight", "norm", (rows,))]
 
-    def work(self, tokens: int, rows: int, columns: int, *, trained: bool, live: bool) -> Work:
+    def work(self, tokens: int, rows: int, columns: int, *, trained: bool, live: bool, own: frozenset[str]) -> Work:
         numel, outputs = rows * columns, tokens * rows
         lengths = formulas.matmul(rows, self.rank, columns) + Cost(elementwise=4 * numel, moved=12 * numel)
         gains = Cost(elementwise=outputs, moved=12 * outputs)
-        products = super().work(tokens, rows, columns, trained=trained, live=live)
+        products = super().work(tokens, rows, columns, trained=trained, live=live, own=own)
         return products + Work(forward=lengths + gains, backward=gains * 2)

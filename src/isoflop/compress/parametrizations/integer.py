@@ -84,7 +84,7 @@ class IntegerPart(ParametrizationPart):
     def shapes(self, rows: int, columns: int) -> list[Shape]:
         return []
 
-    def work(self, tokens: int, rows: int, columns: int, *, trained: bool, live: bool) -> Work:
+    def work(self, tokens: int, rows: int, columns: int, *, trained: bool, live: bool, own: frozenset[str]) -> Work:
         n = rows * columns
         product = formulas.linear(tokens, columns, rows, input_gradient=live, weight_gradient=trained)
         return product + Work(forward=Cost(elementwise=6 * n, moved=12 * n))

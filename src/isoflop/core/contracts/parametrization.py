@@ -144,7 +144,7 @@ class ParametrizationPart(Part):
         """Names, roles and shapes of the parameters that it adds to one weight."""
 
     @abstractmethod
-    def work(self, tokens: int, rows: int, columns: int, *, trained: bool, live: bool) -> Work:
+    def work(self, tokens: int, rows: int, columns: int, *, trained: bool, live: bool, own: frozenset[str]) -> Work:
         """Exact work of one product on ``tokens`` vectors and of its gradient.
 
         Args:
@@ -152,6 +152,7 @@ class ParametrizationPart(Part):
             rows, columns: the weight's shape.
             trained: the weight itself needs a gradient.
             live: the input needs a gradient.
+            own: names, as in ``shapes``, of its own parameters that are trained; a recipe may freeze the others.
         """
 
 
@@ -197,3 +198,9 @@ class Treatment:
         part, module = self.of(shape), shape.name.removesuffix(".weight")
         own = [] if part is None else part.shapes(*shape.shape)
         return [Shape(f"{module}.{PLACE}.{s.name}", s.role, s.shape) for s in own]
+
+    def own(self, shape: Shape) -> frozenset[str]:
+        """Names, within its parametrization, of the trained parameters that one adds to a weight."""
+        part = self.of(shape)
+        found = [] if part is None else zip(part.shapes(*shape.shape), self.added_to(shape), strict=True)
+        return frozenset(own.name for own, added in found if self.trains(added))
