@@ -1,4 +1,4 @@
-"""Removing a run: never one that a study's result or another run stands on."""
+"""Removing a run: never one that a study's result or another run stands on; one that never began makes room."""
 
 from __future__ import annotations
 
@@ -52,6 +52,24 @@ def remove(run: Run, root: Path, *, force: bool = False) -> None:
     if needed:
         fix = "keep it, or remove it with --force"
         raise UsageError(f"is what {', '.join(needed)} stands on", where=str(run.path), fix=fix)
+    _discard(run)
+
+
+def make_room(path: Path, recipe: str) -> None:
+    """Remove a run that ended before its first step from ``path``, unless it is of the recipe with that hash.
+
+    What failed so left a directory that says why, and nothing that anybody could want: its name is free for another.
+
+    Raises:
+        UsageError: a process works on it. StorageError: the disk refused. DataError: it cannot be read.
+    """
+    if os.path.lexists(path / "resolved.json"):
+        run = Run.read(path)
+        if run.hash != recipe and not run.begun:
+            _discard(run)
+
+
+def _discard(run: Run) -> None:
     gone = run.path.parent / f".{run.path.name}.removed-{os.getpid()}"
     with disk_errors(run.path):
         with run.lock():

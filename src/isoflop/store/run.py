@@ -45,7 +45,7 @@ from ..core.files import (
 )
 from ..core.reading import contained, each_jsonl, read_bytes, read_json, read_jsonl, user_path
 from ..core.recipe import Recipe, StoredRecipe, hash_of
-from .checkpoint import FOLDER, Warn, commit, newest
+from .checkpoint import FOLDER, Warn, commit, newest, steps
 from .environment import determinism, differences, environment, told
 from .names import component, printable
 from .records import Ancestors, Change, Event, Ledger, Metric, Result
@@ -111,6 +111,11 @@ class Run:
         if run.hash != recipe.hash:
             changes = run.recipe.differences(recipe)
             headline = "holds a run of another recipe, so give this one another name; what differs:"
+            if all(change.startswith("budget.") for change in changes):
+                headline = (
+                    "holds a run with another budget, so give this one another name: it goes on from that run's state "
+                    f"where its schedule allows that, else start={path} goes on from its weights; what differs:"
+                )
             raise RecipeError([headline, *changes], source=str(path))
         run.recipe = recipe
         return run
@@ -207,6 +212,16 @@ class Run:
     def finished(self) -> bool:
         """Nothing is left to do: the run is done, or diverged (it would again)."""
         return self.status.state in ("done", "diverged")
+
+    @property
+    def begun(self) -> bool:
+        """Whether anything came of it that is kept: a measurement, a checkpoint, a result."""
+        return any(os.path.lexists(self.path / name) for name in ("metrics.jsonl", "result.json", FOLDER))
+
+    @property
+    def steps(self) -> list[int]:
+        """Steps of the checkpoints that are there, damaged ones included, the newest first."""
+        return steps(self._checkpoints)
 
     def metrics(self, kind: str | None = None) -> list[dict[str, Any]]:
         """Recorded metrics in order (``records.Metric``), all or of one kind; a torn last line is left out."""
@@ -336,7 +351,7 @@ class Run:
         nothing differs. Differences become an event.
         """
         now = environment(determinism(self.recipe.train), **{"device": self.recipe.train.device, **facts})
-        if self.status.state == "created":
+        if not self.begun:
             write_json(self.path / "environment.json", now)
             return []
         changes = differences(self.environment, now)

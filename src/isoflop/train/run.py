@@ -13,10 +13,13 @@ import torch
 from ..core.device import Device
 from ..core.digests import digest_file
 from ..core.errors import NumericsError, Stopped, StorageError, UsageError, shown
+from ..core.reading import user_path
 from ..core.recipe import Recipe
 from ..ledger.audit import Audit
 from ..store import machine
+from ..store.names import component
 from ..store.references import ancestors_of
+from ..store.removal import make_room
 from ..store.run import Run
 from .build import assemble, plan, text_context, text_digests
 from .devices import device_name, refuse_missing, undisturbed_rate
@@ -41,7 +44,8 @@ def train(
 ) -> Run:
     """Train ``recipe`` to its budget and return the finished run; a finished one is returned as it stands.
 
-    A run that was stopped or killed goes on from its newest whole checkpoint, and ends with the same bytes.
+    A run that was stopped or killed goes on from its newest whole checkpoint, and ends with the same bytes. So does a
+    finished one whose checkpoints were deleted: it makes them again.
 
     Args:
         recipe: what to train.
@@ -62,21 +66,25 @@ def train(
         torch.set_num_threads(threads)
     if recipe.budget.axis != "text_bytes":
         plan(recipe, root)  # an impossible budget leaves nothing behind
+    if name is not None:
+        make_room(user_path(root) / component(name), recipe.hash)
     run = Run.open(root, recipe, text=text, name=name)
     run.warn = warn
+    say = warn or (lambda message: None)
     with run.lock():
         if run.status.state == "diverged":
             raise NumericsError(run.status.message, where=str(run.path))
         if run.finished:
             source = recipe.source.build(text_context(recipe, run.path.parent))
             refuse_other_corpus(run, run.result.get("fingerprint", source.fingerprint), source)
-            if warn is not None:
-                warn(f"{run.path}: is done already, so nothing was trained; --name makes another run of it")
-            return run
-        refuse_missing(recipe.train.device)
-        run.check_environment(threads=torch.get_num_threads(), device=device_name(recipe.train.device))
-        run.set_status("running")
+            if run.steps:
+                say(f"{run.path}: is done already, so nothing was trained; --name makes another run of it")
+                return run
+            say(f"{run.path}: is done, but its checkpoints are gone: they are made again")
         with _told(run) as so_far:
+            refuse_missing(recipe.train.device)
+            run.check_environment(threads=torch.get_num_threads(), device=device_name(recipe.train.device))
+            run.set_status("running")
             loop = _prepared(recipe, run, audit, warn)
             so_far.prepared(loop)
             loop.progress = progress

@@ -256,6 +256,7 @@ def test_the_environment_is_stored_before_the_start_and_compared_after(tmp_path:
     assert run.check_environment(threads=3) == []
     assert run.environment["threads"] == 3
     run.set_status("running")
+    run.record("step", step=1)
     assert run.check_environment(threads=3) == []
     changes = [{"key": "threads", "before": 3, "after": 4}]
     assert run.check_environment(threads=4) == changes
