@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 
 from isoflop.cli.main import invoke
+from isoflop.core import registry
+from isoflop.core.registry import SLOTS, get
 from isoflop.laws import refit
 from report_sample import make_study
 
@@ -204,6 +206,21 @@ def test_show_lists_slots_and_cards(capsys: pytest.CaptureFixture[str]) -> None:
     assert card["paper"]
     assert "optimizer muon" in out(capsys, "show", "optimizer", "muon")
     assert invoke(["show", "optimiser"]) == 2
+
+
+def test_show_says_as_json_what_each_part_provides_and_needs(capsys: pytest.CaptureFixture[str]) -> None:
+    said = {slot: {part["name"]: part for part in json.loads(out(capsys, "show", slot, "--json"))} for slot in SLOTS}
+    for slot, parts in said.items():
+        assert sorted(parts) == registry.names(slot)
+        for name, part in parts.items():
+            cls = get(slot, name)
+            if not any(field.is_required() for field in cls.model_fields.values()):
+                assert part["provides"] == sorted(kind.__name__ for kind in cls().abilities), name
+            assert part["needs"] == {other: sorted(k.__name__ for k in kinds) for other, kinds in cls.needs.items()}
+    assert said["model"]["transformer"]["provides"] == ["Cacheable"]  # as its mixers do
+    assert said["optimizer"]["sophia_g"]["needs"] == {"objective": ["Resampling"]}
+    assert said["source"]["jsonl"]["provides"] == ["Stateful"]
+    assert said["objective"]["weighted"]["provides"] is None  # what its terms do
 
 
 def test_schema_is_a_json_schema_that_knows_every_optimizer(capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from json import dumps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -87,9 +88,20 @@ def _facts(part: type[Part]) -> dict[str, Any]:
         **part.card.model_dump(),
         "fields": fields,
         "search": {name: list(grid) for name, grid in part.search.items()},
-        "provides": sorted(kind.__name__ for kind in part.provides),
-        "needs": {slot: sorted(wanted) for slot, wanted in part.needs.items()},
+        "provides": _provided(part),
+        "needs": {slot: _named(wanted) for slot, wanted in part.needs.items()},
     }
+
+
+def _provided(part: type[Part]) -> list[str] | None:
+    """Capabilities of the part with its defaults; None where they depend on keys that have none."""
+    if not any(field.is_required() for field in part.model_fields.values()):
+        return _named(part().abilities)
+    return _named(part.provides) if part.abilities is registry.Part.abilities else None
+
+
+def _named(capabilities: Iterable[type]) -> list[str]:
+    return sorted(kind.__name__ for kind in capabilities)
 
 
 def _type(schema: dict[str, Any]) -> str:
