@@ -17,10 +17,11 @@ from typing import Any
 import pytest
 
 import isoflop
+from doc_toys import at_hand
 
 ROOT = Path(isoflop.__file__).parent
 ELSEWHERE = ("optim", "objectives")
-ROOMS = ("core", "core.contracts", "ledger")
+ROOMS = ("core", "core.contracts", "ledger", "laws", "laws.forms", "laws.plan")
 """Packages in which whatever has the name of its module shows an example, but protocols: they cannot be made."""
 
 
@@ -61,10 +62,11 @@ def shown_first() -> list[Any]:
 
 @pytest.mark.parametrize("test", EXAMPLES, ids=lambda test: test.name)
 def test_the_example_runs(test: doctest.DocTest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With the names of its own module at hand, in an empty directory."""
+    """With the names of its own module at hand, and what ``doc_toys`` adds, in an empty directory."""
     assert test.filename is not None
     monkeypatch.chdir(tmp_path)
-    test.globs = dict(vars(module_of(Path(test.filename))))
+    module = module_of(Path(test.filename))
+    test.globs = at_hand(module.__name__) | vars(module)
     said: list[str] = []
     doctest.DocTestRunner(optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE).run(test, out=said.append)
     assert not said, "".join(said)

@@ -25,6 +25,13 @@ class Samples:
         theta: parameters (k, p) in fitted space of the refits that converged.
         kind: rows, residuals or clusters.
         failed: refits that did not converge, or whose rows do not determine the constants.
+
+    Example:
+        >>> from isoflop.laws import Power
+        >>> fit = Power().fit({"C": [1.0, 2.0, 4.0, 8.0], "y": [1.0, 2.1, 3.9, 8.2]})
+        >>> samples = fit.bootstrap(200, seed=1)
+        >>> samples.params.shape[1], {name: round(error, 3) for name, error in samples.errors.items()}
+        (2, {'A': 0.036, 'a': 0.033})
     """
 
     fit: Solved
@@ -59,6 +66,9 @@ def bootstrap(
     multiplied by that of its new row; they are inflated by sqrt(n / (n - p)) for what the fit absorbed. A resampling
     of fewer rows (or clusters) than constants does not determine them, and counts as failed.
 
+    Profile intervals need no draws and are the default; resample to see the constants' joint distribution, or where
+    rows come in clusters that share an error.
+
     Args:
         fit: the fit.
         samples: how many resamplings.
@@ -70,6 +80,13 @@ def bootstrap(
         UsageError: an unknown kind, no samples, rows that are not there, or clusters without a column that names them.
         DataError: no more rows (or clusters) than constants, which then always pass through them.
         NumericsError: fewer than two refits converged.
+
+    Example:
+        >>> from isoflop.laws import Power
+        >>> fit = Power().fit({"C": [1.0, 2.0, 4.0, 8.0], "y": [1.0, 2.1, 3.9, 8.2]})
+        >>> low, high = bootstrap(fit, 200, kind="residuals").intervals(0.9)["a"]
+        >>> low < fit.params["a"] < high
+        True
     """
     kind = kind or ("clusters" if fit.settings.clusters else "rows")
     if kind not in KINDS:

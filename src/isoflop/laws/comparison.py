@@ -34,6 +34,11 @@ class Forecast:
         low: lower ends (m,) of the prediction intervals.
         high: upper ends (m,).
         compute: the rows' values (m,) of the cuts' column.
+
+    Example:
+        >>> one = Forecast(1e20, *map(np.asarray, ([7], [2.0], [2.1], [1.9], [2.3], [1e21])))
+        >>> one.error.round(3).tolist(), one.inside.tolist(), one.miss.tolist()
+        ([0.05], [True], [0.0])
     """
 
     cut: float
@@ -79,6 +84,12 @@ class Score:
         fit_error: mean relative error inside the last fit: for the record, never for ranking.
         p: Holm-adjusted p-value of the paired test against the best law; None for the best, or where not testable.
         failed: why the law has no forecasts.
+
+    Example, with ``sweep`` a table of N, D and loss:
+        >>> from isoflop.laws import Chinchilla
+        >>> first = compare(sweep, [Chinchilla()], cutoffs=[1e20, 1e21]).scores[0]
+        >>> first.law, first.cuts, first.error < 0.01, first.p is None
+        ('chinchilla', 2, True, True)
     """
 
     law: str
@@ -95,7 +106,16 @@ class Score:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Scores, best extrapolation first; laws that could not be fitted last. ``forecasts`` by law name."""
+    """Scores, best extrapolation first; laws that could not be fitted last. ``forecasts`` by law name.
+
+    ``best`` predicts best; whether it is the only one left is said by the others' p-values.
+
+    Example, with ``sweep`` a table of N, D and loss:
+        >>> from isoflop.laws import Chinchilla, Overtraining
+        >>> ranked = compare(sweep, [Overtraining(), Chinchilla()], cutoffs=[1e20, 1e21])
+        >>> ranked.best, len(ranked.forecasts["overtraining"])
+        ('chinchilla', 2)
+    """
 
     scores: tuple[Score, ...]
     forecasts: Mapping[str, tuple[Forecast, ...]]
@@ -228,6 +248,9 @@ def compare(
 ) -> Comparison:
     """Rank laws that predict one column of one table by the error of their rolling forecasts.
 
+    A law that fits better is no better law: more constants fit anything. This ranks by what laws are for, runs dearer
+    than those they were fitted to, and says where the difference is within the noise.
+
     Args:
         table: any mapping of column name to array (rows,).
         laws: the laws, all of one target.
@@ -239,6 +262,12 @@ def compare(
     Raises:
         UsageError: no laws, or laws of different targets.
         DataError: none of them could be fitted below any cut.
+
+    Example, with ``sweep`` a table of N, D and loss:
+        >>> from isoflop.laws import Chinchilla, Overtraining
+        >>> scores = compare(sweep, [Overtraining(), Chinchilla()], cutoffs=[1e20, 1e21]).scores
+        >>> [score.law for score in scores], scores[0].error < scores[1].error
+        (['chinchilla', 'overtraining'], True)
     """
     check_level(level)
     _check_cutoffs(cutoffs or ())

@@ -42,6 +42,13 @@ def optima(
     Raises:
         DataError: no budget has an interior minimum, or a column holds what is no positive number.
         UsageError: an unknown method or treatment of edges.
+
+    Example:
+        >>> n, compute = np.meshgrid(np.geomspace(1e7, 1e10, 7), [1e19, 1e20])
+        >>> loss = 1.8 + 480 / n**0.35 + 2100 / (compute / 6 / n) ** 0.37
+        >>> found = optima({"N": n.ravel(), "C": compute.ravel(), "loss": loss.ravel()})
+        >>> [f"{size:.2e}" for size in found["N"]]
+        ['2.81e+08', '8.88e+08']
     """
     for name, given, legal in (("method", method, ("akima", "parabola")), ("edges", edges, ("drop", "keep"))):
         if given not in legal:

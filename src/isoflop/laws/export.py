@@ -21,6 +21,12 @@ def to_json(fit: Solved, level: float = 0.95) -> dict[str, Any]:
     Args:
         fit: the fit; one that did not converge has no intervals.
         level: level of the intervals, a share.
+
+    Example:
+        >>> from isoflop.laws import Power
+        >>> kept = to_json(Power().fit({"C": [1.0, 2.0, 4.0], "y": [1.0, 2.1, 3.9]}))
+        >>> kept["law"], kept["columns"]["y"], sorted(kept["intervals"])
+        ({'name': 'power'}, [1.0, 2.1, 3.9], ['A', 'a'])
     """
     return stored(fit, level).model_dump(mode="json")
 
@@ -48,5 +54,16 @@ def _interval(interval: Interval, level: float) -> StoredInterval:
 
 
 def save(fit: Solved, path: str | Path) -> None:
-    """Write ``to_json`` to a file, atomically."""
+    """Write ``to_json`` to a file, atomically.
+
+    ``refit`` reads the file, makes the fit again and refuses rows that were changed.
+
+    Args: fit: the fit. path: the file, by custom ``fit.json``.
+
+    Example:
+        >>> from isoflop.laws import Power, refit
+        >>> save(Power().fit({"C": [1.0, 2.0, 4.0], "y": [1.0, 2.1, 3.9]}), "fit.json")
+        >>> round(refit("fit.json").params["a"], 3)
+        0.982
+    """
     write_json(user_path(path), to_json(fit))

@@ -43,6 +43,12 @@ class Prediction:
         noise: standard deviation (n,) in link space that the residuals give.
         parameters: standard deviation (n,) in link space that the constants' covariance gives.
         discrepancy: standard deviation (n,) in link space of the law's own error.
+
+    Example, with ``sweep`` a table of N, D and loss:
+        >>> from isoflop.laws import Chinchilla
+        >>> ahead = Chinchilla().fit(sweep).predict({"N": [7e10], "D": [1.4e12]}, interval=0.9)
+        >>> [round(float(part[0]), 3) for part in (ahead.low, ahead.value, ahead.high)]
+        [1.828, 1.974, 2.132]
     """
 
     value: Array
@@ -63,6 +69,9 @@ def predict_interval(
 
     They are infinite where no residual is left to tell the noise by.
 
+    ``fit.predict(table, interval=level)`` calls this; call it itself to choose how much is added for the law's own
+    error.
+
     Args:
         fit: the fit.
         table: the law's columns.
@@ -73,6 +82,13 @@ def predict_interval(
     Raises:
         UsageError: a level that is no share.
         DataError: a declared column is missing, or not finite and positive as the law wants it.
+
+    Example, with ``sweep`` a table of N, D and loss:
+        >>> from isoflop.laws import Chinchilla
+        >>> fit, run = Chinchilla().fit(sweep), {"N": [7e10], "D": [1.4e12]}
+        >>> careful, bold = (predict_interval(fit, run, 0.9, inflation=x, least=x / 100) for x in (1.0, 0.0))
+        >>> bool(careful.high[0] > bold.high[0])
+        True
     """
     check_level(level)
     x = fit.columns_of(table)

@@ -35,7 +35,17 @@ _FAINT = 1e-12  # strength of priors before the noise is known: too weak to move
 
 
 class Settings(Frozen):
-    """How a law is fitted; stored with every fit so that it can be made again."""
+    """How a law is fitted; stored with every fit so that it can be made again.
+
+    Fields by name are given to ``law.fit``; one writes this class only to fit several laws or tables alike. What is
+    left out is the law's own protocol (``law.defaults``).
+
+    Example:
+        >>> from isoflop.laws import Power
+        >>> table = {"C": [1.0, 2.0, 4.0, 8.0, 16.0, 32.0], "y": [1.0, 2.0, 4.0, 8.0, 99.0, 32.0]}
+        >>> [round(Power().fit(table, Settings(loss=loss)).params["a"], 2) for loss in ("l2", "huber")]
+        [1.23, 1.0]
+    """
 
     loss: str = "huber"
     """huber, l2, l1, pinball, soft_pinball or asymmetric."""
@@ -81,6 +91,12 @@ class Solved:
         loss: the loss of a residual.
         origin: of a fit whose law took constants from a first stage: the law before it, its table with the law's names
             for columns, and the settings that were asked for; what the whole fit is repeated from.
+
+    Example:
+        >>> from isoflop.laws import Power
+        >>> solution = fit_law(Power(), {"C": [1.0, 2.0, 4.0], "y": [1.0, 2.1, 3.9]})
+        >>> solution.rows, solution.degrees_of_freedom, solution.residuals.round(3).tolist()
+        (3, 1, [0.02, -0.041, 0.02])
     """
 
     law: Formula
@@ -160,6 +176,8 @@ class Solved:
 def fit_law(law: Formula, table: Mapping[str, Any], settings: Settings | None = None, **given: Any) -> Solved:
     """Fit a law.
 
+    ``law.fit`` gives the same with everything that can be asked of it; this is for code on the floors below ``Fit``.
+
     Args:
         law: the law.
         table: any mapping of column name to array (rows,).
@@ -170,6 +188,11 @@ def fit_law(law: Formula, table: Mapping[str, Any], settings: Settings | None = 
         DataError: rows that no law can be fitted to.
         UsageError: a setting that does not exist or does not fit the law.
         NumericsError: the law is not defined anywhere near the data.
+
+    Example:
+        >>> from isoflop.laws import Power
+        >>> fit_law(Power(), {"C": [1.0, 2.0, 4.0], "y": [1.0, 2.1, 3.9]}).params["a"].__round__(3)
+        0.982
     """
     known, given = attach(table, given)
     asked = settings or _settings(law, given)

@@ -33,6 +33,9 @@ _MOST_STARTS = 4096
 class Parameter:
     """One constant of a law.
 
+    A law lists its constants as these; ``coefficient``, ``exponent`` and ``floor`` make the three usual kinds. What a
+    constant says here decides how it is searched for and when its interval counts as one.
+
     Args:
         name: how it is printed.
         low: lower bound, in natural units.
@@ -43,6 +46,11 @@ class Parameter:
         prior: (mean, standard deviation) of a normal prior in fitted space (of the logarithm if ``log``).
         kind: what an interval must exclude for the parameter to count as identified: an exponent 0, a floor its lower
             bound, a scale nothing but its bounds.
+
+    Example:
+        >>> rate = Parameter("a", 0.01, 2.0, starts=(0.1, 0.5, 1.0), kind="exponent")
+        >>> rate.log, coefficient("A").linear, floor("E").low
+        (False, True, 0.0)
     """
 
     name: str
@@ -56,17 +64,45 @@ class Parameter:
 
 
 def coefficient(name: str, low: float = 1e-12, high: float = 1e30) -> Parameter:
-    """A positive prefactor, solved for exactly."""
+    """A positive prefactor, solved for exactly.
+
+    Positive, so it is fitted as its logarithm; linear, so the search needs no starts for it.
+
+    Args: name: how it is printed. low: lower bound, > 0. high: upper bound.
+
+    Example:
+        >>> coefficient("A").log, coefficient("A").linear
+        (True, True)
+    """
     return Parameter(name, low, high, log=True, linear=True)
 
 
 def floor(name: str = "E", high: float = 1e6) -> Parameter:
-    """An irreducible value >= 0, solved for exactly. Not fitted as a logarithm, which would be flat near 0."""
+    """An irreducible value >= 0, solved for exactly. Not fitted as a logarithm, which would be flat near 0.
+
+    An interval that reaches 0 makes it unidentified: the rows then say nothing of an irreducible part.
+
+    Args: name: how it is printed. high: upper bound, in the target's units.
+
+    Example:
+        >>> floor("E").kind, floor("E").low
+        ('floor', 0.0)
+    """
     return Parameter(name, 0.0, high, linear=True, kind="floor")
 
 
 def exponent(name: str, low: float = 1e-3, high: float = 3.0, starts: Sequence[float] = ()) -> Parameter:
-    """A positive exponent."""
+    """A positive exponent.
+
+    Not linear, so the search starts from each of its ``starts``; an interval that contains 0 makes it unidentified.
+
+    Args: name: how it is printed. low: lower bound. high: upper bound. starts: values that the search tries; none: 16
+    from 0.05 to 1.2.
+
+    Example:
+        >>> exponent("alpha").kind, len(exponent("alpha").starts)
+        ('exponent', 16)
+    """
     grid = tuple(starts) or tuple(float(v) for v in np.geomspace(0.05, 1.2, 16))
     return Parameter(name, low, high, grid, kind="exponent")
 
@@ -82,6 +118,15 @@ class Formula(Part):
     analytic functions it needs no gradient: the complex step gives one to machine precision. ``gradient`` may be
     overridden for speed. ``likelihood`` laws give ``nll(p, x, y)`` per row instead of a residual. ``defaults`` are the
     settings of its published protocol, where they differ from a summed log-Huber loss with delta 1e-3.
+
+    Example:
+        >>> class Halving(Formula):
+        ...     columns = {"t": "time"}
+        ...     parameters = (coefficient("A"), Parameter("half", 1e-3, 1e3, (1.0, 10.0), log=True))
+        ...     def predict(self, p, x):
+        ...         return p["A"] * 2.0 ** (-x["t"] / p["half"])
+        >>> float(Halving().predict({"A": 8.0, "half": 10.0}, {"t": 20.0}))
+        2.0
     """
 
     slot: ClassVar[str] = "law"

@@ -22,6 +22,15 @@ class Interval:
     """A parameter's profile-likelihood interval in natural units; an open end is the parameter's bound.
 
     ``reason`` says why the data do not identify it; empty if they do.
+
+    An interval alone says how wide; the verdict says whether the constant means anything: one whose interval reaches
+    its bound, or a factor 10 from the estimate, must not be quoted.
+
+    Example:
+        >>> Interval(0.5, 0.4, 0.6).verdict
+        'identified'
+        >>> Interval(0.5, 0.0, 40.0, reason="flat").verdict
+        'unidentified'
     """
 
     value: float
@@ -41,9 +50,18 @@ class Interval:
 def intervals(fit: Solved, level: float = 0.95) -> dict[str, Interval]:
     """Profile-likelihood interval and verdict by parameter, in the law's order; fixed parameters are left out.
 
+    Ends are where the profiled deviance crosses its threshold, so they need not lie evenly about the value; they hold
+    in tables far smaller than those for which standard errors would.
+
     Args:
         fit: the fit.
         level: level of the intervals, a share.
+
+    Example, with ``sweep`` a table of N, D and loss:
+        >>> from isoflop.laws import Chinchilla
+        >>> alpha = intervals(Chinchilla().fit(sweep))["alpha"]
+        >>> alpha.verdict, round(alpha.value, 3), round(alpha.low, 3), round(alpha.high, 3)
+        ('identified', 0.348, 0.341, 0.354)
     """
     check_level(level)
     ends = roots(fit, level)

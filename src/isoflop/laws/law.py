@@ -24,9 +24,14 @@ from .report import report
 class Law(Formula):
     """A law that can be fitted. One of your own states ``columns``, ``parameters`` and ``predict`` (see ``Formula``).
 
-    Example::
+    A law of one's own states ``columns``, ``parameters`` and ``predict`` (see ``Formula``); what it then can be asked
+    is the same as of the laws that are shipped. Registered under a name it is known to ``isoflop fit``, too.
 
-        fit = Chinchilla().fit({"N": sizes, "D": tokens, "loss": losses})
+    Example:
+        >>> from isoflop.laws import PowerFloor
+        >>> fit = PowerFloor().fit({"C": [1, 4, 16, 64, 256], "loss": [3.0, 2.5, 2.25, 2.125, 2.0625]})
+        >>> {name: round(value, 3) for name, value in fit.params.items()}
+        {'A': 1.0, 'E': 2.0, 'a': 0.5}
     """
 
     def fit(self, table: Mapping[str, Any], settings: Settings | None = None, **given: Any) -> Fit:
@@ -48,11 +53,18 @@ class Law(Formula):
 class Fit(Solved):
     """A fitted law: its constants, certificate and warnings, and what can be asked of it.
 
-    Example::
+    Every answer carries its doubt: ``intervals`` says which constants the rows identify at all,
+    ``predict(interval=0.9)`` widens with the distance from the rows, ``plan`` gives what to run, each number with its
+    interval. Read ``warnings`` and ``certificate`` before using any constant.
 
-        fit.params                          # constants by name
-        fit.intervals(0.95)                 # each with a verdict
-        fit.predict(bigger, interval=0.9)   # value, low, high
+    Example:
+        >>> from isoflop.laws import Power
+        >>> fit = Power().fit({"C": [1e18, 1e19, 1e20, 1e21], "y": [1.0, 3.1, 10.2, 31.0]})
+        >>> round(fit.params["a"], 3), fit.intervals(0.95)["a"].verdict, fit.converged
+        (0.499, 'identified', True)
+        >>> ahead = fit.predict({"C": [1e23]}, interval=0.9)
+        >>> [round(float(end[0])) for end in (ahead.low, ahead.value, ahead.high)]
+        [205, 312, 477]
     """
 
     @overload

@@ -36,6 +36,16 @@ class Huber:
 
     ``over`` is the weight of predictions above the observation. ``unit`` divides everything: with unit = delta -> 0
     it is |r|, or with over = 1 - tau and under = tau the quantile ("pinball") loss.
+
+    The default loss of a law: outliers pull with a bounded force, and within ``delta`` it is least squares. ``delta``
+    is in link space, so 1e-3 is a thousandth of the loss where the link is log.
+
+    Args: delta: the corner, > 0, in the residual's unit. over: weight of residuals > 0, predictions above the
+    observation. under: weight of residuals < 0. unit: what everything is divided by.
+
+    Example:
+        >>> Huber(1.0).value(np.asarray([-3.0, 0.5])).tolist()
+        [2.5, 0.125]
     """
 
     delta: float
@@ -79,7 +89,14 @@ class Huber:
 
 @dataclass(frozen=True)
 class Squared:
-    """Least squares: r^2 / 2."""
+    """Least squares: r^2 / 2.
+
+    The loss of normal noise; one bad run moves every constant.
+
+    Example:
+        >>> Squared().value(np.asarray([-3.0, 0.5])).tolist()
+        [4.5, 0.125]
+    """
 
     def value(self, r: Array) -> Array:
         return 0.5 * r * r
@@ -106,6 +123,15 @@ class SoftPinball:
     """The quantile loss smoothed by a softplus: ln(1 + e^(kappa u)) / kappa + (tau - 1) u with u = -r.
 
     Its corner is about 1 / kappa wide, so on data quieter than that it covers more than ``tau``.
+
+    ``Frontier`` is fitted with it, because its authors are; the exact corner is ``Huber`` with a small unit
+    ("pinball").
+
+    Args: tau: the quantile, between 0 and 1. kappa: sharpness, 1 / the residual's unit.
+
+    Example:
+        >>> SoftPinball(tau=0.9, kappa=50.0).slope(np.asarray([-1.0, 1.0])).round(3).tolist()
+        [-0.9, 0.1]
     """
 
     tau: float
@@ -145,8 +171,16 @@ NAMES = ("huber", "l2", "l1", "pinball", "soft_pinball", "asymmetric")
 def loss_named(name: str, *, delta: float, tau: float, kappa: float, penalty: float, scale: float) -> Loss:
     """The loss of that name; ``scale`` is the size of the target in link space, to which exact corners are rounded.
 
+    Args: name: huber, l2, l1, pinball, soft_pinball or asymmetric. delta: Huber's corner, in link space. tau: quantile
+    of the pinball losses. kappa: sharpness of soft_pinball. penalty: weight of predictions above the observation, of
+    asymmetric. scale: size of the target in link space.
+
     Raises:
         UsageError: an unknown name, or a number outside its range.
+
+    Example:
+        >>> loss_named("l2", delta=1e-3, tau=0.5, kappa=50.0, penalty=10.0, scale=1.0)
+        Squared()
     """
     if not (delta > 0 and 0 < tau < 1 and kappa > 0 and penalty > 0):
         raise UsageError(

@@ -24,6 +24,8 @@ def pair(
 ) -> Table:
     """Rows of ``target`` with ``loss0``, the loss of ``source``'s run of the same size and tokens.
 
+    ``LossToLoss`` is fitted to what this gives.
+
     Args:
         table: both sweeps; a dict, a frame or a Table.
         source, target: values of the column ``group``.
@@ -33,6 +35,11 @@ def pair(
 
     Raises:
         DataError: an unknown group, a column that holds what is no positive number, or no two runs that match.
+
+    Example:
+        >>> runs = {"data": ["web", "code"], "N": [1e8, 1e8], "D": [2e9, 2e9], "loss": [3.2, 1.4]}
+        >>> pair(runs, "web", "code").select({"loss0": "loss0", "loss": "loss"}).records()
+        [{'loss0': 3.2, 'loss': 1.4}]
     """
     whole = as_table(table)
     member, losses = whole.texts(group), read_positive(whole, loss)

@@ -24,7 +24,21 @@ _PRECISION = 1e-4  # of an end, relative to its distance from the estimate: more
 
 @dataclass(frozen=True)
 class Profile:
-    """``objective`` (m,) at the held ``values`` (m,) in natural units; ``threshold`` is the deviance's 95 % point."""
+    """``objective`` (m,) at the held ``values`` (m,) in natural units; ``threshold`` is the deviance's 95 % point.
+
+    Draw deviance against values to see how well, and how symmetrically, the rows know a constant.
+
+    Attributes: name: the parameter. values: where it was held (m,), in natural units. objective: the refitted objective
+    (m,) there. deviance: twice its rise over the optimum, in units of the dispersion, (m,). threshold: what the
+    deviance stays below inside the 95 % interval.
+
+    Example:
+        >>> from isoflop.laws import Power
+        >>> fit = Power().fit({"C": [1.0, 2.0, 4.0, 8.0], "y": [1.0, 2.1, 3.9, 8.2]})
+        >>> held = fit.profile("a", [0.9, 1.0, 1.1])
+        >>> (held.deviance < held.threshold).tolist()
+        [True, True, True]
+    """
 
     name: str
     values: Array
@@ -52,6 +66,12 @@ def profile(fit: Solved, name: str, values: Array | None = None) -> Profile:
 
     Raises:
         UsageError: an unknown or fixed parameter, or values that it cannot take.
+
+    Example:
+        >>> from isoflop.laws import Power
+        >>> fit = Power().fit({"C": [1.0, 2.0, 4.0, 8.0], "y": [1.0, 2.1, 3.9, 8.2]})
+        >>> profile(fit, "a").values.shape
+        (25,)
     """
     if name not in fit.law.names or fit.law.names.index(name) not in fit.problem.free:
         raise UsageError(

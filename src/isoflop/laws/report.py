@@ -19,6 +19,12 @@ def report(fit: Solved, level: float = 0.95, variants: Sequence[Variant] | None 
         fit: the fit.
         level: level of the intervals, a share.
         variants: what ``sensitivity`` gives, where it is at hand.
+
+    Example:
+        >>> from isoflop.laws import Power
+        >>> fit = Power().fit({"C": [1.0, 2.0, 4.0, 8.0], "y": [1.0, 2.1, 3.9, 8.2]})
+        >>> print(report(fit).splitlines()[0])
+        power: y = A C^a
     """
     lines = _heading(fit)
     if not fit.converged:

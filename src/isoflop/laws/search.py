@@ -26,6 +26,9 @@ _POLISHES = 6  # Newton steps converge quadratically: the second or third is the
 class Certificate:
     """How far the optimum can be trusted.
 
+    Read ``share`` first: where few starts meet in one optimum, another may be lower. ``converged`` false means that the
+    constants are no optimum at all.
+
     Attributes:
         grid: points at which the linear parameters were solved exactly.
         starts: points refined by Newton's method.
@@ -34,6 +37,12 @@ class Certificate:
         condition: condition number of the Hessian scaled to unit diagonal; > 1e10 is a ridge.
         converged: the best start met the tolerance.
         at_bounds: parameters that ended on a bound.
+
+    Example, with ``sweep`` a table of N, D and loss:
+        >>> from isoflop.laws import Chinchilla
+        >>> certificate = Chinchilla().fit(sweep).certificate
+        >>> certificate.converged, certificate.share == 1.0, certificate.gradient < 1e-6, certificate.at_bounds
+        (True, True, True, ())
     """
 
     grid: int
@@ -56,6 +65,13 @@ def search(problem: Problem, loss: Loss, values: Array, *, refine: int) -> tuple
         loss: the loss of a residual.
         values: starts (g, p) in natural units.
         refine: how many of them are refined; five times as many where too few of those meet.
+
+    Example, with ``fitted(law)`` a fit:
+        >>> fit = fitted("power")
+        >>> starts = fit.law.start_values(fit.problem.x, fit.problem.y)
+        >>> theta, objective, certificate = search(fit.problem, fit.loss, starts, refine=8)
+        >>> bool(abs(theta - fit.theta).max() < 1e-6), certificate.converged
+        (True, True)
     """
     law = problem.law
     theta = np.clip(law.to_fitted(values), problem.low, problem.high)

@@ -25,6 +25,8 @@ def simulate(
 ) -> Table:
     """The table with a target column made by the law.
 
+    Use it to ask whether a design can find its answer at all: plant constants, fit, and see whether they come back.
+
     Args:
         law: the law.
         params: its constants by name, all of them, in natural units.
@@ -35,6 +37,12 @@ def simulate(
     Raises:
         UsageError: parameters that are not the law's, or a noise that is negative or not finite.
         DataError: columns that the law cannot read.
+
+    Example:
+        >>> from isoflop.laws import Power
+        >>> table = simulate(Power(), {"A": 2.0, "a": 0.5}, {"C": [1.0, 4.0, 16.0]}, noise=0.0)
+        >>> table["y"].tolist()
+        [2.0, 4.0, 7.999999999999998]
     """
     known = as_table(table)
     x = columns_of(law, read_columns(law, known, with_target=False))
@@ -72,6 +80,14 @@ def coverage(fit: Solved, params: Mapping[str, float], targets: Array, level: fl
         params: the true constants, in natural units.
         targets: the tables' targets (k, n).
         level: level of the intervals, a share.
+
+    Example:
+        >>> from isoflop.laws import Power
+        >>> truth, x = {"A": 2.0, "a": 0.5}, {"C": np.geomspace(1, 100, 8)}
+        >>> fit = Power().fit(simulate(Power(), truth, x, noise=0.1))
+        >>> shares = coverage(fit, truth, planted(Power(), truth, x, 0.1, tables=200))
+        >>> {name: round(share, 2) for name, share in shares.items()}
+        {'A': 0.94, 'a': 0.96}
     """
     law = fit.law
     problem = replace(fit.problem, y=np.asarray(targets, dtype=float))

@@ -109,7 +109,14 @@ class Problem:
 
 @dataclass(frozen=True)
 class Solution:
-    """Per fit of the batch: parameters (k, p) in fitted space, objective, convergence, the last predicted decrease."""
+    """Per fit of the batch: parameters (k, p) in fitted space, objective, convergence, the last predicted decrease.
+
+    Example, with ``fitted(law)`` a fit:
+        >>> fit = fitted("power")
+        >>> solution = minimise(fit.problem, fit.theta[None] + 0.1, fit.loss)
+        >>> solution.converged.tolist(), bool(abs(solution.theta[0] - fit.theta).max() < 1e-6)
+        ([True], True)
+    """
 
     theta: Array
     value: Array

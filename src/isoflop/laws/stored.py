@@ -19,12 +19,20 @@ from .law import Fit, Law
 def refit(stored: Mapping[str, Any] | str | Path, law: Law | None = None) -> Fit:
     """Make a stored fit again from its own rows.
 
+    A stored fit holds its rows and settings, not only constants, so that anybody can ask it new questions, or check it.
+
     Args:
         stored: what ``to_json`` gives, or the path of a file that holds it (also the one of ``isoflop fit --out``).
         law: the law; needed for laws that are not registered.
 
     Raises:
         DataError: not a stored fit, a damaged one, changed rows, or another optimum than the stored one.
+
+    Example:
+        >>> from isoflop.laws import Power
+        >>> stored = Power().fit({"C": [1.0, 2.0, 4.0], "y": [1.0, 2.1, 3.9]}).to_json()
+        >>> round(refit(stored).params["a"], 3)
+        0.982
     """
     where = str(stored) if isinstance(stored, str | Path) else "fit"
     tree = read_json(user_path(stored)) if isinstance(stored, str | Path) else stored

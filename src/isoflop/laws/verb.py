@@ -34,6 +34,12 @@ class FitResult:
         comparison: what it was chosen by; None if a law was named.
         text: everything as text.
         sensitivity: the fit under other choices; () if it did not converge.
+
+    Example:
+        >>> compute = [1e15, 1e16, 1e17, 1e18, 1e19]
+        >>> result = fit_table({"C": compute, "loss": [2 + 3e3 / c**0.2 for c in compute]}, "power_floor")
+        >>> result.fit.rows, result.comparison is None
+        (5, True)
     """
 
     fit: Fit
@@ -118,6 +124,12 @@ def fit_table(
 
     Raises:
         DataError, UsageError: see ``fit_law`` and ``compare``.
+
+    Example:
+        >>> compute = [1e15, 1e16, 1e17, 1e18, 1e19]
+        >>> result = fit_table({"C": compute, "loss": [2 + 3e3 / c**0.2 for c in compute]}, "power_floor")
+        >>> round(result.fit.params["E"], 3), result.text.partition(":")[0]
+        (2.0, 'power_floor')
     """
     table = Table.read_csv(source) if isinstance(source, str | Path) else as_table(source)
     renames = dict(columns or {})

@@ -16,7 +16,17 @@ from .chinchilla import Chinchilla
 
 @part
 class AverageN(Chinchilla):
-    """L = E + A / Nbar^alpha + B / D^beta with Nbar the mean number of active parameters over training."""
+    """L = E + A / Nbar^alpha + B / D^beta with Nbar the mean number of active parameters over training.
+
+    Use it for runs whose number of active parameters changes while they train, as pruning does: a run counts with its
+    mean. ``mean_parameters`` gives N_avg from the schedule; otherwise this is ``Chinchilla``.
+
+    Example:
+        >>> mean = float(mean_parameters(1e9, 2e8, 0.25, 0.75))
+        >>> constants = {"A": 482.0, "B": 2085.0, "E": 1.82, "alpha": 0.348, "beta": 0.366}
+        >>> mean, round(float(AverageN().predict(constants, {"N_avg": mean, "D": 2e10})), 3)
+        (600000000.0, 2.599)
+    """
 
     card: ClassVar[Card] = Card(
         summary="Loss of sparse pre-training from the average number of active parameters and tokens.",
@@ -58,5 +68,13 @@ class AverageN(Chinchilla):
 
 
 def mean_parameters(start: Array, end: Array, begin: Array, finish: Array) -> Values:
-    """Mean of a count: ``start`` until share ``begin`` of training, then falling linearly to ``end`` at ``finish``."""
+    """Mean of a count: ``start`` until share ``begin`` of training, then falling linearly to ``end`` at ``finish``.
+
+    Args: start: parameters before pruning. end: parameters after it. begin: share of training at which pruning begins.
+    finish: share at which it ends.
+
+    Example:
+        >>> float(mean_parameters(1e9, 2e8, 0.25, 0.75))
+        600000000.0
+    """
     return np.asarray(start * begin + 0.5 * (start + end) * (finish - begin) + end * (1.0 - finish))

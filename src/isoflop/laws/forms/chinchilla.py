@@ -16,7 +16,17 @@ _GRID = tuple(float(v) for v in np.geomspace(0.04, 1.3, 24))
 
 @part
 class Chinchilla(Law):
-    """L = E + A / N^alpha + B / D^beta."""
+    """L = E + A / N^alpha + B / D^beta.
+
+    The law to begin with: five constants, fitted to runs that vary both size and tokens, answer how large a model and
+    how many tokens a budget should buy. It says nothing of repeated tokens (``DataConstrained``), of badly set rates
+    (``Mist``) or of sizes far outside the table. N, D > 0; the loss is in nats a token, or in any unit of its own.
+
+    Example:
+        >>> law, published = Chinchilla(), {"A": 482.01, "B": 2085.43, "E": 1.8172, "alpha": 0.3478, "beta": 0.3658}
+        >>> round(float(law.predict(published, {"N": 70e9, "D": 1.4e12})), 3)
+        1.974
+    """
 
     card: ClassVar[Card] = Card(
         summary="Loss from parameters and tokens, the two shortages added to an irreducible loss.",

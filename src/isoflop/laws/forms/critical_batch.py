@@ -23,6 +23,15 @@ class CriticalBatch(Law):
     """B* = c (N / 10^6)^gamma, with B* from steps(B) = a + b / B at each size where the table holds steps.
 
     B* is the batch that needs ``overhead`` more samples than ``base`` does: (a B* + b) = (1 + overhead) (a base + b).
+
+    Use it to learn how large a batch may grow before more machines buy no more speed. The table holds B_crit at each
+    size, or steps to one loss by batch size (columns N, B, steps), from which B_crit is read first. Batches are in the
+    table's own unit, sequences or tokens.
+
+    Example:
+        >>> fit = CriticalBatch().fit({"N": [1e7, 1e8, 1e9], "B_crit": [250.0, 500.0, 1000.0]})
+        >>> round(fit.params["gamma"], 3)
+        0.301
     """
 
     base: PositiveFloat = 256.0
@@ -68,7 +77,17 @@ class CriticalBatch(Law):
 
 
 class StepsToTarget(Law):
-    """steps = a + b / B: steps to a loss against batch size (McCandlish et al. 2018, arXiv 1812.06162)."""
+    """steps = a + b / B: steps to a loss against batch size (McCandlish et al. 2018, arXiv 1812.06162).
+
+    The first stage of ``CriticalBatch``, one fit a size: a is the least number of steps however large the batch, b the
+    least number of samples however small it is.
+
+    Example:
+        >>> batches = [64, 256, 1024, 4096]
+        >>> fit = StepsToTarget().fit({"B": batches, "steps": [1000 + 500_000 / batch for batch in batches]})
+        >>> {name: round(value) for name, value in fit.params.items()}
+        {'a': 1000, 'b': 500000}
+    """
 
     columns: ClassVar[dict[str, str]] = {"B": "batch size"}
     target: ClassVar[str] = "steps"

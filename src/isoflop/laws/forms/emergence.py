@@ -23,6 +23,15 @@ class Emergence(Law):
     """A seed succeeds with P = sigma(k ln(N / N0)); successes score normally around m (N / N0)^g, failures around f.
 
     A likelihood law: fitted to all seeds at once, none averaged away. ``predict`` gives the mean score.
+
+    Use it where seeds of one size fall into two groups, some having learnt the task and some not: a mean over seeds
+    then describes neither. It needs many seeds a size (``seeds_needed`` says how many, ``bimodality`` whether there are
+    two groups at all). N > 0; scores in any unit.
+
+    Example:
+        >>> constants = {"N0": 1e8, "k": 2.0, "m": 0.8, "g": 0.0, "f": 0.25, "sd1": 0.05, "sd0": 0.05}
+        >>> [round(float(Emergence().predict(constants, {"N": size})), 3) for size in (1e7, 1e8, 1e9)]
+        [0.255, 0.525, 0.795]
     """
 
     card: ClassVar[Card] = Card(
@@ -87,8 +96,19 @@ class Emergence(Law):
 def bimodality(scores: Array, *, samples: int = 200, seed: int = 0) -> tuple[float, float]:
     """(statistic, p-value) of two normal components against one, by the likelihood ratio and a parametric bootstrap.
 
+    A test before a law: where one normal describes the scores of a size as well as two, ``Emergence`` has nothing to
+    fit.
+
+    Args: scores: one a seed, (n,), n >= 10, in any unit. samples: tables of the null hypothesis; the p-value is at
+    least 1 / (1 + samples). seed: of those tables.
+
     Raises:
         DataError: fewer than 10 scores, scores that do not vary, or that are no finite numbers.
+
+    Example:
+        >>> scores = np.concatenate([np.linspace(0.1, 0.2, 10), np.linspace(0.8, 0.9, 10)])
+        >>> bimodality(scores, samples=50)[1] < 0.05, bimodality(np.linspace(0.1, 0.9, 20), samples=50)[1] > 0.05
+        (True, True)
     """
     y = Table({"scores": scores}).numbers("scores")
     check_finite("scores", y, fix="leave out seeds that failed")
@@ -102,8 +122,17 @@ def bimodality(scores: Array, *, samples: int = 200, seed: int = 0) -> tuple[flo
 def seeds_needed(chance: float, width: float, level: float = 0.95) -> int:
     """Seeds after which the interval of P(success) = ``chance`` is at most ``width`` wide.
 
+    The normal approximation; near 0 and 1 it asks for too few.
+
+    Args: chance: the probability of success that is expected. width: of the interval, a share. level: level of the
+    interval, a share.
+
     Raises:
         UsageError: a chance, width or level that is no share.
+
+    Example:
+        >>> seeds_needed(0.5, 0.2), seeds_needed(0.9, 0.2)
+        (97, 35)
     """
     check_level(level)
     if not (0 <= chance <= 1 and 0 < width <= 1):

@@ -16,7 +16,16 @@ _MIDDLE = 1e8
 
 @part
 class Experts(Law):
-    """L = E + A (N / 1e8)^-a X^-(b - c ln(N / 1e8)): experts help, by an exponent that changes with size."""
+    """L = E + A (N / 1e8)^-a X^-(b - c ln(N / 1e8)): experts help, by an exponent that changes with size.
+
+    Use it for mixtures of experts whose dense size and number of experts both vary; X = 1 is the dense model. Where b -
+    c ln(N / 1e8) reaches 0, experts stop helping, and the law must not be used beyond that size.
+
+    Example:
+        >>> constants = {"A": 1.5, "E": 1.7, "a": 0.15, "b": 0.08, "c": 0.01}
+        >>> [round(float(Experts().predict(constants, {"N": 1e8, "X": count})), 3) for count in (1, 8, 64)]
+        [3.2, 2.97, 2.775]
+    """
 
     card: ClassVar[Card] = Card(
         summary="Loss from the size of the dense model and the number of experts, whose gain changes with size.",

@@ -22,6 +22,14 @@ class Farseer(Law):
     The authors' form L = exp(s N^q + S) + exp(B N^b + Q) D^(-exp(A N^a + E)) with its powers centred at 1e9
     parameters, where c is ln(N / 1e9) for k -> 0: the same family, but its constants do not run off together.
     ``published`` gives the authors' constants.
+
+    Use it with many runs over a wide range of sizes, where ``Chinchilla``'s exponents visibly change with size; nine
+    constants on fewer than some thirty runs are not identified. N, D > 0; L > 0.
+
+    Example:
+        >>> constants = dict(exp_S=1.2, exp_Q=60.0, s=-0.05, q=0.1, B=-0.2, b=0.1, A=0.05, a=0.1, E=-1.9)
+        >>> round(float(Farseer().predict(constants, {"N": 1e9, "D": 2e10})), 3), round(published(constants)["A"], 4)
+        (2.928, 0.0629)
     """
 
     card: ClassVar[Card] = Card(
@@ -84,7 +92,15 @@ class Farseer(Law):
 
 
 def published(params: Mapping[str, float]) -> dict[str, float]:
-    """The authors' constants s, q, S, B, b, Q, A, a, E from a fit's."""
+    """The authors' constants s, q, S, B, b, Q, A, a, E from a fit's.
+
+    Args: params: a fit's constants by name (``fit.params``).
+
+    Example:
+        >>> fitted = dict(exp_S=1.2, exp_Q=60.0, s=-0.05, q=0.1, B=-0.2, b=0.1, A=0.05, a=0.1, E=-1.9)
+        >>> sorted(published(fitted)), round(published(fitted)["S"], 3)
+        (['A', 'B', 'E', 'Q', 'S', 'a', 'b', 'q', 's'], 0.682)
+    """
     out: dict[str, float] = {}
     pairs: tuple[tuple[str, str, str, Any], ...] = (
         ("s", "q", "S", np.log(params["exp_S"])),

@@ -17,6 +17,14 @@ class Imitation(Law):
 
     The paper's pure power law is the limit R_max -> infinity (an unidentified R_max says so); game scores are bounded.
     Optimal sizes and data come from ``isoflop.laws.optima`` and the ``power`` law.
+
+    Use it where the figure of merit is the return of an agent and not a loss: it must saturate at the expert's. C > 0
+    in FLOPs; returns > 0 in the game's own points.
+
+    Example:
+        >>> constants = {"R_max": 10_000.0, "C0": 1e18, "a": 0.5}
+        >>> [round(float(Imitation().predict(constants, {"C": flops}))) for flops in (1e16, 1e18, 1e20)]
+        [909, 5000, 9091]
     """
 
     card: ClassVar[Card] = Card(

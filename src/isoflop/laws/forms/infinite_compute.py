@@ -17,6 +17,14 @@ class InfiniteCompute(Law):
 
     At each size the ensemble tends to its own asymptote E + A / N^alpha at rate 1 / K; fitting both limits at once
     carries the error of the first into the second. For single models use ``power_floor`` with C = N.
+
+    Use it where text is the limit and compute is not: E is what no ensemble of no size beats on that data. K = 1 alone
+    does not identify B and beta. N, K > 0; the loss in nats a token.
+
+    Example:
+        >>> constants = {"A": 1e8, "B": 1.5, "E": 3.17, "alpha": 1.02, "beta": 0.1}
+        >>> [round(float(InfiniteCompute().predict(constants, {"N": 1e9, "K": members})), 3) for members in (1, 5, 1e9)]
+        [3.425, 3.274, 3.236]
     """
 
     card: ClassVar[Card] = Card(

@@ -15,7 +15,16 @@ from ..law import Law
 
 @part
 class Kaplan(Law):
-    """L = E + ((A / N)^(alpha / beta) + B / D)^beta."""
+    """L = E + ((A / N)^(alpha / beta) + B / D)^beta.
+
+    Use it where one shortage should hide the other: with few tokens, a larger model gains less than in ``Chinchilla``'s
+    sum. ``LossToLoss`` is defined between losses of this form. ``compare`` tells which of the two a table speaks for.
+
+    Example:
+        >>> constants = {"A": 1e9, "B": 2e9, "E": 1.7, "alpha": 0.3, "beta": 0.25}
+        >>> round(float(Kaplan().predict(constants, {"N": 1e9, "D": 2e10})), 3)
+        2.724
+    """
 
     card: ClassVar[Card] = Card(
         summary="Loss from parameters and tokens, one shortage inside the other.",

@@ -25,6 +25,15 @@ class LossToLoss(Law):
 
     The floors come from Kaplan fits of either loss where the table has N and D (``floors="kaplan"``), are given, or
     are fitted with the rest. With known floors kappa and ln K are a straight line through ln(L - E).
+
+    Use it to carry a fit over to other text, or to a downstream loss, from few models of one recipe: ``translate``
+    gives the Kaplan constants there. Losses in nats a token, above their floors.
+
+    Example:
+        >>> source = np.asarray([4.7, 3.7, 2.7, 2.2, 2.0])
+        >>> fit = LossToLoss(E0=1.7, E1=1.2).fit({"loss0": source, "loss": 1.2 + 1.1 * (source - 1.7) ** 0.9})
+        >>> round(fit.params["K"], 3), round(fit.params["kappa"], 3)
+        (1.1, 0.9)
     """
 
     E0: float | None = None
@@ -100,6 +109,11 @@ def translate(kaplan: Mapping[str, float], fit: Solved) -> dict[str, float]:
     Args:
         kaplan: its constants A, B, E, alpha and beta on the source data.
         fit: a fit of ``LossToLoss`` from the source to the target.
+
+    Example, with ``fitted(name)`` a law fitted to its own planted table:
+        >>> moved = translate(fitted("kaplan").params, fitted("loss_to_loss"))
+        >>> {name: f"{value:.3g}" for name, value in moved.items()}
+        {'A': '3.16e+08', 'B': '4.1e+08', 'E': '1.3', 'alpha': '0.265', 'beta': '0.365'}
     """
     k, kappa = fit.params["K"], fit.params["kappa"]
     return {

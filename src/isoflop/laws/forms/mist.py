@@ -19,6 +19,17 @@ class Mist(Law):
     The optima are ln lr* = k + n ln(N / N_mid) + d ln(D / D_mid) and ln batch* = k_b + d_b ln(D / D_mid), with
     N_mid = 1e9 and D_mid = 1e10. So runs off their best rate need not be thrown away, and the first three terms are
     the law of well-tuned ones. The exponents of the optima have weak normal priors.
+
+    Use it for a table whose runs were not all tuned: lr and batch are columns, and what a wrong one costs is fitted
+    with the rest. It does not replace tuning: where no run is near its optimum, the optimum is the prior's. All columns
+    > 0.
+
+    Example:
+        >>> constants = {"A": 482.0, "B": 2085.0, "E": 1.82, "alpha": 0.348, "beta": 0.366, "c_lr": 0.02, "c_b": 0.01}
+        >>> constants |= {"k": -7.0, "n": -0.7, "d": 0.3, "k_b": 13.0, "d_b": 0.55}
+        >>> runs = {"N": 1e9, "D": 1e10, "lr": np.asarray([5e-4, 1e-3, 4e-3]), "batch": 5e5}
+        >>> Mist().predict(constants, runs).round(3).tolist()
+        [2.639, 2.632, 2.676]
     """
 
     card: ClassVar[Card] = Card(

@@ -16,7 +16,17 @@ _GRID = tuple(float(v) for v in np.geomspace(0.01, 1.2, 60))
 
 @part
 class Overtraining(Law):
-    """L = E + (a M^eta + b M^-eta) C^-eta with M = D / N tokens a parameter and C = 6 N D."""
+    """L = E + (a M^eta + b M^-eta) C^-eta with M = D / N tokens a parameter and C = 6 N D.
+
+    Use it for models that are trained far beyond 20 tokens a parameter because they will be used much: the exponent of
+    compute is shared by all ratios M, only the prefactor moves. ``OvertrainingError`` carries its loss on to tasks.
+
+    Example:
+        >>> constants = {"a": 30.0, "b": 300.0, "E": 1.8, "eta": 0.12}
+        >>> tokens = 1e9 * np.asarray([20, 160, 640])
+        >>> Overtraining().predict(constants, {"N": 1e9, "D": tokens}).round(3).tolist()
+        [2.783, 2.463, 2.322]
+    """
 
     card: ClassVar[Card] = Card(
         summary="Loss as a power law in compute whose prefactor depends on tokens per parameter.",

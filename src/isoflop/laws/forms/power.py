@@ -15,7 +15,17 @@ _GRID = tuple(float(v) for v in np.linspace(-3.0, 3.0, 61))
 
 @part
 class Power(Law):
-    """y = A C^a, of either sign: optimal sizes, optimal tokens, critical batches."""
+    """y = A C^a, of either sign: optimal sizes, optimal tokens, critical batches.
+
+    Use it for what is read off other fits or sweeps and should move in proportion to a power of something: the best
+    sizes that ``optima`` gives, the best batch. C > 0 and y > 0, both in any unit; where y tends to a floor, use
+    ``PowerFloor``.
+
+    Example:
+        >>> fit = Power().fit({"C": [1e18, 1e20, 1e22], "y": [2e8, 2e9, 2e10]})
+        >>> round(fit.params["a"], 3), f"{float(fit.predict({'C': [1e24]})[0]):.3g}"
+        (0.5, '2e+11')
+    """
 
     card: ClassVar[Card] = Card(
         summary="A straight line in logarithms: how an optimum moves with compute, or any column renamed to C.",

@@ -15,7 +15,18 @@ _GRID = tuple(float(v) for v in np.geomspace(0.01, 2.5, 60))
 
 @part
 class PowerFloor(Law):
-    """L = E + A / C^a."""
+    """L = E + A / C^a.
+
+    Use it where only one thing was varied: compute, the size on one data set, the members of an ensemble. With fewer
+    than about six values of C its floor E is seldom identified, which ``intervals`` says. C > 0; L is in its own unit,
+    above 0.
+
+    Example:
+        >>> compute = [1e15, 1e16, 1e17, 1e18, 1e19]
+        >>> fit = PowerFloor().fit({"C": compute, "loss": [2 + 3e3 / c**0.2 for c in compute]})
+        >>> {name: round(value, 3) for name, value in fit.params.items()}
+        {'A': 3000.0, 'E': 2.0, 'a': 0.2}
+    """
 
     card: ClassVar[Card] = Card(
         summary="Loss falling in one column towards a floor.",

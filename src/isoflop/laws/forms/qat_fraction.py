@@ -13,7 +13,16 @@ from ..law import Law
 
 @part
 class QatFraction(Law):
-    """f* = exp(-a / ln S): the best share of QAT tokens, S = D / (N bits / 8) tokens a parameter byte, S > 1."""
+    """f* = exp(-a / ln S): the best share of QAT tokens, S = D / (N bits / 8) tokens a parameter byte, S > 1.
+
+    Use it to divide one budget of tokens between training in full precision and training with quantised weights: the
+    more tokens a byte of weights gets, the larger the quantised share should be. Only for S > 1.
+
+    Example:
+        >>> tokens = np.asarray([1e10, 1e11, 1e12])
+        >>> QatFraction().predict({"a": 6.0}, {"N": 1e9, "D": tokens, "bits": 4}).round(3).tolist()
+        [0.135, 0.322, 0.454]
+    """
 
     card: ClassVar[Card] = Card(
         summary="The share of training to spend in quantisation-aware training.",
@@ -37,7 +46,14 @@ class QatFraction(Law):
 
 
 def tokens_per_byte(x: Columns) -> Values:
-    """S = D / (N bits / 8)."""
+    """S = D / (N bits / 8).
+
+    Args: x: columns N (parameters), D (tokens) and bits (a weight), numbers or arrays (n,).
+
+    Example:
+        >>> float(tokens_per_byte({"N": 1e9, "D": 1e10, "bits": 4}))
+        20.0
+    """
     return np.asarray(x["D"], dtype=float) / (
         np.asarray(x["N"], dtype=float) * np.asarray(x["bits"], dtype=float) / 8.0
     )

@@ -18,6 +18,17 @@ class QatLoss(Law):
     + lam 2^(-mu b)/(N^nu S_f^xi S_q^rho), with S_q, S_f the QAT and full-precision tokens a parameter byte.
 
     The sign of xi is free: more full-precision training may make the switch harder.
+
+    Use it with a sweep that varies bits and both phases' tokens: it alone among the laws here predicts the loss of any
+    division, so that it also tells bits against parameters. Sixteen constants need some hundred runs. ``plan`` finds
+    the best share with it.
+
+    Example:
+        >>> constants = dict(A=482.0, B=2085.0, E=1.82, alpha=0.348, beta=0.366, theta=0.1, kappa=1.0, phi=3.0, chi=0.7)
+        >>> constants |= dict(psi=0.1, omega=0.4, lam=1.0, mu=1.0, nu=0.1, xi=0.2, rho=0.3)
+        >>> run = {"N": 1e9, "D_fp": 1.5e10, "D_qat": 5e9}
+        >>> [round(float(QatLoss().predict(constants, {**run, "bits": bits})), 3) for bits in (2, 4, 8)]
+        [2.603, 2.559, 2.534]
     """
 
     card: ClassVar[Card] = Card(

@@ -21,6 +21,14 @@ class Qqt(Law):
     """y = (a n_1)^-b prod_{k>=2} (n_k / n_(k-1))^(-b_k) + d, b_k = b 2^(-(k-1) / tau), n_k samples seen after epoch k.
 
     ``d`` is added last, as in the paper; the authors' program adds it before the product, so that it decays too.
+
+    Use it to decide between a small pool of good samples, seen often, and a larger one of mixed quality: fitted to each
+    pool alone, ``best_pools`` finds how many to mix. Samples are counts; the error is a share in [0, 1].
+
+    Example:
+        >>> constants, seen = {"a": 1.0, "b": 0.3, "tau": 5.0, "d": 0.1}, np.asarray([1e6, 1e7, 1e8])
+        >>> Qqt().predict(constants, {"seen": seen, "pool": np.full(3, 1e7)}).round(3).tolist()
+        [0.601, 0.351, 0.26]
     """
 
     card: ClassVar[Card] = Card(
@@ -56,6 +64,14 @@ def pool_error(a: Any, b: Sequence[Any], tau: Sequence[Any], d: Any, seen: Array
 
     Each pool comes round p times less often, so its half-life in epochs of the mixture is p tau, and an epoch has
     p times the samples; the mixture's utility is the mean of its pools' (the paper's theorem 1).
+
+    Args: a: scale of the first pool's law. b: utility of each pool, best quality first. tau: half-life of each, in
+    epochs. d: error that is left. seen: samples seen, (n,). pool: samples of each pool, (n,).
+
+    Example:
+        >>> seen, size = np.asarray([1e6, 1e8]), np.full(2, 1.28e7)
+        >>> pool_error(0.3, [0.30, 0.20], [2.0, 6.0], 0.1, seen, size).round(3).tolist()
+        [0.86, 0.356]
     """
     count = len(b)
     epoch = count * np.asarray(pool, dtype=float) / UNIT
@@ -75,6 +91,13 @@ def best_pools(fits: Sequence[Any], seen: float, pool: float) -> tuple[int, list
     """How many of the pools, best first, to train on for ``seen`` samples, and the error predicted for 1, 2, ... pools.
 
     ``fits`` are Fits of ``Qqt`` to each pool alone, best quality first; ``a`` and ``d`` are the first's.
+
+    Args: fits: of ``Qqt``, one a pool, best quality first. seen: samples that will be seen. pool: samples of each pool.
+
+    Example, with ``fitted(name)`` a law fitted to its own planted table:
+        >>> count, errors = best_pools([fitted("qqt"), fitted("qqt")], seen=5e7, pool=1.28e7)
+        >>> count, [round(error, 2) for error in errors]
+        (2, [0.41, 0.39])
     """
     errors = []
     for count in range(1, len(fits) + 1):

@@ -20,7 +20,16 @@ _GRID = tuple(float(v) for v in np.linspace(-1.5, 1.5, 31))
 
 @part
 class StepLaw(Law):
-    """lr* = c N^n D^d and batch* = c D^d (then n = 0 is held), from a sweep of both at each (N, D)."""
+    """lr* = c N^n D^d and batch* = c D^d (then n = 0 is held), from a sweep of both at each (N, D).
+
+    Use it to set the rate and the batch of a run that is too dear to tune: sweep both at small (N, D), fit each, and
+    predict. It belongs to the recipe of the sweep; another schedule or optimizer needs its own.
+
+    Example:
+        >>> rate = StepLaw().predict({"c": 1.79, "n": -0.713, "d": 0.307}, {"N": 1e9, "D": 1e11})
+        >>> f"{float(rate):.2e}"
+        '1.63e-03'
+    """
 
     of: Literal["lr", "batch"] = "lr"
     """Which optimum: the column of that name is read from the sweep."""

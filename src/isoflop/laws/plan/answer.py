@@ -25,6 +25,11 @@ class Figure:
         high: upper end.
         unit: FLOPs, tokens ...; "" for a plain number.
         note: what a reader must know of this number alone.
+
+    Example:
+        >>> figure_of_size = Figure("N", 1.2e9, 0.9e9, 1.6e9, "parameters")
+        >>> print(figure_of_size)
+        N                                      1.20e9   [9.00e8, 1.60e9] parameters
     """
 
     name: str
@@ -44,12 +49,20 @@ class Figure:
 class Region:
     """A joint region of several positive figures: an ellipse of their logarithms that holds ``level`` of the draws.
 
+    Two figures of one fit err together: of N and D at a budget, an end of one interval goes with an end of the other.
+
     Attributes:
         names: the figures (f,).
         centre: their logarithms under the fitted constants, (f,).
         axes: principal directions (f, f), one a row, longest first.
         reach: half the length of each axis, (f,); 0 where the figures are tied to each other, as by C = 6 N D.
         level: level of the region, a share.
+
+    Example:
+        >>> axes, reach = np.asarray([[1, -1], [1, 1]]) / 2**0.5, np.asarray([0.3, 0.0])
+        >>> tied = Region(("N", "D"), np.log([1e9, 2e10]), axes, reach, level=0.9)
+        >>> tied.contains({"N": 1.1e9, "D": 2e10 / 1.1}), tied.contains({"N": 1.1e9, "D": 2e10 * 1.1})
+        (True, False)
     """
 
     names: tuple[str, ...]
@@ -89,6 +102,11 @@ class Answer:
         level: level of the intervals, a share.
         region: joint region of the figures that belong together.
         warnings: what a reader must know first.
+
+    Example:
+        >>> answer = Answer("loss of a run", (Figure("loss", 2.0, 1.9, 2.1),), "the law holds", "C 1e+22", 0.9)
+        >>> answer["loss"].value, answer.to_json()["figures"][0]["high"]
+        (2.0, 2.1)
     """
 
     question: str
@@ -139,6 +157,11 @@ class Plan:
     Attributes:
         answers: by question.
         source: the law that answers, as it is printed.
+
+    Example:
+        >>> answer = Answer("loss of a run", (Figure("loss", 2.0, 1.9, 2.1),), "the law holds", "C 1e+22", 0.9)
+        >>> print(str(Plan((answer,), "chinchilla")).splitlines()[0])
+        chinchilla; 90 % intervals
     """
 
     answers: tuple[Answer, ...]

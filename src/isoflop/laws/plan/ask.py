@@ -34,6 +34,9 @@ def plan(
     ``compute``): that run's loss. ``loss``: the cheapest run that reaches it, or that of the given size or tokens; with
     ``life``: the cheapest to train and use. ``unique`` alone, or with ``compute``: how often to repeat tokens.
 
+    ``fit.plan(...)`` calls this. A law answers what its columns know; the special laws' questions have functions of
+    their own in this folder.
+
     Args:
         fit: a fit.
         compute: C, FLOPs.
@@ -47,6 +50,11 @@ def plan(
     Raises:
         UsageError: nothing is asked, too much is given, a law that cannot answer, or a place too far from its rows.
         DataError: a fit that plans nothing.
+
+    Example, with ``fitted(law)`` a fit:
+        >>> made = plan(fitted("chinchilla"), params=1e9, tokens=2e10)
+        >>> round(made["loss"].value, 2), round(made["loss"].low, 2), round(made["loss"].high, 2)
+        (2.53, 2.52, 2.55)
     """
     check_level(level)
     check_positive(compute=compute, loss=loss, params=params, tokens=tokens, unique=unique)

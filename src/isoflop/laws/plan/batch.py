@@ -26,6 +26,10 @@ def critical(basis: Basis, size: float) -> Answer:
 
     Raises:
         UsageError: another law; a size that is not positive, or too far outside the rows.
+
+    Example, with ``basis(law)`` the draws of a fit:
+        >>> round(critical(basis("critical_batch"), 1e9)["critical batch"].value, -2)
+        2300.0
     """
     fit = basis.fit
     if law_name(fit.law) != "critical_batch":
@@ -58,6 +62,10 @@ def tuned(basis: Basis, size: float, tokens: float) -> Answer:
 
     Raises:
         UsageError: another law; numbers that are not positive, or too far outside the rows.
+
+    Example, with ``basis(law)`` the draws of a fit:
+        >>> f"{tuned(basis('step_law'), 5e8, 3e10)['learning rate'].value:.1e}"
+        '1.9e-03'
     """
     fit = basis.fit
     if law_name(fit.law) != "step_law":

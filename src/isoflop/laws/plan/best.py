@@ -23,6 +23,11 @@ def best(basis: Basis, compute: float) -> Answer:
     Raises:
         UsageError: a compute that is not positive, or more than 100 times outside the rows.
         DataError: the law has no interior minimum there.
+
+    Example, with ``basis(law)`` the draws of a fit:
+        >>> made = best(basis("chinchilla"), 1e21)
+        >>> made["N"].low < made["N"].value < made["N"].high, round(6 * made["N"].value * made["D"].value / 1e21, 6)
+        (True, 1.0)
     """
     check_positive(compute=compute)
     fit, level, cost = basis.fit, basis.level, basis.cost

@@ -41,6 +41,11 @@ def next_from(
 
     Raises:
         DataError, UsageError: see ``pool_of`` and ``next_runs``.
+
+    Example, with ``sweep`` a table of N, D and loss:
+        >>> unmade = sweep.with_columns(loss=[float("nan")] * 64)
+        >>> next_from(unmade, {"N": [2e10], "D": [4e11]}, "chinchilla").budget
+        0.1
     """
     asked = _criterion(criterion)
     return next_runs(_pool(pool, target, law, cost, columns, measured=False)[0], budget, step=step, criterion=asked)
@@ -60,6 +65,11 @@ def rehearse_from(
 
     Raises:
         DataError, UsageError: see ``pool_of`` and ``rehearse``.
+
+    Example, with ``sweep`` a table of N, D and loss:
+        >>> played = rehearse_from(sweep, sweep.where(sweep["N"] > 4e9), "chinchilla", budget=0.2, step=0.5)
+        >>> played.spent <= 0.2, played.error < 0.05
+        (True, True)
     """
     asked = _criterion(criterion)
     made, aims = _pool(pool, target, law, cost, columns, measured=True)

@@ -22,6 +22,10 @@ class Cost:
         factor: 6 in the convention 6 N D.
         power: 1 in that convention; what attention and embeddings make of it where a table counts its own FLOPs.
         said: in words, for the assumption of an answer.
+
+    Example:
+        >>> float(Cost().flops(1e9, 2e10))
+        1.2e+20
     """
 
     factor: float = float(six_nd(1, 1))
@@ -47,7 +51,15 @@ class Cost:
 
 
 def cost_of(fit: Solved) -> Cost:
-    """How the fit's table counts FLOPs: 6 N D, or where its C differs, a power of N through its C / D."""
+    """How the fit's table counts FLOPs: 6 N D, or where its C differs, a power of N through its C / D.
+
+    Args: fit: a fit whose law has N and D; its table may have a column C of FLOPs of its own.
+
+    Example, with ``sweep`` a table of N, D and loss:
+        >>> from isoflop.laws import Chinchilla
+        >>> cost_of(Chinchilla().fit(sweep)).factor
+        6.0
+    """
     x = fit.problem.x
     if not {"C", "N", "D"} <= set(x):
         return Cost()
@@ -67,6 +79,10 @@ def answering(n: Array, flops_per_token: float | None = None, at: float | None =
 
     Raises:
         UsageError: a count that is not positive, or without the size that it belongs to.
+
+    Example:
+        >>> float(answering(1e9)), float(answering(5e8, flops_per_token=3e9, at=1e9))
+        (2000000000.0, 1500000000.0)
     """
     sizes = np.asarray(n, dtype=float)
     if flops_per_token is None:

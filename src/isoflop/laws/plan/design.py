@@ -36,6 +36,11 @@ class Knowledge:
         aims: (m, p) of the target's rows, in the same scale.
         variance: (n,) of a run's result about the law, in link space.
         information: (p, p) of the runs that are made or chosen.
+
+    Example:
+        >>> known = Knowledge(np.eye(2), np.asarray([[1.0, 0.0]]), np.full(2, 0.01), np.eye(2))
+        >>> known.gains().round(3).tolist()
+        [0.99, 0.0]
     """
 
     slopes: Array
@@ -78,6 +83,14 @@ def knowledge(fit: Solved, pool: Columns, target: Columns, made: Array, gap: Arr
         target: those of the target, (m,) each.
         made: row numbers of the pool's runs that are made.
         gap: (n,) e-folds of compute from each run to the target.
+
+    Example, with ``sweep`` a table of N, D and loss:
+        >>> from isoflop.laws import Chinchilla
+        >>> fit = Chinchilla().fit(sweep)
+        >>> target = {"N": np.asarray([2e10]), "D": np.asarray([4e11])}
+        >>> known = knowledge(fit, fit.problem.x, target, np.arange(64), np.zeros(64))
+        >>> known.gains().shape
+        (64,)
     """
     slopes, aims = (
         fit.law.jacobian(fit.theta[None], x, fit.problem.link, fit.problem.free)[1][0].T for x in (pool, target)
@@ -150,6 +163,11 @@ def pilot(x: Columns, cost: Array, made: Array, limit: float, count: int) -> lis
         made: row numbers of runs that are made.
         limit: what they may cost.
         count: how many at most.
+
+    Example:
+        >>> x = {"N": np.asarray([1e7, 1e8, 1e9, 1e7]), "D": np.asarray([1e9, 1e9, 1e9, 1e10])}
+        >>> sorted(int(row) for row in pilot(x, np.asarray([0.1, 0.2, 0.6, 0.1]), np.empty(0, int), 0.5, 3))
+        [0, 1, 3]
     """
     logs = np.log(np.column_stack([x[name] for name in x]))
     z = (logs - logs.mean(0)) / np.maximum(logs.std(0), 1e-12)

@@ -55,6 +55,11 @@ class Basis:
         vague: constants that the rows do not determine, each with the reason.
         judged_by: whose residuals tell the noise and the law's own error; None: the fit, by whose covariance constants
             are drawn.
+
+    Example, with ``basis(law)`` the draws of a fit:
+        >>> made = basis("chinchilla")
+        >>> made.theta.shape[1], made.vague, made.cost.factor
+        (5, (), 6.0)
     """
 
     fit: Solved
@@ -68,8 +73,15 @@ class Basis:
 def basis_of(fit: Solved, level: float) -> Basis:
     """Draws of a fit's constants and how its table counts FLOPs.
 
+    Args: fit: a converged fit with rows beyond its constants. level: level of the intervals of all answers, a share.
+
     Raises:
         DataError: a fit that plans nothing.
+
+    Example, with ``sweep`` a table of N, D and loss:
+        >>> from isoflop.laws import Chinchilla
+        >>> basis_of(Chinchilla().fit(sweep), 0.9).vague
+        ()
     """
     check_usable(fit)
     vague = [f"{name} is unidentified: {i.reason}" for name, i in intervals(fit).items() if not i.identified]

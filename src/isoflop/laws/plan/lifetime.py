@@ -25,12 +25,19 @@ _SMALLER, _LARGER = np.log(300.0), np.log(3.0)  # than the cheapest model to tra
 class Life:
     """What a model will be asked.
 
+    Answering costs in proportion to the size, training is paid once: the more requests, the smaller the model should
+    be.
+
     Attributes:
         requests: over its whole life.
         tokens: a request, read and written.
         flops_per_token: of answering, measured on a model of ``flops_at`` parameters; None: 2 N.
         flops_at: its size.
         discount: what a FLOP of answering costs beside one of training, e.g. 0.5 at half the precision.
+
+    Example:
+        >>> print(Life(requests=1e9, tokens=800).said)
+        a token of a request costs 2 N FLOPs
     """
 
     requests: float
@@ -57,6 +64,11 @@ def lifetime(basis: Basis, loss: float, life: Life) -> Answer:
 
     Raises:
         UsageError: numbers that are not positive; a loss below the law's floor, or out of reach of 100 times the rows.
+
+    Example, with ``basis(law)`` the draws of a fit:
+        >>> made = lifetime(basis("chinchilla"), 2.3, Life(1e10, 1000))
+        >>> made["N"].value < made["N of the cheapest training"].value
+        True
     """
     fit, level, cost = basis.fit, basis.level, basis.cost
     check_positive(loss=loss, requests=life.requests, tokens_per_request=life.tokens, discount=life.discount)

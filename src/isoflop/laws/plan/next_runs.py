@@ -33,6 +33,12 @@ class Pool:
         y: results (n,); NaN where a run is not made.
         cost: (n,), in shares of the whole pool's.
         target: the law's columns of what is to be predicted, (m,) each.
+
+    Example, with ``sweep`` a table of N, D and loss:
+        >>> from isoflop.laws import Chinchilla
+        >>> pool = pool_of(Chinchilla(), sweep, Table({"N": [2e10], "D": [4e11]}))
+        >>> pool.y.shape, round(float(pool.cost.sum()), 6)
+        ((64,), 1.0)
     """
 
     law: Formula
@@ -66,6 +72,10 @@ class Lesson:
         before: half width at the target, in the law's link space, before it.
         after: after it.
         teaches: the constant whose variance it lowers most, and to what share; "" in a pilot.
+
+    Example:
+        >>> Lesson(row=3, cost=0.01, before=0.2, after=0.1, teaches="").row
+        3
     """
 
     row: int
@@ -85,6 +95,13 @@ class Choice:
         budget: share that may be.
         fit: the law as the results know it; None before there are enough.
         x: the pool's columns.
+
+    Example, with ``sweep`` a table of N, D and loss:
+        >>> from isoflop.laws import Chinchilla
+        >>> unmade = sweep.with_columns(loss=np.full(64, np.nan))
+        >>> choice = next_runs(pool_of(Chinchilla(), unmade, Table({"N": [2e10], "D": [4e11]})), 0.1)
+        >>> choice.spent, choice.budget, choice.fit is None
+        (0.0, 0.1, True)
     """
 
     lessons: tuple[Lesson, ...]
@@ -127,6 +144,13 @@ def pool_of(law: Formula, pool: Table, target: Table, cost: str | None = None, *
 
     Raises:
         DataError: columns that are missing or not positive; a pool without costs; no target rows.
+
+    Example, with ``sweep`` a table of N, D and loss:
+        >>> from isoflop.laws import Chinchilla
+        >>> unmade = sweep.with_columns(loss=np.full(64, np.nan))
+        >>> pool = pool_of(Chinchilla(), unmade, Table({"N": [2e10], "D": [4e11]}))
+        >>> int(np.isnan(pool.y).sum())
+        64
     """
     name = cost or "cost"
     x = columns_of(law, read_columns(law, pool, with_target=False))
@@ -154,6 +178,8 @@ def next_runs(
 ) -> Choice:
     """The next runs to make within a budget.
 
+    Make the runs, write their results into the pool, ask again: what is known by then decides the next ones.
+
     Args:
         pool: the candidates, with the results so far.
         budget: share of the pool's whole cost, spent runs counted.
@@ -163,6 +189,13 @@ def next_runs(
 
     Raises:
         UsageError: a budget or step that is no share, or a budget that no run fits.
+
+    Example, with ``sweep`` a table of N, D and loss:
+        >>> from isoflop.laws import Chinchilla
+        >>> unmade = sweep.with_columns(loss=np.full(64, np.nan))
+        >>> choice = next_runs(pool_of(Chinchilla(), unmade, Table({"N": [2e10], "D": [4e11]})), 0.1)
+        >>> len(choice.lessons) > 0, sum(lesson.cost for lesson in choice.lessons) <= 0.1
+        (True, True)
     """
     if not 0 < budget <= 1 or not 0 < step <= 1:
         raise UsageError(f"budget {budget:g}, step {step:g}", where="--budget", fix="give shares, e.g. 0.1")

@@ -27,6 +27,12 @@ def off(basis: Basis, compute: float, factor: float = 2.0) -> Answer:
     Raises:
         UsageError: a compute that is not positive, or more than 100 times outside the rows.
         DataError: the law has no best size at that compute.
+
+    Example, with ``basis(law)`` the draws of a fit:
+        >>> for figure in off(basis("chinchilla"), 1e21).figures[:2]:
+        ...     print(figure.name, round(figure.value, 3))
+        as planned, constants off 0.0
+        N x 2 at equal C 0.155
     """
     fit, level, cost = basis.fit, basis.level, basis.cost
     n = float(np.exp(best_draws(basis, compute)[0]))

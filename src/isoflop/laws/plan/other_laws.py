@@ -24,6 +24,8 @@ _SAME = 0.05  # p-value of that test
 def other_laws(basis: Basis, ask: Callable[[Basis], Answer], shown: tuple[str, ...]) -> Answer | None:
     """One question put to all laws of size and tokens that extrapolate well on the fit's own rows.
 
+    A number that other laws, which predict as well, do not share is the law's and not the data's.
+
     Args:
         basis: the fit whose rows are used, with its draws.
         ask: the question.
@@ -31,6 +33,11 @@ def other_laws(basis: Basis, ask: Callable[[Basis], Answer], shown: tuple[str, .
 
     Returns:
         Per figure one line a law and one that holds all of them; None where no other law can be asked.
+
+    Example, with ``basis(law)`` the draws of a fit:
+        >>> from isoflop.laws.plan.best import best
+        >>> other_laws(basis("overtraining_error"), lambda other: best(other, 1e21), ("N",)) is None
+        True
     """
     fit = basis.fit
     laws = [law for law in fitting_laws(Table(fit.table)) if set(law.columns) == {"N", "D"}]

@@ -22,6 +22,11 @@ def point(basis: Basis, size: float, tokens: float, unique: float | None = None)
 
     Raises:
         UsageError: numbers that are not positive, or more than 100 times outside the rows.
+
+    Example, with ``basis(law)`` the draws of a fit:
+        >>> made = point(basis("chinchilla"), 1e9, 2e10)
+        >>> round(made["loss"].value, 2)
+        2.53
     """
     fit, level, cost = basis.fit, basis.level, basis.cost
     check_positive(params=size, tokens=tokens, unique=unique)

@@ -24,6 +24,11 @@ def pools(fits: Mapping[str, Basis], seen: float, pool: float) -> Answer:
 
     Raises:
         UsageError: fewer than two pools, another law, numbers that are not positive.
+
+    Example, with ``basis(law)`` the draws of a fit:
+        >>> made = pools({"best": basis("qqt"), "rest": basis("qqt")}, 5e7, 1.28e7)
+        >>> [figure.name for figure in made.figures][:3]
+        ['pools to keep', 'share to keep', 'epochs']
     """
     check_positive(seen=seen, pool=pool)
     bases = list(fits.values())

@@ -26,6 +26,11 @@ def qat_start(basis: Basis, size: float, tokens: float, bits: float) -> Answer:
 
     Raises:
         UsageError: another law; numbers that are not positive, or too far outside the rows.
+
+    Example, with ``basis(law)`` the draws of a fit:
+        >>> made = qat_start(basis("qat_fraction"), 5e8, 1e11, bits=4)
+        >>> round(made["share of QAT tokens"].value, 2), f"{made['switch at token'].value:.2g}"
+        (0.33, '6.7e+10')
     """
     check_positive(params=size, tokens=tokens, bits=bits)
     name = law_name(basis.fit.law)

@@ -32,6 +32,11 @@ def reach(basis: Basis, loss: float, size: float | None = None, tokens: float | 
     Raises:
         UsageError: a loss below the law's floor, above what its smallest runs lose, or reached only beyond 100 times
             the rows' compute; both size and tokens given.
+
+    Example, with ``basis(law)`` the draws of a fit:
+        >>> made = reach(basis("chinchilla"), 2.3)
+        >>> f"{made['C'].value:.2g}", round(made["D"].value / made["N"].value)
+        ('1.1e+21', 21)
     """
     check_positive(loss=loss, params=size, tokens=tokens)
     if size is not None and tokens is not None:

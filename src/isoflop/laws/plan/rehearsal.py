@@ -25,6 +25,10 @@ class Rehearsal:
         r_squared: of the target's results; NaN where they are not known.
         error: mean |predicted / observed - 1|.
         whole: r_squared of the law fitted to the whole pool.
+
+    Example:
+        >>> Rehearsal("chinchilla", 0.1, 0.09, 12, r_squared=0.99, error=0.01, whole=0.995).runs
+        12
     """
 
     law: str
@@ -56,6 +60,14 @@ def rehearse(
 
     Raises:
         DataError: the runs that fit the budget do not determine the law.
+
+    Example, with ``sweep`` a table of N, D and loss:
+        >>> from isoflop.laws import Chinchilla
+        >>> from isoflop.laws.plan.next_runs import pool_of
+        >>> pool = pool_of(Chinchilla(), sweep, sweep.where(sweep["N"] > 4e9), measured=True)
+        >>> played = rehearse(pool, sweep["loss"][sweep["N"] > 4e9], 0.2, step=0.5)
+        >>> played.spent <= 0.2, played.error < 0.05
+        (True, True)
     """
     seen = replace(pool, y=np.full(len(pool.y), np.nan))
     fit: Solved | None = None

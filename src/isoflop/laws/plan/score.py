@@ -26,6 +26,11 @@ def score(basis: Basis, compute: float, names: Sequence[str] = ()) -> Answer:
 
     Raises:
         UsageError: another law; a compute that is not positive, or too far outside the rows.
+
+    Example, with ``basis(law)`` the draws of a fit:
+        >>> made = score(basis("frontier"), 1e24)["score"]
+        >>> round(made.value, 2), made.low < made.value < made.high
+        (0.67, True)
     """
     fit = basis.fit
     if law_name(fit.law) != "frontier":

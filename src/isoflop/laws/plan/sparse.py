@@ -32,6 +32,11 @@ def sparse(basis: Basis, compute: float, size: float, begin: float = _BEGIN, end
         UsageError: another law; shares out of order; a final size that is larger than the best average; numbers that
             are not positive, or too far outside the rows.
         DataError: the law has no best size there.
+
+    Example, with ``basis(law)`` the draws of a fit:
+        >>> made = sparse(basis("average_n"), 1e21, 8e8)
+        >>> made["N at the start"].value > made["average N"].value > 8e8
+        True
     """
     fit = basis.fit
     check_positive(compute=compute, params=size)

@@ -30,6 +30,13 @@ def transferred(source: Solved, runs: Mapping[str, Any], level: float = 0.9) -> 
     Raises:
         UsageError: another law.
         DataError: fewer than four runs, for K, kappa and E1.
+
+    Example, with ``fitted(law)`` a fit:
+        >>> source = fitted("kaplan")
+        >>> n, d = (x.ravel() for x in np.meshgrid([1e8, 3e8, 1e9], [5e9, 5e10]))
+        >>> loss = 0.9 * (source.predict({"N": n, "D": d}) - 1.2) ** 1.1 + 0.8
+        >>> transferred(source, {"N": n, "D": d, "loss": loss}).fit.rows
+        64
     """
     if law_name(source.law) != "kaplan":
         raise UsageError(f"{law_name(source.law)} cannot be carried over", where="plan", fix="fit kaplan to the source")

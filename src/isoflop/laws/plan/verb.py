@@ -50,6 +50,10 @@ def plan_from(
 
     Raises:
         DataError, UsageError: see ``fit_table``, ``refit`` and ``plan``.
+
+    Example, with ``fitted(law)`` a fit:
+        >>> f"{plan_from(fitted('chinchilla'), params=1e9, tokens=2e10)['loss'].value:.2f}"
+        '2.53'
     """
     fit = _fit(source, law, by, columns)
     made = plan(fit, compute=compute, loss=loss, params=params, tokens=tokens, unique=unique, life=life, level=level)
@@ -74,6 +78,10 @@ def basis_from(
         law: the law's name; of a table it is fitted.
         columns: of a table, the law's column name -> the table's.
         level: level of the intervals, a share.
+
+    Example, with ``fitted(law)`` a fit:
+        >>> basis_from(fitted("overtraining_error"), "overtraining_error").level
+        0.9
     """
     check_level(level)
     return basis_of(_fit(source, law, None, columns), level)
@@ -83,6 +91,9 @@ def pools_from(
     table: Mapping[str, Any], group: str, seen: float, pool: float, columns: Mapping[str, str] | None = None
 ) -> Answer:
     """``pools`` of a table with one pool's rows a value of ``group``, best quality first as they appear.
+
+    Args: table: columns seen, pool and error, and the one that names the pools. group: that column. seen: samples that
+    will be seen. pool: samples in each pool. columns: the law's column name -> the table's.
 
     Raises:
         DataError: no such column, or rows that no law can be fitted to.

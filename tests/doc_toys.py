@@ -1,0 +1,47 @@
+"""What examples in docstrings find at hand beside the names of their own module, by package."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cache
+from typing import Any
+
+from isoflop.core.table import Table
+from isoflop.laws import Chinchilla, simulate
+from isoflop.laws.law import Fit
+from isoflop.laws.plan.draws import Basis, basis_of
+from laws_planted import CHINCHILLA, PLANTED, SWEEP, law
+
+
+@cache
+def sweep() -> Table:
+    """64 runs of planted losses: columns N, D and loss."""
+    return Table(simulate(Chinchilla(), CHINCHILLA, SWEEP, 0.002))
+
+
+@cache
+def fitted(name: str) -> Fit:
+    """A law fitted to a table that it made."""
+    form, case = law(name), PLANTED[name]
+    return form.fit(simulate(form, case.params, case.x, case.noise, seed=2), starts=2)
+
+
+@cache
+def basis(name: str) -> Basis:
+    """A few of its draws, on which questions of a plan stand: examples must be quick."""
+    whole = basis_of(fitted(name), 0.9)
+    return replace(whole, theta=whole.theta[:17])
+
+
+def _laws() -> dict[str, Any]:
+    return {"sweep": sweep(), "fitted": fitted, "basis": basis}
+
+
+OFFERED: dict[str, Callable[[], dict[str, Any]]] = {"laws": _laws}
+
+
+def at_hand(module: str) -> dict[str, Any]:
+    """Names for the examples of a module of ``isoflop``, e.g. "isoflop.laws.law"."""
+    package = module.split(".")[1] if "." in module else ""
+    return OFFERED[package]() if package in OFFERED else {}
