@@ -49,7 +49,7 @@ def listing(
     if ctx.invoked_subcommand is not None:
         if status is not None:
             raise UsageError("--status only applies to `isoflop runs` itself", where=f"runs {ctx.invoked_subcommand}")
-        ctx.default_map = {verb: {"root": root, "json": json} for verb in ("studies", "index", "show", "rm")}
+        ctx.default_map = {verb: {"root": root, "json": json} for verb in ("studies", "index", "show", "rm", "gc")}
         return
     from ..store.index import STATES, runs
 
@@ -117,6 +117,30 @@ def rm(
     for run in [find_run(name, root) for name in names]:
         remove(run, root, force=force)
         typer.echo(f"removed {run.path}")
+
+
+@runs_app.command()
+def gc(
+    root: Below = DEFAULT_ROOT,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what it would free; free nothing.")] = False,
+    json: Json = False,
+) -> None:
+    """Free what no result stands on: optimizers' states of the finished runs of finished studies."""
+    from ..train.tidy import clear, clearable
+
+    total, runs = 0, dict[str, int]()
+    for each in clearable(root):
+        if not dry_run:
+            clear(each)
+        total += each.size
+        runs[str(each.run.path)] = runs.get(str(each.run.path), 0) + each.size
+    if json:
+        emit({"bytes": total, "runs": runs, "freed": not dry_run})
+        return
+    for path, size in runs.items():
+        typer.echo(f"{path}: {size:,} bytes")
+    would = "would free" if dry_run else "freed"
+    typer.echo(f"{would} {total:,} bytes: optimizers' states of {len(runs)} runs; their weights and results stay")
 
 
 def _list(what: str, root: Path, read: Callable[[], Table], columns: Sequence[str], json: bool) -> None:

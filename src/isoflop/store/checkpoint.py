@@ -7,17 +7,18 @@ One process at a time writes (the run's lock); any number may read.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import uuid
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Iterable, Iterator
 from pathlib import Path
 from typing import Any, cast
 
 from ..core.digests import canonical_json, digest, digest_file
 from ..core.documents import Frozen
 from ..core.errors import DataError, StorageError
-from ..core.files import PARTIAL, clear_leftovers, disk_errors, publish_directory
+from ..core.files import PARTIAL, clear_leftovers, disk_errors, publish_directory, write_atomic
 from ..core.reading import contained, read_errors, read_json
 
 FOLDER = "checkpoints"
@@ -146,10 +147,31 @@ def digests(path: Path) -> dict[str, str]:
     return {name: entry.sha256 for name, entry in _read_manifest(path).files.items()}
 
 
+@contextlib.contextmanager
+def replacing(path: Path, names: Container[str]) -> Iterator[None]:
+    """Let files of the checkpoint at ``path`` be replaced, each in one move: they are not sealed meanwhile.
+
+    Killed inside, it leaves a checkpoint that is whole, of which these files are merely not verified.
+    """
+    entries = _read_manifest(path).files
+    kept = {name: entry.model_dump() for name, entry in entries.items() if name not in names}
+    write_atomic(path / MANIFEST, _manifest(int(path.name), kept))
+    yield
+    found = [file for file in sorted(path.iterdir()) if file.name in names and file.is_file()]
+    write_atomic(path / MANIFEST, _manifest(int(path.name), {**kept, **_entries(path, found)}))
+
+
 def _seal(partial: Path, step: int, files: list[Path]) -> None:
-    entries = {f.relative_to(partial).as_posix(): {"size": f.stat().st_size, "sha256": digest_file(f)} for f in files}
+    (partial / MANIFEST).write_text(_manifest(step, _entries(partial, files)), encoding="utf-8")
+
+
+def _entries(directory: Path, files: Iterable[Path]) -> dict[str, Any]:
+    return {f.relative_to(directory).as_posix(): {"size": f.stat().st_size, "sha256": digest_file(f)} for f in files}
+
+
+def _manifest(step: int, entries: dict[str, Any]) -> str:
     body = {"format": FORMAT, "step": step, "files": entries}
-    (partial / MANIFEST).write_text(canonical_json({**body, "sha256": digest(body)}), encoding="utf-8")
+    return canonical_json({**body, "sha256": digest(body)})
 
 
 def _read_manifest(path: Path) -> _Manifest:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from pathlib import Path
 
 import torch
@@ -28,6 +29,7 @@ from ..core.tokenizer import GivenTokenizer, ReadsFiles, disagreement
 from ..store.references import Found, locate
 from .parts import evaluation_weights, tell, timed
 from .problem import training_rule
+from .session import OPTIMIZER, cleared
 from .state import load_tensors, load_tree
 
 
@@ -42,11 +44,17 @@ def trained_tokenizer(recipe: Recipe, root: Path) -> TokenizerPart:
     return GivenTokenizer(part=part, path=str(found.directory / TOKENIZER), digest=found.files[TOKENIZER])
 
 
-def evaluated(recipe: Recipe, step: int, directory: Path, ctx: Context) -> tuple[torch.nn.Module, Context]:
+def evaluated(
+    recipe: Recipe, step: int, directory: Path, ctx: Context, *, without: Container[str] = ()
+) -> tuple[torch.nn.Module, Context]:
     """The model of a checkpoint with its evaluation (averaged) weights, and its context.
 
     Args:
-        recipe: of the run. step, directory: the checkpoint. ctx: what to build with, its horizon the run's.
+        recipe: of the run.
+        step: of the checkpoint.
+        directory: the checkpoint.
+        ctx: what to build with, its horizon the run's.
+        without: parts ("optimizer") whose state is not taken up.
     """
     model = recipe.policy.build(ctx).to(ctx.device)
     model.load_state_dict(load_tensors(directory / "model.safetensors"))
@@ -55,8 +63,9 @@ def evaluated(recipe: Recipe, step: int, directory: Path, ctx: Context) -> tuple
     optimizer = training_rule(recipe.optimizer.build(ctx))
     averaging = recipe.averaging.build(ctx) if recipe.averaging is not None else None
     state = load_tree(directory, "state")["parts"]
-    for name, live in (("optimizer", optimizer), ("averaging", averaging)):
-        if isinstance(live, Stateful):
+    for name, live in ((OPTIMIZER, optimizer), ("averaging", averaging)):
+        cleared_away = name == OPTIMIZER and name not in state
+        if isinstance(live, Stateful) and not cleared_away and name not in without:
             live.load_state_dict(state[name])
     with evaluation_weights(optimizer, averaging):
         weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
@@ -137,7 +146,10 @@ def adopt(model: torch.nn.Module, recipe: Recipe, source: Source, ctx: Context, 
 def resume_optimizer(optimizer: Optimizer, recipe: Recipe, found: Found | None) -> None:
     """Give the optimizer the state that the recipe starts from, if it keeps that."""
     if recipe.start is not None and recipe.start.optimizer and found is not None:
-        optimizer.load_state_dict(load_tree(found.directory, "state")["parts"]["optimizer"])
+        state = load_tree(found.directory, "state")["parts"]
+        if OPTIMIZER not in state:
+            raise cleared(found.directory)
+        optimizer.load_state_dict(state[OPTIMIZER])
 
 
 def _plain_weights(found: Found, ctx: Context) -> dict[str, torch.Tensor]:

@@ -11,7 +11,7 @@ import torch
 from ..core.context import Context
 from ..core.contracts import TOKENIZER, LoadsTokenizer, Tokenizer
 from ..core.errors import DataError, UsageError
-from ..core.recipe import StoredRecipe
+from ..core.recipe import Recipe, StoredRecipe
 from ..store.run import Run
 from .ancestors import evaluated
 from .build import assemble, base_context
@@ -35,7 +35,8 @@ def restore(run: Run, *, device: str | None = None, warn: Callable[[str], None] 
     if device is not None:
         recipe = recipe.with_(f'train.device="{device}"')
     session = assemble(recipe, run)
-    session.load(*_newest(run, warn))  # only now: a run that is still training may have replaced an older one
+    # Only now: a run that is still training may have replaced an older one.
+    session.load(*_newest(run, warn), training=False)
     return session
 
 
@@ -65,10 +66,23 @@ def trained(run: Run, *, device: str | None = None, warn: Callable[[str], None] 
     Raises:
         UsageError: the run has no checkpoint yet.
     """
+    step, directory = _newest(run, warn)
+    recipe, tokenizer, ctx = context_of(run, directory, device)
+    model, ctx = evaluated(recipe, step, directory, ctx)
+    return Trained(model, tokenizer, ctx)
+
+
+def context_of(run: Run, directory: Path, device: str | None = None) -> tuple[Recipe, Tokenizer | None, Context]:
+    """The recipe of a run, its tokenizer as a checkpoint keeps it, and the context to build its parts with.
+
+    Args:
+        run: the run.
+        directory: the checkpoint.
+        device: where to build; default: where it was trained.
+    """
     change = [] if device is None else [f'train.device="{device}"']
     recipe = StoredRecipe.from_json(run.resolved, *change, source=str(run.path / "resolved.json"))
     refuse_missing(recipe.train.device)
-    step, directory = _newest(run, warn)
     part, tokenizer = recipe.tokenizer, None
     if isinstance(part, LoadsTokenizer) and recipe.source.vocab_size is None:
         if not (directory / TOKENIZER).exists():
@@ -79,9 +93,7 @@ def trained(run: Run, *, device: str | None = None, warn: Callable[[str], None] 
     )
     if tokenizer is None and recipe.source.vocab_size is None:
         tokenizer = part.build(iter(()))
-    ctx = ctx.having(horizon=run.status.horizon)
-    model, ctx = evaluated(recipe, step, directory, ctx)
-    return Trained(model, tokenizer, ctx)
+    return recipe, tokenizer, ctx.having(horizon=run.status.horizon)
 
 
 def _newest(run: Run, warn: Callable[[str], None] | None) -> tuple[int, Path]:

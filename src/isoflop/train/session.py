@@ -21,6 +21,9 @@ from .problem import StepProblem
 from .signals import held_off
 from .state import load_tensors, load_tree, save_tensors, save_tree
 
+OPTIMIZER = "optimizer"
+"""The name under which a checkpoint keeps the optimizer's state."""
+
 
 @dataclass
 class Begun:
@@ -94,21 +97,25 @@ class Session:
         due = Marks(self.ctx.horizon, self.recipe.train.checkpoints) if self.ctx.horizon else None
         self.run.save(self.step, write, due)
 
-    def load(self, step: int, directory: Path) -> None:
+    def load(self, step: int, directory: Path, *, training: bool = True) -> None:
         """Take up the state of a checkpoint.
 
         Args:
             step: the steps that it was made after.
             directory: where it lies.
+            training: the optimizer's state is needed, not only what an evaluation needs.
 
         Raises:
-            DataError: it was made on another corpus.
+            DataError: it was made on another corpus, or its optimizer's state was cleared away.
         """
         state = load_tree(directory, "state")
         refuse_other_corpus(self.run, state["fingerprint"], self.parts.source)
         self.parts.model.load_state_dict(load_tensors(directory / "model.safetensors"))
         for name, part in self._stateful().items():
-            part.load_state_dict(state["parts"][name])
+            if name != OPTIMIZER or name in state["parts"]:
+                part.load_state_dict(state["parts"][name])
+            elif training:
+                raise cleared(directory)
         self.step, self.value = step, state["value"]
         tell(self.parts.timed, step - 1, self.ctx.horizon)
         self.bound = state.get("bound", False)  # checkpoints of old do not say it
@@ -161,6 +168,12 @@ class Session:
             "slowest": self.slowest,
             "parts": {name: part.state_dict() for name, part in self._stateful().items()},
         }
+
+
+def cleared(directory: Path) -> DataError:
+    """Why training cannot go on from a checkpoint whose optimizer's state `isoflop runs gc` has removed."""
+    what = "its optimizer's state was cleared away when its study was done, so training cannot go on from it"
+    return DataError(what, where=str(directory), fix="start=RUN begins anew with its weights; or train it again")
 
 
 def refuse_other_corpus(run: Run, fingerprint: str, source: Source) -> None:

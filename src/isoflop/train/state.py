@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +65,15 @@ def load_tree(directory: Path, name: str) -> Any:
         return _decode(read_json(directory / f"{name}.json"), tensors)
     except KeyError as error:
         raise DataError(f"lacks the tensor {error}", where=str(path)) from error
+
+
+def tensors_of(tree: Any) -> Iterator[str]:
+    """The names of the tensors that a tree holds, given as the JSON that ``save_tree`` wrote."""
+    if isinstance(tree, Mapping) and set(tree) == {_TENSOR}:
+        yield tree[_TENSOR]
+    elif isinstance(tree, Mapping | list):
+        for node in tree.values() if isinstance(tree, Mapping) else tree:
+            yield from tensors_of(node)
 
 
 def _encode(node: Any, tensors: dict[str, torch.Tensor]) -> Any:
