@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from isoflop.core.registry import get, names
+from isoflop.optim import Chain
 from isoflop.train.problem import training_rule
 from optim_classes import CLASSES, VARIANTS, arguments, label, takes
 from optim_toy import TOY, params_of, take_steps, tensors_in, toy_context, toy_groups
@@ -250,3 +251,45 @@ def test_a_copied_average_goes_on_as_the_original(name: str, way: str) -> None:
     fresh = get("averaging", name)().build(toy_context(toy_groups()))  # type: ignore[attr-defined]
     fresh.load_state_dict(average.state_dict())
     assert not storages(fresh.state_dict()) & storages(average.state_dict())
+
+
+@pytest.mark.parametrize("chained", [False, True], ids=["alone", "chained"])
+@pytest.mark.parametrize("variant", VARIANTS, ids=label)
+def test_state_that_knows_fewer_hyper_parameters_goes_on_with_those_that_were_given(
+    variant: Variant, chained: bool
+) -> None:
+    """As that of an older version, or of torch's own rule of that name, may."""
+    name, fields = variant
+
+    def fresh() -> tuple[torch.nn.Parameter, Any]:
+        p = torch.nn.Parameter(random((4, 6), 0))
+        optimizer = CLASSES[name]([p], **arguments(name, **fields))
+        return p, Chain([optimizer]) if chained else optimizer
+
+    p, optimizer = fresh()
+    steps(optimizer, p, (0, 1), 0, 2)
+    state, given = stored(optimizer.state_dict()), arguments(name, **fields)
+    found = []
+    for dropped in ((), given):
+        known = {
+            **state,
+            "param_groups": [{k: v for k, v in group.items() if k not in dropped} for group in state["param_groups"]],
+        }
+        q, other = fresh()
+        q.data.copy_(p.detach())
+        other.load_state_dict(copy.deepcopy(known))
+        steps(other, q, (0, 1), 2, 4)
+        found.append(q.detach())
+    assert torch.equal(*found)
+
+
+def test_torchs_muon_hands_its_state_to_ours() -> None:
+    p, q = (torch.nn.Parameter(random((8, 4), 0)) for _ in range(2))
+    theirs = torch.optim.Muon([p], lr=0.02)
+    steps(theirs, p, (0, 1), 0, 3)
+    q.data.copy_(p.detach())
+    ours = CLASSES["Muon"]([q])
+    ours.load_state_dict(theirs.state_dict())
+    steps(theirs, p, (0, 1), 3, 5)
+    steps(ours, q, (0, 1), 3, 5)
+    torch.testing.assert_close(p, q, rtol=1e-2, atol=1e-3)

@@ -8,7 +8,7 @@ from typing import Any, overload
 import torch
 from torch.optim import Optimizer
 
-from .state import check_saved, own_state
+from .state import check_saved, fill_groups, own_state
 
 
 class Chain(Optimizer):
@@ -66,7 +66,9 @@ class Chain(Optimizer):
         """Load what ``state_dict`` of an equally built chain gave, in the dtypes it was saved in."""
         owners = {p: member for member in self.members for group in member.param_groups for p in group["params"]}
         check_saved(self, state_dict, owners.__getitem__)
+        before = self.param_groups
         super().load_state_dict(state_dict)
+        fill_groups(self, before)
         own_state(self, state_dict, owners.__getitem__)
         self._share()
 

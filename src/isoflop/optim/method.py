@@ -22,7 +22,7 @@ from ..core.errors import NumericsError
 from .averages import wide
 from .groups import SMALLEST, torch_groups
 from .shards import local
-from .state import OptimizerError, check_saved, check_shapes, own_state, place
+from .state import OptimizerError, check_saved, check_shapes, fill_groups, own_state, place
 
 ParamsT = Any
 """What torch's optimizers accept: tensors, (name, tensor) pairs, or dictionaries of groups."""
@@ -176,11 +176,16 @@ class Method(Optimizer):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """As torch's, but state is copied and keeps the precision it was saved in (torch casts it to the parameters').
 
+        A hyper-parameter that the saved groups lack, as those of an older version or of torch's own rule of that name
+        may, stays as it is.
+
         Raises:
             OptimizerError: it was saved for the same parameters in another order, or for one of another shape.
         """
         check_saved(self, state_dict, lambda p: self)
+        before = self.param_groups
         super().load_state_dict(state_dict)
+        fill_groups(self, before)
         own_state(self, state_dict, lambda p: self)
 
     def check_state(self, p: Tensor, state: dict[str, Any], where: str) -> None:

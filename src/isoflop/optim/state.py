@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -65,6 +65,14 @@ def own_state(optimizer: Optimizer, state_dict: dict[str, Any], owner: Owner) ->
         for name, value in state_dict["state"].get(i, {}).items():
             if isinstance(value, Tensor):
                 state[name] = state[name].clone() if name == "step" else _restored(value, p, apart)
+
+
+def fill_groups(optimizer: Optimizer, before: Sequence[Mapping[str, Any]]) -> None:
+    """After torch's loading: what the saved groups do not say, since whoever saved them knew no such hyper-parameter,
+    stays as it was in ``before``, the groups until then."""
+    for group, old in zip(optimizer.param_groups, before, strict=True):
+        for name, value in old.items():
+            group.setdefault(name, value)
 
 
 def _restored(value: Tensor, p: Tensor, apart: bool) -> Tensor:
