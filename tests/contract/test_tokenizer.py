@@ -34,6 +34,7 @@ def trained(folder: Path) -> Path:
 EXAMPLES: dict[str, Callable[[Path], dict[str, Any]]] = {
     "bytes": lambda folder: {},
     "bpe": lambda folder: {"vocab_size": 512},
+    "pretrained": lambda folder: {"path": str(trained(folder).parent), "eot": "<|endoftext|>"},
     "file": lambda folder: {"path": str(trained(folder))},
 }
 

@@ -1,4 +1,4 @@
-"""The tokenizer file of a run is one that the libraries of others read, with the same ids."""
+"""Tokenizers beside those of others: the file of a run is one that they read, their directories mean the same to us."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ import pytest
 
 from isoflop.core.contracts import TOKENIZER
 from isoflop.core.recipe import Recipe
+from isoflop.data.tokenizers.pretrained import PretrainedPart
 from isoflop.train.restore import trained
 from isoflop.train.run import train
+from tokenizer_toys import KINDS, kind
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -39,3 +41,63 @@ def test_transformers_reads_our_tokenizer_and_gives_the_same_ids(
     ids = ours.encode(text).tolist()
     assert theirs(text, add_special_tokens=False)["input_ids"] == ids
     assert theirs.decode(ids, clean_up_tokenization_spaces=False) == text == ours.decode(ids)
+
+
+SAID = (
+    *TEXTS,
+    "The CAT sat on the mat, the dogs did not!",
+    "<think>added</think> tokens and <|im_start|>",
+    "tab\tand\u00a0blank \ufb01 \U0001f642 e\u0301",
+)
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_a_directory_means_to_us_what_it_means_to_transformers(name: str, tmp_path: Path) -> None:
+    folder = kind(name, tmp_path / "a")
+    ours = PretrainedPart(path=str(folder)).build(iter(()))
+    theirs = transformers.AutoTokenizer.from_pretrained(folder)
+    assert ours.special_tokens["eos_token" if name != "word piece" else "sep_token"] == theirs.decode([ours.eot])
+    theirs.split_special_tokens = theirs._tokenizer.encode_special_tokens = True  # in a user's text they are text
+    for text in SAID:
+        ids = theirs(text, add_special_tokens=False)["input_ids"]
+        assert ours._encode([text])[0].tolist() == ids, text
+        whole = theirs(text)["input_ids"]
+        assert whole[: len(ours.starts) + len(ids)] == [*ours.starts, *ids]
+
+
+@pytest.mark.parametrize("rules", [{}, {"add_bos_token": True}, {"add_bos_token": False, "add_eos_token": True}])
+def test_what_we_keep_of_a_tokenizer_means_the_same_to_transformers(rules: dict[str, bool], tmp_path: Path) -> None:
+    folder = kind("unigram", tmp_path / "a", **rules)
+    ours = PretrainedPart(path=str(folder)).build(iter(()))
+    kept = tmp_path / "kept"
+    kept.mkdir()
+    ours.save(kept / TOKENIZER)
+    before, after = (transformers.AutoTokenizer.from_pretrained(at) for at in (folder, kept))
+    for text in SAID:
+        assert before(text)["input_ids"] == after(text)["input_ids"]
+    assert (before.eos_token, before.bos_token) == (after.eos_token, after.bos_token)
+
+
+@pytest.mark.parametrize("model_type", ["unigram", "bpe"])
+@pytest.mark.parametrize("options", [{}, {"byte_fallback": True}, {"add_dummy_prefix": False}])
+def test_a_sentencepiece_model_gives_the_ids_of_its_own_library(
+    model_type: str, options: dict[str, bool], tmp_path: Path
+) -> None:
+    library = pytest.importorskip("sentencepiece", reason="needs the extra hf")
+    (tmp_path / "text.txt").write_text("\n".join(f"{text} {i}" for i in range(60) for text in SAID[:6]))
+    library.SentencePieceTrainer.train(
+        input=str(tmp_path / "text.txt"),
+        model_prefix=str(tmp_path / "tokenizer"),
+        vocab_size=420,
+        model_type=model_type,
+        user_defined_symbols=["<extra>"],
+        hard_vocab_limit=False,
+        minloglevel=9,
+        **options,
+    )
+    theirs = library.SentencePieceProcessor(model_file=str(tmp_path / "tokenizer.model"))
+    ours = PretrainedPart(path=str(tmp_path)).build(iter(()))
+    assert ours.vocab_size == theirs.vocab_size()
+    assert ours.eot == theirs.eos_id()
+    for text in (*SAID, "a<extra>", "unknown: \u4e2d\u6587\u5b57"):
+        assert ours._encode([text])[0].tolist() == theirs.encode(text), text

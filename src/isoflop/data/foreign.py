@@ -1,0 +1,152 @@
+"""Tokenizers of the tokenizers library, whoever made them: what they share, whatever file they came from."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tokenizers as hf
+
+from ..core.errors import DataError
+from ..core.files import write_atomic
+from .document import utf8
+from .tokenizing import Ids, shared_start, unknown_id
+
+MARK = "\u2581"
+"""What stands for a blank in the tokens of sentencepiece and its kin."""
+_BYTE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
+_KEPT = {"ByteLevel", "Metaspace", "Split", "Digits", "Punctuation", "UnicodeScripts", "CharDelimiterSplit"}
+
+
+class ForeignTokenizer:
+    """A tokenizer of the tokenizers library. Special tokens are neither added nor recognised in text.
+
+    ``byte_lengths`` are exact for byte-level tokenizers; for those with word-boundary marks and byte fall-back the mark
+    counts as one blank. ``inexact`` says why they are not exact.
+
+    Args:
+        tokenizer: the library's object; becomes this one's own.
+        eot: the id that ends a text, a special token's.
+        path: where it came from, for messages.
+
+    Raises:
+        DataError: it drops merges at random.
+    """
+
+    def __init__(self, tokenizer: hf.Tokenizer, eot: int, path: Path) -> None:
+        tokenizer.encode_special_tokens = True
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
+        self._tokenizer, self._path, self.eot = tokenizer, path, eot
+        self.vocab_size = size_of(tokenizer)
+        description = json.loads(tokenizer.to_str())
+        if description["model"].get("dropout"):
+            raise DataError("drops merges at random", where=str(path), fix="set its model.dropout to null")
+        self.inexact = inexactness(description)
+        self.byte_lengths = byte_lengths(tokenizer, description)
+
+    def encode(self, text: str) -> Ids:
+        """Ids (tokens,); a lone surrogate is a DataError."""
+        return self.encode_many([text])[0]
+
+    def encode_many(self, texts: Sequence[str]) -> list[Ids]:
+        """``encode`` of each text."""
+        return self._encode(texts)
+
+    def _encode(self, texts: Sequence[str]) -> list[Ids]:
+        for text in texts:
+            utf8(text)
+        found = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
+        return [np.array(each.ids, np.int64) for each in found]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of ids without special tokens."""
+        if any(not 0 <= i < self.vocab_size for i in ids):
+            raise unknown_id(ids, self.vocab_size)
+        return str(self._tokenizer.decode(list(ids), skip_special_tokens=True))
+
+    def refuse_altered(self, texts: Sequence[str], found: Sequence[Ids]) -> None:
+        """DataError if the ids of a text do not give it back."""
+        back = self._tokenizer.decode_batch([ids.tolist() for ids in found], skip_special_tokens=True)
+        for text, again in zip(texts, back, strict=True):  # the parts of a file do not tell what it does as a whole
+            if again != text:
+                place = shared_start(text, again)
+                raise DataError(
+                    f"does not give back a text that begins {text[:40]!r}: at character {place} it makes "
+                    f"{again[place : place + 20]!r} of {text[place : place + 20]!r} (a normaliser, an added token, "
+                    "unknown characters)",
+                    where=str(self._path),
+                    fix="choose tokenizer bpe or bytes, or change the text beforehand",
+                )
+
+    def save(self, path: Path) -> None:
+        """Write it as a ``tokenizer.json``."""
+        write_atomic(path, self._tokenizer.to_str(pretty=False))
+
+
+def size_of(tokenizer: hf.Tokenizer) -> int:
+    """The number of ids a model must know: one more than the largest."""
+    return 1 + max(tokenizer.get_vocab(with_added_tokens=True).values())
+
+
+def special_ids(tokenizer: hf.Tokenizer) -> dict[str, int]:
+    """The special tokens, which no text holds, and their ids."""
+    return {token.content: i for i, token in tokenizer.get_added_tokens_decoder().items() if token.special}
+
+
+def byte_lengths(tokenizer: hf.Tokenizer, description: dict[str, Any]) -> Ids:
+    """UTF-8 bytes of the text that each id stands for (vocab_size,); see ``ForeignTokenizer``."""
+    added = tokenizer.get_added_tokens_decoder()
+    byte_level = any(step["type"] == "ByteLevel" for step in steps(description["pre_tokenizer"]))
+    continuing = description["model"].get("continuing_subword_prefix") or ""
+    lengths: Ids = np.zeros(size_of(tokenizer), np.int64)
+    for token, i in tokenizer.get_vocab(with_added_tokens=True).items():
+        if i in added:
+            lengths[i] = 0 if added[i].special else len(token.encode())
+        elif byte_level:
+            lengths[i] = len(token)
+        elif _BYTE.fullmatch(token):
+            lengths[i] = 1
+        else:
+            lengths[i] = len(token.removeprefix(continuing).replace(MARK, " ").encode())
+    return lengths
+
+
+def inexactness(description: dict[str, Any]) -> str:
+    """Why the bytes of some text are not the sum of its tokens' ``byte_lengths``, in words; "" if they always are."""
+    model, kinds = description["model"], [step["type"] for step in steps(description["pre_tokenizer"])]
+    reasons = []
+    for step in steps(description["normalizer"]):
+        if step["type"] == "Prepend":
+            reasons.append("it puts a blank before a text")
+        elif not _marks_blanks(step):
+            reasons.append(f"its normaliser {step['type']} may alter text")
+    if any(step.get("prepend_scheme", "never") != "never" for step in steps(description["pre_tokenizer"])) or any(
+        step["type"] == "ByteLevel" and step.get("add_prefix_space") for step in steps(description["pre_tokenizer"])
+    ):
+        reasons.append("it puts a blank before a text")
+    if dropped := sorted(set(kinds) - _KEPT):
+        reasons.append(f"its pre-tokenizer {', '.join(dropped)} drops blanks")
+    if "ByteLevel" not in kinds and not model.get("byte_fallback"):
+        reasons.append("a character that it does not know is one token")
+    if any(token["lstrip"] or token["rstrip"] for token in description["added_tokens"] if not token["special"]):
+        reasons.append("an added token takes the blanks beside it")
+    return "; ".join(dict.fromkeys(reasons))
+
+
+def steps(step: dict[str, Any] | None) -> list[dict[str, Any]]:
+    """The single steps of a normaliser, pre-tokenizer or decoder as ``tokenizer.json`` describes it."""
+    if step is None:
+        return []
+    if step["type"] == "Sequence":
+        inner = next(step[key] for key in ("normalizers", "pretokenizers", "decoders", "processors") if key in step)
+        return [each for one in inner for each in steps(one)]
+    return [step]
+
+
+def _marks_blanks(step: dict[str, Any]) -> bool:
+    return bool(step["type"] == "Replace") and bool(step["pattern"] == {"String": " "} and step["content"] == MARK)

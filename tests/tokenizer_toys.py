@@ -1,0 +1,85 @@
+"""Directories of tokenizers as published models have them, small and made here."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import tokenizers as hf
+
+from isoflop.data.foreign import MARK
+
+TEXTS = ("the cat sat on the mat", "a naïve café", "12 dogs, 3 logs\n\n", "Quick! über", "  two  blanks ")
+CHATML = (
+    "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+def directory(folder: Path, tokenizer: hf.Tokenizer, **config: Any) -> Path:
+    """Write a tokenizer and its configuration into a folder, which is made."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "tokenizer.json").write_text(tokenizer.to_str())
+    (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "PreTrainedTokenizerFast", **config}))
+    return folder
+
+
+def byte_level() -> hf.Tokenizer:
+    """As GPT-2, Llama 3, Qwen, SmolLM."""
+    tokenizer = hf.Tokenizer(hf.models.BPE())
+    tokenizer.pre_tokenizer = hf.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = hf.decoders.ByteLevel()
+    trainer = hf.trainers.BpeTrainer(
+        vocab_size=300,
+        special_tokens=["<|endoftext|>", "<|im_start|>", "<|im_end|>"],
+        initial_alphabet=hf.pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(TEXTS * 20, trainer)
+    tokenizer.add_tokens([hf.AddedToken("<think>", normalized=False)])
+    return tokenizer
+
+
+def unigram() -> hf.Tokenizer:
+    """As T5 and XLM-R, with byte fall-back as Gemma."""
+    pieces = [("<unk>", 0.0), *((f"<0x{byte:02X}>", -20.0) for byte in range(256))]
+    pieces += [(piece, -float(3 + len(piece) % 3)) for piece in (MARK, *"abcdehmnostu", f"{MARK}the", "at", f"{MARK}c")]
+    tokenizer = hf.Tokenizer(hf.models.Unigram(pieces, unk_id=0, byte_fallback=True))
+    tokenizer.normalizer = hf.normalizers.Replace(" ", MARK)
+    tokenizer.decoder = hf.decoders.Sequence(
+        [hf.decoders.Replace(MARK, " "), hf.decoders.ByteFallback(), hf.decoders.Fuse()]
+    )
+    tokenizer.add_special_tokens(["<unk>", "<s>", "</s>"])
+    tokenizer.post_processor = hf.processors.TemplateProcessing(
+        single="<s> $A", special_tokens=[("<s>", tokenizer.token_to_id("<s>"))]
+    )
+    return tokenizer
+
+
+def word_piece() -> hf.Tokenizer:
+    """As BERT, uncased."""
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdefghijklmnopqrstuvwxyz,!0123456789"]
+    words += [f"##{letter}" for letter in "abcdefghijklmnopqrstuvwxyz0123456789"] + ["the", "cat", "##at", "mat"]
+    tokenizer = hf.Tokenizer(hf.models.WordPiece({word: i for i, word in enumerate(words)}, unk_token="[UNK]"))
+    tokenizer.normalizer = hf.normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = hf.pre_tokenizers.BertPreTokenizer()
+    tokenizer.decoder = hf.decoders.WordPiece()
+    tokenizer.add_special_tokens(words[:5])
+    tokenizer.post_processor = hf.processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
+    return tokenizer
+
+
+KINDS: dict[str, tuple[Callable[[], hf.Tokenizer], dict[str, Any]]] = {
+    "byte level": (byte_level, {"eos_token": "<|endoftext|>", "chat_template": CHATML}),
+    "unigram": (unigram, {"bos_token": "<s>", "eos_token": "</s>"}),
+    "word piece": (word_piece, {"cls_token": "[CLS]", "sep_token": "[SEP]", "unk_token": "[UNK]"}),
+}
+"""Name -> tokenizer and configuration."""
+
+
+def kind(name: str, folder: Path, **config: Any) -> Path:
+    """The directory of one of ``KINDS``."""
+    make, own = KINDS[name]
+    return directory(folder, make(), **own, **config)
