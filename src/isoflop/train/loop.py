@@ -66,7 +66,7 @@ class Loop(Session):
                     with held_off():
                         self.save()
                     raise Stopped(stop.number, f"at step {self.step}", "run again to go on")
-        if self.step >= 2 * WINDOW:  # a run too short for both windows is taken as it is
+        if len(self.last_losses) == WINDOW:  # a run too short for both windows is taken as it is
             refuse_divergence(self.first_losses, self.last_losses)
 
     def train_step(self) -> tuple[Outcome, float]:
@@ -89,9 +89,8 @@ class Loop(Session):
             self.slowest = max(self.slowest, seconds)
         else:
             self._first = seconds
-        if len(self.first_losses) < WINDOW:
-            self.first_losses.append(outcome.loss)
-        self.last_losses = [*self.last_losses, outcome.loss][-WINDOW:]
+        if problem.units:  # a step of prompts alone predicts nothing, and its loss of 0 says nothing
+            self._keep(outcome.loss)
         self.ledger.add("train", steps=1, tokens=outcome.tokens, text_bytes=outcome.text_bytes, seconds=seconds)
         charges = [*problem.spent.items(), ("optimizer", self.cost.update(self.step - 1))]
         for phase, cost in charges:
@@ -99,6 +98,12 @@ class Loop(Session):
         self._flops = sum(cost.model for _, cost in charges)
         self._begun = None
         return outcome, seconds
+
+    def _keep(self, loss: float) -> None:
+        """Keep a step's loss if it is among the first ones, or as the newest of the last ones."""
+        losses = self.first_losses if len(self.first_losses) < WINDOW else self.last_losses
+        losses.append(loss)
+        del losses[:-WINDOW]
 
     def next_batches(self) -> list[Batch]:
         """The micro-batches of one step."""

@@ -44,6 +44,7 @@ class StepProblem:
 
     Attributes:
         passed: a first pass is through, so that the optimizer may have changed something; until then nothing has.
+        units: of all its micro-batches; 0: nothing is predicted, as in a step of prompts.
         spent: the bill: what was executed so far, by ledger phase.
     """
 
@@ -59,7 +60,8 @@ class StepProblem:
     ) -> None:
         self._objective, self._ctx, self._clip, self._step, self._ahead = objective, ctx, clip, step, ahead
         self._batches = [batch.drawing(Draws(ctx.rng, step, number)) for number, batch in enumerate(batches)]
-        self._units = max(1, sum(batch.units for batch in batches))
+        self.units = sum(batch.units for batch in batches)
+        self._divisor = max(1, self.units)
         self._work = work
         self.passed = False
         self.spent: dict[str, Cost] = {}
@@ -99,7 +101,7 @@ class StepProblem:
         return [(outputs, self._share(loss)) for outputs, loss in pairs]
 
     def _share(self, loss: LossOf) -> LossOf:
-        return lambda outputs: loss(outputs) / self._units
+        return lambda outputs: loss(outputs) / self._divisor
 
     def fresh(self) -> StepProblem:
         """The same problem on the data of the next step, which this one has not seen: for a line search.
@@ -127,7 +129,7 @@ class StepProblem:
         terms: dict[str, list[Any]] = {}
         for batch in batches:
             loss = self._loss(batch, backward=1)
-            (loss.total / self._units).backward()  # type: ignore[no-untyped-call]
+            (loss.total / self._divisor).backward()  # type: ignore[no-untyped-call]
             totals.append(loss.total.detach())
             for name, term in loss.terms.items():
                 terms.setdefault(name, []).append(term)
@@ -135,18 +137,18 @@ class StepProblem:
         total = sum(torch.stack(totals).cpu().tolist())
         if not math.isfinite(total):
             raise NumericsError(f"the loss is {total}; {self._weights()}", fix="try a lower learning rate")
-        means = {name: sum(map(float, sums)) / self._units for name, sums in terms.items()}
+        means = {name: sum(map(float, sums)) / self._divisor for name, sums in terms.items()}
         tokens, text_bytes = sum(batch.tokens for batch in batches), sum(batch.text_bytes for batch in batches)
         norm = self._clip_gradient(clip)
         self.passed = True
-        return Outcome(total / self._units, norm, tokens, text_bytes, means)
+        return Outcome(total / self._divisor, norm, tokens, text_bytes, means)
 
     def loss(self) -> float:
         """Mean loss at the present weights, without gradients; nats a unit."""
         with torch.no_grad():
             total = sum(float(self._loss(batch).total) for batch in self._batches)
         self.passed = True
-        return total / self._units
+        return total / self._divisor
 
     def _loss(self, batch: Batch, backward: int = 0) -> Loss:
         """The loss of a micro-batch, charged with ``backward`` passes back."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import json
 import math
+import random
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -97,9 +99,7 @@ class Told:
 
     def step(self) -> tuple[Outcome, float]:
         loss, seconds = self.losses(self.loop.step), next(self.seconds)
-        if self.loop.step < 10:
-            self.loop.first_losses.append(loss)
-        self.loop.last_losses = [*self.loop.last_losses, loss][-10:]
+        self.loop._keep(loss)
         self.loop.step += 1
         self.loop.slowest = max(self.loop.slowest, seconds)
         self.loop.ledger.add("train", steps=1, seconds=seconds)
@@ -202,6 +202,30 @@ def test_the_windows_of_divergence_are_the_first_and_the_last_ten_steps(
     losses = [loop.train_step()[0].loss for _ in range(23)]
     assert loop.first_losses == losses[:10]
     assert loop.last_losses == losses[-10:]
+
+
+def test_steps_that_predict_nothing_are_in_neither_window(tmp_path: Path) -> None:
+    """Windows of long prompts hold no target at all: their losses of 0 would be a low start, or noise."""
+    draw = random.Random(0)
+    records = (
+        {"prompt": "".join(draw.choices("abcdefgh ", k=600)), "completion": draw.choice("xyz") * 150} for _ in range(40)
+    )
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    recipe = Recipe.load(
+        "small",
+        f'source={{name="jsonl", paths="{tmp_path}/a.jsonl", prompt_key="prompt", heldout_bytes=300}}',
+        "tokenizer=bytes", "train={length=16, batch=1}", "model={name='transformer', d_model=16, layers=1}",
+        "budget={steps=120}", "optimizer.lr=1e-4",
+    )  # fmt: skip
+    loop = assemble(recipe, Run.open(tmp_path / "runs", recipe))
+    outcomes = [loop.train_step()[0] for _ in range(120)]
+    losses = [outcome.loss for outcome in outcomes if outcome.tokens]
+    assert 20 < len(losses) < 60
+    assert (loop.first_losses, loop.last_losses) == (losses[:10], losses[-10:])
+    few = Told(recipe.with_("budget.steps=30"), tmp_path / "few")
+    few.loop.first_losses = [0.1] * 7  # as after 7 steps that predicted something, of 30
+    few.loop.step = 30
+    few.loop()
 
 
 def test_a_step_has_the_rate_of_its_number_and_the_average_is_told_it(
