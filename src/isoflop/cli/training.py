@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from ..core.errors import UsageError
+from ..core.errors import DataError, UsageError
+from ..core.reading import user_path
 from ..report.text import duration
 from .app import app
 from .common import DEFAULT_ROOT, Json, Overrides, Root, emit, find_run
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     from ..core.contracts import DecoderPart, Measurement, MetricPart
     from ..core.recipe import Recipe
+    from ..store.run import Run
     from ..train.watch import Progress
 
 WIDE = 140
@@ -51,7 +53,10 @@ def train(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what the run would cost; train nothing.")] = False,
     json: Json = False,
 ) -> None:
-    """Train one recipe to its budget; run it again to go on where it stopped."""
+    """Train one recipe to its budget; run it again to go on where it stopped.
+
+    With a longer budget, and a schedule that allows it, it goes on from the run with the shorter one.
+    """
     from ..core.recipe import Recipe
     from ..core.toml import locate, read
 
@@ -73,6 +78,7 @@ def train(
             text=text,
             threads=threads,
             audit=audit,
+            lengthens=True,
             progress=show,
             warn=_warn,
         )
@@ -176,27 +182,54 @@ def _describe(at: Progress) -> str:
 @app.command("eval")
 def evaluate(
     run: Annotated[str, typer.Argument(help="A run's directory, name or hash.")],
+    text: Annotated[
+        list[Path] | None,
+        typer.Option("--text", help="Measure on this UTF-8 text instead (may come twice).", parser=user_path),
+    ] = None,
     root: Root = DEFAULT_ROOT,
     threads: Threads = None,
     device: Device = None,
     json: Json = False,
 ) -> None:
-    """Measure a run's newest checkpoint on its held-out text."""
+    """Measure a run's newest checkpoint on its held-out text, as it was when the run began, or on another text."""
     from ..store.names import printable
-    from ..train.restore import restore
 
     _use_threads(threads)
-    loop = restore(find_run(run, root), device=device, warn=_warn)
-    results = loop.measure()
-    measured = [(part, results[part.name]) for part in loop.recipe.metrics]
+    stored = find_run(run, root)
+    recipe, step, results = _on_own_text(stored, device) if not text else _on_texts(stored, text, device)
+    measured = [(part, results[part.name]) for part in recipe.metrics]
     if json:
         scales = {part.name: dataclasses.asdict(part.scale) for part, _ in measured}
         emit({part.name: {**dataclasses.asdict(found), **scales[part.name]} for part, found in measured})
         return
     for part, found in measured:
-        typer.echo(f"{part.name}: {_measured(part, found)} {part.scale.unit}, after step {loop.step:,}")
+        typer.echo(f"{part.name}: {_measured(part, found)} {part.scale.unit}, after step {step:,}")
         for name, domain in found.domains.items():
             typer.echo(f"  {printable(name)}: {_measured(part, domain)} over {domain.n:,} {part.counts}")
+
+
+def _on_own_text(run: Run, device: str | None) -> tuple[Recipe, int, dict[str, Measurement]]:
+    from ..train.restore import restore
+
+    session = restore(run, device=device, warn=_warn)
+    return session.recipe, session.step, session.measure()
+
+
+def _on_texts(run: Run, files: list[Path], device: str | None) -> tuple[Recipe, int, dict[str, Measurement]]:
+    """Each file as a domain of its own."""
+    from ..core.reading import read_text
+    from ..data.loader import heldout_of
+    from ..train.restore import trained
+
+    found = trained(run, device=device, warn=_warn)
+    if found.tokenizer is None:
+        raise UsageError("was trained on ids that stand for no text", where=str(run.path))
+    texts = {str(file): read_text(file, pipe=True) for file in files}
+    for file, text in texts.items():
+        if not text.strip():
+            raise DataError("holds no text", where=file, fix="name a file that holds some")
+    heldout = {file: heldout_of(text, found.tokenizer, found.ctx.device) for file, text in texts.items()}
+    return found.recipe, found.step, found.measure(heldout)
 
 
 def _measured(part: MetricPart, found: Measurement) -> str:

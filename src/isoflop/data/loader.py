@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..core.contracts import TokenBatch
+from ..core.contracts import TokenBatch, Tokenizer
 from ..core.device import Device
 from ..core.errors import DataError
 from ..core.rng import Rng
@@ -159,6 +159,18 @@ class HeldOutText:
             inputs, targets = stream[:-1].reshape(shape)[kept], stream[1:].reshape(shape)[kept]
             if kept.any():
                 yield as_batch(inputs, targets, self.byte_lengths, self.device, counts[kept])
+
+
+def heldout_of(text: str, tokenizer: Tokenizer, device: str = "cpu") -> HeldOutText:
+    """Any text as one held-out document.
+
+    Args:
+        text: not empty.
+        tokenizer: that of the model which is to be measured.
+        device: where batches lie.
+    """
+    ids = np.concatenate([[tokenizer.eot], tokenizer.encode(text), [tokenizer.eot]])
+    return HeldOutText(ids, tokenizer.byte_lengths, len(text.encode()), documents=1, device=device)
 
 
 def as_batch(

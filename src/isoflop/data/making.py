@@ -24,11 +24,12 @@ from ..core.contracts import TOKENIZER, Storable, Tokenizer, TokenizerPart
 from ..core.digests import digest, digest_file, document_hash
 from ..core.errors import DataError
 from ..core.files import PARTIAL, disk_errors, publish_directory, take_lock
+from ..core.reading import read_json
 from ..core.tokenizer import GivenTokenizer, ReadsFiles
 from .corpus import Amount, Corpus, CorpusManifest, counts_of, hash_of, left_out
 from .dedup import Deduplicate, Distinct, distinct
 from .document import Document, utf8
-from .shards import seal, token_type, write_tokens
+from .shards import MANIFEST, seal, token_type, write_tokens
 from .split import held_out_groups
 from .tokenizing import Ids, encode_many
 
@@ -82,6 +83,23 @@ def prepare(
             if not directory.exists():  # another process may have made it while we waited
                 _make(directory, documents, tokenizer, ctx, deduplicate, heldout_share)
     return Corpus(directory, tokenizer, ctx, heldout_bytes=heldout_bytes, entropy_per_byte=entropy_per_byte)
+
+
+def kept(
+    fingerprint: str,
+    tokenizer: TokenizerPart,
+    ctx: Context,
+    *,
+    heldout_bytes: int = 0,
+    entropy_per_byte: float | None = None,
+) -> Corpus | None:
+    """The corpus with that fingerprint as it was made once, from the cache alone; None where it is not there."""
+    for place in sorted((ctx.cache / "corpora").glob(f"[!.]*/{MANIFEST}")):
+        with contextlib.suppress(DataError):
+            if read_json(place, CorpusManifest).fingerprint == fingerprint:
+                where = place.parent
+                return Corpus(where, tokenizer, ctx, heldout_bytes=heldout_bytes, entropy_per_byte=entropy_per_byte)
+    return None
 
 
 def _make(

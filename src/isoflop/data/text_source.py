@@ -14,7 +14,7 @@ from ..core.documents import Later
 from .corpus import Corpus
 from .dedup import Deduplicate
 from .document import Document
-from .making import prepare
+from .making import kept, prepare
 
 MADE_BYTES = 1 << 34
 """The most text that is made up (16 GiB): documents are held in memory."""
@@ -56,6 +56,16 @@ class TextSourcePart(SourcePart):
             inputs={"source": fields, "read": self.inputs()},
             deduplicate=self.deduplicate,
             heldout_share=self.heldout_share,
+            heldout_bytes=self.heldout_bytes,
+            entropy_per_byte=self.entropy_per_byte,
+        )
+
+    def kept(self, fingerprint: str, ctx: Context) -> Corpus | None:
+        """The corpus of old with that fingerprint, if the cache holds it still (``core.contracts.KeepsText``)."""
+        return kept(
+            fingerprint,
+            ctx.tokenizer,
+            ctx,
             heldout_bytes=self.heldout_bytes,
             entropy_per_byte=self.entropy_per_byte,
         )

@@ -17,40 +17,48 @@ from ..store.run import Run
 from .ancestors import adopt, begin, other_models, resume_optimizer, start_of, trained_tokenizer
 from .devices import refuse_missing
 from .loop import Loop
-from .parts import Parts
+from .parts import Parts, Watched
 from .problem import training_rule
 
 WALKED, WALKED_TOKENS = 200, 1 << 22
 """Batches, and tokens, of a text that a dry run looks at, where the budget is in bytes."""
 
 
-def assemble(recipe: Recipe, run: Run) -> Loop:
-    """Build every live part of a recipe; nothing is trained yet. UsageError if its device is not there."""
+def assemble(recipe: Recipe, run: Run, source: Source | None = None) -> Loop:
+    """Build every live part of a recipe; nothing is trained yet. UsageError if its device is not there.
+
+    Args:
+        recipe: what is built.
+        run: its directory.
+        source: its text, where it is at hand already.
+    """
     root = run.path.parent
     ctx = text_context(recipe, root)
     refuse_missing(ctx.device)
-    source = recipe.source.build(ctx)
+    source = source or recipe.source.build(ctx)
     cost, horizon = plan(recipe, root, source)
     ctx = ctx.having(horizon=horizon)
-    model = recipe.policy.build(ctx).to(ctx.device)
+    watched = Watched.of(ctx)
+    model = recipe.policy.build(watched).to(ctx.device)
     start = start_of(recipe, root)
     begin(model, recipe, start, source, ctx)
     adopt(model, recipe, source, ctx, root)
     models = {"policy": model, **other_models(recipe, source, ctx, root)}
     ctx = ctx.having(models=models, groups=tuple(parameter_groups(model)))
-    optimizer = training_rule(recipe.optimizer.build(ctx))
+    watched = Watched.of(ctx, watched.asked)
+    optimizer = training_rule(recipe.optimizer.build(watched))
     resume_optimizer(optimizer, recipe, start)
     parts = Parts(
         source=source,
-        batches=source.batches(ctx),
+        batches=source.batches(watched),
         model=model,
-        objective=recipe.objective.build(ctx),
+        objective=recipe.objective.build(watched),
         optimizer=optimizer,
         schedule=recipe.schedule.build(ctx),
-        averaging=recipe.averaging.build(ctx) if recipe.averaging is not None else None,
+        averaging=recipe.averaging.build(watched) if recipe.averaging is not None else None,
         metrics=[(part.name, part.build(ctx)) for part in recipe.metrics],
     )
-    return Loop(recipe, run, ctx, parts, cost=cost)
+    return Loop(recipe, run, ctx, parts, cost=cost, knows_length=bool(watched.asked))
 
 
 def text_digests(source: Source) -> dict[str, str]:

@@ -29,9 +29,11 @@ class Loop(Session):
         cost: what one step costs, by phase.
         peak: FLOP/s that utilisation is a share of; 0: unknown.
         progress: called after each step.
+        knows_length: a part beside the schedule asked how long the run is.
     """
 
     cost: StepCost = field(kw_only=True)
+    knows_length: bool = False
     peak: float = 0.0
     progress: Callable[[Progress], None] | None = None
     _first: float = 0.0

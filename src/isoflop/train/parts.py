@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import torch
 
+from ..core.context import Context
 from ..core.contracts import (
     Averaging,
     Batches,
@@ -83,3 +85,25 @@ def evaluation_weights(optimizer: Optimizer, averaging: Averaging | None) -> Ite
             if isinstance(part, SwapsWeights):
                 stack.enter_context(part.evaluation_weights())
         yield
+
+
+@dataclass(frozen=True)
+class Watched(Context):
+    """A context that keeps in mind whether a part asked how long the run is."""
+
+    asked: list[str] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, ctx: Context, asked: list[str] | None = None) -> Watched:
+        return cls(**vars(ctx), asked=[] if asked is None else asked)
+
+    def __getattribute__(self, name: str) -> Any:
+        if name == "horizon":
+            super().__getattribute__("asked").append(name)
+        return super().__getattribute__(name)
+
+    def having(self, **changes: Any) -> Context:
+        known = len(self.asked)
+        copy = super().having(**changes)
+        del self.asked[known:]  # to copy is not to ask
+        return copy

@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import torch
+from pydantic import with_config
+from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
 
 from ..core.context import Context
-from ..core.contracts import TOKENIZER, LoadsTokenizer, Tokenizer
+from ..core.contracts import TOKENIZER, HeldOut, KeepsText, LoadsTokenizer, Measurement, Source, Subject, Tokenizer
 from ..core.errors import DataError, UsageError
+from ..core.reading import read_json
 from ..core.recipe import Recipe, StoredRecipe
+from ..store.records import OPEN
 from ..store.run import Run
-from .ancestors import evaluated
-from .build import assemble, base_context
+from .ancestors import evaluated, other_models
+from .build import assemble, base_context, text_context
 from .devices import refuse_missing
 from .session import Session
 
 
 def restore(run: Run, *, device: str | None = None, warn: Callable[[str], None] | None = None) -> Session:
     """A run with its live parts at its newest checkpoint, its text included: what ``Session.measure`` needs.
+
+    The text is that which the run began with, as the cache keeps it; made anew from the files where it does not.
 
     Args:
         run: the run.
@@ -34,10 +42,22 @@ def restore(run: Run, *, device: str | None = None, warn: Callable[[str], None] 
     recipe = run.recipe
     if device is not None:
         recipe = recipe.with_(f'train.device="{device}"')
-    session = assemble(recipe, run)
+    source = None
+    if isinstance(recipe.source, KeepsText):
+        _, directory = _newest(run, lambda message: None)
+        fingerprint = read_json(directory / "state.json", _State)["fingerprint"]
+        source = recipe.source.kept(fingerprint, text_context(recipe, run.path.parent))
+    session = assemble(recipe, run, source)
     # Only now: a run that is still training may have replaced an older one.
     session.load(*_newest(run, warn), training=False)
     return session
+
+
+@with_config(OPEN)
+class _State(TypedDict):
+    """What is read here of a checkpoint's ``state.json``."""
+
+    fingerprint: str
 
 
 @dataclass(frozen=True)
@@ -45,14 +65,31 @@ class Trained:
     """What training leaves for use.
 
     Args:
+        recipe: what was trained.
+        step: steps that had been taken.
         model: with its evaluation (averaged) weights.
         tokenizer: of its text; None where the source gives ids and no text.
         ctx: what the model was built with.
     """
 
+    recipe: Recipe
+    step: int
     model: torch.nn.Module
     tokenizer: Tokenizer | None
     ctx: Context
+
+    def measure(self, heldout: Mapping[str, HeldOut]) -> dict[str, Measurement]:
+        """Every metric of the recipe on held-out data by domain: any text in the tokenizer's ids, not the run's own.
+
+        Raises:
+            DataError: another model that the objective needs is gone.
+        """
+        root, source = self.ctx.cache.parent, SimpleNamespace(tokenizer=self.tokenizer)
+        others = other_models(self.recipe, cast(Source, source), self.ctx, root)
+        ctx = self.ctx.having(models={**self.ctx.models, **others})
+        subject = Subject(self.model, self.recipe.objective.build(ctx), ctx)
+        rng = self.recipe.rng("evaluation")
+        return {part.name: part.build(ctx).measure(subject, heldout, rng(part.name)) for part in self.recipe.metrics}
 
 
 def trained(run: Run, *, device: str | None = None, warn: Callable[[str], None] | None = None) -> Trained:
@@ -69,7 +106,7 @@ def trained(run: Run, *, device: str | None = None, warn: Callable[[str], None] 
     step, directory = _newest(run, warn)
     recipe, tokenizer, ctx = context_of(run, directory, device)
     model, ctx = evaluated(recipe, step, directory, ctx)
-    return Trained(model, tokenizer, ctx)
+    return Trained(recipe, step, model, tokenizer, ctx)
 
 
 def context_of(run: Run, directory: Path, device: str | None = None) -> tuple[Recipe, Tokenizer | None, Context]:

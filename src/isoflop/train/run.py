@@ -23,6 +23,7 @@ from ..store.removal import make_room
 from ..store.run import Run
 from .build import assemble, plan, text_context, text_digests
 from .devices import device_name, refuse_missing, undisturbed_rate
+from .lengthen import lengthen
 from .loop import Loop
 from .memory import kept_memory
 from .session import refuse_other_corpus
@@ -39,6 +40,7 @@ def train(
     text: str | None = None,
     threads: int | None = None,
     audit: bool = False,
+    lengthens: bool = False,
     progress: Callable[[Progress], None] | None = None,
     warn: Callable[[str], None] | None = None,
 ) -> Run:
@@ -54,6 +56,8 @@ def train(
         text: the recipe as the user wrote it, kept beside the resolved one.
         threads: torch threads of this process; default: leave as they are.
         audit: count the first steps' operations as they execute and refuse to go on if the ledger is off by one FLOP.
+        lengthens: begin with what another run under ``root`` has of this one, if it is the same recipe with another
+            budget and no step so far would have been otherwise (a constant rate; one that decays, before its decay).
         progress: called after each step.
         warn: called with each warning, e.g. a damaged checkpoint that was skipped, or a changed environment.
 
@@ -87,6 +91,8 @@ def train(
             run.set_status("running")
             loop = _prepared(recipe, run, audit, warn)
             so_far.prepared(loop)
+            if lengthens:
+                lengthen(loop)
             loop.progress = progress
             _execute(loop)
         run.write_result({"status": "done", **loop.outcome(), **so_far.texts, "weights_sha256": weights_digest(run)})

@@ -6,7 +6,7 @@ name before anything is allocated.
 """
 
 from ..tokenizer import TOKENIZER, LoadsTokenizer, Storable, Tokenizer, TokenizerPart
-from .data import Batch, Batches, Draws, HeldOut, Source, SourcePart, TokenBatch
+from .data import Batch, Batches, Draws, HeldOut, KeepsText, Source, SourcePart, TokenBatch
 from .model import Cacheable, FeedForwardPart, LayerPart, MixerPart, Model, ModelPart, NormPart, Products
 from .objective import (
     Guess,
@@ -68,6 +68,7 @@ __all__ = [
     "Guess",
     "HasLowRank",
     "HeldOut",
+    "KeepsText",
     "LayerPart",
     "Likelihood",
     "Linearizing",

@@ -150,6 +150,17 @@ class Source(Protocol):
     def heldout(self) -> Mapping[str, HeldOut]: ...
 
 
+@runtime_checkable
+class KeepsText(Protocol):
+    """A source part whose data of old can be had again from the cache, whatever became of the files they came from.
+
+    So a run can be evaluated on the text that it held out, though its folder has grown since.
+    """
+
+    def kept(self, fingerprint: str, ctx: Context) -> Source | None:
+        """The source with that fingerprint; None where the cache does not hold it (any more)."""
+
+
 class SourcePart(Part):
     """Where training and held-out data come from."""
 
