@@ -1,0 +1,60 @@
+"""What became of the bars of a pipeline."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+from scipy.special import stdtr
+
+from ..core.significance import LEVEL, half_width, holm
+from ..store.pipelines import StageRow, Verdict, values_of
+from .pipeline import Bar
+
+
+def judge(bars: Sequence[Bar], rows: Sequence[StageRow], metric: str) -> list[Verdict]:
+    """What became of every bar.
+
+    Args:
+        metric: that of bars which name none.
+    """
+    sums = [
+        np.sum(
+            [c * np.array(values_of(rows, s, bar.texts, bar.metric or metric)) for s, c in bar.terms.items()], axis=0
+        )
+        for bar in bars
+    ]
+    adjusted = holm([_p(found - bar.most) for found, bar in zip(sums, bars, strict=True)])
+    verdicts = []
+    for bar, found, p in zip(bars, sums, adjusted, strict=True):
+        mean, half = float(found.mean()), float(half_width(found))
+        decided: Literal["met", "missed"] = "met" if mean <= bar.most else "missed"
+        verdicts.append(
+            Verdict(
+                says=bar.says,
+                per_seed=found.tolist(),
+                mean=mean,
+                low=mean - half,
+                high=mean + half,
+                most=bar.most,
+                p=1.0 if p is None else p,
+                verdict=decided if p is not None and p < 1 - LEVEL else "open",
+            )
+        )
+    return verdicts
+
+
+def _p(differences: Any) -> float:
+    """Two-sided p-value of a mean of 0."""
+    n, mean = len(differences), float(differences.mean())
+    error = float(differences.std(ddof=1)) / math.sqrt(n)
+    if error == 0:
+        return 1.0 if mean == 0 else 0.0
+    return float(2 * stdtr(n - 1, -abs(mean) / error))
+
+
+def flops_of(ledgers: Iterable[Mapping[str, Mapping[str, float]]], phases: Sequence[str]) -> float:
+    """Model FLOPs of some phases, summed over ledgers."""
+    return sum(float(ledger.get(phase, {}).get("flops", 0)) for ledger in ledgers for phase in phases)

@@ -1,0 +1,178 @@
+"""Making the model of one stage, and measuring it: whatever is made or measured already is taken as it stands."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .. import __version__
+from ..core.contracts import Metric, Source, Subject, merged
+from ..core.cost import ZERO, Cost
+from ..core.digests import digest
+from ..core.files import append_jsonl, mend_jsonl
+from ..core.reading import read_jsonl
+from ..core.recipe import Recipe
+from ..core.roles import parameter_groups
+from ..ledger.ledger import Ledger
+from ..merge.execute import merge
+from ..merge.lora_trained import write_weights
+from ..store.pipelines import Choice, Values
+from ..store.records import Ancestor, Ancestors, joined
+from ..store.run import Run
+from ..store.tensors import Checkpoint
+from ..train.build import text_context
+from ..train.restore import trained
+from ..train.run import train
+from .pipeline import Pipeline
+
+MEASURED, MERGED = "measured.jsonl", "merged"
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Made:
+    """A stage's model.
+
+    Attributes:
+        identity: hash of its recipe, or digest of the merge and what it merged.
+        place: the run's directory, or that of the merged weights.
+        run: where it was trained.
+        ledger: what the stage itself spent. ancestors: what the models that it builds on had cost.
+    """
+
+    identity: str
+    place: Path
+    run: Run | None
+    ledger: Mapping[str, Mapping[str, float]]
+    ancestors: Ancestors
+
+    def weights(self) -> dict[str, Tensor]:
+        """What is evaluated: averaged weights, parametrizations baked in."""
+        if self.run is not None:
+            return merged(trained(self.run, device="cpu").model)
+        held = Checkpoint(self.place)
+        return {name: held.read(name) for name in held.tensors}
+
+    def bill(self) -> Ancestors:
+        """Itself and its ancestors."""
+        own = {self.identity: Ancestor(name=self.place.name, ledger={k: dict(v) for k, v in self.ledger.items()})}
+        return joined([own, self.ancestors])
+
+
+@dataclass
+class Maker:
+    """Makes and measures the stages of a pipeline.
+
+    Args:
+        pipeline: whose stages.
+        root: directory of runs.
+        home: the pipeline's own directory.
+        say: called with a line of text whenever something was made.
+    """
+
+    pipeline: Pipeline
+    root: Path
+    home: Path
+    say: Say
+    spent: Ledger = field(default_factory=Ledger)
+    """On measuring."""
+    _measured: dict[str, dict[str, Any]] = field(default_factory=dict)
+    _made: dict[str, Made] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if (self.home / MEASURED).exists():
+            mend_jsonl(self.home / MEASURED)
+            self._measured = {record["key"]: record for record in read_jsonl(self.home / MEASURED)}
+        self._probe = lru_cache(maxsize=2 * len(self.pipeline.texts))(self._new_probe)
+
+    def made(self, stage: str, seed: int, choices: Mapping[str, Choice]) -> Made:
+        """A stage's model for a seed, and before it those that it builds on."""
+        key = digest([stage, seed, dict(choices)])
+        if key not in self._made:
+            self._made[key] = self._make(stage, seed, choices)
+        return self._made[key]
+
+    def _make(self, stage: str, seed: int, choices: Mapping[str, Choice]) -> Made:
+        parents = {name: self.made(name, seed, choices) for name in self.pipeline.parents(stage)}
+        if not self.pipeline.made_by_training(stage):
+            return self._merged(stage, choices, parents)
+        recipe = self.pipeline.recipe_of(stage, seed, choices, lambda name: {"run": str(parents[name].place)})
+        found = Run.find(self.root, recipe)
+        run = train(recipe, self.root)
+        if found is None or not found.finished:
+            self.say(f"{run.path.name}: {run.figure('value'):.4f} after {run.figure('step'):.0f} steps")
+        return Made(run.hash, run.path, run, run.ledger, run.ancestors)
+
+    def measure(self, made: Made, seed: int, choices: Mapping[str, Choice]) -> Values:
+        """What a model reaches on every text."""
+        start = str(self.made(self.pipeline.first, seed, choices).place)
+        values: Values = {}
+        for text in self.pipeline.texts:
+            probe = self._probe(start, text)
+            key = digest([made.identity, probe.recipe.hash])
+            if key not in self._measured:
+                self._measured[key] = {"key": key, **probe.measure(made.weights())}
+                append_jsonl(self.home / MEASURED, self._measured[key])
+            self.spent.add("evaluation", Cost(**self._measured[key]["cost"]))
+            values[text] = self._measured[key]["values"]
+        return values
+
+    def _new_probe(self, start: str, text: str) -> Probe:
+        return Probe(self.pipeline.probe(text, start), self.root)
+
+    def _merged(self, stage: str, choices: Mapping[str, Choice], parents: Mapping[str, Made]) -> Made:
+        """A stage's merge, in a directory that is named after what it merges and how."""
+        named = self.pipeline.merge_of(stage, choices, lambda name: name)
+        tree = named.model_dump(mode="json")
+        identity = digest([__version__, tree, {name: parent.identity for name, parent in parents.items()}])
+        out = self.home / MERGED / f"{stage}-{identity[:12]}"
+        recipe = self.pipeline.merge_of(stage, choices, lambda name: str(self._directory(parents[name])))
+        if not out.exists():
+            merge(recipe, out)
+        held = Checkpoint(out)
+        numel, size = (sum(getattr(info, key) for info in held.tensors.values()) for key in ("numel", "bytes"))
+        ledger, count = Ledger(), len(parents)
+        ledger.add("train", Cost(elementwise=2 * numel * count, moved=size * (count + 1)))
+        bills = joined(parent.bill() for parent in parents.values())
+        return Made(identity, out, None, ledger.to_json(), bills)
+
+    def _directory(self, made: Made) -> Path:
+        """A model as a directory that merges read."""
+        if made.run is None:
+            return made.place
+        out = self.home / MERGED / f"weights-{made.identity[:12]}"
+        if not out.exists():
+            write_weights(made.weights(), out)
+        return out
+
+
+class Probe:
+    """A text with the metrics that models are measured by.
+
+    Args:
+        recipe: whose source is the text.
+        root: directory of runs.
+    """
+
+    def __init__(self, recipe: Recipe, root: Path) -> None:
+        self.recipe = recipe
+        ctx = text_context(recipe, root)
+        self.source: Source = recipe.source.build(ctx)
+        self.model: torch.nn.Module = recipe.policy.build(ctx).to(ctx.device)
+        ctx = ctx.having(horizon=1, models={"policy": self.model}, groups=tuple(parameter_groups(self.model)))
+        self.subject = Subject(self.model, recipe.objective.build(ctx), ctx)
+        self.metrics: dict[str, Metric] = {part.name: part.build(ctx) for part in recipe.metrics}
+
+    def measure(self, weights: Mapping[str, Tensor]) -> dict[str, Any]:
+        """``values`` by metric, and their ``cost``, as JSON values."""
+        self.model.load_state_dict(dict(weights))
+        heldout, rng = self.source.heldout(), self.recipe.rng("evaluation")
+        found = {name: metric.measure(self.subject, heldout, rng(name)) for name, metric in self.metrics.items()}
+        cost = sum((each.cost for each in found.values()), ZERO)
+        return {"values": {name: each.value for name, each in found.items()}, "cost": cost.__dict__}

@@ -1,0 +1,47 @@
+"""What a pipeline will make and cost, before anything is made."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..train.build import plan
+from .pipeline import Pipeline
+
+
+@dataclass(frozen=True)
+class Foreseen:
+    """A stage before it is made.
+
+    Attributes:
+        steps, flops: of one training run; 0 for a merge.
+        trials: combinations of its grid (0: it has none).
+        runs: how often it is made, on tuning and evaluation seeds; less where models are the same.
+    """
+
+    name: str
+    steps: int
+    flops: int
+    trials: int
+    runs: int
+
+
+def foresee(pipeline: Pipeline, root: Path | str = "runs") -> list[Foreseen]:
+    """Every stage in order, with the first values of its grid."""
+    found = []
+    for stage, own in pipeline.stages.items():
+        steps = flops = 0
+        if pipeline.made_by_training(stage):
+            recipe = pipeline.recipe_of(stage, pipeline.seeds[0], {}, pipeline.foreseen)
+            cost, steps = plan(recipe, root, exact=False)
+            flops = cost.run(steps).model
+        trials = len(pipeline.grid(stage)) if own.grid else 0
+        tuning = len(pipeline.tuning_seeds) * (trials or (1 if _needed(pipeline, stage) else 0))
+        found.append(Foreseen(stage, steps, flops, trials, len(pipeline.seeds) + tuning))
+    return found
+
+
+def _needed(pipeline: Pipeline, stage: str) -> bool:
+    """Whether the search of some grid needs a stage."""
+    users = [name for name in pipeline.stages if stage in pipeline.parents(name)]
+    return any(pipeline.stages[name].grid or _needed(pipeline, name) for name in users)

@@ -1,0 +1,102 @@
+"""What a pipeline leaves: every stage's model with its values and its bill, what was chosen, and the bars."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from statistics import fmean
+from typing import Any, Literal
+
+from ..core.documents import Frozen
+from .records import Ancestors
+
+PIPELINE = "pipeline.json"
+"""The file of a pipeline's directory that holds its result."""
+Values = dict[str, dict[str, float]]
+"""Text -> metric -> value."""
+Choice = dict[str, Any]
+"""Values of a stage's grid, by key path."""
+
+
+class StageRow(Frozen):
+    """One model: of one stage and seed, with one choice of what is searched."""
+
+    stage: str
+    seed: int
+    role: Literal["tuning", "evaluation"]
+    choice: Choice = {}
+    """Values of the stage's own grid."""
+    made: str
+    """The directory of its run, or of the merged weights, below the root."""
+    identity: str
+    """Hash of its recipe, or digest of the merge and its sources; "" where it diverged."""
+    values: Values
+    """What it reaches on every text; {} where it diverged."""
+    ledger: dict[str, dict[str, float]]
+    """What the stage itself spent."""
+    ancestors: Ancestors
+    """What was spent on the models that it builds on, each once."""
+    flops: float
+    """Of the stage itself, without evaluation."""
+    flops_with_ancestors: float
+
+
+class Chosen(Frozen):
+    """What the tuning seeds said of a stage's grid."""
+
+    stage: str
+    tried: list[Choice]
+    scores: list[float | None]
+    """Mean of the first metric over texts and seeds as a cost (lower is better); None where one diverged."""
+    chosen: Choice
+    edge: bool
+    """A number that was chosen lies at the end of its list: a better one may lie beyond."""
+
+
+class Verdict(Frozen):
+    """What became of a bar."""
+
+    says: str
+    per_seed: list[float]
+    mean: float
+    low: float
+    high: float
+    """Student's t interval at 95 %, of this bar alone."""
+    most: float
+    p: float
+    """Two-sided, of mean = most, adjusted for all bars (Holm)."""
+    verdict: Literal["met", "missed", "open"]
+    """Open: these seeds do not tell on which side of ``most`` the mean lies."""
+
+
+class PipelineResult(Frozen):
+    """Everything that a report of a pipeline shows."""
+
+    schema_version: Literal[1] = 1
+    name: str
+    title: str
+    created: str
+    texts: list[str]
+    metrics: list[str]
+    stages: list[str]
+    rows: list[StageRow]
+    chosen: list[Chosen]
+    verdicts: list[Verdict]
+    bill: dict[str, dict[str, float]]
+    """What all of it spent, by phase and axis; all that tuning trained is phase ``tuning``."""
+    notes: list[str]
+    definition: str
+    """The pipeline as TOML."""
+    recipes: dict[str, str]
+    """Training stage -> its recipe of the first seed, as TOML."""
+    environment: dict[str, Any]
+
+    def values(self, stage: str, texts: Sequence[str], metric: str) -> list[float]:
+        """A stage's mean over texts, seed by seed."""
+        rows = [row for row in self.rows if row.stage == stage and row.role == "evaluation"]
+        return values_of(rows, stage, texts, metric)
+
+
+def values_of(rows: Iterable[StageRow], stage: str, texts: Sequence[str], metric: str) -> list[float]:
+    """A stage's mean over texts, seed by seed."""
+    own = sorted((row for row in rows if row.stage == stage and row.role == "evaluation"), key=lambda row: row.seed)
+    return [fmean(row.values[text][metric] for text in texts) for row in own]
