@@ -20,7 +20,7 @@ OTHERS := $(ECOSYSTEM)/others-$(KEY).stamp
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
-demo: $(BASE)  ## the main job on real text: tuned Muon against tuned AdamW at equal compute, with a report
+demo: $(BASE)  ## the main job on real text: three methods against tuned AdamW at equal compute, with a report
 	$(RUN)/isoflop demo
 
 test: $(DEV)  ## lint, types, and every test but the slow ones

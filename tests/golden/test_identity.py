@@ -45,8 +45,12 @@ PARTS = {
 }
 """Override of the shipped recipe ``small`` -> its hash."""
 STUDIES = {
-    ("demo", "adamw"): "e4e11172d42958434e204b424228f2a76e9018110378f379cdeea4c722b8750e",
-    ("demo", "muon"): "81ce92d403d22bd6f1bfdbf04b1101c91b5adc8e754be9f17ccf33ccbd4b8886",
+    ("demo", "adamw"): "ae799f20a4ee8c1468f2b1229d83e520fa5a21c5f36006e178cb5b723ada004c",
+    ("demo", "muon"): "dca9f3a222bed721c1b936c70695d59729628064e27d7cc9e182d8104ceca51f",
+    ("demo", "squared-relu"): "e9fdc20aa68f29cb327d915ab55334fd13491b09157d9381d407ffd6534a03d6",
+    ("demo", "wsd"): "b1bb6388b0c7f6dadfb4586ade0d0fcdf5a2e7e39ad93549955b610999c5ab48",
+    ("unit-init", "adamw"): "e4e11172d42958434e204b424228f2a76e9018110378f379cdeea4c722b8750e",
+    ("unit-init", "muon"): "81ce92d403d22bd6f1bfdbf04b1101c91b5adc8e754be9f17ccf33ccbd4b8886",
     ("small-init", "adamw"): "35f77709ff3f50d771b0c4a1da6055ed11b84289b21b085040f77ae3474eb605",
     ("small-init", "muon"): "228686b31e5fcb4a9c57859c7257c54530a5528dfde96f3bc6e509adf621a5bc",
 }

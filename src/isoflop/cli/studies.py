@@ -65,7 +65,7 @@ def demo(
     workers: Workers = 2,
     json: Json = False,
 ) -> None:
-    """The main job on real text from this machine: tuned Muon against tuned AdamW, some minutes on two cores."""
+    """The main job on real text from this machine: three methods against tuned AdamW, some minutes on two cores."""
     from ..lab.demo import demo as execute
 
     result = execute(root, workers=workers, progress=None if json else lambda line: typer.echo(line, err=True))

@@ -298,7 +298,8 @@ class Recipe(Document):
             RecipeError: the parts do not fit together with these values.
         """
         try:
-            return self.model_validate({**dict(self), **fields}, context=self.context)
+            own = {name: getattr(self, name) for name in type(self).model_fields}  # not what is cached
+            return self.model_validate({**own, **fields}, context=self.context)
         except ValidationError as error:
             raise RecipeError(problems_of(error, type(self), self.to_json()), source=self.name) from None
 

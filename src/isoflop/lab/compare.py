@@ -10,18 +10,17 @@ from typing import Any
 
 from ..core.files import write_atomic
 from ..core.reading import user_path
-from ..core.roles import numel
 from ..core.scale import Scale
 from ..ledger.ledger import AXES as LEDGER_AXES
-from ..ledger.ledger import CHARGED, PHASES
+from ..ledger.ledger import PHASES
 from ..store.environment import process
 from ..store.records import joined
-from ..store.results import STUDY, Axis, MultiplierRow, RunRow, StudyResult, spent
+from ..store.results import STUDY, RunRow, StudyResult, spent
 from .corpus import corpus_facts, epochs
-from .multiplier import AXES, Facts, crossing, illegal, multipliers, spoken
 from .provenance import Environments, environments_of, remarks
 from .study import Study
 from .tuning import Trial, Tuned, tune
+from .verdict import findings, headline, judge
 from .workers import Assignment, Executor, LocalWorkers
 
 Say = Callable[[str], None]
@@ -137,21 +136,7 @@ def conclude(
 ) -> StudyResult:
     """The result of a study whose runs are done: multipliers on every legal axis, refusals, bill, notes, headline."""
     now, scale = process(), study.scale
-    evaluated = [row for row in rows if row.role == "evaluation"]
-    sizes = {arm: facts_of(study, arm) for arm in study.everyone}
-    refusals: dict[str, str] = {}
-    found: list[MultiplierRow] = []
-    for axis in AXES:
-        reason = illegal(axis, sizes, evaluated, study.baseline, environments)
-        if reason:
-            refusals[axis] = reason
-            continue
-        found += multipliers(evaluated, baseline=study.baseline, axis=axis, scale=scale)
-        if reason := illegal(axis, sizes, rows, study.baseline, environments):
-            notes = [*notes, f"tuning cannot be charged on {axis}: {reason}"]
-            continue
-        charges = {arm: _charge(rows, arm, axis) for arm in study.everyone}
-        found += multipliers(evaluated, baseline=study.baseline, axis=axis, tuning=charges, scale=scale)
+    verdict = judge(study, rows, environments)
     lowest = {arm: min(study.rungs_of(arm)) for arm in study.everyone}
     return StudyResult(
         name=study.name,
@@ -164,11 +149,18 @@ def conclude(
         **asdict(scale),
         runs=list(rows),
         tunings=tuned.all,
-        multipliers=found,
+        multipliers=verdict.rows,
         estimator="cubic",
-        refusals=refusals,
-        headline="\n".join(headline(study, found, arm) for arm in study.arms),
-        notes=[*notes, *_findings(study, rows, tuned, found), *remarks(rows, environments, now), *study.caveats],
+        refusals=verdict.refusals,
+        arm_refusals=verdict.arm_refusals,
+        headline=headline(study, verdict.rows, tuned.all),
+        notes=[
+            *notes,
+            *verdict.notes,
+            *findings(study, rows, verdict.rows),
+            *remarks(rows, environments, now),
+            *study.caveats,
+        ],
         bill=bill(rows),
         ancestors=joined(row.ancestors for row in rows),
         corpus=dict(corpus),
@@ -179,30 +171,6 @@ def conclude(
         definition=study.to_toml(),
         environments={key: dict(environment) for key, environment in environments.items()},
         environment={**now, "workers": workers},
-    )
-
-
-def headline(study: Study, rows: Sequence[MultiplierRow], arm: str) -> str:
-    """One arm in one sentence: its lowest rung on FLOPs, with the token axis beside it."""
-    rung = min(study.arms[arm].rungs)
-    own = {row.axis: row for row in rows if row.arm == arm and row.rung == rung and not row.all_in}
-    if "flops" not in own:
-        return f"{arm}: no multiplier, see the notes"
-    turn = _crossing(study, rows, arm, "flops")
-    if turn:
-        return turn
-    return own["flops"].sentence + _beside(own.get("tokens"))
-
-
-def facts_of(study: Study, arm: str) -> Facts:
-    """What decides on which axes an arm can be compared."""
-    recipe = study.base(arm)
-    train = recipe.train
-    return Facts(
-        parameters=numel(recipe.model.shapes(recipe.vocab_size)),
-        tokens_per_step=train.batch * train.length * train.accumulate,
-        tokenizer=recipe.tokenizer.model_dump_json() if recipe.source.vocab_size is None else recipe.source.name,
-        device=train.device,
     )
 
 
@@ -250,14 +218,6 @@ class Journal:
         self.say(f"{phase} {count}/{total}: {label}: {outcome} ({spent}{tail})")
 
 
-def _beside(tokens: MultiplierRow | None) -> str:
-    """The multiplier on tokens in brackets, for the end of a headline."""
-    if tokens is None or tokens.value is None:
-        return ""
-    value, word, _ = spoken(tokens)
-    return f"   (tokens: {value} {word}{'' if tokens.significant else ', not significant'})"
-
-
 def _seconds(row: RunRow) -> float:
     """Wall-clock time of a run, as far as it is known."""
     if row.wall_seconds is not None:
@@ -269,52 +229,3 @@ def _mean(rows: Sequence[RunRow]) -> float | None:
     """Mean quality of a trial over its seeds; None if any diverged."""
     values = [row.end.value for row in rows if row.end is not None]
     return sum(values) / len(values) if len(values) == len(rows) else None
-
-
-def _charge(rows: Sequence[RunRow], arm: str, axis: Axis) -> float:
-    """What an arm's trials at the lowest rung spent on an axis, evaluation left out."""
-    trials = [row for row in rows if row.role == "tuning" and row.arm == arm and row.rung == 0]
-    return sum(row.ledger.get(phase, {}).get(axis, 0) for row in trials for phase in CHARGED)
-
-
-def _findings(study: Study, rows: Sequence[RunRow], tuned: Tuned, found: Sequence[MultiplierRow]) -> list[str]:
-    """What a reader must know besides the figures: divergence, edges, thinner tuning, room below, crossings."""
-    notes = []
-    for arm in study.everyone:
-        lost = [row for row in rows if row.arm == arm and row.role == "evaluation" and row.end is None]
-        if lost:
-            which = ", ".join(f"rung {row.rung} seed {row.seed}" for row in lost)
-            notes.append(f"{arm} diverged at {which}: diverged runs never rank")
-    for tuning in tuned.all:
-        if tuning.edge:
-            notes.append(
-                f"{tuning.arm}'s best {tuning.hyper} at rung {tuning.rung}, {tuning.chosen:g}, lies at the edge of "
-                "what was tried: a better one may exist"
-            )
-    if study.tuning.top_points:
-        notes.append(
-            f"{study.baseline} was tuned at its top rung with {study.tuning.top_points} values instead of "
-            f"{len(study.grid(study.baseline))}"
-        )
-    if above := [arm for arm in study.arms if max(study.rungs_of(arm)) > 0]:
-        notes.append(
-            f"{', '.join(above)}: above the lowest rung {study.tuning.hyper} is still the lowest rung's, while "
-            f"{study.baseline} was tuned again at its top: that can only favour {study.baseline}"
-        )
-    for arm in study.arms:
-        short = [row for row in found if row.arm == arm and not row.all_in and row.censored in ("below", "mixed")]
-        if short and study.rungs_of(arm) == (0,):
-            notes.append(
-                f"{arm} ran only at rung 0, below which {study.baseline} has no rung: no more than a bound is known on "
-                f"{', '.join(row.axis for row in short)}; arms.{arm}.rungs = [1] would leave room"
-            )
-        notes += [turn for axis in AXES if (turn := _crossing(study, found, arm, axis))]
-    return notes
-
-
-def _crossing(study: Study, rows: Sequence[MultiplierRow], arm: str, axis: Axis) -> str:
-    at = crossing([r for r in rows if r.arm == arm and r.axis == axis and not r.all_in], study.ladder.rungs)
-    if at is None:
-        return ""
-    where = f"C = {at:.3g} {study.ladder.axis}"
-    return f"{arm} against {study.baseline} on {axis}: crosses near {where}, no single multiplier"

@@ -1,4 +1,4 @@
-"""The demo: tuned Muon against tuned AdamW on the Python standard library, sized to the machine by a pre-flight."""
+"""The demo: three methods against tuned AdamW on the Python standard library, sized to the machine by a pre-flight."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ RESERVE = 40.0
 SLOWER: tuple[tuple[tuple[str, ...], str], ...] = (
     ((), ""),
     (
-        ("ladder.rungs=[150, 300, 600, 1200]",),
-        "the pre-flight found this machine slow: the lowest rung has 150 steps instead of 200",
+        ("ladder.rungs=[96, 192, 384, 768]",),
+        "the pre-flight found this machine slow: the lowest rung has 96 steps instead of 128",
     ),
     (
-        ("ladder.rungs=[150, 300, 600, 1200]", "tuning.top_points=2"),
-        "the pre-flight found this machine too slow for the whole study: the lowest rung has 150 steps instead of 200, "
+        ("ladder.rungs=[96, 192, 384, 768]", "tuning.top_points=2"),
+        "the pre-flight found this machine too slow for the whole study: the lowest rung has 96 steps instead of 128, "
         "and the baseline is tuned again with 2 rates instead of 4, which may cost it some of its due",
     ),
 )

@@ -23,25 +23,16 @@ from ..core.device import Device
 from ..core.scale import Scale
 from ..core.significance import LEVEL, holm
 from ..store.records import UNSAID
-from ..store.results import Axis, MultiplierRow, Point, RunRow, decimals
+from ..store.results import Axis, MultiplierRow, Point, RunRow
 from .estimate import Estimate, Side, estimate, interpolation_error, interval, reach
 from .provenance import Environments, mixture
+from .wording import sentence, side_of_one
 
 __all__ = [
     "AXES", "Estimate", "Facts", "Side", "crossing", "estimate", "illegal", "interpolation_error", "measured",
-    "multipliers", "reach", "sentence", "spoken",
+    "multipliers", "reach",
 ]  # fmt: skip
 AXES: tuple[Axis, ...] = get_args(Axis)
-LESS = {
-    "flops": ("less", "compute"),
-    "hardware_flops": ("less", "executed compute"),
-    "steps": ("fewer", "steps"),
-    "tokens": ("fewer", "tokens"),
-    "text_bytes": ("less", "text"),
-    "seconds": ("less", "time"),
-}
-"""How an axis reads in a sentence when the arm needs less of it."""
-MORE = "more"
 
 
 @dataclass(frozen=True)
@@ -205,7 +196,7 @@ def crossing(rows: Sequence[MultiplierRow], amounts: Sequence[float]) -> float |
     It crosses if the intervals of two rungs lie on both sides of 1; where all seeds are censored the bound stands for
     the interval.
     """
-    sided = [(row, side) for row in sorted(rows, key=lambda row: row.rung) if (side := _side(row))]
+    sided = [(row, at) for row in sorted(rows, key=lambda row: row.rung) if (at := side_of_one(row))]
     for (before, one), (after, other) in pairwise(sided):
         if one != other:
             a, b = math.log(amounts[before.rung]), math.log(amounts[after.rung])
@@ -288,73 +279,3 @@ def _judged(rows: Sequence[MultiplierRow], comparisons: int) -> list[MultiplierR
             row = row.model_copy(update={**changes, "p": adjusted[index], "significant": significant})
         judged.append(row)
     return judged
-
-
-def spoken(row: MultiplierRow) -> tuple[str, str, str]:
-    """A row without censored seeds as it is said, never below 1: ("1.14x", "fewer", "[1.09, 1.20] at 95 %")."""
-    assert row.value is not None
-    assert row.low is not None
-    assert row.high is not None
-    value, low, high, word = row.value, row.low, row.high, LESS[row.axis][0]
-    if value < 1:
-        value, low, high, word = 1 / value, 1 / high, 1 / low, MORE
-    digits = decimals(low, high)
-    level = f"{100 * row.level:.3g} %" + (" (Holm)" if row.level > LEVEL else "")
-    return f"{value:.{digits}f}x", word, f"[{low:.{digits}f}, {high:.{digits}f}] at {level}"
-
-
-def sentence(row: MultiplierRow, baseline: str, unit: str = UNSAID.unit) -> str:
-    """The row in words, as printed.
-
-    Args:
-        row: what is said.
-        baseline: name of the arm that it is compared with.
-        unit: unit of the quality.
-    """
-    counted = f"{row.seeds} seeds, tuned alike" + (", tuning charged" if row.all_in else "")
-    counted += {
-        "": "",
-        "arm": f" ({row.arm}'s {unit} is a bound: the multiplier may be higher)",
-        "baseline": f" ({baseline}'s {unit} is a bound: the multiplier may be lower)",
-        "both": f" (both sides' {unit} is a bound: bounds are compared)",
-    }[row.bounds]
-    if row.censored:
-        return f"{_censored(row, baseline, unit)}, {counted}"
-    (value, word, span), noun = spoken(row), LESS[row.axis][1]
-    if not row.significant:
-        return f"{row.arm} against {baseline}: {value} {word} {noun} {span}, {counted}: not significant"
-    if not row.conclusive:
-        return f"{row.arm} against {baseline}: {value} {word} {noun} {span}, {counted}: only a bound is known"
-    if word == MORE:
-        return f"{row.arm} needs {value} {word} {noun} for {baseline}'s {unit} {span}, {counted}"
-    return f"{row.arm} reaches {baseline}'s {unit} with {value} {word} {noun} {span}, {counted}"
-
-
-def _censored(row: MultiplierRow, baseline: str, unit: str) -> str:
-    """What is known of a row some of whose seeds lie beyond the ladder."""
-    some = f"{row.censored_seeds} of {row.seeds} seeds"
-    against = f"{row.arm} against {baseline} on {row.axis}"
-    if row.bound is None:
-        return f"{against}: no bound (censored: {some} lie outside the ladder, on both sides)"
-    limits = ", counted at their limits" if row.censored_seeds < row.seeds else ""
-    least = f"> {math.floor(round(10 * row.bound, 6)) / 10:.1f}x"
-    most = f"< {math.ceil(round(100 * row.bound, 6)) / 100:.2f}x"
-    if row.censored == "above" and row.bound >= 1:
-        return (
-            f"{row.arm} reaches {baseline}'s {unit} with {least} {' '.join(LESS[row.axis])} "
-            f"(censored: {some} beyond the top rung{limits})"
-        )
-    if row.censored == "above":
-        return f"{against}: only a bound is known, {least} (censored: {some} beyond the top rung{limits})"
-    if _side(row) < 0:
-        return f"{row.arm} falls short of {baseline}'s lowest rung: multiplier {most} on {row.axis} (censored: {some})"
-    return f"{against}: only a bound is known, {most} (censored: {some} at or below the ladder's start{limits})"
-
-
-def _side(row: MultiplierRow) -> int:
-    """1: the whole interval (or the bound, of seeds all censored) lies above 1; -1: below; 0: neither."""
-    if row.low is not None and row.high is not None:
-        return 1 if row.low > 1 else -1 if row.high < 1 else 0
-    if row.bound is None or row.censored_seeds < row.seeds:
-        return 0
-    return {"above": int(row.bound >= 1), "below": -int(row.bound <= 1)}.get(row.censored, 0)

@@ -283,6 +283,18 @@ class Study(Document):
         if len(set(sizes.values())) > 1:
             counts = ", ".join(f"{arm} {size}" for arm, size in sizes.items())
             yield f"tuning.grids: every arm must get the same number of trials ({counts})"
+        if len(sizes) == len(self.everyone):
+            yield from self._alike()
+
+    def _alike(self) -> Iterator[str]:
+        """Arms whose runs would be the baseline's own, whatever value tuning chooses."""
+        value = self.grid(self.baseline)[0]
+        for arm in self.arms:
+            if self.allows(arm, value) and self.base(arm, value).hash == self.base(self.baseline, value).hash:
+                yield (
+                    f"arms.{arm}.overrides: leave {self.baseline} as it is (but for {self.tuning.hyper}, which is "
+                    "tuned): name what the arm changes"
+                )
 
     def _tuned_part(self, arm: str) -> tuple[Any, str]:
         """What holds the tuned hyper-parameter (a part, if all is well), and its key; AttributeError if none."""

@@ -120,8 +120,12 @@ def verdict(row: MultiplierRow) -> str:
 
 
 def refusal_lines(result: StudyResult) -> list[str]:
-    """Axes without a multiplier, each with the reason."""
-    return [f"No multiplier on {axis_label(axis)}: {clean(why)}" for axis, why in result.refusals.items()]
+    """Axes without a multiplier, and arms without one on an axis that the others have, each with the reason."""
+    alone = [(arm, axis, why) for arm, axes in result.arm_refusals.items() for axis, why in axes.items()]
+    return [
+        *(f"No arm has a multiplier on {axis_label(axis)}: {clean(why)}" for axis, why in result.refusals.items()),
+        *(f"{clean(arm)} has no multiplier on {axis_label(axis)}: {clean(why)}" for arm, axis, why in alone),
+    ]
 
 
 def equal_sheet(result: StudyResult) -> Sheet:

@@ -148,6 +148,8 @@ class StudyResult(Frozen):
     """How the baseline's rungs are joined: straight lines, their error in no interval, or cubics, theirs in each."""
     refusals: dict[str, str] = {}
     """Axis -> why no multiplier is given on it."""
+    arm_refusals: dict[str, dict[str, str]] = {}
+    """Arm -> axis -> why this arm alone has no multiplier on it."""
     headline: str
     notes: list[str] = []
     bill: dict[str, dict[str, float]] = {}

@@ -11,6 +11,7 @@ from isoflop.core.table import Table
 from isoflop.lab.compare import Journal, bill, compare, trial_runs
 from isoflop.lab.corpus import epochs
 from isoflop.lab.tuning import Trial
+from isoflop.report.sheets import multiplier_text, refusal_lines
 from isoflop.store.results import RunRow, StudyResult
 
 
@@ -36,8 +37,8 @@ def test_the_planted_multiplier_comes_out_on_every_legal_axis(outcome):
     assert 0.3 < share < 1, "an optimizer's own FLOPs make its multiplier on FLOPs smaller"
     assert set(result.refusals) == {"seconds"}
     assert "shared the machine" in result.refusals["seconds"]
-    assert result.headline.startswith("muon reaches adamw's bits per byte with")
-    assert re.search(r"with \d\.\d+x less compute .*\(tokens: 3\.\d+x fewer\)$", result.headline)
+    assert result.headline.startswith("muon saves compute: adamw needs ")
+    assert re.search(r"needs \d\.\d+x as much .*, and 3\.\d+x as many tokens \(9.* to 3\.\d+\)$", result.headline)
 
 
 def test_tuning_is_alike_and_shares_no_seed_with_evaluation(outcome, tiny):
@@ -134,8 +135,8 @@ def test_beyond_the_ladder_the_headline_is_a_bound(tiny, planted, tmp_path):
     result = compare(tiny, tmp_path, executor=planted({"muon": 100.0}), corpus={})
     found = row(result, "tokens")
     assert (found.value, found.censored, found.bound, found.censored_seeds) == (None, "above", 4.0, 3)
-    assert "> 4.0x fewer tokens" in found.sentence
-    assert "(censored: 3 of 3 seeds beyond the top rung)" in result.headline
+    assert "more than 4.00x as many for the same" in found.sentence
+    assert "(3 of 3 seeds end beyond the top of adamw's ladder)" in result.headline
 
 
 def test_an_arm_that_turns_over_has_no_headline_multiplier(tiny, planted, tmp_path):
@@ -147,9 +148,9 @@ def test_an_arm_that_turns_over_has_no_headline_multiplier(tiny, planted, tmp_pa
             return super().quality(job, tokens)
 
     result = compare(study, tmp_path, executor=Turning({}), corpus={})
-    assert "muon against adamw on flops: crosses near C = " in result.headline
+    assert result.headline.startswith("muon crosses adamw in compute near ")
     assert result.headline in result.notes
-    assert "muon against adamw on tokens: crosses near C = 11.3 steps, no single multiplier" in result.notes
+    assert "muon crosses adamw in tokens near 11.3 steps: no single multiplier holds" in result.notes
 
 
 def test_a_headline_never_shows_an_insignificant_figure_as_a_finding(tiny, planted, tmp_path):
@@ -161,15 +162,21 @@ def test_a_headline_never_shows_an_insignificant_figure_as_a_finding(tiny, plant
     found = row(result, "tokens")
     assert found.value is not None
     assert not found.significant
-    assert result.headline.endswith("x fewer, not significant)")
+    assert re.search(r"x as many tokens \(.*, not significant\)$", result.headline)
 
 
-def test_the_headline_says_both_axes_in_the_same_convention(tiny, planted, tmp_path):
-    """What the arm needs more of is said as more, on tokens as on FLOPs."""
+def test_the_headline_says_both_axes_and_the_tables_in_one_direction(tiny, planted, tmp_path):
+    """What the baseline needs over what the arm spent, above and below 1, in sentences as in tables and charts."""
     study = tiny.with_("arms.muon.rungs=[1]")
     result = compare(study, tmp_path, executor=planted({"muon": 0.8}), corpus={})
     assert row(result, "tokens").value == pytest.approx(0.8, rel=0.02)
-    assert re.search(r"muon needs \d\.\d+x more compute .*\(tokens: 1\.2\d*x more\)$", result.headline)
+    assert re.search(
+        r"muon takes more compute: adamw needs 0\.\d+x as much .*, and 0\.8\d*x as many tok", result.headline
+    )
+    for found in result.multipliers:
+        shown = multiplier_text(found, interval=False).removesuffix("\N{MULTIPLICATION SIGN}")
+        said = re.search(r"needs ([\d.]+)x", found.sentence).group(1)
+        assert float(said) == pytest.approx(float(shown), abs=0.006)
 
 
 def test_an_arm_with_no_rung_below_it_is_told_what_that_costs(tiny, planted, tmp_path):
@@ -206,15 +213,75 @@ def test_a_diverged_run_never_ranks_and_is_named(tiny, planted, tmp_path):
     executor = planted({"muon": 3.0}, diverges=lambda j: (j.arm, j.role, j.seed) == ("muon", "evaluation", 2))
     result = compare(tiny, tmp_path, executor=executor, corpus={})
     assert result.multipliers == []
-    assert "muon: no multiplier, see the notes" in result.headline
+    assert result.headline == "muon has no multiplier on compute: see the notes"
     assert "muon diverged at rung 0 seed 2: diverged runs never rank" in result.notes
 
 
 def test_an_edge_that_stays_and_a_thin_second_tuning_are_noted(tiny, planted, tmp_path):
     executor = planted({"muon": 2.0}, optimum=lambda arm, rung: 5.0 if arm == "muon" else 5e-3)
     result = compare(tiny.with_("tuning.top_points=2"), tmp_path, executor=executor, corpus={})
-    assert any(note.startswith("muon's best optimizer.lr at rung 0") and "edge" in note for note in result.notes)
+    assert re.search(
+        r"; but the best optimizer.lr of muon, [\d.]+, lies at the edge of what was tried: tuning.extensions=3 would "
+        r"try further$",
+        result.headline.splitlines()[0],
+    )
     assert "adamw was tuned at its top rung with 2 values instead of 4" in result.notes
+
+
+@pytest.mark.parametrize(
+    ("best", "changes", "told"),
+    [
+        (
+            lambda arm, rung: 5.0,
+            (),
+            ["lr of muon, ", "lr of adamw, ", "lr of adamw at rung 2, "],
+        ),
+        (lambda arm, rung: 5.0 if rung else 5e-3, ("tuning.top_points=2",), ["leave tuning.top_points out"]),
+        (lambda arm, rung: 5.0 if arm == "adamw" else 5e-3, ("tuning.extensions=0",), ["tuning.extensions=1 would"]),
+    ],
+)
+def test_every_optimum_at_an_edge_is_in_the_headline_with_its_remedy(tiny, planted, tmp_path, best, changes, told):
+    result = compare(tiny.with_(*changes), tmp_path, executor=planted({"muon": 2.0}, optimum=best), corpus={})
+    assert sum(tuning.edge for tuning in result.tunings) == result.headline.count("lies at the edge of what was tried")
+    for words in told:
+        assert words in result.headline
+    if any(tuning.edge for tuning in result.tunings if tuning.arm == "adamw"):
+        assert result.headline.splitlines()[-1].startswith("adamw may be better than it was made here: ")
+
+
+def test_unequal_parameters_are_in_the_headline(tiny, planted, tmp_path):
+    study = tiny.with_('arms={wide={overrides=["model.d_model=32"], rungs=[1]}, muon={overrides=["optimizer=muon"]}}')
+    result = compare(study, tmp_path, executor=planted({"wide": 0.5, "muon": 2.0}), corpus={})
+    wide, muon = result.headline.splitlines()
+    assert re.search(r"; but wide has [\d,]+ parameters and adamw [\d,]+: arms.wide.overrides could make", wide)
+    assert "parameters" not in muon
+
+
+def test_an_axis_that_one_arm_makes_illegal_is_dropped_for_that_arm_alone(tiny, planted, tmp_path):
+    study = tiny.with_(
+        'arms={wide={overrides=["model.d_model=32"]}, muon={overrides=["optimizer=muon"]}, '
+        'slow={overrides=["train.batch=4"]}}'
+    )
+    result = compare(study, tmp_path, executor=planted({"wide": 2.0, "muon": 2.0, "slow": 1.5}), corpus={})
+    on = {axis: {m.arm for m in result.multipliers if m.axis == axis} for axis in ("flops", "tokens", "steps")}
+    assert on == {"flops": {"wide", "muon", "slow"}, "tokens": {"muon", "slow"}, "steps": {"wide", "muon"}}
+    assert set(result.refusals) == {"seconds"}
+    assert {arm: set(axes) for arm, axes in result.arm_refusals.items()} == {
+        "wide": {"tokens", "text_bytes"}, "slow": {"steps"},
+    }  # fmt: skip
+    alone = compare(tiny.with_("name=alone"), tmp_path, executor=planted({"muon": 2.0}), corpus={})
+    assert row(result, "tokens", arm="muon").per_seed == row(alone, "tokens").per_seed
+    told = refusal_lines(result)
+    assert any(line.startswith("wide has no multiplier on tokens: a token costs more") for line in told)
+
+
+def test_as_many_lines_as_arms(tiny, planted, tmp_path):
+    arms = {f"a{i}": 1.0 + 0.5 * i for i in range(4)}
+    told = ", ".join(
+        f'{arm}={{overrides=["optimizer=muon", "optimizer.momentum=0.9{i}"]}}' for i, arm in enumerate(arms)
+    )
+    result = compare(tiny.with_(f"arms={{{told}}}"), tmp_path, executor=planted(arms), corpus={})
+    assert [line[:2] for line in result.headline.splitlines()] == list(arms)
 
 
 def test_epochs_are_counted_where_the_corpus_says_its_size(tiny, planted, tmp_path):

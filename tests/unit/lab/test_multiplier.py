@@ -115,7 +115,10 @@ def test_a_multiplier_beyond_the_ladder_is_only_a_bound():
     assert (row.censored, row.bound, row.censored_seeds) == ("above", pytest.approx(8.0), 4)
     assert row.per_seed == [None] * 4
     assert not row.significant
-    assert "> 8.0x less compute (censored: 4 of 4 seeds beyond the top rung)," in row.sentence
+    assert row.sentence == (
+        "arm saves compute: base needs more than 8.00x as much for the same bits per byte (4 of 4 seeds end beyond the "
+        "top of base's ladder)"
+    )
 
 
 def test_a_bound_counts_every_seed_and_the_censored_ones_at_their_limits():
@@ -123,7 +126,10 @@ def test_a_bound_counts_every_seed_and_the_censored_ones_at_their_limits():
     (row,) = multipliers(study({"arm": [9.0, 12.0, 30.0, 3.0]}), baseline="base", axis="flops")
     assert (row.censored, row.bound, row.censored_seeds) == ("above", pytest.approx((8**3 * 3) ** 0.25), 3)
     assert row.per_seed == [None, None, None, pytest.approx(3.0)]
-    assert "> 6.2x less compute (censored: 3 of 4 seeds beyond the top rung, counted at their limits)" in row.sentence
+    told = (
+        "needs more than 6.26x as much for the same bits per byte (3 of 4 seeds end beyond the top of base's ladder, "
+    )
+    assert f"{told}counted as if at it)" in row.sentence
 
 
 @given(planted=st.lists(st.floats(0.2, 40), min_size=3, max_size=5), cost=st.sampled_from([1.0, 1.25, 2.0]))
@@ -140,8 +146,8 @@ def test_an_arm_short_of_the_lowest_rung_is_only_a_bound():
     (row,) = multipliers(study({"arm": [0.5, 0.6, 0.7]}, cost=1.25), baseline="base", axis="flops")
     assert (row.censored, row.bound, row.censored_seeds) == ("below", pytest.approx(0.8), 3)
     assert row.sentence == (
-        "arm falls short of base's lowest rung: multiplier < 0.80x on flops (censored: 3 of 3 seeds), 3 seeds, tuned "
-        "alike"
+        "arm takes more compute: base needs less than 0.80x as much for the same bits per byte (3 of 3 seeds end at or "
+        "below the start of base's ladder)"
     )
 
 
@@ -154,22 +160,25 @@ def test_an_arm_that_may_be_better_is_not_said_to_fall_short(planted, cost):
     short = sum(m * cost < 1 for m in planted)
     assert (row.censored, row.censored_seeds) == ("below", short)
     assert row.bound == pytest.approx(math.prod(max(m, 1 / cost) for m in planted) ** (1 / len(planted)))
-    assert "falls short" not in row.sentence
-    limits = ", counted at their limits" if short < len(planted) else ""
-    told = f"(censored: {short} of {len(planted)} seeds at or below the ladder's start{limits})"
-    assert row.sentence.startswith("arm against base on flops: only a bound is known, < ")
+    assert "takes more" not in row.sentence
+    limits = ", counted as if at it" if short < len(planted) else ""
+    told = f"({short} of {len(planted)} seeds end at or below the start of base's ladder{limits})"
+    assert row.sentence.startswith("arm's place in compute is known only as a bound: base needs less than ")
     assert told in row.sentence
 
 
 def test_a_bound_below_one_is_not_said_to_save():
     (row,) = multipliers(study({"arm": [2.0, 2.0, 0.5]}, cost=10.0), baseline="base", axis="flops")
     assert (row.censored, row.bound) == ("above", pytest.approx((0.8 * 0.8 * 0.5) ** (1 / 3)))
-    assert row.sentence.startswith("arm against base on flops: only a bound is known, > 0.6x (censored: 2 of 3 seeds")
+    assert row.sentence.startswith(
+        "arm's place in compute is known only as a bound: base needs more than 0.68x as much for"
+    )
 
 
 def test_seeds_on_both_sides_of_the_ladder_give_no_bound():
     (row,) = multipliers(study({"arm": [0.5, 2.0, 9.0]}), baseline="base", axis="flops")
     assert (row.censored, row.bound, row.censored_seeds) == ("mixed", None, 2)
+    assert row.sentence == "arm cannot be compared in compute: 2 of 3 seeds lie outside base's ladder, on both sides"
 
 
 def test_seeds_are_paired_and_the_geometric_mean_is_taken():
@@ -385,12 +394,12 @@ def test_holm_over_the_arms_can_take_significance_away():
     assert alone[0].significant
     assert alone[0].level == 0.95
     assert "arm" not in alone[0].sentence
-    assert alone[0].sentence.startswith(
-        "a reaches base's bits per byte with 1.5x less compute [1.1, 2.2] at 95 %, 3 seeds, tuned alike"
+    assert alone[0].sentence == (
+        "a saves compute: base needs 1.52x as much for the same bits per byte (95 % interval 1.05 to 2.21, 3 seeds)"
     )
-    assert all(not row.significant and row.sentence.endswith("not significant") for row in three)
+    assert all(not row.significant and "shows no significant difference" in row.sentence for row in three)
     assert three[0].p == pytest.approx(3 * alone[0].p)
-    assert all(row.low < 1 and " at 98.3 % (Holm), 3 seeds" in row.sentence for row in three)
+    assert all(row.low < 1 and "(98.3 % interval 0." in row.sentence for row in three)
 
 
 def at_rungs(planted: dict[tuple[str, int], list[float]]) -> list[RunRow]:
@@ -446,7 +455,10 @@ def test_a_slower_arm_is_said_to_need_more():
     runs = study({"arm": [0.5, 0.52, 0.48]}, cost=4.0)
     (row,) = multipliers(runs, baseline="base", axis="flops")
     assert row.significant
-    assert row.sentence.startswith("arm needs 2.0x more compute for base's bits per byte [1.8, 2.2] at 95 %, 3 seeds")
+    assert row.sentence == (
+        "arm takes more compute: base needs 0.50x as much for the same bits per byte (95 % interval 0.45 to 0.55, "
+        "3 seeds)"
+    )
 
 
 def test_a_diverged_arm_never_ranks():
@@ -502,12 +514,15 @@ def test_a_crossing_rests_on_what_is_significant():
 @pytest.mark.parametrize(
     ("planted", "told"),
     [
-        ([1.105, 1.11, 1.115], "1.110x less compute [1.098, 1.122] at 95 %"),
-        ([1.0 / 1.105, 1.0 / 1.11, 1.0 / 1.115], "1.110x more compute for base's bits per byte [1.098, 1.122] at 95 %"),
-        ([1.05, 1.1, 1.15], "1.10x less compute [0.98, 1.23] at 95 %"),
-        ([1.5, 1.55, 1.6], "1.55x less compute [1.43, 1.68] at 95 %"),
-        ([2.0, 3.0, 4.0], "2.9x less compute [1.2, 6.9] at 95 %"),
-        ([2.0, 2.0, 2.0], "2.000x less compute [2.000, 2.000] at 95 %"),
+        ([1.105, 1.11, 1.115], "needs 1.110x as much for the same bits per byte (95 % interval 1.098 to 1.122"),
+        (
+            [1.0 / 1.105, 1.0 / 1.11, 1.0 / 1.115],
+            "0.901x as much for the same bits per byte (95 % interval 0.891 to 0.911",
+        ),
+        ([1.05, 1.1, 1.15], "1.10x as much for the same bits per byte (95 % interval 0.98 to 1.23"),
+        ([1.5, 1.55, 1.6], "1.55x as much for the same bits per byte (95 % interval 1.43 to 1.68"),
+        ([2.0, 3.0, 4.0], "2.88x as much for the same bits per byte (95 % interval 1.21 to 6.85"),
+        ([2.0, 2.0, 2.0], "2.000x as much for the same bits per byte (95 % interval 2.000 to 2.000"),
     ],
 )
 def test_digits_follow_the_width_of_the_interval(planted, told):
@@ -617,7 +632,7 @@ def test_a_quality_that_is_a_bound_is_said_with_the_multiplier(arm, base, said, 
     assert said in row.sentence
     assert ("bound: " in row.sentence) == bool(said)
     concluded = row.significant and (arm or not base)
-    assert ("reaches base's" in row.sentence) == (concluded or row.censored == "above")
+    assert ("arm saves compute" in row.sentence) == (concluded or row.censored == "above")
 
 
 def valued(run, value):

@@ -226,7 +226,7 @@ def test_a_plan_says_what_every_row_could_see(tiny):
 
 
 def test_a_plan_warns_of_an_arm_without_a_rung_below_it(tiny):
-    alike = tiny.with_('arms={near={overrides=["train.batch=2"]}}')
+    alike = tiny.with_('arms={near={overrides=["train.clip=2.0"]}}')
     speeds = dict.fromkeys(alike.everyone, Speed(1e9, 0.0))
     text = priced(alike, speeds, workers=1).text()
     assert "1.00x to 4.00x" in text
@@ -245,11 +245,11 @@ SLOW, TOO_SLOW, PAST = "machine slow:", "too slow for the whole study", "is expe
 @pytest.mark.parametrize(
     ("rate", "rungs", "top_points", "remarks"),
     [
-        (1e11, 200, None, []),
-        (4.2e10, 200, None, []),
-        (3.5e10, 150, None, [SLOW]),
-        (2.9e10, 150, 2, [TOO_SLOW]),
-        (1e10, 150, 2, [TOO_SLOW, PAST]),
+        (1e11, 128, None, []),
+        (4.2e10, 128, None, []),
+        (3.5e10, 96, None, [SLOW]),
+        (2.8e10, 96, 2, [TOO_SLOW]),
+        (1e10, 96, 2, [TOO_SLOW, PAST]),
     ],
 )
 def test_the_demo_shrinks_to_the_machine_and_says_so(rate, rungs, top_points, remarks):
@@ -299,4 +299,4 @@ def test_the_demo_keeps_what_its_pre_flight_spent(monkeypatch, tmp_path):
     monkeypatch.setattr(demo_module, "corpus_facts", lambda *_, **__: {"compressors": {"xz": 2.0}})
     monkeypatch.setattr(demo_module, "compare", lambda *_, notes, **__: kept.extend(notes))
     demo_module.demo(tmp_path)
-    assert "timing the arms once took 2.000e+09 FLOPs and 6 CPU-seconds, outside the bill" in kept
+    assert "timing the arms once took 4.000e+09 FLOPs and 12 CPU-seconds, outside the bill" in kept

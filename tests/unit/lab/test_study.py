@@ -165,3 +165,11 @@ def test_keys_of_the_recipe_within_a_study_are_known(tiny_toml):
         Study.from_toml(tiny_toml, "lr=1")
     with pytest.raises(RecipeError, match="should have at least 1 entry, has 0"):
         Study.from_toml(tiny_toml, "arms={}")
+
+
+@pytest.mark.parametrize(
+    "overrides", ['["train.batch=2"]', '["optimizer.lr=0.01"]', '["optimizer=adamw", "train.batch=2"]']
+)
+def test_an_arm_that_is_the_baseline_is_refused(tiny, overrides):
+    with pytest.raises(RecipeError, match=r"arms.same.overrides: leave adamw as it is"):
+        tiny.with_(f"arms.same={{overrides={overrides}}}")

@@ -46,7 +46,7 @@ def test_the_bill_headline_and_notes_are_there() -> None:
         "less compute [2.53, 3.12]",
         "Bill by phase",
         "41.0 TFLOP",
-        "No multiplier on seconds",
+        "No arm has a multiplier on seconds",
         "say nothing of 360M",
         "What made the runs",
         "4f0c1d200000  ",
