@@ -270,7 +270,7 @@ def measure(name: str, device: str, threads: int, repeats: int, steps: int, peer
 
     shape = SHAPES[name]
     tokens = shape.batch * shape.length
-    flops = part_of(shape).work(shape.batch, shape.length, shape.vocab).total.model
+    flops = part_of(shape).work(shape.batch, shape.length, shape.vocab).total.flops
     rate = max(matmul_rate(device, shape.precision, threads) for _ in range(3))
     sides = ["ours", *(["llama"] if peer else []), *(["plain"] if name in BY_HAND else [])]
     variants = [variant for variant in VARIANTS if variant.split()[0] in sides]

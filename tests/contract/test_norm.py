@@ -84,7 +84,7 @@ def test_a_model_with_it_is_charged_what_it_executes(
     assert sorted(shapes_of(parameter_groups(model)), key=str) == sorted(chosen.trained_shapes(VOCAB), key=str)
     with Audit() as audit:
         model(x).square().mean().backward()
-    assert audit.total() == chosen.work(2, 11, VOCAB).total.hardware
+    assert audit.total() == chosen.work(2, 11, VOCAB).total.executed
     cache = model.make_cache(2, 4)
     with torch.no_grad():
         steps = torch.cat([model.step(piece, cache) for piece in x.split([3, 1, 7], 1)], 1)

@@ -117,7 +117,7 @@ def test_a_likelihood_says_what_it_cost(name: str, ctx: Context) -> None:
         found = live.nll(batch)
     assert found.total.shape == ()
     assert float(found.total) > 0
-    assert audit.total() == sum(cost.hardware for cost in found.spent.values()) > 0
+    assert audit.total() == sum(cost.executed for cost in found.spent.values()) > 0
 
 
 @pytest.mark.parametrize("name", [name for name in PARTS if Predicts in objective_of(name).abilities])
@@ -126,7 +126,7 @@ def test_one_that_predicts_gives_its_likeliest_targets(name: str, ctx: Context) 
     assert isinstance(live, Predicts)
     with Audit() as audit:
         guess = live.predict(batch)
-    assert audit.total() == sum(cost.hardware for cost in guess.spent.values()) > 0
+    assert audit.total() == sum(cost.executed for cost in guess.spent.values()) > 0
     assert guess.ids.shape == batch.targets.shape
     other = TokenBatch(batch.inputs, torch.zeros_like(batch.targets), 100, draws=batch.draws)
     assert torch.equal(live.predict(other).ids, guess.ids), "the targets were looked at"
@@ -145,8 +145,8 @@ def test_work_equals_the_audit(name: str, ctx: Context) -> None:
     with Audit() as audit:
         loss = objective.build(ctx).loss(batch)
         loss.total.backward()
-    beside = sum(cost.hardware for cost in loss.spent.values())
-    assert audit.total() == objective.work(part(), *batch.inputs.shape, VOCAB).total.hardware + beside
+    beside = sum(cost.executed for cost in loss.spent.values())
+    assert audit.total() == objective.work(part(), *batch.inputs.shape, VOCAB).total.executed + beside
 
 
 @pytest.mark.parametrize("name", PARTS)

@@ -91,7 +91,7 @@ def test_work_is_what_is_executed_whatever_is_frozen(fields: Any, name: str | No
     assert sorted(s.name for s in shapes_of(groups)) == sorted(s.name for s in part.trained_shapes(VOCAB))
     with Audit() as audit:
         NextToken(model).loss(batch()).total.backward()
-    assert audit.total() == part.work(2, 11, VOCAB).total.hardware
+    assert audit.total() == part.work(2, 11, VOCAB).total.executed
     for parameter, p in model.named_parameters():
         assert (p.grad is not None) == p.requires_grad, parameter
 
@@ -137,7 +137,7 @@ def test_a_part_is_told_which_of_its_own_parameters_are_frozen(frozen: tuple[str
         model = part.build(context())
         with Audit() as audit:
             NextToken(model).loss(batch()).total.backward()
-        assert audit.total() == part.work(2, 11, VOCAB).total.hardware, rules
+        assert audit.total() == part.work(2, 11, VOCAB).total.executed, rules
         for parameter, p in model.named_parameters():
             assert (p.grad is not None) == p.requires_grad, parameter
 

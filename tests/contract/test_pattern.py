@@ -70,10 +70,10 @@ def test_a_mixer_obeys_it_and_is_charged_what_it_executes(mixer: str, name: str,
         out = model(x, pattern)
         out.square().mean().backward()
     work = part.work(2, length, VOCAB, pattern)
-    assert audit.total() == work.total.hardware
+    assert audit.total() == work.total.executed
     assert model.flops(2, length, pattern) == work
-    causal = part.work(2, length, VOCAB).total.model
-    assert (work.total.model - causal) == 6 * 2 * 2 * 32 * 2 * (pattern.pairs(length) - length * (length + 1) // 2)
+    causal = part.work(2, length, VOCAB).total.flops
+    assert (work.total.flops - causal) == 6 * 2 * 2 * 32 * 2 * (pattern.pairs(length) - length * (length + 1) // 2)
     gradients = [p.grad.clone() for p in model.parameters()]
     model.zero_grad()
     plain = model(x, dense_mask(pattern, length, x.device))  # one block of everything, hidden by a mask
@@ -95,7 +95,7 @@ def test_packed_documents_give_the_logits_of_separate_ones(mixer: str, name: str
     ids = torch.repeat_interleave(torch.arange(len(lengths)), torch.tensor(lengths))[None]
     with Audit() as audit, torch.no_grad():
         packed = model(x, Documents(ids, pattern))
-    assert audit.total() == part.work(1, sum(lengths), VOCAB, pattern).forward.hardware
+    assert audit.total() == part.work(1, sum(lengths), VOCAB, pattern).forward.executed
     apart = [model(piece, pattern) for piece in x.split(lengths, 1)]
     torch.testing.assert_close(packed, torch.cat(apart, 1), rtol=0, atol=2e-6)
 

@@ -106,9 +106,9 @@ def _dry_run(recipe: Recipe, root: Path, json: bool) -> None:
         "trained_parameters": trained,
         "steps": steps,
         "tokens": steps * cost.tokens,
-        "flops": total.model,
-        "hardware_flops": total.hardware,
-        "optimizer_share": cost.updates(seen).model / cost.run(seen).model,
+        "flops": total.flops,
+        "hardware_flops": total.executed,
+        "optimizer_share": cost.updates(seen).flops / cost.run(seen).flops,
     }
     if json:
         emit(facts)

@@ -10,27 +10,30 @@ from dataclasses import dataclass, fields
 class Cost:
     """What a piece of work costs; costs add, and multiply by a count.
 
+    In the ledger, on disk and on the command line ``flops`` is the axis "flops", ``executed`` the axis
+    "hardware_flops": shares of a machine's rate are taken of the first, an audit compares the second.
+
     Attributes:
-        model: FLOPs that the mathematics needs, matmul class only (a multiply-add is 2), attention causal-exact.
-        hardware: FLOPs of the matmul class that are executed, masked attention and recomputation included.
+        flops: FLOPs that the mathematics needs, matmul class only (a multiply-add is 2), attention causal-exact.
+        executed: FLOPs of the matmul class that are executed, masked attention and recomputation included.
         elementwise: operations outside the matmul class (an estimate; never mixed with the two above).
         moved: bytes read and written by the work's operands, each counted once (an estimate).
 
     Example:
-        >>> product = Cost(model=2 * 64 * 64 * 64, hardware=2 * 64 * 64 * 64)
-        >>> (3 * product + Cost(elementwise=64)).model
+        >>> product = Cost(flops=2 * 64 * 64 * 64, executed=2 * 64 * 64 * 64)
+        >>> (3 * product + Cost(elementwise=64)).flops
         1572864
     """
 
-    model: int = 0
-    hardware: int = 0
+    flops: int = 0
+    executed: int = 0
     elementwise: int = 0
     moved: int = 0
 
     def __add__(self, other: Cost) -> Cost:
         return Cost(
-            self.model + other.model,
-            self.hardware + other.hardware,
+            self.flops + other.flops,
+            self.executed + other.executed,
             self.elementwise + other.elementwise,
             self.moved + other.moved,
         )
@@ -39,7 +42,7 @@ class Cost:
         return self + other * -1
 
     def __mul__(self, count: int) -> Cost:
-        return Cost(self.model * count, self.hardware * count, self.elementwise * count, self.moved * count)
+        return Cost(self.flops * count, self.executed * count, self.elementwise * count, self.moved * count)
 
     __rmul__ = __mul__
 

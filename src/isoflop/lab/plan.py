@@ -336,7 +336,7 @@ def _batch(study: Study, role: str, arm: str, rung: int, runs: int, speed: Speed
     recipe = study.run_recipe(arm, rung, study.seeds[0])
     cost = step_cost(recipe)
     steps = steps_within(recipe.budget, cost)
-    flops = cost.run(steps).model
+    flops = cost.run(steps).flops
     seconds = speed.seconds(flops, recipe.train.evaluations)
     return PlannedRuns(role, arm, rung, runs, steps, flops, seconds, speed.cpu_share * seconds)
 

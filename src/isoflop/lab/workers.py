@@ -58,7 +58,7 @@ class Assignment:
     def flops(self) -> int:
         """Model FLOPs that training it takes."""
         cost = step_cost(self.recipe)
-        return cost.run(steps_within(self.recipe.budget, cost)).model
+        return cost.run(steps_within(self.recipe.budget, cost)).flops
 
     @property
     def label(self) -> str:

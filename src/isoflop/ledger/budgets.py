@@ -34,7 +34,7 @@ class StepCost:
         passes: the optimizer's passes beyond the gradient's own in the first n steps, over single micro-batches.
 
     Example:
-        >>> work = Work(forward=Cost(model=100, hardware=100), backward=Cost(model=200, hardware=200))
+        >>> work = Work(forward=Cost(flops=100, executed=100), backward=Cost(flops=200, executed=200))
         >>> cost = StepCost(work, {}, 2, 64, updates=lambda n: Cost(elementwise=n), passes=lambda n: Passes())
         >>> cost.update(0).elementwise
         1
@@ -112,7 +112,7 @@ def steps_within(budget: Budget, cost: StepCost, text_bytes: Iterable[int] | Non
     if budget.axis == "text_bytes":
         return _steps_of_text(limit, text_bytes)
     axes: dict[str, Callable[[int], int]] = {
-        "flops": lambda steps: cost.run(steps).model,
+        "flops": lambda steps: cost.run(steps).flops,
         "tokens": lambda steps: steps * cost.tokens,
         "steps": lambda steps: steps,
     }

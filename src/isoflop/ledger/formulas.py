@@ -22,7 +22,7 @@ CPU_FLASH_KEY_BLOCK = 512
 
 def products(flops: int, elements: int = 0, itemsize: int = 4) -> Cost:
     """Cost of matmul-class work in which model and hardware FLOPs agree, on ``elements`` numbers read or written."""
-    return Cost(model=flops, hardware=flops, moved=elements * itemsize)
+    return Cost(flops=flops, executed=flops, moved=elements * itemsize)
 
 
 # ---------------------------------------------------------------- products
@@ -139,13 +139,13 @@ def attention(
 
     def products_of(count: int, elementwise: int) -> Cost:
         return Cost(
-            model=2 * count * many * pairs * head_dim,
-            hardware=2 * count * many * executed * head_dim,
+            flops=2 * count * many * pairs * head_dim,
+            executed=2 * count * many * executed * head_dim,
             elementwise=elementwise * many * executed,
             moved=(ends + scores) * itemsize * (count // 2),
         )
 
-    again = Cost(hardware=2 * many * executed * head_dim, elementwise=2 * many * executed) if recompute else ZERO
+    again = Cost(executed=2 * many * executed * head_dim, elementwise=2 * many * executed) if recompute else ZERO
     return Work(forward=products_of(2, 5), backward=products_of(4, 4), recompute=again)
 
 

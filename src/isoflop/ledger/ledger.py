@@ -24,8 +24,8 @@ class Ledger:
 
     Example:
         >>> ledger = Ledger()
-        >>> ledger.add("train", Cost(model=600, hardware=640), steps=1, tokens=100)
-        >>> ledger.add("evaluation", Cost(model=50, hardware=50))
+        >>> ledger.add("train", Cost(flops=600, executed=640), steps=1, tokens=100)
+        >>> ledger.add("evaluation", Cost(flops=50, executed=50))
         >>> ledger.total("flops"), ledger.total("flops", ["evaluation"])
         (600, 50)
     """
@@ -58,8 +58,8 @@ class Ledger:
                 is due. Nothing is charged then.
         """
         given = {
-            "flops": cost.model,
-            "hardware_flops": cost.hardware,
+            "flops": cost.flops,
+            "hardware_flops": cost.executed,
             "elementwise": cost.elementwise,
             "moved": cost.moved,
             "steps": steps,

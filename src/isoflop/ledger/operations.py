@@ -71,7 +71,7 @@ def _grouped_mm(a: Mapping[str, Any], out: Any) -> int:
     """The groups together cover the ragged dimension, whichever it is: 2mkn with its whole extent."""
     left, right = _shape(a["self"]), _shape(a["mat2"])
     batch = left[0] if len(left) == len(right) == 3 else 1
-    return formulas.matmul(left[-2], left[-1], right[-1], batch).hardware
+    return formulas.matmul(left[-2], left[-1], right[-1], batch).executed
 
 
 @formula("convolution", "_convolution", "mkldnn_convolution", "cudnn_convolution")
@@ -120,7 +120,7 @@ def _matrices(name: str, cost: Callable[[int, int, int], Cost]) -> Formula:
 
     def count(a: Mapping[str, Any], out: Any) -> int:
         *batch, m, n = _shape(a[name])
-        return cost(m, n, math.prod(batch)).hardware
+        return cost(m, n, math.prod(batch)).executed
 
     return count
 
@@ -149,7 +149,7 @@ def _orgqr(a: Mapping[str, Any], out: Any) -> int:
 def _ormqr(a: Mapping[str, Any], out: Any) -> int:
     *batch, m, n = _shape(a["input3"])
     m, n = (m, n) if a["left"] else (n, m)
-    return formulas.ormqr(m, n, _shape(a["input2"])[-1], math.prod(batch)).hardware
+    return formulas.ormqr(m, n, _shape(a["input2"])[-1], math.prod(batch)).executed
 
 
 @formula("_linalg_eigh")
@@ -184,7 +184,7 @@ def _solve(a: Mapping[str, Any], out: Any) -> int:
 def _lstsq(a: Mapping[str, Any], out: Any) -> int:
     *batch, m, n = _shape(a["self"])
     many = math.prod(batch)
-    return formulas.least_squares(m, n, _numel(a["b"]) // max(m * many, 1), many).hardware
+    return formulas.least_squares(m, n, _numel(a["b"]) // max(m * many, 1), many).executed
 
 
 # ---------------------------------------------------------------- Fourier transforms (nominal)
@@ -192,7 +192,7 @@ def _lstsq(a: Mapping[str, Any], out: Any) -> int:
 
 def _fft(signal: Tensor, dims: Sequence[int], real: bool) -> int:
     lengths = [_shape(signal)[dim] for dim in dims]
-    return formulas.fft(lengths, _numel(signal) // math.prod(lengths), real).hardware
+    return formulas.fft(lengths, _numel(signal) // math.prod(lengths), real).executed
 
 
 formula("_fft_c2c")(lambda a, out: _fft(a["self"], a["dim"], real=False))

@@ -80,4 +80,4 @@ def state_bytes(shapes: Sequence[Shape], floats: int, counters: int = 1) -> int:
 
 def share(cost: Cost, steps: int) -> Cost:
     """The whole FLOPs a step of work that is done once in ``steps``."""
-    return Cost(cost.model // steps, cost.hardware // steps, cost.elementwise // steps, cost.moved // steps)
+    return Cost(cost.flops // steps, cost.executed // steps, cost.elementwise // steps, cost.moved // steps)

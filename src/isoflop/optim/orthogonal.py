@@ -147,7 +147,7 @@ def iteration_cost(shape: Sequence[int], steps: int = 5, halves: int = HALVES) -
     if m < halves:
         return full
     saved = (m // 2) * (m - m // 2) * 2 * (n + m) * steps
-    return Cost(full.model, full.hardware - saved, full.elementwise, full.moved)
+    return Cost(full.flops, full.executed - saved, full.elementwise, full.moved)
 
 
 def per_step(coefficients: Coefficients, steps: int) -> Triples:

@@ -34,7 +34,7 @@ def foresee(pipeline: Pipeline, root: Path | str = "runs") -> list[Foreseen]:
         if pipeline.made_by_training(stage):
             recipe = pipeline.recipe_of(stage, pipeline.seeds[0], {}, pipeline.foreseen)
             cost, steps = plan(recipe, root, exact=False)
-            flops = cost.run(steps).model
+            flops = cost.run(steps).flops
         trials = len(pipeline.grid(stage)) if own.grid else 0
         tuning = len(pipeline.tuning_seeds) * (trials or (1 if _needed(pipeline, stage) else 0))
         found.append(Foreseen(stage, steps, flops, trials, len(pipeline.seeds) + tuning))

@@ -97,7 +97,7 @@ class Loop(Session):
         charges = [*problem.spent.items(), ("optimizer", self.cost.update(self.step - 1))]
         for phase, cost in charges:
             self.ledger.add(phase, cost)
-        self._flops = sum(cost.model for _, cost in charges)
+        self._flops = sum(cost.flops for _, cost in charges)
         self._begun = None
         return outcome, seconds
 

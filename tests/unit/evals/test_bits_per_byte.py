@@ -90,7 +90,7 @@ class Told:
     bound = False
 
     def nll(self, batch: Any) -> Loss:
-        return Loss(torch.tensor(batch.bits * math.log(2), dtype=torch.float64), spent={"evaluation": Cost(model=5)})
+        return Loss(torch.tensor(batch.bits * math.log(2), dtype=torch.float64), spent={"evaluation": Cost(flops=5)})
 
 
 def told(**domains: Windows) -> Any:
@@ -103,7 +103,7 @@ def test_the_standard_error_is_that_of_a_ratio_by_hand() -> None:
     found = told(text=Windows([(6, 2), (2, 1), (4, 3)], 6))
     assert found.value == pytest.approx(2)
     assert found.stderr == pytest.approx(math.sqrt((4 + 0 + 4) * 3 / 2) / 6)
-    assert found.cost == Cost(model=15)
+    assert found.cost == Cost(flops=15)
 
 
 def test_the_standard_error_is_over_the_bytes_that_the_text_really_has() -> None:

@@ -67,7 +67,7 @@ class Planted:
             self.asked.append(job)
             cost = step_cost(job.recipe)
             steps = steps_within(job.recipe.budget, cost)
-            flops, tokens = steps * cost.run(1).model, steps * cost.tokens
+            flops, tokens = steps * cost.run(1).flops, steps * cost.tokens
             point = Point(
                 step=steps,
                 flops=flops,

@@ -26,8 +26,8 @@ def test_the_plan_lists_every_run_with_exact_flops(tiny):
     speeds = {"adamw": Speed(1e9, 0.5, 0.25), "muon": Speed(5e8, 0.5, 0.25)}
     found = priced(tiny, speeds, workers=2)
     assert found.runs == 4 + 4 + 4 + 3 * 3 + 3
-    each = step_cost(tiny.run_recipe("adamw", 0, 1)).run(1).model
-    muon = step_cost(tiny.run_recipe("muon", 0, 1)).run(1).model
+    each = step_cost(tiny.run_recipe("adamw", 0, 1)).run(1).flops
+    muon = step_cost(tiny.run_recipe("muon", 0, 1)).run(1).flops
     adamw_steps = 4 * 4 + 4 * 16 + 3 * (4 + 8 + 16)
     assert found.flops == adamw_steps * each + (4 + 3) * 4 * muon
     seconds = adamw_steps * each / 1e9 + 7 * 4 * muon / 5e8 + found.runs * 0.75
@@ -211,7 +211,7 @@ def test_a_plan_says_what_every_row_could_see(tiny):
     speeds = dict.fromkeys(tiny.everyone, Speed(1e9, 0.0))
     found = priced(tiny, speeds, workers=1)
     (only,) = found.sights
-    adamw, muon = (step_cost(tiny.run_recipe(arm, 0, 1)).run(1).model for arm in tiny.everyone)
+    adamw, muon = (step_cost(tiny.run_recipe(arm, 0, 1)).run(1).flops for arm in tiny.everyone)
     assert (only.arm, only.rung) == ("muon", 0)
     assert (only.low, only.high) == (pytest.approx(adamw / muon), pytest.approx(4 * adamw / muon))
     sd = math.sqrt(2) * 0.02 / (0.15 / math.log(2))

@@ -32,7 +32,7 @@ def ledger_of(entries) -> Ledger:
 @given(st.lists(ENTRY, max_size=6), st.lists(ENTRY, max_size=6))
 def test_sums_are_exact_and_survive_json(first, second):
     whole, left, right = ledger_of(first + second), ledger_of(first), ledger_of(second)
-    for axis, of in [("flops", "model"), ("hardware_flops", "hardware"), ("elementwise",) * 2, ("moved",) * 2]:
+    for axis, of in [("flops", "flops"), ("hardware_flops", "executed"), ("elementwise",) * 2, ("moved",) * 2]:
         assert whole.total(axis, PHASES) == sum(getattr(cost, of) for _, cost, _ in first + second)
     for axis in ("steps", "tokens", "text_bytes"):
         charged = sum(amounts[axis] for phase, _, amounts in first + second if phase in CHARGED)
@@ -49,8 +49,8 @@ def test_sums_are_exact_and_survive_json(first, second):
 
 def test_integers_beyond_double_precision_keep_their_last_digit():
     ledger = Ledger()
-    ledger.add("train", Cost(model=2**80))
-    ledger.add("train", Cost(model=1))
+    ledger.add("train", Cost(flops=2**80))
+    ledger.add("train", Cost(flops=1))
     assert Ledger.from_json(json.loads(json.dumps(ledger.to_json()))).total("flops") == 2**80 + 1
 
 
@@ -110,7 +110,7 @@ def test_state_is_loaded_in_place():
 def test_wrong_amounts_are_refused_and_nothing_is_charged(phase, amounts, message):
     ledger = Ledger()
     with pytest.raises(UsageError, match=message):
-        ledger.add(phase, Cost(model=1), **amounts)
+        ledger.add(phase, Cost(flops=1), **amounts)
     assert ledger == Ledger()
 
 

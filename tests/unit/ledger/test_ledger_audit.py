@@ -58,47 +58,47 @@ OPERATIONS = [
     ("bfloat16", lambda r: r["mk"].bfloat16() @ r["kn"].bfloat16(), MKN),
     ("int_mm", lambda r: torch._int_mm(torch.ones(32, 16).char(), torch.ones(16, 8).char()), 2 * 32 * 16 * 8),
     ("foreach_mm", lambda r: torch._foreach_mm([r["mk"], r["kk"]], [r["kn"], r["kn"]]), MKN + 2 * K * K * N),
-    ("conv1d", lambda r: F.conv1d(out(2, 4, 9), out(6, 4, 3)), f.convolution(2, 4, 6, [3], [7]).forward.hardware),
+    ("conv1d", lambda r: F.conv1d(out(2, 4, 9), out(6, 4, 3)), f.convolution(2, 4, 6, [3], [7]).forward.executed),
     ("conv2d", lambda r: F.conv2d(out(2, 4, 9, 8), out(6, 2, 3, 2), stride=2, padding=1, groups=2),
-     f.convolution(2, 4, 6, [3, 2], [5, 5], groups=2).forward.hardware),
+     f.convolution(2, 4, 6, [3, 2], [5, 5], groups=2).forward.executed),
     ("conv_transpose1d", lambda r: F.conv_transpose1d(out(2, 4, 9), out(4, 6, 3)), 2 * 2 * 9 * 4 * 6 * 3),
-    ("qr", lambda r: torch.linalg.qr(r["btall"]), f.qr(*TALL, batch=B).hardware),
-    ("qr complete", lambda r: torch.linalg.qr(r["tall"], mode="complete"), f.qr(*TALL, "complete").hardware),
-    ("qr r", lambda r: torch.linalg.qr(r["tall"], mode="r"), f.qr(*TALL, "r").hardware),
-    ("qr out", lambda r: torch.linalg.qr(r["tall"], out=(out(6, K), out(K, K))), f.qr(*TALL).hardware),
-    ("geqrf", lambda r: torch.geqrf(r["btall"]), f.geqrf(*TALL, batch=B).hardware),
-    ("householder_product", lambda r: torch.linalg.householder_product(r["tall"], r["k"]), f.orgqr(*TALL, K).hardware),
-    ("ormqr", lambda r: torch.ormqr(r["tall"], r["k"], torch.ones(6, 2)), f.ormqr(6, 2, K).hardware),
-    ("ormqr right", lambda r: torch.ormqr(r["tall"], r["k"], torch.ones(2, 6), left=False), f.ormqr(6, 2, K).hardware),
-    ("eigh", lambda r: torch.linalg.eigh(r["bkk"]), f.eigh(K, batch=B).hardware),
-    ("eigh values", lambda r: torch._linalg_eigh(r["kk"], compute_v=False), f.eigh(K, vectors=False).hardware),
-    ("eig", lambda r: torch.linalg.eig(r["kk"]), f.eig(K).hardware),
-    ("eig values", lambda r: torch.ops.aten._linalg_eigvals(r["kk"]), f.eig(K, vectors=False).hardware),
-    ("svd", lambda r: torch.linalg.svd(r["btall"], full_matrices=False), f.svd(*TALL, batch=B).hardware),
-    ("svd full", lambda r: torch.linalg.svd(r["tall"]), f.svd(*TALL, full=True).hardware),
-    ("svd values", lambda r: torch._linalg_svd(r["tall"], compute_uv=False), f.svd(*TALL, vectors=False).hardware),
-    ("inv", lambda r: torch.linalg.inv(r["bkk"]), f.inverse(K, batch=B).hardware),
-    ("inv out", lambda r: torch.linalg.inv(r["kk"], out=out(K, K)), f.inverse(K).hardware),
-    ("cholesky", lambda r: torch.linalg.cholesky(r["spd"]), f.cholesky(K).hardware),
-    ("cholesky old", lambda r: torch.cholesky(r["spd"]), f.cholesky(K).hardware),
-    ("cholesky_inverse", lambda r: torch.cholesky_inverse(r["upper"]), f.cholesky_inverse(K).hardware),
-    ("cholesky_solve", lambda r: torch.cholesky_solve(r["kn"], r["upper"]), 2 * f.solve_triangular(K, N).hardware),
+    ("qr", lambda r: torch.linalg.qr(r["btall"]), f.qr(*TALL, batch=B).executed),
+    ("qr complete", lambda r: torch.linalg.qr(r["tall"], mode="complete"), f.qr(*TALL, "complete").executed),
+    ("qr r", lambda r: torch.linalg.qr(r["tall"], mode="r"), f.qr(*TALL, "r").executed),
+    ("qr out", lambda r: torch.linalg.qr(r["tall"], out=(out(6, K), out(K, K))), f.qr(*TALL).executed),
+    ("geqrf", lambda r: torch.geqrf(r["btall"]), f.geqrf(*TALL, batch=B).executed),
+    ("householder_product", lambda r: torch.linalg.householder_product(r["tall"], r["k"]), f.orgqr(*TALL, K).executed),
+    ("ormqr", lambda r: torch.ormqr(r["tall"], r["k"], torch.ones(6, 2)), f.ormqr(6, 2, K).executed),
+    ("ormqr right", lambda r: torch.ormqr(r["tall"], r["k"], torch.ones(2, 6), left=False), f.ormqr(6, 2, K).executed),
+    ("eigh", lambda r: torch.linalg.eigh(r["bkk"]), f.eigh(K, batch=B).executed),
+    ("eigh values", lambda r: torch._linalg_eigh(r["kk"], compute_v=False), f.eigh(K, vectors=False).executed),
+    ("eig", lambda r: torch.linalg.eig(r["kk"]), f.eig(K).executed),
+    ("eig values", lambda r: torch.ops.aten._linalg_eigvals(r["kk"]), f.eig(K, vectors=False).executed),
+    ("svd", lambda r: torch.linalg.svd(r["btall"], full_matrices=False), f.svd(*TALL, batch=B).executed),
+    ("svd full", lambda r: torch.linalg.svd(r["tall"]), f.svd(*TALL, full=True).executed),
+    ("svd values", lambda r: torch._linalg_svd(r["tall"], compute_uv=False), f.svd(*TALL, vectors=False).executed),
+    ("inv", lambda r: torch.linalg.inv(r["bkk"]), f.inverse(K, batch=B).executed),
+    ("inv out", lambda r: torch.linalg.inv(r["kk"], out=out(K, K)), f.inverse(K).executed),
+    ("cholesky", lambda r: torch.linalg.cholesky(r["spd"]), f.cholesky(K).executed),
+    ("cholesky old", lambda r: torch.cholesky(r["spd"]), f.cholesky(K).executed),
+    ("cholesky_inverse", lambda r: torch.cholesky_inverse(r["upper"]), f.cholesky_inverse(K).executed),
+    ("cholesky_solve", lambda r: torch.cholesky_solve(r["kn"], r["upper"]), 2 * f.solve_triangular(K, N).executed),
     ("solve_triangular", lambda r: torch.linalg.solve_triangular(r["upper"], r["kn"], upper=True),
-     f.solve_triangular(K, N).hardware),
-    ("triangular_solve", lambda r: torch.triangular_solve(r["kn"], r["upper"]), f.solve_triangular(K, N).hardware),
-    ("solve", lambda r: torch.linalg.solve(r["spd"], r["kn"]), f.solve(K, N).hardware),
-    ("solve vector", lambda r: torch.linalg.solve(r["spd"], r["k"]), f.solve(K, 1).hardware),
-    ("lu_factor", lambda r: torch.linalg.lu_factor(r["tall"]), f.lu(*TALL).hardware),
-    ("lu", lambda r: torch.linalg.lu(r["bkk"]), f.lu(K, K, batch=B).hardware),
+     f.solve_triangular(K, N).executed),
+    ("triangular_solve", lambda r: torch.triangular_solve(r["kn"], r["upper"]), f.solve_triangular(K, N).executed),
+    ("solve", lambda r: torch.linalg.solve(r["spd"], r["kn"]), f.solve(K, N).executed),
+    ("solve vector", lambda r: torch.linalg.solve(r["spd"], r["k"]), f.solve(K, 1).executed),
+    ("lu_factor", lambda r: torch.linalg.lu_factor(r["tall"]), f.lu(*TALL).executed),
+    ("lu", lambda r: torch.linalg.lu(r["bkk"]), f.lu(K, K, batch=B).executed),
     ("lu_solve", lambda r: torch.linalg.lu_solve(r["upper"], torch.arange(1, K + 1, dtype=torch.int32), r["kn"]),
-     2 * f.solve_triangular(K, N).hardware),
-    ("det", lambda r: torch.linalg.det(r["bkk"]), f.lu(K, K, batch=B).hardware),
-    ("slogdet", lambda r: torch.linalg.slogdet(r["kk"]), f.lu(K, K).hardware),
-    ("lstsq", lambda r: torch.linalg.lstsq(r["tall"], torch.ones(6, 2)), f.least_squares(*TALL, 2).hardware),
-    ("fft", lambda r: torch.fft.fft(torch.ones(3, 8, dtype=torch.cfloat)), f.fft([8], batch=3).hardware),
-    ("rfft", lambda r: torch.fft.rfft(torch.ones(3, 8)), f.fft([8], batch=3, real=True).hardware),
-    ("irfft", lambda r: torch.fft.irfft(torch.ones(3, 5, dtype=torch.cfloat)), f.fft([8], batch=3, real=True).hardware),
-    ("fft2", lambda r: torch.fft.fft2(torch.ones(3, 8, 4, dtype=torch.cfloat)), f.fft([8, 4], batch=3).hardware),
+     2 * f.solve_triangular(K, N).executed),
+    ("det", lambda r: torch.linalg.det(r["bkk"]), f.lu(K, K, batch=B).executed),
+    ("slogdet", lambda r: torch.linalg.slogdet(r["kk"]), f.lu(K, K).executed),
+    ("lstsq", lambda r: torch.linalg.lstsq(r["tall"], torch.ones(6, 2)), f.least_squares(*TALL, 2).executed),
+    ("fft", lambda r: torch.fft.fft(torch.ones(3, 8, dtype=torch.cfloat)), f.fft([8], batch=3).executed),
+    ("rfft", lambda r: torch.fft.rfft(torch.ones(3, 8)), f.fft([8], batch=3, real=True).executed),
+    ("irfft", lambda r: torch.fft.irfft(torch.ones(3, 5, dtype=torch.cfloat)), f.fft([8], batch=3, real=True).executed),
+    ("fft2", lambda r: torch.fft.fft2(torch.ones(3, 8, 4, dtype=torch.cfloat)), f.fft([8, 4], batch=3).executed),
     ("elementwise is free", lambda r: torch.linalg.vector_norm(r["mk"].softmax(-1).cumsum(0).sqrt()), 0),
     ("embedding is free", lambda r: F.embedding(torch.tensor([1, 2]), r["mk"]), 0),
     ("resampling is free", lambda r: F.interpolate(torch.ones(1, 1, 4, 4), scale_factor=2.0, mode="bilinear"), 0),
@@ -129,8 +129,8 @@ def test_backward_equals_the_formulas(call, x, w, work, input_gradient):
         result = call(x, w)
         with audit.phase("recompute"):
             result.backward(torch.ones_like(result))
-    assert audit.total("train") == work.forward.hardware
-    assert audit.total("recompute") == work.backward.hardware // (1 if input_gradient else 2)
+    assert audit.total("train") == work.forward.executed
+    assert audit.total("recompute") == work.backward.executed // (1 if input_gradient else 2)
 
 
 # ---------------------------------------------------------------- attention
@@ -152,11 +152,11 @@ def test_cpu_flash_attention(length, keys, causal):
     plain = F.scaled_dot_product_attention(q, k, v, is_causal=causal)
     with Audit() as audit:
         out = F.scaled_dot_product_attention(q, k, v, is_causal=causal)
-        assert audit.counts() == {"_scaled_dot_product_flash_attention_for_cpu": work.forward.hardware}
+        assert audit.counts() == {"_scaled_dot_product_flash_attention_for_cpu": work.forward.executed}
         with audit.phase("search"):
             out.sum().backward()
     assert torch.equal(out, plain)  # the audit does not change the kernel
-    assert audit.total("search") == work.backward.hardware + work.recompute.hardware
+    assert audit.total("search") == work.backward.executed + work.recompute.executed
 
 
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
@@ -173,8 +173,8 @@ def test_explicit_attention_executes_the_square():
     with Audit() as audit:
         mask = torch.ones(16, 16, dtype=torch.bool).tril()
         ((q @ k.mT).masked_fill(~mask, -torch.inf).softmax(-1) @ v).sum().backward()
-    assert audit.total() == work.total.hardware
-    assert work.total.model * 32 == work.total.hardware * 17
+    assert audit.total() == work.total.executed
+    assert work.total.flops * 32 == work.total.executed * 17
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -201,8 +201,8 @@ def test_fused_attention_of_other_devices_by_shape(kind):
     arguments = {"query": q, "key": k, "value": v, "is_causal": True}
     work = f.attention(2, 3, 8, 16, executed_pairs=f.flash_cuda_pairs(16), recompute=True)
     name = f"_scaled_dot_product_{kind}_attention"
-    assert operations.FORMULAS[name](arguments, None) == work.forward.hardware == work.forward.model
-    assert operations.FORMULAS[f"{name}_backward"](arguments, None) == (work.backward + work.recompute).hardware
+    assert operations.FORMULAS[name](arguments, None) == work.forward.executed == work.forward.flops
+    assert operations.FORMULAS[f"{name}_backward"](arguments, None) == (work.backward + work.recompute).executed
 
 
 # ---------------------------------------------------------------- optimizers, custom functions, phases
@@ -215,7 +215,7 @@ def test_newton_schulz_is_what_torchs_muon_executes(shape):
     optimizer = torch.optim.Muon([parameter])
     with Audit() as audit, audit.phase("optimizer"):
         optimizer.step()
-    assert audit.total("optimizer") == audit.total() == f.newton_schulz(*shape).hardware
+    assert audit.total("optimizer") == audit.total() == f.newton_schulz(*shape).executed
 
 
 @pytest.mark.parametrize("how", [{"fused": True}, {"foreach": True}, {"foreach": False}])
@@ -303,7 +303,7 @@ def test_foreign_operations_fail_until_they_have_a_formula():
 
     with pytest.raises(UsageError, match="isoflop_tests::triple"), Audit():
         triple(R["kk"])
-    operations.formula("isoflop_tests::triple")(lambda a, out: 2 * f.matmul(K, K, K).hardware)
+    operations.formula("isoflop_tests::triple")(lambda a, out: 2 * f.matmul(K, K, K).executed)
     try:
         with Audit() as audit:
             triple(R["kk"])

@@ -31,7 +31,7 @@ LARGE = st.integers(1, 2**49)
 
 def same(flops: int, tokens: int = 1) -> StepCost:
     """Steps that all cost the same."""
-    work = Work(Cost(model=flops, hardware=7 * flops))
+    work = Work(Cost(flops=flops, executed=7 * flops))
     return StepCost(work, {}, 1, tokens, lambda steps: Cost(), lambda steps: Passes())
 
 
@@ -57,15 +57,15 @@ def test_tokens_and_steps(limit, each):
 @given(st.integers(1, 10**9), st.integers(1, 100), st.integers(0, 1000), st.integers(1, 9))
 def test_flops_of_updates_that_differ(limit, each, rare, every):
     """A budget counts what an optimizer spends in each step, not its mean."""
-    updates = lambda steps: Cost(model=steps // every * rare)  # noqa: E731
-    cost = StepCost(Work(Cost(model=each)), {}, 1, 1, updates, lambda steps: Passes())
-    if limit < cost.run(1).model:
+    updates = lambda steps: Cost(flops=steps // every * rare)  # noqa: E731
+    cost = StepCost(Work(Cost(flops=each)), {}, 1, 1, updates, lambda steps: Passes())
+    if limit < cost.run(1).flops:
         with pytest.raises(BudgetError):
             steps_within(Budget(flops=limit), cost)
     else:
         steps = steps_within(Budget(flops=limit), cost)
-        assert cost.run(steps).model <= limit < cost.run(steps + 1).model
-        first = [cost.update(t).model for t in range(min(steps, 50))]
+        assert cost.run(steps).flops <= limit < cost.run(steps + 1).flops
+        first = [cost.update(t).flops for t in range(min(steps, 50))]
         assert sum(first) == min(steps, 50) // every * rare
 
 
@@ -190,7 +190,7 @@ class Optimizer(OptimizerPart):
     build = Source.build
 
     def cost(self, shapes):
-        return Cost(elementwise=10 * shapes[0].numel, model=7, hardware=7)
+        return Cost(elementwise=10 * shapes[0].numel, flops=7, executed=7)
 
     def state_bytes(self, shapes):
         return 0
@@ -248,18 +248,18 @@ def test_step_cost():
 def test_passes_that_differ_from_step_to_step_and_what_a_loss_costs_besides_are_counted_exactly():
     class Taught(Objective):
         def charges(self, recipe):
-            return {"teacher": Cost(model=11)}
+            return {"teacher": Cost(flops=11)}
 
         def once(self, recipe):
-            return {"teacher": Cost(model=5), "scoring": Cost(model=3)}
+            return {"teacher": Cost(flops=5), "scoring": Cost(flops=3)}
 
     forward = 2 * 3 * 50
     twice = step_cost(recipe(optimizer=LooksTwice(), objective=Taught()))
     found = [twice.phases(steps) for steps in range(4)]
     for steps, phases in enumerate(found):
         forwards, backwards = 5 * steps + steps // 2 * 15, 10 * steps
-        assert phases["train"].model == forward * (forwards + 2 * backwards)
-        assert phases["recompute"].hardware == forward * backwards
-        assert phases["teacher"].model == 11 * (5 * steps + steps) + 5 * (steps > 0)
-        assert phases.get("scoring", Cost()).model == 3 * (steps > 0)
+        assert phases["train"].flops == forward * (forwards + 2 * backwards)
+        assert phases["recompute"].executed == forward * backwards
+        assert phases["teacher"].flops == 11 * (5 * steps + steps) + 5 * (steps > 0)
+        assert phases.get("scoring", Cost()).flops == 3 * (steps > 0)
         assert twice.run(steps) == sum(phases.values(), Cost())

@@ -33,7 +33,7 @@ def planted(merge: MergeRecipe) -> Scored:
         for model, at_first in zip(merge.models, wanted, strict=True):
             for place, goal in ((0.0, at_first), (1.0, 1 - at_first)):
                 lost += (float(value_at(model.parameters["weight"], name, place) or 0) - goal) ** 2
-    return Scored(lost, Cost(model=7))
+    return Scored(lost, Cost(flops=7))
 
 
 SPACE = Space(recipe(), filters=("self_attn",), blocks=2)

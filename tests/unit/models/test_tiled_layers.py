@@ -49,7 +49,7 @@ def test_shapes_and_work_are_exact_and_steps_equal_one_forward(chosen: str, leng
         model.zero_grad()
         with Audit() as audit:
             model(x, pattern).square().mean().backward()
-        assert audit.total() == part.work(2, length, VOCAB, pattern).total.hardware  # type: ignore[arg-type]
+        assert audit.total() == part.work(2, length, VOCAB, pattern).total.executed  # type: ignore[arg-type]
     assert Cacheable in part.abilities
     assert isinstance(model, Cacheable)
     cache = model.make_cache(2, 8)

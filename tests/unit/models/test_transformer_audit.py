@@ -35,10 +35,10 @@ def test_work_equals_the_audit(build: Callable[..., Transformer], shape: str, pr
         linear_cross_entropy(model.hidden(tokens), model.head, tokens)
     with Audit() as both:
         linear_cross_entropy(model.hidden(tokens), model.head, tokens).backward()  # type: ignore[no-untyped-call]
-    assert forward.total() == work.forward.hardware
-    assert both.total() == work.total.hardware
-    assert work.backward.model == 2 * work.forward.model
-    assert work.total.model <= work.total.hardware
+    assert forward.total() == work.forward.executed
+    assert both.total() == work.total.executed
+    assert work.backward.flops == 2 * work.forward.flops
+    assert work.total.flops <= work.total.executed
 
 
 def test_work_in_plain_numbers() -> None:
@@ -46,6 +46,6 @@ def test_work_in_plain_numbers() -> None:
     work = part(layers=1, d_model=8, mixer={"heads": 2}, feed_forward={"name": "swiglu", "hidden": 16}).work(3, 5, 11)
     weights = 4 * 8 * 8 + 3 * 8 * 16 + 8 * 11
     pairs = 15  # 5 * 6 / 2
-    assert work.forward.model == 2 * 15 * weights + 3 * 2 * 2 * (2 * pairs * 4)
-    assert work.forward.hardware == 2 * 15 * weights + 3 * 2 * 2 * (2 * 25 * 4)
-    assert work.recompute.model == work.recompute.hardware == 0
+    assert work.forward.flops == 2 * 15 * weights + 3 * 2 * 2 * (2 * pairs * 4)
+    assert work.forward.executed == 2 * 15 * weights + 3 * 2 * 2 * (2 * 25 * 4)
+    assert work.recompute.flops == work.recompute.executed == 0

@@ -223,11 +223,11 @@ def test_a_run_is_charged_exactly_what_was_planned(penalty: str, first: Run, tin
     run = train(recipe, tmp_path / "runs", audit=True)  # refuses to go on if the first steps are off by one FLOP
     for phase, cost in step_cost(recipe).phases(4).items():
         charged = run.ledger.get(phase, dict.fromkeys(("flops", "hardware_flops", "elementwise", "moved"), 0))
-        planned = {"flops": cost.model, "hardware_flops": cost.hardware, "elementwise": cost.elementwise}
+        planned = {"flops": cost.flops, "hardware_flops": cost.executed, "elementwise": cost.elementwise}
         assert {axis: charged[axis] for axis in planned} == planned, phase
     plain = recipe.with_("objective=next_token")
     assert step_cost(recipe).run(1).elementwise > step_cost(plain).run(1).elementwise
-    limit = step_cost(recipe).run(3).model
+    limit = step_cost(recipe).run(3).flops
     assert train(recipe.with_(f"budget={{flops={limit}}}"), tmp_path / "runs").result["step"] == 3
 
 

@@ -115,7 +115,7 @@ def test_a_run_is_charged_each_objective_to_the_operation_and_logs_each(tmp_path
     run = train(recipe, tmp_path, audit=True)
     for phase, cost in step_cost(recipe).phases(4).items():
         charged = run.ledger.get(phase, {"flops": 0, "hardware_flops": 0})
-        assert (charged["flops"], charged["hardware_flops"]) == (cost.model, cost.hardware), phase
+        assert (charged["flops"], charged["hardware_flops"]) == (cost.flops, cost.executed), phase
     record = run.metrics("step")[0]
     assert record["loss"] == pytest.approx(record["terms"]["next_token"] + record["terms"]["masked"] / 2)
     assert not run.metrics("evaluation")[-1]["bound"]

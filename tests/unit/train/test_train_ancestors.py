@@ -185,7 +185,7 @@ def test_the_optimizers_state_is_kept_on_request(optimizer: str, tiny: Tiny, tmp
     assert repr(loop.parts.optimizer.state_dict()) == repr(stored)
     assert repr(other.parts.optimizer.state_dict()) != repr(stored)
     run = train(recipe, tmp_path / "runs", audit=True)
-    assert run.result["flops"] == loop.cost.run(4).model
+    assert run.result["flops"] == loop.cost.run(4).flops
 
 
 def test_a_run_that_started_from_another_resumes_to_the_same_bytes(first: Run, tiny: Tiny, tmp_path: Path) -> None:
@@ -266,7 +266,7 @@ def test_the_teachers_passes_are_charged_exactly(isolate: str, first: Run, tiny:
     run = train(recipe, tmp_path / "runs", audit=True)
     assert run.events("audited")
     charged = recipe.objective.charges(recipe)["teacher"]
-    assert run.ledger["teacher"]["flops"] == 3 * 2 * charged.model
+    assert run.ledger["teacher"]["flops"] == 3 * 2 * charged.flops
     loop = assemble(recipe, Run.open(tmp_path / "runs", recipe))
     teacher = loop.ctx.models["teacher"]
     assert not teacher.training

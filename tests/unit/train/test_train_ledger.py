@@ -29,13 +29,13 @@ def test_the_audit_holds_and_the_ledger_is_the_plan(tmp_path, optimizer):
     planned = step_cost(recipe).phases(5)
     for phase, cost in planned.items():
         charged = run.ledger.get(phase, {"flops": 0, "hardware_flops": 0})
-        assert (charged["flops"], charged["hardware_flops"]) == (cost.model, cost.hardware), phase
-    assert sum(cost.model for cost in planned.values()) == step_cost(recipe).run(5).model
+        assert (charged["flops"], charged["hardware_flops"]) == (cost.flops, cost.executed), phase
+    assert sum(cost.flops for cost in planned.values()) == step_cost(recipe).run(5).flops
 
 
 def test_a_budget_in_flops_holds_to_the_step_where_steps_differ(tmp_path):
     recipe = Recipe.load("small", *TINY, "optimizer=" + LOOKING["sophia_g"], "budget={steps=7}")
-    limit = step_cost(recipe).run(7).model
+    limit = step_cost(recipe).run(7).flops
     for budget, steps in ((limit, 7), (limit - 1, 6)):
         run = train(recipe.with_(f"budget={{flops={budget}}}"), tmp_path)
         assert run.result["step"] == steps

@@ -184,30 +184,30 @@ class Counted(LinearSquares):
     def loss(self, batch: TokenBatch) -> Loss:
         assert batch.draws is not None
         self.seen.append((batch.draws.step, batch.draws.number))
-        return Loss(super().loss(batch).total, spent={"teacher": Cost(model=1000)})
+        return Loss(super().loss(batch).total, spent={"teacher": Cost(flops=1000)})
 
     def resample(self, batch: TokenBatch) -> TokenBatch:
         return batch
 
 
-WORK = Work(forward=Cost(model=1), backward=Cost(model=20), recompute=Cost(hardware=300))
+WORK = Work(forward=Cost(flops=1), backward=Cost(flops=20), recompute=Cost(executed=300))
 
 
 def test_the_bill_is_what_was_executed_over_each_micro_batch() -> None:
     """Three micro-batches, whose making cost 7 each; passes of unlike cost, so that none stands for another."""
     model = Line()
-    made = [replace(batch, spent={"scoring": Cost(model=7)}) for batch in batches([1, 2, 3])]
+    made = [replace(batch, spent={"scoring": Cost(flops=7)}) for batch in batches([1, 2, 3])]
     problem = StepProblem(
         Counted(model), context(model), made, step=4, ahead=lambda: [*batches([1, 1]), *made[:1]], work=WORK
     )
-    bill: dict[str, Cost] = {"scoring": Cost(model=21)}
+    bill: dict[str, Cost] = {"scoring": Cost(flops=21)}
     assert problem.spent == bill
 
     def costs(forward: int, backward: int, losses: int) -> None:
         for phase, cost in {
-            "train": Cost(model=forward + 20 * backward),
-            "recompute": Cost(hardware=300 * backward),
-            "teacher": Cost(model=1000 * losses),
+            "train": Cost(flops=forward + 20 * backward),
+            "recompute": Cost(executed=300 * backward),
+            "teacher": Cost(flops=1000 * losses),
         }.items():
             if cost != Cost():
                 bill[phase] = bill.get(phase, Cost()) + cost
