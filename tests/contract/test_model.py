@@ -141,6 +141,9 @@ def starts() -> list[tuple[str, dict[str, Any]]]:
         if "norm" in known:
             others = [norm for norm in names("norm") if norm != known["norm"].default]
             found += [(name, {"norm": norm, "tied": tied}) for norm in others for tied in (False, True)]
+        if "arrangement" in known:
+            others = [each for each in names("arrangement") if each != known["arrangement"].default]
+            found += [(name, {"arrangement": each, "tied": tied}) for each in others for tied in (False, True)]
     return found
 
 
@@ -231,7 +234,7 @@ def recipe(**model: Any) -> Recipe:
             r"model: its \d+ parameters take \d+ bytes in training, but this machine",
         ),
         ({"layers": 0}, r"model\.layers: .*greater than or equal to 1"),
-        ({"depth": 3}, r"model\.depth: no such key; legal: d_model, embedding_scale, feed_forward, init_std, layers"),
+        ({"depth": 3}, r"model\.depth: no such key; legal: arrangement, cap, d_model, embedding_scale, feed_forward"),
     ],
 )
 def test_what_cannot_be_built_is_refused_before_anything_is_allocated(fields: dict[str, Any], problem: str) -> None:

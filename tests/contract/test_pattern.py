@@ -123,5 +123,5 @@ def test_the_attention_of_other_devices_sees_the_same(name: str | None, kind: st
     kinds = {"rule": pattern, "documents": Documents(ids, pattern), "mask": mask | torch.eye(length, dtype=torch.bool)}
     qkv = torch.randn(2, length, heads + 2 * 2, 6, generator=torch.Generator().manual_seed(2))
     angles = torch.outer(torch.arange(length), torch.tensor([1.0, 0.1, 0.01]))
-    inputs = (qkv, angles.cos(), angles.sin(), heads, kinds[kind])
+    inputs = (qkv, (angles.cos(), angles.sin()), heads, kinds[kind])
     torch.testing.assert_close(fused_attend(*inputs), attend(*inputs), rtol=0, atol=2e-6)

@@ -26,6 +26,8 @@ SLOTS: dict[str, str] = {
     "mixer": "models/mixers",
     "feed_forward": "models/feed_forwards",
     "norm": "models/norms",
+    "arrangement": "models/arrangements",
+    "position": "models/positions",
     "pattern": "models/patterns",
     "objective": "objectives/losses",
     "optimizer": "optim/optimizers",

@@ -78,23 +78,33 @@ def _blocks(length: int, pattern: Pattern | None) -> list[Block]:
 _known_blocks = functools.lru_cache(64)(_blocks)
 
 
-def attend(qkv: Tensor, cos: Tensor, sin: Tensor, heads: int, seen: Seen = None) -> Tensor:
-    """softmax(R q (R k)' / sqrt(d)) v, where R turns the halves of a vector by its position's angles.
+Angles = tuple[Tensor, Tensor] | None
+"""Cosine and sine (length, d / 2) of the angles by which each position's pairs turn; None: nothing turns."""
+
+
+def attend(
+    qkv: Tensor, angles: Angles, heads: int, seen: Seen = None, *, scale: float | None = None, cap: float | None = None
+) -> Tensor:
+    """softmax(s R q (R k)') v, where R turns the halves of a vector by its position's angles.
 
     Args:
-        qkv: (batch, length, heads + 2 kv_heads, d): queries, keys, values. kv_heads divides heads, d is even.
-        cos, sin: (length, d / 2), of each position's angles.
+        qkv: (batch, length, heads + 2 kv_heads, d): queries, keys, values. kv_heads divides heads; d is even where
+            something turns.
+        angles: of each position.
         seen: who sees whom; None is causal. Each query must see at least one key.
+        scale: s, by default 1 / sqrt(d).
+        cap: bounds the scores softly, as cap tanh(scores / cap). Such scores have no handwritten gradient.
 
     Returns:
         (batch, length, heads, d).
     """
-    if qkv.device.type != "cpu" and not functional():
-        return fused_attend(qkv, cos, sin, heads, seen)
+    scale = qkv.shape[-1] ** -0.5 if scale is None else scale
+    if qkv.device.type != "cpu" and not functional() and cap is None:
+        return fused_attend(qkv, angles, heads, seen, scale)
     plan, mask = _plan(seen, qkv.shape[1])
-    if plain():
-        return reference_attend(qkv, cos, sin, heads, plan, mask)
-    return _Attend.apply(qkv, cos, sin, heads, plan, mask)
+    if plain() or cap is not None:
+        return reference_attend(qkv, angles, heads, plan, mask, scale=scale, cap=cap)
+    return _Attend.apply(qkv, *(angles or (None, None)), heads, plan, mask, scale)
 
 
 def _plan(seen: Seen, length: int) -> tuple[list[Block], Tensor | None]:
@@ -115,20 +125,34 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return torch.cat((a * cos - b * sin, b * cos + a * sin), -1)
 
 
-def rotated(qkv: Tensor, cos: Tensor, sin: Tensor, heads: int) -> tuple[Tensor, Tensor, Tensor]:
+def rotated(qkv: Tensor, angles: Angles, heads: int) -> tuple[Tensor, Tensor, Tensor]:
     """Queries and keys, turned, and values: (batch, length, heads or kv_heads, d)."""
     kv_heads = (qkv.shape[2] - heads) // 2
     qk, v = torch.split(qkv, [heads + kv_heads, kv_heads], 2)
-    q, k = torch.split(rotate(qk, cos, sin), [heads, kv_heads], 2)
+    q, k = torch.split(qk if angles is None else rotate(qk, *angles), [heads, kv_heads], 2)
     return q, k, v
 
 
-def fused_attend(qkv: Tensor, cos: Tensor, sin: Tensor, heads: int, seen: Seen = None) -> Tensor:
+def fused_attend(qkv: Tensor, angles: Angles, heads: int, seen: Seen = None, scale: float | None = None) -> Tensor:
     """Whatever torch has for the device: flash attention on a GPU. Compiles, too."""
-    q, k, v = (x.transpose(1, 2) for x in rotated(qkv, cos, sin, heads))
+    q, k, v = (x.transpose(1, 2) for x in rotated(qkv, angles, heads))
     mask = None if seen is None else dense_mask(seen, qkv.shape[1], qkv.device).unsqueeze(-3)
-    out = F.scaled_dot_product_attention(q, k, v, mask, is_causal=mask is None, enable_gqa=q.shape[1] > k.shape[1])
+    grouped = q.shape[1] > k.shape[1]
+    out = F.scaled_dot_product_attention(q, k, v, mask, is_causal=mask is None, scale=scale, enable_gqa=grouped)
     return out.transpose(1, 2)
+
+
+def capped_attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float | None, cap: float) -> Tensor:
+    """softmax(capped(s q k')) v of (batch, heads or kv_heads, length, d), which torch has no fused form of.
+
+    ``mask`` (queries, keys) marks what is seen; None: everything.
+    """
+    copies = q.shape[1] // k.shape[1]
+    k, v = k.repeat_interleave(copies, 1), v.repeat_interleave(copies, 1)
+    scores = softly_capped(q * (q.shape[-1] ** -0.5 if scale is None else scale) @ k.transpose(2, 3), cap)
+    if mask is not None:
+        scores.masked_fill_(~mask, -torch.inf)
+    return torch.softmax(scores, -1) @ v
 
 
 def dense_mask(seen: Seen, length: int, device: torch.device) -> Tensor:
@@ -143,20 +167,36 @@ def dense_mask(seen: Seen, length: int, device: torch.device) -> Tensor:
 
 
 def reference_attend(
-    qkv: Tensor, cos: Tensor, sin: Tensor, heads: int, plan: list[Block] | None = None, mask: Tensor | None = None
+    qkv: Tensor,
+    angles: Angles,
+    heads: int,
+    plan: list[Block] | None = None,
+    mask: Tensor | None = None,
+    *,
+    scale: float | None = None,
+    cap: float | None = None,
 ) -> Tensor:
     batch, length, _, d = qkv.shape
-    q, k, v = rotated(qkv, cos, sin, heads)
+    q, k, v = rotated(qkv, angles, heads)
     copies = heads // k.shape[2]
-    q, k, v = q * d**-0.5, k.repeat_interleave(copies, 2), v.repeat_interleave(copies, 2)
+    q, k, v = q * (d**-0.5 if scale is None else scale), k.repeat_interleave(copies, 2), v.repeat_interleave(copies, 2)
     q, k, v = (x.transpose(1, 2).reshape(batch * heads, length, d) for x in (q, k, v))
     shown = None if mask is None else mask.expand(batch, length, length).repeat_interleave(heads, 0)
     outs = []
     for block in blocks(length, None) if plan is None else plan:
         queries, keys = slice(block.start, block.end), slice(block.first, block.last)
-        scores = _hide(torch.bmm(q[:, queries], k[:, keys].transpose(1, 2)), block, shown)
+        scores = torch.bmm(q[:, queries], k[:, keys].transpose(1, 2))
+        scores = _hide(scores if cap is None else softly_capped(scores, cap), block, shown)
         outs.append(torch.bmm(torch.softmax(scores, -1), v[:, keys]))
     return torch.cat(outs, 1).view(batch, heads, length, d).transpose(1, 2)
+
+
+def softly_capped(scores: Tensor, cap: float) -> Tensor:
+    """cap tanh(scores / cap): nearly the scores where they are small, between -cap and cap wherever they are.
+
+    Gemma 2, arXiv 2408.00118, section 2.
+    """
+    return cap * torch.tanh(scores / cap)
 
 
 def _hide(scores: Tensor, block: Block, mask: Tensor | None) -> Tensor:
@@ -190,22 +230,47 @@ def _turn(x: Tensor, cos: Tensor, sin: Tensor, out: Tensor, sign: int = 1) -> Te
     return out
 
 
-def _turned(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """(batch, length, heads, d), turned, as (heads * batch, length, d)."""
+def _turned(x: Tensor, cos: Tensor | None, sin: Tensor | None, scale: float = 1.0) -> Tensor:
+    """(batch, length, heads, d), turned and scaled, as (heads * batch, length, d)."""
+    if cos is None or sin is None:
+        return _flat(x if scale == 1 else x * scale)
+    if scale != 1:
+        cos, sin = cos * scale, sin * scale
     batch, length, heads, d = x.shape
     out = x.new_empty(heads * batch, length, d)
     _turn(x, cos, sin, _unflat(out, batch))
     return out
 
 
+def _turn_back(x: Tensor, cos: Tensor | None, sin: Tensor | None, out: Tensor, scale: float = 1.0) -> None:
+    """The gradient of ``_turned``, in the layout of its input, into ``out``."""
+    if cos is None or sin is None:
+        out.copy_(x if scale == 1 else x * scale)
+    elif scale == 1:
+        _turn(x, cos, sin, out, -1)
+    else:
+        _turn(x, cos * scale, sin * scale, out, -1)
+
+
+def _at(table: Tensor | None, rows: slice) -> Tensor | None:
+    return None if table is None else table[rows]
+
+
 class _Attend(Function):
     @staticmethod
     def forward(
-        ctx: Any, qkv: Tensor, cos: Tensor, sin: Tensor, heads: int, plan: list[Block], mask: Tensor | None
+        ctx: Any,
+        qkv: Tensor,
+        cos: Tensor | None,
+        sin: Tensor | None,
+        heads: int,
+        plan: list[Block],
+        mask: Tensor | None,
+        scale: float,
     ) -> Tensor:
         batch, length, total, d = qkv.shape
         kv_heads = (total - heads) // 2
-        copies, scale = heads // kv_heads, d**-0.5
+        copies = heads // kv_heads
         q, k, v = torch.split(qkv, [heads, kv_heads, kv_heads], 2)
         k, v = _turned(k, cos, sin), _flat(v)
         if copies > 1:
@@ -214,12 +279,12 @@ class _Attend(Function):
         out, saved = qkv.new_empty(batch, length, heads, d), [cos, sin, k, v]
         for block in plan:
             queries, keys = slice(block.start, block.end), slice(block.first, block.last)
-            turned = _turned(q[:, queries], cos[queries] * scale, sin[queries] * scale)
+            turned = _turned(q[:, queries], _at(cos, queries), _at(sin, queries), scale)
             p = torch.softmax(_hide(torch.bmm(turned, k[:, keys].transpose(1, 2)), block, shown), -1)
             out[:, queries] = _unflat(torch.bmm(p, v[:, keys]), batch)
             saved += [turned, p]
         ctx.save_for_backward(*saved)
-        ctx.copies, ctx.plan = copies, plan
+        ctx.copies, ctx.plan, ctx.scale = copies, plan, scale
         return out
 
     @staticmethod
@@ -227,7 +292,7 @@ class _Attend(Function):
     def backward(ctx: Any, grad: Tensor) -> Any:
         cos, sin, k, v, *saved = ctx.saved_tensors
         batch, length, heads, d = grad.shape
-        kv_heads, scale = heads // ctx.copies, d**-0.5
+        kv_heads = heads // ctx.copies
         grad_qkv = grad.new_empty(batch, length, heads + 2 * kv_heads, d)
         grad_q, grad_k, grad_v = torch.split(grad_qkv, [heads, kv_heads, kv_heads], 2)
         last = ctx.plan[-1]
@@ -240,7 +305,7 @@ class _Attend(Function):
             grad_p = torch.bmm(above, v[:, keys].transpose(1, 2))
             grad_scores = torch._softmax_backward_data(grad_p, p, -1, p.dtype)
             to_q = _unflat(torch.bmm(grad_scores, k[:, keys]), batch)
-            _turn(to_q, cos[queries] * scale, sin[queries] * scale, grad_q[:, queries], -1)
+            _turn_back(to_q, _at(cos, queries), _at(sin, queries), grad_q[:, queries], ctx.scale)
             if whole and block is last:
                 torch.bmm(grad_scores.transpose(1, 2), q, out=to_k)
                 torch.bmm(p.transpose(1, 2), above, out=to_v)
@@ -249,6 +314,6 @@ class _Attend(Function):
                 to_v[:, keys] += torch.bmm(p.transpose(1, 2), above)
         if ctx.copies > 1:
             to_k, to_v = (x.view(kv_heads, ctx.copies, -1, length, d).sum(1).flatten(0, 1) for x in (to_k, to_v))
-        _turn(_unflat(to_k, batch), cos, sin, grad_k, -1)
+        _turn_back(_unflat(to_k, batch), cos, sin, grad_k)
         grad_v.copy_(_unflat(to_v, batch))
-        return grad_qkv, None, None, None, None, None
+        return grad_qkv, None, None, None, None, None, None

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..core.rng import Rng
-from ..core.roles import Role
+from ..core.roles import Role, Shape
 from .kernels import fuse, rms_norm
 
 Product = Callable[[Tensor], Tensor]
@@ -20,38 +20,56 @@ Product = Callable[[Tensor], Tensor]
 
 
 class Matrix(nn.Module):
-    """A weight (rows, columns), kept in fp32 whatever the products' dtype.
+    """A weight (rows, columns), and perhaps a bias (rows,), kept in fp32 whatever the products' dtype.
 
     Args:
         residual: it writes into the residual stream.
         std: standard deviation of its initial entries; by default columns ** -0.5, which keeps the scale of inputs.
+        bias: whether a bias is added to the product; it starts at 0, and no parametrization touches it.
     """
 
     weight: nn.Parameter
 
     def __init__(
-        self, rows: int, columns: int, role: Role = "hidden", residual: bool = False, std: float | None = None
+        self,
+        rows: int,
+        columns: int,
+        role: Role = "hidden",
+        residual: bool = False,
+        std: float | None = None,
+        bias: bool = False,
     ) -> None:
         super().__init__()
         self.role, self.residual = role, residual
         self.std = columns**-0.5 if std is None else std
         self.weight = nn.Parameter(torch.zeros(rows, columns))
+        self.bias = nn.Parameter(torch.zeros(rows)) if bias else None
         self.parametrization: Any = None
 
     def product(self, dtype: torch.dtype) -> Product:
-        """x -> x W' with operands in ``dtype``, or what its parametrization puts in its place."""
-        if self.parametrization is not None:
-            return self.parametrization.product(self.weight, dtype)  # type: ignore[no-any-return]
-        return partial(F.linear, weight=fuse((self.weight,), dtype))
+        """x -> x W' + bias with operands in ``dtype``; a parametrization puts something in the product's place."""
+        bias = None if self.bias is None else self.bias.to(dtype)
+        if self.parametrization is None:
+            return partial(F.linear, weight=fuse((self.weight,), dtype), bias=bias)
+        product: Product = self.parametrization.product(self.weight, dtype)
+        return product if bias is None else lambda x: product(x) + bias
+
+
+def matrix_shapes(name: str, rows: int, columns: int, bias: bool = False) -> list[Shape]:
+    """Names, roles and shapes of the parameters of a ``Matrix`` within the blocks."""
+    weight = Shape(f"{name}.weight", "hidden", (rows, columns))
+    return [weight, Shape(f"{name}.bias", "bias", (rows,))] if bias else [weight]
 
 
 def joined(matrices: Sequence[Matrix], dtype: torch.dtype) -> Product:
     """The products of several matrices with the same vectors, side by side in the last dimension.
 
-    One product where all are plain and are trained, or not, together.
+    One product where all are plain and are trained, or not, together; either all have a bias or none has.
     """
     if plain_alike(matrices):
-        return partial(F.linear, weight=fuse(tuple(matrix.weight for matrix in matrices), dtype))
+        biases = [matrix.bias.to(dtype) for matrix in matrices if matrix.bias is not None]
+        weight = fuse(tuple(matrix.weight for matrix in matrices), dtype)
+        return partial(F.linear, weight=weight, bias=torch.cat(biases) if biases else None)
     products = [matrix.product(dtype) for matrix in matrices]
     return lambda x: torch.cat([product(x) for product in products], -1)
 
@@ -63,17 +81,22 @@ def plain_alike(matrices: Sequence[Matrix]) -> bool:
 
 
 class RmsNorm(nn.Module):
-    """Root-mean-square norm with a gain; computed in the input's dtype, returned in ``dtype``."""
+    """Root-mean-square norm with a gain; computed in the input's dtype, returned in ``dtype``.
+
+    The gain is ``origin`` + ``weight``, and 1 at the start.
+    """
 
     role: Role = "norm"
+    origin = 0.0
 
     def __init__(self, width: int, eps: float) -> None:
         super().__init__()
         self.eps = eps
-        self.weight = nn.Parameter(torch.ones(width))
+        self.weight = nn.Parameter(torch.full((width,), 1 - self.origin))
 
     def forward(self, x: Tensor, dtype: torch.dtype) -> Tensor:
-        return rms_norm(x, self.weight, self.eps, dtype)
+        gain = self.weight + self.origin if self.origin else self.weight
+        return rms_norm(x, gain, self.eps, dtype)
 
 
 @torch.no_grad()
@@ -92,8 +115,9 @@ def oppose(norm: Any, vocab_size: int) -> None:
     Forward and parameters are those of any tied model. Below ln V = 4 logits of order 1 are already too far from a
     uniform guess, hence a.
     """
-    norm.weight.fill_(min(1.0, math.log(vocab_size) / 4))
-    norm.weight[1::2].neg_()
+    gain = torch.full_like(norm.weight, min(1.0, math.log(vocab_size) / 4))
+    gain[1::2].neg_()
+    norm.weight.copy_(gain - getattr(norm, "origin", 0.0))
 
 
 def initialise(model: nn.Module, rng: Rng, residual_scale: float, std: float | None = None) -> None:

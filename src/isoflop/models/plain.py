@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from typing import Annotated
 
 import torch
 from pydantic import PositiveInt
 from torch import Tensor, nn
 
-from ..core.contracts import FeedForwardPart, Pattern, Products
-from ..core.cost import Work
+from ..core.contracts import FeedForwardPart, Pattern, Products, Step
+from ..core.documents import Later
 from ..core.roles import Shape
 from .cost import pointwise
-from .layers import Matrix, Product
+from .layers import Matrix, Product, matrix_shapes
 
 
 class PlainFeedForward(nn.Module):
     """down(f(up x)) of (batch, length, width) vectors."""
 
-    def __init__(self, width: int, hidden: int) -> None:
+    def __init__(self, width: int, hidden: int, bias: bool = False) -> None:
         super().__init__()
-        self.up = Matrix(hidden, width)
-        self.down = Matrix(width, hidden, residual=True)
+        self.up = Matrix(hidden, width, bias=bias)
+        self.down = Matrix(width, hidden, residual=True, bias=bias)
 
     @abstractmethod
     def activate(self, x: Tensor) -> Tensor:
@@ -41,6 +42,8 @@ class PlainPart(FeedForwardPart):
 
     hidden: PositiveInt | None = None
     """Inner width; by default 4 times the model's."""
+    bias: Annotated[bool, Later()] = False
+    """Whether both products have a bias."""
 
     def inner(self, width: int) -> int:
         """Inner width."""
@@ -48,8 +51,8 @@ class PlainPart(FeedForwardPart):
 
     def shapes(self, width: int) -> list[Shape]:
         hidden = self.inner(width)
-        return [Shape("up.weight", "hidden", (hidden, width)), Shape("down.weight", "hidden", (width, hidden))]
+        return matrix_shapes("up", hidden, width, self.bias) + matrix_shapes("down", width, hidden, self.bias)
 
-    def steps(self, batch: int, length: int, width: int, pattern: Pattern | None = None) -> list[Products | Work]:
+    def steps(self, batch: int, length: int, width: int, pattern: Pattern | None = None) -> list[Step]:
         activated = pointwise(batch * length * self.inner(width), operations=4)
         return [Products(("up.weight",)), activated, Products(("down.weight",))]

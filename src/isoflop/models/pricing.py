@@ -7,9 +7,9 @@ what it mixes is live: exactly what autograd executes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
-from ..core.contracts import LayerPart, NormPart, Pattern, Products, Treatment
+from ..core.contracts import Elementwise, LayerPart, NormPart, Pattern, Products, Rounds, Treatment
 from ..core.cost import Work
 from ..core.roles import Shape
 from ..ledger import formulas
@@ -37,9 +37,12 @@ class Walk:
 
     def normed(self, part: NormPart, prefix: str, tokens: int, width: int) -> None:
         """A norm, whose parameters' names begin with ``prefix``."""
-        own = [self._shapes[f"{prefix}{shape.name}"] for shape in part.shapes(width)]
-        self.live = self.live or any(map(self.treatment.trains, own))
-        self.mixed(part.work(tokens, width))
+        self.scaled([f"{prefix}{shape.name}" for shape in part.shapes(width)], part.work(tokens, width))
+
+    def scaled(self, names: Sequence[str], work: Work) -> None:
+        """Parameters that are applied number by number."""
+        self.live = self.live or any(self.treatment.trains(self._shapes[name]) for name in names)
+        self.mixed(work)
 
     def mixed(self, work: Work) -> None:
         """Something without parameters."""
@@ -59,12 +62,27 @@ class Walk:
             else:
                 self.work += formulas.linear(tokens, columns, rows, input_gradient=before, weight_gradient=trained)
                 self.live = self.live or trained
+            bias = self._shapes.get(f"{name.removesuffix('weight')}bias")
+            self.live = self.live or (bias is not None and self.treatment.trains(bias))
+
+    def rounds(self, rounds: Rounds, take: Callable[[str], None]) -> None:
+        """A block's rounds (``ArrangementPart``); ``take`` walks through the module of a name."""
+        for paths in rounds:
+            before = after = self.live
+            for path in paths:
+                self.live = before
+                for name in path:
+                    take(name)
+                after = after or self.live
+            self.live = after
 
     def layer(self, part: LayerPart, prefix: str, batch: int, length: int, width: int, pattern: Pattern | None) -> None:
         """A mixer or a feed-forward, whose parameters' names begin with ``prefix``."""
         for step in part.steps(batch, length, width, pattern):
             if isinstance(step, Products):
                 self.multiplied([f"{prefix}{name}" for name in step.names], batch * length)
+            elif isinstance(step, Elementwise):
+                self.scaled([f"{prefix}{name}" for name in step.names], step.work)
             else:
                 self.mixed(step)
 

@@ -10,33 +10,57 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..core.contracts import Seen
+from ..core.contracts import Rounds, Seen
 from ..core.cost import Work
+from ..core.errors import UsageError
+from .attend import softly_capped
 from .kernels import fuse
 from .layers import Matrix
 
 
 class Block(nn.Module):
-    """x += mixer(norm(x)); x += feed_forward(norm(x)). The residual stream ``x`` is fp32, products are in ``dtype``."""
+    """Norms, a mixer and a feed-forward around a residual stream, arranged by ``rounds`` (``ArrangementPart``).
+
+    The residual stream ``x`` is fp32, norms are computed in fp32, products are in ``dtype``.
+    """
 
     def __init__(
-        self, mixer: nn.Module, feed_forward: nn.Module, norm: Callable[[], nn.Module], dtype: torch.dtype
+        self,
+        mixer: nn.Module,
+        feed_forward: nn.Module,
+        rounds: Rounds,
+        norm: Callable[[], nn.Module],
+        dtype: torch.dtype,
     ) -> None:
         super().__init__()
-        self.dtype = dtype
-        self.mixer_norm = norm()
-        self.mixer: Any = mixer
-        self.feed_forward_norm = norm()
-        self.feed_forward: Any = feed_forward
+        self.dtype, self.rounds = dtype, rounds
+        self.mixer: Any
+        self.feed_forward: Any
+        layers = {"mixer": mixer, "feed_forward": feed_forward}
+        for name in dict.fromkeys(name for paths in rounds for path in paths for name in path):
+            self.add_module(name, layers[name] if name in layers else norm())
 
     def products(self) -> tuple[Any, Any]:
         """What mixer and feed-forward multiply by, cast once."""
         return self.mixer.products(self.dtype), self.feed_forward.products(self.dtype)
 
     def forward(self, x: Tensor, seen: Seen = None, products: Any = None, cache: Any = None) -> Tensor:
-        mixer, feed_forward = products or self.products()
-        x = x + self.mixer(self.mixer_norm(x, self.dtype), mixer, seen, cache)
-        x = x + self.feed_forward(self.feed_forward_norm(x, self.dtype), feed_forward)
+        products = products or self.products()
+        for paths in self.rounds:
+            read = x
+            for path in paths:
+                x = x + self._along(path, read, products, seen, cache)
+        return x
+
+    def _along(self, path: tuple[str, ...], x: Tensor, products: Any, seen: Seen, cache: Any) -> Tensor:
+        """What the modules of one path make of ``x``."""
+        for name in path:
+            if name == "mixer":
+                x = self.mixer(x.to(self.dtype), products[0], seen, cache)
+            elif name == "feed_forward":
+                x = self.feed_forward(x.to(self.dtype), products[1])
+            else:
+                x = getattr(self, name)(x.float(), self.dtype)
         return x
 
 
@@ -48,6 +72,9 @@ class Transformer(nn.Module):
         blocks: (mixer, feed-forward) of each layer.
         tied: the embedding is the head as well.
         embedding_scale: factor on vectors that enter the residual stream; by default sqrt(width) where tied, else 1.
+        positions: rows of a learned table that is added to embedded tokens; 0: there is none.
+        cap: bounds the logits softly, as cap tanh(logit / cap); None: nothing does.
+        rounds: how each block's norms, mixer and feed-forward are arranged.
         norm: makes a norm of vectors of that width.
         dtype: of products; weights and residual stream are fp32.
         work: exact work of one forward and backward of (batch, length).
@@ -61,18 +88,24 @@ class Transformer(nn.Module):
         *,
         tied: bool,
         embedding_scale: float | None = None,
+        positions: int = 0,
+        cap: float | None = None,
+        rounds: Rounds,
         norm: Callable[[], nn.Module],
         dtype: torch.dtype,
         work: Callable[..., Work],
     ) -> None:
         super().__init__()
-        self.dtype, self.flops = dtype, work
+        self.dtype, self.flops, self.cap = dtype, work, cap
         # The stream enters the blocks with unit variance. A tied embedding has the head's scale, so it is multiplied on
         # entering (Vaswani et al. 2017, section 3.4). Without that factor it learns far more slowly, also from GPT-2's
         # standard deviation of 0.02: benchmarks/results/tied_start.json. What it means to the head: ``layers.oppose``.
         self.scale = embedding_scale or (width**0.5 if tied else 1.0)
         self.embedding = Matrix(vocab_size, width, role="embedding", std=1 / (width**0.5 if tied else self.scale))
-        made = (Block(mixer, feed_forward, norm, dtype) for mixer, feed_forward in blocks)
+        # Enters with a quarter of the tokens' variance: enough to be told apart, too little to drown them.
+        std = self.embedding.std * self.scale / 2
+        self.positions = Matrix(positions, width, role="embedding", std=std) if positions else None
+        made = (Block(mixer, feed_forward, rounds, norm, dtype) for mixer, feed_forward in blocks)
         self.blocks: Iterable[Block] = nn.ModuleList(made)  # type: ignore[assignment]
         self.norm = norm()
         self.unembedding = None if tied else Matrix(vocab_size, width, role="head")
@@ -92,13 +125,25 @@ class Transformer(nn.Module):
             x = block(x, seen)
         return self.norm(x, self.dtype)  # type: ignore[no-any-return]
 
-    def _embed(self, tokens: Tensor) -> Tensor:
+    def _embed(self, tokens: Tensor, start: int = 0) -> Tensor:
+        """Vectors that enter the blocks, of tokens from position ``start`` on."""
         x = F.embedding(tokens, self.embedding.weight)
-        return x if self.scale == 1.0 else x * self.scale
+        x = x if self.scale == 1.0 else x * self.scale
+        if self.positions is None:
+            return x
+        end = start + tokens.shape[1]
+        if end > len(self.positions.weight):
+            what = f"{end} tokens are more than the {len(self.positions.weight)} positions that the model has learned"
+            raise UsageError(what, where="model.positions", fix="use shorter texts, or a model with rotary positions")
+        return x + self.positions.weight[start:end]
 
     def forward(self, tokens: Tensor, seen: Seen = None) -> Tensor:
         """(batch, length) ids -> logits (batch, length, vocab) in the products' dtype. ``seen`` as in ``hidden``."""
-        return F.linear(self.hidden(tokens, seen), fuse((self.head,), self.dtype))
+        return self._logits(self.hidden(tokens, seen), fuse((self.head,), self.dtype))
+
+    def _logits(self, hidden: Tensor, head: Tensor) -> Tensor:
+        logits = F.linear(hidden, head)
+        return logits if self.cap is None else softly_capped(logits, self.cap)
 
 
 class CachingTransformer(Transformer):
@@ -115,10 +160,10 @@ class CachingTransformer(Transformer):
 
     def step(self, tokens: Tensor, cache: Cache) -> Tensor:
         """(batch, n) ids that follow those in the cache -> logits (batch, n, vocab); the cache grows by n."""
-        x = self._embed(tokens)
+        x = self._embed(tokens, cache.length)
         for block, products, layer in zip(self.blocks, cache.products, cache.layers, strict=True):
             x = block.forward(x, None, products, layer)
-        return F.linear(self.norm(x, self.dtype), cache.head)
+        return self._logits(self.norm(x, self.dtype), cache.head)
 
 
 @dataclass(frozen=True)

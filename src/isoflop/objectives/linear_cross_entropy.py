@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.nn import functional as F
 
+from ..models.attend import softly_capped
 from ..models.kernels import first_order, functional
 
 CHUNK = 32 << 20
@@ -29,6 +30,7 @@ def linear_cross_entropy(
     targets: Tensor,
     mask: Tensor | None = None,
     reduction: Literal["sum", "none"] = "sum",
+    cap: float | None = None,
 ) -> Tensor:
     """-log softmax(hidden @ weight')[target], in nats and fp32, without holding all logits.
 
@@ -38,24 +40,26 @@ def linear_cross_entropy(
         targets: (...) int64 in [0, vocab), also where they do not count.
         mask: (...) bool, the targets that count; None means all. The others' losses and gradients are 0.
         reduction: "sum" over tokens, differentiable; "none": (...) losses of each token, without gradient.
+        cap: of a model that bounds its logits softly (``Model.cap``).
     """
     if functional():
-        losses = reference_linear_cross_entropy(hidden, weight, targets, mask)
+        losses = reference_linear_cross_entropy(hidden, weight, targets, mask, cap)
         return losses.sum() if reduction == "sum" else losses
     rows, labels = hidden.flatten(0, -2), targets.flatten()
     keep = None if mask is None else mask.flatten()
     if reduction == "sum" and torch.is_grad_enabled() and (hidden.requires_grad or weight.requires_grad):
-        return _LinearCrossEntropy.apply(rows, weight, labels, keep)  # type: ignore[no-any-return, no-untyped-call]
-    losses, *_ = _chunks(rows.detach(), weight.detach(), labels, keep, (False, False))
+        return _LinearCrossEntropy.apply(rows, weight, labels, keep, cap)  # type: ignore[no-any-return, no-untyped-call]
+    losses, *_ = _chunks(rows.detach(), weight.detach(), labels, keep, (False, False), cap)
     return losses.sum() if reduction == "sum" else losses.view(targets.shape)
 
 
 def reference_linear_cross_entropy(
-    hidden: Tensor, weight: Tensor, targets: Tensor, mask: Tensor | None = None
+    hidden: Tensor, weight: Tensor, targets: Tensor, mask: Tensor | None = None, cap: float | None = None
 ) -> Tensor:
     """The losses of each token in torch's operations, all logits at once: what the tests believe, and what
     ``torch.func`` differentiates."""
-    return cross_entropy(F.linear(hidden, weight.to(hidden.dtype)), targets, mask)
+    logits = F.linear(hidden, weight.to(hidden.dtype))
+    return cross_entropy(logits if cap is None else softly_capped(logits, cap), targets, mask)
 
 
 def cross_entropy(logits: Tensor, targets: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -66,7 +70,10 @@ def cross_entropy(logits: Tensor, targets: Tensor, mask: Tensor | None = None) -
 
 
 def likeliest(hidden: Tensor, weight: Tensor) -> Tensor:
-    """argmax of hidden @ weight', (..., width) -> int64 (...), chunk by chunk; without gradient."""
+    """argmax of hidden @ weight', (..., width) -> int64 (...), chunk by chunk; without gradient.
+
+    A cap changes no order.
+    """
     rows, cast = hidden.detach().flatten(0, -2), weight.detach().to(hidden.dtype)
     chunks = torch.split(rows, _rows_at_once(hidden, len(weight)))
     return torch.cat([(chunk @ cast.t()).argmax(-1) for chunk in chunks]).view(hidden.shape[:-1])
@@ -83,7 +90,12 @@ def _accumulator(dtype: torch.dtype) -> torch.dtype:
 
 
 def _chunks(
-    hidden: Tensor, weight: Tensor, targets: Tensor, mask: Tensor | None, wanted: tuple[bool, bool]
+    hidden: Tensor,
+    weight: Tensor,
+    targets: Tensor,
+    mask: Tensor | None,
+    wanted: tuple[bool, bool],
+    cap: float | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Losses (tokens,), and the gradients of their sum for hidden and weight, each empty where it is not ``wanted``."""
     dtype, exact = hidden.dtype, _accumulator(hidden.dtype)
@@ -96,7 +108,10 @@ def _chunks(
     for start in range(0, len(hidden), size):
         chunk = slice(start, start + size)
         logits = hidden[chunk] @ cast.t()
+        slope = None if cap is None else cap_in_place(logits, cap)
         losses[chunk] = _softmax_in_place(logits, targets[chunk], None if mask is None else mask[chunk], any(wanted))
+        if slope is not None and any(wanted):
+            logits *= slope
         if to_hidden:
             torch.mm(logits, cast, out=grad_hidden[chunk])
         if not to_weight:
@@ -108,6 +123,19 @@ def _chunks(
         else:
             grad_weight += logits.t() @ hidden[chunk]
     return losses, grad_hidden, grad_weight
+
+
+def cap_of(model: Any) -> float | None:
+    """What bounds a model's logits softly; None: nothing does."""
+    return getattr(model, "cap", None)
+
+
+def cap_in_place(logits: Tensor, cap: float) -> Tensor:
+    """Bound logits softly; what is returned is the slope by which their gradient must be multiplied."""
+    unit = logits.div_(cap).tanh_()
+    slope = 1 - unit.square()
+    logits.mul_(cap)
+    return slope
 
 
 def _softmax_in_place(logits: Tensor, targets: Tensor, mask: Tensor | None, gradient: bool) -> Tensor:
@@ -130,9 +158,11 @@ def _softmax_in_place(logits: Tensor, targets: Tensor, mask: Tensor | None, grad
 
 class _LinearCrossEntropy(Function):
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, mask: Tensor | None) -> Tensor:
+    def forward(
+        ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, mask: Tensor | None, cap: float | None
+    ) -> Tensor:
         ctx.wanted = ctx.needs_input_grad[:2]
-        losses, grad_hidden, grad_weight = _chunks(hidden, weight, targets, mask, ctx.wanted)
+        losses, grad_hidden, grad_weight = _chunks(hidden, weight, targets, mask, ctx.wanted, cap)
         ctx.save_for_backward(grad_hidden, grad_weight)
         return losses.sum()
 
@@ -142,4 +172,4 @@ class _LinearCrossEntropy(Function):
         grad_hidden, grad_weight = ctx.saved_tensors
         to_hidden, to_weight = ctx.wanted
         down = grad_hidden * grad.to(grad_hidden.dtype) if to_hidden else None
-        return down, grad_weight * grad if to_weight else None, None, None
+        return down, grad_weight * grad if to_weight else None, None, None, None

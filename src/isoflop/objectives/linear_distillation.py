@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.nn import functional as F
 
+from ..models.attend import softly_capped
 from ..models.kernels import first_order
 from . import linear_cross_entropy as plain
 
@@ -25,6 +26,7 @@ def linear_distillation(
     *,
     temperature: float = 1.0,
     share: float = 1.0,
+    caps: tuple[float | None, float | None] = (None, None),
 ) -> tuple[Tensor, Tensor, Tensor]:
     """(1 - share) hard + share soft, with hard = -log q(target) and soft = T^2 KL(p_T || q_T), summed over tokens.
 
@@ -38,6 +40,7 @@ def linear_distillation(
         mask: (...) bool, the targets that count; None means all.
         temperature: T.
         share: of the soft loss.
+        caps: what bounds the student's and the teacher's logits softly (``Model.cap``).
 
     Returns:
         the mixed loss, differentiable; hard; soft. All are sums in nats, fp32.
@@ -46,8 +49,10 @@ def linear_distillation(
     keep = None if mask is None else mask.flatten()
     other = (teacher[0].detach().flatten(0, -2), teacher[1].detach())
     if torch.is_grad_enabled() and (hidden.requires_grad or weight.requires_grad):
-        return _Distillation.apply(rows, weight, *other, labels, keep, temperature, share)  # type: ignore[no-any-return, no-untyped-call]
-    losses, _, _ = _chunks(rows.detach(), weight.detach(), other, labels, keep, temperature, share, (False, False))
+        return _Distillation.apply(rows, weight, *other, labels, keep, temperature, share, caps)  # type: ignore[no-any-return, no-untyped-call]
+    losses, _, _ = _chunks(
+        rows.detach(), weight.detach(), other, labels, keep, temperature, share, caps, (False, False)
+    )
     return _mixed(losses, share)
 
 
@@ -60,9 +65,12 @@ def reference_linear_distillation(
     *,
     temperature: float = 1.0,
     share: float = 1.0,
+    caps: tuple[float | None, float | None] = (None, None),
 ) -> Tensor:
     """The mixed loss in torch's operations, all logits at once: what the tests believe."""
     ours, theirs = F.linear(hidden, weight.to(hidden.dtype)), F.linear(teacher[0], teacher[1].to(teacher[0].dtype))
+    capped = zip((ours, theirs), caps, strict=True)
+    ours, theirs = (scores if cap is None else softly_capped(scores, cap) for scores, cap in capped)
     hard = plain.cross_entropy(ours, targets)
     log_q, log_p = (torch.log_softmax(scores.to(hard.dtype) / temperature, -1) for scores in (ours, theirs))
     soft = temperature**2 * (log_p.exp() * (log_p - log_q)).sum(-1)
@@ -83,6 +91,7 @@ def _chunks(
     mask: Tensor | None,
     temperature: float,
     share: float,
+    caps: tuple[float | None, float | None],
     wanted: tuple[bool, bool],
 ) -> tuple[Tensor, Tensor, Tensor]:
     """(tokens, 2) hard and soft losses, and the gradients of the mixed sum for hidden and weight where ``wanted``."""
@@ -96,8 +105,11 @@ def _chunks(
     for start in range(0, len(hidden), size):
         chunk = slice(start, start + size)
         ours, theirs = hidden[chunk] @ heads[0].t(), teacher[0][chunk] @ heads[1].t()
+        slopes = [None if c is None else plain.cap_in_place(x, c) for x, c in zip((ours, theirs), caps, strict=True)]
         keep = None if mask is None else mask[chunk]
         losses[chunk] = _losses_in_place(ours, theirs, targets[chunk], keep, temperature, share, any(wanted))
+        if slopes[0] is not None and any(wanted):
+            ours *= slopes[0]
         if to_hidden:
             torch.mm(ours, heads[0], out=grad_hidden[chunk])
         if to_weight and dtype == weight.dtype:
@@ -147,10 +159,11 @@ class _Distillation(Function):
         mask: Tensor | None,
         temperature: float,
         share: float,
+        caps: tuple[float | None, float | None],
     ) -> tuple[Tensor, Tensor, Tensor]:
         ctx.wanted = ctx.needs_input_grad[:2]
         losses, grad_hidden, grad_weight = _chunks(
-            hidden, weight, (vectors, head), targets, mask, temperature, share, ctx.wanted
+            hidden, weight, (vectors, head), targets, mask, temperature, share, caps, ctx.wanted
         )
         ctx.save_for_backward(grad_hidden, grad_weight)
         mixed, hard, soft = _mixed(losses, share)
@@ -163,4 +176,4 @@ class _Distillation(Function):
         grad_hidden, grad_weight = ctx.saved_tensors
         to_hidden, to_weight = ctx.wanted
         down = grad_hidden * grad.to(grad_hidden.dtype) if to_hidden else None
-        return down, grad_weight * grad if to_weight else None, *(None,) * 6
+        return down, grad_weight * grad if to_weight else None, *(None,) * 7

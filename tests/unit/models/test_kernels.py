@@ -39,31 +39,39 @@ def past(length: int) -> Tensor:
     return torch.ones(length, length, dtype=torch.bool).tril()
 
 
-def naive_attend(qkv: Tensor, heads: int, mask: Tensor | None = None) -> Tensor:
+def naive_attend(
+    qkv: Tensor,
+    heads: int,
+    mask: Tensor | None = None,
+    turns: bool = True,
+    scale: float | None = None,
+    cap: float | None = None,
+) -> Tensor:
     """Attention from its definition, head by head, without blocks."""
     length, kv_heads = qkv.shape[1], (qkv.shape[2] - heads) // 2
     cos, sin = (table.to(qkv.dtype) for table in angles(length, qkv.shape[3] // 2))
-    turned = attention.rotate(qkv, cos, sin)
+    turned = attention.rotate(qkv, cos, sin) if turns else qkv
     outs = []
     for head in range(heads):
         kv = head * kv_heads // heads
         q, k, v = turned[:, :, head], turned[:, :, heads + kv], qkv[:, :, heads + kv_heads + kv]
-        scores = q @ k.transpose(1, 2) / q.shape[-1] ** 0.5
+        scores = q @ k.transpose(1, 2) * (q.shape[-1] ** -0.5 if scale is None else scale)
+        scores = scores if cap is None else cap * (scores / cap).tanh()
         hidden = ~(past(length) if mask is None else mask)
         outs.append(torch.softmax(scores.masked_fill(hidden, -torch.inf), -1) @ v)
     return torch.stack(outs, 2)
 
 
-def fast_attend(qkv: Tensor, heads: int, mask: Tensor | None = None) -> Tensor:
+def fast_attend(qkv: Tensor, heads: int, mask: Tensor | None = None, turns: bool = True, **scores: Any) -> Tensor:
     cos, sin = (table.to(qkv.dtype) for table in angles(qkv.shape[1], qkv.shape[3] // 2))
-    return attention.attend(qkv, cos, sin, heads, mask)
+    return attention.attend(qkv, (cos, sin) if turns else None, heads, mask, **scores)
 
 
 Case = tuple[Callable[..., Tensor], Callable[..., Tensor], list[Tensor]]
 
 
-def attend_case(qkv: Tensor, heads: int, mask: Tensor | None = None) -> Case:
-    return lambda x: fast_attend(x, heads, mask), lambda x: naive_attend(x, heads, mask), [qkv]
+def attend_case(qkv: Tensor, heads: int, mask: Tensor | None = None, **more: Any) -> Case:
+    return lambda x: fast_attend(x, heads, mask, **more), lambda x: naive_attend(x, heads, mask, **more), [qkv]
 
 
 def cases() -> dict[str, Case]:
@@ -84,6 +92,10 @@ def cases() -> dict[str, Case]:
         ),
         "attend": attend_case(randn(2, 7, 6, 4), heads=2),
         "attend_grouped": attend_case(randn(2, 7, 8, 4), heads=4),
+        "attend_scaled": attend_case(randn(2, 7, 8, 4), heads=4, scale=0.8),
+        "attend_unscaled": attend_case(randn(2, 7, 8, 4), heads=4, scale=1.0),
+        "attend_still": attend_case(randn(2, 7, 8, 5), heads=4, turns=False),
+        "attend_capped": attend_case(randn(2, 7, 8, 4), heads=4, cap=0.7, scale=2.0),
         "attend_blocks": attend_case(randn(1, 150, 3, 2), heads=1),
         "attend_masked": attend_case(randn(2, 7, 8, 4), heads=4, mask=documents),
     }

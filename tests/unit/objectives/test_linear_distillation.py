@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -35,23 +37,30 @@ def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     masked=st.booleans(),
     temperature=st.sampled_from([0.5, 1.0, 3.0]),
     share=st.sampled_from([0.25, 1.0]),
+    caps=st.tuples(st.sampled_from([None, 2.0]), st.sampled_from([None, 5.0])),
 )
 @settings(max_examples=60, deadline=None)
 def test_value_and_gradients_equal_torch(
-    tokens: int, vocab: int, masked: bool, temperature: float, share: float
+    tokens: int,
+    vocab: int,
+    masked: bool,
+    temperature: float,
+    share: float,
+    caps: tuple[float | None, float | None],
 ) -> None:
     hidden, weight, *teacher, targets = problem(tokens, vocab)
     mask = torch.arange(tokens) % 3 != 1 if masked else None
     given_ = (hidden, weight, (teacher[0], teacher[1]), targets, mask)
-    ours, hard, soft = linear_distillation(*given_, temperature=temperature, share=share)
-    theirs = reference_linear_distillation(*given_, temperature=temperature, share=share)
+    knobs: dict[str, Any] = {"temperature": temperature, "share": share, "caps": caps}
+    ours, hard, soft = linear_distillation(*given_, **knobs)
+    theirs = reference_linear_distillation(*given_, **knobs)
     torch.testing.assert_close(ours, theirs)
     torch.testing.assert_close((1 - share) * hard + share * soft, theirs.detach())
     inputs = (hidden, weight)
     for fast, slow in zip(torch.autograd.grad(3 * ours, inputs), torch.autograd.grad(3 * theirs, inputs), strict=True):
         torch.testing.assert_close(fast, slow)
     with torch.no_grad():
-        torch.testing.assert_close(linear_distillation(*given_, temperature=temperature, share=share)[0], ours.detach())
+        torch.testing.assert_close(linear_distillation(*given_, **knobs)[0], ours.detach())
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

@@ -7,7 +7,21 @@ name before anything is allocated.
 
 from ..tokenizer import TOKENIZER, LoadsTokenizer, Storable, Tokenizer, TokenizerPart
 from .data import Batch, Batches, Draws, HeldOut, KeepsText, Source, SourcePart, TokenBatch
-from .model import Cacheable, FeedForwardPart, LayerPart, MixerPart, Model, ModelPart, NormPart, Products
+from .model import (
+    ArrangementPart,
+    Cacheable,
+    Elementwise,
+    FeedForwardPart,
+    LayerPart,
+    MixerPart,
+    Model,
+    ModelPart,
+    NormPart,
+    PositionPart,
+    Products,
+    Rounds,
+    Step,
+)
 from .objective import (
     Guess,
     Likelihood,
@@ -53,6 +67,7 @@ __all__ = [
     "PLACE",
     "TOKENIZER",
     "Adopts",
+    "ArrangementPart",
     "Averaging",
     "AveragingPart",
     "Batch",
@@ -64,6 +79,7 @@ __all__ = [
     "DecoderPart",
     "Documents",
     "Draws",
+    "Elementwise",
     "FeedForwardPart",
     "Guess",
     "HasLowRank",
@@ -93,15 +109,18 @@ __all__ = [
     "ParametrizationPart",
     "Passes",
     "Pattern",
+    "PositionPart",
     "Predicts",
     "Problem",
     "Products",
     "Resampling",
+    "Rounds",
     "SchedulePart",
     "Seen",
     "Source",
     "SourcePart",
     "Stateful",
+    "Step",
     "Storable",
     "Subject",
     "SwapsWeights",

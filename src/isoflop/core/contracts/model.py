@@ -25,7 +25,8 @@ class Model(Protocol):
     """A ``torch.nn.Module`` over token ids.
 
     ``forward(tokens, seen)`` gives logits (batch, length, vocab); ``hidden`` the (batch, length, width) vectors before
-    the head, and ``head`` its weight (vocab, width), for losses that never hold all logits. ``seen`` says who sees
+    the head, and ``head`` its weight (vocab, width), for losses that never hold all logits; a model whose logits are
+    bounded softly, cap tanh(hidden head' / cap), has that number as its attribute ``cap``. ``seen`` says who sees
     whom; None is causal. ``flops(batch, length, pattern)`` is the exact work of one forward and backward.
     """
 
@@ -91,9 +92,24 @@ class ModelPart(Part):
 
 @dataclass(frozen=True)
 class Products:
-    """Weights that a layer applies to the same vectors, one of each position: their names within the layer."""
+    """Weights that a layer applies to the same vectors, one of each position: their names within the layer.
+
+    The bias of ``q.weight``, if there is one, is ``q.bias``; it needs no naming.
+    """
 
     names: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Elementwise:
+    """Parameters that a layer applies number by number, as gains: their names within the layer, and the exact work."""
+
+    names: tuple[str, ...]
+    work: Work
+
+
+Step = Products | Elementwise | Work
+"""What a layer computes at one point: products with weights, something with gains, or something without parameters."""
 
 
 class LayerPart(Part):
@@ -111,7 +127,7 @@ class LayerPart(Part):
         """Names, roles and shapes of its parameters, without building it."""
 
     @abstractmethod
-    def steps(self, batch: int, length: int, width: int, pattern: Pattern | None = None) -> list[Products | Work]:
+    def steps(self, batch: int, length: int, width: int, pattern: Pattern | None = None) -> list[Step]:
         """What it computes, in order: products with its weights, and the exact work of what lies between them.
 
         Args:
@@ -129,7 +145,8 @@ class NormPart(Part):
     """Sub-slot of a model: what keeps vectors at one scale, before each layer and before the head.
 
     Its module has ``forward(x, dtype)``: fp32 vectors (..., width) -> the same shape in ``dtype``. Where a tied head
-    follows, its gain must be the parameter ``weight`` (width,), since such a model starts with gains of both signs.
+    follows, its gain must be the parameter ``weight`` (width,), since such a model starts with gains of both signs; a
+    gain that is counted from another number than 0, as 1 + ``weight``, says so in the module's attribute ``origin``.
     """
 
     slot: ClassVar[str] = "norm"
@@ -159,6 +176,61 @@ class MixerPart(LayerPart):
     def takes(self, pattern: Pattern | None) -> bool:
         """Whether it can obey the pattern (None: causal); by default only the causal one."""
         return pattern is None
+
+
+Rounds = tuple[tuple[tuple[str, ...], ...], ...]
+"""See ``ArrangementPart``."""
+
+
+class ArrangementPart(Part):
+    """Sub-slot of a model: where a block's norms stand, and what its mixer and feed-forward read.
+
+    A new arrangement is one table, from which both the module and its price are made.
+
+    Class attributes:
+        rounds: a block's rounds in order. In each, every path reads the residual stream, which then grows by the sum of
+            what the paths give. A path names modules in order: "mixer", "feed_forward", and norms, by any other name.
+
+    Example:
+        >>> class Usual(ArrangementPart):
+        ...     rounds = ((("mixer_norm", "mixer"),), (("feed_forward_norm", "feed_forward"),))
+        >>> Usual().modules()
+        ('mixer_norm', 'mixer', 'feed_forward_norm', 'feed_forward')
+    """
+
+    slot: ClassVar[str] = "arrangement"
+    rounds: ClassVar[Rounds] = ()
+
+    def modules(self) -> tuple[str, ...]:
+        """Names of a block's modules, in order, each once."""
+        return tuple(dict.fromkeys(name for paths in self.rounds for path in paths for name in path))
+
+
+class PositionPart(Part):
+    """Sub-slot of attention: what tells a query how far away a key is."""
+
+    slot: ClassVar[str] = "position"
+
+    @abstractmethod
+    def rates(self, head_dim: int, theta: float) -> Tensor | None:
+        """Radians by which each of a head's pairs turns from one position to the next.
+
+        Args:
+            head_dim: numbers of a head. Number i and number i + head_dim / 2 are a pair.
+            theta: base of the wavelengths.
+
+        Returns:
+            float64 (head_dim / 2,); None: queries and keys stay as they are, and ``head_dim`` may be odd.
+        """
+
+    @property
+    def magnitude(self) -> float:
+        """Factor on what is turned."""
+        return 1.0
+
+    def problems(self, head_dim: int) -> list[str]:
+        """Why heads of that size cannot have it, each "key: what; what to do"."""
+        return []
 
 
 class FeedForwardPart(LayerPart):

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, ClassVar, TypeVar
 
 from pydantic import Field, PositiveFloat, PositiveInt
 
 from ...core.context import Context
-from ...core.contracts import Cacheable, FeedForwardPart, MixerPart, ModelPart, Pattern
+from ...core.contracts import Cacheable, FeedForwardPart, LayerPart, MixerPart, ModelPart, Pattern
 from ...core.cost import Work
 from ...core.device import Device
 from ...core.documents import Later
 from ...core.registry import Card, Part, part
 from ...core.roles import Shape, numel
-from ...core.slots import FeedForwardsSlot, MixersSlot, NormSlot
+from ...core.slots import ArrangementSlot, FeedForwardsSlot, MixersSlot, NormSlot
 from ..cost import pointwise
 from ..pricing import Walk
 
@@ -30,7 +31,7 @@ TRAINING_BYTES = 16
 
 @part
 class TransformerPart(ModelPart):
-    """Pre-norm decoder Transformer."""
+    """Decoder Transformer."""
 
     d_model: PositiveInt = 64
     """Width of the residual stream."""
@@ -41,11 +42,17 @@ class TransformerPart(ModelPart):
     feed_forward: FeedForwardsSlot = "swiglu"  # type: ignore[assignment]
     """One for all blocks, or a list that repeats."""
     norm: Annotated[NormSlot, Later()] = "rms"  # type: ignore[assignment]
-    """Before each mixer and feed-forward, and before the head."""
+    """Of each block, and before the head."""
+    arrangement: Annotated[ArrangementSlot, Later()] = "pre_norm"  # type: ignore[assignment]
+    """Where a block's norms stand, and what its mixer and feed-forward read."""
     tied: bool = False
     """Whether the embedding is the head as well."""
     embedding_scale: Annotated[PositiveFloat | None, Later()] = None
     """Factor on embedded tokens; by default sqrt(d_model) if tied (as in Gemma; in Llama and Qwen it is 1), else 1."""
+    positions: Annotated[PositiveInt | None, Later()] = None
+    """Rows of a learned table of positions, added to embedded tokens; longer texts are refused."""
+    cap: Annotated[PositiveFloat | None, Later()] = None
+    """Bounds the logits softly, as cap tanh(logit / cap)."""
     norm_eps: PositiveFloat = 1e-5
     """Added to what a norm divides by, squared."""
     init_std: PositiveFloat | None = None
@@ -57,7 +64,7 @@ class TransformerPart(ModelPart):
         defaults="GPT-2 and Llama draw every matrix with standard deviation 0.02",
         differs="embedding of unit variance, matrices of 1/columns, residual outputs 1/sqrt(2 layers) smaller; "
         "tied: embedding of variance 1/width times sqrt(width), gains of alternating sign before the head; "
-        "no biases, no dropout",
+        "no biases unless asked for, no dropout",
         cost="6 FLOPs a matrix parameter and token, and attention; 16 bytes a parameter in training",
     )
     version: ClassVar[int] = 2
@@ -92,6 +99,9 @@ class TransformerPart(ModelPart):
             [(mixer.build(self.d_model, ctx), other.build(self.d_model, ctx)) for mixer, other in self.blocks()],
             tied=self.tied,
             embedding_scale=self.embedding_scale,
+            positions=self.positions or 0,
+            cap=self.cap,
+            rounds=self.arrangement.rounds,
             norm=lambda: self.norm.build(self.d_model, self.norm_eps),
             dtype=torch.bfloat16 if ctx.precision == "bf16" else torch.float32,
             work=lambda batch, length, pattern=None: self.work(batch, length, ctx.vocab_size, pattern),
@@ -109,36 +119,42 @@ class TransformerPart(ModelPart):
         tokens = batch * length
         walk = Walk(self.treatment, self.shapes(vocab_size))
         walk.looked_up("embedding.weight")
-        for layer, inners in enumerate(self.blocks()):
-            for name, inner in zip(("mixer", "feed_forward"), inners, strict=True):
-                walk.normed(self.norm, f"blocks.{layer}.{name}_norm.", tokens, self.d_model)
-                walk.layer(inner, f"blocks.{layer}.{name}.", batch, length, self.d_model, pattern)
+        if self.positions is not None:
+            walk.looked_up("positions.weight")
+            walk.mixed(pointwise(tokens * self.d_model, operations=1))
+        for layer, (mixer, feed_forward) in enumerate(self.blocks()):
+            inners = {"mixer": mixer, "feed_forward": feed_forward}
+
+            def take(name: str, layer: int = layer, inners: Mapping[str, LayerPart] = inners) -> None:
+                prefix = f"blocks.{layer}.{name}."
+                if name in inners:
+                    walk.layer(inners[name], prefix, batch, length, self.d_model, pattern)
+                else:
+                    walk.normed(self.norm, prefix, tokens, self.d_model)
+
+            walk.rounds(self.arrangement.rounds, take)
         walk.normed(self.norm, "norm.", tokens, self.d_model)
         walk.multiplied(["embedding.weight" if self.tied else "unembedding.weight"], tokens)
-        walk.mixed(pointwise(tokens * vocab_size, operations=4))
+        walk.mixed(pointwise(tokens * vocab_size, operations=4 + 3 * (self.cap is not None)))
         return walk.work
 
     def shapes(self, vocab_size: int) -> list[Shape]:
-        first, *last = self._outer_shapes(vocab_size)
-        blocks = [self._block_shapes(*inners) for inners in self.blocks()]
-        inner = [Shape(f"blocks.{i}.{s.name}", s.role, s.shape) for i, block in enumerate(blocks) for s in block]
-        return [first, *inner, *last]
-
-    def _outer_shapes(self, vocab_size: int) -> list[Shape]:
-        """What stands before and behind the blocks."""
-        head = [] if self.tied else [Shape("unembedding.weight", "head", (vocab_size, self.d_model))]
-        return [
-            Shape("embedding.weight", "embedding", (vocab_size, self.d_model)),
-            *self._norm_shapes("norm"),
-            *head,
-        ]
+        table = (vocab_size, self.d_model)
+        found = [Shape("embedding.weight", "embedding", table)]
+        if self.positions is not None:
+            found.append(Shape("positions.weight", "embedding", (self.positions, self.d_model)))
+        for i, inners in enumerate(self.blocks()):
+            found += [Shape(f"blocks.{i}.{s.name}", s.role, s.shape) for s in self._block_shapes(*inners)]
+        found += self._norm_shapes("norm")
+        return found if self.tied else [*found, Shape("unembedding.weight", "head", table)]
 
     def _block_shapes(self, mixer: MixerPart, feed_forward: FeedForwardPart) -> list[Shape]:
         """One block's parameters, named within it."""
+        inners: dict[str, LayerPart] = {"mixer": mixer, "feed_forward": feed_forward}
         found: list[Shape] = []
-        for name, inner in (("mixer", mixer), ("feed_forward", feed_forward)):
-            found += self._norm_shapes(f"{name}_norm")
-            found += [Shape(f"{name}.{s.name}", s.role, s.shape) for s in inner.shapes(self.d_model)]
+        for name in self.arrangement.modules():
+            own = inners[name].shapes(self.d_model) if name in inners else self.norm.shapes(self.d_model)
+            found += [Shape(f"{name}.{s.name}", s.role, s.shape) for s in own]
         return found
 
     def _norm_shapes(self, name: str) -> list[Shape]:
@@ -162,6 +178,11 @@ class TransformerPart(ModelPart):
         if self.tied and ("norm.weight", (self.d_model,)) not in {(s.name, s.shape) for s in self._norm_shapes("norm")}:
             found.append(
                 f"model.norm: {self.norm.name} has no gain, which a tied head needs at its start; use rms or tied=false"
+            )
+        if self.positions is not None and recipe.train.length > self.positions:
+            found.append(
+                f"model.positions: {self.positions} are fewer than train.length = {recipe.train.length}; use more, or "
+                "shorter texts"
             )
         if found:
             return found

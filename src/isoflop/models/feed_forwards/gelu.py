@@ -1,11 +1,14 @@
-"""GELU (Hendrycks and Gimpel 2016, arXiv 1606.08415), in its tanh form."""
+"""GELU (Hendrycks and Gimpel 2016, arXiv 1606.08415): by default in its tanh form."""
 
 from __future__ import annotations
+
+from typing import Annotated
 
 from torch import Tensor
 from torch.nn import functional as F
 
 from ...core.context import Context
+from ...core.documents import Later
 from ...core.registry import Card, part
 from ..plain import PlainFeedForward, PlainPart
 
@@ -13,21 +16,27 @@ from ..plain import PlainFeedForward, PlainPart
 class Gelu(PlainFeedForward):
     """down(gelu(up x)) of (batch, length, width) vectors."""
 
+    exact = False
+
     def activate(self, x: Tensor) -> Tensor:
-        return F.gelu(x, approximate="tanh")
+        return F.gelu(x, approximate="none" if self.exact else "tanh")
 
 
 @part
 class GeluPart(PlainPart):
     """Feed-forward with a GELU."""
 
+    exact: Annotated[bool, Later()] = False
+    """By the error function, as in GPT-NeoX, not by its approximation with tanh, as in GPT-2."""
     card = Card(
         summary="A plain feed-forward with a GELU, as in GPT-2",
         paper="Hendrycks and Gimpel 2016, arXiv 1606.08415",
         equation="W_down gelu(W_up x)",
-        differs="the tanh approximation",
+        differs="the tanh approximation, unless exact",
         cost="2 products of width x hidden",
     )
 
     def build(self, width: int, ctx: Context) -> Gelu:
-        return Gelu(width, self.inner(width))
+        made = Gelu(width, self.inner(width), self.bias)
+        made.exact = self.exact
+        return made

@@ -29,4 +29,4 @@ class SquaredReluPart(PlainPart):
     )
 
     def build(self, width: int, ctx: Context) -> SquaredRelu:
-        return SquaredRelu(width, self.inner(width))
+        return SquaredRelu(width, self.inner(width), self.bias)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import torch
 from pydantic import PositiveFloat, PositiveInt
@@ -10,21 +10,44 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ...core.context import Context
-from ...core.contracts import Cacheable, Documents, MixerPart, Pattern, Products, Seen, within
-from ...core.cost import Work
+from ...core.contracts import (
+    Cacheable,
+    Documents,
+    Elementwise,
+    MixerPart,
+    Pattern,
+    PositionPart,
+    Products,
+    Seen,
+    Step,
+    within,
+)
+from ...core.documents import Later
 from ...core.registry import Card, part
 from ...core.roles import Shape
-from ...core.slots import PatternSlot
+from ...core.slots import NormSlot, PatternSlot, PositionSlot
 from ...ledger import formulas
-from ..attend import attend, block_pairs, dense_mask, rotated
+from ..attend import Angles, attend, block_pairs, capped_attend, dense_mask, rotated
 from ..cost import pointwise
-from ..layers import Matrix, Product, RmsNorm, joined
+from ..layers import Matrix, Product, joined, matrix_shapes
 
 
 class Attention(nn.Module):
     """Self-attention of (batch, length, width) vectors.
 
     Queries, keys and values have separate weights, joined at the cast.
+
+    Args:
+        width: of the vectors.
+        heads, kv_heads, head_dim: number of query heads and of key-value heads, and numbers of a head.
+        position: how positions enter.
+        theta: base of the rotary wavelengths.
+        biases: whether queries, keys and values have one, and whether the output has one.
+        norms: of queries and of keys, if they have one.
+        whole: those norms are of all heads together, not of each one.
+        scores: factor on them, by default 1 / sqrt(head_dim), and what bounds them softly, if anything does.
+        length: positions to prepare for; more are prepared when they come.
+        pattern: what a position sees at most.
     """
 
     if TYPE_CHECKING:
@@ -38,21 +61,26 @@ class Attention(nn.Module):
         kv_heads: int,
         head_dim: int,
         *,
+        position: PositionPart,
         theta: float = 10_000.0,
-        qk_norm: bool = False,
-        eps: float = 1e-5,
+        biases: tuple[bool, bool] = (False, False),
+        norms: tuple[nn.Module | None, nn.Module | None] = (None, None),
+        whole: bool = False,
+        scores: tuple[float | None, float | None] = (None, None),
         length: int = 128,
         pattern: Pattern | None = None,
     ) -> None:
         super().__init__()
-        self.pattern = pattern
+        self.pattern, self.position = pattern, position
         self.heads, self.kv_heads, self.head_dim, self.theta = heads, kv_heads, head_dim, theta
-        self.q = Matrix(heads * head_dim, width)
-        self.k = Matrix(kv_heads * head_dim, width)
-        self.v = Matrix(kv_heads * head_dim, width)
-        self.out = Matrix(width, heads * head_dim, residual=True)
-        self.q_norm = RmsNorm(head_dim, eps) if qk_norm else None
-        self.k_norm = RmsNorm(head_dim, eps) if qk_norm else None
+        self.whole, (self.scale, self.cap) = whole, scores
+        bias, out_bias = biases
+        self.q = Matrix(heads * head_dim, width, bias=bias)
+        self.k = Matrix(kv_heads * head_dim, width, bias=bias)
+        self.v = Matrix(kv_heads * head_dim, width, bias=bias)
+        self.out = Matrix(width, heads * head_dim, residual=True, bias=out_bias)
+        self.q_norm, self.k_norm = norms
+        self.turns = position.rates(head_dim, theta) is not None
         for name in ("cos", "sin"):
             self.register_buffer(name, torch.empty(0, head_dim // 2), persistent=False)
         self._reach(length)
@@ -68,16 +96,24 @@ class Attention(nn.Module):
         to_qkv, to_out = products
         batch, length, _ = x.shape
         start = 0 if cache is None else cache.length
-        cos, sin = self._angles(start, length, x.dtype)
-        qkv = to_qkv(x).view(batch, length, -1, self.head_dim)
-        if self.q_norm is not None and self.k_norm is not None:
-            q, k, v = torch.split(qkv, [self.heads, self.kv_heads, self.kv_heads], 2)
-            qkv = torch.cat((self.q_norm(q.float(), x.dtype), self.k_norm(k.float(), x.dtype), v), 2)
+        angles = self._angles(start, length, x.dtype)
+        qkv = self._normed(to_qkv(x).view(batch, length, -1, self.head_dim))
         if cache is None:
-            mixed = attend(qkv, cos, sin, self.heads, self._restricted(seen))
+            mixed = attend(qkv, angles, self.heads, self._restricted(seen), scale=self.scale, cap=self.cap)
         else:
-            mixed = self._continue(qkv, cos, sin, cache)
+            mixed = self._continue(qkv, angles, cache)
         return to_out(mixed.flatten(2))
+
+    def _normed(self, qkv: Tensor) -> Tensor:
+        """Queries and keys behind their norms."""
+        if self.q_norm is None or self.k_norm is None:
+            return qkv
+        q, k, v = torch.split(qkv, [self.heads, self.kv_heads, self.kv_heads], 2)
+        if self.whole:
+            shapes = q.shape, k.shape
+            q, k = self.q_norm(q.flatten(2).float(), qkv.dtype), self.k_norm(k.flatten(2).float(), qkv.dtype)
+            return torch.cat((q.view(shapes[0]), k.view(shapes[1]), v), 2)
+        return torch.cat((self.q_norm(q.float(), qkv.dtype), self.k_norm(k.float(), qkv.dtype), v), 2)
 
     def make_cache(self, batch: int, capacity: int, dtype: torch.dtype) -> KeyValues:
         """Room for keys and values of ``capacity`` tokens at first; it grows as they come."""
@@ -86,9 +122,9 @@ class Attention(nn.Module):
         device = self.q.weight.device
         return KeyValues(torch.empty(shape, dtype=dtype, device=device), torch.empty(shape, dtype=dtype, device=device))
 
-    def _continue(self, qkv: Tensor, cos: Tensor, sin: Tensor, cache: KeyValues) -> Tensor:
+    def _continue(self, qkv: Tensor, angles: Angles, cache: KeyValues) -> Tensor:
         """The newest queries over all keys, each seeing those up to itself."""
-        q, k, v = (x.transpose(1, 2) for x in rotated(qkv, cos, sin, self.heads))
+        q, k, v = (x.transpose(1, 2) for x in rotated(qkv, angles, self.heads))
         k, v = cache.append(k, v)
         new, total = q.shape[2], k.shape[2]
         mask = None
@@ -97,7 +133,9 @@ class Attention(nn.Module):
             mask = torch.from_numpy(rows.copy()).to(q.device)
         elif new > 1:
             mask = torch.ones(new, total, dtype=torch.bool, device=q.device).tril_(total - new)
-        return F.scaled_dot_product_attention(q, k, v, mask, enable_gqa=True).transpose(1, 2)
+        if self.cap is not None:
+            return capped_attend(q, k, v, mask, self.scale, self.cap).transpose(1, 2)
+        return F.scaled_dot_product_attention(q, k, v, mask, scale=self.scale, enable_gqa=True).transpose(1, 2)
 
     def _restricted(self, seen: Seen) -> Seen:
         """Who sees whom, within this layer's own pattern."""
@@ -109,20 +147,23 @@ class Attention(nn.Module):
             return Documents(seen.ids, within(self.pattern, seen.pattern))
         return within(self.pattern, seen)
 
-    def _angles(self, start: int, length: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """Cosine and sine (length, head_dim / 2) for positions from ``start``."""
+    def _angles(self, start: int, length: int, dtype: torch.dtype) -> Angles:
+        """Cosine and sine (length, head_dim / 2) for positions from ``start``; None where nothing turns."""
+        if not self.turns:
+            return None
         self._reach(start + length)
         return self.cos[start : start + length].to(dtype), self.sin[start : start + length].to(dtype)
 
     def _reach(self, length: int) -> None:
         """Make the tables cover ``length`` positions: twice as many as before at least, so that steps seldom do it."""
-        if length <= self.cos.shape[0]:
+        if not self.turns or length <= self.cos.shape[0]:
             return
         length = max(length, 2 * self.cos.shape[0])
-        half = self.head_dim // 2
-        rates = self.theta ** -(torch.arange(half, dtype=torch.float64) / half)
+        rates = self.position.rates(self.head_dim, self.theta)
+        assert rates is not None
         angles = torch.outer(torch.arange(length, dtype=torch.float64), rates)
-        self.cos, self.sin = (table.float().to(self.cos.device) for table in (angles.cos(), angles.sin()))
+        tables, size = (angles.cos(), angles.sin()), self.position.magnitude
+        self.cos, self.sin = ((table if size == 1 else table * size).float().to(self.cos.device) for table in tables)
 
 
 class KeyValues:
@@ -165,21 +206,36 @@ class AttentionPart(MixerPart):
     kv_heads: PositiveInt | None = None
     """Key-value heads, a divisor of ``heads``; by default as many."""
     head_dim: PositiveInt | None = None
-    """Width of a head, even; by default the model's width / heads."""
+    """Width of a head, even where it turns; by default the model's width / heads."""
+    position: Annotated[PositionSlot, Later()] = "rotary"  # type: ignore[assignment]
+    """What tells a query how far away a key is."""
     theta: PositiveFloat = 10_000.0
     """Base of the rotary wavelengths: the slowest turns once in 2 pi theta tokens."""
+    bias: Annotated[bool, Later()] = False
+    """Whether queries, keys and values have a bias."""
+    out_bias: Annotated[bool, Later()] = False
+    """Whether the output has a bias."""
     qk_norm: bool = False
-    """RMS-normalise each head's queries and keys before they are rotated."""
+    """Normalise queries and keys before they are rotated."""
+    qk_norm_by: Annotated[NormSlot, Later()] = "rms"  # type: ignore[assignment]
+    """Which norm that is."""
+    qk_norm_whole: Annotated[bool, Later()] = False
+    """Normalise all heads' numbers together, with a gain for each, not those of each head, with one gain for all."""
     norm_eps: PositiveFloat = 1e-5
     """Added to the mean square in that norm."""
+    scale: Annotated[PositiveFloat | None, Later()] = None
+    """Factor on the scores; by default 1 / sqrt(head_dim)."""
+    cap: Annotated[PositiveFloat | None, Later()] = None
+    """Bounds the scores softly, as cap tanh(score / cap)."""
     pattern: PatternSlot | None = None
     """What a position sees at most, e.g. ``window``; by default all that the objective lets it see."""
     card = Card(
         summary="Softmax attention over all earlier positions",
         paper="Vaswani et al. 2017, arXiv 1706.03762; RoPE: Su et al. 2021, arXiv 2104.09864; "
-        "grouped key-value heads: Ainslie et al. 2023, arXiv 2305.13245; qk_norm: Henry et al. 2020, arXiv 2010.04245",
+        "grouped key-value heads: Ainslie et al. 2023, arXiv 2305.13245; qk_norm: Henry et al. 2020, arXiv 2010.04245; "
+        "cap: Gemma 2, arXiv 2408.00118",
         equation="softmax(R q (R k)' / sqrt(head_dim), causal) v",
-        differs="no biases; rotary halves (a, b) as in Llama; qk_norm is RMS with a gain shared by all heads",
+        differs="no biases by default; rotary halves (a, b) as in Llama; qk_norm has one gain for all heads",
         cost="4 projections, and 4 head_dim FLOPs for each head and pair of positions; on a CPU blocks of "
         "64 or 128 queries skip most of the masked half",
     )
@@ -187,14 +243,18 @@ class AttentionPart(MixerPart):
 
     def build(self, width: int, ctx: Context) -> Attention:
         heads, kv_heads, head_dim = self.dimensions(width)
+        norms = [self.qk_norm_by.build(size, self.norm_eps) for size in self._normed(width)]
         return Attention(
             width,
             heads,
             kv_heads,
             head_dim,
+            position=self.position,
             theta=self.theta,
-            qk_norm=self.qk_norm,
-            eps=self.norm_eps,
+            biases=(self.bias, self.out_bias),
+            norms=(norms[0], norms[1]) if norms else (None, None),
+            whole=self.qk_norm_whole,
+            scores=(self.scale, self.cap),
             length=ctx.length,
             pattern=self.pattern,
         )
@@ -202,6 +262,13 @@ class AttentionPart(MixerPart):
     def dimensions(self, width: int) -> tuple[int, int, int]:
         """Query heads, key-value heads, width of a head."""
         return self.heads, self.kv_heads or self.heads, self.head_dim or width // self.heads
+
+    def _normed(self, width: int) -> tuple[int, ...]:
+        """Widths of the norms of queries and of keys; none where they have none."""
+        heads, kv_heads, head_dim = self.dimensions(width)
+        if not self.qk_norm:
+            return ()
+        return (heads * head_dim, kv_heads * head_dim) if self.qk_norm_whole else (head_dim, head_dim)
 
     def takes(self, pattern: Pattern | None) -> bool:
         return True
@@ -211,8 +278,8 @@ class AttentionPart(MixerPart):
         found = []
         if self.head_dim is None and width % heads:
             found.append(f"heads: {heads} do not divide the width {width}; choose a divisor or give head_dim")
-        elif head_dim % 2:
-            found.append(f"head_dim: is {head_dim}, but rotary positions need an even one; change heads or head_dim")
+        else:
+            found += self.position.problems(head_dim)
         if heads % kv_heads:
             found.append(f"kv_heads: {kv_heads} do not divide heads = {heads}; choose a divisor")
         return found
@@ -220,23 +287,24 @@ class AttentionPart(MixerPart):
     def shapes(self, width: int) -> list[Shape]:
         heads, kv_heads, head_dim = self.dimensions(width)
         found = [
-            Shape("q.weight", "hidden", (heads * head_dim, width)),
-            Shape("k.weight", "hidden", (kv_heads * head_dim, width)),
-            Shape("v.weight", "hidden", (kv_heads * head_dim, width)),
-            Shape("out.weight", "hidden", (width, heads * head_dim)),
+            *matrix_shapes("q", heads * head_dim, width, self.bias),
+            *matrix_shapes("k", kv_heads * head_dim, width, self.bias),
+            *matrix_shapes("v", kv_heads * head_dim, width, self.bias),
+            *matrix_shapes("out", width, heads * head_dim, self.out_bias),
         ]
-        if self.qk_norm:
-            found += [Shape("q_norm.weight", "norm", (head_dim,)), Shape("k_norm.weight", "norm", (head_dim,))]
+        for name, size in zip(("q_norm", "k_norm"), self._normed(width), strict=False):
+            found += [Shape(f"{name}.{s.name}", s.role, s.shape) for s in self.qk_norm_by.shapes(size)]
         return found
 
-    def steps(self, batch: int, length: int, width: int, pattern: Pattern | None = None) -> list[Products | Work]:
+    def steps(self, batch: int, length: int, width: int, pattern: Pattern | None = None) -> list[Step]:
         heads, kv_heads, head_dim = self.dimensions(width)
         rotated = batch * length * (heads + kv_heads) * head_dim
         seen = within(self.pattern, pattern)
         pairs, executed = None if seen is None else seen.pairs(length), block_pairs(length, seen)
+        gains = tuple(shape.name for shape in self.shapes(width) if shape.name.startswith(("q_norm.", "k_norm.")))
         return [
             Products(("q.weight", "k.weight", "v.weight")),
-            pointwise(rotated, operations=3 + 4 * self.qk_norm),
+            Elementwise(gains, pointwise(rotated, operations=3 + 4 * self.qk_norm)),
             formulas.attention(batch, heads, head_dim, length, pairs=pairs, executed_pairs=executed),
             Products(("out.weight",)),
         ]

@@ -12,7 +12,7 @@ from ...core.context import Context
 from ...core.contracts import Documents, Likelihood, Loss, ObjectivePart, TokenBatch
 from ...core.cost import Cost
 from ...core.registry import Card, part
-from ..linear_cross_entropy import linear_cross_entropy
+from ..linear_cross_entropy import cap_of, linear_cross_entropy
 from ..linear_distillation import linear_distillation
 
 
@@ -49,6 +49,7 @@ class Distill:
             batch.mask,
             temperature=self.temperature,
             share=self.weight,
+            caps=(cap_of(self.policy), cap_of(self.teacher)),
         )
         spent = {"teacher": self.teacher.flops(*batch.inputs.shape).forward}
         return Loss(mixed, terms={"hard": hard.detach(), "soft": soft.detach()}, spent=spent)
@@ -56,7 +57,7 @@ class Distill:
     def nll(self, batch: TokenBatch) -> Loss:
         """The student's own -log p of the batch's targets; the teacher is not asked."""
         hidden = self.policy.hidden(batch.inputs)
-        total = linear_cross_entropy(hidden, self.policy.head, batch.targets, batch.mask)
+        total = linear_cross_entropy(hidden, self.policy.head, batch.targets, batch.mask, cap=cap_of(self.policy))
         return Loss(total, spent={"evaluation": self.policy.flops(*batch.inputs.shape).forward})
 
 

@@ -20,7 +20,7 @@ from ...core.context import Context
 from ...core.contracts import Documents, Likelihood, Loss, ModelPart, ObjectivePart, Pattern, TokenBatch
 from ...core.cost import Cost, Work
 from ...core.registry import Card, get, part
-from ..linear_cross_entropy import linear_cross_entropy
+from ..linear_cross_entropy import cap_of, linear_cross_entropy
 
 
 class Masked:
@@ -57,9 +57,10 @@ class Masked:
         return Loss(torch.as_tensor(total), spent={"evaluation": (work.forward - self._unused(batch)) * self.samples})
 
     def _unused(self, batch: TokenBatch) -> Cost:
-        """What the head would cost for the mask id, whose logit is not computed."""
-        tokens, width = batch.inputs.numel(), self.policy.head.shape[1]
-        return Cost(2 * tokens * width, 2 * tokens * width)
+        """What the head would cost for the mask id, and for rows beyond it, whose logits are not computed."""
+        rows, width = self.policy.head.shape
+        flops = 2 * batch.inputs.numel() * width * (rows - self.mask_id)
+        return Cost(flops, flops)
 
     def _estimate(self, batch: TokenBatch, number: int, parts: int) -> torch.Tensor:
         """The bound's estimate from shares p in part ``number`` of ``parts`` of (0, 1)."""
@@ -68,7 +69,7 @@ class Masked:
         documents = batch.columns.get("documents")
         seen = self.full if documents is None else Documents(documents, self.full)
         vectors = self.policy.hidden(torch.where(hidden, self.mask_id, x), seen)
-        return linear_cross_entropy(vectors, self.policy.head[: self.mask_id], x, weight)
+        return linear_cross_entropy(vectors, self.policy.head[: self.mask_id], x, weight, cap=cap_of(self.policy))
 
     def corrupt(self, batch: TokenBatch, number: int = 0, parts: int = 1) -> tuple[torch.Tensor, torch.Tensor]:
         """What is hidden, and the weight of each position's loss.

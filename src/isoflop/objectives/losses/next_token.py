@@ -25,7 +25,7 @@ from ...core.contracts import (
     TokenBatch,
 )
 from ...core.registry import Card, part
-from ..linear_cross_entropy import cross_entropy, likeliest, linear_cross_entropy
+from ..linear_cross_entropy import cap_of, cross_entropy, likeliest, linear_cross_entropy
 
 
 class NextToken:
@@ -47,7 +47,7 @@ class NextToken:
 
     def loss(self, batch: TokenBatch) -> Loss:
         hidden = self.policy.hidden(batch.inputs, self._seen(batch))
-        return Loss(linear_cross_entropy(hidden, self.policy.head, batch.targets, batch.mask))
+        return Loss(linear_cross_entropy(hidden, self.policy.head, batch.targets, batch.mask, cap=cap_of(self.policy)))
 
     def nll(self, batch: TokenBatch) -> Loss:
         """The same number, exactly the model's -log p of the batch's targets; one forward pass."""

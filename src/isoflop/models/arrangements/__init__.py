@@ -1,0 +1,1 @@
+"""Arrangements: where a block's norms stand, and what its mixer and feed-forward read."""

@@ -1,0 +1,1 @@
+"""Positions: what tells a query how far away a key is."""
