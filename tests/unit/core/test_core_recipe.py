@@ -235,3 +235,12 @@ def test_the_schema_refuses_unknown_parts_and_wrong_types(schema: dict[str, Any]
     validator = Draft202012Validator(schema)
     for key, value in {"optimizer": "no such", "seed": "3", "model": {"name": "no such"}, "train": 3}.items():
         assert list(validator.iter_errors({**recipe().to_json(), key: value})), key
+
+
+def test_a_copy_with_other_values_can_be_made_of_a_recipe_whose_hash_was_asked_for() -> None:
+    made = recipe()
+    known = made.hash
+    assert made.having(name="again").hash == known
+    other = made.having(seed=made.seed + 1)
+    assert other.hash == recipe(f"seed={made.seed + 1}").hash != known
+    assert other.having(seed=made.seed).hash == known
