@@ -10,14 +10,18 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
+import torch
 
+from isoflop.core.context import Context
+from isoflop.core.contracts import Likelihood, Loss, ObjectivePart, Stateful, TokenBatch
 from isoflop.core.recipe import Recipe
 from isoflop.core.torch_rule import TorchRule
 from isoflop.data.loader import WindowBatches
 from isoflop.errors import NumericsError
+from isoflop.objectives.losses.next_token import NextToken
 from isoflop.store import checkpoint
 from isoflop.store.run import Run
 from isoflop.train.loop import Loop
@@ -115,6 +119,51 @@ def test_an_error_anywhere_in_a_step_loses_at_most_that_step(
     with failing(owner, method, at, error, after=after), pytest.raises(type(error)):
         train(recipe, tmp_path / "runs", name="run")
     assert resumed_at(recipe, tmp_path / "runs", undisturbed) == kept
+
+
+class Remembers(NextToken):
+    """The loss of the next token, with a penalty on what the losses before were: its state moves with every loss."""
+
+    def __init__(self, policy: Any, writes: bool) -> None:
+        super().__init__(policy)
+        self.writes, self.seen, self.mean = writes, 0, torch.zeros(1)
+
+    def loss(self, batch: TokenBatch) -> Loss:
+        found = super().loss(batch)
+        self.seen += 1
+        mean = self.mean.lerp(found.total.detach() / batch.units, 1 / self.seen)
+        self.mean = self.mean.copy_(mean) if self.writes else mean
+        return Loss(found.total * (1 + self.mean.item() / 10))
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"seen": self.seen, "inner": [{"mean": self.mean}]}
+
+    def load_state_dict(self, state: dict[str, Any], /) -> None:
+        self.seen, self.mean = state["seen"], state["inner"][0]["mean"]
+
+
+class RemembersPart(ObjectivePart):
+    name: ClassVar[str] = "remembers"
+    provides: ClassVar[frozenset[type]] = frozenset({Likelihood, Stateful})
+    writes: bool = False
+
+    def build(self, ctx: Context) -> Remembers:
+        return Remembers(ctx.policy, self.writes)
+
+
+FAILS = [(False, False, 6), (True, False, 6), (False, True, 6), (True, True, 4)]
+
+
+@pytest.mark.parametrize(("after", "writes", "kept"), FAILS)
+def test_a_failed_step_is_taken_back_from_an_objective_with_state(
+    after: bool, writes: bool, kept: int, recipe: Recipe, tmp_path: Path
+) -> None:
+    """Unless it wrote to its state's tensors, of which there is no copy: then it is back to the evaluation before."""
+    changed = recipe.having(objective=RemembersPart(writes=writes))
+    whole = train(changed, tmp_path / "whole", name="run")
+    with failing(StepProblem, "_loss", 7, MemoryError(), after=after), pytest.raises(MemoryError):
+        train(changed, tmp_path / "runs", name="run")
+    assert resumed_at(changed, tmp_path / "runs", whole) == kept
 
 
 def test_a_run_that_fails_again_and_again_still_gets_on(recipe: Recipe, undisturbed: Run, tmp_path: Path) -> None:

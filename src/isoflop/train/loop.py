@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from ..core.contracts import Batch, Outcome
+from ..core.contracts import Batch, Outcome, Stateful
 from ..core.cost import Cost
 from ..core.errors import BudgetError, NumericsError, Stopped
 from ..ledger.budgets import Marks, StepCost
@@ -18,6 +18,7 @@ from .parts import tell
 from .problem import StepProblem
 from .session import Begun, Session
 from .signals import StopRequest, held_off
+from .state import Held
 from .watch import WINDOW, Progress, refuse_divergence
 
 
@@ -76,7 +77,8 @@ class Loop(Session):
         began = time.perf_counter()
         parts, ctx = self.parts, self.ctx
         tell(parts.timed, self.step, ctx.horizon)
-        self._begun = Begun(parts.batches.state_dict())
+        objective = Held(parts.objective) if isinstance(parts.objective, Stateful) else None
+        self._begun = Begun(parts.batches.state_dict(), objective)
         clip, work = self.recipe.train.clip, self.cost.work
         problem = StepProblem(parts.objective, ctx, self.next_batches(), clip, self.step, self.ahead, work)
         self._begun.problem = problem

@@ -19,7 +19,7 @@ from ..store.run import Run
 from .parts import Parts, evaluation_weights, tell
 from .problem import StepProblem
 from .signals import held_off
-from .state import load_tensors, load_tree, save_tensors, save_tree
+from .state import Held, load_tensors, load_tree, save_tensors, save_tree
 
 OPTIMIZER = "optimizer"
 """The name under which a checkpoint keeps the optimizer's state."""
@@ -27,9 +27,10 @@ OPTIMIZER = "optimizer"
 
 @dataclass
 class Begun:
-    """A step under way: where the data stood before it, and its problem once that is made."""
+    """A step under way: where the data stood before it, what the objective held, and its problem once that is made."""
 
     position: dict[str, Any]
+    objective: Held | None = None
     problem: StepProblem | None = None
 
     @property
@@ -149,9 +150,13 @@ class Session:
             raise
 
     def _between_steps(self) -> bool:
-        """Whether the state is one between two steps; a step that failed before it changed anything is taken back."""
-        if self._begun is not None and self._begun.changed_nothing and not isinstance(self.parts.objective, Stateful):
-            self.parts.batches.load_state_dict(self._begun.position)
+        """Whether the state is one between two steps; a step that failed in its first pass is taken back if it can be.
+
+        By then no weight has changed; an objective that writes to the tensors of its state keeps it from being so.
+        """
+        begun = self._begun
+        if begun is not None and begun.changed_nothing and (begun.objective is None or begun.objective.give_back()):
+            self.parts.batches.load_state_dict(begun.position)
             self._begun = None
         return self._begun is None
 

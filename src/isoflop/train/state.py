@@ -10,6 +10,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, load_file, save_file
 
+from ..core.contracts import Stateful
 from ..core.errors import DataError
 from ..core.files import disk_errors, write_json
 from ..core.reading import opened, read_json
@@ -74,6 +75,30 @@ def tensors_of(tree: Any) -> Iterator[str]:
     elif isinstance(tree, Mapping | list):
         for node in tree.values() if isinstance(tree, Mapping) else tree:
             yield from tensors_of(node)
+
+
+class Held:
+    """What a part held when this was made. Its tensors are not copied, so that holding it costs nothing.
+
+    Args:
+        part: its state may be replaced or written to from now on.
+    """
+
+    def __init__(self, part: Stateful) -> None:
+        self._part, self._tensors = part, dict[str, torch.Tensor]()
+        self._tree = _encode(part.state_dict(), self._tensors)
+        self._versions = self._now()
+
+    def _now(self) -> list[int]:
+        """How often each tensor was written to."""
+        return [tensor._version for tensor in self._tensors.values()]
+
+    def give_back(self) -> bool:
+        """Let the part hold it again; False, and nothing is done, if a tensor of it was written to since."""
+        if self._now() != self._versions:
+            return False
+        self._part.load_state_dict(_decode(self._tree, self._tensors))
+        return True
 
 
 def _encode(node: Any, tensors: dict[str, torch.Tensor]) -> Any:
