@@ -40,4 +40,4 @@ def test_it_is_charged_what_it_executes_whatever_is_frozen(name: str, frozen: tu
     assert sorted(shapes_of(parameter_groups(model)), key=str) == sorted(chosen.trained_shapes(VOCAB), key=str)
     with Audit() as audit:
         model(x).square().mean().backward()
-    assert audit.total() == chosen.work(2, 11, VOCAB).total.hardware
+    assert audit.total() == chosen.work(2, 11, VOCAB).total.executed

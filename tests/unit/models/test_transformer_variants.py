@@ -85,7 +85,7 @@ def test_a_variant_is_charged_what_it_executes(variant: str, frozen: tuple[str, 
     x = tokens(2, 23)
     with Audit() as audit:
         linear_cross_entropy(model.hidden(x), model.head, x, cap=model.cap).backward()  # type: ignore[no-untyped-call]
-    assert audit.total() == chosen.work(2, 23, VOCAB).total.hardware
+    assert audit.total() == chosen.work(2, 23, VOCAB).total.executed
     for name, p in model.named_parameters():
         assert (p.grad is not None and bool(p.grad.isfinite().all())) == p.requires_grad, name
 
