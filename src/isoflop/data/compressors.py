@@ -38,6 +38,7 @@ def _joined(texts: Iterable[str], limit: int | None = None) -> bytes:
 
 def _size(data: bytes) -> int:
     """Bytes of the raw LZMA2 stream at preset 9 extreme: without the container's 60 bytes, which texts do not share."""
+    # The whole text fits, so that no repetition is out of reach.
     dictionary = max(1 << 16, 1 << len(data).bit_length())
     options = {"id": lzma.FILTER_LZMA2, "preset": 9 | lzma.PRESET_EXTREME, "dict_size": dictionary}
     return len(lzma.compress(data, format=lzma.FORMAT_RAW, filters=[options]))

@@ -108,6 +108,7 @@ class Shingler:
         found = units(text)
         if len(found) < SHORTEST:
             return np.empty(0, np.uint64)
+        # Some 100 MB of words; beginning again costs only that the common ones are hashed once more.
         if len(self._known) > 1_000_000:
             self._known.clear()
         hashes = np.fromiter(map(self._hash, found), np.uint64, len(found))

@@ -11,7 +11,7 @@ from ..core.rng import Rng
 from .arguments import check_level
 from .fit import Solved
 from .formula import Array
-from .solve import Problem, minimise
+from .solve import FitProblem, minimise
 
 KINDS = ("rows", "residuals", "clusters")
 
@@ -112,7 +112,7 @@ def bootstrap(
     return Samples(fit, found.theta[good], kind, int((~good).sum()))
 
 
-def _resampled(fit: Solved, samples: int, kind: str, seed: int, rows: Array | None) -> tuple[Problem, Array]:
+def _resampled(fit: Solved, samples: int, kind: str, seed: int, rows: Array | None) -> tuple[FitProblem, Array]:
     """The problem with resampled weights or targets (k, n), and how many rows or clusters each holds, (k,)."""
     problem, n = fit.problem, fit.rows
     rng = Rng(seed)("bootstrap")(kind).at()

@@ -9,6 +9,7 @@ from ..core.table import Table
 from ..ledger.conventions import six_nd
 from .formula import Array, Columns, Formula, law_name
 
+# Medians outside these are of no model anybody trains; a thousandth or a millionth of a usual one lies outside.
 _PLAUSIBLE = {"N": (1e4, 1e14), "D": (1e4, 1e17), "C": (1e9, 1e30), "N_avg": (1e4, 1e14), "U": (1e4, 1e17)}
 _ANALYTIC = "write predict with numpy's analytic functions (exp, log, *, where on np.real), or override gradient"
 
@@ -69,6 +70,7 @@ def _units(law: Formula, table: Table) -> list[str]:
     if "C" in table and "N" in table and "D" in table:
         ratio = _compute_ratio(table)
         middle = float(np.median(ratio)) if len(ratio) else 1.0
+        # Ways of counting N or C move C / 6 N D by a factor of a few, never by a hundred.
         if not 1e-2 < middle < 1e2:
             found.append(
                 f"C is {middle:.3g} times 6 N D: the units of C, N and D do not agree (off by a power of ten?)"
@@ -97,6 +99,7 @@ def _conventions(table: Table) -> list[str]:
     gaps = np.diff(ratio)
     cut = int(np.argmax(gaps)) + 1
     within = max(float(np.std(ratio[:cut])), float(np.std(ratio[cut:])))
+    # A gap that rounding (5 %) or the spread within the two groups could explain is none.
     if gaps[cut - 1] > max(0.05, 4.0 * within) and 2 <= cut <= len(ratio) - 2:
         low, high = np.exp(np.median(ratio[:cut])), np.exp(np.median(ratio[cut:]))
         return [
@@ -127,10 +130,12 @@ def check_gradient(law: Formula, x: Columns, link: str, starts: Array) -> None:
         ) from error
     for j, name in enumerate(law.names):
         step = np.zeros_like(theta)
+        # The cube root of double precision: central differences are then right to some ten digits.
         step[:, j] = 1e-5 * np.maximum(1.0, np.abs(theta[:, j]))
         slope = (law.value(theta + step, x, link) - law.value(theta - step, x, link)) / (2 * step[:, [j]])
         used = np.isfinite(slope) & np.isfinite(exact[:, j])
         size = np.linalg.norm(slope[used])
+        # A wrong gradient is wrong by its whole size; 5 % forgives a kink between the two points.
         if size > 1e-6 and np.linalg.norm((exact[:, j] - slope)[used]) > 0.05 * size:
             raise UsageError(
                 f"the gradient of {law_name(law)} by {name} is not its slope", where="predict", fix=_ANALYTIC

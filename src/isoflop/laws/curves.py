@@ -56,6 +56,7 @@ def isoflops(fit: Solved) -> list[StoredCurve]:
     if len(budgets) < 2:
         budgets = np.linspace(rounded.min(), rounded.max(), 5)
     chosen = budgets[np.unique(np.linspace(0, len(budgets) - 1, min(_MOST_CURVES, len(budgets))).astype(int))]
+    # A factor of two beyond the sizes of the table, in steps too fine to be seen.
     sizes = np.exp(np.linspace(np.log(n.min()) - 0.7, np.log(n.max()) + 0.7, 60))
     out = []
     for log_budget in chosen:

@@ -15,10 +15,10 @@ from ..core.table import Table
 from .arguments import check_named
 from .checks import check_gradient, check_values
 from .formula import Array, Formula, law_name
-from .losses import Loss, loss_named
+from .losses import ResidualLoss, loss_named
 from .noise import covariances, dispersion
 from .search import DOUBTFUL, Certificate, search
-from .solve import Problem
+from .solve import FitProblem
 from .tables import (
     as_table,
     attach,
@@ -106,8 +106,8 @@ class Solved:
     objective: float
     certificate: Certificate
     warnings: tuple[str, ...]
-    problem: Problem = field(repr=False)
-    loss: Loss = field(repr=False)
+    problem: FitProblem = field(repr=False)
+    loss: ResidualLoss = field(repr=False)
     origin: tuple[Formula, Table, Settings] | None = field(default=None, repr=False)
 
     @property
@@ -294,7 +294,7 @@ def _few_clusters(fit: Solved) -> list[str]:
     return [f"{left + constants} clusters for {constants} constants: {max(left, 0)} degrees of freedom are left"]
 
 
-def _quantile_warnings(problem: Problem, theta: Array, loss: Loss) -> list[str]:
+def _quantile_warnings(problem: FitProblem, theta: Array, loss: ResidualLoss) -> list[str]:
     """Of a quantile law: whether the share of rows below the curve is the one asked for."""
     if loss.quantile is None:
         return []
@@ -309,7 +309,7 @@ def _quantile_warnings(problem: Problem, theta: Array, loss: Loss) -> list[str]:
     ]
 
 
-def build_problem(law: Formula, table: Table, settings: Settings) -> tuple[Problem, Loss]:
+def build_problem(law: Formula, table: Table, settings: Settings) -> tuple[FitProblem, ResidualLoss]:
     """The optimisation problem of a prepared, checked table."""
     link = settings.link or law.link
     x, y = columns_of(law, table), table.numbers(law.target)
@@ -340,7 +340,7 @@ def build_problem(law: Formula, table: Table, settings: Settings) -> tuple[Probl
         settings.loss, delta=settings.delta, tau=settings.tau, kappa=settings.kappa, penalty=settings.penalty,
         scale=float(np.std(target)),
     )  # fmt: skip
-    return Problem(law, x, y, weights, link, free, low, high, strength, centre), loss
+    return FitProblem(law, x, y, weights, link, free, low, high, strength, centre), loss
 
 
 def relative(weights: Array) -> Array:
@@ -349,7 +349,7 @@ def relative(weights: Array) -> Array:
     return np.asarray(largest / largest.mean())
 
 
-def _with_prior_strength(problem: Problem, theta: Array, loss: Loss) -> Problem:
+def _with_prior_strength(problem: FitProblem, theta: Array, loss: ResidualLoss) -> FitProblem:
     """Priors count in units of the noise: strength = dispersion / sd^2, the dispersion estimated without them."""
     factor = dispersion(problem, theta, loss)
     return replace(problem, strength=np.where(problem.strength > 0, problem.strength * (factor / _FAINT), 0.0))

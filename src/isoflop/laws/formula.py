@@ -26,6 +26,7 @@ Params = Mapping[str, Array]
 Columns = Mapping[str, Array]
 
 _STEP = 1e-30  # of the complex step: no subtraction, so no cancellation
+# Solving for the linear constants at so many points takes about a second; a longer product is sampled.
 _MOST_STARTS = 4096
 
 

@@ -14,8 +14,13 @@ import numpy as np
 from ..core.errors import UsageError, nearest
 from .formula import Array
 
+# (tau, kappa) of the stages before a sharp loss of a high quantile. At 0.9 a tenth of the rows lies above the curve,
+# enough to pull it from any start; a corner of 1 / 10 is a tenth of the range of the scores that the loss is meant for.
+# The second stage about halves both, as the step from it to the usual (0.98, 50) does.
+_SOFTER = ((0.9, 10.0), (0.95, 25.0))
 
-class Loss(Protocol):
+
+class ResidualLoss(Protocol):
     def value(self, r: Array) -> Array: ...
     def slope(self, r: Array) -> Array: ...
     def curvature(self, r: Array) -> Array: ...
@@ -25,7 +30,7 @@ class Loss(Protocol):
         """Of a quantile loss: which; else None."""
         ...
 
-    def path(self, scale: float) -> list[Loss]:
+    def path(self, scale: float) -> list[ResidualLoss]:
         """Losses from a smooth one, fit for residuals of size ``scale``, to this one: what continuation walks along."""
         ...
 
@@ -71,8 +76,8 @@ class Huber:
     def quantile(self) -> float | None:
         return self.under if self.unit != 1.0 and self.over != self.under else None
 
-    def path(self, scale: float) -> list[Loss]:
-        stages: list[Loss] = []
+    def path(self, scale: float) -> list[ResidualLoss]:
+        stages: list[ResidualLoss] = []
         delta = 2.0 * scale  # most residuals lie within: a least-squares fit
         while delta > 3.0 * self.delta and np.isfinite(delta):
             stages.append(replace(self, delta=delta, unit=self.unit * delta / self.delta if self.unit != 1.0 else 1.0))
@@ -114,7 +119,7 @@ class Squared:
     def quantile(self) -> float | None:
         return None
 
-    def path(self, scale: float) -> list[Loss]:
+    def path(self, scale: float) -> list[ResidualLoss]:
         return [self]
 
 
@@ -155,10 +160,8 @@ class SoftPinball:
     def quantile(self) -> float | None:
         return self.tau
 
-    def path(self, scale: float) -> list[Loss]:
-        softer = [
-            replace(self, tau=t, kappa=k) for t, k in ((0.9, 10.0), (0.95, 25.0)) if t < self.tau and k < self.kappa
-        ]
+    def path(self, scale: float) -> list[ResidualLoss]:
+        softer = [replace(self, tau=t, kappa=k) for t, k in _SOFTER if t < self.tau and k < self.kappa]
         return [*softer, self]
 
     def _sigmoid(self, r: Array) -> Array:
@@ -168,7 +171,7 @@ class SoftPinball:
 NAMES = ("huber", "l2", "l1", "pinball", "soft_pinball", "asymmetric")
 
 
-def loss_named(name: str, *, delta: float, tau: float, kappa: float, penalty: float, scale: float) -> Loss:
+def loss_named(name: str, *, delta: float, tau: float, kappa: float, penalty: float, scale: float) -> ResidualLoss:
     """The loss of that name; ``scale`` is the size of the target in link space, to which exact corners are rounded.
 
     Args: name: huber, l2, l1, pinball, soft_pinball or asymmetric. delta: Huber's corner, in link space. tau: quantile
@@ -189,7 +192,7 @@ def loss_named(name: str, *, delta: float, tau: float, kappa: float, penalty: fl
             fix="delta, kappa and penalty > 0, tau strictly between 0 and 1",
         )
     sharp = 1e-7 * scale  # rounds a corner far below any residual, far above float64's 1e-16 of the scale
-    table: dict[str, Loss] = {
+    table: dict[str, ResidualLoss] = {
         "huber": Huber(delta),
         "l2": Squared(),
         "l1": Huber(sharp, unit=sharp),

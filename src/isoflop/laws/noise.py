@@ -10,15 +10,15 @@ import numpy as np
 from scipy import stats
 
 from .formula import Array
-from .losses import Loss
-from .solve import Problem, exact_hessian
+from .losses import ResidualLoss
+from .solve import FitProblem, exact_hessian
 
 _NORMAL = 1.4826  # standard deviation of a normal over its median |r|
 _ROWS_EACH = 20  # rows a parameter from which the sandwich is less noisy than what it corrects
 _MOST_WIDER = 1e4  # of a variance; beyond it the sandwich divides by rounding
 
 
-def dispersion(problem: Problem, theta: Array, loss: Loss) -> float:
+def dispersion(problem: FitProblem, theta: Array, loss: ResidualLoss) -> float:
     """E[psi^2] / E[psi'] of the weighted residuals: the noise variance under least squares; 1 for a likelihood."""
     if problem.law.likelihood:
         return 1.0
@@ -26,7 +26,7 @@ def dispersion(problem: Problem, theta: Array, loss: Loss) -> float:
     return float(dispersions(r, np.atleast_2d(problem.weights), loss, len(problem.free))[0])
 
 
-def dispersions(r: Array, weights: Array, loss: Loss, parameters: int) -> Array:
+def dispersions(r: Array, weights: Array, loss: ResidualLoss, parameters: int) -> Array:
     """``dispersion`` of a batch, (k,).
 
     Args:
@@ -39,7 +39,7 @@ def dispersions(r: Array, weights: Array, loss: Loss, parameters: int) -> Array:
     return np.asarray(variance / curvature)
 
 
-def _moments(r: Array, weights: Array, loss: Loss, parameters: int) -> tuple[Array, Array]:
+def _moments(r: Array, weights: Array, loss: ResidualLoss, parameters: int) -> tuple[Array, Array]:
     """(E[psi^2], E[psi']) of residuals (k, n), each (k,), as if all rows had their mean weight.
 
     A row of weight w is one whose noise is that of a row of weight 1, divided by sqrt(w). So all rows tell about the
@@ -56,7 +56,7 @@ def _moments(r: Array, weights: Array, loss: Loss, parameters: int) -> tuple[Arr
     return variance, curvature
 
 
-def _moments_alike(r: Array, loss: Loss, parameters: int) -> tuple[Array, Array]:
+def _moments_alike(r: Array, loss: ResidualLoss, parameters: int) -> tuple[Array, Array]:
     """``_moments`` of residuals (k, n) of equal weight, NaN where a row is left out.
 
     psi' is a difference over a window as wide as a kernel estimate of a density needs, 1.2 spreads x n^(-1/5), which
@@ -84,7 +84,7 @@ def _quantile_window(u: Array, tau: float, n: Array) -> Array:
     return np.asarray([0.5 * (high - low) for low, high in rows])
 
 
-def robustness(problem: Problem, theta: Array, loss: Loss, clusters: Array | None) -> Array:
+def robustness(problem: FitProblem, theta: Array, loss: ResidualLoss, clusters: Array | None) -> Array:
     """(k, p) factors by which unequal noise, or noise shared within clusters, multiplies the variances; at least 1.
 
     The diagonal of the sandwich covariance over that of dispersion x H^-1. Without ``clusters`` (n,), and with fewer
@@ -122,7 +122,7 @@ def robustness(problem: Problem, theta: Array, loss: Loss, clusters: Array | Non
     return out
 
 
-def covariances(problem: Problem, theta: Array, loss: Loss, clusters: Array | None = None) -> Array:
+def covariances(problem: FitProblem, theta: Array, loss: ResidualLoss, clusters: Array | None = None) -> Array:
     """Covariances (k, p, p) in fitted space of a batch of fits, zero at fixed and bounded parameters.
 
     Dispersion x H^-1, widened by ``robustness``.

@@ -159,6 +159,7 @@ class _Brackets:
 def _widen(brackets: _Brackets, sign: Array, bound: Array, is_open: Array) -> Array:
     """Step outward until every end has a value outside or is open, which is returned, (m,)."""
     fit, task = brackets.fit, brackets.task
+    # A law without noise has errors of 0, from which no step would grow.
     step = np.maximum(_standard_errors(fit)[task], 1e-6 * (1 + np.abs(fit.theta[task])))
     for _ in range(_EXPANSIONS):
         live = np.flatnonzero(np.isnan(brackets.outer) & ~is_open)

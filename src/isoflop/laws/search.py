@@ -9,8 +9,8 @@ import numpy as np
 
 from ..core.rng import Rng
 from .formula import Array, Formula
-from .losses import Loss
-from .solve import EXACT, Problem, exact_hessian, minimise
+from .losses import ResidualLoss
+from .solve import EXACT, FitProblem, exact_hessian, minimise
 
 _BLOCK = 4_000_000  # numbers of the grid that are held at once
 DOUBTFUL = 0.3
@@ -54,7 +54,7 @@ class Certificate:
     at_bounds: tuple[str, ...]
 
 
-def search(problem: Problem, loss: Loss, values: Array, *, refine: int) -> tuple[Array, float, Certificate]:
+def search(problem: FitProblem, loss: ResidualLoss, values: Array, *, refine: int) -> tuple[Array, float, Certificate]:
     """The best parameters (p,) in fitted space, the objective there, and the certificate.
 
     The best starts, as judged after solving for the linear parameters, are refined; a few far from the best are always
@@ -99,6 +99,7 @@ def search(problem: Problem, loss: Loss, values: Array, *, refine: int) -> tuple
     at, value = found.theta[best], float(found.value[best])
     converged = bool(found.converged[best])
     if not converged and np.isfinite(value):
+        # Ten times the usual steps: a long ridge is walked to its end before it is called unconverged.
         again = minimise(problem, at[None], loss, limit=2000)
         at, value, converged = again.theta[0], float(again.value[0]), bool(again.converged[0])
     at, value = _hop(problem, at, value, loss, found.value)
@@ -123,7 +124,7 @@ def _spread(theta: Array, count: int) -> Array:
     return np.unique(np.concatenate([np.arange(top), far]))
 
 
-def _solve_linear(problem: Problem, theta: Array) -> Array:
+def _solve_linear(problem: FitProblem, theta: Array) -> Array:
     """Replace the free linear parameters by the best positive ones: relative least squares, re-weighted twice.
 
     Weights 1 / |r| turn squares into |r|, which outliers do not pull; residuals below a tenth of the median keep the
@@ -184,7 +185,7 @@ def _positive_least_squares(basis: Array, y: Array, weights: Array, positive: Ar
     return np.asarray(best / size)
 
 
-def _residual_scale(problem: Problem, theta: Array) -> float:
+def _residual_scale(problem: FitProblem, theta: Array) -> float:
     """Standard deviation of the residuals, by their median: 1.4826 is that of a normal over its median |r|."""
     if problem.law.likelihood:
         return 0.0
@@ -193,7 +194,7 @@ def _residual_scale(problem: Problem, theta: Array) -> float:
     return float(1.4826 * np.median(r)) if len(r) else 0.0
 
 
-def _hop(problem: Problem, theta: Array, value: float, loss: Loss, ends: Array) -> tuple[Array, float]:
+def _hop(problem: FitProblem, theta: Array, value: float, loss: ResidualLoss, ends: Array) -> tuple[Array, float]:
     """Where starts ended near each other but not together (corners of |r|), look around the best along its ridges.
 
     Starts are drawn from the normal whose precision is the majorizer, of a size that raises the objective by about a
@@ -222,7 +223,7 @@ def _hop(problem: Problem, theta: Array, value: float, loss: Loss, ends: Array) 
     return theta, value
 
 
-def _polish(problem: Problem, theta: Array, value: float, loss: Loss) -> tuple[Array, float]:
+def _polish(problem: FitProblem, theta: Array, value: float, loss: ResidualLoss) -> tuple[Array, float]:
     """A few steps with the full Hessian, which Gauss-Newton lacks; kept only if they go down.
 
     Eigenvalues below 1e-9 of the scaled Hessian, negative ones too, count as that: such a step is long and downhill,
@@ -252,7 +253,7 @@ def _polish(problem: Problem, theta: Array, value: float, loss: Loss) -> tuple[A
     return theta, value
 
 
-def _stationarity(problem: Problem, theta: Array, loss: Loss, value: float) -> tuple[float, float]:
+def _stationarity(problem: FitProblem, theta: Array, loss: ResidualLoss, value: float) -> tuple[float, float]:
     """The certificate's gradient and condition, of the parameters off their bounds."""
     inside = np.flatnonzero(problem.inside(theta))
     if not len(inside) or not np.isfinite(value):
@@ -266,5 +267,5 @@ def _stationarity(problem: Problem, theta: Array, loss: Loss, value: float) -> t
     return float(np.max(np.abs(gradient[0, inside]) / size) / np.sqrt(size_of_value)), condition
 
 
-def _at_bounds(law: Formula, problem: Problem, theta: Array) -> tuple[str, ...]:
+def _at_bounds(law: Formula, problem: FitProblem, theta: Array) -> tuple[str, ...]:
     return tuple(law.names[j] for j in problem.free[~problem.inside(theta)])

@@ -57,12 +57,14 @@ def sensitivity(fit: Solved, counts: Mapping[str, Array] | None = None) -> list[
             ]
         choices += [(f"loss {name}", {"loss": name}, every) for name in ("l2", "l1", "huber") if name != settings.loss]
         r = fit.residuals
+        # A normal's standard deviation over its median |r|.
         size = 1.4826 * float(np.median(np.abs(r - np.median(r))))
         kept = np.abs(r) <= _FURTHER * size
         if not kept.all():
             choices.append((f"without {int((~kept).sum())} outliers", {}, kept))
     with np.errstate(all="ignore"):
         c = fit.law.compute(fit.problem.x)
+    # The cheapest runs are those that a law beyond its range errs on; half of the rows is the most that may be spared.
     for share in (0.1, 0.25, 0.5):
         window = c >= np.quantile(c, share)
         if window.sum() < fit.rows:

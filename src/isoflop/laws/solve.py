@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from .formula import Array, Columns, Formula, complex_step
-from .losses import Loss
+from .losses import ResidualLoss
 
 _BLOCK = 400_000  # numbers in one block of residuals: keeps the working set inside the cache
 
@@ -32,7 +32,7 @@ EXACT = 1e-18
 
 
 @dataclass(frozen=True)
-class Problem:
+class FitProblem:
     """What is minimised: sum_i weight_i loss(f_i(theta) - target_i) + sum_j strength_j (theta_j - centre_j)^2 / 2.
 
     ``y`` and ``weights`` are (n,), or (k, n) where each fit of the batch has its own. ``free`` are the indices of the
@@ -59,7 +59,7 @@ class Problem:
         """(k, n) prediction - observation in link space; ``items`` says which data each row of theta belongs to."""
         return self.law.value(theta, self.x, self.link) - self._of(self.target, items)
 
-    def objective(self, theta: Array, loss: Loss, items: Array | None = None) -> Array:
+    def objective(self, theta: Array, loss: ResidualLoss, items: Array | None = None) -> Array:
         """(k,) objective values; infinite where the law is not defined."""
         with np.errstate(all="ignore"):
             if self.law.likelihood:
@@ -70,7 +70,7 @@ class Problem:
             total = total + 0.5 * (self.strength * (theta - self.centre) ** 2).sum(-1)
         return np.where(np.isfinite(total), total, np.inf)
 
-    def expand(self, theta: Array, loss: Loss, items: Array) -> tuple[Array, Array, Array, Array]:
+    def expand(self, theta: Array, loss: ResidualLoss, items: Array) -> tuple[Array, Array, Array, Array]:
         """(value (k,), gradient (k, f), Newton Hessian (k, f, f), majorizer (k, f, f)) by the free parameters."""
         weights = self._of(self.weights, items)
         with np.errstate(all="ignore"):
@@ -126,9 +126,9 @@ class Solution:
 
 
 def minimise(
-    problem: Problem,
+    problem: FitProblem,
     theta: Array,
-    loss: Loss,
+    loss: ResidualLoss,
     *,
     limit: int = 200,
     tolerance: float = 1e-11,
@@ -162,7 +162,9 @@ def minimise(
     )
 
 
-def _descend(problem: Problem, theta: Array, loss: Loss, items: Array, limit: int, tolerance: float) -> Solution:
+def _descend(
+    problem: FitProblem, theta: Array, loss: ResidualLoss, items: Array, limit: int, tolerance: float
+) -> Solution:
     """Damped Newton steps of all fits at once, each with its own damping, until each promises no decrease any more.
 
     A step is taken if the objective falls. Damping falls after steps that gain more than half of what the quadratic
@@ -245,7 +247,7 @@ def _solve(a: Array, b: Array) -> Array:
         return np.asarray((np.linalg.pinv(a) @ b[:, :, None])[:, :, 0])
 
 
-def exact_hessian(problem: Problem, theta: Array, loss: Loss) -> Array:
+def exact_hessian(problem: FitProblem, theta: Array, loss: ResidualLoss) -> Array:
     """Hessian (f, f) of the objective at ``theta`` (p,): central differences of the exact gradient.
 
     A step of 1e-5, about the cube root of double precision, balances rounding and truncation; 0.1 serves parameters

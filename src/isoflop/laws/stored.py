@@ -46,6 +46,7 @@ def refit(stored: Mapping[str, Any] | str | Path, law: Law | None = None) -> Fit
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise DataError(f"is a damaged fit ({error!r})", where=where, fix="export the fit again") from error
     fit = law.fit(table, settings)
+    # Other versions of numpy differ in the last digits; other data or another law by far more.
     if not abs(fit.objective - objective) <= 1e-6 * max(abs(objective), 1e-300):
         raise DataError(
             f"its objective is {objective:.10g}, the refit's {fit.objective:.10g}",

@@ -26,7 +26,10 @@ from .kernels import first_order, functional, plain
 
 
 def block_rows(length: int) -> int:
-    """Queries of one block. Small blocks skip more of the masked half, large ones make better products (measured)."""
+    """Queries of one block. Small blocks skip more of the masked half, large ones make better products.
+
+    Chosen for CPUs; no stored timing compares sizes (``benchmarks/train_step.py`` times a step that holds them).
+    """
     return 64 if length <= 128 else 128
 
 

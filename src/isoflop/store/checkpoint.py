@@ -25,6 +25,7 @@ FOLDER = "checkpoints"
 """Folder of a run that holds its checkpoints."""
 MANIFEST = "MANIFEST.json"
 FORMAT = 1
+# Files and digests of a checkpoint take a few kilobytes; more is no manifest, and is not read into memory.
 _MANIFEST_BYTES = 1 << 24
 Warn = Callable[[str], None]
 

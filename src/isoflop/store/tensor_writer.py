@@ -25,6 +25,7 @@ from .safetensors_dir import ITEM_BYTES, TensorInfo
 JOURNAL = "journal.jsonl"
 UNFINISHED = ".unfinished-"
 """Prefix of directories that are not whole yet. Not that of ``core.files``, whose leftovers are swept."""
+# The size at which Hugging Face's writers split, so that files look as their readers expect.
 SHARD_BYTES = 5_000_000_000
 _SLACK = 1 << 20  # for cards, configuration and the journal
 _SAFE_EVERY = 256 << 20  # bytes after which data are forced to the disk and noted

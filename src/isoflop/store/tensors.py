@@ -101,6 +101,7 @@ class Checkpoint:
             torch.equal(
                 self._bytes(head, at, min(at + (1 << 22), head.bytes)), self._bytes(embedding, at, at + (1 << 22))
             )
+            # 4 MiB at a time: neither tensor is ever whole in memory.
             for at in range(0, head.bytes, 1 << 22)
         )
         if not same:

@@ -17,7 +17,7 @@ from isoflop.laws import Chinchilla, DataConstrained, Farseer, Kaplan, Overtrain
 from isoflop.laws.formula import Array
 from isoflop.laws.law import Fit
 from isoflop.laws.plan.best import best
-from isoflop.laws.plan.cost import Cost, cost_of
+from isoflop.laws.plan.cost import TrainingCost, cost_of
 from isoflop.laws.plan.draws import basis_of
 from isoflop.laws.plan.lifetime import Life
 from isoflop.laws.plan.other_laws import other_laws
@@ -183,7 +183,7 @@ def test_the_tables_own_count_of_flops_is_used() -> None:
     n = np.geomspace(1e6, 1e12, 100_001)
     y = loss_of(fit, n, cost.tokens(n, 1e21))
     assert fit.plan(compute=1e21)["N"].value == pytest.approx(n[y.argmin()], rel=2e-3)
-    assert cost_of(Chinchilla().fit(table.with_columns(C=6.0 * table["N"] * table["D"]))) == Cost()
+    assert cost_of(Chinchilla().fit(table.with_columns(C=6.0 * table["N"] * table["D"]))) == TrainingCost()
 
 
 # ---------------------------------------------------------------- intervals

@@ -15,6 +15,7 @@ from ..grouping import cells
 from ..law import Law
 from ..tables import read_positive
 
+# Steps of 0.1 over every exponent that a batch might have; the law is a straight line in logarithms for each.
 _GRID = tuple(float(v) for v in np.linspace(-2.0, 2.0, 41))
 
 

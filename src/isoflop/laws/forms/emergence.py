@@ -81,11 +81,14 @@ class Emergence(Law):
             "N0": (float(x["N"].min()) / 10.0, float(x["N"].max()) * 10.0),
             "m": (low, high + span),
             "f": (low - span, high),
+            # A component narrower than a thousandth of the scores would be one seed with an infinite likelihood.
             "sd1": (1e-3 * span, span),
             "sd0": (1e-3 * span, span),
         }
 
     def start_values(self, x: Columns, y: Array) -> Values:
+        # The turn lies somewhere among the sizes; levels are the outer tenths of the scores, widths shares of their
+        # span.
         sizes = np.exp(np.quantile(np.log(x["N"]), (0.2, 0.4, 0.6, 0.8)))
         low, high = np.quantile(y, (0.1, 0.9))
         wide = 0.15 * float(np.ptp(y))

@@ -81,6 +81,8 @@ class Farseer(Law):
         """Powers on a grid, slopes by what floor, prefactor and exponent may do over the sizes of the table."""
         u = np.log(x["N"] / _MIDDLE)
         width = float(np.ptp(u)) or 1.0
+        # Few values each, or the product would be too long: powers near the authors', changes over the table of any
+        # size.
         grid = itertools.product(
             (0.2,), (-0.2,), (0.1,), (-0.8, -0.3, -0.05), (-3.0, -1.0, 0.0, 1.0), (-0.6, -0.2, 0.2), (0.2, 0.3, 0.45)
         )

@@ -55,6 +55,7 @@ class Frontier(Law):
 
     def start_values(self, x: Columns, y: Array) -> Values:
         z = np.log10(x["C"])
+        # The midpoint lies among the computes; with the others' starts this makes some 1500 points.
         middles = np.linspace(z.min(), z.max(), 14)
         return np.asarray(list(itertools.product(*(q.starts for q in self.parameters[:3]), middles)))
 

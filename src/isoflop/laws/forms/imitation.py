@@ -47,5 +47,6 @@ class Imitation(Law):
 
     def start_values(self, x: Columns, y: Array) -> Values:
         c = np.log(x["C"])
+        # The turn lies among the computes, or as far above them as they reach.
         places = np.exp(np.linspace(c.min(), c.max() + np.ptp(c), 20))
         return np.asarray([(1.0, place, a) for place in places for a in np.geomspace(0.1, 3.0, 12)])

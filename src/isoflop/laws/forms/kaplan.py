@@ -47,6 +47,7 @@ class Kaplan(Law):
     def start_values(self, x: Columns, y: Array) -> Values:
         """Exponents on a grid; A and B such that size and tokens share the reducible loss at the middle of the data."""
         n, d = float(np.exp(np.mean(np.log(x["N"])))), float(np.exp(np.mean(np.log(x["D"]))))
+        # No constant of this form is linear: exponents 32 % apart, and three places for the floor and for the shares.
         grid = np.geomspace(0.08, 1.0, 10)
         rows = []
         for alpha, beta, reducible, share in itertools.product(grid, grid, (0.2, 0.5, 0.8), (0.2, 0.5, 0.8)):

@@ -75,10 +75,12 @@ class LossToLoss(Law):
 
     def start_values(self, x: Columns, y: Array) -> Values:
         below = float(np.min(x["loss0"]))
+        # Floors from nearly 0 to nearly the least loss that was seen.
         grid = itertools.product(self.parameters[1].starts, below * np.linspace(0.02, 0.98, 25))
         return np.asarray([(1.0, kappa, e0, 1.0) for kappa, e0 in grid])
 
     def limits(self, x: Columns, y: Array) -> dict[str, tuple[float, float]]:
+        # A floor at the least loss itself would put that row at ln 0.
         return {"E0": (0.0, float(np.min(x["loss0"])) * (1 - 1e-6)), "E1": (0.0, float(np.min(y)) * (1 - 1e-6))}
 
     def compute(self, x: Columns) -> Values:

@@ -91,6 +91,7 @@ class Mist(Law):
         return y, (n, d, off_n, off_d, by_size, by_data, rate, batch)
 
     def start_values(self, x: Columns, y: Array) -> Values:
+        # Optima lie among what was tried; the exponents' starts are about the means of their priors.
         rates = np.quantile(np.log(x["lr"]), (0.25, 0.5, 0.75))
         batches = np.quantile(np.log(x["batch"]), (0.25, 0.5, 0.75))
         grid = itertools.product((0.2, 0.45), (0.2, 0.45), rates, (-0.5,), (0.2,), batches, (0.5,))

@@ -11,6 +11,7 @@ from ...ledger.conventions import six_nd
 from ..formula import Columns, Parameter, Params, Values, coefficient, exponent, floor
 from ..law import Law
 
+# One exponent alone is searched for, so that the grid can be fine: 8 % a step.
 _GRID = tuple(float(v) for v in np.geomspace(0.01, 1.2, 60))
 
 

@@ -10,6 +10,7 @@ from ...core.registry import Card, part
 from ..formula import Array, Columns, Parameter, Params, Values, coefficient
 from ..law import Law
 
+# One constant alone is searched for, so that the grid can be fine: 11 % a step.
 _GRID = tuple(float(v) for v in np.geomspace(0.02, 8.0, 60))
 
 

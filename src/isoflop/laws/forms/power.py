@@ -10,6 +10,7 @@ from ...core.registry import Card, part
 from ..formula import Columns, Parameter, Params, Values, coefficient
 from ..law import Law
 
+# Steps of 0.1 over every exponent of an optimum; for each the law is solved exactly.
 _GRID = tuple(float(v) for v in np.linspace(-3.0, 3.0, 61))
 
 

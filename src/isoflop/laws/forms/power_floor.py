@@ -10,6 +10,7 @@ from ...core.registry import Card, part
 from ..formula import Columns, Parameter, Params, Values, coefficient, exponent, floor
 from ..law import Law
 
+# One exponent alone is searched for, so that the grid can be fine: 10 % a step.
 _GRID = tuple(float(v) for v in np.geomspace(0.01, 2.5, 60))
 
 

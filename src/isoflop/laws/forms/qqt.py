@@ -13,6 +13,7 @@ from ..law import Law
 
 UNIT = 1e5
 """Samples are counted in this unit."""
+# Half-lives are a few epochs: a sample seen this often teaches nothing more.
 _MOST_EPOCHS = 200
 
 

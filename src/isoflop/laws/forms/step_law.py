@@ -15,6 +15,7 @@ from ..grouping import cells
 from ..law import Law
 from ..tables import read_positive
 
+# Steps of 0.1 around 0 for both exponents; for each pair the law is solved exactly.
 _GRID = tuple(float(v) for v in np.linspace(-1.5, 1.5, 31))
 
 

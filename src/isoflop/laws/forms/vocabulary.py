@@ -10,6 +10,7 @@ from ...core.registry import Card, part
 from ..formula import Columns, Parameter, Params, Values, coefficient, exponent
 from ..law import Law
 
+# Three exponents at once: six each, evenly in logarithms over what exponents of losses are, is 216 starts.
 _GRID = (0.05, 0.1, 0.2, 0.35, 0.6, 1.0)
 
 

@@ -15,7 +15,7 @@ _ALIKE = 0.01  # relative: a table whose C is 6 N D up to this has no count of i
 
 
 @dataclass(frozen=True)
-class Cost:
+class TrainingCost:
     """Training FLOPs = factor N^power D.
 
     Attributes:
@@ -24,7 +24,7 @@ class Cost:
         said: in words, for the assumption of an answer.
 
     Example:
-        >>> float(Cost().flops(1e9, 2e10))
+        >>> float(TrainingCost().flops(1e9, 2e10))
         1.2e+20
     """
 
@@ -50,7 +50,7 @@ class Cost:
         return np.asarray(ratio ** (1.0 / self.power))
 
 
-def cost_of(fit: Solved) -> Cost:
+def cost_of(fit: Solved) -> TrainingCost:
     """How the fit's table counts FLOPs: 6 N D, or where its C differs, a power of N through its C / D.
 
     Args: fit: a fit whose law has N and D; its table may have a column C of FLOPs of its own.
@@ -62,16 +62,16 @@ def cost_of(fit: Solved) -> Cost:
     """
     x = fit.problem.x
     if not {"C", "N", "D"} <= set(x):
-        return Cost()
+        return TrainingCost()
     ratio = np.log(x["C"] / six_nd(x["N"], x["D"]))
     if np.max(np.abs(ratio)) <= _ALIKE or np.ptp(np.log(x["N"])) == 0:
-        return Cost()
+        return TrainingCost()
     n = np.log(x["N"])
     slope, offset = np.polyfit(n - n.mean(), np.log(x["C"] / x["D"]), 1)
     off = np.max(np.abs(np.log(x["C"] / x["D"]) - slope * (n - n.mean()) - offset))
     factor = float(np.exp(offset - slope * n.mean()))
     said = f"training costs {factor:.3g} N^{slope:.3f} D FLOPs, the table's C up to {100 * np.expm1(off):.2g} %"
-    return Cost(factor, float(slope), said)
+    return TrainingCost(factor, float(slope), said)
 
 
 def answering(n: Array, flops_per_token: float | None = None, at: float | None = None) -> Array:

@@ -24,6 +24,7 @@ THRIFT = 0.6
 """Gains are divided by cost to this power: 1 buys the most a FLOP, 0 the most a run."""
 _RIDGE = 1e-3  # of a mean run's information: constants that no run determines yet have a large, finite variance
 _FEATURES = 1e-3  # the same for the pilot
+# Enough to spread runs over the range of costs, few enough that every bin has candidates.
 _BINS = 5
 
 

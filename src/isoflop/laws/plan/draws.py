@@ -28,7 +28,7 @@ from ..intervals import intervals
 from ..noise import covariances
 from ..solve import minimise
 from ..tables import cuts
-from .cost import Cost, cost_of
+from .cost import TrainingCost, cost_of
 from .limits import check_usable, spans
 
 COUNT = 2048
@@ -64,7 +64,7 @@ class Basis:
 
     fit: Solved
     level: float
-    cost: Cost
+    cost: TrainingCost
     theta: Array
     vague: tuple[str, ...] = ()
     judged_by: Solved | None = None

@@ -10,13 +10,14 @@ from ...core.errors import UsageError
 from ..fit import Solved
 from ..formula import Array, law_name
 from .answer import Answer, digits, figure
-from .cost import Cost, answering
+from .cost import TrainingCost, answering
 from .draws import Basis, shifted
 from .limits import FURTHEST, check_positive, looked_at, size_column, spans
 from .minimum import best_sizes, losses, vertex
 from .reach import check_floor, crossings
 
 _DRAWS = 512  # each needs the tokens of every size
+# Points of the two grids; parabolas through three neighbours place the minimum far more finely.
 _SIZES, _TOKENS = 81, 121
 _SMALLER, _LARGER = np.log(300.0), np.log(3.0)  # than the cheapest model to train: answering only makes it smaller
 
@@ -114,7 +115,7 @@ def lifetime(basis: Basis, loss: float, life: Life) -> Answer:
     return Answer(question, figures, said, end, level, None, warnings)
 
 
-def _middle(fit: Solved, target: float, cost: Cost) -> float:
+def _middle(fit: Solved, target: float, cost: TrainingCost) -> float:
     """ln N of the cheapest training run of that loss.
 
     Raises:
@@ -133,7 +134,7 @@ def _middle(fit: Solved, target: float, cost: Cost) -> float:
     return float(best_sizes(fit, fit.theta[None], float(np.exp(at)), cost)[0][0])
 
 
-def _tokens(fit: Solved, theta: Array, z: Array, target: Array, cost: Cost) -> Array:
+def _tokens(fit: Solved, theta: Array, z: Array, target: Array, cost: TrainingCost) -> Array:
     """ln D (k, m) that models of size e^z, (m,), need for losses (k,) in link space; infinite where none suffices."""
     known = spans(fit, cost)["D"]
     grid = np.linspace(np.log(known[0] / 1e4), np.log(known[1] * 1e4), _TOKENS)

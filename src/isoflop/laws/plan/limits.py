@@ -10,7 +10,7 @@ from ...core.errors import DataError, UsageError
 from ..fit import Solved
 from ..formula import Array, law_name
 from .answer import digits
-from .cost import Cost
+from .cost import TrainingCost
 
 FURTHEST = 100.0
 """Times the dearest row's compute (or a hundredth of the cheapest one's) beyond which no law is trusted."""
@@ -50,7 +50,7 @@ def check_positive(**numbers: float | None) -> None:
             raise UsageError(f"{name} {value:g}", where="plan", fix="give a positive number")
 
 
-def spans(fit: Solved, cost: Cost) -> dict[str, tuple[float, float]]:
+def spans(fit: Solved, cost: TrainingCost) -> dict[str, tuple[float, float]]:
     """Least and most of C, N, D and D/N over the fitted rows, as far as the law knows them."""
     x = fit.problem.x
     found: dict[str, Array] = {}
@@ -68,7 +68,9 @@ def spans(fit: Solved, cost: Cost) -> dict[str, tuple[float, float]]:
     return {name: (float(values.min()), float(values.max())) for name, values in found.items()}
 
 
-def looked_at(fit: Solved, cost: Cost, at: Mapping[str, float], *, widened: bool = True) -> tuple[tuple[str, ...], str]:
+def looked_at(
+    fit: Solved, cost: TrainingCost, at: Mapping[str, float], *, widened: bool = True
+) -> tuple[tuple[str, ...], str]:
     """(warnings, "do not use beyond") of a place, by C, N, D, D/N.
 
     Args:

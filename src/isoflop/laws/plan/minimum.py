@@ -8,7 +8,7 @@ import numpy as np
 
 from ..fit import Solved
 from ..formula import Array
-from .cost import Cost
+from .cost import TrainingCost
 from .limits import size_column, spans
 
 _WIDER = np.log(1e4)  # the search reaches so far beyond the sizes of the rows
@@ -18,7 +18,7 @@ Curve = Callable[[Array], Array]
 """Loss (k, n) in link space, for k sets of constants, at n logarithms of size."""
 
 
-def isoflop(fit: Solved, theta: Array, compute: float, cost: Cost) -> Curve:
+def isoflop(fit: Solved, theta: Array, compute: float, cost: TrainingCost) -> Curve:
     """The loss along an isoFLOP line: of size e^z, trained on what the budget leaves.
 
     Args:
@@ -46,7 +46,9 @@ def losses(fit: Solved, theta: Array, x: dict[str, Array]) -> Array:
     return np.asarray(np.broadcast_to(value, (len(theta), rows)))
 
 
-def best_sizes(fit: Solved, theta: Array, compute: float, cost: Cost, *, rough: bool = False) -> tuple[Array, Array]:
+def best_sizes(
+    fit: Solved, theta: Array, compute: float, cost: TrainingCost, *, rough: bool = False
+) -> tuple[Array, Array]:
     """(logarithms of the best size (k,), losses there (k,) in link space) at a compute; infinite without a minimum.
 
     ``rough`` leaves out the finer grid: losses are still right to 1e-5, sizes to 1e-2.

@@ -12,6 +12,7 @@ from .draws import Basis
 from .limits import check_positive
 from .minimum import vertex
 
+# In steps of half a percent; a parabola places the minimum between them.
 _SHARES = np.linspace(0.005, 0.995, 199)
 
 

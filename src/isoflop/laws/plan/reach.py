@@ -10,7 +10,7 @@ from ...core.errors import UsageError
 from ..fit import Solved
 from ..formula import Array, law_name
 from .answer import Answer, digits, figure, region
-from .cost import Cost
+from .cost import TrainingCost
 from .draws import Basis, shifted
 from .limits import FURTHEST, check_positive, looked_at, size_column, spans
 from .minimum import best_sizes, losses
@@ -83,7 +83,7 @@ def _answer(basis: Basis, at: Array, loss: float, size: float | None, tokens: fl
     return Answer(question, figures, said, end, level, joint, warnings)
 
 
-def _sizes(fit: Solved, theta: Array, at: Array, cost: Cost) -> Array:
+def _sizes(fit: Solved, theta: Array, at: Array, cost: TrainingCost) -> Array:
     """ln N (k,) of the best size, each at its own compute: along a line through the sizes at three computes."""
     finite = at[np.isfinite(at)]
     around = np.asarray([finite.min(), np.median(finite), finite.max()]) + np.asarray([-0.1, 0.0, 0.1])
@@ -107,7 +107,7 @@ def check_floor(fit: Solved, loss: float, target: float) -> None:
         )
 
 
-def _cheapest(fit: Solved, cost: Cost) -> Callable[[Array, Array], Array]:
+def _cheapest(fit: Solved, cost: TrainingCost) -> Callable[[Array, Array], Array]:
     """Least losses (k, m) at computes e^c, (m,)."""
 
     def curve(theta: Array, c: Array) -> Array:
@@ -116,12 +116,14 @@ def _cheapest(fit: Solved, cost: Cost) -> Callable[[Array, Array], Array]:
     return curve
 
 
-def path(fit: Solved, theta: Array, c: Array, cost: Cost) -> Array:
+def path(fit: Solved, theta: Array, c: Array, cost: TrainingCost) -> Array:
     """Least losses (k, m) in link space at logarithms of compute (m,)."""
     return np.column_stack([best_sizes(fit, theta, float(np.exp(at)), cost, rough=True)[1] for at in c])
 
 
-def _given(fit: Solved, cost: Cost, size: float | None, tokens: float | None) -> Callable[[Array, Array], Array]:
+def _given(
+    fit: Solved, cost: TrainingCost, size: float | None, tokens: float | None
+) -> Callable[[Array, Array], Array]:
     """Losses (k, m) at computes e^c with the size, or the tokens, held."""
     column = size_column(fit)
 

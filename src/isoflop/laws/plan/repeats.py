@@ -9,12 +9,13 @@ from ..fit import Solved
 from ..formula import Array, law_name
 from .answer import Answer, digits, figure
 from .best import loss_at
-from .cost import Cost
+from .cost import TrainingCost
 from .draws import Basis, drift_rate, drifted, outside
 from .limits import check_positive, looked_at, size_column, spans
 from .minimum import best_sizes, losses, lowest
 
 _SMALL = 0.1  # of the smallest size in the table: there tokens, not parameters beyond what they feed, decide
+# Steps of 2 % to beyond any number of epochs that is still worth making.
 _EPOCHS = np.geomspace(1.0, 1000.0, 400)
 _FREE, _LITTLE = 0.5, 0.1  # worth of a repeated token, beside a fresh one, at which one thinks again, and stops
 
@@ -119,13 +120,13 @@ def _check_law(fit: Solved) -> None:
         )
 
 
-def _said(fit: Solved, cost: Cost) -> str:
+def _said(fit: Solved, cost: TrainingCost) -> str:
     held = ", ".join(name for j, name in enumerate(fit.law.names) if j not in fit.problem.free)
     known = f"; {held} are held, their error is not in the intervals" if held else ""
     return f"{law_name(fit.law)} holds; {cost.said}; unique tokens are alike in quality{known}"
 
 
-def _sizes(fit: Solved, theta: Array, compute: float, unique: float, cost: Cost) -> Array:
+def _sizes(fit: Solved, theta: Array, compute: float, unique: float, cost: TrainingCost) -> Array:
     """ln N (k,) of least loss at a compute with U unique tokens; infinite without a minimum."""
     size = size_column(fit)
 
@@ -137,7 +138,7 @@ def _sizes(fit: Solved, theta: Array, compute: float, unique: float, cost: Cost)
     return lowest(curve, np.log(low * 1e-4), np.log(high * 1e4))[0]
 
 
-def _effective(fit: Solved, theta: Array, unique: float, cost: Cost) -> Array:
+def _effective(fit: Solved, theta: Array, unique: float, cost: TrainingCost) -> Array:
     """Fresh tokens, over U, (k, m) that give the loss of ``_EPOCHS`` (m,) over U."""
     size = size_column(fit)
     small = _SMALL * spans(fit, cost)["N"][0]

@@ -13,6 +13,7 @@ from .batch import inside
 from .draws import Basis
 from .limits import check_positive
 
+# As many as one reads.
 _NAMED = 5
 
 
