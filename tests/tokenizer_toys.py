@@ -58,6 +58,22 @@ def unigram() -> hf.Tokenizer:
     return tokenizer
 
 
+def llama() -> hf.Tokenizer:
+    """As Llama 2: BPE behind word marks, one of them before every text, with byte fall-back."""
+    marks = {f"<0x{byte:02X}>": 3 + byte for byte in range(256)}
+    pieces = [*marks, MARK, *"abcdehmnost", "at", f"{MARK}t", "he", f"{MARK}the", f"{MARK}c", f"{MARK}cat"]
+    vocabulary = {"<unk>": 0, "<s>": 1, "</s>": 2, **{piece: 3 + i for i, piece in enumerate(pieces)}}
+    merges = [("a", "t"), (MARK, "t"), ("h", "e"), (f"{MARK}t", "he"), (MARK, "c"), (f"{MARK}c", "at")]
+    model = hf.models.BPE(vocabulary, merges, unk_token="<unk>", fuse_unk=True, byte_fallback=True)
+    tokenizer = hf.Tokenizer(model)
+    tokenizer.normalizer = hf.normalizers.Sequence([hf.normalizers.Prepend(MARK), hf.normalizers.Replace(" ", MARK)])
+    fused = [hf.decoders.Replace(MARK, " "), hf.decoders.ByteFallback(), hf.decoders.Fuse()]
+    tokenizer.decoder = hf.decoders.Sequence([*fused, hf.decoders.Strip(" ", 1, 0)])
+    tokenizer.add_special_tokens(["<unk>", "<s>", "</s>"])
+    tokenizer.post_processor = hf.processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
+    return tokenizer
+
+
 def word_piece() -> hf.Tokenizer:
     """As BERT, uncased."""
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdefghijklmnopqrstuvwxyz,!0123456789"]

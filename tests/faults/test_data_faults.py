@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import json
 import multiprocessing
 import os
@@ -104,10 +105,12 @@ def test_one_file_alone_cannot_be_held_out(tmp_path: Path) -> None:
 def test_a_full_disk_is_said_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     part = records(tmp_path / "a.jsonl")
 
-    def full(*_: Any) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
+    class Full(io.BytesIO):
+        def write(self, *_: Any) -> int:
+            raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(making, "write_tokens", full)
+    opened = Path.open
+    monkeypatch.setattr(Path, "open", lambda path, *how: Full() if path.suffix == ".bin" else opened(path, *how))
     with pytest.raises(StorageError, match="no space left"):
         build(part, tmp_path / "cache")
     monkeypatch.undo()

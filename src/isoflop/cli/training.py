@@ -219,6 +219,7 @@ def _on_texts(run: Run, files: list[Path], device: str | None) -> tuple[Recipe, 
     """Each file as a domain of its own."""
     from ..core.reading import read_text
     from ..data.loader import heldout_of
+    from ..data.tokenizing import alters
     from ..train.restore import trained
 
     found = trained(run, device=device, warn=_warn)
@@ -228,6 +229,11 @@ def _on_texts(run: Run, files: list[Path], device: str | None) -> tuple[Recipe, 
     for file, text in texts.items():
         if not text.strip():
             raise DataError("holds no text", where=file, fix="name a file that holds some")
+    for remark in getattr(found.tokenizer, "remarks", ()):
+        _warn(remark)
+    for file, text in texts.items():
+        if alters(found.tokenizer, text):
+            _warn(f"{file}: its tokens stand for another text: bits per byte compare only with the same tokenizer's")
     heldout = {file: heldout_of(text, found.tokenizer, found.ctx.device) for file, text in texts.items()}
     return found.recipe, found.step, found.measure(heldout)
 
@@ -252,7 +258,7 @@ def generate(
     """Write text with a run's newest checkpoint."""
     from ..core.rng import Rng
     from ..core.slots import part_from
-    from ..data.tokenizing import continuation
+    from ..data.tokenizing import as_prompt, continuation
     from ..train.restore import trained
 
     _use_threads(threads)
@@ -266,7 +272,7 @@ def generate(
         raise UsageError("was trained on ids that stand for no text", where=run)
     if chosen.stop is None and not ignore_eos:
         chosen = chosen.model_copy(update={"stop": tokenizer.eot})
-    ids = [tokenizer.eot, *tokenizer.encode(prompt).tolist()]
+    ids = as_prompt(tokenizer, prompt)
     if len(ids) > (length := stored.recipe.train.length):
         _warn(
             f"the prompt has {len(ids):,} tokens, and the model was trained on {length:,} at a time: expect worse text"

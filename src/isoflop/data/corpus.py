@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from pydantic import NonNegativeInt
 
 from ..core.context import Context
 from ..core.contracts import TOKENIZER, LoadsTokenizer, TokenizerPart
 from ..core.digests import digest, document_hash
 from ..core.documents import Frozen
-from .loader import Counts, HeldOutText, WindowBatches
-from .shards import Manifest, Tokens, open_tokens, token_type, unseal
+from .loader import HeldOutText, WindowBatches
+from .shards import Manifest, unseal
+from .streams import Stream
 
 
 class Amount(Frozen):
@@ -29,7 +28,9 @@ class Amount(Frozen):
     prompt_bytes: NonNegativeInt = 0
     """UTF-8 bytes of prompts, which are seen and not predicted."""
     prompt_tokens: NonNegativeInt = 0
-    """Their tokens."""
+    """Their tokens, and those that come before every text."""
+    altered: NonNegativeInt = 0
+    """Documents whose tokens stand for another text than theirs."""
 
 
 class CorpusManifest(Manifest):
@@ -73,17 +74,18 @@ class Corpus:
 
     def batches(self, ctx: Context) -> WindowBatches:
         """Training batches of ``ctx.batch`` windows of ``ctx.length`` tokens, in the order of ctx.rng("data")."""
+        stream = self.stream("train")
         return WindowBatches(
-            self._shard("train"),
+            stream.tokens,
             self.tokenizer.byte_lengths,
             batch=ctx.batch,
             length=ctx.length,
             rng=ctx.rng("data"),
             fingerprint=self.fingerprint,
             device=ctx.device,
-            separator=self.tokenizer.eot if ctx.isolate_documents else None,
+            starts=stream.starts if ctx.isolate_documents else None,
             remark=self.left_out,
-            counts=self._counts("train"),
+            counts=stream.counts,
         )
 
     def heldout(self) -> Mapping[str, HeldOutText]:
@@ -93,25 +95,20 @@ class Corpus:
         prompt only what follows it is evaluated, and fills that room.
         """
         if self._heldout is None:
-            self._heldout = {
-                domain: self._evaluated(self._shard(f"heldout-{number}"), self._counts(f"heldout-{number}"))
-                for number, domain in enumerate(self._manifest.heldout)
-            }
+            self._heldout = {domain: self._evaluated(domain) for domain in self._manifest.heldout}
         return self._heldout
 
     def train_text(self) -> Iterator[str]:
         """Every training document, its prompt included, in the order of the stream."""
-        return (prompt + text for prompt, text in self._texts(self._shard("train"), self._counts("train")))
+        return (prompt + text for prompt, text in self.stream("train").pairs())
 
     def heldout_text(self) -> Iterator[str]:
         """Every document that ``heldout`` evaluates, without its prompt, domain by domain."""
-        parts = self.heldout().values()
-        return (text for part in parts for _, text in self._texts(part.tokens, part.counts))
+        return (text for domain in self.heldout() for _, text in self._heldout_pairs(domain))
 
     def heldout_digest(self) -> str:
         """SHA-256 over the text that ``heldout`` evaluates and its prompts, by domain: the same for every tokenizer."""
-        parts = self.heldout().items()
-        return digest({domain: [hash_of(*text) for text in self._texts(p.tokens, p.counts)] for domain, p in parts})
+        return digest({domain: [hash_of(*pair) for pair in self._heldout_pairs(domain)] for domain in self.heldout()})
 
     def describe(self) -> dict[str, Any]:
         """JSON for the report: fingerprint, documents, bytes and tokens by split and domain, duplicates removed."""
@@ -135,6 +132,7 @@ class Corpus:
             "exact_duplicates_removed": self._manifest.exact_duplicates,
             "near_duplicates_removed": self._manifest.near_duplicates,
             "left_out": self.left_out or None,
+            "remarks": self.remarks or None,
             "entropy_per_byte": self.entropy_per_byte,
         }
 
@@ -145,43 +143,45 @@ class Corpus:
         kept = sum(amount.documents for side in sides for amount in side.values())
         return left_out(kept, self._manifest.exact_duplicates, self._manifest.near_duplicates)
 
-    def _shard(self, name: str) -> Tokens:
-        return open_tokens(self.directory / f"{name}.bin", token_type(self.tokenizer.vocab_size))
+    @property
+    def remarks(self) -> list[str]:
+        """What a user should know of how the tokens stand for the text, as sentences."""
+        sides = (self._manifest.train, self._manifest.heldout)
+        amounts = [amount for side in sides for amount in side.values()]
+        altered, documents = sum(each.altered for each in amounts), sum(each.documents for each in amounts)
+        said = (
+            f"the tokens of {altered:,} of {documents:,} documents stand for another text than theirs: bits per byte "
+            "are over the text's own bytes, and compare only with those of the same tokenizer"
+        )
+        return [*([said] if altered else []), *getattr(self.tokenizer, "remarks", ())]
 
-    def _counts(self, shard: str) -> Counts | None:
-        """The tokens of a shard that count where they are targets; None: all, it holds no prompt."""
-        name = counts_of(shard)
-        return open_tokens(self.directory / name, np.dtype(np.bool_)) if name in self._manifest.files else None
+    def stream(self, side: str, domain: str = "") -> Stream:
+        """The documents of a shard: ``stream("train")``, or ``stream("heldout", "a domain")``."""
+        name = side if side == "train" else f"{side}-{list(self._manifest.heldout).index(domain)}"
+        return Stream.open(self.directory / f"{name}.bin", self.tokenizer)
 
-    def _texts(self, tokens: Tokens, counts: Counts | None) -> Iterator[tuple[str, str]]:
-        """Prompt ("" where there is none) and what follows it, of every document."""
-        ends = np.flatnonzero(tokens == self.tokenizer.eot)
-        for start, end in itertools.pairwise(ends.tolist()):
-            ids = tokens[start + 1 : end]
-            border = 0 if counts is None else int((~counts[start + 1 : end]).sum())
-            yield self.tokenizer.decode(ids[:border].tolist()), self.tokenizer.decode(ids[border:].tolist())
+    def _heldout_pairs(self, domain: str) -> Iterator[tuple[str, str]]:
+        stream = self.stream("heldout", domain)
+        return stream.pairs(self._chosen(stream))
 
-    def _evaluated(self, tokens: Tokens, counts: Counts | None) -> HeldOutText:
-        ends = np.flatnonzero(tokens == self.tokenizer.eot)
-        lengths = self.tokenizer.byte_lengths[tokens]
-        sizes = np.add.reduceat(lengths if counts is None else lengths * counts, ends[:-1])
-        if self._heldout_bytes and sizes.sum() > self._heldout_bytes:
-            chosen, left = [], self._heldout_bytes
-            for index, size in enumerate(sizes.tolist()):
-                if size <= left:
-                    chosen.append(index)
-                    left -= size
-            chosen = chosen or [int(sizes.argmin())]
-            kept = np.concatenate([[0], *(np.arange(ends[i] + 1, ends[i + 1] + 1) for i in chosen)])
-            tokens, counts = tokens[kept], None if counts is None else counts[kept]
-        text_bytes = sum(len(text.encode()) for _, text in self._texts(tokens, counts))
-        documents = int((tokens == self.tokenizer.eot).sum()) - 1
-        return HeldOutText(tokens, self.tokenizer.byte_lengths, text_bytes, documents, self._device, counts)
+    def _chosen(self, stream: Stream) -> list[int]:
+        """The documents that are evaluated."""
+        sizes = stream.sizes
+        if not self._heldout_bytes or sizes.sum() <= self._heldout_bytes:
+            return list(range(len(sizes)))
+        chosen, left = [], self._heldout_bytes
+        for index, size in enumerate(sizes.tolist()):
+            if size <= left:
+                chosen.append(index)
+                left -= size
+        return chosen or [int(sizes.argmin())]
 
-
-def counts_of(shard: str) -> str:
-    """The file that says which tokens of a shard count where they are targets; it is there if any does not."""
-    return f"{shard}.counts"
+    def _evaluated(self, domain: str) -> HeldOutText:
+        stream = self.stream("heldout", domain)
+        chosen = self._chosen(stream)
+        text_bytes = sum(len(text.encode()) for _, text in stream.pairs(chosen))
+        kept = stream.evaluated(chosen)
+        return HeldOutText(kept.tokens, self.tokenizer.byte_lengths, text_bytes, len(chosen), self._device, kept.counts)
 
 
 def hash_of(prompt: str, text: str) -> str:

@@ -122,19 +122,19 @@ def inexactness(description: dict[str, Any]) -> str:
     reasons = []
     for step in steps(description["normalizer"]):
         if step["type"] == "Prepend":
-            reasons.append("it puts a blank before a text")
+            reasons.append("puts a blank before a text")
         elif not _marks_blanks(step):
-            reasons.append(f"its normaliser {step['type']} may alter text")
+            reasons.append(f"may alter text ({step['type']})")
     if any(step.get("prepend_scheme", "never") != "never" for step in steps(description["pre_tokenizer"])) or any(
         step["type"] == "ByteLevel" and step.get("add_prefix_space") for step in steps(description["pre_tokenizer"])
     ):
-        reasons.append("it puts a blank before a text")
+        reasons.append("puts a blank before a text")
     if dropped := sorted(set(kinds) - _KEPT):
-        reasons.append(f"its pre-tokenizer {', '.join(dropped)} drops blanks")
+        reasons.append(f"drops blanks ({', '.join(dropped)})")
     if "ByteLevel" not in kinds and not model.get("byte_fallback"):
-        reasons.append("a character that it does not know is one token")
+        reasons.append("has one token for all characters that it does not know")
     if any(token["lstrip"] or token["rstrip"] for token in description["added_tokens"] if not token["special"]):
-        reasons.append("an added token takes the blanks beside it")
+        reasons.append("has tokens that take the blanks beside them")
     return "; ".join(dict.fromkeys(reasons))
 
 
@@ -146,6 +146,31 @@ def steps(step: dict[str, Any] | None) -> list[dict[str, Any]]:
         inner = next(step[key] for key in ("normalizers", "pretokenizers", "decoders", "processors") if key in step)
         return [each for one in inner for each in steps(one)]
     return [step]
+
+
+def following(tokenizer: hf.Tokenizer) -> hf.Tokenizer:
+    """The same tokenizer for text that follows another: it puts no blank before it, and strips none off its front."""
+    description = json.loads(tokenizer.to_str())
+    description["normalizer"] = _following(description["normalizer"])
+    description["pre_tokenizer"] = _following(description["pre_tokenizer"])
+    other = hf.Tokenizer.from_str(json.dumps(description))
+    other.encode_special_tokens = tokenizer.encode_special_tokens
+    return other
+
+
+def _following(step: dict[str, Any] | None) -> dict[str, Any] | None:
+    if step is None or step["type"] == "Prepend":
+        return None
+    changes: dict[str, dict[str, Any]] = {
+        "Metaspace": {"prepend_scheme": "never"},
+        "ByteLevel": {"add_prefix_space": False},
+    }
+    changes["Strip"] = {"strip_left": False}
+    step = {**step, **changes.get(step["type"], {})}
+    for key in ("normalizers", "pretokenizers"):
+        if step["type"] == "Sequence" and key in step:
+            step[key] = [kept for inner in step[key] if (kept := _following(inner)) is not None]
+    return step
 
 
 def _marks_blanks(step: dict[str, Any]) -> bool:

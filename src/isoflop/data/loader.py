@@ -1,8 +1,7 @@
 """From token shards to batches: training windows in a random order that is a function of the position, held-out text.
 
-A stream of documents is ``eot d1 eot d2 eot ... dn eot``: an end-of-text token predicts the first token of a document
-and is itself predicted after the last. Windows cross the borders of documents. Of a document with a prompt, the prompt
-is seen and not predicted: its tokens, as targets, do not count.
+How documents lie in a stream is said in ``streams.py``. Windows cross the borders of documents. Of a document with a
+prompt, the prompt is seen and not predicted: its tokens, as targets, do not count.
 """
 
 from __future__ import annotations
@@ -19,9 +18,8 @@ from ..core.device import Device
 from ..core.errors import DataError
 from ..core.rng import Rng
 from .shards import Tokens
-
-Counts = npt.NDArray[np.bool_]
-"""Whether each token of a stream counts where it is a target."""
+from .streams import Counts
+from .tokenizing import Ids, beginning
 
 
 class WindowBatches:
@@ -37,7 +35,8 @@ class WindowBatches:
         batch: windows of a batch. length: predicted tokens of a window.
         fingerprint: of the corpus; a position in another corpus is refused.
         device: where batches lie.
-        separator: the id that begins a document; with it, batches number the documents of each window in a column.
+        starts: int64, the places at which documents start, ascending; with them, batches number the documents of each
+            window in a column.
         remark: why there is not more text, for the error if it is too little.
         counts: bool (n,), the tokens that count where they are targets; None: all.
     """
@@ -52,13 +51,13 @@ class WindowBatches:
         rng: Rng,
         fingerprint: str,
         device: str = "cpu",
-        separator: int | None = None,
+        starts: Ids | None = None,
         remark: str = "",
         counts: Counts | None = None,
     ) -> None:
         self._tokens, self._byte_lengths, self._rng, self._device = tokens, byte_lengths, rng, device
         self._counts = counts
-        self._separator = separator
+        self._starts = starts
         self._batch, self._length, self._fingerprint = batch, length, fingerprint
         self.windows = (len(tokens) - 1) // length
         if self.windows < 1:
@@ -74,16 +73,19 @@ class WindowBatches:
         return self
 
     def __next__(self) -> TokenBatch:
+        import torch
+
         first = self._position * self._batch
         self._position += 1
         windows = [self._window(first + row) for row in range(self._batch)]
         rows = np.stack([self._tokens[window] for window in windows]).astype(np.int64)
         counts = None if self._counts is None else np.stack([self._counts[window][1:] for window in windows])
         batch = as_batch(rows[:, :-1], rows[:, 1:], self._byte_lengths, self._device, counts)
-        if self._separator is None:
+        if self._starts is None:
             return batch
-        documents = (batch.inputs == self._separator).cumsum(-1)  # an end-of-text token begins the next document
-        return replace(batch, columns={"documents": documents})
+        places = np.stack([np.arange(window.start, window.stop - 1) for window in windows])
+        documents = np.searchsorted(self._starts, places, "right") - np.searchsorted(self._starts, places[:, :1])
+        return replace(batch, columns={"documents": torch.from_numpy(documents).to(batch.inputs.device)})
 
     @property
     def epochs(self) -> float:
@@ -169,8 +171,10 @@ def heldout_of(text: str, tokenizer: Tokenizer, device: str = "cpu") -> HeldOutT
         tokenizer: that of the model which is to be measured.
         device: where batches lie.
     """
-    ids = np.concatenate([[tokenizer.eot], tokenizer.encode(text), [tokenizer.eot]])
-    return HeldOutText(ids, tokenizer.byte_lengths, len(text.encode()), documents=1, device=device)
+    before = beginning(tokenizer)
+    ids = np.concatenate([before or [tokenizer.eot], tokenizer.encode(text), [tokenizer.eot]]).astype(np.int64)
+    counts = np.arange(len(ids)) >= len(before) if before else None
+    return HeldOutText(ids, tokenizer.byte_lengths, len(text.encode()), documents=1, device=device, counts=counts)
 
 
 def as_batch(

@@ -9,35 +9,29 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import itertools
 import os
 import shutil
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from ..core.context import Context
-from ..core.contracts import TOKENIZER, Storable, Tokenizer, TokenizerPart
+from ..core.contracts import TOKENIZER, Storable, TokenizerPart
 from ..core.digests import digest, digest_file, document_hash
 from ..core.errors import DataError
 from ..core.files import PARTIAL, disk_errors, publish_directory, take_lock
 from ..core.reading import read_json
 from ..core.tokenizer import GivenTokenizer, ReadsFiles
-from .corpus import Amount, Corpus, CorpusManifest, counts_of, hash_of, left_out
+from .corpus import Amount, Corpus, CorpusManifest, hash_of, left_out
 from .dedup import Deduplicate, Distinct, distinct
 from .document import Document, utf8
-from .shards import MANIFEST, seal, token_type, write_tokens
+from .shards import MANIFEST, seal
 from .split import held_out_groups
-from .tokenizing import Ids, encode_many
+from .tokenizing import beginning
+from .writing import write_documents
 
 FORMAT = 3
 """Part of every key: rises when the same input would give another corpus."""
-
-_CHUNK = 4_000_000  # characters tokenised at once
-_NO_IDS: Ids = np.empty(0, np.int64)
 
 
 def prepare(
@@ -128,45 +122,21 @@ def _make(
             tokenizer.save(saved)
         learned = saved.exists() and not isinstance(part, ReadsFiles)  # a file's own digest is in its identity
         identity = {**_identity(part), "saved": digest_file(saved) if learned else ""}
+        own_starts = bool(beginning(tokenizer))
         held_amounts: dict[str, Amount] = {}
         for number, domain in enumerate(sorted({document.domain for document in heldout})):
             chosen = [document for document in heldout if document.domain == domain]
-            held_amounts |= _write(target, f"heldout-{number}", chosen, tokenizer)
+            path = target / f"heldout-{number}.bin"
+            held_amounts |= write_documents(path, chosen, tokenizer, own_starts=own_starts)
         seal(
             target,
             CorpusManifest,
-            train=_write(target, "train", train, tokenizer),
+            train=write_documents(target / "train.bin", train, tokenizer, own_starts=own_starts),
             heldout=held_amounts,
             fingerprint=_fingerprint(everything, held, identity, share),
             exact_duplicates=len(found.exact),
             near_duplicates=len(found.near),
         )
-
-
-def _write(target: Path, shard: str, documents: Sequence[Document], tokenizer: Tokenizer) -> dict[str, Amount]:
-    """Write the stream of ``documents``, and which of its tokens count if there are prompts; how much it holds."""
-    amounts = {domain: Counter[str]() for domain in sorted({document.domain for document in documents})}
-    lengths: list[tuple[int, int]] = []  # of each document's prompt, and of what is predicted
-    end = np.array([tokenizer.eot])
-
-    def stream() -> Iterator[Ids]:
-        yield end
-        for document, prompt, ids in _tokenised(tokenizer, documents):
-            lengths.append((len(prompt), len(ids) + 1))
-            amounts[document.domain].update(
-                documents=1,
-                text_bytes=len(document.completion.encode()),
-                tokens=len(ids) + 1,
-                prompt_bytes=len(document.prompt.encode()),
-                prompt_tokens=len(prompt),
-            )
-            yield from (prompt, ids, end)
-
-    write_tokens(target / f"{shard}.bin", stream(), token_type(tokenizer.vocab_size))
-    if any(prompt for prompt, _ in lengths):
-        pieces = (np.arange(-prompt, predicted) >= 0 for prompt, predicted in lengths)
-        write_tokens(target / counts_of(shard), itertools.chain([[True]], pieces), np.dtype(np.bool_))
-    return {domain: Amount(**amount) for domain, amount in amounts.items()}
 
 
 def _example(found: Distinct, documents: Sequence[Document]) -> str:
@@ -181,23 +151,6 @@ def _order(document: Document) -> tuple[bytes, str]:
     """Where a document comes in the stream: by a hash of its text and group, whatever the files' names."""
     content = document_hash(document.text) + document.group.encode()
     return hashlib.blake2b(content, digest_size=16).digest(), document.domain
-
-
-def _tokenised(tokenizer: Tokenizer, documents: Sequence[Document]) -> Iterator[tuple[Document, Ids, Ids]]:
-    """Each document with the ids of its prompt and of what follows it.
-
-    They are encoded apart, so that no token lies across the border: whoever generates encodes a prompt alone, too.
-    """
-    chunk: list[Document] = []
-    size = 0
-    for number, document in enumerate(documents, 1):
-        chunk.append(document)
-        size += len(document.text)
-        if size >= _CHUNK or number == len(documents):
-            prompts = iter(encode_many(tokenizer, [each.prompt for each in chunk if each.prompt]))
-            for each, ids in zip(chunk, encode_many(tokenizer, [each.completion for each in chunk]), strict=True):
-                yield each, next(prompts) if each.prompt else _NO_IDS, ids
-            chunk, size = [], 0
 
 
 def _identity(tokenizer: TokenizerPart) -> dict[str, Any]:

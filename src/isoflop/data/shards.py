@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -12,7 +11,7 @@ import numpy.typing as npt
 from ..core.digests import digest_file
 from ..core.documents import Frozen
 from ..core.errors import DataError
-from ..core.files import disk_errors, write_json
+from ..core.files import write_json
 from ..core.reading import contained, read_json
 
 Tokens = npt.NDArray[Any]
@@ -32,13 +31,6 @@ M = TypeVar("M", bound=Manifest)
 def token_type(vocab_size: int) -> np.dtype[Any]:
     """The narrowest little-endian type that holds every id."""
     return np.dtype("<u2" if vocab_size <= 2**16 else "<u4")
-
-
-def write_tokens(path: Path, pieces: Iterable[npt.ArrayLike], dtype: np.dtype[Any]) -> None:
-    """Write arrays of ids one after another."""
-    with disk_errors(path), path.open("wb") as file:
-        for piece in pieces:
-            file.write(np.asarray(piece).astype(dtype).tobytes())
 
 
 def open_tokens(path: Path, dtype: np.dtype[Any]) -> Tokens:

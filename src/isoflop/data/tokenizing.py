@@ -32,6 +32,29 @@ def encode_many(tokenizer: Tokenizer, texts: Sequence[str]) -> list[Ids]:
     return [tokenizer.encode(text) for text in texts]
 
 
+@runtime_checkable
+class MayAlter(Protocol):
+    """A tokenizer whose ids do not give back every text."""
+
+    def encode_after(self, texts: Sequence[str]) -> list[Ids]:
+        """Ids of texts that follow another one: nothing is put before them."""
+
+
+def alters(tokenizer: Tokenizer, text: str) -> bool:
+    """Whether the ids of a text give back another one."""
+    return isinstance(tokenizer, MayAlter) and tokenizer.decode(tokenizer.encode(text).tolist()) != text
+
+
+def beginning(tokenizer: Tokenizer) -> tuple[int, ...]:
+    """The ids that come before every text, besides the end of another one; none of most tokenizers."""
+    return tuple(getattr(tokenizer, "starts", ()))
+
+
+def as_prompt(tokenizer: Tokenizer, text: str) -> list[int]:
+    """The ids of a text to go on from, with what a model saw before each text in training."""
+    return [*(beginning(tokenizer) or (tokenizer.eot,)), *tokenizer.encode(text).tolist()]
+
+
 class Pieces:
     """A tokenizer whose every id is a byte string, so that text is the join of its tokens' bytes.
 

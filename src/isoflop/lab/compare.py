@@ -72,6 +72,7 @@ def compare(
     corpus = dict(corpus_facts(study, root) if corpus is None else corpus)
     if "left_out" in corpus:
         notes = [*notes, str(corpus.pop("left_out"))]
+    notes = [*notes, *corpus.pop("remarks", ())]
     passes = epochs(corpus, [row for row in rows if row.arm == study.baseline], study.top)
     if passes is not None:
         corpus["epochs"] = passes

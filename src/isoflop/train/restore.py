@@ -50,6 +50,7 @@ def restore(run: Run, *, device: str | None = None, warn: Callable[[str], None] 
     session = assemble(recipe, run, source)
     # Only now: a run that is still training may have replaced an older one.
     session.load(*_newest(run, warn), training=False)
+    session.remark(warn)
     return session
 
 

@@ -147,6 +147,7 @@ def _prepared(recipe: Recipe, run: Run, audit: bool, warn: Callable[[str], None]
     loop = assemble(recipe, run)
     if warn is not None and (left_out := getattr(loop.parts.source, "left_out", "")):
         warn(left_out)
+    loop.remark(warn)
     device, precision = loop.ctx.device, loop.ctx.precision
     loop.peak = machine.remembered(
         run.path.parent, measure=lambda: undisturbed_rate(device, precision), **_rate_of(loop)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -85,6 +85,12 @@ class Session:
         with evaluation_weights(self.parts.optimizer, self.parts.averaging):
             subject = Subject(self.parts.model, self.parts.objective, self.ctx)
             return {name: metric.measure(subject, heldout, rng(name)) for name, metric in self.parts.metrics}
+
+    def remark(self, warn: Callable[[str], None] | None) -> None:
+        """Call ``warn`` with what a user should know of how the text is measured."""
+        if warn is not None:
+            for sentence in getattr(self.parts.source, "remarks", ()):
+                warn(sentence)
 
     def save(self) -> None:
         """Commit a checkpoint: all that the next step depends on, and the tokenizer, which ``generate`` needs."""

@@ -131,7 +131,9 @@ def test_only_the_last_held_out_window_is_filled_up() -> None:
 def test_documents_that_share_a_window_are_numbered_from_their_end_of_text_on() -> None:
     """An end of text stands before its document and belongs to it; a window may begin within a document."""
     stream = np.array([0, 5, 6, 0, 7, 8, 9, 0, 0, 5, 0, 6, 0], np.uint16)
-    source = WindowBatches(stream, LENGTHS, batch=2, length=6, rng=Rng(0)("data"), fingerprint="one", separator=0)
+    source = WindowBatches(
+        stream, LENGTHS, batch=2, length=6, rng=Rng(0)("data"), fingerprint="one", starts=np.flatnonzero(stream == 0)
+    )
     batch = next(source)
     found = {
         tuple(row): column

@@ -195,7 +195,7 @@ def test_a_sentencepiece_model_says_what_reads_it(tmp_path: Path, monkeypatch: p
 
 @pytest.mark.parametrize(
     ("name", "said"),
-    [("byte level", ""), ("unigram", ""), ("word piece", "BertNormalizer may alter text; its pre-tokenizer Bert")],
+    [("byte level", ""), ("unigram", ""), ("word piece", "may alter text (BertNormalizer); drops blanks (BertPre")],
 )
 def test_what_makes_byte_lengths_estimates_is_said(name: str, said: str, tmp_path: Path) -> None:
     tokenizer = opened(kind(name, tmp_path / "a"))

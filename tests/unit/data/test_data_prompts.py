@@ -78,7 +78,7 @@ def plainly(corpus: Corpus, tokens: Any) -> list[bool]:
 def test_completions_and_ends_count_and_nothing_else(tokenizer: str, file: Path, tmp_path: Path) -> None:
     fields = {"vocab_size": 300} if tokenizer == "bpe" else {}
     corpus, ctx = corpus_of(file, tmp_path, get("tokenizer", tokenizer)(**fields))
-    tokens, counts = corpus._shard("train"), corpus._counts("train")
+    tokens, counts = corpus.stream("train").tokens, corpus.stream("train").counts
     assert counts is not None
     assert counts.tolist() == plainly(corpus, tokens)
     stream = corpus.batches(ctx)
@@ -106,7 +106,7 @@ def test_the_texts_come_back_and_amounts_are_those_of_completions(file: Path, tm
     amount = facts["train"]["text"]
     assert amount["text_bytes"] == sum(len(by_text[text][1].encode()) for text in train)
     assert amount["prompt_bytes"] == sum(len(by_text[text][0].encode()) for text in train)
-    assert amount["tokens"] + amount["prompt_tokens"] == len(corpus._shard("train")) - 1
+    assert amount["tokens"] + amount["prompt_tokens"] == len(corpus.stream("train").tokens) - 1
     (domain,) = corpus.heldout().values()
     assert domain.text_bytes == facts["evaluated"]["text"]["text_bytes"] == sum(len(text.encode()) for text in held)
     windows = list(domain.windows(16, 3))
@@ -132,8 +132,7 @@ def test_the_room_for_held_out_text_is_filled_by_completions(limit: int, file: P
 def test_one_prompt_lies_on_one_side(tmp_path: Path) -> None:
     records = [{"prompt": f"{i % 9}: ", "completion": f"answer {i} {WORDS[i % 8]}"} for i in range(90)]
     corpus, _ = corpus_of(write(tmp_path / "a.jsonl", records), tmp_path, heldout_bytes=0)
-    (domain,) = corpus.heldout().values()
-    held = {prompt for prompt, _ in corpus._texts(domain.tokens, domain.counts)}
+    held = {prompt for prompt, _ in corpus.stream("heldout", "text").pairs()}
     train = {text[:3] for text in corpus.train_text()}
     assert held
     assert train
@@ -153,7 +152,7 @@ def test_what_is_a_prompt_is_part_of_what_the_corpus_is(tmp_path: Path) -> None:
 def test_empty_prompts_are_no_prompts(tmp_path: Path) -> None:
     records = [{"prompt": "", "completion": f"{i} whole"} for i in range(40)]
     corpus, ctx = corpus_of(write(tmp_path / "a.jsonl", records), tmp_path)
-    assert corpus._counts("train") is None
+    assert corpus.stream("train").counts is None
     assert next(corpus.batches(ctx)).mask is None
     assert "prompt_bytes" not in corpus.describe()["train"]["text"]
 

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 
 from isoflop.core.errors import DataError
-from isoflop.data.shards import MANIFEST, Manifest, open_tokens, seal, token_type, unseal, write_tokens
+from isoflop.data.shards import MANIFEST, Manifest, open_tokens, seal, token_type, unseal
 
 
 @pytest.mark.parametrize(("vocab_size", "size"), [(257, 2), (65536, 2), (65537, 4)])
 def test_tokens_come_back(tmp_path: Path, vocab_size: int, size: int) -> None:
     dtype = token_type(vocab_size)
     ids = np.array([0, 5, vocab_size - 1])
-    write_tokens(tmp_path / "a.bin", [ids, ids[:1]], dtype)
+    np.concatenate([ids, ids[:1]]).astype(dtype).tofile(tmp_path / "a.bin")
     assert (tmp_path / "a.bin").stat().st_size == 4 * size
     read = open_tokens(tmp_path / "a.bin", dtype)
     assert read.tolist() == [0, 5, vocab_size - 1, 0]
@@ -25,7 +25,7 @@ def test_tokens_come_back(tmp_path: Path, vocab_size: int, size: int) -> None:
 @pytest.fixture
 def sealed(tmp_path: Path) -> Path:
     for name in ("a.bin", "b.bin"):
-        write_tokens(tmp_path / name, [np.arange(100)], np.dtype("<u2"))
+        np.arange(100, dtype="<u2").tofile(tmp_path / name)
     seal(tmp_path, Manifest)
     return tmp_path
 

@@ -14,7 +14,8 @@ from ...core.contracts import TokenizerPart
 from ...core.errors import DataError
 from ...core.reading import user_path
 from ...core.registry import Card, part
-from ..foreign import ForeignTokenizer
+from ..document import utf8
+from ..foreign import ForeignTokenizer, following
 from ..tokenizer_directory import TokenizerDirectory, around
 from ..tokenizing import Ids
 
@@ -37,20 +38,31 @@ class PretrainedTokenizer(ForeignTokenizer):
         self.starts = () if before == (self.eot,) else before
         self.chat_template = directory.chat_template
         self.special_tokens = directory.named_tokens()
-        self.remarks = [f"the bytes of its tokens are estimates: {self.inexact}"] if self.inexact else []
+        self.remarks = (
+            [f"the text bytes of training are estimates: the tokenizer {self.inexact}"] if self.inexact else []
+        )
+        self._after = following(tokenizer)
         if vocab_size is not None:
             self._resize(vocab_size)
 
     def encode_many(self, texts: Sequence[str]) -> list[Ids]:
         """Ids (tokens,) of each text. A lone surrogate, or an id that the model does not know, is a DataError."""
-        found = self._encode(texts)
+        return self._known(texts, self._encode(texts))
+
+    def encode_after(self, texts: Sequence[str]) -> list[Ids]:
+        """``encode_many`` of texts that follow another one: the blank that may be put before a text is not."""
+        for text in texts:
+            utf8(text)
+        found = self._after.encode_batch_fast(list(texts), add_special_tokens=False)
+        return self._known(texts, [np.array(each.ids, np.int64) for each in found])
+
+    def _known(self, texts: Sequence[str], found: list[Ids]) -> list[Ids]:
         for text, ids in zip(texts, found, strict=True):
             if len(ids) and int(ids.max()) >= self.vocab_size:
                 token = self._tokenizer.id_to_token(int(ids.max()))
                 what = f"the model knows {self.vocab_size:,} ids, and {token!r} in a text that begins {text[:40]!r}"
                 fix = "change the text, or take a model that knows that token"
                 raise DataError(f"{what} is beyond them", where=str(self._path), fix=fix)
-        self.refuse_altered(texts, found)
         return found
 
     def save(self, path: Path) -> None:

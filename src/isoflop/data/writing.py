@@ -1,0 +1,94 @@
+"""Documents as tokens: what comes before and after each, what of it is predicted, whether its text comes back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ..core.contracts import Tokenizer
+from .corpus import Amount
+from .document import Document
+from .streams import COUNTS, TEXTS, StreamWriter, Written
+from .tokenizing import Ids, MayAlter, beginning, encode_many
+
+_CHUNK = 4_000_000  # characters tokenised at once
+_NO_IDS: Ids = np.empty(0, np.int64)
+
+
+def write_documents(
+    path: Path, documents: Sequence[Document], tokenizer: Tokenizer, *, own_starts: bool
+) -> dict[str, Amount]:
+    """Write the shard of ``documents`` (see ``streams``); how much it holds, by domain."""
+    amounts = {domain: _zero() for domain in sorted({document.domain for document in documents})}
+
+    def counted() -> Iterator[Written]:
+        for document, written, altered in _written(tokenizer, documents):
+            amount = amounts[document.domain]
+            amount["documents"] += 1
+            amount["text_bytes"] += len(written.text.encode())
+            tokens = written.predicted - (0 if written.prompt else len(beginning(tokenizer)))
+            amount["tokens"] += tokens
+            amount["prompt_bytes"] += len(written.prompt.encode())
+            amount["prompt_tokens"] += len(written.ids) - tokens
+            amount["altered"] += altered
+            yield written
+
+    files = [COUNTS] if any(document.prompt for document in documents) else []
+    files += [TEXTS] if isinstance(tokenizer, MayAlter) else []
+    StreamWriter(path, tokenizer, own_starts=own_starts, files=files).write(counted())
+    return {domain: Amount(**amount) for domain, amount in amounts.items()}
+
+
+def _zero() -> dict[str, int]:
+    return dict.fromkeys(Amount.model_fields, 0)
+
+
+def _written(tokenizer: Tokenizer, documents: Sequence[Document]) -> Iterator[tuple[Document, Written, bool]]:
+    """Each document as tokens, and whether they give back another text.
+
+    Prompt and completion are encoded apart, so that no token lies across the border: whoever generates encodes a prompt
+    alone, too.
+    """
+    before = np.array(beginning(tokenizer), np.int64)
+    for chunk in _chunks(documents):
+        prompts = iter(encode_many(tokenizer, [each.prompt for each in chunk if each.prompt]))
+        for each, ids in zip(chunk, _completions(tokenizer, chunk), strict=True):
+            prompt = next(prompts) if each.prompt else _NO_IDS
+            apart, altered = _given_back(tokenizer, each, prompt, ids)
+            runs = (len(before) + len(prompt), len(ids) + 1) if each.prompt else (0, len(before) + len(ids) + 1)
+            whole = np.concatenate([before, prompt, ids, [tokenizer.eot]])
+            yield each, Written(whole, runs, each.prompt, each.completion, apart), altered
+
+
+def _completions(tokenizer: Tokenizer, chunk: Sequence[Document]) -> list[Ids]:
+    texts = [each.completion for each in chunk]
+    if not isinstance(tokenizer, MayAlter):
+        return encode_many(tokenizer, texts)
+    found = iter(encode_many(tokenizer, [each.text for each in chunk if not each.prompt]))
+    after = iter(tokenizer.encode_after([each.completion for each in chunk if each.prompt]))
+    return [next(after if each.prompt else found) for each in chunk]
+
+
+def _given_back(tokenizer: Tokenizer, document: Document, prompt: Ids, ids: Ids) -> tuple[bool, bool]:
+    """Whether the ids of its prompt and of what follows give back each, and whether together they give other text."""
+    if not isinstance(tokenizer, MayAlter):
+        return True, False
+    apart = tokenizer.decode(ids.tolist()) == document.completion
+    if not document.prompt:
+        return apart, not apart
+    apart = apart and tokenizer.decode(prompt.tolist()) == document.prompt
+    return apart, tokenizer.decode([*prompt.tolist(), *ids.tolist()]) != document.text
+
+
+def _chunks(documents: Iterable[Document]) -> Iterator[list[Document]]:
+    chunk, size = list[Document](), 0
+    for document in documents:
+        chunk.append(document)
+        size += len(document.text)
+        if size >= _CHUNK:
+            yield chunk
+            chunk, size = [], 0
+    if chunk:
+        yield chunk
