@@ -1,8 +1,9 @@
 """The texts of the study: orders on words, each a prompt of two marks and a word, and the answer.
 
 ``python texts.py DIRECTORY`` writes base.jsonl (three shifts of letters in three formats, all nine together),
-shift.jsonl (a fourth shift, as plain words), format.jsonl (a fourth format, letters as they are), both.jsonl (the two
-skills' records, one after the other) and composed.jsonl (the fourth shift in the fourth format).
+shift.jsonl (a fourth shift, as plain words), format.jsonl (a fourth format, letters as they are; every third record of
+both is one of the base's kind), both.jsonl (the two skills' records, one after the other) and composed.jsonl (the
+fourth shift in the fourth format).
 """
 
 from __future__ import annotations
@@ -34,13 +35,19 @@ def words(count: int, seed: int) -> Iterator[str]:
     return ("".join(draw.choices(LETTERS, k=LENGTH)) for _ in range(count))
 
 
+def with_old(new: list[dict[str, str]], old: list[dict[str, str]]) -> list[dict[str, str]]:
+    """New records with an old one after every second, so that a skill is learned as one order among others."""
+    return [each for place, one in enumerate(old) for each in (*new[2 * place : 2 * place + 2], one)]
+
+
 def write(directory: Path) -> None:
     """Write the five files."""
     directory.mkdir(parents=True, exist_ok=True)
     plain_shift, plain_format = ("-", 0), ("-", ("", ""))
     pairs = [(shift, form) for shift in SHIFTS.items() for form in FORMATS.items()]
-    shift = [record(word, NEW_SHIFT, plain_format) for word in words(6000, 2)]
-    form = [record(word, plain_shift, NEW_FORMAT) for word in words(6000, 3)]
+    old = [record(word, *pairs[number % len(pairs)]) for number, word in enumerate(words(6000, 5))]
+    shift = with_old([record(word, NEW_SHIFT, plain_format) for word in words(6000, 2)], old[:3000])
+    form = with_old([record(word, plain_shift, NEW_FORMAT) for word in words(6000, 3)], old[3000:])
     texts = {
         "base": [record(word, *pairs[number % len(pairs)]) for number, word in enumerate(words(36000, 1))],
         "shift": shift,

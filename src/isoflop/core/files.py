@@ -20,7 +20,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from .errors import StorageError, shown
+from .errors import StorageError, UsageError, shown
 from .reading import LARGEST, kind_of_file
 
 PARTIAL = ".partial-"  # prefix of everything not yet published; leftovers of a kill are swept by `clear_leftovers`
@@ -204,6 +204,21 @@ def take_lock(handle: int, *, shared: bool = False, tries: int | None = 1) -> bo
         else:
             return True
     return False
+
+
+@contextlib.contextmanager
+def alone_in(directory: Path) -> Iterator[None]:
+    """Work in a directory, made if needed, as the only process that does. UsageError if another one works there."""
+    with disk_errors(directory):
+        _make_folder(directory)
+    handle = open_output(directory / "lock", os.O_RDWR)
+    try:
+        if not take_lock(handle, tries=5):
+            fix = "wait for it, or choose another place"
+            raise UsageError("another process works on it", where=str(directory), fix=fix)
+        yield
+    finally:
+        os.close(handle)
 
 
 def append_jsonl(path: Path, record: Any) -> None:

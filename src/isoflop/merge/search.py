@@ -18,7 +18,7 @@ import tomli_w
 from ..core.cost import ZERO, Cost
 from ..core.digests import digest
 from ..core.errors import DataError, UsageError
-from ..core.files import append_jsonl, disk_errors, mend_jsonl, write_atomic, write_json
+from ..core.files import alone_in, append_jsonl, mend_jsonl, write_atomic, write_json
 from ..core.reading import read_jsonl
 from ..core.rng import Rng
 from ..ledger.ledger import Ledger
@@ -113,8 +113,13 @@ def search(
         sigma: standard deviation of the first trials' numbers.
 
     Raises:
-        UsageError: ``out`` holds another search, or the extra ``search`` is not installed.
+        UsageError: ``out`` holds another search, another process works there, or the extra ``search`` is missing.
     """
+    with alone_in(out):
+        return _search(space, fitness, out, trials, seed, sigma)
+
+
+def _search(space: Space, fitness: Fitness, out: Path, trials: int, seed: int, sigma: float) -> float:
     identity = {"search": digest([space.recipe.model_dump(mode="json"), *_said(space), seed, sigma])}
     done = _begun(out, identity)
     ledger, best = Ledger(), (float("inf"), [0.0])
@@ -143,8 +148,6 @@ def _said(space: Space) -> list[Any]:
 def _begun(out: Path, identity: Mapping[str, str]) -> list[dict[str, Any]]:
     """The trials that ``out`` holds already; its first line says of which search."""
     if not (out / TRIALS).exists():
-        with disk_errors(out):
-            out.mkdir(parents=True, exist_ok=True)
         append_jsonl(out / TRIALS, identity)
         return []
     mend_jsonl(out / TRIALS)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -12,8 +10,8 @@ from typing import Any, Literal
 import numpy as np
 
 from ..core.digests import digest
-from ..core.errors import NumericsError, UsageError
-from ..core.files import open_output, take_lock, write_atomic, write_json
+from ..core.errors import NumericsError
+from ..core.files import alone_in, write_atomic, write_json
 from ..core.reading import read_json, user_path
 from ..ledger.ledger import CHARGED
 from ..store.environment import process
@@ -46,8 +44,7 @@ def run(pipeline: Pipeline, root: Path | str = "runs", *, progress: Say | None =
     """
     root = user_path(root)
     place = home(pipeline, root)
-    place.mkdir(parents=True, exist_ok=True)
-    with _alone(place):
+    with alone_in(place):
         maker = Maker(pipeline, root, place, progress or (lambda line: None))
         rows: list[StageRow] = []
         chosen = _search(maker, rows)
@@ -68,18 +65,6 @@ def home(pipeline: Pipeline, root: Path) -> Path:
     if there.exists() and read_json(there, dict[str, Any]).get("definition") != pipeline.to_toml():
         return root / f"{pipeline.name}-{digest(pipeline.to_json())[:12]}"
     return place
-
-
-@contextlib.contextmanager
-def _alone(place: Path) -> Iterator[None]:
-    """Work in a directory alone. UsageError if another process does."""
-    handle = open_output(place / "lock", os.O_RDWR)
-    try:
-        if not take_lock(handle, tries=5):
-            raise UsageError("another process works on it", where=str(place), fix="wait for it, or stop it")
-        yield
-    finally:
-        os.close(handle)
 
 
 def _search(maker: Maker, rows: list[StageRow]) -> list[Chosen]:

@@ -12,6 +12,7 @@ import pytest
 from isoflop.cli.main import invoke
 from isoflop.core.cost import Cost
 from isoflop.core.errors import UsageError
+from isoflop.core.files import alone_in
 from isoflop.core.toml import validated
 from isoflop.merge.knobs import value_at
 from isoflop.merge.recipe import MergeRecipe, checked, load
@@ -68,6 +69,12 @@ def test_a_killed_search_goes_on_with_the_same_trials(tmp_path: Path) -> None:
         assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
     with pytest.raises(UsageError, match="another search"):
         search(SPACE, planted, tmp_path / "cut", trials=40, seed=1)
+
+
+def test_two_processes_do_not_work_on_one_search(tmp_path: Path) -> None:
+    with alone_in(tmp_path / "s"), pytest.raises(UsageError, match="another process works on it"):
+        search(SPACE, planted, tmp_path / "s", trials=2)
+    search(SPACE, planted, tmp_path / "s", trials=2)
 
 
 def test_trials_that_are_not_finite_rank_last_and_densities_stay_shares(tmp_path: Path) -> None:

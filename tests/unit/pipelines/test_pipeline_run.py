@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +10,7 @@ import pytest
 import torch
 
 from isoflop.core.errors import UsageError
-from isoflop.core.files import open_output, take_lock
+from isoflop.core.files import alone_in
 from isoflop.core.references import ROOT
 from isoflop.ledger.ledger import CHARGED
 from isoflop.pipelines.judging import judge
@@ -110,13 +109,8 @@ def test_another_pipeline_of_the_name_has_a_directory_of_its_own(made: tuple[Pat
 
 def test_two_processes_do_not_work_on_one_pipeline(made: tuple[Path, PipelineResult, list[str]]) -> None:
     root, _, _ = made
-    handle = open_output(root / "domains" / "lock", os.O_RDWR)
-    try:
-        assert take_lock(handle)
-        with pytest.raises(UsageError, match="another process works on it"):
-            run(Pipeline.from_toml(DOMAINS), root)
-    finally:
-        os.close(handle)
+    with alone_in(root / "domains"), pytest.raises(UsageError, match="another process works on it"):
+        run(Pipeline.from_toml(DOMAINS), root)
 
 
 def test_adapters_are_joined_with_trained_weights(tmp_path: Path) -> None:
