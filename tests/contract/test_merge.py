@@ -14,7 +14,7 @@ import isoflop.merge
 from isoflop.core.registry import get, names
 from isoflop.core.rng import Rng
 from isoflop.merge.method import MergePart, on_tensors
-from isoflop.store.tensors import Held, pieces
+from isoflop.store.tensors import HeldTensor, pieces
 
 NAMES = names("merge")
 REQUIRED: dict[str, dict[str, Any]] = {"slerp": {"t": 0.4}, "nearswap": {"t": 0.01}}
@@ -104,7 +104,7 @@ def test_pieces_make_the_whole_and_no_input_changes(name: str, length: int) -> N
     before = [x.clone() for x in (base, *models)]
     origin = None if part.base == "none" else base
     wanted = on_tensors(part, origin, models, Rng(0)("t"))
-    flat, others = (None if origin is None else Held(origin)), [Held(model) for model in models]
+    flat, others = (None if origin is None else HeldTensor(origin)), [HeldTensor(model) for model in models]
     survey = part.survey(flat, others, Rng(0)("t"), part.overview([(flat, others)]))
     made = [
         part.merge(None if flat is None else flat.piece(*at), [other.piece(*at) for other in others], survey, at[0])

@@ -16,7 +16,7 @@ from ..core.reading import user_path
 from .app import app
 
 if TYPE_CHECKING:
-    from ..core.toml import Document
+    from ..core.toml import TomlDocument
 
 FORMATS = ("recipe", "study")
 _TEMPLATES = {"recipe": "small", "study": "demo"}
@@ -33,7 +33,7 @@ class Key:
     meaning: str
 
 
-def document(kind: str) -> type[Document]:
+def document(kind: str) -> type[TomlDocument]:
     """The class of "recipe" or "study"; UsageError for another word."""
     if kind not in FORMATS:
         raise UsageError(f"{kind!r} is no kind of file", fix=nearest(kind, FORMATS))

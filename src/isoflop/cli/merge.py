@@ -16,7 +16,7 @@ from .app import app
 from .common import DEFAULT_ROOT, Json, Root, default_verb, emit, find_run, path_argument
 
 if TYPE_CHECKING:
-    from ..merge.plan import Plan
+    from ..merge.plan import MergePlan
 
 
 verbs = typer.Typer(cls=default_verb("run"), no_args_is_help=True, add_completion=False, rich_markup_mode="rich")
@@ -192,7 +192,7 @@ def _refuse_existing(out: Path) -> None:
         raise UsageError("exists already", where=str(out), fix="choose another output")
 
 
-def _facts(plan: Plan, out: Path) -> dict[str, Any]:
+def _facts(plan: MergePlan, out: Path) -> dict[str, Any]:
     import shutil
 
     from ..merge.execute import continued, estimate

@@ -94,9 +94,9 @@ def train(
 
 def _dry_run(recipe: Recipe, root: Path, json: bool) -> None:
     from ..core.roles import numel
-    from ..train.build import WALKED, plan
+    from ..train.build import WALKED, cost_and_steps
 
-    cost, steps = plan(recipe, root, exact=False)
+    cost, steps = cost_and_steps(recipe, root, exact=False)
     parameters, total = numel(recipe.policy.all_shapes(recipe.vocab_size)), cost.run(steps)
     trained = numel(recipe.policy.trained_shapes(recipe.vocab_size))
     seen = steps or 1000  # a budget in seconds has no horizon

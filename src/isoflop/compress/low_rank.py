@@ -23,7 +23,8 @@ class LowRankUpdate(nn.Module):
     """x W' + scale (x A') B', A (rank, columns) drawn from N(0, 1 / columns), B (rows, rank) zero at first.
 
     Args:
-        rows, columns: the weight's shape.
+        rows: of the weight, its output width.
+        columns: of the weight, its input width.
         rank: of the update.
         scale: of the update, alpha / rank or alpha / sqrt(rank).
         rng: of A's entries.

@@ -78,6 +78,7 @@ def opened(path: Path, *, pipe: bool = False) -> Iterator[BufferedReader]:
     """The regular file at ``path``, open for reading bytes.
 
     Args:
+        path: of the file.
         pipe: take a pipe too, as a shell's ``<(command)`` is one. One that nobody writes to is empty.
 
     Raises:

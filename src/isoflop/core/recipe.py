@@ -38,7 +38,7 @@ from .slots import (
     TokenizerSlot,
     schema_document,
 )
-from .toml import Document, problems_of
+from .toml import TomlDocument, problems_of
 
 Name = Annotated[
     str,
@@ -130,7 +130,7 @@ class Train(Section):
     """Whether documents that share a training window do not see each other. Held-out evaluation stays as it is."""
 
 
-class Recipe(Document):
+class Recipe(TomlDocument):
     """One run. Everything but ``name``, and where other models lie, enters its hash.
 
     A recipe is what one trains, stores and compares: two runs with equal hashes are the same run, and a finished one is

@@ -17,6 +17,8 @@ def half_width(values: npt.ArrayLike, level: float = LEVEL, error: npt.ArrayLike
     """Half the width of Student's t interval of the mean over the last axis: (..., n) -> (...), n >= 3.
 
     Args:
+        values: (..., n) independent values, one a seed.
+        level: confidence level, a share.
         error: (...) a standard error that all the values share, so that more of them do not lessen it.
     """
     listed = np.asarray(values, dtype=np.float64)

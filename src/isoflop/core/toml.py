@@ -1,11 +1,10 @@
 """From TOML text and overrides to a validated object, with every problem in one report.
 
-``Document`` is the base of what users write as a whole file: it reads, writes and changes itself. The rest finds, for
-an error that pydantic reports by its place among the fields, the words of the file's author: the key path, the nearest
-legal key, the override or the line. The price is half of this file. It goes through pydantic's fields a second time
-(``_table_at``), to know which class stands at a path, and through the text with two patterns (``_place``), since
-tomllib keeps no line numbers: a key that such a pattern cannot see is reported by its path alone.
-"""
+``TomlDocument`` is the base of what users write as a whole file: it reads, writes and changes itself. The rest finds,
+for an error that pydantic reports by its place among the fields, the words of the file's author: the key path, the
+nearest legal key, the override or the line. The price is half of this file. It goes through pydantic's fields a second
+time (``_table_at``), to know which class stands at a path, and through the text with two patterns (``_place``), since
+tomllib keeps no line numbers: a key that such a pattern cannot see is reported by its path alone."""
 
 from __future__ import annotations
 
@@ -34,7 +33,7 @@ _PLAIN = {bool, int, float, str, type(None), Literal}
 _TIMES = (datetime.date, datetime.time)  # a datetime is a date
 
 
-class Document(Section):
+class TomlDocument(Section):
     """A file that users write, read from TOML with ``key.path=value`` overrides and written back equal.
 
     Class attributes:

@@ -32,7 +32,9 @@ class WindowBatches:
     Args:
         tokens: the stream (n,), as above.
         byte_lengths: UTF-8 bytes of each id (vocab_size,).
-        batch: windows of a batch. length: predicted tokens of a window.
+        batch: windows of a batch.
+        length: predicted tokens of a window.
+        rng: the stream of the order of windows and of the batches' draws.
         fingerprint: of the corpus; a position in another corpus is refused.
         device: where batches lie.
         starts: int64, the places at which documents start, ascending; with them, batches number the documents of each

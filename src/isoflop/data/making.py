@@ -49,11 +49,15 @@ def prepare(
 
     Args:
         documents: read only if the corpus must be made; all their text is held in memory meanwhile.
+        tokenizer: what makes tokens of them; trained on the training split if it needs to be.
+        ctx: its ``cache`` is where the corpus lies.
         inputs: JSON that changes whenever the documents do (digests of files, not their paths); None: the documents
             are read and hashed for it.
         deduplicate: which duplicates are left out: "near" ones as well as exact ones, "exact" ones, None. Of several,
             a hash of their content decides which one stays.
-        heldout_share: share of groups that is held out. heldout_bytes: see ``Corpus.heldout``.
+        heldout_share: share of groups that is held out.
+        heldout_bytes: see ``Corpus.heldout``.
+        entropy_per_byte: the exact entropy of the text in bits a byte, where it is known.
 
     Raises:
         DataError: no documents, nothing to hold out, text that cannot be encoded, a damaged shard in the cache.

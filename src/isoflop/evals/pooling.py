@@ -41,7 +41,8 @@ def ratio_error(numerators: Sequence[float], denominators: Sequence[float], tota
     variety, not about training seeds.
 
     Args:
-        numerators, denominators: (n,) each, one of a piece.
+        numerators: (n,) one a piece, e.g. its bits.
+        denominators: (n,) one a piece, e.g. its bytes.
         total: the denominator that the ratio was taken with, where that differs from the pieces' sum.
 
     Returns:

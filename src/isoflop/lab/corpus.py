@@ -22,6 +22,8 @@ def corpus_facts(study: Study, root: Path, *, compressors: bool = False) -> dict
     """What the baseline's source says of itself: fingerprint, and for text its documents, bytes, tokens by split.
 
     Args:
+        study: whose baseline is asked.
+        root: directory of runs, where its tokens are cached.
         compressors: add what xz makes of the held-out text, alone and given training text (some ten CPU-seconds the
             first time; remembered under ``root`` for as long as the corpus stays the same).
     """
@@ -55,6 +57,7 @@ class Texts:
         """Refuse finished runs that were made on other text than their source gives now.
 
         Args:
+            runs: finished runs of the study.
             new: they were made just now, so the first of a source says what it gives.
 
         Raises:

@@ -9,7 +9,7 @@ from ..core.reading import user_path
 from ..store.results import StudyResult
 from .compare import Say, compare
 from .corpus import corpus_facts
-from .plan import Plan, Speed, priced, speeds_here
+from .plan import Speed, StudyPlan, priced, speeds_here
 from .study import Study
 
 CAP = 640.0
@@ -49,7 +49,7 @@ def demo(root: Path | str = "runs", *, workers: int = 2, progress: Say | None = 
     return compare(study, root, workers=workers, progress=progress, corpus=corpus, notes=notes)
 
 
-def sized(study: Study, speeds: Mapping[str, Speed], workers: int) -> tuple[Study, Plan, list[str]]:
+def sized(study: Study, speeds: Mapping[str, Speed], workers: int) -> tuple[Study, StudyPlan, list[str]]:
     """The largest form of the study whose plan keeps to the cap, its plan, and what must be said about it.
 
     The runs that an optimum at an edge may add are not reserved for: the plan states them apart.

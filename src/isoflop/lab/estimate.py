@@ -49,6 +49,7 @@ def reach(x: npt.ArrayLike, y: npt.ArrayLike, target: float) -> tuple[float, Sid
         x: (K,) amounts of the rungs, positive and distinct, in any order; K >= 3.
         y: (K,) quality there, lower is better; give -y where higher is. A run that diverged has none: leave its rung
             out.
+        target: the quality to be reached, in the unit of ``y``.
 
     Returns:
         (x, ""), or (x of the top rung, "above") if the target lies beyond it: more than that would be needed;
@@ -88,6 +89,7 @@ def estimate(multipliers: Sequence[float], level: float = LEVEL, error: float = 
 
     Args:
         multipliers: (n,) one a seed, finite and positive, none censored; n >= 3.
+        level: confidence level of the interval, a share.
         error: standard error of the mean log multiplier that the seeds share: ``interpolation_error`` of their ladders.
 
     Raises:

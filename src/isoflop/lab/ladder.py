@@ -46,8 +46,8 @@ def invert(u: Array, y: Array, target: Array) -> tuple[Array, npt.NDArray[np.int
     """Where curves first reach their targets.
 
     Args:
-        u: (..., K) log amounts of the rungs, ascending. y: (..., K) quality there, lower is better
-            (turn one of which more is better: ``Scale.cost``).
+        u: (..., K) log amounts of the rungs, ascending.
+        y: (..., K) quality there, lower is better (turn one of which more is better: ``Scale.cost``).
         target: (...) quality to be reached.
 
     Returns:

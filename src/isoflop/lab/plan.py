@@ -111,7 +111,7 @@ class Sight:
 
 
 @dataclass(frozen=True)
-class Plan:
+class StudyPlan:
     """A study's runs, what they cost here, and what each row on FLOPs could see if the study's expectations hold."""
 
     study: str
@@ -195,7 +195,7 @@ def plan(
     *,
     workers: int = 2,
     executor: Executor | None = None,
-) -> Plan:
+) -> StudyPlan:
     """The whole list of a study's runs and their cost; only a few steps of each arm are run, to time them.
 
     Args:
@@ -217,7 +217,7 @@ def plan(
     return priced(study, speeds, workers)
 
 
-def priced(study: Study, speeds: Mapping[str, Speed], workers: int) -> Plan:
+def priced(study: Study, speeds: Mapping[str, Speed], workers: int) -> StudyPlan:
     """The plan at given speeds."""
     batches = []
     for arm in study.everyone:
@@ -232,7 +232,7 @@ def priced(study: Study, speeds: Mapping[str, Speed], workers: int) -> Plan:
     searched = [b for b in batches if b.role == "tuning" and not (b.rung and study.tuning.top_points)]
     each = study.tuning.extensions * len(study.tuning.seeds)
     spare, spare_seconds = each * len(searched), each * sum(batch.cpu_seconds for batch in searched)
-    return Plan(study.name, tuple(batches), workers, sights(study, batches), spare, spare_seconds, _spent(speeds))
+    return StudyPlan(study.name, tuple(batches), workers, sights(study, batches), spare, spare_seconds, _spent(speeds))
 
 
 def sights(study: Study, batches: Sequence[PlannedRuns]) -> tuple[Sight, ...]:
@@ -318,7 +318,8 @@ def chances(sd: float, seeds: int, comparisons: int, low: float, high: float) ->
         sd: standard deviation of one seed's log multiplier, normal.
         seeds: evaluation runs of an arm at a rung.
         comparisons: rows that Holm's correction is over.
-        low, high: the limits of what can be measured.
+        low: the least multiplier that the ladder can measure; one below it is only a bound.
+        high: the largest that it can measure.
     """
     noise = sd * Rng(0)("power").at().standard_normal((DRAWS, seeds))
     half = half_width(noise, 1 - (1 - LEVEL) / comparisons)

@@ -15,7 +15,7 @@ from ..core.errors import RecipeError, nearest
 from ..core.recipe import Budget, Name, Recipe
 from ..core.registry import Part
 from ..core.scale import Scale
-from ..core.toml import Document
+from ..core.toml import TomlDocument
 from ..store.names import reserved
 
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
@@ -107,7 +107,7 @@ class Expect(Section):
     """What doubling the budget gains the baseline, in the unit of the first metric."""
 
 
-class Study(Document):
+class Study(TomlDocument):
     """A comparison at equal quality. Seeds decide initialisation and data order and are shared by all arms.
 
     Write one where the question is how much compute a method saves, not whether one run of it came out lower: the

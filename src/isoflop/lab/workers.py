@@ -29,10 +29,10 @@ from ..store.results import Point, RunRow
 from ..store.run import Run
 from ..train.signals import stop_signals
 from .corpus import Texts
+from .job import JobResult
 from .provenance import key_of, made_by
-from .worker import Answer
 
-WORKER = "from isoflop.lab.worker import serve; serve()"
+WORKER = "from isoflop.lab.job import serve; serve()"
 UNKNOWN = "import json; from isoflop.core.registry import names; " + (
     "json.dump([p for p in json.load(sys.stdin) if p[1] not in names(p[0])], open(int(sys.argv[-1]), 'w'))"
 )
@@ -197,7 +197,7 @@ class LocalWorkers:
                 fix="the same command goes on from the last checkpoints; use fewer workers if memory was short",
             )
         try:
-            said = Answer.model_validate_json(reply)
+            said = JobResult.model_validate_json(reply)
         except ValueError:
             came = printable(reply[:200].decode(errors="replace"))
             raise RunFailed(f"its worker process did not answer but said {came!r}", 1, where=job.label) from None

@@ -28,7 +28,9 @@ def pair(
 
     Args:
         table: both sweeps; a dict, a frame or a Table.
-        source, target: values of the column ``group``.
+        source: the value of the column ``group`` that names the runs known beforehand.
+        target: the value that names those to be predicted.
+        group: the column that says which set a run was trained on.
         loss: column of the loss on the set that a run was trained on.
         match: columns that must agree; of several partners the nearest is taken.
         within: how far they may be apart, relative; more where sizes or tokens are measured.

@@ -98,6 +98,8 @@ def steps_within(budget: Budget, cost: StepCost, text_bytes: Iterable[int] | Non
     """The most whole steps whose sum stays within ``budget``: the run's horizon.
 
     Args:
+        budget: the limit and its axis.
+        cost: of the run's steps.
         text_bytes: bytes of each step in turn; only walked for a budget in bytes. If it ends, so does the run.
 
     Returns:

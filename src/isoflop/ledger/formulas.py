@@ -21,7 +21,7 @@ CPU_FLASH_KEY_BLOCK = 512
 
 
 def products(flops: int, elements: int = 0, itemsize: int = 4) -> Cost:
-    """Cost of matmul-class work in which model and hardware FLOPs agree, on ``elements`` numbers read or written."""
+    """Cost of matmul-class work in which needed and executed FLOPs agree, on ``elements`` numbers read or written."""
     return Cost(flops=flops, executed=flops, moved=elements * itemsize)
 
 
@@ -45,9 +45,11 @@ def linear(
 
     Args:
         tokens: vectors.
-        d_in, d_out: the weight's shape.
+        d_in: numbers of a vector.
+        d_out: numbers of what it becomes.
         itemsize: bytes a number.
-        input_gradient, weight_gradient: which gradients the backward computes.
+        input_gradient: the backward computes the vectors' gradient.
+        weight_gradient: it computes the weight's.
     """
     one = matmul(tokens, d_in, d_out, itemsize=itemsize)
     return Work(forward=one, backward=one * (weight_gradient + input_gradient))
@@ -124,11 +126,17 @@ def attention(
     Each pair costs head_dim multiply-adds in each of 2 products forward (scores, mixing) and 4 backward.
 
     Args:
+        batch: sequences.
         heads: query heads (with grouped key-value heads too).
-        pairs: pairs per head that the mask allows, model FLOPs; default the causal mask's.
-        executed_pairs: pairs per head that are computed, hardware FLOPs; default all, as explicit attention does.
+        head_dim: numbers of a head.
+        length: queries of a sequence.
+        keys: keys of a sequence; default: as many as queries.
+        pairs: pairs per head that the mask allows, for ``Cost.flops``; default the causal mask's.
+        executed_pairs: pairs per head that are computed, for ``Cost.executed``; by default all, as explicit attention
+            does.
         recompute: flash attention, which keeps no scores and computes them again in the backward: ``Work.recompute``,
-            hardware FLOPs only.
+            executed FLOPs only.
+        itemsize: bytes a number.
     """
     keys = length if keys is None else keys
     pairs = causal_pairs(length, keys) if pairs is None else pairs

@@ -20,6 +20,7 @@ def matmul_rate(device: str = "cpu", precision: str = "fp32", threads: int | Non
     """FLOP/s of the fastest square product that was tried, the largest sizes only as time allows.
 
     Args:
+        device: "cpu", "cuda" or "cuda:1".
         precision: "fp32" or "bf16".
         threads: of the CPU, during the measurement; default as set.
     """

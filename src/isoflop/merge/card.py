@@ -8,10 +8,10 @@ import tomli_w
 
 from .. import __version__
 from .configuration import shown
-from .plan import Plan
+from .plan import MergePlan
 
 
-def card(plan: Plan) -> str:
+def card(plan: MergePlan) -> str:
     """README.md of the output: sources with the SHA-256 of their files, the recipe as TOML, our version."""
     recipe = plan.recipe.model_dump(mode="json", exclude_defaults=True, exclude_none=True)
     names = [shown(path) for path in plan.paths]

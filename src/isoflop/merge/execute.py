@@ -16,10 +16,10 @@ from torch import Tensor
 from ..core.errors import DataError, NumericsError
 from ..core.files import disk_errors, write_atomic, write_json
 from ..store.tensor_writer import Output, open_output, partial_path, refuse_without_room
-from ..store.tensors import DTYPES, PIECE, Flat, Held, Stored, as_bytes, pieces
+from ..store.tensors import DTYPES, PIECE, Flat, HeldTensor, Stored, as_bytes, pieces
 from .card import card
 from .method import Group, on_tensors
-from .plan import Plan, make_plan, stream_of
+from .plan import MergePlan, make_plan, stream_of
 from .recipe import MergeRecipe
 from .tasks import Task
 from .vocabulary import OTHER_FORMS, TOKENIZER
@@ -29,7 +29,7 @@ Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
-class Estimate:
+class MergeEstimate:
     """What a merge will take."""
 
     memory: int
@@ -40,7 +40,7 @@ class Estimate:
     """Of one process, from a short trial of the method on this machine."""
 
 
-def merge(recipe: MergeRecipe, out: Path, *, workers: int = 1, progress: Progress | None = None) -> Plan:
+def merge(recipe: MergeRecipe, out: Path, *, workers: int = 1, progress: Progress | None = None) -> MergePlan:
     """Merge checkpoints into the new directory ``out``. Started again after a kill, the same merge continues.
 
     Args:
@@ -71,7 +71,7 @@ def merge(recipe: MergeRecipe, out: Path, *, workers: int = 1, progress: Progres
     return plan
 
 
-def _run(plan: Plan, left: Sequence[int], overview: object, output: Output, workers: int) -> Iterator[int]:
+def _run(plan: MergePlan, left: Sequence[int], overview: object, output: Output, workers: int) -> Iterator[int]:
     if workers < 2 or len(left) < 2:
         for source in plan.sources:
             source.hash_while_reading()
@@ -79,12 +79,12 @@ def _run(plan: Plan, left: Sequence[int], overview: object, output: Output, work
     return _shared(plan, left, overview, output, workers)
 
 
-def _one(plan: Plan, number: int, overview: object, output: Output) -> int:
+def _one(plan: MergePlan, number: int, overview: object, output: Output) -> int:
     run_task(plan, plan.tasks[number], overview, output)
     return number
 
 
-def _shared(plan: Plan, left: Sequence[int], overview: object, output: Output, workers: int) -> Iterator[int]:
+def _shared(plan: MergePlan, left: Sequence[int], overview: object, output: Output, workers: int) -> Iterator[int]:
     """Tensors are given to processes, the largest first, each to the one with the least to do."""
     shares: list[list[int]] = [[] for _ in range(workers)]
     loads = [0] * workers
@@ -111,7 +111,7 @@ def _share(recipe: MergeRecipe, partial: Path, share: Sequence[int], overview: o
     return list(share)
 
 
-def overview_of(plan: Plan) -> object:
+def overview_of(plan: MergePlan) -> object:
     """What the method must know of all tensors together."""
     tasks = [task for task in plan.tasks if task.part is not None]
     if not tasks or tasks[0].part is None:
@@ -119,7 +119,7 @@ def overview_of(plan: Plan) -> object:
     return tasks[0].part.overview([_group(plan, task) for task in tasks])
 
 
-def run_task(plan: Plan, task: Task, overview: object, output: Output) -> None:
+def run_task(plan: MergePlan, task: Task, overview: object, output: Output) -> None:
     """Merge one tensor into its place."""
     if task.part is None:
         _copy(plan, task, output)
@@ -145,7 +145,7 @@ def run_task(plan: Plan, task: Task, overview: object, output: Output) -> None:
     output.finished(task.name)
 
 
-def _unmerged(plan: Plan, task: Task) -> Tensor | None:
+def _unmerged(plan: MergePlan, task: Task) -> Tensor | None:
     """Mask of the tokens whose rows stay the first model's; None: there are none."""
     shared = task.vocabulary and plan.vocabulary is not None and plan.vocabulary.shared
     return plan.vocabulary.unmerged() if shared and plan.vocabulary is not None else None
@@ -163,7 +163,7 @@ def _finite(made: Tensor, task: Task) -> Tensor:
     return made
 
 
-def _group(plan: Plan, task: Task) -> Group:
+def _group(plan: MergePlan, task: Task) -> Group:
     """The tensor of base and models, to be read in the type of the merge; rows moved to the common vocabulary."""
     dtype = plan.dtype_of(task)
     stored = [plan.sources[number].flat(name, dtype) for number, name in task.inputs]
@@ -173,7 +173,7 @@ def _group(plan: Plan, task: Task) -> Group:
     return (None, flats) if task.base is None else (flats[0], flats[1:])
 
 
-def _moved(plan: Plan, task: Task, stored: Sequence[Stored]) -> list[Held]:
+def _moved(plan: MergePlan, task: Task, stored: Sequence[Stored]) -> list[HeldTensor]:
     assert plan.vocabulary is not None
     numbers = [number for number, _ in task.inputs]
     rows = tuple(plan.vocabulary.rows[number] for number in numbers)
@@ -181,7 +181,7 @@ def _moved(plan: Plan, task: Task, stored: Sequence[Stored]) -> list[Held]:
     return chosen.moved(stored)
 
 
-def _copy(plan: Plan, task: Task, output: Output) -> None:
+def _copy(plan: MergePlan, task: Task, output: Output) -> None:
     """A tensor of whole numbers: the same in all sources, or an error."""
     flats = [plan.sources[number].flat(name) for number, name in task.inputs]
     item = DTYPES[task.dtype].itemsize
@@ -197,7 +197,7 @@ def _copy(plan: Plan, task: Task, output: Output) -> None:
     output.finished(task.name)
 
 
-def _write_beside(plan: Plan, directory: Path) -> None:
+def _write_beside(plan: MergePlan, directory: Path) -> None:
     """Configuration, tokenizer, chat template and card."""
     lead = plan.sources[0]
     union = plan.vocabulary is not None and plan.vocabulary.tokenizer is not None
@@ -216,7 +216,7 @@ def _write_beside(plan: Plan, directory: Path) -> None:
     write_atomic(directory / "README.md", card(plan))
 
 
-def estimate(plan: Plan) -> Estimate:
+def estimate(plan: MergePlan) -> MergeEstimate:
     """Memory, disk and time, the time from a trial on random numbers and a reading speed of 1 GB/s."""
     seconds = plan.reads / 1e9 + plan.layout.bytes / 1e9
     rates: dict[tuple[object, int], float] = {}
@@ -233,9 +233,9 @@ def estimate(plan: Plan) -> Estimate:
             on_tensors(task.part, base, tensors[len(tensors) - len(task.models) :])
             rates[key] = (time.process_time() - before) / side**2
         seconds += rates[key] * task.numel
-    return Estimate(plan.memory, plan.layout.bytes, seconds)
+    return MergeEstimate(plan.memory, plan.layout.bytes, seconds)
 
 
-def continued(plan: Plan, out: Path) -> bool:
+def continued(plan: MergePlan, out: Path) -> bool:
     """Whether a killed merge of the same plan lies beside ``out``."""
     return partial_path(out, plan.identity).is_dir()

@@ -13,7 +13,7 @@ from torch import Tensor
 from ..core.errors import UsageError
 from ..core.registry import Part
 from ..core.rng import Rng
-from ..store.tensors import Flat, Held, pieces
+from ..store.tensors import Flat, HeldTensor, pieces
 
 Unit = Annotated[float, Field(ge=0, le=1)]
 Each = float | tuple[float, ...]
@@ -65,8 +65,8 @@ class MergePart(Part):
 
 def on_tensors(part: MergePart, base: Tensor | None, models: Sequence[Tensor], rng: Rng | None = None) -> Tensor:
     """What a part makes of tensors in memory, all of one shape; none of them is changed."""
-    flat = None if base is None else Held(base)
-    others: list[Flat] = [Held(model) for model in models]
+    flat = None if base is None else HeldTensor(base)
+    others: list[Flat] = [HeldTensor(model) for model in models]
     rng = rng or Rng(0)
     survey = part.survey(flat, others, rng, part.overview([(flat, others)]))
     if part.whole:
@@ -80,9 +80,9 @@ def per_model(value: float | Sequence[float]) -> Each:
     return value if isinstance(value, int | float) else tuple(value)
 
 
-def held(base: Tensor, models: Sequence[Tensor]) -> tuple[Held, list[Held]]:
+def held(base: Tensor, models: Sequence[Tensor]) -> tuple[HeldTensor, list[HeldTensor]]:
     """Tensors in memory as a survey takes them."""
-    return Held(base), [Held(model) for model in models]
+    return HeldTensor(base), [HeldTensor(model) for model in models]
 
 
 def numbers(value: Each, count: int, name: str = "weight") -> list[float]:

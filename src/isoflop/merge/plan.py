@@ -22,14 +22,14 @@ from ..store.tensor_writer import Layout, lay_out
 from ..store.tensors import DTYPES, PIECE, Checkpoint
 from .configuration import config_of, refuse_other_architectures
 from .method import on_tensors
-from .recipe import MergeRecipe, Slice, Source
+from .recipe import MergeRecipe, MergeSource, Slice
 from .sources import last_checkpoints, open_source
 from .tasks import TORCH, Task, tasks_of
-from .vocabulary import Vocabulary, agree_on_vocabulary
+from .vocabulary import MergedVocabulary, agree_on_vocabulary
 
 
 @dataclass
-class Plan:
+class MergePlan:
     """A merge, ready to run.
 
     Attributes:
@@ -43,7 +43,7 @@ class Plan:
     paths: list[str]
     tasks: list[Task]
     config: dict[str, Any]
-    vocabulary: Vocabulary | None = None
+    vocabulary: MergedVocabulary | None = None
     sources: list[Checkpoint] = field(default_factory=list, repr=False)
 
     @cached_property
@@ -86,7 +86,7 @@ class Plan:
         return sum(info.bytes for source in self.sources for info in source.tensors.values())
 
 
-def make_plan(recipe: MergeRecipe) -> Plan:
+def make_plan(recipe: MergeRecipe) -> MergePlan:
     """Look at every source and settle every tensor of the output.
 
     Raises:
@@ -105,7 +105,7 @@ def make_plan(recipe: MergeRecipe) -> Plan:
         raise RecipeError(["holds no tensors"], source=str(sources[0].path))
     _rehearse(tasks)
     config = config_of(recipe, slices, sources, tasks)
-    return Plan(recipe, paths, tasks, config, vocabulary, sources)
+    return MergePlan(recipe, paths, tasks, config, vocabulary, sources)
 
 
 def _listed(recipe: MergeRecipe) -> Iterator[str]:
@@ -120,7 +120,7 @@ def _listed(recipe: MergeRecipe) -> Iterator[str]:
 
 def _expanded(recipe: MergeRecipe) -> MergeRecipe:
     """The recipe with each run's last checkpoints as models of their own."""
-    models: list[Source] = []
+    models: list[MergeSource] = []
     for source in recipe.models:
         if source.checkpoints is None:
             models.append(source)

@@ -16,13 +16,13 @@ from .knobs import problems_of
 from .method import MergePart
 
 Dtype = Literal["float32", "float64", "bfloat16", "float16"]
-Vocabulary = Literal["same", "base", "union", "intersection"]
+VocabularyRule = Literal["same", "base", "union", "intersection"]
 Layer = Annotated[int, Field(ge=0)]
 Place = Annotated[str, AfterValidator(lambda path: os.path.normpath(os.path.expanduser(path)))]
 """A path in one spelling, so that the base is known among the models."""
 
 
-class Source(Frozen):
+class MergeSource(Frozen):
     """A model that takes part."""
 
     path: Place
@@ -39,7 +39,7 @@ class Source(Frozen):
 class Slice(Frozen):
     """Consecutive layers of the output, merged from as many layers of each source."""
 
-    sources: tuple[Source, ...]
+    sources: tuple[MergeSource, ...]
     """The models, each with its ``layers``."""
     base: Place | None = None
     """Base of this slice, if it is another."""
@@ -54,7 +54,7 @@ class MergeRecipe(Frozen):
     """A part of slot merge."""
     base: Place | None = None
     """The model that task vectors start from; its configuration and tokenizer are the output's."""
-    models: tuple[Source, ...] = ()
+    models: tuple[MergeSource, ...] = ()
     """The models, whole."""
     slices: tuple[Slice, ...] = ()
     """Instead of models: the output's layers from below."""
@@ -66,7 +66,7 @@ class MergeRecipe(Frozen):
     """Type of the output; None: each tensor as the base, or the first model, has it."""
     seed: int = 0
     """Of random masks."""
-    tokenizer: Vocabulary = "same"
+    tokenizer: VocabularyRule = "same"
     """Rule for different tokenizers; "same" refuses them."""
     chat_template: str | None = None
     """Written instead of the base's."""

@@ -18,8 +18,8 @@ from ..store.safetensors_dir import FLOATS, TensorInfo
 from ..store.tensors import EMBEDDINGS, HEADS, NAMES, Checkpoint, layer_of
 from .knobs import first_value
 from .method import MergePart
-from .recipe import MergeRecipe, Slice, Source
-from .vocabulary import Vocabulary
+from .recipe import MergeRecipe, MergeSource, Slice
+from .vocabulary import MergedVocabulary
 
 TORCH = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -61,7 +61,7 @@ def tasks_of(
     slices: Sequence[Slice],
     sources: Sequence[Checkpoint],
     places: Mapping[str, int],
-    vocabulary: Vocabulary | None,
+    vocabulary: MergedVocabulary | None,
 ) -> Iterator[Task]:
     first = 0
     for number, piece in enumerate(slices):
@@ -104,22 +104,22 @@ class _Maker:
         piece: Slice,
         sources: Sequence[Checkpoint],
         places: Mapping[str, int],
-        vocabulary: Vocabulary | None,
+        vocabulary: MergedVocabulary | None,
     ) -> None:
         self.recipe, self.piece, self.sources, self.places, self.vocabulary = recipe, piece, sources, places, vocabulary
         self.kind = recipe.part
         entries = list(piece.sources)
-        self.base: Source | None = None
+        self.base: MergeSource | None = None
         if piece.base is not None and self.kind.base != "none":
             spans = [s.layers for s in entries if s.path == piece.base] or [entries[0].layers]
-            self.base = Source(path=piece.base, layers=spans[0])
+            self.base = MergeSource(path=piece.base, layers=spans[0])
             entries = [source for source in entries if source.path != piece.base]
         self.models = entries
         self.lead = self.base or entries[0]
         assert self.lead.layers is not None
         self.start, self.count = self.lead.layers[0], self.lead.layers[1] - self.lead.layers[0]
 
-    def checkpoint(self, source: Source) -> Checkpoint:
+    def checkpoint(self, source: MergeSource) -> Checkpoint:
         return self.sources[self.places[source.path]]
 
     def names(self) -> list[str]:
@@ -152,7 +152,7 @@ class _Maker:
         return listed
 
     def task(self, name: str, output: str, layer: int | None) -> Task:
-        def at(source: Source) -> tuple[int, str]:
+        def at(source: MergeSource) -> tuple[int, str]:
             assert source.layers is not None
             own = name if layer is None else renumbered(name, source.layers[0] + layer)
             return self.places[source.path], own

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ..core.errors import DataError, RecipeError
 from ..store.safetensors_dir import TensorInfo, strict_json
-from ..store.tensors import Checkpoint, Held, Stored
+from ..store.tensors import Checkpoint, HeldTensor, Stored
 
 TOKENIZER = "tokenizer.json"
 OTHER_FORMS = frozenset({"tokenizer.model", "vocab.json", "vocab.txt", "merges.txt", "added_tokens.json"})
@@ -27,7 +27,7 @@ OTHER_FORMS = frozenset({"tokenizer.model", "vocab.json", "vocab.txt", "merges.t
 
 
 @dataclass(frozen=True)
-class Vocabulary:
+class MergedVocabulary:
     """Tokens of the output, and where each model has them.
 
     Attributes:
@@ -60,7 +60,7 @@ class Vocabulary:
                 source="tokenizer",
             )
 
-    def moved(self, tensors: Sequence[Stored]) -> list[Held]:
+    def moved(self, tensors: Sequence[Stored]) -> list[HeldTensor]:
         """The models' rows in the output's order; what a model lacks is the mean of those that have it."""
         own = []
         for tensor, rows in zip(tensors, self.rows, strict=True):
@@ -73,7 +73,7 @@ class Vocabulary:
                 total = sum(other[lacking] * has[lacking][:, None] for other, has in zip(own, have, strict=True))
                 assert isinstance(total, Tensor)
                 own[number][lacking] = (total / count[lacking][:, None]).to(own[number].dtype)
-        return [Held(tensor) for tensor in own]
+        return [HeldTensor(tensor) for tensor in own]
 
     def unmerged(self) -> Tensor:
         """Mask of the rows that stay the first model's."""
@@ -99,7 +99,7 @@ def tokens_of(path: Path) -> dict[str, int]:
     return found
 
 
-def agree_on_vocabulary(models: Sequence[Checkpoint], rule: str) -> Vocabulary | None:
+def agree_on_vocabulary(models: Sequence[Checkpoint], rule: str) -> MergedVocabulary | None:
     """The common vocabulary; None if all tokenizers (as far as there are any) are the same, or none is there.
 
     Args:
@@ -129,7 +129,7 @@ def agree_on_vocabulary(models: Sequence[Checkpoint], rule: str) -> Vocabulary |
     return _joined(files, [vocabularies[file] for file in files], rule)
 
 
-def _joined(files: Sequence[Path], vocabularies: Sequence[dict[str, int]], rule: str) -> Vocabulary:
+def _joined(files: Sequence[Path], vocabularies: Sequence[dict[str, int]], rule: str) -> MergedVocabulary:
     first = vocabularies[0]
     ordered = sorted(first, key=lambda token: first[token])
     if [first[token] for token in ordered] != list(range(len(ordered))):
@@ -144,7 +144,7 @@ def _joined(files: Sequence[Path], vocabularies: Sequence[dict[str, int]], rule:
         if len(ordered) > len(first):
             tokenizer = _tokenizer_of([strict_json(file) for file in files], ordered, str(files[0]))
     rows = tuple(torch.tensor([other.get(token, -1) for token in ordered]) for other in vocabularies)
-    return Vocabulary(tuple(ordered), rows, rule == "intersection", tokenizer)
+    return MergedVocabulary(tuple(ordered), rows, rule == "intersection", tokenizer)
 
 
 def _tokenizer_of(trees: Sequence[dict[str, Any]], tokens: Sequence[str], where: str) -> dict[str, Any]:

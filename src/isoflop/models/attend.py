@@ -43,7 +43,7 @@ def block_pairs(length: int, pattern: Pattern | None = None) -> int:
 
 
 @dataclass(frozen=True)
-class Block:
+class QueryBlock:
     """Queries ``start`` to ``end`` and the keys ``first`` to ``last`` that they meet.
 
     ``seen`` (queries, keys) marks those that they see; None: causal.
@@ -56,25 +56,25 @@ class Block:
     seen: Bools | None = None
 
 
-def blocks(length: int, pattern: Pattern | None) -> list[Block]:
+def blocks(length: int, pattern: Pattern | None) -> list[QueryBlock]:
     """The blocks of queries in order; None is causal."""
     if torch.compiler.is_compiling():  # the compiler traces a function once anyway, and warns of caches
         return _blocks(length, pattern)
     return _known_blocks(length, pattern)
 
 
-def _blocks(length: int, pattern: Pattern | None) -> list[Block]:
+def _blocks(length: int, pattern: Pattern | None) -> list[QueryBlock]:
     rows = block_rows(length)
     starts = range(0, length, rows)
     if pattern is None:
-        return [Block(start, min(start + rows, length), 0, min(start + rows, length)) for start in starts]
+        return [QueryBlock(start, min(start + rows, length), 0, min(start + rows, length)) for start in starts]
     found = []
     for start in starts:
         end = min(start + rows, length)
         seen = pattern.rows(start, end, length)
         columns = np.flatnonzero(seen.any(0))
         first, last = int(columns[0]), int(columns[-1]) + 1
-        found.append(Block(start, end, first, last, np.ascontiguousarray(seen[:, first:last])))
+        found.append(QueryBlock(start, end, first, last, np.ascontiguousarray(seen[:, first:last])))
     return found
 
 
@@ -94,6 +94,7 @@ def attend(
         qkv: (batch, length, heads + 2 kv_heads, d): queries, keys, values. kv_heads divides heads; d is even where
             something turns.
         angles: of each position.
+        heads: query heads.
         seen: who sees whom; None is causal. Each query must see at least one key.
         scale: s, by default 1 / sqrt(d).
         cap: bounds the scores softly, as cap tanh(scores / cap). Such scores have no handwritten gradient.
@@ -110,10 +111,10 @@ def attend(
     return _Attend.apply(qkv, *(angles or (None, None)), heads, plan, mask, scale)
 
 
-def _plan(seen: Seen, length: int) -> tuple[list[Block], Tensor | None]:
+def _plan(seen: Seen, length: int) -> tuple[list[QueryBlock], Tensor | None]:
     """The blocks to compute, and a mask ((batch,) length, length) of what is hidden within them besides."""
     if isinstance(seen, Tensor):  # anything at all: one block of everything
-        return [Block(0, length, 0, length, np.ones((length, length), bool))], seen
+        return [QueryBlock(0, length, 0, length, np.ones((length, length), bool))], seen
     if isinstance(seen, Documents):
         return blocks(length, seen.pattern), seen.same
     return blocks(length, seen), None
@@ -173,7 +174,7 @@ def reference_attend(
     qkv: Tensor,
     angles: Angles,
     heads: int,
-    plan: list[Block] | None = None,
+    plan: list[QueryBlock] | None = None,
     mask: Tensor | None = None,
     *,
     scale: float | None = None,
@@ -202,7 +203,7 @@ def softly_capped(scores: Tensor, cap: float) -> Tensor:
     return cap * torch.tanh(scores / cap)
 
 
-def _hide(scores: Tensor, block: Block, mask: Tensor | None) -> Tensor:
+def _hide(scores: Tensor, block: QueryBlock, mask: Tensor | None) -> Tensor:
     """Put -inf in place on what the block's queries may not see."""
     if block.seen is None:
         rows = scores.shape[1]
@@ -267,7 +268,7 @@ class _Attend(Function):
         cos: Tensor | None,
         sin: Tensor | None,
         heads: int,
-        plan: list[Block],
+        plan: list[QueryBlock],
         mask: Tensor | None,
         scale: float,
     ) -> Tensor:

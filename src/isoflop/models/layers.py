@@ -23,6 +23,9 @@ class Matrix(nn.Module):
     """A weight (rows, columns), and perhaps a bias (rows,), kept in fp32 whatever the products' dtype.
 
     Args:
+        rows: width of the output.
+        columns: width of the input.
+        role: of the weight, by which optimizers and parametrizations choose.
         residual: it writes into the residual stream.
         std: standard deviation of its initial entries; by default columns ** -0.5, which keeps the scale of inputs.
         bias: whether a bias is added to the product; it starts at 0, and no parametrization touches it.

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from ..core.contracts import Elementwise, LayerPart, NormPart, Pattern, Products, Rounds, Treatment
+from ..core.contracts import Gains, LayerPart, NormPart, Pattern, Products, Rounds, Treatment
 from ..core.cost import Work
 from ..core.roles import Shape
 from ..ledger import formulas
@@ -81,7 +81,7 @@ class Walk:
         for step in part.steps(batch, length, width, pattern):
             if isinstance(step, Products):
                 self.multiplied([f"{prefix}{name}" for name in step.names], batch * length)
-            elif isinstance(step, Elementwise):
+            elif isinstance(step, Gains):
                 self.scaled([f"{prefix}{name}" for name in step.names], step.work)
             else:
                 self.mixed(step)

@@ -68,7 +68,8 @@ class Transformer(nn.Module):
     """A causal language model over token ids; see ``core.contracts.Model``.
 
     Args:
-        vocab_size, width: shape of the embedding.
+        vocab_size: rows of the embedding.
+        width: of the residual stream.
         blocks: (mixer, feed-forward) of each layer.
         tied: the embedding is the head as well.
         embedding_scale: factor on vectors that enter the residual stream; by default sqrt(width) where tied, else 1.

@@ -34,7 +34,8 @@ def linear_distillation(
     keeps the soft gradient's size whatever T is).
 
     Args:
-        hidden, weight: the student's (..., width) vectors and its head (vocab, width), as for ``linear_cross_entropy``.
+        hidden: the student's vectors (..., width), as for ``linear_cross_entropy``.
+        weight: its head (vocab, width).
         teacher: vectors (..., width of its own) and head (vocab, width of its own) of the teacher; no gradient.
         targets: (...) int64.
         mask: (...) bool, the targets that count; None means all.

@@ -69,7 +69,10 @@ def orthogonalise_all(
 
     Args:
         matrices: each (m, n), none empty.
-        steps, coefficients, dtype, eps: as of ``orthogonalise``.
+        steps: iterations, as of ``orthogonalise``.
+        coefficients: of the polynomial of each iteration.
+        dtype: of the products.
+        eps: what a norm is kept away from 0 by.
 
     Returns:
         One matrix each, in the order and the shapes given, in ``dtype``.

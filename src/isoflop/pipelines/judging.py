@@ -10,14 +10,16 @@ import numpy as np
 from scipy.special import stdtr
 
 from ..core.significance import LEVEL, half_width, holm
-from ..store.pipelines import StageRow, Verdict, values_of
+from ..store.pipelines import BarVerdict, StageRow, values_of
 from .pipeline import Bar
 
 
-def judge(bars: Sequence[Bar], rows: Sequence[StageRow], metric: str) -> list[Verdict]:
+def judge(bars: Sequence[Bar], rows: Sequence[StageRow], metric: str) -> list[BarVerdict]:
     """What became of every bar.
 
     Args:
+        bars: what was asked.
+        rows: what the stages measured.
         metric: that of bars which name none.
     """
     sums = [
@@ -32,7 +34,7 @@ def judge(bars: Sequence[Bar], rows: Sequence[StageRow], metric: str) -> list[Ve
         mean, half = float(found.mean()), float(half_width(found))
         decided: Literal["met", "missed"] = "met" if mean <= bar.most else "missed"
         verdicts.append(
-            Verdict(
+            BarVerdict(
                 says=bar.says,
                 per_seed=found.tolist(),
                 mean=mean,

@@ -74,6 +74,7 @@ class Maker:
         root: directory of runs.
         home: the pipeline's own directory.
         say: called with a line of text whenever something was made.
+        spent: what this process spent on making and measuring.
     """
 
     pipeline: Pipeline

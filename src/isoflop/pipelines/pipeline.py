@@ -15,7 +15,7 @@ from ..core.documents import Describes, Section
 from ..core.errors import RecipeError, nearest
 from ..core.recipe import Name, Recipe
 from ..core.registry import SLOTS
-from ..core.toml import Document
+from ..core.toml import TomlDocument
 from ..merge.recipe import MergeRecipe, checked
 from ..store.pipelines import Choice
 
@@ -63,7 +63,7 @@ class Bar(Section):
     """What the sum may be at most."""
 
 
-class Pipeline(Document):
+class Pipeline(TomlDocument):
     """Stages of training and merging, run for several seeds; the same file and seeds give the same models.
 
     Write one where a method is more than one run: fine-tuning domain after domain, adapters that are combined, models
@@ -114,6 +114,7 @@ class Pipeline(Document):
         """A stage's recipe or merge as a tree, with the values that were chosen for it and for what it is like.
 
         Args:
+            stage: its name.
             choices: stage -> values of its grid; the first ones where it is missing.
         """
         own, training = self.stages[stage], self.made_by_training(stage)
@@ -141,6 +142,9 @@ class Pipeline(Document):
         """The recipe of a training stage; RecipeError if it is not legal.
 
         Args:
+            stage: its name.
+            seed: of initialisation and data order.
+            choices: stage -> values of its grid.
             reference: from the name of an earlier stage to what a recipe keeps of its model; ``run`` at least.
         """
         tree = self.tree(stage, choices)
@@ -159,6 +163,8 @@ class Pipeline(Document):
         """The merge of a merging stage; RecipeError if it is not legal.
 
         Args:
+            stage: its name.
+            choices: stage -> values of its grid.
             place: from the name of an earlier stage to the directory of its weights.
         """
         tree, source = self.tree(stage, choices), f"{self.name}: {stage}"
@@ -171,6 +177,7 @@ class Pipeline(Document):
         """The recipe that a text is measured by: that of the first stage on this text, with the tokenizer of ``start``.
 
         Args:
+            text: its name in the pipeline.
             start: the directory of the first stage's run; None: it is not made yet.
         """
         tree = self.tree(self.first, {})

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..train.build import plan
+from ..train.build import cost_and_steps
 from .pipeline import Pipeline
 
 
@@ -33,7 +33,7 @@ def foresee(pipeline: Pipeline, root: Path | str = "runs") -> list[Foreseen]:
         steps = flops = 0
         if pipeline.made_by_training(stage):
             recipe = pipeline.recipe_of(stage, pipeline.seeds[0], {}, pipeline.foreseen)
-            cost, steps = plan(recipe, root, exact=False)
+            cost, steps = cost_and_steps(recipe, root, exact=False)
             flops = cost.run(steps).flops
         trials = len(pipeline.grid(stage)) if own.grid else 0
         tuning = len(pipeline.tuning_seeds) * (trials or (1 if _needed(pipeline, stage) else 0))

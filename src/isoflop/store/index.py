@@ -54,6 +54,7 @@ def runs(root: str | Path, *, status: str | None = None, name: str | None = None
     """All runs under ``root``, one row each, with the columns of ``RUNS``.
 
     Args:
+        root: directory of runs.
         status: only runs of this status ("done", "interrupted", "unreadable" ...).
         name: only runs whose label matches this glob pattern.
         order: the column to sort by; "-value" sorts downwards. Rows without a value come last.

@@ -52,7 +52,7 @@ class Chosen(Frozen):
     """A number that was chosen lies at the end of its list: a better one may lie beyond."""
 
 
-class Verdict(Frozen):
+class BarVerdict(Frozen):
     """What became of a bar."""
 
     says: str
@@ -80,7 +80,7 @@ class PipelineResult(Frozen):
     stages: list[str]
     rows: list[StageRow]
     chosen: list[Chosen]
-    verdicts: list[Verdict]
+    verdicts: list[BarVerdict]
     bill: dict[str, dict[str, float]]
     """What all of it spent, by phase and axis; all that tuning trained is phase ``tuning``."""
     notes: list[str]

@@ -85,7 +85,7 @@ class Result(_Measured, total=False):
 
 
 @with_config(OPEN)
-class Metric(_Measured, total=False):
+class MetricRecord(_Measured, total=False):
     """A line of ``metrics.jsonl``: a training step (kind "step") or an evaluation, whose ``metrics`` holds each."""
 
     kind: str

@@ -112,6 +112,8 @@ def locate(key: str, reference: Reference, root: Path) -> Found:
 
     Args:
         key: where the reference stands in its recipe, for errors.
+        reference: what the recipe says: a run, a digest.
+        root: directory of runs.
 
     Raises:
         DataError: it is gone, damaged or another one; names the reference and both digests.

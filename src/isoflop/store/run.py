@@ -48,7 +48,7 @@ from ..core.recipe import Recipe, StoredRecipe, hash_of
 from .checkpoint import FOLDER, Warn, commit, newest, steps
 from .environment import determinism, differences, environment, told
 from .names import component, printable
-from .records import Ancestors, Change, Event, Ledger, Metric, Result
+from .records import Ancestors, Change, Event, Ledger, MetricRecord, Result
 
 State = Literal["created", "running", "done", "failed", "diverged", "stopped"]
 _LABELLED = re.compile(r"-[0-9a-f]{12}$")
@@ -94,6 +94,7 @@ class Run:
 
         Args:
             root: directory of all runs; made if needed.
+            recipe: what is to be trained.
             text: the TOML that the recipe was read from; by default the recipe written out.
             name: the directory's whole name (one path component) instead of ``<label>-<hash12>``.
 
@@ -224,8 +225,8 @@ class Run:
         return steps(self._checkpoints)
 
     def metrics(self, kind: str | None = None) -> list[dict[str, Any]]:
-        """Recorded metrics in order (``records.Metric``), all or of one kind; a torn last line is left out."""
-        return self._records("metrics.jsonl", kind, Metric)
+        """Recorded metrics in order (``records.MetricRecord``), all or of one kind; a torn last line is left out."""
+        return self._records("metrics.jsonl", kind, MetricRecord)
 
     def events(self, kind: str | None = None) -> list[dict[str, Any]]:
         """Recorded events in order (``records.Event``), all or of one kind."""
@@ -296,6 +297,7 @@ class Run:
         whatever was written after the checkpoint.
 
         Args:
+            step: of the last record that is kept.
             again: a kind of which the record of ``step`` itself is dropped too, since it will be made again.
 
         Raises:
@@ -308,7 +310,7 @@ class Run:
 
         kept: list[dict[str, Any]] = []
         broken, count = None, 0
-        for record in each_jsonl(contained(self.path, "metrics.jsonl"), Metric):
+        for record in each_jsonl(contained(self.path, "metrics.jsonl"), MetricRecord):
             count += 1
             if isinstance(record, DataError):
                 broken = broken or record

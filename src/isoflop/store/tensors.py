@@ -210,7 +210,7 @@ class _Hash:
 
 
 class Stored:
-    """A tensor of a checkpoint, not loaded: see ``Checkpoint.flat``. It is a ``Flat``, as ``Held`` is."""
+    """A tensor of a checkpoint, not loaded: see ``Checkpoint.flat``. It is a ``Flat``, as ``HeldTensor`` is."""
 
     def __init__(self, checkpoint: Checkpoint, info: TensorInfo, dtype: torch.dtype | None) -> None:
         self._checkpoint, self.info = checkpoint, info
@@ -234,7 +234,7 @@ class Stored:
         return self.piece(0, self.numel).reshape(self.shape)
 
 
-class Held:
+class HeldTensor:
     """A tensor in memory behind the same door as a stored one."""
 
     def __init__(self, tensor: Tensor) -> None:
@@ -249,7 +249,7 @@ class Held:
         return self._tensor
 
 
-Flat = Stored | Held
+Flat = Stored | HeldTensor
 """A tensor that is read piece by piece: shape, numel, dtype, piece(start, stop), whole()."""
 
 

@@ -36,7 +36,7 @@ def assemble(recipe: Recipe, run: Run, source: Source | None = None) -> Loop:
     ctx = text_context(recipe, root)
     refuse_missing(ctx.device)
     source = source or recipe.source.build(ctx)
-    cost, horizon = plan(recipe, root, source)
+    cost, horizon = cost_and_steps(recipe, root, source)
     ctx = ctx.having(horizon=horizon)
     watched = Watched.of(ctx)
     model = recipe.policy.build(watched).to(ctx.device)
@@ -67,7 +67,7 @@ def text_digests(source: Source) -> dict[str, str]:
     return {"fingerprint": source.fingerprint, "heldout": digest() if digest is not None else ""}
 
 
-def plan(
+def cost_and_steps(
     recipe: Recipe, root: Path | str = "runs", source: Source | None = None, *, exact: bool = True
 ) -> tuple[StepCost, int]:
     """Cost of one step, and whole steps within the budget (0: the budget is in seconds).

@@ -21,7 +21,7 @@ from ..store.names import component
 from ..store.references import ancestors_of
 from ..store.removal import make_room
 from ..store.run import Run
-from .build import assemble, plan, text_context, text_digests
+from .build import assemble, cost_and_steps, text_context, text_digests
 from .devices import device_name, refuse_missing, undisturbed_rate
 from .lengthen import lengthen
 from .loop import Loop
@@ -69,7 +69,7 @@ def train(
     if threads is not None:
         torch.set_num_threads(threads)
     if recipe.budget.axis != "text_bytes":
-        plan(recipe, root)  # an impossible budget leaves nothing behind
+        cost_and_steps(recipe, root)  # an impossible budget leaves nothing behind
     if name is not None:
         make_room(user_path(root) / component(name), recipe.hash)
     run = Run.open(root, recipe, text=text, name=name)

@@ -53,8 +53,8 @@ class Session:
         value: the last evaluation's first metric; None before any.
         bound: that value is a bound.
         owed: the evaluation of the present step is still to be done; kept in checkpoints, which are committed first.
-        first_losses, last_losses: of the run's first steps that predict anything, and of the last ones behind them,
-            nats a unit.
+        first_losses: of the run's first steps that predict anything, nats a unit.
+        last_losses: of the last ones behind them, nats a unit.
         measured: the step of the last evaluation in this process.
         slowest: seconds of the longest step so far; a budget in seconds ends where one as long would exceed it.
     """

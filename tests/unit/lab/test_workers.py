@@ -13,11 +13,11 @@ import time
 from pathlib import Path
 
 import pytest
+from isoflop.lab.jobs import Assignment, LocalWorkers, RunFailed, WorkerDied, finished, interpreter, row_of
 
 from isoflop.core import registry
 from isoflop.errors import DataError, IsoflopError, Stopped, UsageError
 from isoflop.lab import corpus
-from isoflop.lab.workers import Assignment, LocalWorkers, RunFailed, WorkerDied, finished, interpreter, row_of
 from isoflop.store.run import Run
 
 STUB = """
@@ -25,7 +25,7 @@ import os, signal, sys, time
 from pathlib import Path
 from isoflop.core.errors import DataError, NumericsError, Stopped
 from isoflop.core.recipe import Recipe
-from isoflop.lab.worker import serve
+from isoflop.lab.job import serve
 from isoflop.store.run import Run
 
 def task(job):

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from isoflop.core.digests import digest_file
 from isoflop.core.errors import DataError
 from isoflop.store.tensor_writer import Layout, lay_out, open_output
-from isoflop.store.tensors import DTYPES, NAMES, Checkpoint, Held, as_bytes, convert_pickled, layer_of, pieces
+from isoflop.store.tensors import DTYPES, NAMES, Checkpoint, HeldTensor, as_bytes, convert_pickled, layer_of, pieces
 
 
 def layout_of(tensors: dict[str, torch.Tensor], shard_bytes: int = 1 << 40) -> Layout:
@@ -70,7 +70,7 @@ def test_a_tensor_is_read_piece_by_piece_in_the_type_asked_for(tmp_path: Path) -
     assert [len(part) for part in parts] == [10] * 7 + [7]
     assert torch.equal(torch.cat(parts), tensor.float().reshape(-1))
     assert torch.equal(flat.whole(), tensor.float())
-    assert torch.equal(Held(tensor).piece(10, 20), tensor.reshape(-1)[10:20])
+    assert torch.equal(HeldTensor(tensor).piece(10, 20), tensor.reshape(-1)[10:20])
 
 
 def test_shards_are_no_larger_than_asked_unless_one_tensor_is() -> None:

@@ -26,7 +26,8 @@ class Cat(nn.Module):
     """x W' + sum_i w_i (x A_i') B_i' with frozen factors; w = softmax(raw), or raw itself.
 
     Args:
-        rows, columns: the weight's shape.
+        rows: of the weight, its output width.
+        columns: of the weight, its input width.
         ranks: of the adapters.
         softmax: weights are softmax(raw), raw drawn from N(0, spread^2); otherwise raw, drawn around 1 / adapters.
         spread: standard deviation of raw at first.

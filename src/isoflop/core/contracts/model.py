@@ -72,7 +72,8 @@ class ModelPart(Part):
         """Exact work of one forward and backward of a micro-batch, without building the model.
 
         Args:
-            batch, length: rows of the micro-batch, and positions of each.
+            batch: rows of the micro-batch.
+            length: positions of each.
             vocab_size: rows of the head.
             pattern: who sees whom; None is causal.
         """
@@ -101,14 +102,14 @@ class Products:
 
 
 @dataclass(frozen=True)
-class Elementwise:
+class Gains:
     """Parameters that a layer applies number by number, as gains: their names within the layer, and the exact work."""
 
     names: tuple[str, ...]
     work: Work
 
 
-Step = Products | Elementwise | Work
+Step = Products | Gains | Work
 """What a layer computes at one point: products with weights, something with gains, or something without parameters."""
 
 
@@ -131,7 +132,8 @@ class LayerPart(Part):
         """What it computes, in order: products with its weights, and the exact work of what lies between them.
 
         Args:
-            batch, length: rows, and positions of each.
+            batch: rows.
+            length: positions of each.
             width: of the vectors.
             pattern: who sees whom, for a mixer; None is causal.
         """

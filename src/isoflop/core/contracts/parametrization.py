@@ -149,7 +149,8 @@ class ParametrizationPart(Part):
 
         Args:
             tokens: vectors that the weight is applied to.
-            rows, columns: the weight's shape.
+            rows: of the weight, its output width.
+            columns: of the weight, its input width.
             trained: the weight itself needs a gradient.
             live: the input needs a gradient.
             own: names, as in ``shapes``, of its own parameters that are trained; a recipe may freeze the others.

@@ -42,7 +42,8 @@ class Pattern(Part):
         """Whether each query sees each key.
 
         Args:
-            queries, keys: int64 positions from 0, of shapes that broadcast against each other.
+            queries: int64 positions from 0.
+            keys: int64 positions from 0, of a shape that broadcasts against that of ``queries``.
 
         Returns:
             bool, of the broadcast shape.

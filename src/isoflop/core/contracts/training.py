@@ -43,7 +43,8 @@ class Outcome:
     Args:
         loss: mean over the step's units, in nats.
         grad_norm: of the gradient before clipping.
-        tokens, text_bytes: what the step adds to these axes.
+        tokens: predicted by the step.
+        text_bytes: UTF-8 bytes of text that they stand for.
         terms: means of what the objective logs.
     """
 
@@ -107,7 +108,8 @@ class Passes:
     """Passes over single micro-batches.
 
     Args:
-        forward, backward: through the policy.
+        forward: forward passes through the policy.
+        backward: backward passes through it.
         losses: how many of the forward ones were a whole loss, with whatever else a loss costs (a teacher's pass).
     """
 

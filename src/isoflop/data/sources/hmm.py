@@ -37,7 +37,8 @@ class Machine:
     """A unifilar hidden Markov model that begins in state 0.
 
     Args:
-        emission: p_s(x) (states, symbols), rows sum to 1. follows: next state of (s, x), int (states, symbols).
+        emission: p_s(x) (states, symbols), rows sum to 1.
+        follows: next state of (s, x), int (states, symbols).
         end: probability in (0, 1) that a document ends after a symbol.
     """
 

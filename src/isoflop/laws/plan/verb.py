@@ -46,7 +46,13 @@ def plan_from(
         law: of a table, the law's name, or auto.
         by: of a table, the column of the cuts.
         columns: of a table, the law's column name -> the table's.
-        compute, loss, params, tokens, unique, life, level: the question.
+        compute: C, FLOPs.
+        loss: to be reached, in the law's unit.
+        params: N.
+        tokens: D.
+        unique: U, tokens that differ.
+        life: the requests that the model will answer.
+        level: level of the intervals, a share.
 
     Raises:
         DataError, UsageError: see ``fit_table``, ``refit`` and ``plan``.

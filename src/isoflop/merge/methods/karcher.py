@@ -13,7 +13,7 @@ from torch import Tensor
 from ...core.errors import UsageError
 from ...core.registry import Card, part
 from ...core.rng import Rng
-from ...store.tensors import Flat, Held
+from ...store.tensors import Flat, HeldTensor
 from ..method import Bases, Each, MergePart, combination, gram, numbers
 
 
@@ -29,7 +29,7 @@ def karcher(models: Sequence[Tensor], *, weight: Each = 1.0, max_iter: int = 10,
     Raises:
         UsageError: the weights sum to zero.
     """
-    return combination(models, _coefficients([Held(model) for model in models], weight, max_iter, tol))
+    return combination(models, _coefficients([HeldTensor(model) for model in models], weight, max_iter, tol))
 
 
 def _coefficients(models: Sequence[Flat], weight: Each, max_iter: int, tol: float) -> list[float]:

@@ -11,7 +11,7 @@ from torch import Tensor
 from ...core.errors import UsageError
 from ...core.registry import Card, part
 from ...core.rng import Rng
-from ...store.tensors import Flat, Held
+from ...store.tensors import Flat, HeldTensor
 from ..method import Bases, Each, MergePart, combination, gram, numbers
 
 
@@ -29,8 +29,8 @@ def multislerp(
     Raises:
         UsageError: the directions cancel, or the weights sum to zero.
     """
-    origin = None if base is None else Held(base)
-    return _apply(base, models, _coefficients([Held(model) for model in models], origin, weight, normalize))
+    origin = None if base is None else HeldTensor(base)
+    return _apply(base, models, _coefficients([HeldTensor(model) for model in models], origin, weight, normalize))
 
 
 def _coefficients(models: Sequence[Flat], base: Flat | None, weight: Each, normalize: bool) -> list[float]:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ...core.registry import Card, part
 from ...core.rng import Rng
-from ...store.tensors import Flat, Held
+from ...store.tensors import Flat, HeldTensor
 from ..method import Bases, Each, MergePart, gram, numbers
 
 
@@ -34,7 +34,7 @@ def nuslerp(
         row_wise: that dimension is the first instead of the last.
     """
     if flatten:
-        flats, origin = [Held(model) for model in models], None if base is None else Held(base)
+        flats, origin = [HeldTensor(model) for model in models], None if base is None else HeldTensor(base)
         coefficients = _coefficients(flats, origin, weight)
     else:
         first, second = models if base is None else (model - base for model in models)

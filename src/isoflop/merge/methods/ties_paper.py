@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ...core.registry import Card, part
 from ...core.rng import Rng
-from ...store.tensors import Flat, Held
+from ...store.tensors import Flat, HeldTensor
 from ..arithmetic import agrees, trimmed
 from ..method import Group, MergePart, Unit, deltas
 from ..select import ALL, NONE, Cut, threshold
@@ -27,7 +27,7 @@ def ties_paper(
         density: share of the entries of each whole task vector that is kept, the largest.
         scale: multiplies the merged task vector.
     """
-    groups = [(Held(base[name]), [Held(model[name]) for model in models]) for name in base]
+    groups = [(HeldTensor(base[name]), [HeldTensor(model[name]) for model in models]) for name in base]
     cuts = _cuts(groups, density)
     return {
         name: _merged(base[name].reshape(-1), [model[name].reshape(-1) for model in models], cuts, scale).reshape(

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ...core.registry import Card, part
 from ...core.rng import Rng
-from ...store.tensors import Flat, Held
+from ...store.tensors import Flat, HeldTensor
 from ..arithmetic import agrees, trimmed
 from ..method import Each, MergePart, Share, deltas, numbers
 from ..select import ALL, Cut, largest
@@ -30,7 +30,7 @@ def ties_peft(
         density: share of the entries that is kept, the largest; one number, or one a model.
         election: "total": the sign of the sum; "frequency": the sign of most.
     """
-    cuts = _cuts(Held(base), [Held(model) for model in models], density)
+    cuts = _cuts(HeldTensor(base), [HeldTensor(model) for model in models], density)
     flat = _merged(base.reshape(-1), [model.reshape(-1) for model in models], cuts, 0, weight, election)
     return flat.reshape(base.shape)
 

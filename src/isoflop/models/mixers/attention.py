@@ -13,7 +13,7 @@ from ...core.context import Context
 from ...core.contracts import (
     Cacheable,
     Documents,
-    Elementwise,
+    Gains,
     MixerPart,
     Pattern,
     PositionPart,
@@ -39,7 +39,9 @@ class Attention(nn.Module):
 
     Args:
         width: of the vectors.
-        heads, kv_heads, head_dim: number of query heads and of key-value heads, and numbers of a head.
+        heads: query heads.
+        kv_heads: key-value heads; it divides ``heads``.
+        head_dim: numbers of a head.
         position: how positions enter.
         theta: base of the rotary wavelengths.
         biases: whether queries, keys and values have one, and whether the output has one.
@@ -304,7 +306,7 @@ class AttentionPart(MixerPart):
         gains = tuple(shape.name for shape in self.shapes(width) if shape.name.startswith(("q_norm.", "k_norm.")))
         return [
             Products(("q.weight", "k.weight", "v.weight")),
-            Elementwise(gains, pointwise(rotated, operations=3 + 4 * self.qk_norm)),
+            Gains(gains, pointwise(rotated, operations=3 + 4 * self.qk_norm)),
             formulas.attention(batch, heads, head_dim, length, pairs=pairs, executed_pairs=executed),
             Products(("out.weight",)),
         ]

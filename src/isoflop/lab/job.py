@@ -1,7 +1,7 @@
 """The worker process of a study: reads jobs as JSON lines on stdin, trains them one after another, answers each.
 
 ``workers.py`` starts it with one thread, a session and a module path of its own. A job is ``{"recipe": ..., "root":
-..., "workers": ...}``; its answer is one line of JSON, an ``Answer``. Answers go to the file descriptor that the last
+..., "workers": ...}``; its answer is one line of JSON, a ``JobResult``. Answers go to the file descriptor that the last
 argument names and never to stdout, where anything may write: site hooks, plugins, libraries. When stdin ends (the
 parent has gone) or on SIGTERM the present run saves its state and stops.
 """
@@ -25,7 +25,7 @@ from ..core.recipe import Recipe
 from ..store.run import Run
 
 
-class Answer(Frozen):
+class JobResult(Frozen):
     """How a job ended; ``message`` and ``exit_code`` are those of an error."""
 
     status: Literal["done", "diverged", "stopped", "error"]
@@ -47,26 +47,26 @@ def train_job(job: dict[str, Any]) -> None:
         run.event("ended", seconds=time.perf_counter() - wall, cpu_seconds=time.process_time() - cpu)
 
 
-def answer(task: Callable[[dict[str, Any]], None], job: dict[str, Any]) -> Answer:
+def answer(task: Callable[[dict[str, Any]], None], job: dict[str, Any]) -> JobResult:
     """Do a job and describe how it ended."""
     try:
         task(job)
     except NumericsError:
-        return Answer(status="diverged")
+        return JobResult(status="diverged")
     except Stopped:
-        return Answer(status="stopped")
+        return JobResult(status="stopped")
     except IsoflopError as error:
         trace()
-        return Answer(status="error", message=str(error), exit_code=error.exit_code)
+        return JobResult(status="error", message=str(error), exit_code=error.exit_code)
     except Exception as error:
         trace()
         what = f"unexpected {type(error).__name__}: {error}; run `isoflop --debug ...` for where"
-        return Answer(status="error", message=what, exit_code=1)
-    return Answer(status="done")
+        return JobResult(status="error", message=what, exit_code=1)
+    return JobResult(status="done")
 
 
 def serve(task: Callable[[dict[str, Any]], None] = train_job) -> None:
-    """Answer jobs until stdin ends."""
+    """JobResult jobs until stdin ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides; it sends SIGTERM
     replies = os.fdopen(int(sys.argv[-1]), "w", encoding="utf-8")
     jobs: queue.SimpleQueue[str] = queue.SimpleQueue()
