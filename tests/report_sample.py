@@ -124,7 +124,7 @@ def make_study(**changes: Any) -> StudyResult:
         tunings=tunings,
         multipliers=make_multipliers(),
         refusals={"seconds": "runs shared the machine; seconds need one exclusive process a run"},
-        headline="muon reaches tuned adamw's bits per byte with 2.81x less compute  [2.53, 3.12] at 95 %, 4 seeds",
+        headline="muon saves compute: adamw needs 2.81x as much  (95 % interval 2.53 to 3.12, 4 seeds)",
         notes=[
             "0.24M parameters say nothing of 360M.",
             "The longest run passes over the corpus 0.7 times.",

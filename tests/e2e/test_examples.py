@@ -11,7 +11,7 @@ import pytest
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 PROMISES = {
-    "multiplier_of_your_runs.py": r"2\.\d\dx less compute \[\d\.\d\d, \d\.\d\d\] at 95 %",
+    "multiplier_of_your_runs.py": r"2\.\d\dx the compute \[\d\.\d\d, \d\.\d\d\] at 95 %",
     "optimizer_in_your_loop.py": r"last\s+: loss 0\.\d+",
 }
 

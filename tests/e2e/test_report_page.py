@@ -64,7 +64,7 @@ def test_a_study_draws_every_chart_in_silence(browser: str, tmp_path: Path) -> N
     document, console, urls = visit(browser, write_report(tmp_path), tmp_path)
     assert console == []
     assert urls == []
-    assert document.count('aria-roledescription="visualization"') == 4
+    assert document.count('aria-roledescription="visualization"') == 5
     assert "<title>&lt;script&gt;" in document
     for drawn in ("2.81\u00d7", "attention causal-exact", "right of 1 the arm is better"):
         assert drawn in document.partition("application/json")[0]

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from ..store.results import StudyResult
 
 Workers = Annotated[int, typer.Option("--workers", min=1, help="Worker processes, one thread each.")]
+Everything = Annotated[
+    bool, typer.Option("--all", help="Print the multipliers on every axis, and with tuning charged, not only on FLOPs.")
+]
 
 
 @app.command()
@@ -41,6 +44,7 @@ def compare(
             "(once); without the device at hand it gives FLOPs only.",
         ),
     ] = False,
+    everything: Everything = False,
     json: Json = False,
 ) -> None:
     """Run a study: how much more compute would the baseline have needed? Finished runs are not repeated."""
@@ -56,20 +60,21 @@ def compare(
     from ..lab.compare import compare as execute
 
     result = execute(loaded, root, workers=workers, progress=None if json else lambda line: typer.echo(line, err=True))
-    _finish(result, root, json)
+    _finish(result, root, json, everything)
 
 
 @app.command()
 def demo(
     root: Root = DEFAULT_ROOT,
     workers: Workers = 2,
+    everything: Everything = False,
     json: Json = False,
 ) -> None:
     """The main job on real text from this machine: three methods against tuned AdamW, some minutes on two cores."""
     from ..lab.demo import demo as execute
 
     result = execute(root, workers=workers, progress=None if json else lambda line: typer.echo(line, err=True))
-    _finish(result, root, json)
+    _finish(result, root, json, everything)
 
 
 @app.command()
@@ -89,7 +94,7 @@ def report(
     emit({"report": str(page)}) if json else typer.echo(str(page))
 
 
-def _finish(result: StudyResult, root: Path, json: bool) -> None:
+def _finish(result: StudyResult, root: Path, json: bool, everything: bool) -> None:
     from ..report.page import write_report
     from ..store.results import STUDY
 
@@ -102,5 +107,5 @@ def _finish(result: StudyResult, root: Path, json: bool) -> None:
         return
     from ..report.terminal import print_study
 
-    print_study(result)
+    print_study(result, everything=everything)
     typer.echo(f"report: {page}")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections import defaultdict
+from collections.abc import Sequence
 from typing import Any
 
 import altair as alt
@@ -11,11 +13,13 @@ import altair as alt
 from ..core.scale import Scale
 from ..ledger.ledger import PHASES
 from ..store.results import MultiplierRow, StudyResult, Tuning, spent
-from .sheets import evaluation_ends, mean, multiplier_text, ordered, quality_title, rung_budget, verdict
+from .sheets import asked, evaluation_ends, mean, multiplier_text, quality_title, rung_budget, verdict
 from .style import INK, OKABE_ITO, Chart, Extent, colour_scale, legend, log_scale, log_ticks, rows, shape_scale, widened
 from .text import COMPUTE, CONVENTION, TIMES, amount, axis_label, clean
 
 Figures = dict[str, Chart]
+BREAK = " : "
+"""Where a label of the multipliers goes on in a second line."""
 
 
 def figures(result: StudyResult) -> Figures:
@@ -24,13 +28,15 @@ def figures(result: StudyResult) -> Figures:
     if evaluation_ends(result):
         found["quality"] = quality(result)
     if result.multipliers:
-        found["multipliers"] = multipliers(result)
+        found["multipliers"] = multipliers(result, asked(result))
     if any(run.ledger for run in result.runs):
         found["bill"] = bill(result)
     for hyper in dict.fromkeys(tuning.hyper for tuning in result.tunings):
         curves = [tuning for tuning in result.tunings if tuning.hyper == hyper]
         name = "".join(c if c.isalnum() else "_" for c in hyper)
         found[f"tuning_{name}"] = tuning_curves(curves, arms_of(result), result.scale)
+    if others := asked(result, others=True):
+        found["others"] = multipliers(result, others)
     return found
 
 
@@ -46,7 +52,8 @@ def quality(result: StudyResult) -> Chart:
     """Held-out quality against training FLOPs, both logarithmic.
 
     Every seed's end as a small point, curves within runs faintly, the mean of every arm joined over its rungs (the
-    baseline's ladder bold), and the multiplier on FLOPs as the dashed distance from an arm to the ladder.
+    baseline's ladder bold), and the multiplier on FLOPs as the dashed distance from an arm to the ladder; its number
+    stands in the legend, where nothing lies beneath it.
     """
     arms = arms_of(result)
     ends, means, gaps = _ends(result), _means(result), _gaps(result)
@@ -56,8 +63,9 @@ def quality(result: StudyResult) -> Chart:
     x = alt.X("flops:Q", scale=log_scale(*x_range), axis=x_axis)
     y_axis = extent.axis(quality_title(result))
     y = alt.Y("value:Q", scale=extent.scale(), axis=y_axis)
-    colour = alt.Color("arm:N", scale=colour_scale(arms), legend=legend(arms))
-    shape = alt.Shape("arm:N", scale=shape_scale(arms), legend=legend(arms))
+    shown = _named(arms, gaps)
+    colour = alt.Color("arm:N", scale=colour_scale(arms), legend=shown)
+    shape = alt.Shape("arm:N", scale=shape_scale(arms), legend=shown)
     figures = [alt.Tooltip("flops:Q", format=".4s"), alt.Tooltip("value:Q", format=".4f")]
     within = alt.Chart(rows(point for point in _curves(result) if extent.shows(point["value"]))).encode(
         x=x, y=y, color=colour, detail="run:N"
@@ -77,9 +85,17 @@ def quality(result: StudyResult) -> Chart:
         layers.append(gap.mark_rule(strokeDash=[5, 3], strokeWidth=1.5).encode(x=x, x2="x2:Q"))
         beyond = alt.Chart(rows(gap for gap in gaps if gap["side"] == "above")).encode(y=y, color=colour, x="x2:Q")
         layers.append(beyond.mark_point(shape="triangle-right", size=80, strokeWidth=2, opacity=1))
-        label = alt.Chart(rows(gaps)).encode(x="middle:Q", y=y, color=colour, text="label:N")
-        layers.append(label.mark_text(dy=-14, fontSize=13, fontWeight="bold"))
     return alt.layer(*layers).properties(height=400, description="Held-out quality against training compute")
+
+
+def _named(arms: list[str], gaps: list[dict[str, Any]]) -> alt.Legend:
+    """The legend of the arms, each with its multipliers."""
+    factors = {arm: ", ".join(gap["label"] for gap in gaps if clean(gap["arm"]) == arm) for arm in arms}
+    names = {arm: f"{arm}  {factor}" if factor else arm for arm, factor in factors.items()}
+    longest = max(map(len, names.values()))
+    return legend(
+        list(names.values()), labelExpr=f"({json.dumps(names)})[datum.label]", labelLimit=8 * max(longest, 19)
+    )
 
 
 def _ends(result: StudyResult) -> list[dict[str, Any]]:
@@ -127,7 +143,7 @@ def _gaps(result: StudyResult) -> list[dict[str, Any]]:
         cost = mean(p.flops for p in points.values())
         if not cost > 0:
             continue
-        gap = {"arm": row.arm, "flops": cost, "x2": cost * factor, "middle": cost * math.sqrt(factor)}
+        gap = {"arm": row.arm, "flops": cost, "x2": cost * factor}
         label = {"label": multiplier_text(row, interval=False), "side": row.censored}
         found.append({**gap, **label, "value": mean(p.value for p in points.values())})
     return found
@@ -136,11 +152,13 @@ def _gaps(result: StudyResult) -> list[dict[str, Any]]:
 # ---------------------------------------------------------------- multipliers
 
 
-def multipliers(result: StudyResult) -> Chart:
-    """One line a multiplier: point and interval on a logarithmic axis, each seed as a tick, bounds as open arrows."""
+def multipliers(result: StudyResult, listed: Sequence[MultiplierRow]) -> Chart:
+    """One line a multiplier: point and interval on a logarithmic axis, each seed as a tick, bounds as open arrows.
+
+    Its number stands beside the axis: within the chart a mark, or the line at 1, could lie beneath it.
+    """
     arms = arms_of(result)
     several = len({(row.arm, row.rung) for row in result.multipliers}) > len({row.arm for row in result.multipliers})
-    listed = ordered(result)
     records = [_multiplier_record(row, several) for row in listed]
     exact = [record for record in records if record["kind"] == "exact"]
     seeds = [
@@ -151,10 +169,16 @@ def multipliers(result: StudyResult) -> Chart:
     ]
     marks = [record[key] for record in exact for key in ("low", "high")]
     low, high = widened([0.9, 1.1, *marks, *(r["value"] for r in records), *(s["seed"] for s in seeds)], 0.1)
-    x_title = [f"times more that {clean(result.baseline)} needs", "(log scale, right of 1 the arm is better)"]
+    x_title = [
+        f"how many times the arm's amount {clean(result.baseline)} needs",
+        "(log scale, right of 1 the arm is better)",
+    ]
     x_axis = alt.Axis(title=x_title, values=_factor_ticks(low, high), format="~g", labelExpr=f"datum.label + '{TIMES}'")
     x = alt.X("value:Q", scale=log_scale(low, high), axis=x_axis)
-    y_axis = alt.Axis(title=None, grid=False, ticks=False, domain=False, labelLimit=260, labelPadding=8)
+    lines = f"split(datum.label, '{BREAK}')"
+    y_axis = alt.Axis(
+        title=None, grid=False, ticks=False, domain=False, labelLimit=260, labelPadding=8, labelExpr=lines
+    )
     y = alt.Y("row:N", sort=[record["row"] for record in records], axis=y_axis)
     others = arms[1:] or arms
     colour = alt.Color("arm:N", scale=alt.Scale(domain=others, range=list(OKABE_ITO[: len(others)])), legend=None)
@@ -172,15 +196,15 @@ def multipliers(result: StudyResult) -> Chart:
     arrows = bounds.mark_point(size=110, strokeWidth=2, opacity=1).encode(
         x=x, shape=alt.Shape("kind:N", scale=shapes, legend=None), tooltip=tooltip
     )
-    text = drawn(records).mark_text(dy=-12, fontSize=11).encode(x=x, text="text:N", color=alt.value(INK))
     height = 40 * len(records) + 10
     description = "Compute multipliers with their intervals"
-    return alt.layer(one, interval, ticks, points, arrows, text).properties(height=height, description=description)
+    return alt.layer(one, interval, ticks, points, arrows).properties(height=height, description=description)
 
 
 def _multiplier_record(row: MultiplierRow, several: bool) -> dict[str, Any]:
     name = f"{clean(row.arm)}, {axis_label(row.axis)}{', all-in' if row.all_in else ''}"
-    record: dict[str, Any] = {"row": f"{name}, rung {row.rung}" if several else name, "arm": clean(row.arm)}
+    name = f"{name}, rung {row.rung}" if several else name
+    record: dict[str, Any] = {"row": f"{name}{BREAK}{multiplier_text(row)}", "arm": clean(row.arm)}
     record |= {"text": multiplier_text(row), "verdict": verdict(row)}
     if row.value is not None:
         low, high = row.low or row.value, row.high or row.value

@@ -29,6 +29,7 @@ from .runs import RunRecord
 from .sheets import (
     Sheet,
     ancestor_sheet,
+    asked,
     bill_sheet,
     environment_sheet,
     equal_sheet,
@@ -41,12 +42,15 @@ from .sheets import (
 from .text import CONVENTION_LONG, amount, axis_label, clean, clean_lines, flatten, moment
 
 Specs = dict[str, dict[str, Any]]
+SHORT = 160
+"""Characters of a headline that is set large."""
 CAPTIONS = {
     "quality": "Each point is one run of one seed, each bar the mean over seeds, the bold line the baseline's ladder; "
     "faint lines are the way there. A dashed line is the multiplier on FLOPs: from the arm to where the baseline "
     "reaches the same quality (an open arrow: not even at the end of its ladder).",
     "multipliers": "Points with their intervals; thin ticks are single seeds; open arrows are bounds, where the ladder "
     "ends. Left of 1 the arm needs more than the baseline.",
+    "others": "The same on the other axes, and with tuning charged (all-in).",
     "bill": "What each arm's runs spent, each run once; all that tuning runs trained counts as tuning.",
     "tuning": "Rings mark what was chosen, crosses what diverged. Solid lines are the lowest rung; dashed ones a "
     "higher rung, where the baseline is tuned again.",
@@ -110,7 +114,9 @@ def study_page(result: StudyResult, specs: Specs) -> str:
     drawn = {name: _figure(name) for name in specs}
     notes = [*refusal_lines(result), *(clean(note) for note in result.notes)]
     tuning = [html for name, html in drawn.items() if name.startswith("tuning")]
-    sheets = {"multipliers": multiplier_sheet(result), "tuning": tuning_sheet(result), "runs": run_sheet(result)}
+    first, others = asked(result), asked(result, others=True)
+    sheets = {"multipliers": multiplier_sheet(result, first), "tuning": tuning_sheet(result), "runs": run_sheet(result)}
+    more = _table(multiplier_sheet(result, others)) if others else ""
     recipes = [_folded(arm, text) for arm, text in result.recipes.items()]
     told = [
         {key: abridged(v) if isinstance(v, list) else v for key, v in e.items()} for e in result.environments.values()
@@ -118,13 +124,14 @@ def study_page(result: StudyResult, specs: Specs) -> str:
     made = [_folded_pairs(f"Environment {number}", tree) for number, tree in enumerate(told, 1)]
     made = [_table(environment_sheet(result), "What made the runs"), *made] if made else []
     sections = [
+        _section(*_titled(equal_sheet(result))),
         _section("Quality against compute", drawn.get("quality", "")),
         _section(sheets["multipliers"].title, drawn.get("multipliers", ""), _table(sheets["multipliers"])),
         _section("Notes", _bullets(notes)),
-        _section(*_titled(equal_sheet(result))),
         _section("Tuning", *tuning, _table(sheets["tuning"])),
         _section("Bill", drawn.get("bill", ""), _table(bill_sheet(result.bill), "The whole study, by phase.")),
         _section(*_titled(ancestor_sheet(result.ancestors))),
+        _section("Other axes, and with tuning charged", drawn.get("others", ""), more),
         _section("Corpus", _pairs(flatten(result.corpus))),
         _section("Recipes", _folded("study.toml: isoflop compare makes it again", result.definition), *recipes),
         _section("Environment", *made, _folded_pairs("The process that wrote this", result.environment)),
@@ -258,7 +265,7 @@ def _page(
     vega = render.vega_script() if specs else ""
     own = template.rpartition("<script>")[2].partition("</script>")[0]
     lines = headline.splitlines()
-    size = "headline" if len(lines) <= 2 else "headline many"
+    size = "headline" if len(lines) <= 2 and len(headline) <= SHORT else "headline many"
     entries = "".join(f"<div><dt>{escape(k)}</dt><dd>{escape(v)}</dd></div>" for k, v in facts.items() if v)
     return Template(template).substitute(
         script_hashes=f"{_hash(vega)} {_hash(own)}",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from ..core.scale import Scale
@@ -46,9 +46,24 @@ def _unit(result: StudyResult) -> str:
     return "" if named else f" {result.rung_axis}"
 
 
-def multiplier_sheet(result: StudyResult, among: Iterable[str] = tuple(AXES)) -> Sheet:
-    """Arm x axis (of ``among``) x rung: the multiplier with its interval or bound, p-value, seeds, verdict."""
-    shown = [row for row in ordered(result) if row.axis in among]
+def asked(result: StudyResult, *, others: bool = False) -> list[MultiplierRow]:
+    """The multipliers that answer the study's question, those on FLOPs; ``others``: the other axes, and tuning charged.
+
+    A result without any on FLOPs is told by all that it has.
+    """
+    rows = ordered(result)
+    first = [row for row in rows if row.axis == "flops" and not row.all_in] or rows
+    return [row for row in rows if row not in first] if others else first
+
+
+def multiplier_sheet(result: StudyResult, among: Iterable[MultiplierRow] | None = None) -> Sheet:
+    """Arm x axis x rung: the multiplier with its interval or bound, p-value, seeds, verdict.
+
+    Args:
+        result: the study.
+        among: the rows that are listed; default: all.
+    """
+    shown = ordered(result) if among is None else list(among)
     rows = [
         (
             clean(row.arm),
@@ -61,32 +76,47 @@ def multiplier_sheet(result: StudyResult, among: Iterable[str] = tuple(AXES)) ->
         )
         for row in shown
     ]
-    levels = [row.level for row in shown if row.value is not None] or [LEVEL]
-    least, most = (f"{100 * level:.3g}" for level in (min(levels), max(levels)))
-    note = (
-        f"How many times more {clean(result.baseline)} needs for the same {clean(result.unit)}; "
-        f"{least if least == most else f'{least} to {most}'} % intervals, paired over seeds; "
-        f"{'p' if most == '95' else 'p and levels'} adjusted by Holm; never extrapolated beyond the ladder"
-    )
-    if result.estimator == "chord":
-        note += (
-            "; made with straight lines between the rungs, which can give a multiplier up to 4 % too high, an error "
-            "that no interval here includes"
-        )
-    if any(row.bounds for row in shown):
-        note += "; >= and <=: the quality of the arm, or of the baseline, is a bound"
-    if any(row.bounds == "both" for row in shown):
-        note += "; where both are, bounds are compared"
-    note += "; all-in: tuning charged too" if any(row.all_in for row in shown) else ""
-    if any(row.censored for row in shown):
-        note += "; above and below: seeds off the ladder's ends, where only a bound is known"
     return Sheet(
         f"Compute multiplier over {clean(result.baseline)}",
         ("arm", "axis", "rung", "multiplier", "p", "seeds", "verdict"),
         rows,
         frozenset({2, 4, 5}),
-        f"{note}. Rungs 0 to {len(result.rungs) - 1}: {ladder(result)}.",
+        " ".join(_explained(result, shown)),
     )
+
+
+def _explained(result: StudyResult, shown: Sequence[MultiplierRow]) -> Iterator[str]:
+    """Sentences that explain a table of multipliers, each only where it is needed."""
+    base = clean(result.baseline)
+    levels = [row.level for row in shown if row.value is not None] or [LEVEL]
+    least, most = (f"{100 * level:.3g}" for level in (min(levels), max(levels)))
+    yield (
+        f"The multiplier is how many times the arm's amount {base} needs for the same {clean(result.unit)}: above 1 "
+        f"the arm is better. Intervals are at {least if least == most else f'{least} to {most}'} %, paired over seeds."
+    )
+    if most != "95" or any((row.p or 0) > 0 for row in shown):
+        yield (
+            "p is the chance of so much by luck alone. p and levels are corrected by Holm: the more rows an axis has, "
+            "the surer each must be, so that luck gives a finding in at most one study of twenty."
+        )
+    rungs = f"0 to {len(result.rungs) - 1}: {ladder(result)}"
+    yield f"A rung is a budget of {base}'s ladder, {rungs}. Nothing is extrapolated beyond it."
+    if any(row.censored for row in shown):
+        yield (
+            "Above and below count the seeds that end beyond the ladder's top or before its start: there only a bound "
+            "is known (they are censored)."
+        )
+    if any(row.all_in for row in shown):
+        yield "All-in charges tuning too."
+    if any(row.bounds for row in shown):
+        yield ">= and <=: the quality of the arm, or of the baseline, is a bound."
+    if any(row.bounds == "both" for row in shown):
+        yield "Where both are, bounds are compared."
+    if result.estimator == "chord":
+        yield (
+            "The rungs were joined by straight lines, which can give a multiplier up to 4 % too high, an error that no "
+            "interval here includes."
+        )
 
 
 def ordered(result: StudyResult) -> list[MultiplierRow]:
@@ -303,8 +333,8 @@ def environment_sheet(result: StudyResult) -> Sheet:
 def run_sheet(result: StudyResult) -> Sheet:
     """Every run of the study, one line each."""
     rows = [_run_cells(run, result.scale) for run in result.runs]
-    columns = ("arm", "rung", "seed", "role", "status", result.unit, "FLOPs", "tokens", "run")
-    return Sheet("Runs", tuple(clean(c) for c in columns), rows, frozenset({1, 2, 5, 6, 7}))
+    columns = ("arm", "rung", "tuned value", "seed", "role", "status", result.unit, "FLOPs", "tokens", "directory")
+    return Sheet("Runs", tuple(clean(c) for c in columns), rows, frozenset({1, 3, 6, 7, 8}))
 
 
 def _run_cells(run: RunRow, scale: Scale) -> tuple[str, ...]:
@@ -313,4 +343,5 @@ def _run_cells(run: RunRow, scale: Scale) -> tuple[str, ...]:
         value = scale.text(end.value, bound=end.bound)
         measured = (value, amount("flops", end.flops), amount("tokens", end.tokens))
     status = f"{run.status}, reused" if run.reused else run.status
-    return (clean(run.arm), str(run.rung), str(run.seed), run.role, status, *measured, clean(run.run))
+    tuned = ", ".join(f"{clean(key)} {value:.3g}" for key, value in run.hyper.items())
+    return (clean(run.arm), str(run.rung), tuned, str(run.seed), run.role, status, *measured, clean(run.run))

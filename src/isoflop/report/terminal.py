@@ -15,6 +15,7 @@ from .runs import RunRecord
 from .sheets import (
     Sheet,
     ancestor_sheet,
+    asked,
     bill_sheet,
     environment_sheet,
     equal_sheet,
@@ -24,8 +25,7 @@ from .sheets import (
 )
 from .text import clean, flatten
 
-AXES = ("flops", "steps", "tokens", "seconds")
-BILL = ("flops", "hardware_flops", *AXES[1:])
+BILL = ("flops", "hardware_flops", "steps", "tokens", "seconds")
 """Axes that fit a narrow terminal; the page has them all."""
 
 
@@ -39,14 +39,22 @@ def output() -> Console:
     return Console(width=UNBROKEN if free else None, highlight=False)
 
 
-def study(result: StudyResult) -> RenderableType:
-    """Headline, multipliers, equal cost, tuning, bill, what made the runs, and notes of a study."""
+def study(result: StudyResult, *, everything: bool = False) -> RenderableType:
+    """Headline, equal cost, multipliers, tuning, bill, what made the runs, and notes of a study.
+
+    Args:
+        result: the study.
+        everything: the multipliers on every axis, and those that charge tuning, not only those on FLOPs.
+    """
     parts: list[RenderableType] = [Text(clean(result.title), style="dim")]
     parts += [Text(clean(line), style="bold") for line in result.headline.splitlines()]
-    sheets = [multiplier_sheet(result, AXES), equal_sheet(result), tuning_sheet(result), bill_sheet(result.bill, BILL)]
-    sheets.append(ancestor_sheet(result.ancestors, BILL))
+    sheets = [equal_sheet(result), multiplier_sheet(result, None if everything else asked(result))]
+    sheets += [tuning_sheet(result), bill_sheet(result.bill, BILL), ancestor_sheet(result.ancestors, BILL)]
     parts += [grid(sheet) for sheet in (*sheets, environment_sheet(result)) if sheet.rows]
-    parts.append(_lines([*refusal_lines(result), *(clean(note) for note in result.notes)]))
+    notes = [*refusal_lines(result), *(clean(note) for note in result.notes)]
+    if not everything and asked(result, others=True):
+        notes.insert(0, "The page has the other axes, and all of them with tuning charged; so has --all here.")
+    parts.append(_lines(notes))
     return Group(*parts)
 
 
@@ -81,9 +89,9 @@ def _lines(lines: list[str]) -> RenderableType:
     return Group("", bullets) if lines else Text("")
 
 
-def print_study(result: StudyResult, console: Console | None = None) -> None:
-    """Print a study to standard output (or ``console``)."""
-    (console or output()).print(study(result))
+def print_study(result: StudyResult, console: Console | None = None, *, everything: bool = False) -> None:
+    """Print a study to standard output (or ``console``), with every multiplier if ``everything`` is wanted."""
+    (console or output()).print(study(result, everything=everything))
 
 
 def print_run(record: RunRecord, console: Console | None = None) -> None:

@@ -67,6 +67,7 @@ def test_every_section_is_there(html: str) -> None:
         "Compute multiplier over adamw",
         "Notes",
         "Bits per byte at equal cost",
+        "Other axes, and with tuning charged",
         "Tuning",
         "Bill",
         "Corpus",
@@ -77,7 +78,7 @@ def test_every_section_is_there(html: str) -> None:
         assert f"<h2>{heading}</h2>" in html
     for wanted in (
         make_study().title,
-        "2.81x less compute",
+        "2.81x as much (95 % interval",
         "41.0 TFLOP",
         "9f2c4e1ab07d55c3",
         "lr = 0.003",
@@ -91,6 +92,18 @@ def test_every_section_is_there(html: str) -> None:
     assert isinstance(specifications, dict)
     assert sorted(drawn) == sorted(specifications)
     assert sum(tag == "details" for tag, _ in page.tags) == 9  # study, four recipes, three processes, runs
+
+
+def test_what_a_reader_asks_first_stands_first(html: str) -> None:
+    """The table at equal cost is above the fold, the multipliers on FLOPs follow; other axes are lower."""
+    order = re.findall("<h2>(.*?)</h2>", html)
+    assert order[:3] == ["Bits per byte at equal cost", "Quality against compute", "Compute multiplier over adamw"]
+    assert order.index("Bill") < order.index("Other axes, and with tuning charged")
+    first, _, rest = html.partition("<h2>Notes</h2>")
+    assert "<td>tokens</td>" not in first
+    assert "all-in" not in first.partition("<body>")[2]
+    assert "<td>tokens</td>" in rest
+    assert "<td>FLOPs, all-in</td>" in rest
 
 
 def test_nothing_is_loaded_from_anywhere(html: str) -> None:
@@ -176,7 +189,9 @@ def test_write_report_leaves_a_page_and_its_charts(tmp_path: Path) -> None:
     make_study().write(tmp_path / "study.json")
     assert write_report(tmp_path) == tmp_path / "report.html"
     names = sorted(path.name for path in (tmp_path / "charts").iterdir())
-    assert names == sorted(f"{n}.{s}" for n in ("bill", "multipliers", "quality", "tuning_lr") for s in ("png", "svg"))
+    assert names == sorted(
+        f"{n}.{s}" for n in ("bill", "multipliers", "others", "quality", "tuning_lr") for s in ("png", "svg")
+    )
     assert sorted(path.name for path in tmp_path.iterdir()) == ["charts", "report.html", "study.json"]
 
 

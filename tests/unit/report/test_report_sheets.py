@@ -35,7 +35,13 @@ def test_every_multiplier_has_its_line() -> None:
 
 
 def test_only_the_axes_asked_for_are_listed() -> None:
-    assert column(sheets.multiplier_sheet(make_study(), ["tokens"]), "axis") == ["tokens"]
+    study = make_study()
+    assert column(sheets.multiplier_sheet(study, sheets.asked(study)), "axis") == ["FLOPs"] * 3
+    others = sheets.asked(study, others=True)
+    assert column(sheets.multiplier_sheet(study, others), "axis") == ["tokens", "FLOPs, all-in"]
+    tokens = make_study(multipliers=[row for row in study.multipliers if row.axis == "tokens"])
+    assert column(sheets.multiplier_sheet(tokens, sheets.asked(tokens)), "axis") == ["tokens"]
+    assert sheets.asked(tokens, others=True) == []
 
 
 def test_a_narrow_interval_is_printed_with_more_digits() -> None:
@@ -45,10 +51,26 @@ def test_a_narrow_interval_is_printed_with_more_digits() -> None:
 
 def test_the_note_says_at_which_level_the_intervals_are() -> None:
     rows = make_multipliers()
-    assert "; 95 % intervals, paired over seeds; p adjusted by Holm;" in sheets.multiplier_sheet(make_study()).note
+    assert "Intervals are at 95 %, paired over seeds." in sheets.multiplier_sheet(make_study()).note
     rows[0] = rows[0].model_copy(update={"level": 1 - 0.05 / 3})
     note = sheets.multiplier_sheet(make_study(multipliers=rows)).note
-    assert "; 95 to 98.3 % intervals, paired over seeds; p and levels adjusted by Holm;" in note
+    assert "Intervals are at 95 to 98.3 %, paired over seeds." in note
+
+
+def test_each_word_of_the_trade_is_explained_where_it_stands() -> None:
+    """And only there: a table without censored rows says nothing of them."""
+    study = make_study()
+    note = sheets.multiplier_sheet(study).note
+    for explained in (
+        "A rung is a budget of adamw's ladder, 0 to 3: 200 \N{MIDDLE DOT} 400",
+        "corrected by Holm: the more rows an axis has, the surer each must be",
+        "there only a bound is known (they are censored)",
+        "All-in charges tuning too",
+    ):
+        assert explained in note
+    plain = sheets.multiplier_sheet(study, [row for row in sheets.asked(study) if row.value is not None]).note
+    assert "censored" not in plain
+    assert "All-in" not in plain
 
 
 def test_a_result_of_straight_lines_says_so() -> None:
@@ -117,7 +139,15 @@ def test_runs_that_failed_have_no_end() -> None:
     runs = [make_run("adamw", 0, 0), make_run("adamw", 0, 1).model_copy(update={"status": "diverged", "curve": []})]
     assert set(sheets.evaluation_ends(make_study(runs=runs))["adamw", 0]) == {0}
     cells = sheets.run_sheet(make_study(runs=runs)).rows[1]
-    assert cells[4:8] == ("diverged", "", "", "")
+    assert cells[5:9] == ("diverged", "", "", "")
+
+
+def test_a_run_is_told_from_the_others_of_its_arm() -> None:
+    sheet = sheets.run_sheet(make_study())
+    apart = [tuple(row[sheet.columns.index(name)] for name in ("arm", "rung", "tuned value", "seed", "directory"))
+             for row in sheet.rows]  # fmt: skip
+    assert len(set(apart)) == len(apart)
+    assert {cells[2] for cells in apart if cells[3] == "100"} == {"lr 0.00075", "lr 0.0015", "lr 0.003", "lr 0.006"}
 
 
 def test_the_bill_adds_up_and_leaves_out_axes_without_amounts() -> None:
@@ -165,7 +195,7 @@ def bounded(result: StudyResult, *arms: str) -> StudyResult:
 
 def test_a_bound_is_printed_as_one_wherever_it_stands() -> None:
     result = bounded(make_study(), "muon")
-    values = {row[0]: row[5] for row in sheets.run_sheet(result).rows if row[4] == "done"}
+    values = {row[0]: row[6] for row in sheets.run_sheet(result).rows if row[5] == "done"}
     assert values["muon"].startswith("<= ")
     assert not values["adamw"].startswith("<= ")
     best = {row[0]: row[5] for row in sheets.tuning_sheet(result).rows}
