@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import json
 import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -62,6 +66,33 @@ def find_run(name: str, root: Path, what: str = "run") -> Run:
     from ..store.references import find_run as find
 
     return find(name, root, what)
+
+
+@contextmanager
+def patience(doing: str, after: float = 2.0, every: float = 10.0) -> Iterator[None]:
+    """While entered, say on standard error that work goes on, once it takes longer than ``after`` seconds.
+
+    Args:
+        doing: what is done, e.g. "fitting 261 rows".
+        after: seconds of silence before the first line.
+        every: seconds between lines.
+    """
+    done, began = threading.Event(), time.monotonic()
+
+    def tell() -> None:
+        wait = after
+        while not done.wait(wait):
+            with suppress(OSError, ValueError):  # nobody listens any more
+                typer.echo(f"{doing}: {time.monotonic() - began:.0f} s so far", err=True)
+            wait = every
+
+    teller = threading.Thread(target=tell, daemon=True)
+    teller.start()
+    try:
+        yield
+    finally:
+        done.set()
+        teller.join()
 
 
 def emit(value: Any) -> None:

@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ..core.errors import DataError, UsageError, nearest
 from ..core.reading import user_path
 from .app import app
-from .common import Json, emit
+from .common import Json, emit, patience
 
 if TYPE_CHECKING:
     from ..core.table import Table
+
+
+Where = Annotated[
+    list[str] | None, typer.Option("--where", help="Only rows with column=value, e.g. arm=muon (may come again).")
+]
+NAMES = ("loss", "link", "weights", "clusters")
+NUMBERS = ("delta", "tau", "kappa", "penalty", "starts", "drop_highest")
 
 
 @app.command()
@@ -28,21 +35,44 @@ def fit(
     law: Annotated[str, typer.Option("--law", help="A law's name; auto: the best extrapolation.")] = "auto",
     by: Annotated[str | None, typer.Option("--by", help="Column of the cuts when laws are compared, e.g. C.")] = None,
     columns: Annotated[str, typer.Option("--columns", help="Law's column=table's, e.g. N=params,D=tokens.")] = "",
-    where: Annotated[str, typer.Option("--where", help="Only rows with column=value, e.g. arm=muon.")] = "",
+    where: Where = None,
     target: Annotated[str, typer.Option("--target", help="Column to predict, with --law auto.")] = "loss",
+    best_of: Annotated[
+        str, typer.Option("--best-of", help="Columns that were swept, e.g. lr,batch: the best row of each cell.")
+    ] = "",
+    predict: Annotated[
+        list[str] | None,
+        typer.Option("--predict", help="Sizes to predict at, e.g. N=7e9,D=1e12 (may come again).", metavar="SIZES"),
+    ] = None,
+    level: Annotated[float, typer.Option("--level", help="Of the predictions' intervals, a share.")] = 0.9,
     out: Annotated[
         Path | None,
         typer.Option("--out", help="Directory for fit.json and report.html.", parser=user_path, metavar="DIRECTORY"),
     ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--settings",
+            help="How to fit: loss=l2 (huber, l1 ...), delta=1e-2, clusters=COLUMN, weights=COLUMN, drop_highest=5, "
+            "fixed.E=1.7 ...",
+            metavar="KEY=VALUE,...",
+        ),
+    ] = None,
     json: Json = False,
 ) -> None:
-    """Fit a scaling law to a table of runs, with intervals and what cannot be known from it."""
+    """Fit a scaling law to a table of runs, with intervals, predictions, and what cannot be known from it."""
     from ..laws.verb import fit_table
 
     rows = rows_of(table, pairs(where, "--where", "arm=muon"))
     renames = pairs(columns, "--columns", "N=params,D=tokens")
-    found = fit_table(rows, law, by=by, columns=renames, target=target)
-    stored = found.to_json(source=_printable(table.resolve().name)) if json or out is not None else {}
+    asked = [_sizes(text) for text in predict or []]
+    swept = [name.strip() for name in best_of.split(",") if name.strip()]
+    options = _options(settings or [])
+    with patience(f"fitting {rows.rows:,} rows"):
+        found = fit_table(rows, law, by=by, columns=renames, target=target, best_of=swept, **options)
+        if asked:
+            found = found.asked(asked, level)
+        stored = found.to_json(level, _printable(table.resolve().name)) if json or out is not None else {}
     page = None
     if out is not None:
         from ..core.files import write_json
@@ -57,6 +87,39 @@ def fit(
     typer.echo(found.text)
     if page is not None:
         typer.echo(f"\nreport: {page}")
+
+
+def _options(given: list[str]) -> dict[str, Any]:
+    """``loss=l2,clusters=run,drop_highest=5,fixed.E=1.7`` as arguments of ``fit_table``."""
+    options: dict[str, Any] = {}
+    for name, text in pairs(given, "--settings", "loss=l2,delta=1e-2").items():
+        key, _, constant = name.partition(".")
+        if key == "fixed" and constant:
+            options.setdefault(key, {})[constant] = _number(name, text)
+        elif name in NAMES:
+            options[name] = text
+        elif name in NUMBERS:
+            number = _number(name, text)
+            options[name] = int(number) if name in ("drop_highest", "starts") and number.is_integer() else number
+        else:
+            fix = nearest(name, (*NAMES, *NUMBERS, "fixed.E"))
+            raise UsageError(f"no setting is named {name!r}", where="--settings", fix=fix)
+    return options
+
+
+def _number(name: str, text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise UsageError(f"{name} is {text!r}, no number", where="--settings", fix=f"e.g. {name}=0.01") from None
+
+
+def _sizes(text: str) -> dict[str, float]:
+    """``N=7e9,D=1e12`` as numbers."""
+    try:
+        return {name: float(value) for name, value in pairs(text, "--predict", "N=7e9,D=1e12").items()}
+    except ValueError as error:
+        raise UsageError(f"{text!r} holds no number ({error})", where="--predict", fix="e.g. N=7e9,D=1e12") from None
 
 
 def _printable(name: str) -> str:
@@ -83,8 +146,9 @@ def rows_of(source: Path, wanted: dict[str, str]) -> Table:
     return rows
 
 
-def pairs(text: str, option: str, example: str) -> dict[str, str]:
-    """``N=params, D=tokens`` as a mapping; blanks around names are no part of them."""
+def pairs(given: str | list[str] | None, option: str, example: str) -> dict[str, str]:
+    """``N=params, D=tokens`` as a mapping, or several of the kind; blanks around names are no part of them."""
+    text = given if isinstance(given, str) else ",".join(given or [])
     pieces = [piece.partition("=") for piece in text.split(",") if piece.strip()]
     found = {key.strip(): value.strip() for key, _, value in pieces}
     if len(found) < len(pieces) or not all(key and value for key, value in found.items()):

@@ -11,7 +11,7 @@ from ..core.errors import UsageError
 from ..core.reading import user_path
 from .app import app
 from .common import Json, default_verb, emit
-from .laws import pairs, rows_of
+from .laws import Where, pairs, rows_of
 
 if TYPE_CHECKING:
     from ..laws.plan.answer import Answer, Plan
@@ -54,7 +54,7 @@ def ask(
     ] = None,
     law: Annotated[str, typer.Option("--law", help="Of a table: a law's name; auto: the best extrapolation.")] = "auto",
     columns: Annotated[str, typer.Option("--columns", help="Law's column=table's, e.g. N=params,D=tokens.")] = "",
-    where: Annotated[str, typer.Option("--where", help="Only rows with column=value, e.g. arm=muon.")] = "",
+    where: Where = None,
     level: Annotated[float, _number("--level", "Of the intervals, a share.")] = 0.9,
     json: Json = False,
 ) -> None:

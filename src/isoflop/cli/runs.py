@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -17,6 +17,7 @@ from .common import DEFAULT_ROOT, Json, Root, emit, find_run
 
 if TYPE_CHECKING:
     from ..core.table import Table
+    from ..store.fits import FitDocument
 
 runs_app = typer.Typer(help="List, show and index runs.", invoke_without_command=True)
 app.add_typer(runs_app, name="runs")
@@ -49,7 +50,9 @@ def listing(
     if ctx.invoked_subcommand is not None:
         if status is not None:
             raise UsageError("--status only applies to `isoflop runs` itself", where=f"runs {ctx.invoked_subcommand}")
-        ctx.default_map = {verb: {"root": root, "json": json} for verb in ("studies", "index", "show", "rm", "gc")}
+        ctx.default_map = {
+            verb: {"root": root, "json": json} for verb in ("studies", "fits", "index", "show", "rm", "gc")
+        }
         return
     from ..store.index import STATES, runs
 
@@ -67,6 +70,14 @@ def studies(root: Below = DEFAULT_ROOT, json: Json = False) -> None:
 
 
 @runs_app.command()
+def fits(root: Below = DEFAULT_ROOT, json: Json = False) -> None:
+    """List the fits of scaling laws below a root (those that `isoflop fit --out ROOT/NAME` kept)."""
+    from ..store.index import FITS, fits
+
+    _list("fits", root, lambda: fits(root), FITS[:-1], json)
+
+
+@runs_app.command()
 def index(root: Below = DEFAULT_ROOT) -> None:
     """Build the SQLite index anew from the run directories."""
     from ..store.index import rebuild
@@ -79,11 +90,14 @@ def index(root: Below = DEFAULT_ROOT) -> None:
 
 @runs_app.command()
 def show(
-    run: Annotated[str, typer.Argument(help="A run's directory, name or hash.")],
+    run: Annotated[str, typer.Argument(help="A run's directory, name or hash; or a fit's.")],
     root: Below = DEFAULT_ROOT,
     json: Json = False,
 ) -> None:
-    """Show one run: status, evaluations, ledger; with --json also its recipe and environment."""
+    """Show one run: status, evaluations, ledger; with --json also its recipe and environment. Or a fit: its report."""
+    if (fit := _fit_of(run, root)) is not None:
+        emit(fit.model_dump(mode="json")) if json else typer.echo(fit.text)
+        return
     found = find_run(run, root)
     if json:
         facts = {
@@ -101,6 +115,17 @@ def show(
     from ..report.terminal import print_run
 
     print_run(RunRecord.read(found.path))
+
+
+def _fit_of(name: str, root: Path) -> FitDocument | None:
+    """The stored fit that ``name`` means: its directory, or its name below ``root``; None if it means none."""
+    from ..core.reading import read_json
+    from ..store.fits import FIT, FitDocument
+
+    for place in (user_path(name), root / name):
+        if os.path.lexists(place / FIT):
+            return cast(FitDocument, read_json(place / FIT, FitDocument))
+    return None
 
 
 @runs_app.command()

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +13,19 @@ from ..core.errors import DataError, IsoflopError, UsageError, nearest
 from ..core.files import jsonable
 from ..core.registry import get, names
 from ..core.table import Table
-from ..store.fits import FitDocument, StoredComparison, StoredForecast, StoredScore, StoredVariant
+from ..store.fits import FitDocument, Row, StoredComparison, StoredForecast, StoredScore, StoredVariant
 from .arguments import check_level
 from .comparison import Comparison, compare
 from .curves import ahead, axis, isoflops, points
 from .export import stored
 from .formula import law_name
+from .guesses import guess, proposal
 from .law import Fit, Law
+from .questions import predictions, told
 from .report import report
 from .sensitivities import Variant, sensitivity
+from .sweeps import best_of as best_rows
+from .sweeps import sweep_warning
 from .tables import as_table, check_finite, rename
 
 
@@ -34,6 +38,7 @@ class FitResult:
         comparison: what it was chosen by; None if a law was named.
         text: everything as text.
         sensitivity: the fit under other choices; () if it did not converge.
+        predictions: what was asked for (``asked``).
 
     Example:
         >>> compute = [1e15, 1e16, 1e17, 1e18, 1e19]
@@ -46,6 +51,12 @@ class FitResult:
     comparison: Comparison | None
     text: str
     sensitivity: tuple[Variant, ...] = ()
+    predictions: tuple[Row, ...] = ()
+
+    def asked(self, questions: Sequence[Mapping[str, float]], level: float = 0.9) -> FitResult:
+        """The same with predictions (see ``isoflop.laws.questions.predictions``), which its text ends with."""
+        rows = predictions(self.fit, questions, level)
+        return replace(self, predictions=tuple(rows), text=f"{self.text}\n\n{told(self.fit, rows, level)}")
 
     def document(self, level: float = 0.9, source: str = "") -> FitDocument:
         """What ``fit.json`` holds and a page draws.
@@ -68,6 +79,7 @@ class FitResult:
             isoflops=isoflops(self.fit),
             ahead=ahead(self.fit, level),
             sensitivity=[StoredVariant(**jsonable(asdict(variant))) for variant in self.sensitivity],
+            predictions=list(self.predictions),
             comparison=None if self.comparison is None else _scores(self.comparison),
         )
 
@@ -107,6 +119,7 @@ def fit_table(
     target: str = "loss",
     level: float = 0.95,
     drop_highest: int = 0,
+    best_of: Sequence[str] = (),
     **settings: Any,
 ) -> FitResult:
     """Fit a CSV file (or table) and say everything about it.
@@ -115,11 +128,14 @@ def fit_table(
         source: path of a CSV file with a header, or a table.
         law: a law's name, a Law, or "auto": the best extrapolation among the laws whose columns are there.
         by: column of the cuts of the comparison; default C, else 6 N D.
-        columns: the law's column name -> the table's, as in ``--columns N=params,D=tokens``.
+        columns: the law's column name -> the table's, as in ``--columns N=params,D=tokens``. A column that is missing
+            and for which one alone of the table's has a usual name (params, train_loss) is guessed, which is said.
         fields: fields of the named law.
         target: the column to be predicted, by which "auto" chooses among laws.
         level: of the intervals in the text.
         drop_highest: leave out so many rows with the highest target (a published outlier rule); of equal rows the last.
+        best_of: columns that were swept, e.g. ("lr", "batch"): of the rows that agree in the law's other columns the
+            best one is kept.
         settings: fields of ``Settings``.
 
     Raises:
@@ -132,43 +148,73 @@ def fit_table(
         (2.0, 'power_floor')
     """
     table = Table.read_csv(source) if isinstance(source, str | Path) else as_table(source)
-    renames = dict(columns or {})
     check_level(level)
+    named = None if law == "auto" else law_named(law, **dict(fields or {})) if isinstance(law, str) else law
+    wanted = ("N", "D", "C", target) if named is None else (*named.columns, named.target)
+    renames, notes = dict(columns or {}), list[str]()
+    if guessed := guess(wanted, table, renames):
+        renames |= guessed
+        said = ", ".join(f"{new}={old}" for new, old in guessed.items())
+        notes.append(f"columns guessed: {said} (--columns decides)")
+    measured = target if named is None else named.target
+    if best_of:
+        known = rename(table, renames)
+        laws = fitting_laws(known, target) if named is None else [named]
+        of_laws = dict.fromkeys(column for each in laws for column in each.columns)
+        kept, said = best_rows(known, best_of, of_laws, measured)
+        table = table.where(kept)
+        notes.append(said)
     if drop_highest:
-        name = target if law == "auto" else (law_named(law) if isinstance(law, str) else law).target
-        table = _without_highest(table, renames.get(name, name), drop_highest)
-    comparison = None
-    if law == "auto":
-        known = rename(table, renames) if renames else table
-        _check_by(by, known)
-        if by and "C" not in known:
-            known = known.with_columns(C=known[by])
-        laws = fitting_laws(known, target)
-        if not laws:
-            raise UsageError(
-                f"no law predicts {target!r} from the columns {', '.join(known)}",
-                where="--law auto",
-                fix="rename columns (N parameters, D tokens, C FLOPs, loss), or name a law",
-            )
-        chosen, comparison = _best(known, laws, by, settings)
-        fit = chosen.fit(known, **settings)
-    else:
-        chosen = law_named(law, **dict(fields or {})) if isinstance(law, str) else law
-        if target not in ("loss", chosen.target):
-            raise UsageError(
-                f"{law_name(chosen)} predicts {chosen.target}",
-                where="target",
-                fix=f"--columns {chosen.target}={target}",
-            )
-        _check_by(by, rename(table, renames))
-        if by and by in table and "C" not in renames and "C" not in table:
-            renames["C"] = by
-        fit = chosen.fit(table, columns=renames, **settings)
+        table = _without_highest(table, renames.get(measured, measured), drop_highest)
+    fit, comparison = (
+        _fit_best(table, target, by, renames, settings)
+        if named is None
+        else (_fit_named(table, named, target, by, renames, settings), None)
+    )
+    if not best_of and (warning := sweep_warning(fit, rename(table, renames))):
+        fit = replace(fit, warnings=(*fit.warnings, warning))
     variants = tuple(sensitivity(fit)) if fit.converged else ()
     text = report(fit, level, variants)
     if comparison is not None:
-        text = f"{comparison}\nchosen: {law_name(chosen)}\n\n{text}"
-    return FitResult(fit, comparison, text, variants)
+        text = f"{comparison}\nchosen: {law_name(fit.law)}\n\n{text}"
+    return FitResult(fit, comparison, "\n".join([*notes, text]), variants)
+
+
+def _fit_named(
+    table: Table, law: Law, target: str, by: str | None, renames: dict[str, str], settings: Mapping[str, Any]
+) -> Fit:
+    if target not in ("loss", law.target):
+        raise UsageError(
+            f"{law_name(law)} predicts {law.target}", where="target", fix=f"--columns {law.target}={target}"
+        )
+    known = rename(table, renames)
+    _check_by(by, known)
+    if by and by in table and "C" not in renames and "C" not in table:
+        renames["C"] = by
+    missing = [name for name in (*law.columns, law.target) if name not in known]
+    if missing and (advice := proposal(missing, table)):
+        raise DataError(f"law {law_name(law)} needs {', '.join(missing)}", where="table", fix=f"say which: {advice}")
+    return law.fit(table, columns=renames, **settings)
+
+
+def _fit_best(
+    table: Table, target: str, by: str | None, renames: dict[str, str], settings: Mapping[str, Any]
+) -> tuple[Fit, Comparison | None]:
+    """The fit of the law that extrapolates best, among those whose columns are there."""
+    known = rename(table, renames) if renames else table
+    _check_by(by, known)
+    if by and "C" not in known:
+        known = known.with_columns(C=known[by])
+    laws = fitting_laws(known, target)
+    if not laws:
+        advice = proposal([name for name in ("N", "D", "C", target) if name not in known], known)
+        raise UsageError(
+            f"no law predicts {target!r} from the columns {', '.join(known)}",
+            where="--law auto",
+            fix=advice or "rename columns (N parameters, D tokens, C FLOPs, loss), or name a law",
+        )
+    chosen, comparison = _best(known, laws, by, settings)
+    return chosen.fit(known, **settings), comparison
 
 
 def _best(table: Table, laws: list[Law], by: str | None, settings: Mapping[str, Any]) -> tuple[Law, Comparison | None]:

@@ -134,4 +134,6 @@ class FitDocument(Frozen):
     """Predictions at the dearest row's sizes scaled to multiples (``times``) of its compute, with intervals."""
     sensitivity: list[StoredVariant] = []
     """The fit under other choices, itself first; empty of a fit that did not converge, and in documents of old."""
+    predictions: list[Row] = []
+    """What was asked for: the law's columns, ``predicted``, ``low``, ``high``, ``times`` the dearest row's compute."""
     comparison: StoredComparison | None

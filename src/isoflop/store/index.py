@@ -17,6 +17,7 @@ from typing import Any, get_args
 from ..core.errors import DataError, UsageError, nearest
 from ..core.reading import read_errors, read_json, user_path
 from ..core.table import Table
+from .fits import FIT, FitDocument
 from .names import INDEX, printable
 from .records import scale_of
 from .results import STUDY
@@ -43,6 +44,8 @@ RUNS = {
     "reason": "TEXT",
 }
 STUDIES = {"name": "TEXT", "title": "TEXT", "headline": "TEXT", "runs": "INTEGER", "created": "TEXT", "path": "TEXT"}
+FITS = ("name", "law", "source", "rows", "constants", "path")
+"""Columns of ``fits``."""
 STATES = (*get_args(State), "interrupted", "unreadable")
 """What the column ``status`` may hold."""
 _TABLES = {"runs": RUNS, "studies": STUDIES}
@@ -68,6 +71,15 @@ def runs(root: str | Path, *, status: str | None = None, name: str | None = None
 def studies(root: str | Path, *, order: str = "created") -> Table:
     """All study results under ``root`` (``<root>/<study>/study.json``), with the columns of ``STUDIES``."""
     return _select(user_path(root), "studies", {}, order)
+
+
+def fits(root: str | Path) -> Table:
+    """All stored fits under ``root`` (``<root>/<name>/fit.json``) by name: law, what was fitted, rows, constants.
+
+    One that cannot be read says so in the place of its constants.
+    """
+    rows = [_fit_row(place) for place in sorted(user_path(root).glob(f"[!.]*/{FIT}"))]
+    return Table.from_records(rows) if rows else Table({column: [] for column in FITS})
 
 
 def rebuild(root: str | Path) -> int:
@@ -233,6 +245,18 @@ def _study_row(path: Path) -> dict[str, Any]:
         return {**row, **texts, "runs": len(tree["runs"])}
     except (DataError, LookupError, TypeError) as error:
         return {**row, "headline": printable(f"unreadable: {error}")}
+
+
+def _fit_row(place: Path) -> dict[str, Any]:
+    row = {"name": printable(place.parent.name), "law": "", "source": "", "rows": 0, "path": place.parent.name}
+    try:
+        found = read_json(place, FitDocument)
+        constants = ", ".join(f"{name}={value:.4g}" for name, value in found.fit.params.items())
+        rows = max((len(column) for column in found.fit.columns.values()), default=0)
+        law, source = (printable(str(text)) for text in (found.fit.law.get("name", ""), found.source))
+        return {**row, "law": law, "source": source, "rows": rows, "constants": printable(constants)}
+    except DataError as error:
+        return {**row, "constants": printable(f"unreadable: {error}")}
 
 
 def _number(value: Any) -> float | None:

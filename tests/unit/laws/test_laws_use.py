@@ -155,7 +155,7 @@ def test_the_verb_reads_a_file_and_renames(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="did you mean chinchilla"):
         fit_table(path, "chinchila", columns=columns)
     with pytest.raises(UsageError, match="no law predicts"):
-        fit_table(path, "auto")
+        fit_table(sweep().rename({"N": "big", "D": "long"}), "auto")
     by_steps = sweep().with_columns(flops=6 * SWEEP["N"] * SWEEP["D"])
     assert fit_table(by_steps, "power_floor", by="flops").fit.params["a"] > 0
     assert fit_table(sweep(), "chinchilla", drop_highest=5).fit.rows == 59
