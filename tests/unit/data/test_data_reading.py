@@ -220,6 +220,8 @@ def test_gzipped_records_are_read_alike(tmp_path: Path) -> None:
         (b"{{{\n", "is not JSON"),
         (b'{"text": "a", "w": NaN}\n', "NaN is no JSON number"),
         (b'{"text": "a", "w": -Infinity}\n', "-Infinity is no JSON number"),
+        (b'{"text": "a", "w": 1, "text": "b"}\n', "the key 'text' stands twice in one object"),
+        (b'{"text": "a", "w": [{"v": 1, "v": 1}]}\n', "the key 'v' stands twice in one object"),
         (b'{"txt": "two"}\n', r"lacks the key 'text'; set source.key \(it has: txt\)"),
         (b'{"text": 5}\n', "key 'text' holds a int, not a string"),
         (b'{"text": null}\n', "key 'text' holds a NoneType"),
