@@ -12,6 +12,7 @@ import json
 import os
 import re
 import stat
+from collections import Counter
 from collections.abc import Iterator
 from io import BufferedReader
 from pathlib import Path
@@ -123,11 +124,13 @@ def read_text(path: Path, limit: int = LARGEST, *, pipe: bool = False) -> str:
 def parse_json(text: str | bytes, where: str) -> Any:
     """The value of JSON text; DataError where it is no JSON, or holds what no reader of it could use.
 
-    That is NaN, infinity, numbers beyond 64-bit floats, and halves of surrogate pairs.
+    That is NaN, infinity, numbers beyond 64-bit floats, halves of surrogate pairs, and keys that stand twice.
     """
     try:
         text = text if isinstance(text, str) else text.decode()
-        tree = json.loads(text, parse_constant=_refuse, parse_int=_integer, parse_float=_finite)
+        tree = json.loads(
+            text, parse_constant=_refuse, parse_int=_integer, parse_float=_finite, object_pairs_hook=distinct_keys
+        )
         if _SURROGATE.search(text):
             json.dumps(tree, ensure_ascii=False).encode()
     except UnicodeEncodeError as error:
@@ -135,6 +138,15 @@ def parse_json(text: str | bytes, where: str) -> Any:
     except (ValueError, RecursionError) as error:
         raise DataError(f"is not JSON ({error})", where=where) from error
     return tree
+
+
+def distinct_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object of these keys and values; ValueError where a key stands twice: one value of it would be lost."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
+        raise ValueError(f"the key {twice!r} stands twice in one object")
+    return found
 
 
 def _refuse(constant: str) -> None:

@@ -7,7 +7,6 @@ import gzip
 import json
 import os
 import zlib
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from glob import escape, glob, has_magic, iglob
 from pathlib import Path
@@ -17,7 +16,7 @@ from pydantic import BeforeValidator, Field
 
 from ..core.digests import digest, digest_file
 from ..core.errors import DataError
-from ..core.reading import LARGEST, opened, read_bytes, user_path
+from ..core.reading import LARGEST, distinct_keys, opened, read_bytes, user_path
 from .document import utf8
 
 
@@ -192,7 +191,7 @@ def _opened(path: Path) -> Iterator[Any]:
 def _parsed(line: bytes, where: str) -> dict[str, Any]:
     text = decoded(line, where)
     try:
-        record = json.loads(text, parse_constant=_refuse, parse_int=_unused, object_pairs_hook=_distinct)
+        record = json.loads(text, parse_constant=_refuse, parse_int=_unused, object_pairs_hook=distinct_keys)
     except (ValueError, RecursionError) as error:
         torn = "" if line.endswith(b"\n") else "; the file ends within it"
         fix = _ONE_A_LINE if text.strip() in ("{", "[", "[{") or "\r{" in text else "repair or drop that line"
@@ -209,15 +208,6 @@ def _refuse(constant: str) -> None:
 def _unused(digits: str) -> int:
     """No number is used, however many digits it has."""
     return 0
-
-
-def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """The object of these keys and values: of a key that stands twice, one value would be lost without a word."""
-    record = dict(pairs)
-    if len(record) < len(pairs):
-        twice = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
-        raise ValueError(f"the key {twice!r} stands twice in one object")
-    return record
 
 
 def _string(record: dict[str, Any], key: str, where: str, setting: str = "key") -> str:

@@ -170,6 +170,7 @@ def test_links_out_of_a_directory_are_not_followed(tmp_path: Path) -> None:
     ("text", "message"),
     [
         ("NaN", "NaN is no JSON number"),
+        ('[{"a": {"b": 1, "c": 2, "b": 1}}]', "the key 'b' stands twice in one object"),
         ("[-Infinity]", "Infinity is no JSON number"),
         ("1e999", "beyond 64-bit floats"),
         ("9" * 301, "an integer of 301 digits"),
