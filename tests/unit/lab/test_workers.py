@@ -13,11 +13,11 @@ import time
 from pathlib import Path
 
 import pytest
-from isoflop.lab.jobs import Assignment, LocalWorkers, RunFailed, WorkerDied, finished, interpreter, row_of
 
 from isoflop.core import registry
 from isoflop.errors import DataError, IsoflopError, Stopped, UsageError
 from isoflop.lab import corpus
+from isoflop.lab.workers import Assignment, LocalWorkers, RunFailed, WorkerDied, finished, interpreter, row_of
 from isoflop.store.run import Run
 
 STUB = """
