@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from isoflop.core.contracts import Draws, TokenBatch
-from isoflop.core.errors import RecipeError
+from isoflop.core.errors import DataError, RecipeError
 from isoflop.core.recipe import Recipe
 from isoflop.core.rng import Rng
 from isoflop.core.roles import parameter_groups
@@ -202,6 +202,16 @@ def test_it_is_estimated_once_and_kept() -> None:
     again = other.loss(window())
     assert not again.spent
     assert torch.equal(again.total, live.loss(window()).total)
+
+
+def test_windows_that_predict_nothing_are_no_old_text() -> None:
+    policy, seen = small(), window()
+    prompt = TokenBatch(seen.inputs, seen.targets, 0, torch.zeros(1, 6, dtype=torch.bool))
+    live = EWC(Pull(parameter_groups(policy)), policy, itertools.repeat(prompt), Rng(1), 2)
+    with pytest.raises(DataError, match="none of its first 2 windows predicts anything"):
+        live.loss(seen)
+    mixed = EWC(live.pull, policy, iter([prompt, seen]), Rng(1), 2)
+    assert float(mixed.fisher()[0][0].sum()) > 0
 
 
 PENALTIES = ['{name="l2_to_start", strength=0.1}', f'{{name="ewc", windows=5, {OLD}, strength=0.1}}']

@@ -20,6 +20,7 @@ from torch import Tensor
 from ...core.context import Context
 from ...core.contracts import Batch, Draws, Loss, ModelPart, ObjectivePart, Stateful, TokenBatch
 from ...core.cost import Cost, Work
+from ...core.errors import DataError
 from ...core.registry import Card, part
 from ...core.rng import Rng
 from ...core.roles import Shape
@@ -64,7 +65,11 @@ class EWC:
         return Loss(self.strength * batch.units * self.pull(self.factors), spent=spent)
 
     def fisher(self) -> tuple[list[Tensor], Cost]:
-        """The diagonal of the Fisher information of one target, at the present weights, and what estimating it cost."""
+        """The diagonal of the Fisher information of one target, at the present weights, and what estimating it cost.
+
+        Raises:
+            DataError: no window predicts anything.
+        """
         objective, params = NextToken(self.policy), self.pull.params
         sums, units, cost = [torch.zeros_like(p) for p in params], 0, Cost()
         shapes = [Shape(name, "hidden", tuple(p.shape)) for name, p in zip(self.pull.names, params, strict=True)]
@@ -78,7 +83,10 @@ class EWC:
                     accumulated.addcmul_(gradient, gradient)
             units += window.units
             cost += window_cost(self.policy.flops(*window.inputs.shape), shapes)
-        return [accumulated / max(units, 1) for accumulated in sums], cost
+        if not units:  # all factors would be 0, and nothing held
+            what = f"none of its first {self.count} windows predicts anything: they lie within prompts"
+            raise DataError(what, where="objective.source", fix="give objective.windows or train.length more")
+        return [accumulated / units for accumulated in sums], cost
 
     def state_dict(self) -> dict[str, Any]:
         return {} if self.factors is None else dict(zip(self.pull.names, self.factors, strict=True))
