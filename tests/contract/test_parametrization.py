@@ -142,6 +142,32 @@ def test_a_part_is_told_which_of_its_own_parameters_are_frozen(frozen: tuple[str
             assert (p.grad is not None) == p.requires_grad, parameter
 
 
+@pytest.mark.parametrize("arrangement", ["pre_norm", "parallel", "sandwich"])
+@pytest.mark.parametrize(
+    "frozen", [*FROZEN, ("embedding", "norm", "*.feed_forward.*"), ("embedding", "norm", "*.mixer.*")]
+)
+@pytest.mark.parametrize("name", [*PARTS, None])
+def test_checkpointed_activations_give_the_same_gradients_for_a_bill_that_is_exact(
+    name: str | None, frozen: tuple[str, ...], arrangement: str
+) -> None:
+    """The forward is done again up to what autograd kept last in each block, and no further where all is plain."""
+    gradients = []
+    for checkpointing in (False, True):
+        treatment = Treatment(None if name is None else part_of(name), frozen, checkpointing)
+        part = model_part(treatment, arrangement=arrangement)
+        if not part.trained_shapes(VOCAB):
+            pytest.skip("nothing is trained")
+        model = part.build(context())
+        work = part.work(2, 11, VOCAB)
+        with Audit() as audit:
+            NextToken(model).loss(batch()).total.backward()
+        assert audit.total() == work.total.executed
+        assert checkpointing or not work.recompute.executed
+        assert work.recompute.flops == 0
+        gradients.append([p.grad for p in model.parameters() if p.requires_grad])
+    assert all(map(torch.equal, *gradients))
+
+
 @pytest.mark.parametrize("name", PARTS)
 def test_targets_choose_the_matrices(name: str) -> None:
     part = model_part(Treatment(part_of(name, targets=("*.mixer.q", "*.down"))))

@@ -17,7 +17,7 @@ from pydantic import (
     model_validator,
 )
 
-from .contracts import ModelPart, Treatment
+from .contracts import Linearizing, ModelPart, Treatment
 from .device import KINDS, Device
 from .digests import canonical_json, digest
 from .documents import NONE, Frozen, Later, Section, Worded, leaves
@@ -60,7 +60,7 @@ class Budget(Section):
     example = "{ steps = 200 }"
 
     flops: PositiveFloat | None = None
-    """Model FLOPs of training: forward, backward, recomputation and optimizer."""
+    """Model FLOPs of training: forward, backward and optimizer; what is computed again is none of them."""
     steps: PositiveInt | None = None
     """Optimizer steps."""
     tokens: PositiveInt | None = None
@@ -128,6 +128,8 @@ class Train(Section):
     """Checkpoints kept (the newest)."""
     isolate_documents: Annotated[bool, Later()] = False
     """Whether documents that share a training window do not see each other. Held-out evaluation stays as it is."""
+    activation_checkpointing: Annotated[bool, Later()] = False
+    """Keep each block's input alone and compute the rest again in the backward pass: less memory, a forward more."""
 
 
 class Recipe(TomlDocument):
@@ -178,6 +180,11 @@ class Recipe(TomlDocument):
             problems += self.unmet(part)
         problems += self._frozen()
         problems += self._other_models()
+        if self.train.activation_checkpointing and Linearizing in self.optimizer.needs.get("objective", ()):
+            problems.append(
+                f"train.activation_checkpointing: {self.optimizer.name} differentiates the model by torch.func, which "
+                "computes nothing again; leave it out"
+            )
         if self.budget.seconds is not None and self.schedule.needs_horizon:
             problems.append(
                 f"budget.seconds: has no horizon, which schedule {self.schedule.name} needs; "
@@ -263,11 +270,11 @@ class Recipe(TomlDocument):
 
     @property
     def policy(self) -> ModelPart:
-        """The model that is trained: the architecture with what is frozen and parametrized."""
+        """The model that is trained: the architecture with what is frozen, parametrized and checkpointed."""
         part = self.parametrization
         if part is not None:
             part = part.given({name: other.parametrization for name, other in self.models.items()})
-        return self.model.treated(Treatment(part, self.freeze))
+        return self.model.treated(Treatment(part, self.freeze, self.train.activation_checkpointing))
 
     @property
     def vocab_size(self) -> int:

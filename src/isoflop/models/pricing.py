@@ -7,10 +7,12 @@ what it mixes is live: exactly what autograd executes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 
 from ..core.contracts import Gains, LayerPart, NormPart, Pattern, Products, Rounds, Treatment
-from ..core.cost import Work
+from ..core.cost import ZERO, Work
 from ..core.roles import Shape
 from ..ledger import formulas
 
@@ -29,7 +31,24 @@ class Walk:
 
     def __init__(self, treatment: Treatment, shapes: Sequence[Shape]) -> None:
         self.treatment, self.live, self.work = treatment, False, Work()
+        self._plain, self._needed = True, ZERO
         self._shapes: Mapping[str, Shape] = {shape.name: shape for shape in shapes}
+
+    @contextmanager
+    def block(self) -> Iterator[None]:
+        """What happens inside is computed again in the backward pass if activations are checkpointed.
+
+        It ends where autograd kept something last: a product's operands are kept and not its result, so that one at
+        the block's end is not computed again. A parametrized weight may keep things in any order; a block with one is
+        computed again to its end. See ``models.checkpointing``.
+        """
+        before = self.work.forward
+        self._plain, self._needed = True, before
+        yield
+        if self.treatment.checkpointing and self.live:
+            again = (self._needed if self._plain else self.work.forward) - before
+            # The mathematics needs none of it, so it counts as executed alone.
+            self.work += Work(recompute=replace(again, flops=0))
 
     def looked_up(self, name: str) -> None:
         """An embedding ``name`` gives the vectors."""
@@ -47,10 +66,12 @@ class Walk:
     def mixed(self, work: Work) -> None:
         """Something without parameters."""
         self.work += work if self.live else Work(forward=work.forward)
+        if self.live:
+            self._needed = self.work.forward
 
     def multiplied(self, names: Sequence[str], tokens: int) -> None:
         """Weights that are applied to the same vectors side by side."""
-        before = self.live
+        before, start = self.live, self.work.forward
         for name in names:
             shape = self._shapes[name]
             rows, columns = shape.shape
@@ -64,6 +85,9 @@ class Walk:
                 self.live = self.live or trained
             bias = self._shapes.get(f"{name.removesuffix('weight')}bias")
             self.live = self.live or (bias is not None and self.treatment.trains(bias))
+            self._plain = self._plain and part is None
+        if self.live:
+            self._needed = start if len(names) == 1 else self.work.forward
 
     def rounds(self, rounds: Rounds, take: Callable[[str], None]) -> None:
         """A block's rounds (``ArrangementPart``); ``take`` walks through the module of a name."""

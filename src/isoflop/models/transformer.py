@@ -14,6 +14,7 @@ from ..core.contracts import Rounds, Seen
 from ..core.cost import Work
 from ..core.errors import UsageError
 from .attend import softly_capped
+from .checkpointing import checkpointed
 from .kernels import fuse
 from .layers import Matrix
 
@@ -79,6 +80,8 @@ class Transformer(nn.Module):
         norm: makes a norm of vectors of that width.
         dtype: of products; weights and residual stream are fp32.
         work: exact work of one forward and backward of (batch, length).
+        checkpointing: each block keeps its input alone for the backward pass, which computes the rest again (Chen et
+            al. 2016, arXiv 1604.06174).
     """
 
     def __init__(
@@ -95,9 +98,10 @@ class Transformer(nn.Module):
         norm: Callable[[], nn.Module],
         dtype: torch.dtype,
         work: Callable[..., Work],
+        checkpointing: bool = False,
     ) -> None:
         super().__init__()
-        self.dtype, self.flops, self.cap = dtype, work, cap
+        self.dtype, self.flops, self.cap, self.checkpointing = dtype, work, cap, checkpointing
         # The stream enters the blocks with unit variance. A tied embedding has the head's scale, so it is multiplied on
         # entering (Vaswani et al. 2017, section 3.4). Without that factor it learns far more slowly, also from GPT-2's
         # standard deviation of 0.02: benchmarks/results/tied_start.json. What it means to the head: ``layers.oppose``.
@@ -123,7 +127,7 @@ class Transformer(nn.Module):
         """
         x = self._embed(tokens)
         for block in self.blocks:
-            x = block(x, seen)
+            x = checkpointed(block, x, seen) if self.checkpointing and torch.is_grad_enabled() else block(x, seen)
         return self.norm(x, self.dtype)  # type: ignore[no-any-return]
 
     def _embed(self, tokens: Tensor, start: int = 0) -> Tensor:

@@ -31,6 +31,9 @@ class Parametrization(Protocol):
     def product(self, weight: Tensor, dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
         """The product in its place, from (..., columns) to (..., rows) vectors in ``dtype``.
 
+        It may be asked for twice in a step, since checkpointed activations are computed again: what it draws at random
+        is the same both times, e.g. keyed by the step.
+
         Args:
             weight: the trained or frozen weight (rows, columns), fp32.
             dtype: of the operands.
@@ -165,10 +168,12 @@ class Treatment:
         parametrization: of the matrices within the blocks that it targets; None: all are plain.
         freeze: roles or patterns of names whose parameters are not trained: no gradient, no state, no cost of either.
             What a parametrization adds is frozen by a role of its own alone.
+        checkpointing: blocks keep their inputs alone, and compute the rest again in the backward pass.
     """
 
     parametrization: ParametrizationPart | None = None
     freeze: tuple[str, ...] = ()
+    checkpointing: bool = False
 
     def of(self, shape: Shape) -> ParametrizationPart | None:
         """The parametrization of a parameter, if it has one."""

@@ -105,6 +105,7 @@ class TransformerPart(ModelPart):
             norm=lambda: self.norm.build(self.d_model, self.norm_eps),
             dtype=torch.bfloat16 if ctx.precision == "bf16" else torch.float32,
             work=lambda batch, length, pattern=None: self.work(batch, length, ctx.vocab_size, pattern),
+            checkpointing=self.treatment.checkpointing,
         )
         initialise(model, ctx.rng("init"), (2 * self.layers) ** -0.5, self.init_std)
         if self.tied and self.meant_version() > 1:
@@ -132,7 +133,8 @@ class TransformerPart(ModelPart):
                 else:
                     walk.normed(self.norm, prefix, tokens, self.d_model)
 
-            walk.rounds(self.arrangement.rounds, take)
+            with walk.block():
+                walk.rounds(self.arrangement.rounds, take)
         walk.normed(self.norm, "norm.", tokens, self.d_model)
         walk.multiplied(["embedding.weight" if self.tied else "unembedding.weight"], tokens)
         walk.mixed(pointwise(tokens * vocab_size, operations=4 + 3 * (self.cap is not None)))
