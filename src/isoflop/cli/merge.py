@@ -33,20 +33,24 @@ def run(
     json: Json = False,
 ) -> None:
     """Merge checkpoints into a new one. Killed, the same command goes on where it was."""
+    from tempfile import TemporaryDirectory
+
     import torch
 
     from ..merge.execute import merge
     from ..merge.plan import make_plan
     from ..merge.recipe import load
+    from ..pipelines.evaluated import evaluated_runs
 
     torch.set_num_threads(threads)
     recipe = load(config)
     if dry_run:
-        facts = _facts(make_plan(recipe), out)
+        with TemporaryDirectory() as folder, evaluated_runs(recipe, Path(folder) / "out") as plain:
+            facts = _facts(make_plan(plain(recipe)), out)
         emit(facts) if json else _print_plan(facts)
         return
-    with _bar(not json) as progress:
-        plan = merge(recipe, out, workers=workers, progress=progress)
+    with _bar(not json) as progress, evaluated_runs(recipe, out) as plain:
+        plan = merge(plain(recipe), out, workers=workers, progress=progress)
     if json:
         emit({"out": str(out), "tensors": len(plan.tasks), "bytes": plan.layout.bytes})
     else:
@@ -65,15 +69,23 @@ def inspect(
     json: Json = False,
 ) -> None:
     """Show distances, cosines, sign conflicts and ranks of models before they are merged."""
+    from tempfile import TemporaryDirectory
+
     from ..merge.inspect import inspect, pair_of
+    from ..merge.recipe import load
+    from ..pipelines.evaluated import evaluated_runs
 
     if len(sources) == 1:
         if not user_path(sources[0]).is_file():
             raise UsageError("one argument is a merge's file, more are a base and models", where=sources[0])
-        base, models = pair_of(user_path(sources[0]))
+        recipe = load(user_path(sources[0]))
+        base, models = pair_of(recipe, sources[0])
+        with TemporaryDirectory() as folder, evaluated_runs(recipe, Path(folder) / "out") as plain:
+            found = inspect(*pair_of(plain(recipe), sources[0]))
+        found = found.model_copy(update={"base": base, "models": tuple(models)})
     else:
         base, *models = sources
-    found = inspect(base, models)
+        found = inspect(base, models)
     page = None
     if out is not None:
         from ..report.page import write_report
@@ -126,13 +138,16 @@ def search(
     """Search a merge's weights by CMA-ES. Killed, the same command goes on where it was."""
     from ..merge.recipe import load
     from ..merge.search import BEST, Space, search
+    from ..pipelines.evaluated import evaluated_runs
     from ..train.restore import restore
     from .probe import heldout_fitness
 
     names = [tuple(piece for piece in text.split(",") if piece) for text in (knobs, filters)]
-    space = Space(load(config), names[0], names[1], blocks)
-    session = restore(find_run(run, root), device="cpu")
-    best = search(space, heldout_fitness(session), out, trials=trials, seed=seed)
+    recipe = load(config)
+    space = Space(recipe, names[0], names[1], blocks)
+    score = heldout_fitness(restore(find_run(run, root), device="cpu"))
+    with evaluated_runs(recipe, out) as plain:
+        best = search(space, lambda asked: score(plain(asked)), out, trials=trials, seed=seed)
     facts = {"out": str(out / BEST), "value": best, "trials": trials}
     emit(facts) if json else typer.echo(f"{out / BEST}: {best:.4f} after {trials} trials")
 

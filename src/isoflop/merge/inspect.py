@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -15,6 +14,7 @@ from ..store.inspections import Inspection, TensorFacts
 from ..store.safetensors_dir import FLOATS
 from ..store.tensors import HEADS, Checkpoint, Flat, layer_of, pieces
 from .configuration import refuse_other_architectures
+from .recipe import MergeRecipe
 from .sources import open_source
 
 _STEPS = 12
@@ -144,11 +144,8 @@ def _stable_rank(base: Flat, model: Flat) -> float | None:
     return energy / float((difference @ vector).double().square().sum())
 
 
-def pair_of(config: Path) -> tuple[str, list[str]]:
-    """Base and models of a merge's configuration. UsageError if it has no base, or slices."""
-    from .recipe import load
-
-    recipe = load(config)
+def pair_of(recipe: MergeRecipe, source: str) -> tuple[str, list[str]]:
+    """Base and models of a merge that lies in ``source``. UsageError if it has no base, or slices."""
     if recipe.base is None or not recipe.models:
-        raise UsageError("names no base and models to compare", where=str(config), fix="name directories instead")
+        raise UsageError("names no base and models to compare", where=source, fix="name directories instead")
     return recipe.base, [source.path for source in recipe.models if source.path != recipe.base]

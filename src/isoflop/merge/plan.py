@@ -93,6 +93,9 @@ def make_plan(recipe: MergeRecipe) -> MergePlan:
         RecipeError: the sources do not fit the recipe or each other; names tensor and file.
         DataError: a source cannot be read.
     """
+    if recipe.weights == "evaluated":
+        what = "evaluated weights are no files of a run"
+        raise UsageError(what, where="weights", fix="write them out: isoflop.pipelines.evaluated.evaluated_runs")
     recipe = _expanded(recipe)
     paths = list(dict.fromkeys(_listed(recipe)))
     places = {path: number for number, path in enumerate(paths)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -60,6 +61,9 @@ class MergeRecipe(Frozen):
     """Instead of models: the output's layers from below."""
     parameters: dict[str, Any] = {}
     """Knobs of all models."""
+    weights: Literal["trained", "evaluated"] = "trained"
+    """Of runs: the weights that were trained, or those that they are evaluated with, averaged where a run averages, and
+    with whatever it was trained with (LoRA, integers) baked in."""
     compute: Dtype = "float32"
     """Type in which the merge is computed; float64 tensors are never computed in less."""
     dtype: Dtype | None = None
@@ -94,6 +98,28 @@ class MergeRecipe(Frozen):
             found.append((f"slices.{i}.parameters", piece.parameters))
             found += [(f"slices.{i}.sources.{j}.parameters", s.parameters) for j, s in enumerate(piece.sources)]
         return found
+
+    def paths(self) -> list[str]:
+        """Every path that is named, each once."""
+        bases = [self.base, *(piece.base for piece in self.slices)]
+        return list(dict.fromkeys([*(base for base in bases if base), *(source.path for source in _sources(self))]))
+
+    def moved(self, places: Mapping[str, str]) -> MergeRecipe:
+        """The same merge of models that lie elsewhere, each by its path here, as they lie there."""
+
+        def there(source: Source) -> Source:
+            return source.model_copy(update={"path": places.get(source.path, source.path)})
+
+        def base(path: str | None) -> str | None:
+            return None if path is None else places.get(path, path)
+
+        pieces = [
+            piece.model_copy(update={"sources": tuple(map(there, piece.sources)), "base": base(piece.base)})
+            for piece in self.slices
+        ]
+        models = tuple(map(there, self.models))
+        changes = {"base": base(self.base), "models": models, "slices": tuple(pieces), "weights": "trained"}
+        return self.model_copy(update=changes)
 
 
 def load(path: Path) -> MergeRecipe:
@@ -132,6 +158,10 @@ def checked(recipe: MergeRecipe, source: str) -> MergeRecipe:
     return recipe
 
 
+def _sources(recipe: MergeRecipe) -> list[Source]:
+    return [*recipe.models, *(source for piece in recipe.slices for source in piece.sources)]
+
+
 def _of_sources(recipe: MergeRecipe, part: type[MergePart]) -> list[str]:
     problems = []
     if (
@@ -140,7 +170,7 @@ def _of_sources(recipe: MergeRecipe, part: type[MergePart]) -> list[str]:
         and not all(piece.base for piece in recipe.slices or (Slice(sources=()),))
     ):
         problems.append(f"base: {recipe.method} needs one; name the model that the others were made from")
-    if part.base == "none" and recipe.base and recipe.base not in _paths(recipe):
+    if part.base == "none" and recipe.base and recipe.base not in [source.path for source in _sources(recipe)]:
         problems.append(f"base: {recipe.method} takes none; leave it out, or list it among the models")
     least, most = part.models
     wanted = f"{least}" if most == least else f"at least {least}" if most is None else f"{least} to {most}"
@@ -160,9 +190,8 @@ def _of_sources(recipe: MergeRecipe, part: type[MergePart]) -> list[str]:
             problems.append(f"slices.{i}: its sources have different numbers of layers ({sorted(lengths)})")
         if any(source.checkpoints for source in piece.sources):
             problems.append(f"slices.{i}: checkpoints are of models; name one checkpoint's directory")
+    if recipe.weights == "evaluated":
+        several = [i for i, source in enumerate(recipe.models) if source.checkpoints]
+        problems += [f"models.{i}.checkpoints: hold trained weights; only the last are evaluated" for i in several]
     problems += [f"models.{i}.layers: belongs into a slice" for i, source in enumerate(recipe.models) if source.layers]
     return problems
-
-
-def _paths(recipe: MergeRecipe) -> set[str]:
-    return {s.path for s in recipe.models} | {s.path for piece in recipe.slices for s in piece.sources}

@@ -38,7 +38,7 @@ def open_source(path: str) -> Checkpoint:
             raise UsageError(
                 f"holds {name!r}, a parametrization's own",
                 where=str(found.path),
-                fix=f"write the plain model first: isoflop merge export {path} OUT",
+                fix=f'merge it as it is evaluated: weights = "evaluated"; or isoflop merge export {path} OUT first',
             )
     return found
 
@@ -46,9 +46,13 @@ def open_source(path: str) -> Checkpoint:
 def source_path(path: str) -> Path:
     """The directory of tensors that ``path`` means: of a run, its newest checkpoint."""
     directory = user_path(path)
-    if (directory / "resolved.json").exists() and (directory / "checkpoints").is_dir():
-        return last_checkpoints(directory, 1)[0]
-    return directory
+    return last_checkpoints(directory, 1)[0] if is_run(path) else directory
+
+
+def is_run(path: str) -> bool:
+    """Whether ``path`` is the directory of a run."""
+    directory = user_path(path)
+    return (directory / "resolved.json").exists() and (directory / "checkpoints").is_dir()
 
 
 def last_checkpoints(run: Path, count: int) -> list[Path]:
