@@ -51,7 +51,7 @@ def optimizers() -> str:
         extra = f" + {passes.forward / 1000:g} forward and {passes.backward / 1000:g} backward passes"
         extra = extra if passes.forward else ""
         rows.append(
-            f"| `{name}` | {part.card.summary} | {part.state_bytes(GPT) / n:.2f} | {cost.model / n:,.0f}{extra} "
+            f"| `{name}` | {part.card.summary} | {part.state_bytes(GPT) / n:.2f} | {cost.flops / n:,.0f}{extra} "
             f"| {cost.elementwise / n:.0f} | {'yes' if part.shardable else 'no'} |"
         )
     return "\n".join(rows)

@@ -7,6 +7,7 @@ from dataclasses import replace
 from functools import cache
 from typing import Any
 
+from isoflop.core.recipe import Recipe
 from isoflop.core.table import Table
 from isoflop.laws import Chinchilla, simulate
 from isoflop.laws.law import Fit
@@ -38,7 +39,16 @@ def _laws() -> dict[str, Any]:
     return {"sweep": sweep(), "fitted": fitted, "basis": basis}
 
 
-OFFERED: dict[str, Callable[[], dict[str, Any]]] = {"laws": _laws}
+def recipe() -> Recipe:
+    """Nine steps on the standard library's text."""
+    return Recipe.from_json({"name": "small", "source": "stdlib", "model": "transformer", "budget": {"steps": 9}})
+
+
+def _store() -> dict[str, Any]:
+    return {"recipe": recipe()}
+
+
+OFFERED: dict[str, Callable[[], dict[str, Any]]] = {"laws": _laws, "store": _store}
 
 
 def at_hand(module: str) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from doc_toys import at_hand
 
 ROOT = Path(isoflop.__file__).parent
 ELSEWHERE = ("optim", "objectives")
-ROOMS = ("core", "core.contracts", "ledger", "laws", "laws.forms", "laws.plan")
+ROOMS = ("core", "core.contracts", "ledger", "laws", "laws.forms", "laws.plan", "store")
 """Packages in which whatever has the name of its module shows an example, but protocols: they cannot be made."""
 
 

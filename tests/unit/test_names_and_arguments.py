@@ -70,6 +70,35 @@ def test_every_argument_has_a_line_of_its_own(wanted: list[str], listed: list[st
     assert sorted(listed) == sorted(wanted)
 
 
+LINES = re.compile(r"^ *(?!Default|None)[A-Za-z_]\w*(?:, [A-Za-z_]\w*)*: .*$", re.MULTILINE)
+
+
+def crowded(text: str) -> list[str]:
+    """Lines of the sections of arguments and attributes that describe two at once, "low, high: ..." or "a: b. c: d"."""
+    sections = re.findall(r"^( *)(?:Args|Attributes):\n(.*?)(?=^\1\S|\Z)", text, re.MULTILINE | re.DOTALL)
+    lines = [line for _, section in sections for line in LINES.findall(section)]
+    second = r"[a-z0-9)`\]\"]\. (?!Default|None|Only)[a-z_]+: "
+    return [line for line in lines if re.match(r" *\w+, \w", line) or re.search(second, line)]
+
+
+@pytest.mark.parametrize("path", TREES, ids=str)
+def test_no_line_describes_two(path: Path) -> None:
+    found = [
+        line
+        for node in ast.walk(TREES[path])
+        if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+        for line in crowded(ast.get_docstring(node) or "")
+    ]
+    assert not found
+
+
+def test_the_rule_sees_two_on_a_line() -> None:
+    assert crowded("Args:\n    low, high: ends.\n    a: (n,). b: (m,).\n    c: x; None: y.\n") == [
+        "    low, high: ends.",
+        "    a: (n,). b: (m,).",
+    ]
+
+
 def test_the_rule_sees_what_breaks_it() -> None:
     """Two arguments on one line, one left out, one that does not exist."""
     lines = (

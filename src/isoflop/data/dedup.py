@@ -48,7 +48,8 @@ class Distinct:
 
     Attributes:
         kept: indices of those that stay, in order.
-        exact: for each text that equals an earlier one, its index and the earlier one's. near: likewise for near ones.
+        exact: for each text that equals an earlier one, its index and the earlier one's.
+        near: likewise for near ones.
     """
 
     kept: tuple[int, ...]

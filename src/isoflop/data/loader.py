@@ -128,7 +128,9 @@ class HeldOutText:
     model can beat the entropy of the source.
 
     Attributes:
-        tokens: the stream (n,). text_bytes: UTF-8 bytes of what is predicted. documents: their number.
+        tokens: the stream (n,).
+        text_bytes: UTF-8 bytes of what is predicted.
+        documents: their number.
         counts: bool (n,), the tokens that count where they are targets; None: all.
     """
 

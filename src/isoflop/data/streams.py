@@ -41,7 +41,8 @@ class Written:
     Args:
         ids: all of them, the end of text included, and what comes before every text.
         runs: lengths of runs of ids, the first not predicted, the second predicted, and so on in turn.
-        prompt: the text that is not predicted. text: the text that is.
+        prompt: the text that is not predicted.
+        text: the text that is.
         apart: ids that are not predicted and ids that are give back those two, each by itself.
     """
 

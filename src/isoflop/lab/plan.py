@@ -95,8 +95,8 @@ class Sight:
     """What an arm's multiplier on FLOPs at a rung could show.
 
     Attributes:
-        low, high: the multipliers between which it can be measured, where the baseline's ladder ends. A seed outside
-            leaves the row with a bound.
+        low: the least multiplier that can be measured, at the lowest rung of the baseline's ladder.
+        high: the largest that can be measured, at its top rung. A seed outside leaves the row with a bound.
         smallest: the least multiplier that is found, significant, with a chance of 80 %; None if none is. Holm's
             correction is taken at its first, hardest step.
         bounded: the chance of no more than a bound if the arm is just as good as the baseline.

@@ -115,8 +115,8 @@ class Study(TomlDocument):
 
     Example:
         >>> study = Study.load("demo", "seeds=[1,2,3]")
-        >>> study.everyone, study.ladder.rungs, study.base("muon").optimizer.name
-        (('adamw', 'muon'), (200.0, 400.0, 800.0, 1600.0), 'muon')
+        >>> study.baseline, study.seeds, study.base("muon").optimizer.name
+        ('adamw', (1, 2, 3), 'muon')
     """
 
     name: Name

@@ -26,7 +26,8 @@ def predictions(fit: Solved, asked: Sequence[Mapping[str, float]], level: float 
         Rows in the order of the questions; ``times`` is their compute in that of the dearest row.
 
     Raises:
-        UsageError: a column is missing, or is none of the law's. NumericsError: the fit did not converge.
+        UsageError: a column is missing, or is none of the law's.
+        NumericsError: the fit did not converge.
         DataError: a value that is not positive where the law wants it.
 
     Example, with ``sweep`` a table of N, D and loss:

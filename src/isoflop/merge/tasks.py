@@ -30,7 +30,8 @@ class Task:
 
     Attributes:
         name: in the output.
-        shape, dtype: in the output; the type by the format's name.
+        shape: in the output.
+        dtype: in the output, by the format's name.
         base: (number of the source, name there) of the base's tensor; None: the method takes none.
         models: the same of each model.
         part: the method with this tensor's knobs; None: all sources hold the same, which is copied.

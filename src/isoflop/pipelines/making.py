@@ -43,7 +43,8 @@ class Made:
         identity: hash of its recipe, or digest of the merge and what it merged.
         place: the run's directory, or that of the merged weights.
         run: where it was trained.
-        ledger: what the stage itself spent. ancestors: what the models that it builds on had cost.
+        ledger: what the stage itself spent.
+        ancestors: what the models that it builds on had cost.
     """
 
     identity: str

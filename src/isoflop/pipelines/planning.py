@@ -14,7 +14,8 @@ class Foreseen:
     """A stage before it is made.
 
     Attributes:
-        steps, flops: of one training run; 0 for a merge.
+        steps: of one training run; 0 for a merge.
+        flops: of one; 0 for a merge.
         trials: combinations of its grid (0: it has none).
         runs: how often it is made, on tuning and evaluation seeds; less where models are the same.
     """

@@ -73,7 +73,8 @@ def write_report(directory: Path) -> Path:
     """Write ``report.html`` and ``charts/*.svg, *.png`` into the directory of a study, a run or a fit; the page's path.
 
     Raises:
-        UsageError: the directory holds none of them. DataError: what it holds is broken.
+        UsageError: the directory holds none of them.
+        DataError: what it holds is broken.
         StorageError: the disk refused.
     """
     directory = user_path(directory)

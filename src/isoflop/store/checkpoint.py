@@ -67,6 +67,11 @@ def commit(
 
     Raises:
         StorageError: the disk refused; earlier checkpoints are untouched and nothing half-written is left.
+
+    Example:
+        >>> place = commit(Path("checkpoints"), 40, lambda fresh: (fresh / "x").write_text("weights"), keep=2)
+        >>> place.name, steps(Path("checkpoints")), damage(place)
+        ('40', [40], '')
     """
     if keep < 1:
         raise ValueError(f"keep must be at least 1, got {keep}")
@@ -94,8 +99,18 @@ def newest(directory: Path, warn: Warn = _silent) -> tuple[int, Path] | None:
     Each damaged one on the way is reported: "checkpoint 40 is damaged (model.safetensors: digest differs); falling back
     to 20". Changes nothing on disk.
 
+    Args: directory: the run's checkpoints. warn: called with a sentence about each damaged one.
+
     Raises:
         DataError: there are checkpoints, and all of them are damaged.
+
+    Example:
+        >>> for step in (20, 40):
+        ...     place = commit(Path("checkpoints"), step, lambda fresh: (fresh / "x").write_text("weights"), keep=2)
+        >>> (place / "x").write_text("broken!")
+        7
+        >>> newest(Path("checkpoints"))[0]
+        20
     """
     found = steps(directory)
     problems = []

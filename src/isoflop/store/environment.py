@@ -37,6 +37,11 @@ def environment(level: Determinism = "exact", **facts: Any) -> dict[str, Any]:
     """JSON values that describe a run in this process; ``facts`` adds or replaces entries (``device`` ...).
 
     ``threads`` is OMP_NUM_THREADS or the usable cores.
+
+    Example:
+        >>> facts = environment(device="cpu")
+        >>> facts["device"], facts["threads"] > 0
+        ('cpu', True)
     """
     wanted = os.environ.get("OMP_NUM_THREADS", "")
     threads = int(wanted) if wanted.isdecimal() else cores()

@@ -17,7 +17,12 @@ Row = dict[str, float | None]
 
 
 class StoredInterval(Frozen):
-    """A constant's interval; an end that is None is open."""
+    """A constant's interval; an end that is None is open.
+
+    Example:
+        >>> StoredInterval(low=0.3, high=None, level=0.95, verdict="unidentified", reason="flat upward").high is None
+        True
+    """
 
     low: float | None
     high: float | None
@@ -28,7 +33,13 @@ class StoredInterval(Frozen):
 
 
 class StoredCertificate(Frozen):
-    """How far the optimum can be trusted (``isoflop.laws.search.Certificate``)."""
+    """How far the optimum can be trusted (``isoflop.laws.search.Certificate``).
+
+    Example:
+        >>> values = dict(grid=61, starts=8, share=1.0, gradient=1e-9, condition=3.0, converged=True, at_bounds=[])
+        >>> StoredCertificate(**values).converged
+        True
+    """
 
     grid: int
     starts: int
@@ -40,7 +51,14 @@ class StoredCertificate(Frozen):
 
 
 class StoredFit(Frozen):
-    """A fit that can be made again from its own rows (``isoflop.laws.refit``)."""
+    """A fit that can be made again from its own rows (``isoflop.laws.refit``).
+
+    Example:
+        >>> from isoflop.laws import Power
+        >>> stored = StoredFit(**Power().fit({"C": [1.0, 2.0, 4.0], "y": [1.0, 2.1, 3.9]}).to_json())
+        >>> stored.law["name"], stored.certificate.converged, sorted(stored.intervals)
+        ('power', True, ['A', 'a'])
+    """
 
     format: Literal["isoflop.fit/1"] = FORMAT
     law: dict[str, Any]
@@ -59,7 +77,12 @@ class StoredFit(Frozen):
 
 
 class StoredVariant(Frozen):
-    """The fit under another choice: its constants, or why there are none."""
+    """The fit under another choice: its constants, or why there are none.
+
+    Example:
+        >>> StoredVariant(choice="loss l2", rows=12, params={"a": 0.5}).failed
+        ''
+    """
 
     choice: str
     rows: int
@@ -68,7 +91,12 @@ class StoredVariant(Frozen):
 
 
 class StoredCurve(Frozen):
-    """Loss against parameters ``N`` at one budget, and the optimum if it lies within the curve."""
+    """Loss against parameters ``N`` at one budget, and the optimum if it lies within the curve.
+
+    Example:
+        >>> StoredCurve(compute=6e18, N=[1e7, 1e8, 1e9], loss=[3.5, 3.0, 3.2], best_N=1.4e8).best_N
+        140000000.0
+    """
 
     compute: PositiveFloat
     N: list[PositiveFloat]
@@ -77,7 +105,13 @@ class StoredCurve(Frozen):
 
 
 class StoredForecast(Frozen):
-    """Rows above ``cut`` as forecast from those below; each list (m,)."""
+    """Rows above ``cut`` as forecast from those below; each list (m,).
+
+    Example:
+        >>> one = StoredForecast(cut=1e20, compute=[1e21], observed=[2.0], predicted=[2.1], low=[1.9], high=[2.3])
+        >>> one.predicted
+        [2.1]
+    """
 
     cut: float
     compute: list[float]
@@ -88,7 +122,12 @@ class StoredForecast(Frozen):
 
 
 class StoredScore(Frozen):
-    """What a law's forecasts are worth (``isoflop.laws.comparison.Score``); without numbers where it has none."""
+    """What a law's forecasts are worth (``isoflop.laws.comparison.Score``); without numbers where it has none.
+
+    Example:
+        >>> StoredScore(law="kaplan", failed="4 rows cannot fix the 5 parameters").error is None
+        True
+    """
 
     law: str
     error: float | None = None
@@ -103,7 +142,12 @@ class StoredScore(Frozen):
 
 
 class StoredComparison(Frozen):
-    """The compared laws, best extrapolation first, and the best one's forecasts."""
+    """The compared laws, best extrapolation first, and the best one's forecasts.
+
+    Example:
+        >>> StoredComparison(level=0.9, scores=[StoredScore(law="chinchilla", error=0.004)], forecasts=[]).scores[0].law
+        'chinchilla'
+    """
 
     level: float
     scores: list[StoredScore]
@@ -111,7 +155,15 @@ class StoredComparison(Frozen):
 
 
 class FitDocument(Frozen):
-    """``fit.json``: a fit, what it predicts, and what was compared to choose it."""
+    """``fit.json``: a fit, what it predicts, and what was compared to choose it.
+
+    Example:
+        >>> from isoflop.laws import fit_table
+        >>> made = fit_table({"C": [1.0, 2.0, 4.0, 8.0], "y": [1.0, 2.1, 3.9, 8.2]}, "power")
+        >>> document = made.document(source="mine.csv")
+        >>> document.target, len(document.points)
+        ('y', 4)
+    """
 
     source: str = ""
     """The name of what was fitted."""

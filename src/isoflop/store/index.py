@@ -19,9 +19,9 @@ from ..core.reading import read_errors, read_json, user_path
 from ..core.table import Table
 from .fits import FIT, FitDocument
 from .names import INDEX, printable
-from .records import scale_of
+from .records import State, scale_of
 from .results import STUDY
-from .run import Run, State
+from .run import Run
 
 RUNS = {
     "id": "TEXT",
@@ -56,6 +56,9 @@ _FILES = ("resolved.json", "status.json", "result.json")  # what a row is made o
 def runs(root: str | Path, *, status: str | None = None, name: str | None = None, order: str = "created") -> Table:
     """All runs under ``root``, one row each, with the columns of ``RUNS``.
 
+    ``isoflop runs`` prints this table. It is read from an index that is brought up to date first, so thousands of runs
+    take no longer than those that changed.
+
     Args:
         root: directory of runs.
         status: only runs of this status ("done", "interrupted", "unreadable" ...).
@@ -63,13 +66,28 @@ def runs(root: str | Path, *, status: str | None = None, name: str | None = None
         order: the column to sort by; "-value" sorts downwards. Rows without a value come last.
 
     A broken directory is a row of status "unreadable" with its ``reason``; unknown figures are NaN.
+
+    Example, with ``recipe`` a recipe of nine steps:
+        >>> from isoflop.store.run import Run
+        >>> run = Run.open("runs", recipe)
+        >>> table = runs("runs", name="sm*")
+        >>> table.rows, table["status"][0]
+        (1, 'created')
     """
     wanted = {"status = ?": status, "name GLOB ?": name}
     return _select(user_path(root), "runs", {k: v for k, v in wanted.items() if v is not None}, order)
 
 
 def studies(root: str | Path, *, order: str = "created") -> Table:
-    """All study results under ``root`` (``<root>/<study>/study.json``), with the columns of ``STUDIES``."""
+    """All study results under ``root`` (``<root>/<study>/study.json``), with the columns of ``STUDIES``.
+
+    Args: root: directory of runs. order: the column to sort by; "-name" sorts downwards.
+
+    Example:
+        >>> Path("runs").mkdir()
+        >>> studies("runs").rows
+        0
+    """
     return _select(user_path(root), "studies", {}, order)
 
 
@@ -77,6 +95,13 @@ def fits(root: str | Path) -> Table:
     """All stored fits under ``root`` (``<root>/<name>/fit.json``) by name: law, what was fitted, rows, constants.
 
     One that cannot be read says so in the place of its constants.
+
+    Example:
+        >>> from isoflop.laws import Power, save
+        >>> Path("runs/mine").mkdir(parents=True)
+        >>> save(Power().fit({"C": [1.0, 2.0, 4.0], "y": [1.0, 2.1, 3.9]}), "runs/mine/fit.json")
+        >>> fits("runs")["name"].tolist()
+        ['mine']
     """
     rows = [_fit_row(place) for place in sorted(user_path(root).glob(f"[!.]*/{FIT}"))]
     return Table.from_records(rows) if rows else Table({column: [] for column in FITS})

@@ -12,7 +12,14 @@ INSPECTION = "inspection.json"
 
 
 class TensorFacts(Frozen):
-    """A tensor's task vectors d_i = model_i - base."""
+    """A tensor's task vectors d_i = model_i - base.
+
+    Example:
+        >>> facts = TensorFacts(name="w", layer=0, numel=4, distances=(1.0, 2.0), ranks=(1.0, 1.0), cosine=0.1,
+        ...                     conflict=0.4, cancelled=0.2, magnitude=0.5)
+        >>> facts.conflict
+        0.4
+    """
 
     name: str
     layer: int | None
@@ -33,7 +40,12 @@ class TensorFacts(Frozen):
 
 
 class Inspection(Frozen):
-    """Models beside their base, tensor by tensor, before anything is merged."""
+    """Models beside their base, tensor by tensor, before anything is merged.
+
+    Example:
+        >>> Inspection(base="base", models=("a", "b"), tensors=(), layers=()).interfering()
+        []
+    """
 
     base: str
     models: tuple[str, ...]

@@ -28,13 +28,22 @@ def printable(text: str) -> str:
     """``text`` on one line without control, formatting (bidirectional) and surrogate characters.
 
     So a name from a file cannot move a terminal's cursor, change its colours or reverse what follows.
+
+    Example:
+        >>> printable("two" + chr(10) + "lines")
+        'two lines'
     """
     harmless = (c for c in text if c.isspace() or not unicodedata.category(c).startswith("C"))
     return " ".join("".join(harmless).split())
 
 
 def component(name: str) -> str:
-    """``name`` if it is one path component as recipes allow it, and not the store's own; otherwise a UsageError."""
+    """``name`` if it is one path component as recipes allow it, and not the store's own; otherwise a UsageError.
+
+    Example:
+        >>> component("small-1")
+        'small-1'
+    """
     if problem := reserved(name):
         raise UsageError(problem)
     try:

@@ -18,7 +18,14 @@ Choice = dict[str, Any]
 
 
 class StageRow(Frozen):
-    """One model: of one stage and seed, with one choice of what is searched."""
+    """One model: of one stage and seed, with one choice of what is searched.
+
+    Example:
+        >>> spent = dict(ledger={"train": {"flops": 600.0}}, ancestors={}, flops=600.0, flops_with_ancestors=600.0)
+        >>> row = StageRow(stage="base", seed=1, role="evaluation", made="base-1", identity="ab", values={}, **spent)
+        >>> row.values == {}, row.flops
+        (True, 600.0)
+    """
 
     stage: str
     seed: int
@@ -41,7 +48,13 @@ class StageRow(Frozen):
 
 
 class Chosen(Frozen):
-    """What the tuning seeds said of a stage's grid."""
+    """What the tuning seeds said of a stage's grid.
+
+    Example:
+        >>> grid = [{"share": 0.1}, {"share": 0.5}]
+        >>> Chosen(stage="sfa", tried=grid, scores=[2.2, 2.1], chosen=grid[1], edge=True).chosen
+        {'share': 0.5}
+    """
 
     stage: str
     tried: list[Choice]
@@ -53,7 +66,13 @@ class Chosen(Frozen):
 
 
 class BarVerdict(Frozen):
-    """What became of a bar."""
+    """What became of a bar.
+
+    Example:
+        >>> figures = dict(per_seed=[-0.12, -0.08], mean=-0.1, low=-0.2, high=-0.05, most=0.0, p=0.01)
+        >>> BarVerdict(says="forgets less", **figures, verdict="met").verdict
+        'met'
+    """
 
     says: str
     per_seed: list[float]
@@ -69,7 +88,15 @@ class BarVerdict(Frozen):
 
 
 class PipelineResult(Frozen):
-    """Everything that a report of a pipeline shows."""
+    """Everything that a report of a pipeline shows.
+
+    Example:
+        >>> texts = {"old": {"bits_per_byte": 2.0}, "new": {"bits_per_byte": 2.2}}
+        >>> spent = dict(ledger={}, ancestors={}, flops=600.0, flops_with_ancestors=600.0)
+        >>> row = StageRow(stage="base", seed=1, role="evaluation", made="base-1", identity="ab", values=texts, **spent)
+        >>> [round(value, 2) for value in values_of([row], "base", ["old", "new"], "bits_per_byte")]
+        [2.1]
+    """
 
     schema_version: Literal[1] = 1
     name: str

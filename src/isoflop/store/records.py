@@ -19,9 +19,38 @@ Ledger = dict[str, dict[str, Number]]
 UNSAID = Scale("bits per byte")
 """What values are measured on that do not say it: the first release knew no other metric."""
 
+State = Literal["created", "running", "done", "failed", "diverged", "stopped"]
+
+
+class Status(Frozen):
+    """What a run is doing. Times are UTC, ISO 8601.
+
+    Example:
+        >>> now = "2026-01-01T00:00:00Z"
+        >>> Status(created=now, updated=now, pid=4321, host="here", step=40, horizon=200).state
+        'created'
+    """
+
+    state: State = "created"
+    created: str
+    updated: str
+    """The last heartbeat or change of state."""
+    pid: Annotated[int, Field(gt=0, lt=2**31)]
+    host: str
+    step: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    """Steps completed."""
+    horizon: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    """Steps in all; 0: not known yet."""
+    message: str = ""
+
 
 class Ancestor(Frozen):
-    """A run whose model another run began with or used: ``ledger`` is what it had spent on that model."""
+    """A run whose model another run began with or used: ``ledger`` is what it had spent on that model.
+
+    Example:
+        >>> Ancestor(name="base", ledger={"train": {"flops": 600}}).ledger["train"]["flops"]
+        600
+    """
 
     name: str
     ledger: Ledger
@@ -32,7 +61,13 @@ Ancestors = dict[str, Ancestor]
 
 
 def joined(bills: Iterable[Mapping[str, Ancestor]]) -> Ancestors:
-    """The ancestors of several, each once; of one that was taken up at several points, the most that it had spent."""
+    """The ancestors of several, each once; of one that was taken up at several points, the most that it had spent.
+
+    Example:
+        >>> early, late = (Ancestor(name="base", ledger={"train": {"flops": flops}}) for flops in (300, 600))
+        >>> joined([{"ab": early}, {"ab": late}])["ab"].ledger["train"]["flops"]
+        600
+    """
     found: Ancestors = {}
     for bill in bills:
         for key, ancestor in bill.items():
@@ -74,7 +109,13 @@ class _Measured(_Spent, total=False):
 
 @with_config(OPEN)
 class Result(_Measured, total=False):
-    """``result.json``: how the run ended, its value, what training cost."""
+    """``result.json``: how the run ended, its value, what training cost.
+
+    Example:
+        >>> result: Result = {"status": "done", "step": 200, "value": 2.1, "unit": "bits per byte"}
+        >>> scale_of(result).unit
+        'bits per byte'
+    """
 
     status: Literal["done", "diverged"]
     message: str
@@ -86,7 +127,13 @@ class Result(_Measured, total=False):
 
 @with_config(OPEN)
 class MetricRecord(_Measured, total=False):
-    """A line of ``metrics.jsonl``: a training step (kind "step") or an evaluation, whose ``metrics`` holds each."""
+    """A line of ``metrics.jsonl``: a training step (kind "step") or an evaluation, whose ``metrics`` holds each.
+
+    Example:
+        >>> record: MetricRecord = {"kind": "step", "step": 40, "loss": 3.2}
+        >>> record["loss"]
+        3.2
+    """
 
     kind: str
     step: Count
@@ -97,7 +144,13 @@ class MetricRecord(_Measured, total=False):
 
 
 class Change(TypedDict):
-    """What differs between two environments."""
+    """What differs between two environments.
+
+    Example:
+        >>> change: Change = {"key": "threads", "before": 1, "after": 2}
+        >>> change["key"]
+        'threads'
+    """
 
     key: str
     before: Any
@@ -106,7 +159,13 @@ class Change(TypedDict):
 
 @with_config(OPEN)
 class Event(TypedDict, total=False):
-    """A line of ``events.jsonl``."""
+    """A line of ``events.jsonl``.
+
+    Example:
+        >>> event: Event = {"kind": "started", "time": "2026-01-01T00:00:00Z", "workers": 2}
+        >>> event["workers"]
+        2
+    """
 
     kind: str
     time: str

@@ -40,7 +40,14 @@ class _State(TypedDict):
 
 @dataclass(frozen=True)
 class Found:
-    """A run's checkpoint: its directory, the step, and the SHA-256 of each of its files by name."""
+    """A run's checkpoint: its directory, the step, and the SHA-256 of each of its files by name.
+
+    Example:
+        >>> files = {"model.safetensors": "ab" * 32}
+        >>> found = Found(run=None, directory=Path("runs/a/checkpoints/40"), step=40, files=files)
+        >>> len(found.digest)
+        64
+    """
 
     run: Run
     directory: Path
@@ -57,6 +64,11 @@ def find_run(name: str, root: Path, what: str = "run") -> Run:
     """The run that ``name`` means: its directory, or its name, hash or a beginning of either, below ``root``.
 
     ``what`` is said to be missing where there is none.
+
+    Example, with ``recipe`` a recipe of nine steps:
+        >>> run = Run.open("runs", recipe)
+        >>> find_run("small", Path("runs")).id == run.id
+        True
     """
     own = user_path(name)
     if os.path.lexists(own / "resolved.json"):
@@ -83,7 +95,8 @@ def describe(name: str, root: Path, digest: str | None = None) -> dict[str, Any]
         digest: that of the weights which are meant, where the user gives it.
 
     Raises:
-        UsageError: there is no such run, or it has no checkpoint. DataError: it cannot be read, or holds other weights.
+        UsageError: there is no such run, or it has no checkpoint.
+        DataError: it cannot be read, or holds other weights.
     """
     own = user_path(name)
     single = own.parent.name == checkpoint.FOLDER and os.path.lexists(own / checkpoint.MANIFEST)

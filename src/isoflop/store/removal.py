@@ -46,7 +46,14 @@ def remove(run: Run, root: Path, *, force: bool = False) -> None:
         force: remove it whatever stands on it.
 
     Raises:
-        UsageError: something stands on it, or a process works on it. StorageError: the disk refused.
+        UsageError: something stands on it, or a process works on it.
+        StorageError: the disk refused.
+
+    Example, with ``recipe`` a recipe of nine steps:
+        >>> run = Run.open("runs", recipe)
+        >>> remove(run, Path("runs"))
+        >>> run.path.exists()
+        False
     """
     needed = [] if force else list(standing_on(run, root))
     if needed:
@@ -61,7 +68,9 @@ def make_room(path: Path, recipe: str) -> None:
     What failed so left a directory that says why, and nothing that anybody could want: its name is free for another.
 
     Raises:
-        UsageError: a process works on it. StorageError: the disk refused. DataError: it cannot be read.
+        UsageError: a process works on it.
+        StorageError: the disk refused.
+        DataError: it cannot be read.
     """
     if os.path.lexists(path / "resolved.json"):
         run = Run.read(path)

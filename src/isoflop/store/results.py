@@ -23,7 +23,13 @@ Axis = Literal["flops", "hardware_flops", "steps", "tokens", "text_bytes", "seco
 
 
 class Point(Frozen):
-    """One evaluation within a run: what had been spent (training phases only) and the quality reached."""
+    """One evaluation within a run: what had been spent (training phases only) and the quality reached.
+
+    Example:
+        >>> spent = dict(flops=10**12, hardware_flops=10**12, tokens=10**6, text_bytes=4 * 10**6, seconds=60.0)
+        >>> Point(step=100, **spent, value=2.1, stderr=0.01).value
+        2.1
+    """
 
     step: int
     flops: int
@@ -39,7 +45,13 @@ class Point(Frozen):
 
 
 class RunRow(Frozen):
-    """One run of a study. ``curve``'s last point is the run's end; a diverged or failed run has an empty curve."""
+    """One run of a study. ``curve``'s last point is the run's end; a diverged or failed run has an empty curve.
+
+    Example:
+        >>> row = RunRow(run="a-1", recipe_hash="ab", arm="muon", rung=0, seed=1, role="evaluation", status="diverged")
+        >>> row.end is None
+        True
+    """
 
     run: str
     recipe_hash: str
@@ -74,7 +86,13 @@ class RunRow(Frozen):
 
 
 class Tuning(Frozen):
-    """One arm's tuning of a hyper-parameter at one rung. ``quality``: on the study's scale, None if it diverged."""
+    """One arm's tuning of a hyper-parameter at one rung. ``quality``: on the study's scale, None if it diverged.
+
+    Example:
+        >>> tuned = dict(hyper="optimizer.lr", values=[1e-3, 2e-3], quality=[2.2, 2.1], chosen=2e-3, edge=True)
+        >>> Tuning(arm="muon", rung=0, **tuned).chosen
+        0.002
+    """
 
     arm: str
     rung: int
@@ -92,6 +110,11 @@ class MultiplierRow(Frozen):
     ``value``, ``low`` and ``high`` are None when any seed is censored; then ``bound`` holds with ``censored``:
     "above": the multiplier is > bound; "below": it is < bound. It is the geometric mean over all seeds, each censored
     one at its own limit; None where seeds are censored on both sides ("mixed").
+
+    Example:
+        >>> row = MultiplierRow(arm="muon", rung=1, axis="flops", value=1.3, low=1.1, high=1.5, seeds=3)
+        >>> row.value, row.conclusive
+        (1.3, False)
     """
 
     arm: str
@@ -128,7 +151,17 @@ class MultiplierRow(Frozen):
 
 
 class StudyResult(Frozen):
-    """Everything that a report shows. ``schema_version`` counts incompatible changes of this file's form."""
+    """Everything that a report shows. ``schema_version`` counts incompatible changes of this file's form.
+
+    ``lab.compare`` returns and writes one; a page, a table and the index read it without the runs themselves.
+
+    Example:
+        >>> shape = dict(name="duel", title="", created="2026-01-01T00:00:00Z", baseline="adamw", arms=["adamw"])
+        >>> made = StudyResult(**shape, rung_axis="steps", rungs=[100], runs=[], headline="not measured yet")
+        >>> made.write(Path("study.json"))
+        >>> StudyResult.read(Path("study.json")).headline
+        'not measured yet'
+    """
 
     schema_version: Literal[1] = 1
     name: str

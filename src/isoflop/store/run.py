@@ -26,11 +26,8 @@ import time
 from collections.abc import Callable, Container, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal, cast
+from typing import Any, cast
 
-from pydantic import Field
-
-from ..core.documents import Frozen
 from ..core.errors import DataError, RecipeError, UsageError
 from ..core.files import (
     append_jsonl,
@@ -48,35 +45,29 @@ from ..core.recipe import Recipe, StoredRecipe, hash_of
 from .checkpoint import FOLDER, Warn, commit, newest, steps
 from .environment import determinism, differences, environment, told
 from .names import component, printable
-from .records import Ancestors, Change, Event, Ledger, MetricRecord, Result
+from .records import Ancestors, Change, Event, Ledger, MetricRecord, Result, State, Status
 
-State = Literal["created", "running", "done", "failed", "diverged", "stopped"]
 _LABELLED = re.compile(r"-[0-9a-f]{12}$")
 _BEAT = 1.0  # seconds between heartbeats, or 100 times what one takes to write if that is more
-
-
-class Status(Frozen):
-    """What a run is doing. Times are UTC, ISO 8601."""
-
-    state: State = "created"
-    created: str
-    updated: str
-    """The last heartbeat or change of state."""
-    pid: Annotated[int, Field(gt=0, lt=2**31)]
-    host: str
-    step: Annotated[int, Field(ge=0, lt=2**63)] = 0
-    """Steps completed."""
-    horizon: Annotated[int, Field(ge=0, lt=2**63)] = 0
-    """Steps in all; 0: not known yet."""
-    message: str = ""
 
 
 class Run:
     """One run directory. ``Run.open`` makes or continues one, ``Run.read`` only looks at it.
 
+    A run is its directory: everything of it can be read there by any program, while it trains and after. Train through
+    ``isoflop.train``, which opens, locks and fills it; read with this class.
+
     Attributes:
-        path: the directory. resolved: the recipe as JSON values. hash: the recipe's hash (64 hex digits).
+        path: the directory.
+        resolved: the recipe as JSON values.
+        hash: the recipe's hash (64 hex digits).
         warn: called with each warning (a damaged checkpoint, a changed environment), which also becomes an event.
+
+    Example, with ``recipe`` a recipe of nine steps:
+        >>> run = Run.open("runs", recipe)
+        >>> run.record("step", step=1, loss=5.5)
+        >>> Run.read(run.path).state, [record["loss"] for record in run.metrics("step")]
+        ('created', [5.5])
     """
 
     def __init__(self, path: Path, resolved: Mapping[str, Any]) -> None:

@@ -43,7 +43,13 @@ _PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 
 @dataclass(frozen=True)
 class TensorInfo:
-    """Where a tensor lies: bytes ``begin`` to ``end`` of ``file``, row-major, little-endian."""
+    """Where a tensor lies: bytes ``begin`` to ``end`` of ``file``, row-major, little-endian.
+
+    Example:
+        >>> info = TensorInfo("a", "F32", (2, 3), Path("model.safetensors"), begin=80, end=104)
+        >>> info.numel, info.bytes
+        (6, 24)
+    """
 
     name: str
     dtype: str
@@ -64,12 +70,20 @@ class TensorInfo:
 def read_directory(directory: Path, stem: str = "model") -> dict[str, TensorInfo]:
     """The tensors of a directory by name, in the order of the files.
 
+    Torch is not needed: this is how a checkpoint is listed, checked and measured.
+
     Args:
         directory: holds ``<stem>.safetensors``, or ``<stem>.safetensors.index.json`` and its shards.
         stem: "model", or "adapter_model" for adapters.
 
     Raises:
         DataError: the directory or one of its files is not as the layout wants it; names file and tensor.
+
+    Example:
+        >>> from isoflop.store.tensor_writer import write_directory
+        >>> write_directory(Path(), {"a": ("F32", (2,), bytes(8))}, "model")
+        >>> read_directory(Path())["a"].shape
+        (2,)
     """
     if not directory.is_dir():
         raise DataError("is no directory", where=str(directory), fix="a directory of safetensors is needed")

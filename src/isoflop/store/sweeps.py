@@ -30,8 +30,19 @@ def runs_table(directory: str | Path) -> Table:
     A study's directory gives the ends of its evaluation runs, with ``arm``, ``rung`` and ``seed``; a root of runs its
     finished ones, with ``name``, ``optimizer`` and, where every stored recipe still tells it, N (parameters).
 
+    ``isoflop fit runs`` fits laws to this table.
+
     Raises:
-        DataError: no finished run. UsageError: runs on different data, or of different metrics.
+        DataError: no finished run.
+        UsageError: runs on different data, or of different metrics.
+
+    Example, with ``recipe`` a recipe of nine steps:
+        >>> from isoflop.store.run import Run
+        >>> run = Run.open("runs", recipe)
+        >>> run.write_result({"status": "done", "value": 2.1, "flops": 10**12, "tokens": 10**6})
+        >>> run.set_status("done")
+        >>> runs_table("runs").rows
+        1
     """
     directory = user_path(directory)
     return _of_study(directory) if os.path.lexists(directory / STUDY) else _of_root(directory)

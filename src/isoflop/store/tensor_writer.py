@@ -33,7 +33,13 @@ _SAFE_EVERY = 256 << 20  # bytes after which data are forced to the disk and not
 
 @dataclass(frozen=True)
 class Layout:
-    """The files of a checkpoint before it is written: tensors by name, headers by file."""
+    """The files of a checkpoint before it is written: tensors by name, headers by file.
+
+    Example:
+        >>> layout = lay_out([("a", "F32", (2, 2)), ("b", "F32", (3,))])
+        >>> list(layout.headers), layout.bytes
+        (['model.safetensors'], 180)
+    """
 
     tensors: dict[str, TensorInfo]
     headers: dict[str, bytes]
@@ -59,6 +65,11 @@ def lay_out(
         tensors: (name, the format's name of the type, shape), in the order in which they should lie.
         shard_bytes: largest shard; a tensor that is larger has a shard of its own.
         stem: file name without its ending.
+
+    Example:
+        >>> layout = lay_out([("a", "F32", (100,)), ("b", "F32", (100,))], shard_bytes=400)
+        >>> list(layout.headers)
+        ['model-00001-of-00002.safetensors', 'model-00002-of-00002.safetensors']
     """
     shards: list[list[tuple[str, str, tuple[int, ...]]]] = [[]]
     room = shard_bytes
@@ -97,9 +108,20 @@ def _header(infos: Sequence[TensorInfo]) -> bytes:
 class Output:
     """A directory under way: see ``open_output``.
 
+    Tensors are written in any order and in pieces; nothing is ever whole in memory, and what a kill leaves behind is
+    taken up again.
+
     Attributes:
         path: the hidden directory that becomes the output.
         done: names of the tensors that are safe on the disk.
+
+    Example:
+        >>> layout = lay_out([("a", "F32", (2,))])
+        >>> with open_output(Path("model"), layout, identity="0" * 64) as output:
+        ...     output.write("a", 0, bytes(8))
+        ...     output.finished("a")
+        >>> sorted(path.name for path in Path("model").iterdir())
+        ['model.safetensors']
     """
 
     def __init__(self, path: Path, layout: Layout) -> None:
@@ -189,6 +211,14 @@ def open_output(path: Path, layout: Layout, identity: str) -> Iterator[Output]:
     Raises:
         UsageError: ``path`` exists, or another process is filling it.
         StorageError: the disk has no room.
+
+    Example:
+        >>> layout = lay_out([("a", "F32", (2,))])
+        >>> with open_output(Path("model"), layout, identity="0" * 64) as output:
+        ...     output.write("a", 0, bytes(8))
+        ...     output.finished("a")
+        >>> Path("model/model.safetensors").is_file()
+        True
     """
     refuse_without_room(path, layout, identity)
     partial = partial_path(path, identity)
@@ -254,7 +284,16 @@ def _remove_unless_locked(partial: Path) -> None:
 
 
 def write_directory(path: Path, tensors: Mapping[str, tuple[str, tuple[int, ...], memoryview]], stem: str) -> None:
-    """Write a few small tensors (an adapter's) into one file ``<stem>.safetensors`` of an existing directory."""
+    """Write a few small tensors (an adapter's) into one file ``<stem>.safetensors`` of an existing directory.
+
+    Args: path: the directory. tensors: name -> (the format's name of the type, shape, bytes). stem: the file's name
+    without its ending.
+
+    Example:
+        >>> write_directory(Path(), {"a": ("F32", (2,), bytes(8))}, "adapter_model")
+        >>> Path("adapter_model.safetensors").is_file()
+        True
+    """
     layout = lay_out([(name, dtype, shape) for name, (dtype, shape, _) in tensors.items()], 1 << 62, stem)
     with disk_errors(path), (path / f"{stem}.safetensors").open("wb") as file:
         file.write(next(iter(layout.headers.values())))

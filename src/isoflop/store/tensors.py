@@ -61,6 +61,9 @@ CARRIED = (
 class Checkpoint:
     """The tensors of a safetensors directory in Hugging Face's layout, read lazily.
 
+    For weights that do not fit the memory, or of which a few are wanted: opening reads headers alone, ``read`` one
+    tensor, ``flat`` pieces of one. Merging, compression and the doors to other libraries read through it.
+
     Args:
         directory: holds the weights and, mostly, ``config.json``.
         stem: the weights' file name without its ending.
@@ -73,6 +76,14 @@ class Checkpoint:
 
     Raises:
         DataError: the directory is not as the layout wants it; names file and tensor.
+
+    Example, of two tensors of which one is read:
+        >>> from isoflop.store.tensor_writer import write_directory
+        >>> files = {"a": ("F32", (4,), as_bytes(torch.ones(4))), "b": ("F32", (2,), as_bytes(torch.zeros(2)))}
+        >>> write_directory(Path(), files, "model")
+        >>> checkpoint = Checkpoint(Path())
+        >>> list(checkpoint.tensors), checkpoint.read("b").tolist()
+        (['a', 'b'], [0.0, 0.0])
     """
 
     def __init__(self, directory: str | Path, stem: str = "model") -> None:
@@ -210,7 +221,14 @@ class _Hash:
 
 
 class Stored:
-    """A tensor of a checkpoint, not loaded: see ``Checkpoint.flat``. It is a ``Flat``, as ``HeldTensor`` is."""
+    """A tensor of a checkpoint, not loaded: see ``Checkpoint.flat``. It is a ``Flat``, as ``HeldTensor`` is.
+
+    Example, of four numbers of which two are read:
+        >>> from isoflop.store.tensor_writer import write_directory
+        >>> write_directory(Path(), {"w": ("F32", (4,), as_bytes(torch.arange(4.0)))}, "model")
+        >>> Checkpoint(Path()).flat("w").piece(1, 3).tolist()
+        [1.0, 2.0]
+    """
 
     def __init__(self, checkpoint: Checkpoint, info: TensorInfo, dtype: torch.dtype | None) -> None:
         self._checkpoint, self.info = checkpoint, info
@@ -235,7 +253,12 @@ class Stored:
 
 
 class HeldTensor:
-    """A tensor in memory behind the same door as a stored one."""
+    """A tensor in memory behind the same door as a stored one.
+
+    Example:
+        >>> HeldTensor(torch.arange(4.0)).piece(1, 3).tolist()
+        [1.0, 2.0]
+    """
 
     def __init__(self, tensor: Tensor) -> None:
         self._tensor, self.shape, self.numel, self.dtype = tensor, tuple(tensor.shape), tensor.numel(), tensor.dtype
@@ -254,7 +277,12 @@ Flat = Stored | HeldTensor
 
 
 def pieces(numel: int, length: int = PIECE) -> Iterator[tuple[int, int]]:
-    """(start, stop) of consecutive pieces that cover [0, numel)."""
+    """(start, stop) of consecutive pieces that cover [0, numel).
+
+    Example:
+        >>> list(pieces(10, 4))
+        [(0, 4), (4, 8), (8, 10)]
+    """
     for start in range(0, numel, length):
         yield start, min(start + length, numel)
 
@@ -274,7 +302,12 @@ def refuse_not_finite(values: Tensor, info: TensorInfo) -> None:
 
 
 def layer_of(name: str) -> int | None:
-    """The number of the layer that a tensor belongs to: the first component of its name that is a number."""
+    """The number of the layer that a tensor belongs to: the first component of its name that is a number.
+
+    Example:
+        >>> layer_of("model.layers.3.mlp.up.weight"), layer_of("embed.weight")
+        (3, None)
+    """
     return next((int(piece) for piece in name.split(".") if piece.isascii() and piece.isdecimal()), None)
 
 

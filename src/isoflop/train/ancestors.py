@@ -77,7 +77,8 @@ def other_models(recipe: Recipe, source: Source, ctx: Context, root: Path) -> di
     """The models that ``recipe.models`` names, by name: frozen, in evaluation use, on the context's device.
 
     Raises:
-        DataError: one is gone or another by now. UsageError: one was trained on another vocabulary.
+        DataError: one is gone or another by now.
+        UsageError: one was trained on another vocabulary.
     """
     models = {}
     used = {name for _, part in recipe.parts() for name in part.uses}
@@ -119,7 +120,8 @@ def adopt(model: torch.nn.Module, recipe: Recipe, source: Source, ctx: Context, 
     """Give the parametrizations of ``model`` the updates of the other models that they take up, if they do.
 
     Raises:
-        DataError: one is gone or another by now. UsageError: one was trained on other weights, or another vocabulary.
+        DataError: one is gone or another by now.
+        UsageError: one was trained on other weights, or another vocabulary.
     """
     names = () if recipe.parametrization is None else recipe.parametrization.adopts
     if not names:

@@ -46,7 +46,9 @@ class Loop(Session):
         """Train from here to the end. Every evaluation finds its step's checkpoint on the disk; an error finds a step.
 
         Raises:
-            NumericsError: it diverged. Stopped: a signal came; the state is saved. StorageError.
+            NumericsError: it diverged.
+            Stopped: a signal came; the state is saved.
+            StorageError: the disk refused.
         """
         settings, every = self.recipe.train, max(1, self.ctx.horizon // 200)
         with StopRequest() as stop, self.saved_at_exit():

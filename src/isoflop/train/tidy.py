@@ -57,7 +57,8 @@ def clear(freed: Freed) -> None:
     """Remove the optimizer's state from a checkpoint, which stays whole if the process is killed meanwhile.
 
     Raises:
-        UsageError: a process works on the run. StorageError: the disk refused.
+        UsageError: a process works on the run.
+        StorageError: the disk refused.
     """
     directory = freed.directory
     with freed.run.lock(), checkpoint.replacing(directory, (_STATE, _TENSORS)):

@@ -56,7 +56,9 @@ class LowRank:
     """An update of a weight as factors: W + scale B A; with ``magnitude`` each row then gets that length.
 
     Attributes:
-        a: (rank, columns). b: (rows, rank). magnitude: (rows,).
+        a: (rank, columns).
+        b: (rows, rank).
+        magnitude: (rows,).
     """
 
     a: Tensor
