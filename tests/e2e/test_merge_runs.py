@@ -11,7 +11,7 @@ import torch
 
 from isoflop.cli.main import invoke
 from isoflop.core.recipe import Recipe
-from isoflop.merge.recipe import MergeRecipe, Source
+from isoflop.merge.recipe import MergeRecipe, MergeSource
 from isoflop.pipelines.evaluated import evaluated_runs
 from isoflop.store.tensors import Checkpoint
 from isoflop.train.restore import trained
@@ -94,7 +94,7 @@ def test_what_stopped_a_merge_of_evaluated_weights_leaves_them_for_the_next(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert invoke(["train", str(tiny(AVERAGED)), "--name", "run", "--threads", "1"]) == 0
-    recipe = MergeRecipe(method="linear", weights="evaluated", models=(Source(path="runs/run"),))
+    recipe = MergeRecipe(method="linear", weights="evaluated", models=(MergeSource(path="runs/run"),))
     with suppress(KeyboardInterrupt), evaluated_runs(recipe, Path("out")) as plain:
         (place,) = plain(recipe).paths()
         stamp = Path(place, "model.safetensors").stat().st_mtime_ns

@@ -107,7 +107,7 @@ class MergeRecipe(Frozen):
     def moved(self, places: Mapping[str, str]) -> MergeRecipe:
         """The same merge of models that lie elsewhere, each by its path here, as they lie there."""
 
-        def there(source: Source) -> Source:
+        def there(source: MergeSource) -> MergeSource:
             return source.model_copy(update={"path": places.get(source.path, source.path)})
 
         def base(path: str | None) -> str | None:
@@ -158,7 +158,7 @@ def checked(recipe: MergeRecipe, source: str) -> MergeRecipe:
     return recipe
 
 
-def _sources(recipe: MergeRecipe) -> list[Source]:
+def _sources(recipe: MergeRecipe) -> list[MergeSource]:
     return [*recipe.models, *(source for piece in recipe.slices for source in piece.sources)]
 
 
