@@ -58,3 +58,14 @@ def test_the_model_is_left_as_it_was(name: str, model: Transformer) -> None:
     part_of(name).build().generate(model, PROMPTS, 3, Rng(0))
     assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
     assert all(p.grad is None for p in model.parameters())
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_no_id_is_chosen_that_stands_for_no_text(name: str, model: Transformer) -> None:
+    """An objective may add ids behind the text's, and a published model may have more rows than its tokenizer ids."""
+    few = part_of(name).model_copy(update={"ids": 12})
+    found = few.build().generate(model, PROMPTS, 40, Rng(0))
+    assert all(0 <= token < 12 for tokens in found for token in tokens)
+    assert few.model_copy(update={"ids": VOCAB}).build().generate(model, PROMPTS, 9, Rng(0)) == part_of(
+        name
+    ).build().generate(model, PROMPTS, 9, Rng(0))

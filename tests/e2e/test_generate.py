@@ -220,3 +220,14 @@ def test_what_a_run_without_a_checkpoint_needs_depends_on_why(
         run.set_status("running")
         assert invoke(["eval", str(run.path)]) == 2
     assert "wait for its first one" in capsys.readouterr().err
+
+
+def test_the_mask_of_an_objective_is_never_written(
+    tiny: Tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    terms = '{objective="next_token"}, {objective="masked"}'
+    recipe = Recipe.load(tiny("budget.steps=1"), f'objective={{name="weighted", terms=[{terms}]}}')
+    run = train(recipe, tmp_path / "runs").path
+    drawn = ("--tokens", "600", "--decoder", '{name="sample", temperature=9.0}', "--ignore-eos", "--json")
+    assert invoke(["generate", str(run), *drawn]) == 0
+    assert json.loads(capsys.readouterr().out)["tokens"] == 600

@@ -272,6 +272,8 @@ def generate(
         raise UsageError("was trained on ids that stand for no text", where=run)
     if chosen.stop is None and not ignore_eos:
         chosen = chosen.model_copy(update={"stop": tokenizer.eot})
+    if chosen.ids is None:  # what its objective added stands for no text
+        chosen = chosen.model_copy(update={"ids": tokenizer.vocab_size})
     ids = as_prompt(tokenizer, prompt)
     if len(ids) > (length := stored.recipe.train.length):
         _warn(

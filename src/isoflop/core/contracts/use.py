@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
-from pydantic import NonNegativeInt
+from pydantic import NonNegativeInt, PositiveInt
 
 from ..context import Context
 from ..cost import Cost
@@ -53,6 +53,8 @@ class DecoderPart(Part):
 
     stop: NonNegativeInt | None = None
     """Token id that ends a sample and is no part of it."""
+    ids: PositiveInt | None = None
+    """Ids that may be chosen: none from there on, as an objective's mask or padding; by default all of the model's."""
 
     @abstractmethod
     def build(self, ctx: Context | None = None) -> Decoder: ...

@@ -27,12 +27,18 @@ class Sample:
         top_k: keep only the k likeliest tokens (and those that tie with the last of them).
         top_p: keep only the fewest tokens whose probabilities sum to at least p (Holtzman et al. 2020).
         stop: token id that ends a sample; it is not part of the sample.
+        ids: none from this one on is chosen.
     """
 
     def __init__(
-        self, temperature: float = 1.0, top_k: int | None = None, top_p: float = 1.0, stop: int | None = None
+        self,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float = 1.0,
+        stop: int | None = None,
+        ids: int | None = None,
     ) -> None:
-        self.temperature, self.top_k, self.top_p, self.stop = temperature, top_k, top_p, stop
+        self.temperature, self.top_k, self.top_p, self.stop, self.ids = temperature, top_k, top_p, stop, ids
 
     @torch.no_grad()
     def generate(self, model: Any, prompts: Sequence[Sequence[int]], budget: int, rng: Rng) -> list[list[int]]:
@@ -52,7 +58,7 @@ class Sample:
         cache = model.make_cache(len(prompts), min(max(lengths) + budget - 1, max(lengths) + _ROOM))
         tokens, ended = [row[:here] for row in rows], [False] * len(rows)
         while not all(ended):
-            logits = model.step(torch.tensor(tokens).to(device), cache)[:, -1].float().cpu()
+            logits = model.step(torch.tensor(tokens).to(device), cache)[:, -1, : self.ids].float().cpu()
             free = [here >= length and not end for length, end in zip(lengths, ended, strict=True)]
             numbers = [each.random() if is_free else 0.0 for each, is_free in zip(generators, free, strict=True)]
             drawn = self.choose(logits, torch.tensor(numbers, dtype=torch.float64)).tolist()
@@ -112,4 +118,4 @@ class SamplePart(DecoderPart):
     )
 
     def build(self, ctx: Context | None = None) -> Sample:
-        return Sample(self.temperature, self.top_k, self.top_p, self.stop)
+        return Sample(self.temperature, self.top_k, self.top_p, self.stop, self.ids)
