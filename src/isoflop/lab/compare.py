@@ -91,6 +91,7 @@ def compare(
 def run_study(study: Study, executor: Executor, journal: Journal) -> tuple[list[RunRow], Tuned]:
     """Tune, then evaluate; every run's row (tuning first) and what tuning chose."""
     rows: list[RunRow] = []
+    journal.ahead = planned_flops(study)
 
     def measure(trials: Sequence[Trial]) -> dict[Trial, float | None]:
         jobs = {trial: trial_runs(study, trial) for trial in trials}
@@ -102,6 +103,19 @@ def run_study(study: Study, executor: Executor, journal: Journal) -> tuple[list[
     jobs = evaluation_runs(study, tuned)
     done = journal.follow("evaluation", jobs, executor)
     return rows + [done[job] for job in jobs], tuned
+
+
+def planned_flops(study: Study) -> int:
+    """FLOPs that a study's runs take, but for those that an optimum at an edge may add."""
+    low = [(arm, 0, len(study.grid(arm)) * len(study.tuning.seeds)) for arm in study.everyone]
+    top = study.tuning.top_points or len(study.grid(study.baseline))
+    low.append((study.baseline, study.top, top * len(study.tuning.seeds)))
+    evaluated = [(arm, rung, len(study.seeds)) for arm in study.everyone for rung in study.rungs_of(arm)]
+    first = study.seeds[0]
+    return sum(
+        runs * Assignment(study.run_recipe(arm, rung, first), arm, rung, "evaluation").flops
+        for arm, rung, runs in (*low, *evaluated)
+    )
 
 
 def trial_runs(study: Study, trial: Trial) -> list[Assignment]:
@@ -187,11 +201,15 @@ def bill(rows: Sequence[RunRow]) -> dict[str, dict[str, float]]:
 
 @dataclass
 class Journal:
-    """Follows runs as they end: a line each, with the time left by the FLOPs still to do and the workers there are."""
+    """Follows runs as they end: a line each, with the time left by the FLOPs still to do and the workers there are.
+
+    ``ahead`` are the FLOPs of runs that are yet to come.
+    """
 
     scale: Scale
     say: Say | None = None
     workers: int = 1
+    ahead: float = 0.0
 
     def follow(self, phase: str, jobs: Sequence[Assignment], executor: Executor) -> dict[Assignment, RunRow]:
         """Run jobs; the row of each. Jobs of one recipe are one run."""
@@ -199,24 +217,37 @@ class Journal:
         sizes = {key: job.flops for key, job in by_hash.items()}
         done: dict[str, RunRow] = {}
         spent = flops = 0.0
+        self.ahead = max(self.ahead - sum(sizes.values()), 0.0)
         for row in executor(list(by_hash.values())):
             done[row.recipe_hash] = row
             if not row.reused:
                 spent += _seconds(row)
                 flops += sizes[row.recipe_hash]
             left = sum(size for key, size in sizes.items() if key not in done)
-            eta = spent / flops * left / self.workers if flops else 0.0
+            pace = spent / flops / self.workers if flops else 0.0
+            eta = self._eta(phase, pace * left, pace * (left + self.ahead))
             self._line(phase, len(done), len(by_hash), by_hash[row.recipe_hash].label, row, eta)
         return {job: done[job.recipe.hash].model_copy(update={"arm": job.arm, "rung": job.rung}) for job in jobs}
 
-    def _line(self, phase: str, count: int, total: int, label: str, row: RunRow, eta: float) -> None:
+    def _line(self, phase: str, count: int, total: int, label: str, row: RunRow, eta: str) -> None:
         if self.say is None:
             return
         end, scale = row.end, self.scale
         outcome = row.status if end is None else f"{scale.text(end.value, bound=end.bound)} {scale.unit}"
         spent = "finished before" if row.reused else f"{_seconds(row):.0f} s"
-        tail = f"; about {eta:.0f} s of {phase} left" if eta >= 1 else ""
-        self.say(f"{phase} {count}/{total}: {label}: {outcome} ({spent}{tail})")
+        self.say(f"{phase} {count}/{total}: {label}: {outcome} ({spent}{eta})")
+
+    def _eta(self, phase: str, here: float, whole: float) -> str:
+        """The time left of a phase, and of the whole study where more phases follow."""
+        if whole < 1:
+            return ""
+        if not self.ahead:
+            return f"; about {_span(here)} of {phase} left"
+        return f"; about {_span(here)} of {phase} left, {_span(whole)} in all"
+
+
+def _span(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
 
 
 def _seconds(row: RunRow) -> float:

@@ -9,7 +9,8 @@ from ..core.reading import user_path
 from ..store.results import StudyResult
 from .compare import Say, compare
 from .corpus import corpus_facts
-from .plan import Speed, StudyPlan, priced, speeds_here
+from .plan import StudyPlan, priced
+from .preflight import Speed, speeds_here
 from .study import Study
 
 CAP = 640.0
@@ -39,7 +40,7 @@ def demo(root: Path | str = "runs", *, workers: int = 2, progress: Say | None = 
     root, say = user_path(root), progress or (lambda line: None)
     study = Study.load("demo")
     say("pre-flight: corpus, tokenizer, and a few steps of each arm to time them")
-    study, planned, notes = sized(study, speeds_here(study, root, workers), workers)
+    study, planned, notes = sized(study, speeds_here(study, root, workers), workers, root)
     for line in [*notes, planned.text()]:
         say(line)
     notes += [planned.preflight] if planned.preflight else []
@@ -49,14 +50,16 @@ def demo(root: Path | str = "runs", *, workers: int = 2, progress: Say | None = 
     return compare(study, root, workers=workers, progress=progress, corpus=corpus, notes=notes)
 
 
-def sized(study: Study, speeds: Mapping[str, Speed], workers: int) -> tuple[Study, StudyPlan, list[str]]:
+def sized(
+    study: Study, speeds: Mapping[str, Speed], workers: int, root: Path | None = None
+) -> tuple[Study, StudyPlan, list[str]]:
     """The largest form of the study whose plan keeps to the cap, its plan, and what must be said about it.
 
     The runs that an optimum at an edge may add are not reserved for: the plan states them apart.
     """
     for changes, remark in SLOWER:
         fitted = study.with_(*changes)
-        planned = priced(fitted, speeds, workers)
+        planned = priced(fitted, speeds, workers, root)
         notes = [remark] if remark else []
         if planned.cpu_seconds <= CAP - RESERVE:
             return fitted, planned, notes

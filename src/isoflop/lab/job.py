@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import queue
+import resource
 import signal
 import sys
 import threading
@@ -44,7 +45,13 @@ def train_job(job: dict[str, Any]) -> None:
     try:
         train(recipe, root, threads=1)
     finally:
-        run.event("ended", seconds=time.perf_counter() - wall, cpu_seconds=time.process_time() - cpu)
+        spent = {"seconds": time.perf_counter() - wall, "cpu_seconds": time.process_time() - cpu}
+        run.event("ended", **spent, memory_bytes=peak_memory())
+
+
+def peak_memory() -> int:
+    """Bytes of main memory that this process has held at most; what a run before it held counts too."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def answer(task: Callable[[dict[str, Any]], None], job: dict[str, Any]) -> JobResult:

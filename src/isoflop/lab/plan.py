@@ -2,65 +2,26 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
-import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from ..core.digests import digest
-from ..core.errors import NumericsError
 from ..core.files import jsonable
 from ..core.reading import user_path
-from ..core.recipe import Budget
-from ..core.rng import Rng
-from ..core.significance import LEVEL, half_width
 from ..ledger.budgets import step_cost, steps_within
-from ..store.environment import process
-from ..store.machine import once
-from ..store.names import CACHE
-from ..store.results import RunRow
 from ..store.run import Run
-from .compare import trial_runs
+from .compare import evaluation_runs, trial_runs
+from .corpus import corpus_facts
+from .power import POWER, Noise, Sight, least, noise_of, sights
+from .preflight import Speed, devices_here, preflight, speeds_here, spent_on
 from .study import Study
-from .tuning import Trial
-from .workers import Assignment, Executor, LocalWorkers
+from .tuning import Trial, tune
+from .workers import Assignment, Executor, finished
 
-TIMED_STEPS = 24
-POWER = 0.8
-DRAWS = 40_000
-"""Simulated studies; a chance of 80 % is right to 0.2 %."""
-
-
-@dataclass(frozen=True)
-class Speed:
-    """How fast an arm runs here.
-
-    Args:
-        flops_per_second: model FLOP/s in training.
-        evaluation_seconds: seconds of one evaluation.
-        setup_seconds: seconds of setting a run up.
-        cpu_share: processor time over wall-clock time: below 1 where others use the machine too.
-        spent_flops: model FLOPs of the short runs that found it out, which are in no study's bill.
-        spent_seconds: processor seconds of the same.
-    """
-
-    flops_per_second: float
-    evaluation_seconds: float
-    setup_seconds: float = 0.0
-    cpu_share: float = 1.0
-    spent_flops: int = 0
-    spent_seconds: float = 0.0
-
-    def seconds(self, flops: float, evaluations: int) -> float:
-        """Wall-clock time of one run."""
-        return self.setup_seconds + flops / self.flops_per_second + evaluations * self.evaluation_seconds
-
-
+__all__ = ["PlannedRuns", "StudyPlan", "plan", "priced"]
 UNTIMED = Speed(math.nan, math.nan)
 """The speed of an arm whose device is not on this machine."""
 
@@ -78,6 +39,7 @@ class PlannedRuns:
         flops: model FLOPs of one.
         seconds: wall-clock seconds of one; NaN: untimed.
         cpu_seconds: processor seconds of one; NaN: untimed.
+        finished: how many of them exist already.
     """
 
     role: str
@@ -88,31 +50,12 @@ class PlannedRuns:
     flops: int
     seconds: float
     cpu_seconds: float
-
-
-@dataclass(frozen=True)
-class Sight:
-    """What an arm's multiplier on FLOPs at a rung could show.
-
-    Attributes:
-        low: the least multiplier that can be measured, at the lowest rung of the baseline's ladder.
-        high: the largest that can be measured, at its top rung. A seed outside leaves the row with a bound.
-        smallest: the least multiplier that is found, significant, with a chance of 80 %; None if none is. Holm's
-            correction is taken at its first, hardest step.
-        bounded: the chance of no more than a bound if the arm is just as good as the baseline.
-    """
-
-    arm: str
-    rung: int
-    low: float
-    high: float
-    smallest: float | None
-    bounded: float
+    finished: int = 0
 
 
 @dataclass(frozen=True)
 class StudyPlan:
-    """A study's runs, what they cost here, and what each row on FLOPs could see if the study's expectations hold."""
+    """A study's runs, what they cost here, and what each row on FLOPs could see, if what is assumed holds."""
 
     study: str
     batches: tuple[PlannedRuns, ...]
@@ -122,12 +65,30 @@ class StudyPlan:
     """Runs that may be added because an optimum lies at the edge of its grid."""
     spare_cpu_seconds: float
     """CPU-seconds of those runs."""
+    noise: Noise
+    """What is assumed of the runs."""
+    seeds: tuple[tuple[int, float | None, float], ...]
+    """Numbers of seeds, the study's first: the least effect that every row finds (None: none is found), and the
+    study's compute with them over that with its own."""
+    unit: str
     preflight: str = ""
     """What timing the arms spent, in words; "" if none was timed."""
+    memory_bytes: int = 0
+    """Most main memory of a worker process; 0: not known."""
+    disk_bytes: int = 0
+    """What the runs that are still to be made leave on the disk; 0: not known."""
+    tokens: int = 0
+    """Tokens that the longest baseline run trains on."""
+    text_tokens: int = 0
+    """Tokens of the training text; 0: not known."""
 
     @property
     def runs(self) -> int:
         return sum(batch.runs for batch in self.batches)
+
+    @property
+    def finished(self) -> int:
+        return sum(batch.finished for batch in self.batches)
 
     @property
     def flops(self) -> int:
@@ -139,54 +100,94 @@ class StudyPlan:
 
     @property
     def minutes(self) -> float:
-        """Wall-clock time with all workers busy."""
-        return sum(batch.runs * batch.seconds for batch in self.batches) / self.workers / 60
+        """Wall-clock time of the runs that are still to be made, with all workers busy."""
+        return sum((batch.runs - batch.finished) * batch.seconds for batch in self.batches) / self.workers / 60
+
+    @property
+    def epochs(self) -> float | None:
+        """How often the longest baseline run passes over the training text; None where its size is not known."""
+        return self.tokens / self.text_tokens if self.text_tokens else None
 
     def to_json(self) -> dict[str, Any]:
         """JSON values; times that are not known are None."""
-        totals = {"runs": self.runs, "flops": self.flops, "cpu_seconds": self.cpu_seconds, "minutes": self.minutes}
-        return dict(jsonable({**asdict(self), **totals}))
+        names = ("runs", "finished", "flops", "cpu_seconds", "minutes", "epochs")
+        return dict(jsonable({**asdict(self), **{name: getattr(self, name) for name in names}}))
 
     def text(self) -> str:
-        """The plan as a table with a summary."""
+        """The plan as tables and sentences; nothing is cut, whatever an arm is called."""
         untimed = math.isnan(self.cpu_seconds)
-        head = f"{'phase':<11}{'arm':<20}{'rung':>5}{'runs':>6}{'steps':>9}{'FLOPs each':>13}{'s each':>9}"
-        lines = [
-            f"{b.role:<11}{b.arm:<20}{b.rung:>5}{b.runs:>6}{b.steps:>9,}{b.flops:>13.3e}"
-            + (f"{'-':>9}" if untimed else f"{b.seconds:>9.1f}")
+        runs = [
+            (
+                b.role, b.arm, str(b.rung), f"{b.runs}" + (f" ({b.finished} done)" if b.finished else ""),
+                f"{b.steps:,}", f"{b.flops:.3e}", "-" if untimed else f"{b.seconds:.1f}",
+            )
             for b in self.batches
-        ]
+        ]  # fmt: skip
+        seen = [
+            (
+                s.arm, str(s.rung), f"{s.low:.2f}x to {s.high:.2f}x",
+                "none" if s.smallest is None else f"{s.smallest:.2f}x", f"{s.bounded:.0%}",
+            )
+            for s in self.sights
+        ]  # fmt: skip
+        return "\n".join(
+            [
+                *_aligned(("phase", "arm", "rung", "runs", "steps", "FLOPs each", "s each"), runs, left=2),
+                *self._cost(untimed),
+                "",
+                *_aligned(("on FLOPs", "rung", "measurable", "smallest", "only a bound"), seen, left=1),
+                *self._outlook(),
+            ]
+        )
+
+    def _cost(self, untimed: bool) -> Iterator[str]:
         total = f"{self.runs} runs, {self.flops:.3e} FLOPs"
         edge = f"up to {self.spare} runs more if an optimum lies at an edge"
         if untimed:
-            total += f", not timed: their device is not on this machine; {edge}"
+            yield f"{total}, not timed: their device is not on this machine; {edge}"
         else:
-            total += (
-                f", about {self.minutes:.1f} minutes with {self.workers} workers ({self.cpu_seconds:.0f} CPU-seconds); "
-                f"{edge} ({self.spare_cpu_seconds:.0f} CPU-seconds)"
+            yield (
+                f"{total}, about {self.minutes:.1f} minutes with {self.workers} workers ({self.cpu_seconds:.0f} "
+                f"CPU-seconds); {edge} ({self.spare_cpu_seconds:.0f} CPU-seconds)"
             )
+        if self.finished:
+            yield f"{self.finished} of them are finished already and not repeated: the minutes are those of the others"
+        needs = []
+        if self.memory_bytes:
+            each = f"{self.memory_bytes / 1e9:.2g} GB of memory for each of {self.workers} workers"
+            needs.append(each if self.workers > 1 else f"{self.memory_bytes / 1e9:.2g} GB of memory")
+        if self.disk_bytes:
+            needs.append(f"{self.disk_bytes / 1e9:.2g} GB of disk")
+        if needs:
+            yield f"they take about {' and '.join(needs)}"
+        if self.epochs is not None:
+            yield f"the longest baseline run passes {self.epochs:.2f} times over the training text"
         if self.preflight:
-            total += f"\n{self.preflight}"
-        return "\n".join([head, *lines, total, *self._outlook()])
+            yield self.preflight
 
-    def _outlook(self) -> list[str]:
-        lines = [f"{'on FLOPs':<11}{'arm':<20}{'rung':>5}{'measurable':>18}{'smallest':>10}{'only a bound':>14}"]
-        for sight in self.sights:
-            smallest = "none" if sight.smallest is None else f"{sight.smallest:.2f}x"
-            measurable = f"{sight.low:.2f}x to {sight.high:.2f}x"
-            lines.append(f"{'':11}{sight.arm:<20}{sight.rung:>5}{measurable:>18}{smallest:>10}{sight.bounded:>14.0%}")
-        lines.append(
+    def _outlook(self) -> Iterator[str]:
+        yield (
             f"smallest: found with a chance of {POWER:.0%}; only a bound: the chance of it if the arm is just as good, "
             "because a seed lies off the ladder"
         )
-        above = {sight.arm for sight in self.sights if sight.rung > 0}
-        lines += [
-            f"{sight.arm} runs only at rung 0, below which the baseline has no rung: "
-            f"arms.{sight.arm}.rungs = [1] would leave room"
-            for sight in self.sights
-            if sight.arm not in above and sight.bounded >= 1 - POWER
+        (own, found, _), *more = self.seeds
+        if found is None:
+            first = f"with {own} seeds there is no effect that every row is expected to show"
+        else:
+            first = f"with {own} seeds no effect below {found:.2f}x is expected to show"
+        others = [
+            f"{count} seeds: {'none' if effect is None else f'{effect:.2f}x'}, {cost - 1:.0%} more compute"
+            for count, effect, cost in more
         ]
-        return lines
+        yield "; ".join([first, *others])
+        yield self.noise.text(self.unit)
+        above = {sight.arm for sight in self.sights if sight.rung > 0}
+        for sight in self.sights:
+            if sight.arm not in above and sight.bounded >= 1 - POWER:
+                yield (
+                    f"{sight.arm} runs only at rung 0, below which the baseline has no rung: "
+                    f"arms.{sight.arm}.rungs = [1] would leave room"
+                )
 
 
 def plan(
@@ -196,7 +197,7 @@ def plan(
     workers: int = 2,
     executor: Executor | None = None,
 ) -> StudyPlan:
-    """The whole list of a study's runs and their cost; only a few steps of each arm are run, to time them.
+    """The whole list of a study's runs and their cost, and what it could see; a few steps of each arm time them.
 
     Args:
         study: what is planned.
@@ -208,188 +209,132 @@ def plan(
     Raises:
         NumericsError: an arm diverges within the steps that time it.
     """
+    root = user_path(root)
     if executor is not None:
-        speeds: Mapping[str, Speed] = preflight(study, executor)
-    elif _devices_here(study):
-        speeds = speeds_here(study, user_path(root), workers)
-    else:
-        speeds = dict.fromkeys(study.everyone, UNTIMED)
-    return priced(study, speeds, workers)
+        return priced(study, preflight(study, executor), workers)
+    if not devices_here(study):
+        return priced(study, dict.fromkeys(study.everyone, UNTIMED), workers, root)
+    speeds = speeds_here(study, root, workers)
+    return replace(priced(study, speeds, workers, root), text_tokens=_text_tokens(study, root))
 
 
-def priced(study: Study, speeds: Mapping[str, Speed], workers: int) -> StudyPlan:
-    """The plan at given speeds."""
-    batches = []
-    for arm in study.everyone:
-        grid = study.grid(arm)
-        batches.append(_batch(study, "tuning", arm, 0, len(grid) * len(study.tuning.seeds), speeds[arm]))
-    top = study.tuning.top_points or len(study.grid(study.baseline))
-    again = top * len(study.tuning.seeds)
-    batches.append(_batch(study, "tuning", study.baseline, study.top, again, speeds[study.baseline]))
-    for arm in study.everyone:
-        for rung in study.rungs_of(arm):
-            batches.append(_batch(study, "evaluation", arm, rung, len(study.seeds), speeds[arm]))
-    searched = [b for b in batches if b.role == "tuning" and not (b.rung and study.tuning.top_points)]
-    each = study.tuning.extensions * len(study.tuning.seeds)
-    spare, spare_seconds = each * len(searched), each * sum(batch.cpu_seconds for batch in searched)
-    return StudyPlan(study.name, tuple(batches), workers, sights(study, batches), spare, spare_seconds, _spent(speeds))
-
-
-def sights(study: Study, batches: Sequence[PlannedRuns]) -> tuple[Sight, ...]:
-    """What every arm could show at every rung that it runs at."""
-    flops = {(b.arm, b.rung): b.flops for b in batches if b.role == "evaluation"}
-    ends = flops[study.baseline, 0], flops[study.baseline, study.top]
-    rows = [(arm, rung) for arm in study.arms for rung in study.rungs_of(arm)]
-    sd = math.sqrt(2) * study.expect.seed_sd / (study.expect.per_doubling / math.log(2))
-    found = []
-    for row in rows:
-        low, high = (end / flops[row] for end in ends)
-        found.append(Sight(*row, low, high, *chances(sd, len(study.seeds), len(rows), low, high)))
-    return tuple(found)
-
-
-def speeds_here(study: Study, root: Path, workers: int) -> dict[str, Speed]:
-    """The arms' speeds with so many worker processes on this processor: measured once for the same short runs.
-
-    They are remembered in ``<root>/cache/preflight.json`` (delete it to measure anew); the runs are not kept.
-    """
-    first, timed = _short_runs(study)
-    path = root / CACHE / "preflight.json"
-    key = digest([process(), _device_names(study), workers, {job.arm: job.recipe.hash for job in timed}])
-
-    def measure() -> dict[str, Speed]:
-        places = [root / f"{job.recipe.name}-{job.recipe.id}" for job in (first, *timed)]
-        _remove(places)  # left by a kill, and timed beside who knows how many others
-        try:
-            with LocalWorkers(root, workers) as local:
-                return preflight(study, local)
-        finally:
-            _remove(places)
-
-    return once(path, key, dict[str, Speed], measure)
-
-
-def preflight(study: Study, executor: Executor) -> dict[str, Speed]:
-    """Time a few steps and an evaluation of every arm, all at once as in the study, after the corpus was prepared.
-
-    Raises NumericsError if an arm diverges within them.
-    """
-    first, timed = _short_runs(study)
-    prepared = list(executor([first]))  # fills the cache, so that the runs that are timed find it
-    speeds = {}
-    for row in executor(timed):
-        rows = [row, *(prepared if row.arm == study.baseline else ())]
-        flops = sum(int(amounts.get("flops", 0)) for each in rows for amounts in each.ledger.values())
-        seconds = sum(each.cpu_seconds or 0.0 for each in rows)
-        speeds[row.arm] = replace(speed_of(row), spent_flops=flops, spent_seconds=seconds)
-    return speeds
-
-
-def speed_of(row: RunRow) -> Speed:
-    """The speed that a short run with two evaluations shows; what came before the first also warmed up.
-
-    Raises NumericsError if it diverged.
-    """
-    if row.end is None:
-        raise NumericsError(
-            f"diverged within the {TIMED_STEPS} steps that time it",
-            where=f"{row.arm}, {', '.join(f'{key} {value:g}' for key, value in row.hyper.items())}",
-            fix="lower the arm's grid of tuned values",
-        )
-    first, last = row.curve[0], row.curve[-1]
-    evaluating = row.ledger["evaluation"]["seconds"]
-    speed = Speed(
-        flops_per_second=(last.flops - first.flops) / (last.seconds - first.seconds),
-        evaluation_seconds=evaluating / len(row.curve),
-    )
-    if row.wall_seconds is None or row.cpu_seconds is None:
-        return speed
-    setup = max(row.wall_seconds - last.seconds - evaluating, 0.0)
-    return replace(speed, setup_seconds=setup, cpu_share=row.cpu_seconds / row.wall_seconds)
-
-
-def chances(sd: float, seeds: int, comparisons: int, low: float, high: float) -> tuple[float | None, float]:
-    """The smallest multiplier that is found with a chance of 80 %, and the chance of only a bound if it is 1.
-
-    Found: no seed censored, and the interval at the level of the first of so many ``comparisons`` above 1. None if no
-    multiplier is that likely to be: more seeds narrow the interval, but each of them may be censored.
+def priced(study: Study, speeds: Mapping[str, Speed], workers: int, root: Path | None = None) -> StudyPlan:
+    """The plan at given speeds.
 
     Args:
-        sd: standard deviation of one seed's log multiplier, normal.
-        seeds: evaluation runs of an arm at a rung.
-        comparisons: rows that Holm's correction is over.
-        low: the least multiplier that the ladder can measure; one below it is only a bound.
-        high: the largest that it can measure.
+        study: what is planned.
+        speeds: of every arm.
+        workers: processes that would run at once.
+        root: directory of runs: those that are finished there are counted, and studies there tell the noise.
     """
-    noise = sd * Rng(0)("power").at().standard_normal((DRAWS, seeds))
-    half = half_width(noise, 1 - (1 - LEVEL) / comparisons)
-    first, last = math.log(low) - noise.min(axis=1), math.log(high) - noise.max(axis=1)
-    bounded = 1 - float(np.mean((first <= 0) & (last >= 0)))
-    found_from = np.maximum(first, half - noise.mean(axis=1))  # the log multipliers at which a draw is found
-    some = found_from <= last
-    starts, stops = np.sort(found_from[some]), np.sort(last[some])
-    found = np.arange(1, len(starts) + 1) - np.searchsorted(stops, starts)
-    enough = np.flatnonzero(found >= POWER * DRAWS)
-    return (math.exp(starts[enough[0]]) if len(enough) else None), bounded
+    done = Finished(study, root)
+    batches = []
+    for arm in study.everyone:
+        trials = [Trial(arm, 0, value) for value in study.grid(arm)]
+        batches.append(
+            _batch(study, "tuning", arm, 0, len(trials) * len(study.tuning.seeds), speeds[arm], done(trials))
+        )
+    trials = [Trial(study.baseline, study.top, value) for value in study.grid(study.baseline)]
+    again = (study.tuning.top_points or len(trials)) * len(study.tuning.seeds)
+    made = min(done(trials), again)
+    batches.append(_batch(study, "tuning", study.baseline, study.top, again, speeds[study.baseline], made))
+    evaluated = done.evaluated()
+    for arm in study.everyone:
+        for rung in study.rungs_of(arm):
+            made = evaluated[arm, rung]
+            batches.append(_batch(study, "evaluation", arm, rung, len(study.seeds), speeds[arm], made))
+    searched = [b for b in batches if b.role == "tuning" and not (b.rung and study.tuning.top_points)]
+    each = study.tuning.extensions * len(study.tuning.seeds)
+    flops = {(b.arm, b.rung): b.flops for b in batches if b.role == "evaluation"}
+    noise = noise_of(study, root)
+    seen = sights(study, flops, noise)
+    longest = next(b for b in batches if (b.role, b.arm, b.rung) == ("evaluation", study.baseline, study.top))
+    return StudyPlan(
+        study=study.name,
+        batches=tuple(batches),
+        workers=workers,
+        sights=seen,
+        spare=each * len(searched),
+        spare_cpu_seconds=each * sum(batch.cpu_seconds for batch in searched),
+        noise=noise,
+        seeds=_by_seeds(study, batches, flops, noise, least(seen)),
+        unit=study.scale.unit,
+        preflight=spent_on(speeds),
+        memory_bytes=max(speed.memory_bytes for speed in speeds.values()),
+        disk_bytes=sum((b.runs - b.finished) * speeds[b.arm].disk_bytes for b in batches),
+        tokens=longest.steps * step_cost(study.base(study.baseline)).tokens,
+    )
 
 
-def _batch(study: Study, role: str, arm: str, rung: int, runs: int, speed: Speed) -> PlannedRuns:
+class Finished:
+    """Which of a study's runs exist already: a call counts the finished runs of some trials."""
+
+    def __init__(self, study: Study, root: Path | None) -> None:
+        self.study, self.root = study, root
+
+    def __call__(self, trials: Iterable[Trial]) -> int:
+        return sum(self._run(job) is not None for trial in trials for job in trial_runs(self.study, trial))
+
+    def evaluated(self) -> Counter[tuple[str, int]]:
+        """Finished evaluation runs by arm and rung; none before all tuning is done, for they depend on it."""
+        try:
+            tuned = tune(self.study, self._measured)
+        except _Missing:
+            return Counter()
+        jobs = evaluation_runs(self.study, tuned)
+        return Counter((job.arm, job.rung) for job in jobs if self._run(job) is not None)
+
+    def _run(self, job: Assignment) -> Run | None:
+        return None if self.root is None else finished(self.root, job.recipe)
+
+    def _measured(self, trials: Sequence[Trial]) -> dict[Trial, float | None]:
+        return {trial: self._quality(trial) for trial in trials}
+
+    def _quality(self, trial: Trial) -> float | None:
+        """As ``compare`` measures it; _Missing if a run of the trial is not finished."""
+        values = []
+        for job in trial_runs(self.study, trial):
+            if (run := self._run(job)) is None:
+                raise _Missing
+            values.append(run.result.get("value"))
+        known = [float(value) for value in values if value is not None]
+        return sum(known) / len(known) if len(known) == len(values) else None
+
+
+class _Missing(Exception):
+    """A run that tuning asks for is not there."""
+
+
+def _by_seeds(
+    study: Study, batches: Sequence[PlannedRuns], flops: Mapping[tuple[str, int], int], noise: Noise, own: float | None
+) -> tuple[tuple[int, float | None, float], ...]:
+    """The study's number of seeds and two larger ones, each with what it finds and what the study then costs."""
+    count = len(study.seeds)
+    total = sum(batch.runs * batch.flops for batch in batches)
+    each = sum(batch.flops for batch in batches if batch.role == "evaluation")
+    more = (count + 2, 2 * count) if count > 2 else (count + 2,)
+    rest = [(n, least(sights(study, flops, noise, n)), 1 + (n - count) * each / total) for n in dict.fromkeys(more)]
+    return ((count, own, 1.0), *rest)
+
+
+def _text_tokens(study: Study, root: Path) -> int:
+    """Tokens of the baseline's training text; 0 where its source does not say."""
+    amounts = corpus_facts(study, root).get("train") or {}
+    return sum(int(amount["tokens"]) for amount in amounts.values())
+
+
+def _batch(study: Study, role: str, arm: str, rung: int, runs: int, speed: Speed, made: int) -> PlannedRuns:
     recipe = study.run_recipe(arm, rung, study.seeds[0])
     cost = step_cost(recipe)
     steps = steps_within(recipe.budget, cost)
     flops = cost.run(steps).flops
     seconds = speed.seconds(flops, recipe.train.evaluations)
-    return PlannedRuns(role, arm, rung, runs, steps, flops, seconds, speed.cpu_share * seconds)
+    return PlannedRuns(role, arm, rung, runs, steps, flops, seconds, speed.cpu_share * seconds, made)
 
 
-def _spent(speeds: Mapping[str, Speed]) -> str:
-    flops, seconds = (sum(getattr(s, key) for s in speeds.values()) for key in ("spent_flops", "spent_seconds"))
-    if not flops:
-        return ""
-    return f"timing the arms once took {flops:.3e} FLOPs and {seconds:.0f} CPU-seconds, outside the bill"
-
-
-def _devices_here(study: Study) -> bool:
-    """Whether every arm's device is on this machine."""
-    devices = _other_devices(study)
-    if not devices:
-        return True
-    from ..train.devices import has_device
-
-    return all(map(has_device, devices))
-
-
-def _device_names(study: Study) -> list[str]:
-    """Full names of the study's devices beside the processor."""
-    devices = _other_devices(study)
-    if not devices:
-        return []
-    from ..train.devices import device_name
-
-    return [device_name(device) for device in devices]
-
-
-def _other_devices(study: Study) -> list[str]:
-    """The arms' devices, but for the processor: those that only torch knows about."""
-    return sorted({study.base(arm).train.device for arm in study.everyone} - {"cpu"})
-
-
-def _short_runs(study: Study) -> tuple[Assignment, list[Assignment]]:
-    """The run that prepares the corpus, and every arm's that is timed."""
-    return _short(study, study.baseline, 2), [_short(study, arm, TIMED_STEPS) for arm in study.everyone]
-
-
-def _remove(directories: Iterable[Path]) -> None:
-    """Remove run directories, none that another process works on (UsageError)."""
-    for directory in directories:
-        with Run.read(directory).lock() if (directory / "resolved.json").is_file() else contextlib.nullcontext():
-            shutil.rmtree(directory, ignore_errors=True)
-
-
-def _short(study: Study, arm: str, steps: int) -> Assignment:
-    """A run of a few steps with two evaluations."""
-    grid = study.grid(arm)
-    (job,) = trial_runs(study, Trial(arm, 0, grid[len(grid) // 2]))[:1]
-    train = job.recipe.train.model_copy(update={"evaluations": 2})
-    recipe = job.recipe.having(name=f"{study.name}-preflight"[:64], budget=Budget(steps=steps), train=train)
-    return Assignment(recipe, arm, 0, "tuning", job.hyper)
+def _aligned(head: Sequence[str], rows: Sequence[Sequence[str]], left: int) -> list[str]:
+    """Lines of a table whose first ``left`` columns are aligned left, the others right, each as wide as it needs."""
+    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
+    place: list[Callable[[str, int], str]] = [str.ljust if i < left else str.rjust for i in range(len(widths))]
+    lines = [[put(cell, width) for put, cell, width in zip(place, row, widths, strict=True)] for row in (head, *rows)]
+    return ["  ".join(line).rstrip() for line in lines]

@@ -290,6 +290,7 @@ def row_of(run: Run, job: Assignment, *, reused: bool) -> RunRow:
         exclusive={start.get("workers") for start in starts} == {1},
         cpu_seconds=sum(end.get("cpu_seconds", 0.0) for end in ends) if ends else None,
         wall_seconds=sum(end.get("seconds", 0.0) for end in ends) if ends else None,
+        memory_bytes=max((int(end["memory_bytes"]) for end in ends if "memory_bytes" in end), default=None),
         environment=key_of(made_by(run)),
     )
 

@@ -77,6 +77,8 @@ class RunRow(Frozen):
     """Processor time of everything it did, building and evaluation included, where it is known."""
     wall_seconds: float | None = None
     """Wall-clock time of the same."""
+    memory_bytes: int | None = None
+    """Most main memory that the process which made it had held by then, where it is known."""
     environment: str = ""
     """What made it: a key of the study's ``environments``; "" where it is not known."""
 

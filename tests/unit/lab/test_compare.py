@@ -8,7 +8,7 @@ import pytest
 
 from isoflop.core.files import write_json
 from isoflop.core.table import Table
-from isoflop.lab.compare import Journal, bill, compare, trial_runs
+from isoflop.lab.compare import Journal, bill, compare, planned_flops, trial_runs
 from isoflop.lab.corpus import epochs
 from isoflop.lab.tuning import Trial
 from isoflop.report.sheets import multiplier_text, refusal_lines
@@ -129,6 +129,29 @@ def test_the_time_left_is_by_the_flops_still_to_do_and_the_workers(tiny):
     assert f"(90 s; about {90 / muon * (top + middle) / 3:.0f} s of tuning left)" in lines[1]
     assert f"(30 s; about {120 / (muon + top) * middle / 3:.0f} s of tuning left)" in lines[2]
     assert "left" not in lines[3]
+
+
+def test_the_time_left_is_that_of_all_phases(tiny, planted, tmp_path):
+    """While tuning, the evaluation to come counts; in the last phase there is nothing else."""
+
+    class Timed(planted):
+        def __call__(self, assignments):
+            for row in super().__call__(assignments):
+                yield row.model_copy(update={"wall_seconds": row.end.flops / 1e4})
+
+    executor, lines = Timed({"muon": 2.0}), []
+    compare(tiny, tmp_path, executor=executor, corpus={}, progress=lines.append, workers=1)
+    done = 0.0
+    total = sum(job.flops for job in executor.asked) / 1e4
+    assert planned_flops(tiny) / 1e4 == pytest.approx(total)
+    for job, line in zip(executor.asked, lines, strict=True):
+        done += job.flops / 1e4
+        left = total - done
+        told = f"{left:.0f} s" if left < 120 else f"{left / 60:.0f} min"
+        if line.startswith("tuning"):
+            assert f" of tuning left, {told} in all)" in line
+        elif left > 1:
+            assert f"; about {told} of evaluation left)" in line
 
 
 def test_beyond_the_ladder_the_headline_is_a_bound(tiny, planted, tmp_path):

@@ -12,10 +12,13 @@ from scipy import stats
 from isoflop.core.significance import half_width
 from isoflop.errors import NumericsError, Stopped, UsageError
 from isoflop.lab import demo as demo_module
-from isoflop.lab import plan as plan_module
+from isoflop.lab import preflight as preflight_module
+from isoflop.lab.compare import compare
 from isoflop.lab.demo import CAP, RESERVE, sized
 from isoflop.lab.ladder import interpolation_error, invert
-from isoflop.lab.plan import Speed, chances, plan, priced, speed_of, speeds_here
+from isoflop.lab.plan import plan, priced
+from isoflop.lab.power import Noise, chances, noise_of, shown_by
+from isoflop.lab.preflight import Speed, speed_of, speeds_here
 from isoflop.lab.study import Study
 from isoflop.ledger.budgets import step_cost
 from isoflop.store.results import Point, RunRow
@@ -40,8 +43,6 @@ def test_the_plan_lists_every_run_with_exact_flops(tiny):
 
 def test_the_plan_is_what_the_study_asks_for(tiny, planted, tmp_path):
     """The same runs are planned and carried out."""
-    from isoflop.lab.compare import compare
-
     executor = planted({"muon": 2.0})
     compare(tiny, tmp_path, executor=executor, corpus={})
     found = priced(tiny, dict.fromkeys(tiny.everyone, Speed(1e9, 0.0)), workers=1)
@@ -107,15 +108,17 @@ def machine(monkeypatch):
         def __call__(self, assignments):
             for job in assignments:
                 assert Run.find(self.root, job.recipe) is None, "a run of other conditions would be reused"
-                Run.open(self.root, job.recipe).set_status("done")
+                run = Run.open(self.root, job.recipe)
+                run.set_status("done")
+                (run.path / "weights").write_bytes(bytes(5000))
                 Machine.runs += 1
                 if Machine.broken:
                     raise Stopped(2, "stopped")
                 row = timed(job.arm)
-                yield row.model_copy(update={"cpu_seconds": float(Machine.runs)})
+                yield row.model_copy(update={"cpu_seconds": float(Machine.runs), "memory_bytes": 3 * 10**8})
 
-    monkeypatch.setattr(plan_module, "LocalWorkers", Machine)
-    monkeypatch.setattr(plan_module, "process", lambda: {"cpu": Machine.cpu})
+    monkeypatch.setattr(preflight_module, "LocalWorkers", Machine)
+    monkeypatch.setattr(preflight_module, "process", lambda: {"cpu": Machine.cpu})
     return Machine
 
 
@@ -143,7 +146,7 @@ def test_no_run_of_a_pre_flight_stays_among_the_users(tiny, machine, tmp_path):
 
 
 def test_what_a_killed_pre_flight_left_is_measured_again(tiny, machine, tmp_path):
-    _, (left, _) = plan_module._short_runs(tiny)
+    _, (left, _) = preflight_module._short_runs(tiny)
     Run.open(tmp_path, left.recipe).set_status("done")
     assert speeds_here(tiny, tmp_path, 2).keys() == {"adamw", "muon"}
     for broken in ("{", "[]", '{"x": 1}'):
@@ -236,7 +239,8 @@ def test_a_plan_warns_of_an_arm_without_a_rung_below_it(tiny):
         assert "near runs only at rung 0" not in roomy.text()
     assert roomy.to_json()["sights"][1]["rung"] == 1
     expected = priced(alike.with_("expect.seed_sd=0.2"), speeds, workers=1).text()
-    assert "none" in expected.splitlines()[-3]
+    assert "  none  " in expected
+    assert "with 3 seeds there is no effect that every row is expected to show" in expected
 
 
 SLOW, TOO_SLOW, PAST = "machine slow:", "too slow for the whole study", "is expected"
@@ -300,3 +304,108 @@ def test_the_demo_keeps_what_its_pre_flight_spent(monkeypatch, tmp_path):
     monkeypatch.setattr(demo_module, "compare", lambda *_, notes, **__: kept.extend(notes))
     demo_module.demo(tmp_path)
     assert "timing the arms once took 4.000e+09 FLOPs and 12 CPU-seconds, outside the bill" in kept
+
+
+def test_a_plan_says_what_more_seeds_would_show_and_cost(tiny):
+    study = tiny.with_("arms.muon.rungs=[0, 1]", "ladder.rungs=[4, 8, 16, 32]", "expect.seed_sd=0.005")
+    found = priced(study, dict.fromkeys(study.everyone, Speed(1e9, 0.0)), workers=1)
+    assert [count for count, _, _ in found.seeds] == [3, 5, 6]
+    assert found.seeds[0][1:] == (max(sight.smallest for sight in found.sights), 1.0)
+    effects = [effect for _, effect, _ in found.seeds]
+    assert effects == sorted(effects, reverse=True)
+    for count, effect, cost in found.seeds[1:]:
+        more = priced(
+            study.with_(f"seeds={list(range(1, count + 1))}"), dict.fromkeys(study.everyone, Speed(1e9, 0.0)), 1
+        )
+        assert effect == max(sight.smallest for sight in more.sights)
+        assert cost == pytest.approx(more.flops / found.flops)
+    told = f"with 3 seeds no effect below {effects[0]:.2f}x is expected to show; 5 seeds: {effects[1]:.2f}x, "
+    assert f"{told}{found.seeds[1][2] - 1:.0%} more compute" in found.text()
+    assert "assumed: two runs of a seed differ by 0.0071 bits per byte" in found.text()
+    assert "from the study's [expect], for no study of this baseline exists yet" in found.text()
+
+
+def test_the_noise_is_that_of_studies_of_the_same_baseline(tiny, planted, tmp_path):
+    """Another arm, tuned value, seeds or rungs are no other baseline; another model is."""
+
+    class Noisy(planted):
+        def quality(self, job, tokens):
+            return super().quality(job, tokens) + 0.02 * math.sin(99 * job.seed + 7 * job.rung)
+
+    result = compare(tiny, tmp_path, executor=Noisy({"muon": 2.0}), corpus={})
+    wanted = shown_by(result, str(tmp_path / "tiny" / "study.json"))
+    assert wanted.per_doubling == pytest.approx(0.3, abs=0.03)
+    assert 0.005 < wanted.seed_sd < 0.03
+    study = tiny.with_("name=next", "seeds=[5, 6, 7, 8]", "ladder.rungs=[8, 16, 32]", "arms.muon.rungs=[1]")
+    assert noise_of(study, tmp_path) == wanted
+    found = priced(study, dict.fromkeys(study.everyone, Speed(1e9, 0.0)), 1, tmp_path)
+    assert found.noise == wanted
+    assert "from the 3 seeds of " in found.text()
+    (only,) = found.sights
+    assert only.smallest == chances(wanted.log_sd, 4, 1, only.low, only.high, wanted.curve)[0]
+    for other in ("recipe.model.d_model=32", "recipe.train.batch=4"):
+        assert noise_of(study.with_(other), tmp_path) == Noise(0.02, 0.15)
+    (tmp_path / "tiny" / "study.json").write_text("{")
+    assert noise_of(study, tmp_path) == Noise(0.02, 0.15)
+
+
+def test_the_curves_error_is_in_what_is_found():
+    """It does not go away with more seeds."""
+    assert chances(0.05, 4, 1, 0.5, 4.0, 0.0) == chances(0.05, 4, 1, 0.5, 4.0)
+    assert chances(0.05, 4, 1, 0.5, 4.0, 0.05)[0] > chances(0.05, 4, 1, 0.5, 4.0)[0]
+    curve, rng = 0.04, np.random.default_rng(5)
+    smallest, _ = chances(0.03, 6, 1, 0.1, 10.0, curve)
+    noise = 0.03 * rng.standard_normal((40000, 6)) + curve * rng.standard_normal((40000, 1))
+    logs = math.log(smallest) + noise
+    assert np.mean(logs.mean(axis=1) > half_width(logs, error=curve)) == pytest.approx(0.8, abs=0.01)
+
+
+def test_a_plan_counts_what_is_finished_already(tiny, planted, tmp_path):
+    speeds = dict.fromkeys(tiny.everyone, Speed(1e9, 0.5))
+
+    class Leaving(planted):
+        """Leaves a finished run of every assignment."""
+
+        def __call__(self, assignments):
+            for job, row in zip(assignments, super().__call__(assignments), strict=True):
+                run = Run.open(tmp_path, job.recipe)
+                run.write_result({"status": "done", "value": row.end.value})
+                run.set_status("done")
+                yield row
+
+    whole = priced(tiny, speeds, 1, tmp_path)
+    assert whole.finished == 0
+    assert "finished already" not in whole.text()
+    executor = Leaving({"muon": 2.0})
+    compare(tiny, tmp_path, executor=executor, corpus={})
+    every = priced(tiny, speeds, 1, tmp_path)
+    assert (every.finished, every.minutes) == (every.runs, 0.0)
+    assert every.flops == whole.flops
+    gone = [job for job in executor.asked if job.role == "evaluation" and job.arm == "muon"]
+    for job in gone:
+        run = Run.find(tmp_path, job.recipe)
+        run.set_status("stopped")
+    some = priced(tiny, speeds, 1, tmp_path)
+    assert some.finished == some.runs - len(gone)
+    assert f"{some.finished} of them are finished already and not repeated" in some.text()
+    assert some.minutes == pytest.approx(sum(0.5 + job.flops / 1e9 for job in gone) / 60, rel=0.9)
+
+
+def test_a_plan_says_memory_disk_and_passes_over_the_text(tiny, machine, tmp_path):
+    found = plan(tiny, tmp_path)
+    assert found.memory_bytes == 3 * 10**8
+    assert 5000 * found.runs <= found.disk_bytes <= 20000 * found.runs
+    assert found.epochs == pytest.approx(16 * 32 / found.text_tokens)
+    text = found.text()
+    assert "they take about 0.3 GB of memory for each of 2 workers and " in text
+    assert f"the longest baseline run passes {found.epochs:.2f} times over the training text" in text
+    assert found.to_json()["epochs"] == found.epochs
+
+
+def test_no_name_breaks_the_plan_s_table(tiny):
+    name = "a" * 60
+    study = tiny.with_(f'arms={{{name}={{overrides=["optimizer=muon"]}}}}')
+    text = priced(study, dict.fromkeys(study.everyone, Speed(1e9, 0.0)), 1).text()
+    rows = [line for line in text.splitlines() if line.startswith(("tuning", "evaluation"))]
+    assert len({len(row) for row in rows}) == 1
+    assert sum(name in row for row in rows) == 2
