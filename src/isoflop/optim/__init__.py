@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ..core.facade import classes_in, lazy
 
-_PUBLIC = {"Chain": "chain"} | {
+_PUBLIC = {"Chain": "chain", "split": "splitting"} | {
     name: f"{folder}.{module}"
     for folder in ("optimizers", "schedules", "averaging")
     for name, module in classes_in(Path(__file__).with_name(folder)).items()

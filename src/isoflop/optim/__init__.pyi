@@ -31,3 +31,4 @@ from .averaging.tail import Tail as Tail
 from .schedules.trapezoid import Trapezoid as Trapezoid
 from .schedules.wsd import WSD as WSD
 from .schedules.warmup import Warmup as Warmup
+from .splitting import split as split

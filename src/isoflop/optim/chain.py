@@ -8,7 +8,7 @@ from typing import Any, overload
 import torch
 from torch.optim import Optimizer
 
-from .state import check_saved, fill_groups, own_state
+from .state import RULE, check_rule, check_saved, fill_groups, own_state
 
 
 class Chain(Optimizer):
@@ -25,10 +25,10 @@ class Chain(Optimizer):
     Args:
         members: at least one optimizer; none may have been stepped, no parameter may be in two (ValueError).
 
-    Example:
-        >>> optimizer = Chain([Muon([model.weight]), torch.optim.AdamW([model.bias])])
-        >>> model(x).square().mean().backward()
-        >>> optimizer.step()
+    Example, with ``split`` of this package, which tells hidden matrices from the rest:
+        >>> hidden, rest = split(model)
+        >>> optimizer = Chain([Muon(hidden), torch.optim.AdamW(rest, lr=3e-3)])
+        >>> model(x).square().mean().backward(); optimizer.step()
     """
 
     def __init__(self, members: Sequence[Optimizer]) -> None:
@@ -62,9 +62,18 @@ class Chain(Optimizer):
         super().__setstate__(state)
         self._share()
 
+    @property
+    def _rule(self) -> str:
+        return f"Chain({', '.join(type(member).__name__ for member in self.members)})"
+
+    def state_dict(self) -> dict[str, Any]:
+        """As torch's, and whose state it is (``optimizer``), so that another rule refuses it."""
+        return {**super().state_dict(), RULE: self._rule}
+
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load what ``state_dict`` of an equally built chain gave, in the dtypes it was saved in."""
         owners = {p: member for member in self.members for group in member.param_groups for p in group["params"]}
+        check_rule(self, state_dict, self._rule)
         check_saved(self, state_dict, owners.__getitem__)
         before = self.param_groups
         super().load_state_dict(state_dict)

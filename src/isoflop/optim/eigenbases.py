@@ -7,8 +7,10 @@ to the null space, later by keeping the old directions.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,6 +23,32 @@ NULL = 4.0
 
 BLOCKS = 4
 """Rows of a large Gram matrix are updated in this many blocks, each from its diagonal on: 5/8 of the work."""
+
+
+SECONDS = 6e-10
+"""Seconds of an eigendecomposition on a CPU core, by the cube of the side."""
+LONG = 4.0
+"""Seconds from which on a user is warned of them."""
+
+
+def warn_of_sides(rule: str, group: Mapping[str, Any], sides: Iterable[int], argument: str, when: str) -> None:
+    """Warn if the eigenbases of a group's matrices take long on a CPU, and name the argument that leaves them out.
+
+    Args:
+        rule: its class's name.
+        group: the parameter group.
+        sides: of all matrices that are decomposed at once.
+        argument: the largest side that has a basis.
+        when: how often they are computed, in words.
+    """
+    found = list(sides)
+    seconds = SECONDS * sum(n**3 for n in found)
+    if seconds > LONG and all(p.device.type == "cpu" for p in group["params"]):
+        warnings.warn(
+            f"{rule} finds eigenbases of sides up to {max(found):,} {when}, about {seconds:.0f} s on one CPU core; "
+            f"{argument}={max(found) // 2} leaves the larger ones alone",
+            stacklevel=2,
+        )
 
 
 def merged_shape(shape: Sequence[int], largest: int) -> list[int]:

@@ -19,10 +19,11 @@ from torch.optim import Optimizer
 from ..core.context import Context
 from ..core.contracts import OptimizerPart
 from ..core.errors import NumericsError
+from .arguments import check_arguments, check_kinds, check_names
 from .averages import wide
 from .groups import SMALLEST, torch_groups
 from .shards import local
-from .state import OptimizerError, check_saved, check_shapes, fill_groups, own_state, place
+from .state import RULE, OptimizerError, check_rule, check_saved, check_shapes, fill_groups, own_state, place
 
 ParamsT = Any
 """What torch's optimizers accept: tensors, (name, tensor) pairs, or dictionaries of groups."""
@@ -77,6 +78,11 @@ class Method(Optimizer):
         "weight_decay": NON_NEGATIVE,
     }
 
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        """Refuse arguments of other names or kinds than the signature's in words, before anything is computed."""
+        check_arguments(cls, args, kwargs)
+        return super().__new__(cls)
+
     def __init__(self, params: ParamsT, **defaults: Any) -> None:
         super().__init__(params, defaults)
 
@@ -90,16 +96,18 @@ class Method(Optimizer):
             raise
 
     def _check_group(self, index: int) -> None:
-        group = self.param_groups[index]
+        group, where = self.param_groups[index], f"parameter group {index}"
+        check_names(type(self).__name__, group, self.defaults, where)
+        check_kinds(type(self), group, where)
         for name, limit in {**self._everywhere, **self.limits}.items():
             value = group.get(name)
             for entry in value if isinstance(value, tuple | list) else (value,):
                 if entry is not None and not limit.holds(float(entry)):
-                    raise OptimizerError(f"{name} must be {limit}, got {value}", where=f"parameter group {index}")
+                    raise OptimizerError(f"{name} must be {limit}, got {value}", where=where)
         for name, legal in self.choices.items():
             if group[name] not in legal:
                 what = f"{name} must be one of {', '.join(map(repr, legal))}, got {group[name]!r}"
-                raise OptimizerError(what, where=f"parameter group {index}")
+                raise OptimizerError(what, where=where)
         for i, p in enumerate(group["params"]):
             if not p.is_floating_point():
                 raise OptimizerError(f"must be real floating point, got {p.dtype}", where=place(group, index, i))
@@ -173,6 +181,10 @@ class Method(Optimizer):
         switches = {name: value for name, value in vars(self).items() if name in ("check_gradients", "_compile")}
         return {**super().__getstate__(), **switches}
 
+    def state_dict(self) -> dict[str, Any]:
+        """As torch's, and whose state it is (``optimizer``), so that another rule refuses it."""
+        return {**super().state_dict(), RULE: type(self).__name__}
+
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """As torch's, but state is copied and keeps the precision it was saved in (torch casts it to the parameters').
 
@@ -180,8 +192,9 @@ class Method(Optimizer):
         may, stays as it is.
 
         Raises:
-            OptimizerError: it was saved for the same parameters in another order, or for one of another shape.
+            OptimizerError: it is of another rule, of the same parameters in another order, or of one of another shape.
         """
+        check_rule(self, state_dict, type(self).__name__)
         check_saved(self, state_dict, lambda p: self)
         before = self.param_groups
         super().load_state_dict(state_dict)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -25,6 +26,44 @@ def place(group: dict[str, Any], index: int, i: int) -> str:
 
 Owner = Callable[[Tensor], Optimizer]
 """Which optimizer steps a parameter: that of a chain's members, or the optimizer itself."""
+
+
+RULE = "optimizer"
+"""The key of a saved state that names the rule it is of."""
+_TORCHS = {"foreach", "maximize", "capturable", "differentiable", "fused", "decoupled_weight_decay"}
+"""Keys of torch's groups that say how, not what, is computed."""
+
+
+def check_rule(optimizer: Optimizer, state_dict: Mapping[str, Any], name: str) -> None:
+    """Refuse the state of another rule (OptimizerError): by its name, or, where none was kept, by its hyper-parameters.
+
+    Args:
+        optimizer: what is to take the state up.
+        state_dict: the state.
+        name: the optimizer's own, as ``state_dict`` keeps it.
+    """
+    saved = state_dict.get(RULE)
+    if saved is not None and saved != name:
+        raise OptimizerError(f"is the state of {saved}, and this is {name}", where="state", fix=f"load it into {saved}")
+    if saved is None:
+        for group, own in zip(state_dict["param_groups"], optimizer.param_groups, strict=False):
+            foreign = sorted(set(group) - set(own) - _TORCHS - {"params", "param_names", "role", "name", "initial_lr"})
+            if foreign:
+                whose = _owner_of(set(group))
+                what = f"is the state of another optimizer{whose}: {name} has no {', '.join(foreign)}"
+                raise OptimizerError(what, where="state", fix="load it into an optimizer of its own kind")
+
+
+def _owner_of(keys: set[str]) -> str:
+    """Which of torch's optimizers keeps groups with such keys, in words; "" if none does."""
+    found = [cls for cls in vars(torch.optim).values() if isinstance(cls, type) and issubclass(cls, Optimizer)]
+    told = keys - {"params", "param_names", "initial_lr", "decoupled_weight_decay"}
+    named = [cls.__name__ for cls in found if told == _keys_of(cls)]
+    return f", of torch's {' or '.join(named)} by its keys" if named else ""
+
+
+def _keys_of(cls: type[Optimizer]) -> set[str]:
+    return set(inspect.signature(cls).parameters) - {"params", "decoupled_weight_decay"}
 
 
 def check_saved(optimizer: Optimizer, state_dict: dict[str, Any], owner: Owner) -> None:

@@ -13,12 +13,14 @@ import torch
 import isoflop.optim as optim
 from isoflop.core.contracts import SchedulePart
 from isoflop.core.roles import Group
+from isoflop.optim.method import Method
 
 NAMES = dir(optim)
 
 
 def doc(name: str) -> str:
-    return inspect.cleandoc(vars(getattr(optim, name))["__doc__"])
+    found = getattr(optim, name)
+    return inspect.cleandoc((vars(found)["__doc__"] if isinstance(found, type) else found.__doc__) or "")
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -38,8 +40,18 @@ def test_the_example_runs(name: str) -> None:
 def test_every_argument_has_a_line(name: str) -> None:
     cls, text = getattr(optim, name), doc(name)
     assert len(text.partition("\n\n")[2].partition("\n\n")[0].split()) >= 8, "says when and why in a paragraph"
-    if issubclass(cls, SchedulePart):
+    if isinstance(cls, type) and issubclass(cls, SchedulePart):
         assert all(field.description for field in cls.model_fields.values())
         return
     for argument in inspect.signature(cls).parameters:
         assert re.search(rf"^    {argument}: \S", text, re.MULTILINE), argument
+
+
+RULES = [name for name in NAMES if isinstance(getattr(optim, name), type) and issubclass(getattr(optim, name), Method)]
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_every_rule_says_which_rate_to_begin_with(name: str) -> None:
+    told = re.search(r"^    lr: (.*?)^    \w+: ", doc(name), re.MULTILINE | re.DOTALL)
+    assert told is not None
+    assert re.search(r"begin\s+with .*\d", told[1], re.DOTALL), told[1]

@@ -30,7 +30,7 @@ class Adafactor(Method):
 
     Args:
         params: tensors, (name, tensor) pairs, or groups of them. Not sharded.
-        lr: as AdamW's; the authors' 3.16e-3.
+        lr: begin with AdamW's, 1e-3 where it has none; the authors' 3.16e-3.
         betas: decay of the first moment and of r, c; the authors' (0.9, 0.95).
         eps: added to the root of v.
         weight_decay: decoupled, multiplied by the rate.

@@ -37,7 +37,7 @@ class Adalayer(Method):
 
     Args:
         params: tensors, (name, tensor) pairs, or groups of them. Not sharded; named, if names shall tell.
-        lr: as AdamW's.
+        lr: begin with AdamW's, 1e-3 where it has none.
         betas: decay of the first and of the second moment.
         eps: added to the root of v.
         weight_decay: decoupled, multiplied by the rate.

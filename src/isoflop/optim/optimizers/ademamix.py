@@ -30,7 +30,7 @@ class AdEMAMix(Elementwise):
 
     Args:
         params: tensors, (name, tensor) pairs, or groups of them.
-        lr: as AdamW's.
+        lr: begin with AdamW's, 1e-3 where it has none.
         betas: (b1, b2, b3), decay of m1, v and m2; the authors' (0.9, 0.999, 0.9999).
         alpha: weight of m2; the authors' code has 2, their paper 4 to 10.
         beta3_warmup: steps over which b3's half-life grows linearly from b1's, by the authors all; None: none.

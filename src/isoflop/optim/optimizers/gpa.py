@@ -31,7 +31,7 @@ class GPA(Primal):
 
     Args:
         params: tensors, (name, tensor) pairs, or groups of them.
-        lr: as AdamW's.
+        lr: begin with AdamW's, 1e-3 where it has none.
         beta1: decay of the first moment.
         beta2: decay of the second moment.
         eps: added to the root of the second moment.

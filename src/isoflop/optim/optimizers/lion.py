@@ -27,7 +27,7 @@ class Lion(Elementwise):
 
     Args:
         params: tensors, (name, tensor) pairs, or groups of them.
-        lr: how far every weight moves; the authors say 3-10 times below AdamW's.
+        lr: how far every weight moves; begin with a third to a tenth of AdamW's (the authors say so), or 1e-4.
         betas: (b1, b2); the authors' (0.9, 0.99), for language models (0.95, 0.98).
         weight_decay: decoupled, multiplied by the rate; so 3-10 times above AdamW's.
 

@@ -36,7 +36,7 @@ class MARS(Elementwise):
     Args:
         params: tensors, (name, tensor) pairs, or groups of them.
             ``mars-shampoo`` iterates in its group's ``ns_dtype`` ("bfloat16").
-        lr: of matrices; the authors' 3e-3.
+        lr: of matrices; begin with 3e-3 (the authors'), with ``mars-lion`` with a tenth of it.
         betas: decay of the first and of the second moment of c; the authors' (0.95, 0.99).
         eps: added to the root of the second moment.
         weight_decay: of matrices, decoupled, multiplied by the rate.

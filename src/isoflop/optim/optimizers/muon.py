@@ -38,7 +38,7 @@ class Muon(Method):
         params: 2-D, 3-D (a stack) or 4-D (convolutions); else OptimizerError. A 4-D parameter is one matrix, flattened
             behind its first dimension, and that matrix's shape gives the scale; the authors' code flattens it so too,
             but scales by the last two dimensions, the kernel's.
-        lr: the authors' 0.02 goes with ``original``; with ``match_rms_adamw`` it is AdamW's.
+        lr: begin with 0.02 (the authors'; ``original``), or with ``match_rms_adamw`` with AdamW's.
         weight_decay: decoupled, multiplied by the rate; the authors' 0.
         momentum: decay of the average of gradients; the authors' 0.95.
         nesterov: look ahead by one step of the average.
@@ -51,10 +51,10 @@ class Muon(Method):
         split_sizes: rows of the matrices that are fused in each parameter (query, key, value), orthogonalised apart.
         num_heads: heads whose rows are orthogonalised apart, in every one of the split matrices.
 
-    Example:
-        >>> optimizer = Muon([model.weight], lr=0.02)
-        >>> model(x).square().mean().backward()
-        >>> optimizer.step()
+    Example, with ``split`` of this package, which tells hidden matrices from the rest of any model:
+        >>> hidden, rest = split(model)
+        >>> optimizer = Chain([Muon(hidden, lr=0.02), torch.optim.AdamW(rest, lr=3e-3)])
+        >>> model(x).square().mean().backward(); optimizer.step()
     """
 
     limits: ClassVar[dict[str, Limit]] = {"ns_steps": Limit(low=1), "num_heads": Limit(low=1)}

@@ -28,7 +28,7 @@ class ScheduleFreeAdamW(ScheduleFreeAdam):
 
     Args:
         params: tensors, (name, tensor) pairs, or groups of them.
-        lr: the authors say 1-10 times AdamW's.
+        lr: begin with 3 times AdamW's (the authors say 1-10), or 2.5e-3.
         betas: (mu, decay of v); the authors' (0.9, 0.999), with mu 0.95-0.98 for long runs.
         eps: added to the root of v.
         weight_decay: multiplied by the rate.

@@ -27,7 +27,7 @@ class ScheduleFreeRAdam(ScheduleFreeAdam):
 
     Args:
         params: tensors, (name, tensor) pairs, or groups of them.
-        lr: as ScheduleFreeAdamW's.
+        lr: begin with 3 times AdamW's, as of ScheduleFreeAdamW, or 2.5e-3.
         betas: (mu, decay of v).
         eps: added to the root of v.
         weight_decay: multiplied by the rate.

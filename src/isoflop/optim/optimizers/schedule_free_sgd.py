@@ -26,7 +26,7 @@ class ScheduleFreeSGD(ScheduleFree):
 
     Args:
         params: tensors, (name, tensor) pairs, or groups of them.
-        lr: the authors say 10-50 times SGD's.
+        lr: begin with 10 times SGD's (the authors say 10-50), or 1.
         momentum: mu, in (0, 1).
         weight_decay: multiplied by the rate.
         warmup_steps: of a linear warm-up.

@@ -17,7 +17,7 @@ from ...core.registry import Card, part
 from ...core.roles import Shape
 from ...ledger.formulas import eigh, matmul
 from ..averages import wide
-from ..eigenbases import eigensystem, gram_cost, merged_shape, mirror, unfold, update_gram
+from ..eigenbases import eigensystem, gram_cost, merged_shape, mirror, unfold, update_gram, warn_of_sides
 from ..groups import Beta, Epsilon, Grid, elementwise, factor2, share
 from ..method import EPSILON, UNIT, Limit, Method, ParamsT, from_part, given, next_step
 from ..shards import descend, whole
@@ -40,7 +40,7 @@ class Shampoo(Method):
     Args:
         params: tensors, (name, tensor) pairs, or groups of them.
             Dimensions beyond ``max_preconditioner_dim`` keep the identity.
-        lr: as AdamW's with grafting; without it the step has a size of its own.
+        lr: with grafting begin with AdamW's, or 1e-3; without it the step has a size of its own: begin with 1e-2.
         betas: decay of m and of L, R; betas[1] = 1 sums without decay, as the authors' default has it.
         epsilon: added to the eigenvalues; the authors' 1e-12.
         weight_decay: decoupled, multiplied by the rate.
@@ -92,6 +92,11 @@ class Shampoo(Method):
             raise OptimizerError(f"betas[0] must be in [0, 1), got {group['betas'][0]}", where=where)
         if group["root"] not in (2, 4) or group["grafting"] not in (None, "adam"):
             raise OptimizerError('root must be 2 or 4, grafting None or "adam"', where=where)
+        largest, every = group["max_preconditioner_dim"], group["precondition_frequency"]
+        merged = [merged_shape(p.shape, largest) if group["merge_dims"] else p.shape for p in group["params"]]
+        sides = [n for shape in merged for n in shape if n <= largest and 0 not in shape]
+        when = "in every step" if every == 1 else f"every {every} steps"
+        warn_of_sides("Shampoo", group, sides, "max_preconditioner_dim", when)
 
     def update(self, group: dict[str, Any], p: Tensor, state: dict[str, Any]) -> None:
         assert p.grad is not None

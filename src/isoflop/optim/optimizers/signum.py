@@ -27,7 +27,7 @@ class Signum(Elementwise):
 
     Args:
         params: tensors, (name, tensor) pairs, or groups of them.
-        lr: how far every weight moves in a step.
+        lr: how far every weight moves in a step; begin with 1e-4, a third to a tenth of AdamW's.
         momentum: b, in [0, 1).
         weight_decay: decoupled, multiplied by the rate.
 

@@ -30,7 +30,7 @@ class SimplifiedAdEMAMix(Elementwise):
 
     Args:
         params: tensors, (name, tensor) pairs, or groups of them.
-        lr: see above; the authors' 1e-4.
+        lr: begin with 1e-4 (the authors'), and less the larger alpha: see above.
         betas: (b1, b2), decay of m and of v; the authors' (0.99, 0.95).
         alpha: weight of the present gradient; about 0.05 at batches of a million tokens, 100 at 32 thousand.
         min_beta1: where the warm-up of b1 begins.

@@ -29,6 +29,7 @@ from ..eigenbases import (
     rotate,
     unfold,
     update_gram,
+    warn_of_sides,
 )
 from ..elementwise import chunks, flat
 from ..groups import Beta, Epsilon, Grid, elementwise, factor2, share
@@ -91,7 +92,7 @@ class SOAP(Method):
     Args:
         params: tensors, (name, tensor) pairs, or groups of them. Dimensions beyond ``max_precond_dim`` keep the
             identity, so embeddings and heads are rotated on one side.
-        lr: as AdamW's; the authors' 3e-3.
+        lr: begin with AdamW's, or with 3e-3 (the authors').
         betas: decay of M and of V; the authors' (0.95, 0.95).
         shampoo_beta: decay of the Gram matrices; negative: betas[1], as the authors have it.
         eps: added to the root of the uncorrected V.
@@ -133,6 +134,13 @@ class SOAP(Method):
         variant: SOAPVariant = STANDARD,
     ) -> None:
         super().__init__(**given(locals()))
+
+    def _check_group(self, index: int) -> None:
+        super()._check_group(index)
+        group = self.param_groups[index]
+        shapes = [rotated_sides(p.shape, **{k: group[k] for k in STRUCTURAL}) for p in group["params"]]
+        sides = [shape[d] for shape, own in shapes for d in own]
+        warn_of_sides("SOAP", group, sides, "max_precond_dim", "in its first step")
 
     def update_group(self, group: dict[str, Any], params: list[Tensor]) -> None:
         index = {p: i for i, p in enumerate(group["params"])}

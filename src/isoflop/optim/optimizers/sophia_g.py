@@ -29,7 +29,7 @@ class SophiaG(Elementwise):
 
     Args:
         params: tensors, (name, tensor) pairs, or groups of them.
-        lr: about AdamW's; the authors' code has 1e-4.
+        lr: begin with a little less than AdamW's, or with 1e-4 (the authors').
         betas: decay of m and of h; the authors' (0.965, 0.99).
         rho: 0.01-0.1; tune it so that 10-50 % of the entries are not clipped.
         weight_decay: decoupled, multiplied by the rate; the authors' 0.1.
