@@ -103,6 +103,10 @@ def describe(name: str, root: Path, digest: str | None = None) -> dict[str, Any]
     run = Run.read(own.parent.parent) if single else find_run(name, root)
     held = [found for found in _held(run) if not single or found.directory.name == own.name]
     if not held:
+        if single:
+            what = f"is damaged ({checkpoint.damage(own)})"
+            raise DataError(what, where=str(own), fix="restore it from a copy, or name another one")
+        run.checkpoint(lambda _: None)  # says so if it has some and all are damaged
         raise UsageError("has no checkpoint yet", where=str(run.path), fix="train it first")
     chosen = next((found for found in held if digest in (None, found.digest)), None)
     if chosen is None:

@@ -57,6 +57,20 @@ def test_a_run_starts_with_the_evaluated_weights_of_another(first: Run, tiny: Ti
     assert not same(weights(trained(run).model), weights(trained(first).model))
 
 
+def test_a_start_whose_checkpoints_are_damaged_is_not_said_to_have_none(first: Run, tiny: Tiny) -> None:
+    text = bare(tiny("budget.steps=2"))
+    newest = first.path / "checkpoints" / "3"
+    for checkpoint in (first.path / "checkpoints").iterdir():
+        (checkpoint / "MANIFEST.json").write_text("{}")
+    with pytest.raises(RecipeError, match=r"every checkpoint is damaged: 3 \(MANIFEST.*restore one from a copy"):
+        Recipe.from_toml(text, f"start={first.path}", source="b")
+    with pytest.raises(RecipeError, match=r"checkpoints/3: is damaged \(MANIFEST.*restore it from a copy"):
+        Recipe.from_toml(text, f"start={newest}", source="b")
+    shutil.rmtree(first.path / "checkpoints")
+    with pytest.raises(RecipeError, match="has no checkpoint yet; train it first"):
+        Recipe.from_toml(text, f"start={first.path}", source="b")
+
+
 @pytest.mark.parametrize("how", ["name", "directory", "hash", "checkpoint"])
 def test_a_run_is_named_in_several_ways_and_is_one_and_the_same(
     how: str, first: Run, tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
