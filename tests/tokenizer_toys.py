@@ -16,6 +16,16 @@ CHATML = (
     "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
+GENERATION = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{% if m.role == 'assistant' %}"
+    "{% generation %}{{ m.content }}<|im_end|>{% endgeneration %}{% else %}{{ m.content }}<|im_end|>{% endif %}\n"
+    "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+INSTRUCT = (
+    "{{ bos_token }}{% for m in messages %}{% if m.role == 'user' %}[INST] {{ m.content }} [/INST]"
+    "{% else %} {{ m.content | trim }}{{ eos_token }}{% endif %}{% endfor %}"
+)
+"""Templates: as many families have it, the same with answers marked, as Llama 2 and Mistral have it."""
 
 
 def directory(folder: Path, tokenizer: hf.Tokenizer, **config: Any) -> Path:
@@ -98,4 +108,4 @@ KINDS: dict[str, tuple[Callable[[], hf.Tokenizer], dict[str, Any]]] = {
 def kind(name: str, folder: Path, **config: Any) -> Path:
     """The directory of one of ``KINDS``."""
     make, own = KINDS[name]
-    return directory(folder, make(), **own, **config)
+    return directory(folder, make(), **{**own, **config})

@@ -13,7 +13,7 @@ from isoflop.core.recipe import Recipe
 from isoflop.data.tokenizers.pretrained import PretrainedPart
 from isoflop.train.restore import trained
 from isoflop.train.run import train
-from tokenizer_toys import KINDS, kind
+from tokenizer_toys import CHATML, GENERATION, INSTRUCT, KINDS, kind
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -101,3 +101,58 @@ def test_a_sentencepiece_model_gives_the_ids_of_its_own_library(
     assert ours.eot == theirs.eos_id()
     for text in (*SAID, "a<extra>", "unknown: \u4e2d\u6587\u5b57"):
         assert ours.encode(text).tolist() == theirs.encode(text), text
+
+
+CHATS: dict[str, list[dict[str, str]]] = {
+    "one turn": [{"role": "user", "content": "the cat "}, {"role": "assistant", "content": " sat\n"}],
+    "several turns": [
+        {"role": "user", "content": "Why?"},
+        {"role": "assistant", "content": "because <think>it</think> is"},
+        {"role": "user", "content": "café \U0001f642"},
+        {"role": "assistant", "content": ""},
+    ],
+}
+TEMPLATES = {
+    "chatml": CHATML,
+    "generation": GENERATION,
+    "instruct": INSTRUCT,
+    "headers": (
+        "{{ bos_token }}{% for m in messages %}{{ '<|im_start|>' + m['role'] + '<|im_end|>\n\n' + m['content'] | trim }}"
+        "<|endoftext|>{% endfor %}"
+        "{%- if add_generation_prompt -%}{{ '<|im_start|>assistant<|im_end|>\n\n' }}{%- endif -%}"
+    ),
+    "helpers": (
+        "{% set ns = namespace(n=0) %}{% for m in messages %}{% if m.role == 'system' %}{% continue %}{% endif %}"
+        "{% set ns.n = ns.n + 1 %}{{ ns.n ~ ': ' }}{{ m | tojson(indent=2) }}{{ m.content.split('</think>')[-1] }}\n"
+        "  {% endfor %}{{ tools | tojson if tools else 'no tools' }}{{ '%05d' % 7 }}{{ [1, 2] | join('-') }}"
+        "{{ strftime_now('%Y') }}"
+    ),
+}
+
+
+@pytest.mark.parametrize("chat", CHATS)
+@pytest.mark.parametrize("template", TEMPLATES)
+def test_conversations_are_written_as_transformers_writes_them(template: str, chat: str, tmp_path: Path) -> None:
+    folder = kind("byte level", tmp_path / "a", chat_template=TEMPLATES[template], bos_token="<|endoftext|>")
+    ours = PretrainedPart(path=str(folder)).build(iter(())).chat_encoder()
+    theirs = transformers.AutoTokenizer.from_pretrained(folder)
+    for tools in (None, [{"type": "function", "function": {"name": "f", "parameters": {"z": 1, "a": ["é<>"]}}}]):
+        for prompt in (False, True):
+            said = ours.template.render(CHATS[chat], tools, add_generation_prompt=prompt)
+            given = {"tools": tools, "add_generation_prompt": prompt}
+            assert said == theirs.apply_chat_template(CHATS[chat], tokenize=False, **given)
+            if prompt:
+                ids = theirs.apply_chat_template(CHATS[chat], **given)["input_ids"]
+                assert ours.prompt(CHATS[chat], tools) == ids
+
+
+@pytest.mark.parametrize("chat", CHATS)
+@pytest.mark.parametrize("name", KINDS)
+def test_answers_are_masked_as_transformers_masks_them(name: str, chat: str, tmp_path: Path) -> None:
+    folder = kind(name, tmp_path / "a", chat_template=GENERATION)
+    ours = PretrainedPart(path=str(folder)).build(iter(())).chat_encoder().encode(CHATS[chat])
+    theirs = transformers.AutoTokenizer.from_pretrained(folder).apply_chat_template(
+        CHATS[chat], return_dict=True, return_assistant_tokens_mask=True
+    )
+    assert ours.ids.tolist() == theirs["input_ids"]
+    assert ours.answered.astype(int).tolist() == theirs["assistant_masks"]

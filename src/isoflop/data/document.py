@@ -19,6 +19,8 @@ class Document:
         group: digest of the whole source file it was taken from. Documents of one group lie on the same side of the
             split, so that a file's docstrings follow the file.
         prompt: the beginning of the text that is seen and not predicted.
+        chat: the text is a conversation as JSON (``messages``, ``tools``), which the tokenizer's chat template writes
+            out; of that, what the assistant says is predicted.
     """
 
     text: str
@@ -26,6 +28,7 @@ class Document:
     origin: str
     group: str
     prompt: str = ""
+    chat: bool = False
 
     @property
     def completion(self) -> str:

@@ -126,7 +126,7 @@ def _make(
             tokenizer.save(saved)
         learned = saved.exists() and not isinstance(part, ReadsFiles)  # a file's own digest is in its identity
         identity = {**_identity(part), "saved": digest_file(saved) if learned else ""}
-        own_starts = bool(beginning(tokenizer))
+        own_starts = bool(beginning(tokenizer)) or any(document.chat for document in everything)
         held_amounts: dict[str, Amount] = {}
         for number, domain in enumerate(sorted({document.domain for document in heldout})):
             chosen = [document for document in heldout if document.domain == domain]

@@ -31,6 +31,7 @@ Paths = Annotated[tuple[str, ...], Field(min_length=1), BeforeValidator(_several
 _ONE_A_LINE = "write one object a line, each line ended by a newline (jq -c '.[]' does it for an array)"
 LARGEST_TEXT = 1 << 32
 """Bytes of the largest text file (4 GiB): a document is held in memory."""
+_DIGITS = 300
 _BOM = b"\xef\xbb\xbf"
 _GZIP = b"\x1f\x8b"
 
@@ -133,8 +134,62 @@ def read_pairs(
         yield number, prompt, completion, None if domain_key is None else _string(record, domain_key, where)
 
 
-def read_objects(path: Path, *, empty: bool = False) -> Iterator[tuple[int, dict[str, Any]]]:
+def read_chats(
+    path: Path, key: str, domain_key: str | None = None, *, others: Iterable[str] = (), empty: bool = False
+) -> Iterator[tuple[int, dict[str, Any], str | None]]:
+    """Line number, conversation and domain of every record of a JSON Lines file.
+
+    A conversation is ``{"messages": [...]}``, with ``"tools": [...]`` if the record has some. A message is an object
+    with a "role" and, unless it calls tools, "content": text, or a list of parts as its template knows them.
+
+    Args:
+        path: the file.
+        key: the key that holds the messages.
+        domain_key: the key that holds the domain, if any does.
+        others: keys of other kinds of records: to have one, too, is an error.
+        empty: the file may hold no records.
+
+    Raises:
+        DataError: as ``read_objects``, or a record holds no messages, one of them is none, or none is the assistant's.
+    """
+    for number, record in read_objects(path, empty=empty, numbers=True):
+        where = f"{path}:{number}"
+        if mixed := sorted(other for other in others if other in record and other not in (key, domain_key)):
+            what = f"has both {key!r} and {mixed[0]!r}" if key in record else f"has {mixed[0]!r}, not {key!r}"
+            fix = f"drop {mixed[0]!r} from it, or read such records apart, without source.messages_key"
+            raise DataError(what, where=where, fix=fix)
+        if key not in record:
+            fix = f"set source.messages_key (it has: {', '.join(sorted(record)) or 'none'})"
+            raise DataError(f"lacks the key {key!r}", where=where, fix=fix)
+        chat: dict[str, Any] = {"messages": _messages(record[key], key, where)}
+        if record.get("tools"):
+            if not isinstance(record["tools"], list) or not all(isinstance(tool, dict) for tool in record["tools"]):
+                raise DataError("key 'tools' holds no list of objects", where=where, fix="give JSON schemas of tools")
+            chat["tools"] = record["tools"]
+        yield number, chat, None if domain_key is None else _string(record, domain_key, where)
+
+
+def _messages(messages: Any, key: str, where: str) -> list[dict[str, Any]]:
+    if not isinstance(messages, list) or not messages:
+        what = f"key {key!r} holds no list of messages"
+        raise DataError(what, where=where, fix='give [{"role": "user", "content": "..."}, ...]')
+    for number, message in enumerate(messages, 1):
+        place = f"message {number} of {key!r}"
+        if not isinstance(message, dict) or not isinstance(message.get("role"), str):
+            raise DataError(f"{place} has no role", where=where, fix='give it one, e.g. "user" or "assistant"')
+        content = message.get("content")
+        if not isinstance(content, str | list) and not (content is None and message.get("tool_calls")):
+            raise DataError(f"{place} has no content", where=where, fix="give it text, or drop it")
+    if all(message["role"] != "assistant" for message in messages):
+        what = f"no message of {key!r} has the role 'assistant': nothing would be predicted"
+        raise DataError(what, where=where, fix="drop that record")
+    return messages
+
+
+def read_objects(path: Path, *, empty: bool = False, numbers: bool = False) -> Iterator[tuple[int, dict[str, Any]]]:
     """Line number and JSON object of every line of a JSON Lines file, plain or gzipped; blank lines are skipped.
+
+    ``numbers`` keeps integers, which are 0 otherwise.
 
     Raises:
         DataError: the file cannot be read or unpacked, holds no records (allowed if ``empty``), or a line is no JSON
@@ -149,7 +204,7 @@ def read_objects(path: Path, *, empty: bool = False) -> Iterator[tuple[int, dict
                 line = line.removeprefix(_BOM)  # files that begin with one may have been joined
                 if not line.strip():
                     continue
-                record = _parsed(line, f"{path}:{number}")
+                record = _parsed(line, f"{path}:{number}", numbers)
                 records += 1
                 yield number, record
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
@@ -188,10 +243,13 @@ def _opened(path: Path) -> Iterator[Any]:
             yield unpacked
 
 
-def _parsed(line: bytes, where: str) -> dict[str, Any]:
+def _parsed(line: bytes, where: str, numbers: bool) -> dict[str, Any]:
     text = decoded(line, where)
+    integer = _integer if numbers else _unused
     try:
-        record = json.loads(text, parse_constant=_refuse, parse_int=_unused, object_pairs_hook=distinct_keys)
+        record = json.loads(
+            text, parse_constant=_refuse, parse_int=integer, parse_float=_finite, object_pairs_hook=distinct_keys
+        )
     except (ValueError, RecursionError) as error:
         torn = "" if line.endswith(b"\n") else "; the file ends within it"
         fix = _ONE_A_LINE if text.strip() in ("{", "[", "[{") or "\r{" in text else "repair or drop that line"
@@ -199,6 +257,19 @@ def _parsed(line: bytes, where: str) -> dict[str, Any]:
     if not isinstance(record, dict):
         raise DataError(f"holds a {type(record).__name__}, not an object", where=where, fix=_ONE_A_LINE)
     return record
+
+
+def _integer(digits: str) -> int:
+    """Python's own reader takes time that grows with the square of the digits."""
+    if len(digits) > _DIGITS:
+        raise ValueError(f"an integer of {len(digits):,} digits")
+    return int(digits)
+
+
+def _finite(digits: str) -> float:
+    if abs(value := float(digits)) == float("inf"):
+        raise ValueError("a number beyond 64-bit floats")
+    return value
 
 
 def _refuse(constant: str) -> None:
@@ -212,7 +283,10 @@ def _unused(digits: str) -> int:
 
 def _string(record: dict[str, Any], key: str, where: str, setting: str = "key") -> str:
     if key not in record:
-        setting = "prompt_key" if setting == "key" and record.keys() >= {"prompt", "completion"} else setting
+        if setting == "key" and record.keys() >= {"prompt", "completion"}:
+            setting = "prompt_key"
+        elif setting == "key" and isinstance(record.get("messages"), list):
+            setting = "messages_key"
         fix = f"set source.{setting} (it has: {', '.join(sorted(record)) or 'none'})"
         raise DataError(f"lacks the key {key!r}", where=where, fix=fix)
     if not isinstance(record[key], str):

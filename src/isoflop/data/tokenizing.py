@@ -40,6 +40,14 @@ class MayAlter(Protocol):
         """Ids of texts that follow another one: nothing is put before them."""
 
 
+@runtime_checkable
+class WritesChats(Protocol):
+    """A tokenizer that knows how its model's conversations are written."""
+
+    def chat_encoder(self) -> Any:
+        """The ``chats.ChatEncoder`` of its chat template; DataError if it has none."""
+
+
 def alters(tokenizer: Tokenizer, text: str) -> bool:
     """Whether the ids of a text give back another one."""
     return isinstance(tokenizer, MayAlter) and tokenizer.decode(tokenizer.encode(text).tolist()) != text

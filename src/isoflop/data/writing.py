@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from ..core.contracts import Tokenizer
+from ..core.errors import DataError
+from .chat_template import ASSISTANT
 from .corpus import Amount
 from .document import Document
 from .streams import COUNTS, TEXTS, StreamWriter, Written
-from .tokenizing import Ids, MayAlter, beginning, encode_many
+from .tokenizing import Ids, MayAlter, WritesChats, alters, beginning, encode_many
 
 _CHUNK = 4_000_000  # characters tokenised at once
 _NO_IDS: Ids = np.empty(0, np.int64)
@@ -28,14 +31,14 @@ def write_documents(
             amount = amounts[document.domain]
             amount["documents"] += 1
             amount["text_bytes"] += len(written.text.encode())
-            tokens = written.predicted - (0 if written.prompt else len(beginning(tokenizer)))
+            tokens = written.predicted - (0 if written.runs[0] else len(beginning(tokenizer)))
             amount["tokens"] += tokens
             amount["prompt_bytes"] += len(written.prompt.encode())
             amount["prompt_tokens"] += len(written.ids) - tokens
             amount["altered"] += altered
             yield written
 
-    files = [COUNTS] if any(document.prompt for document in documents) else []
+    files = [COUNTS] if any(document.prompt or document.chat for document in documents) else []
     files += [TEXTS] if isinstance(tokenizer, MayAlter) else []
     StreamWriter(path, tokenizer, own_starts=own_starts, files=files).write(counted())
     return {domain: Amount(**amount) for domain, amount in amounts.items()}
@@ -53,6 +56,9 @@ def _written(tokenizer: Tokenizer, documents: Sequence[Document]) -> Iterator[tu
     """
     before = np.array(beginning(tokenizer), np.int64)
     for chunk in _chunks(documents):
+        if chunk[0].chat:  # then all are: a source gives conversations or none
+            yield from ((each, *_chat(tokenizer, each)) for each in chunk)
+            continue
         prompts = iter(encode_many(tokenizer, [each.prompt for each in chunk if each.prompt]))
         for each, ids in zip(chunk, _completions(tokenizer, chunk), strict=True):
             prompt = next(prompts) if each.prompt else _NO_IDS
@@ -60,6 +66,34 @@ def _written(tokenizer: Tokenizer, documents: Sequence[Document]) -> Iterator[tu
             runs = (len(before) + len(prompt), len(ids) + 1) if each.prompt else (0, len(before) + len(ids) + 1)
             whole = np.concatenate([before, prompt, ids, [tokenizer.eot]])
             yield each, Written(whole, runs, each.prompt, each.completion, apart), altered
+
+
+def _chat(tokenizer: Tokenizer, document: Document) -> tuple[Written, bool]:
+    """A conversation as tokens. What its template does not end is ended as any text is."""
+    if not isinstance(tokenizer, WritesChats):
+        fix = 'take one that has: tokenizer={name="pretrained", path=DIR}'
+        raise DataError("the tokenizer has no chat template", where=document.origin, fix=fix)
+    chat = json.loads(document.text)
+    try:
+        found = tokenizer.chat_encoder().encode(chat["messages"], chat.get("tools"))
+    except DataError as error:
+        raise DataError(f"cannot be written as a conversation: {error}", where=document.origin) from error
+    if not found.answered.any():
+        fix = "give the assistant's messages content"
+        raise DataError("the template writes nothing of what the assistant says", where=document.origin, fix=fix)
+    ids, answered = found.ids, found.answered
+    if not _ended(tokenizer, ids):
+        ids, answered = np.append(ids, tokenizer.eot), np.append(answered, chat["messages"][-1]["role"] == ASSISTANT)
+    borders = np.flatnonzero(np.diff(answered, prepend=False, append=not answered[-1]))
+    runs = tuple(np.diff(borders, prepend=0).tolist())
+    altered = any(alters(tokenizer, answer) for answer in found.answers)
+    return Written(ids, runs, found.prompt, "".join(found.answers), apart=False), altered
+
+
+def _ended(tokenizer: Tokenizer, ids: Ids) -> bool:
+    """Whether an end of text is the last of the ids but for white space."""
+    ends = np.flatnonzero(ids == tokenizer.eot)
+    return len(ends) > 0 and not tokenizer.decode(ids[ends[-1] + 1 :].tolist()).strip()
 
 
 def _completions(tokenizer: Tokenizer, chunk: Sequence[Document]) -> list[Ids]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import numpy as np
 from pydantic import Field, PositiveInt
@@ -14,10 +14,12 @@ from ...core.contracts import TokenizerPart
 from ...core.errors import DataError
 from ...core.reading import user_path
 from ...core.registry import Card, part
+from ..chat_template import ChatTemplate
+from ..chats import ChatEncoder
 from ..document import utf8
 from ..foreign import ForeignTokenizer, following
 from ..tokenizer_directory import TokenizerDirectory, around
-from ..tokenizing import Ids
+from ..tokenizing import Ids, WritesChats
 
 
 class PretrainedTokenizer(ForeignTokenizer):
@@ -42,6 +44,7 @@ class PretrainedTokenizer(ForeignTokenizer):
             [f"the text bytes of training are estimates: the tokenizer {self.inexact}"] if self.inexact else []
         )
         self._after = following(tokenizer)
+        self._chats: ChatEncoder | None = None
         if vocab_size is not None:
             self._resize(vocab_size)
 
@@ -64,6 +67,22 @@ class PretrainedTokenizer(ForeignTokenizer):
                 fix = "change the text, or take a model that knows that token"
                 raise DataError(f"{what} is beyond them", where=str(self._path), fix=fix)
         return found
+
+    def chat_encoder(self) -> ChatEncoder:
+        """What writes and encodes conversations.
+
+        Raises:
+            DataError: the directory has no chat template, or it cannot be used.
+        """
+        if self.chat_template is None:
+            fix = (
+                "put a chat_template.jinja beside the tokenizer (those of the model's instruct version know its tokens)"
+            )
+            raise DataError("has no chat template", where=str(self._path.parent), fix=fix)
+        if self._chats is None:
+            template = ChatTemplate(self.chat_template, self.special_tokens, str(self._path.parent))
+            self._chats = ChatEncoder(template, self._tokenizer)
+        return self._chats
 
     def save(self, path: Path) -> None:
         """Write it as a ``tokenizer.json`` with a ``tokenizer_config.json`` beside it."""
@@ -105,6 +124,8 @@ class PretrainedPart(TokenizerPart):
         summary="A published model's tokenizer with its special tokens and chat template; nothing is trained.",
         differs="special tokens are not recognised in text",
     )
+
+    provides: ClassVar[frozenset[type]] = frozenset({WritesChats})
 
     @property
     def vocabulary(self) -> int:
