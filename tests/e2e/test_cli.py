@@ -73,6 +73,24 @@ def test_a_root_without_runs_is_an_empty_list(tmp_path: Path, capsys: pytest.Cap
     assert "no runs yet" in out(capsys, "runs", "--root", str(tmp_path / "none"))
 
 
+@pytest.mark.parametrize(("columns", "left"), [("80", set()), ("140", {"flops", "seconds"})])
+def test_runs_show_what_tells_them_apart(
+    columns: str, left: set[str], tiny: Tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setenv("COLUMNS", columns)
+    for change in (("seed=11",), ("seed=12",), ("seed=12", "optimizer.lr=0.0321")):
+        out(capsys, "train", str(tiny("budget.steps=1")), *change, "--root", str(tmp_path))
+    head, *rows = out(capsys, "runs", "--root", str(tmp_path)).splitlines()
+    assert {"id", "name", "optimizer", "lr", "seed", "steps", "value"} <= set(head.split())
+    assert left == {"flops", "seconds"} & set(head.split())
+    assert max(map(len, [head, *rows])) <= int(columns)
+    assert len(rows) == 3
+    seeds, rates = ([row.split()[head.split().index(name)] for row in rows] for name in ("seed", "lr"))
+    assert sorted(seeds) == ["11", "12", "12"]
+    assert "0.0321" in rates
+
+
 def test_studies_are_listed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root = ("--root", str(tmp_path))
     assert json.loads(out(capsys, "runs", "studies", *root, "--json")) == []

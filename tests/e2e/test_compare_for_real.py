@@ -139,7 +139,12 @@ def test_another_study_of_the_name_takes_no_result_away(first, monkeypatch, caps
     lines: list[str] = []
     again = compare(Study.load(other / "study.toml"), root, progress=lines.append)
     assert again.home(root) == other
-    assert lines[-1] == f"{root / 'tiny'} holds another study of this name: this one's result lies in {other}"
+    assert lines[-1] == (
+        f"{root / 'tiny'} holds another study of this name, which differs in title: this one's result lies in {other}"
+    )
+    assert invoke(["runs", "studies", "--root", str(root)]) == 0
+    listed = capsys.readouterr().out.split()
+    assert {"tiny", other.name} <= set(listed)
     shutil.rmtree(other)
     old = again.model_copy(update={"definition": ""})  # as results were stored that knew of none
     old.write(tmp_path / again.name / "study.json")

@@ -33,10 +33,13 @@ Below = Annotated[
     ),
 ]
 
-WIDE = 100
-"""Columns from which on there is room for a unit that all runs share."""
+WIDE = 110
+"""Columns of a terminal from which on there is room for what does not tell runs apart."""
 
-_COLUMNS = ("id", "name", "status", "optimizer", "steps", "flops", "value", "unit", "seconds")
+_COLUMNS = ("id", "name", "status", "optimizer", "lr", "seed", "steps", "flops", "value", "unit", "seconds")
+_NARROW = ("flops", "unit", "seconds")
+"""What a narrow terminal leaves out: it follows from the rest, or is the same in all rows."""
+_HEADS = {"path": "directory"}
 
 
 @runs_app.callback()
@@ -66,7 +69,7 @@ def studies(root: Below = DEFAULT_ROOT, json: Json = False) -> None:
     """List the studies below a root, the newest last."""
     from ..store.index import studies
 
-    _list("studies", root, lambda: studies(root), ("name", "runs", "created", "headline"), json)
+    _list("studies", root, lambda: studies(root), ("path", "runs", "created", "headline"), json)
 
 
 @runs_app.command()
@@ -182,10 +185,11 @@ def _list(what: str, root: Path, read: Callable[[], Table], columns: Sequence[st
     from ..report.terminal import output
 
     console, shown = output(), Rows(box=None, header_style="bold", pad_edge=False)
-    if console.width < WIDE and len({row.get("unit") for row in rows} - {None}) < 2:
-        columns = [column for column in columns if column != "unit"]
+    if console.width < WIDE:
+        units = len({row.get("unit") for row in rows} - {None})
+        columns = [column for column in columns if column not in _NARROW or (column == "unit" and units > 1)]
     for column in columns:  # an id is typed or pasted: it stays in one piece
-        shown.add_column(column, no_wrap=column == "id", overflow="fold")
+        shown.add_column(_HEADS.get(column, column), no_wrap=column == "id", overflow="fold")
     for row in rows:
         shown.add_row(*(Text(_cell(column, row)) for column in columns))
     console.print(shown)

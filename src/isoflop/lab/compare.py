@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from ..core.errors import IsoflopError
 from ..core.files import write_atomic
 from ..core.reading import user_path
 from ..core.scale import Scale
@@ -81,7 +83,7 @@ def compare(
     result = conclude(study, rows, tuned, corpus=corpus, notes=notes, environments=made, workers=workers)
     home = result.home(root)
     if progress is not None and home.name != study.name:
-        progress(f"{root / study.name} holds another study of this name: this one's result lies in {home}")
+        progress(f"{_other(study, root / study.name)}: this one's result lies in {home}")
     write_atomic(home / "study.toml", result.definition)
     result.table().to_csv(home / "points.csv")
     result.write(home / STUDY)
@@ -244,6 +246,14 @@ class Journal:
         if not self.ahead:
             return f"; about {_span(here)} of {phase} left"
         return f"; about {_span(here)} of {phase} left, {_span(whole)} in all"
+
+
+def _other(study: Study, place: Path) -> str:
+    """What has the directory that the study would have had, and where the two differ."""
+    with suppress(IsoflopError):
+        other = Study.from_toml(StudyResult.read(place / STUDY).definition)
+        return f"{place} holds another study of this name, which differs in {', '.join(study.differences(other))}"
+    return f"{place} holds something else of this name"
 
 
 def _span(seconds: float) -> str:

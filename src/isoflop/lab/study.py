@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PrivateAttr, model_validator
 
-from ..core.documents import Describes, Section
+from ..core.documents import Describes, Section, leaves
 from ..core.errors import RecipeError, nearest
 from ..core.recipe import Budget, Name, Recipe
 from ..core.registry import Part
@@ -218,6 +218,11 @@ class Study(TomlDocument):
             range(len(space) - count + 1), key=lambda i: (round(abs(sum(space[i : i + count]) / count - own), 9), -i)
         )
         return tuple(part.search[key][start : start + count])
+
+    def differences(self, other: Study) -> list[str]:
+        """Key paths at which two studies differ."""
+        ours, theirs = (dict(leaves(study.model_dump(mode="json"))) for study in (self, other))
+        return [path for path in {**ours, **theirs} if ours.get(path) != theirs.get(path)]
 
     # ------------------------------------------------------------ checks
 

@@ -37,6 +37,7 @@ from .sheets import (
     multiplier_sheet,
     refusal_lines,
     run_sheet,
+    told_apart,
     tuning_sheet,
 )
 from .text import CONVENTION_LONG, amount, axis_label, clean, clean_lines, flatten, moment
@@ -142,6 +143,7 @@ def study_page(result: StudyResult, specs: Specs) -> str:
     ]
     seeds = {run.seed for run in result.runs if run.role == "evaluation"}
     facts = {
+        "Study": told_apart(result),
         "Baseline": clean(result.baseline),
         "Arms": ", ".join(clean(arm) for arm in result.arms if arm != result.baseline),
         "Ladder": ladder(result),

@@ -28,6 +28,11 @@ class Sheet:
     note: str = ""
 
 
+def told_apart(result: StudyResult) -> str:
+    """The study's name, with the hash that tells edited ones apart where its definition is known."""
+    return clean(result.label if result.definition else result.name)
+
+
 def rung_budget(result: StudyResult, rung: int) -> str:
     """A rung's budget ("400 steps", "1.2 TFLOP"), or only its number where the ladder does not know it."""
     if not 0 <= rung < len(result.rungs):

@@ -21,6 +21,7 @@ from .sheets import (
     equal_sheet,
     multiplier_sheet,
     refusal_lines,
+    told_apart,
     tuning_sheet,
 )
 from .text import clean, flatten
@@ -46,7 +47,7 @@ def study(result: StudyResult, *, everything: bool = False) -> RenderableType:
         result: the study.
         everything: the multipliers on every axis, and those that charge tuning, not only those on FLOPs.
     """
-    parts: list[RenderableType] = [Text(clean(result.title), style="dim")]
+    parts: list[RenderableType] = [Text(f"{clean(result.title)} ({told_apart(result)})", style="dim")]
     parts += [Text(clean(line), style="bold") for line in result.headline.splitlines()]
     sheets = [equal_sheet(result), multiplier_sheet(result, None if everything else asked(result))]
     sheets += [tuning_sheet(result), bill_sheet(result.bill, BILL), ancestor_sheet(result.ancestors, BILL)]

@@ -29,6 +29,8 @@ RUNS = {
     "hash": "TEXT",
     "status": "TEXT",
     "optimizer": "TEXT",
+    "lr": "REAL",
+    "seed": "INTEGER",
     "model": "TEXT",
     "budget": "TEXT",
     "steps": "INTEGER",
@@ -49,7 +51,7 @@ FITS = ("name", "law", "source", "rows", "constants", "path")
 STATES = (*get_args(State), "interrupted", "unreadable")
 """What the column ``status`` may hold."""
 _TABLES = {"runs": RUNS, "studies": STUDIES}
-_VERSION = 2  # of the tables; another one on disk is thrown away
+_VERSION = 3  # of the tables; another one on disk is thrown away
 _FILES = ("resolved.json", "status.json", "result.json")  # what a row is made of
 
 
@@ -246,6 +248,8 @@ def _run_row(path: Path) -> dict[str, Any]:
         return {
             **row,
             **figures,
+            "lr": _number(run.resolved["optimizer"].get("lr")),
+            "seed": _whole(run.resolved.get("seed")),
             **(_scale(result) if "value" in result else {}),
             "steps": status.step,
             "status": run.state,
@@ -282,6 +286,11 @@ def _fit_row(place: Path) -> dict[str, Any]:
         return {**row, "law": law, "source": source, "rows": rows, "constants": printable(constants)}
     except DataError as error:
         return {**row, "constants": printable(f"unreadable: {error}")}
+
+
+def _whole(value: Any) -> int | None:
+    """A whole number that SQLite can hold."""
+    return value if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63 else None
 
 
 def _number(value: Any) -> float | None:

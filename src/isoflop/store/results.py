@@ -221,7 +221,7 @@ class StudyResult(Frozen):
         write_json(path, self.model_dump(mode="json"))
 
     def home(self, root: Path) -> Path:
-        """Its directory under ``root``: ``<name>``, or ``<name>-<hash8>`` if that holds a run or another study."""
+        """Its directory under ``root``: ``<name>``, or ``label`` if that holds a run or another study."""
         plain = root / self.name
         taken = os.path.lexists(plain / "resolved.json")  # a run has the name
         if os.path.lexists(plain / STUDY):
@@ -229,7 +229,12 @@ class StudyResult(Frozen):
                 taken = self.read(plain / STUDY).definition not in ("", self.definition)
             except DataError:
                 taken = True
-        return root / f"{self.name[:55]}-{digest(self.definition)[:8]}" if taken else plain
+        return root / self.label if taken else plain
+
+    @property
+    def label(self) -> str:
+        """What tells it from an edited study of the same name: ``<name>-<hash8>`` by its definition."""
+        return f"{self.name[:55]}-{digest(self.definition)[:8]}"
 
     def table(self) -> Table:
         """One row per evaluation point, for laws and notebooks: arm, rung, seed, role, step, flops, ..., value."""

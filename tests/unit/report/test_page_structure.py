@@ -152,6 +152,14 @@ def test_every_arm_has_its_own_line_in_the_headline() -> None:
     assert '<p class="headline">muon wins</p>\n<p class="headline">soap wins (tokens: 2x)</p>' in html
 
 
+def test_an_edited_study_is_named_as_another() -> None:
+    """Of the same name and title: the page and the terminal tell which."""
+    edited = make_study(definition='name = "demo"\n\n[tuning]\nextensions = 3\n')
+    assert edited.label != make_study().label
+    for study in (edited, make_study()):
+        assert f"<dd>{study.label}</dd>" in page_of(study)
+
+
 def test_hostile_names_are_text() -> None:
     rows = [make_multipliers()[0].model_copy(update={"arm": HOSTILE})]
     study = make_study(

@@ -48,6 +48,8 @@ def test_a_row_holds_what_the_directory_holds(tmp_path: Path) -> None:
         "tokens": 5.0,
         "seconds": 1.5,
         "value": 2.5,
+        "lr": 1e-3,
+        "seed": 3,
         "bound": 0,
         "unit": "bits per byte",
         "higher_is_better": 0,
