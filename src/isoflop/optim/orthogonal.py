@@ -155,8 +155,9 @@ def iteration_cost(shape: Sequence[int], steps: int = 5, halves: int = HALVES) -
 
 def per_step(coefficients: Coefficients, steps: int) -> Triples:
     """One (a, b, c) a step; the last is repeated. Anything else is a ValueError."""
-    rows: list[Any] = [coefficients] if isinstance(coefficients[0], int | float) else list(coefficients)
-    if any(len(row) != 3 for row in rows):
+    given: list[Any] = list(coefficients)
+    rows = [given] if given and all(isinstance(number, int | float) for number in given) else given
+    if not rows or any(not isinstance(row, Sequence) or len(row) != 3 for row in rows):
         raise ValueError("Newton-Schulz coefficients are triples (a, b, c)")
     triples = [(float(row[0]), float(row[1]), float(row[2])) for row in rows]
     return (triples + triples[-1:] * steps)[:steps]

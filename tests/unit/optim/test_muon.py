@@ -94,3 +94,21 @@ def test_newton_schulz_with_other_coefficients() -> None:
     assert each.shape == (5, 9)
     with pytest.raises(ValueError, match="triples"):
         orthogonalise(g, coefficients=(1.0, 2.0))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        *(
+            {"ns_coefficients": given}
+            for given in [(), [], (1, 2), [(1.0, 2.0, 3.0), (1.0, 2.0)], [1.0, (1.0, 2.0, 3.0)]]
+        ),
+        *({"split_sizes": given} for given in [[-1, 5], [0, 4], [2.0, 2.0]]),
+        *({"ns_dtype": given} for given in [torch.int32, torch.bool]),
+    ],
+    ids=str,
+)
+def test_what_a_step_would_stumble_over_is_refused_at_once(wrong: dict[str, Any]) -> None:
+    (key,) = wrong
+    with pytest.raises(OptimizerError, match=key):
+        optim.Muon([torch.nn.Parameter(torch.ones(4, 4))], **wrong)
