@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, overload
 
+from ..store.notebook import text
 from .bootstrap import Samples, bootstrap
 from .export import to_json
 from .extrapolate import Prediction, predict_interval
@@ -105,6 +106,10 @@ class Fit(Solved):
     def report(self, level: float = 0.95) -> str:
         """The whole fit as text: constants with intervals and verdicts, certificate, sensitivity, warnings."""
         return report(self, level)
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the report."""
+        return text(self.report())
 
     def to_json(self) -> dict[str, Any]:
         """Everything needed to make the fit again, data included, as JSON values (see ``isoflop.laws.export``)."""

@@ -14,6 +14,7 @@ from ..core.files import jsonable
 from ..core.registry import get, names
 from ..core.table import Table
 from ..store.fits import FitDocument, Row, StoredComparison, StoredForecast, StoredScore, StoredVariant
+from ..store.notebook import text as as_text
 from .arguments import check_level
 from .comparison import Comparison, compare
 from .curves import ahead, axis, isoflops, points
@@ -57,6 +58,10 @@ class FitResult:
         """The same with predictions (see ``isoflop.laws.questions.predictions``), which its text ends with."""
         rows = predictions(self.fit, questions, level)
         return replace(self, predictions=tuple(rows), text=f"{self.text}\n\n{told(self.fit, rows, level)}")
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: all of the text."""
+        return as_text(self.text)
 
     def document(self, level: float = 0.9, source: str = "") -> FitDocument:
         """What ``fit.json`` holds and a page draws.

@@ -15,6 +15,8 @@ from ..core.files import write_json
 from ..core.reading import read_json
 from ..core.scale import Scale
 from ..core.table import Table
+from .names import printable
+from .notebook import html
 from .records import UNSAID, Ancestors
 
 STUDY = "study.json"
@@ -215,6 +217,22 @@ class StudyResult(Frozen):
         except DataError as error:
             what = f"is not a study result of version 1: it {error.what}"
             raise DataError(what, where=error.where, fix="run `isoflop compare` again") from error
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the headline, and each multiplier in words (those that charge tuning left out)."""
+        rows = [
+            (
+                printable(each.arm),
+                each.axis,
+                str(each.rung),
+                "-" if each.value is None else f"{each.value:.2f}",
+                each.sentence,
+            )
+            for each in self.multipliers
+            if not each.all_in
+        ]
+        columns = ("arm", "axis", "rung", "multiplier", "in words")
+        return html(printable(self.title), map(printable, self.headline.splitlines()), columns, rows)
 
     def write(self, path: Path) -> None:
         """Write it atomically."""
