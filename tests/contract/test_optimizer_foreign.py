@@ -12,7 +12,7 @@ import torch
 from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
 
 from isoflop.core.errors import NumericsError, UsageError
-from isoflop.optim import Chain
+from isoflop.optim import Chain, SOAPVariant
 from isoflop.optim.orthogonal import orthogonalise
 from optim_classes import CLASSES, VARIANTS, arguments, label
 
@@ -262,3 +262,16 @@ def test_a_chain_lends_the_defaults_that_all_members_have() -> None:
         train(model, optimizer, t, t + 1)
         schedule.step()
     assert bool(torch.isfinite(weights(model)).all())
+
+
+@pytest.mark.parametrize("dtype", [torch.int32, torch.bool, torch.complex64])
+@pytest.mark.parametrize(
+    ("name", "chosen"),
+    [("Muon", lambda d: {"ns_dtype": d}), ("SOAP", lambda d: {"variant": SOAPVariant(rotation_dtype=d)})],
+)
+def test_products_in_a_type_that_is_no_floating_point_one_are_refused(
+    name: str, chosen: Callable[[torch.dtype], dict[str, Any]], dtype: torch.dtype
+) -> None:
+    """In integers they would be rounded to nothing, step by step, without a word."""
+    with pytest.raises(UsageError, match="_dtype must be a floating point type"):
+        CLASSES[name](network().parameters(), **arguments(name, **chosen(dtype)))

@@ -108,6 +108,9 @@ class Method(Optimizer):
             if group[name] not in legal:
                 what = f"{name} must be one of {', '.join(map(repr, legal))}, got {group[name]!r}"
                 raise OptimizerError(what, where=where)
+        for name in [key for key in group if key.endswith("_dtype") and group[key] is not None]:
+            if not getattr(torch, str(group[name]), torch.int64).is_floating_point:
+                raise OptimizerError(f"{name} must be a floating point type, got {group[name]}", where=where)
         for i, p in enumerate(group["params"]):
             if not p.is_floating_point():
                 raise OptimizerError(f"must be real floating point, got {p.dtype}", where=place(group, index, i))

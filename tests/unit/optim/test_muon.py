@@ -104,7 +104,6 @@ def test_newton_schulz_with_other_coefficients() -> None:
             for given in [(), [], (1, 2), [(1.0, 2.0, 3.0), (1.0, 2.0)], [1.0, (1.0, 2.0, 3.0)]]
         ),
         *({"split_sizes": given} for given in [[-1, 5], [0, 4], [2.0, 2.0]]),
-        *({"ns_dtype": given} for given in [torch.int32, torch.bool]),
     ],
     ids=str,
 )

@@ -84,9 +84,6 @@ class Muon(Method):
             per_step(group["ns_coefficients"], group["ns_steps"])
         except ValueError as error:
             raise OptimizerError(f"ns_coefficients: {error}", where=f"parameter group {index}") from None
-        if not getattr(torch, str(group["ns_dtype"]), torch.int64).is_floating_point:
-            what = f"ns_dtype must be a floating point type, got {group['ns_dtype']}"
-            raise OptimizerError(what, where=f"parameter group {index}")
         if any(not isinstance(size, int) or size < 1 for size in group["split_sizes"] or ()):
             what = f"split_sizes must be numbers of rows from 1 on, got {group['split_sizes']}"
             raise OptimizerError(what, where=f"parameter group {index}")
