@@ -2,6 +2,7 @@
 
 documentation and code are drawn from the Python standard library, programs and lists from two grammars. code-tenth and
 programs-tenth are what is rehearsed: documents of the old texts, a tenth as many bytes as the new text has beside them.
+code-test and programs-test are documents of the same kinds that are in none of the others.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ def grammar(rules: dict[str, dict[str, float]] | None, seed: int) -> list[str]:
 
 
 def write(directory: Path) -> None:
-    """Write the six files."""
+    """Write the eight files."""
     directory.mkdir(parents=True, exist_ok=True)
     by_domain: dict[str, list[str]] = {"documentation": [], "code": []}
     for document in StdlibPart().documents():
@@ -61,6 +62,8 @@ def write(directory: Path) -> None:
             by_domain[document.domain].append(document.text)
     texts = {name: taken(found, BYTES, 0) for name, found in by_domain.items()}
     texts |= {"programs": grammar(None, 1), "lists": grammar(LISTS, 2)}
+    rest = sorted(set(by_domain["code"]) - set(texts["code"]))
+    texts |= {"code-test": taken(rest, BYTES // 8, 3), "programs-test": grammar(None, 4)[:25]}
     texts |= {f"{name}-tenth": taken(texts[name], BYTES // 9, 1) for name in ("code", "programs")}
     for name, found in texts.items():
         lines = "".join(json.dumps({"text": text}) + "\n" for text in found)

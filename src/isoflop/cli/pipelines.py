@@ -53,6 +53,6 @@ def _dry_run(loaded: Pipeline, root: Path, json: bool) -> None:
         emit({"stages": [vars(stage) for stage in planned], "flops": sum(s.flops * s.runs for s in planned)})
         return
     for stage in planned:
-        what = f"{stage.steps:,} steps, {stage.flops:.4e} FLOPs" if stage.steps else "a merge"
+        what = f"{stage.steps:,} steps, {stage.flops:.4e} FLOPs" if stage.steps else f"a {stage.kind}"
         typer.echo(f"{stage.name}: {what}, {stage.runs} times ({stage.trials} trials a tuning seed)")
     typer.echo(f"in all at most {sum(s.flops * s.runs for s in planned):.4e} model FLOPs")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
+from statistics import fmean
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -16,12 +18,14 @@ from ..core.contracts import Metric, Source, Subject, merged
 from ..core.cost import ZERO, Cost
 from ..core.digests import digest
 from ..core.files import append_jsonl, mend_jsonl
-from ..core.reading import read_jsonl
+from ..core.reading import read_json, read_jsonl
 from ..core.recipe import Recipe
 from ..core.roles import parameter_groups
 from ..ledger.ledger import Ledger
 from ..merge.execute import merge
 from ..merge.lora_trained import write_weights
+from ..merge.recipe import MergeRecipe, load
+from ..merge.search import BEST, BILL, Scored, Space, search
 from ..store.pipelines import Choice, Values
 from ..store.records import Ancestor, Ancestors, joined
 from ..store.run import Run
@@ -29,15 +33,16 @@ from ..store.tensors import Checkpoint
 from ..train.build import text_context
 from ..train.restore import trained
 from ..train.run import train
-from .pipeline import Pipeline
+from .pipeline import Pipeline, Sample
+from .sampling import TEXT, cost_of, write_samples
 
-MEASURED, MERGED = "measured.jsonl", "merged"
+MEASURED, MERGED, SEARCHED, WRITTEN = "measured.jsonl", "merged", "searched", "written"
 Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class Made:
-    """A stage's model.
+    """What a stage made.
 
     Attributes:
         identity: hash of its recipe, or digest of the merge and what it merged.
@@ -45,6 +50,7 @@ class Made:
         run: where it was trained.
         ledger: what the stage itself spent.
         ancestors: what the models that it builds on had cost.
+        is_text: it is no model but a text.
     """
 
     identity: str
@@ -52,13 +58,13 @@ class Made:
     run: Run | None
     ledger: Mapping[str, Mapping[str, float]]
     ancestors: Ancestors
+    is_text: bool = False
 
     def weights(self) -> dict[str, Tensor]:
         """What is evaluated: averaged weights, parametrizations baked in."""
         if self.run is not None:
             return merged(trained(self.run, device="cpu").model)
-        held = Checkpoint(self.place)
-        return {name: held.read(name) for name in held.tensors}
+        return weights_in(self.place)
 
     def bill(self) -> Ancestors:
         """Itself and its ancestors."""
@@ -94,7 +100,7 @@ class Maker:
         self._probe = lru_cache(maxsize=2 * len(self.pipeline.texts))(self._new_probe)
 
     def made(self, stage: str, seed: int, choices: Mapping[str, Choice]) -> Made:
-        """A stage's model for a seed, and before it those that it builds on."""
+        """A stage's model, or text, for a seed, and before it those that it builds on."""
         key = digest([stage, seed, dict(choices)])
         if key not in self._made:
             self._made[key] = self._make(stage, seed, choices)
@@ -102,14 +108,21 @@ class Maker:
 
     def _make(self, stage: str, seed: int, choices: Mapping[str, Choice]) -> Made:
         parents = {name: self.made(name, seed, choices) for name in self.pipeline.parents(stage)}
+        if (sample := self.pipeline.stages[stage].sample) is not None:
+            return self._written(stage, sample, seed, parents[sample.model])
         if not self.pipeline.made_by_training(stage):
-            return self._merged(stage, choices, parents)
-        recipe = self.pipeline.recipe_of(stage, seed, choices, lambda name: {"run": str(parents[name].place)})
+            return self._merged(stage, seed, choices, parents)
+
+        def reference(name: str) -> dict[str, str]:
+            return {"run": str(parents[name].place), "path": str(parents[name].place / TEXT)}
+
+        recipe = self.pipeline.recipe_of(stage, seed, choices, reference)
         found = Run.find(self.root, recipe)
         run = train(recipe, self.root)
         if found is None or not found.finished:
             self.say(f"{run.path.name}: {run.figure('value'):.4f} after {run.figure('step'):.0f} steps")
-        return Made(run.hash, run.path, run, run.ledger, run.ancestors)
+        texts = [parent.bill() for parent in parents.values() if parent.is_text]
+        return Made(run.hash, run.path, run, run.ledger, joined([run.ancestors, *texts]))
 
     def measure(self, made: Made, seed: int, choices: Mapping[str, Choice]) -> Values:
         """What a model reaches on every text."""
@@ -128,18 +141,40 @@ class Maker:
     def _new_probe(self, start: str, text: str) -> Probe:
         return Probe(self.pipeline.probe(text, start), self.root)
 
-    def _merged(self, stage: str, choices: Mapping[str, Choice], parents: Mapping[str, Made]) -> Made:
+    def _written(self, stage: str, sample: Sample, seed: int, model: Made) -> Made:
+        """A stage's text, in a directory that is named after the model that wrote it and how."""
+        assert model.run is not None
+        identity = digest([__version__, sample.model_dump(mode="json"), seed, model.identity])
+        out, ledger = self.home / WRITTEN / f"{stage}-{identity[:12]}", Ledger()
+        ledger.add("rollout", cost_of(out) if out.exists() else write_samples(model.run, sample, seed, out))
+        return Made(identity, out, None, ledger.to_json(), model.bill(), is_text=True)
+
+    def _merged(self, stage: str, seed: int, choices: Mapping[str, Choice], parents: Mapping[str, Made]) -> Made:
         """A stage's merge, in a directory that is named after what it merges and how."""
-        named = self.pipeline.merge_of(stage, choices, lambda name: name)
-        tree = named.model_dump(mode="json")
-        identity = digest([__version__, tree, {name: parent.identity for name, parent in parents.items()}])
+
+        def place(name: str, last: bool) -> str:
+            run = parents[name].run
+            return str(run.path) if last and run is not None else str(self._directory(parents[name]))
+
+        named = self.pipeline.merge_of(stage, choices, lambda name, last: name).model_dump(mode="json")
+        recipe, ledger = self.pipeline.merge_of(stage, choices, place), Ledger()
+        wanted = self.pipeline.stages[stage].search
+        if wanted is not None:
+            named |= {"search": [wanted.model_dump(mode="json"), list(self.pipeline.judges(stage)), seed]}
+        identity = digest([__version__, named, {name: parent.identity for name, parent in parents.items()}])
+        if wanted is not None:
+            start = str(self.made(self.pipeline.first, seed, choices).place)
+            probes = [self._probe(start, text) for text in self.pipeline.judges(stage)]
+            out = self.home / SEARCHED / f"{stage}-{identity[:12]}"
+            space = Space(recipe, wanted.knobs, wanted.filters, wanted.blocks)
+            search(space, lambda asked: score(asked, probes), out, trials=wanted.trials, seed=seed)
+            recipe, ledger = load(out / BEST), Ledger.from_json(read_json(out / BILL, dict[str, Any]))
         out = self.home / MERGED / f"{stage}-{identity[:12]}"
-        recipe = self.pipeline.merge_of(stage, choices, lambda name: str(self._directory(parents[name])))
         if not out.exists():
             merge(recipe, out)
         held = Checkpoint(out)
         numel, size = (sum(getattr(info, key) for info in held.tensors.values()) for key in ("numel", "bytes"))
-        ledger, count = Ledger(), len(parents)
+        count = len(recipe.paths())
         ledger.add("train", Cost(elementwise=2 * numel * count, moved=size * (count + 1)))
         bills = joined(parent.bill() for parent in parents.values())
         return Made(identity, out, None, ledger.to_json(), bills)
@@ -152,6 +187,21 @@ class Maker:
         if not out.exists():
             write_weights(made.weights(), out)
         return out
+
+
+def weights_in(directory: Path) -> dict[str, Tensor]:
+    """Every tensor of a directory."""
+    held = Checkpoint(directory)
+    return {name: held.read(name) for name in held.tensors}
+
+
+def score(recipe: MergeRecipe, probes: Sequence[Probe]) -> Scored:
+    """A merge's mean over texts of the first metric."""
+    with TemporaryDirectory() as folder:
+        merge(recipe, Path(folder) / "merged")
+        weights = weights_in(Path(folder) / "merged")
+    found = [probe.score(weights) for probe in probes]
+    return Scored(fmean(value for value, _ in found), sum((cost for _, cost in found), ZERO))
 
 
 class Probe:
@@ -170,6 +220,13 @@ class Probe:
         ctx = ctx.having(horizon=1, models={"policy": self.model}, groups=tuple(parameter_groups(self.model)))
         self.subject = Subject(self.model, recipe.objective.build(ctx), ctx)
         self.metrics: dict[str, Metric] = {part.name: part.build(ctx) for part in recipe.metrics}
+
+    def score(self, weights: Mapping[str, Tensor]) -> tuple[float, Cost]:
+        """The first metric as a cost (lower is better), and what measuring it cost."""
+        self.model.load_state_dict(dict(weights))
+        part, rng = self.recipe.metrics[0], self.recipe.rng("evaluation")
+        found = self.metrics[part.name].measure(self.subject, self.source.heldout(), rng(part.name))
+        return part.scale.cost(found.value), found.cost
 
     def measure(self, weights: Mapping[str, Tensor]) -> dict[str, Any]:
         """``values`` by metric, and their ``cost``, as JSON values."""

@@ -5,19 +5,19 @@ from __future__ import annotations
 import copy
 import itertools
 from collections.abc import Callable, Iterator, Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-import tomli_w
 from pydantic import Field, model_validator
 
 from ..core import toml
 from ..core.documents import Describes, Section
 from ..core.errors import RecipeError, nearest
 from ..core.recipe import Name, Recipe
-from ..core.registry import SLOTS
+from ..core.slots import DecoderSlot
 from ..core.toml import TomlDocument
 from ..merge.recipe import MergeRecipe, checked
 from ..store.pipelines import Choice
+from .trees import joined, literal, merged_in, sources_in, started, with_sources
 
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 OWN = ("name", "seed")
@@ -28,8 +28,38 @@ LEFT_OUT = ("averaging", "parametrization", "freeze")
 """Keys of the first stage's recipe that have no part in measuring."""
 
 
+class Search(Section):
+    """A search of a merge's numbers by CMA-ES, for each seed anew; see ``isoflop.merge.search``."""
+
+    example = "{ trials = 60, blocks = 2 }"
+
+    trials: Annotated[int, Field(ge=1)] = 100
+    """Merges that are scored."""
+    knobs: Annotated[tuple[str, ...], Field(min_length=1)] = ("weight",)
+    """Of each model."""
+    filters: tuple[str, ...] = ()
+    """Pieces of tensors' names with numbers of their own."""
+    blocks: Annotated[int, Field(ge=1)] = 1
+    """Points of each gradient over the layers."""
+
+
+class Sample(Section):
+    """Text that the model of an earlier stage writes, for each seed anew."""
+
+    example = '{ model = "base", documents = 500 }'
+
+    model: Name
+    """An earlier stage that trains."""
+    documents: Annotated[int, Field(ge=2)]
+    """How many."""
+    tokens: Annotated[int, Field(ge=1)] = 256
+    """Of each, at most."""
+    decoder: DecoderSlot = "sample"  # type: ignore[assignment]
+    """How it is written."""
+
+
 class Stage(Section):
-    """One model that is made: by training (``recipe``) or by merging models of earlier stages (``merge``)."""
+    """One model that is made, by training (``recipe``) or by merging (``merge``); or a text that is written."""
 
     example = '{ recipe = { start = "base", source = "code" } }'
 
@@ -40,10 +70,14 @@ class Stage(Section):
     ``source`` one of the texts."""
     merge: Annotated[dict[str, Any], Describes(MergeRecipe)] | None = None
     """A merge whose ``base`` and ``models`` name earlier stages; their averaged weights, parametrizations baked in."""
+    sample: Sample | None = None
+    """Text to be written; later stages may name this one as their ``source``."""
+    search: Search | None = None
+    """Of a merge: its numbers are searched, on the texts of ``judged_by``."""
     grid: dict[str, Annotated[tuple[Any, ...], Field(min_length=2)]] = {}
     """Key paths of its recipe or merge with the values that are tried on the tuning seeds, every one with every."""
     judged_by: tuple[Name, ...] = ()
-    """Texts on which values of the grid are judged, by the mean of the first metric; none: all texts."""
+    """Texts on which what is searched is judged, by the mean of the first metric; none: all texts."""
 
 
 class Bar(Section):
@@ -105,10 +139,21 @@ class Pipeline(TomlDocument):
         """Names of what is measured; the first decides."""
         return [metric.name for metric in self.probe(next(iter(self.texts)), None).metrics]
 
-    def made_by_training(self, stage: str) -> bool:
-        """Whether a stage trains; otherwise it merges."""
+    def kind_of(self, stage: str) -> Literal["training", "merge", "text"]:
+        """What a stage makes, and how."""
         own = self.stages[stage]
-        return own.recipe is not None if own.like is None else self.made_by_training(own.like)
+        if own.like is not None:
+            return self.kind_of(own.like)
+        return "text" if own.sample is not None else "training" if own.recipe is not None else "merge"
+
+    def made_by_training(self, stage: str) -> bool:
+        """Whether a stage trains."""
+        return self.kind_of(stage) == "training"
+
+    @property
+    def models(self) -> list[str]:
+        """The stages that make models."""
+        return [stage for stage in self.stages if self.kind_of(stage) != "text"]
 
     def tree(self, stage: str, choices: Mapping[str, Choice]) -> dict[str, Any]:
         """A stage's recipe or merge as a tree, with the values that were chosen for it and for what it is like.
@@ -119,12 +164,12 @@ class Pipeline(TomlDocument):
         """
         own, training = self.stages[stage], self.made_by_training(stage)
         kind = Recipe if training else MergeRecipe
-        begun = self.tree(own.like, choices) if own.like else self._with_texts(self.recipe) if training else {}
-        changes = self._with_texts(own.recipe) if training else own.merge
+        begun = self.tree(own.like, choices) if own.like else self.recipe if training else {}
+        begun, changes = (with_sources(each, self.texts.get) for each in (begun, own.recipe if training else own.merge))
         tree = copy.deepcopy(joined(begun, changes or {}))
         chosen = choices.get(stage) or {key: values[0] for key, values in own.grid.items()}
         for key, value in chosen.items():
-            toml.override(tree, f"{key}={_literal(value)}", kind)
+            toml.override(tree, f"{key}={literal(value)}", kind)
         return tree
 
     def grid(self, stage: str) -> list[Choice]:
@@ -145,32 +190,41 @@ class Pipeline(TomlDocument):
             stage: its name.
             seed: of initialisation and data order.
             choices: stage -> values of its grid.
-            reference: from the name of an earlier stage to what a recipe keeps of its model; ``run`` at least.
+            reference: from the name of an earlier stage to what a recipe keeps of its model, ``run`` at least; or, of
+                one that writes a text, to that text's ``path``.
         """
-        tree = self.tree(stage, choices)
-        if (parent := _started(tree)) in self.stages:
+
+        def written(name: str) -> Any:
+            if name not in self.stages or self.kind_of(name) != "text":
+                return None
+            return {"name": "jsonl", "paths": [reference(name)["path"]], "deduplicate": "none"}
+
+        tree = with_sources(self.tree(stage, choices), written)
+        if (parent := started(tree)) in self.stages:
             given, facts = tree["start"], reference(parent)
             own = {key: facts[key] for key in ("run", "recipe", "digest", "vocab_size") if key in facts}
             tree["start"] = {**(given if isinstance(given, dict) else {}), **own}
             tree = {**{key: facts[key] for key in ("model", "tokenizer") if key in facts}, **tree}
         for name, other in dict(tree.get("models", {})).items():
             if other in self.stages:
-                tree["models"][name] = {key: value for key, value in reference(other).items() if key != "tokenizer"}
+                facts = reference(other)
+                tree["models"][name] = {key: facts[key] for key in facts if key not in ("tokenizer", "path")}
         whole = {**tree, "name": f"{self.name}-{stage}"[:64], "seed": seed}
         return Recipe.from_json(whole, source=f"{self.name}: {stage}")
 
-    def merge_of(self, stage: str, choices: Mapping[str, Choice], place: Callable[[str], str]) -> MergeRecipe:
+    def merge_of(self, stage: str, choices: Mapping[str, Choice], place: Callable[[str, bool], str]) -> MergeRecipe:
         """The merge of a merging stage; RecipeError if it is not legal.
 
         Args:
             stage: its name.
             choices: stage -> values of its grid.
-            place: from the name of an earlier stage to the directory of its weights.
+            place: from the name of an earlier stage, and whether its last checkpoints are wanted, to the directory of
+                its weights or run.
         """
         tree, source = self.tree(stage, choices), f"{self.name}: {stage}"
-        for table, key in _sources(tree):
+        for table, key in merged_in(tree):
             if table.get(key) in self.stages:
-                table[key] = place(table[key])
+                table[key] = place(table[key], "checkpoints" in table)
         return checked(toml.validated(MergeRecipe, tree, source=source), source)
 
     def probe(self, text: str, start: str | None) -> Recipe:
@@ -191,27 +245,16 @@ class Pipeline(TomlDocument):
         return next(stage for stage in self.stages if self.made_by_training(stage))
 
     def parents(self, stage: str) -> list[str]:
-        """The earlier stages that a stage takes models of, itself."""
+        """The earlier stages that a stage takes models or texts of, itself."""
+        if (sample := self.stages[stage].sample) is not None:
+            return [sample.model] if sample.model in self.stages else []
         tree = self.tree(stage, {})
         if self.made_by_training(stage):
             others = tree.get("models")
-            named = [_started(tree), *(others.values() if isinstance(others, dict) else ())]
+            named = [started(tree), *(others.values() if isinstance(others, dict) else ()), *sources_in(tree)]
         else:
-            named = [table.get(key) for table, key in _sources(tree)]
+            named = [table.get(key) for table, key in merged_in(tree)]
         return list(dict.fromkeys(name for name in named if isinstance(name, str) and name in self.stages))
-
-    def _with_texts(self, tree: Any) -> Any:
-        """The tree with every source that is named after a text replaced by it."""
-        if isinstance(tree, list):
-            return [self._with_texts(item) for item in tree]
-        if not isinstance(tree, dict):
-            return tree
-        return {
-            key: self.texts[value]
-            if key == "source" and isinstance(value, str) and value in self.texts
-            else self._with_texts(value)
-            for key, value in tree.items()
-        }
 
     # ------------------------------------------------------------ checks
 
@@ -222,9 +265,14 @@ class Pipeline(TomlDocument):
             if stage.like is not None and stage.like not in earlier:
                 yield f"stages.{name}.like: no earlier stage is named {stage.like!r}; {nearest(stage.like, earlier)}"
                 return
-            if (stage.recipe is None) == (stage.merge is None) and (stage.like is None or stage.recipe is not None):
-                yield f"stages.{name}: give either recipe (it trains) or merge"
+            given = [key for key in ("recipe", "merge", "sample") if getattr(stage, key) is not None]
+            if len(given) > 1 or (not given and stage.like is None):
+                yield f"stages.{name}: give one of recipe (it trains), merge, and sample (it writes a text)"
                 return
+            if stage.search is not None and (self.kind_of(name) != "merge" or stage.grid):
+                yield f"stages.{name}.search: is of a merge without a grid"
+            if stage.sample is not None and (stage.like is not None or stage.grid):
+                yield f"stages.{name}.sample: has neither like nor grid"
             for key in set(stage.recipe or {}) & set(OWN):
                 yield f"stages.{name}.recipe.{key}: is set by the pipeline; leave it out"
             yield from self._unknown(f"stages.{name}.judged_by", stage.judged_by, self.texts, "text")
@@ -238,7 +286,7 @@ class Pipeline(TomlDocument):
         if len(set(self.seeds)) < len(self.seeds):
             yield "seeds: one is given twice"
         for number, bar in enumerate(self.bars):
-            yield from self._unknown(f"bars.{number}.terms", bar.terms, self.stages, "stage")
+            yield from self._unknown(f"bars.{number}.terms", bar.terms, self.models, "stage")
             yield from self._unknown(f"bars.{number}.texts", bar.texts, self.texts, "text")
             if len(self.seeds) < 3:
                 yield f"bars.{number}: an interval needs at least 3 seeds, not {len(self.seeds)}"
@@ -264,7 +312,7 @@ class Pipeline(TomlDocument):
             for choice in self.grid(name):
                 try:
                     self._refuse_order(name, place)
-                    self._foreseen(name, choice)
+                    self._try(name, choice)
                 except RecipeError as error:
                     yield from (f"stages.{name}: {problem}" for problem in error.problems if problem not in known)
                     known |= set(error.problems)
@@ -275,62 +323,31 @@ class Pipeline(TomlDocument):
             raise RecipeError(
                 [f"builds on {', '.join(sorted(later))}, but a stage builds on those above it"], source=self.name
             )
-        for parent in self.parents(stage) if self.made_by_training(stage) else ():
-            if not self.made_by_training(parent):
-                raise RecipeError(
-                    [f"trains from {parent}, which is a merge: name a stage that trains"], source=self.name
-                )
+        wanted = {"training": ("training", "text"), "merge": ("training", "merge"), "text": ("training",)}
+        for parent in self.parents(stage):
+            if self.kind_of(parent) not in wanted[self.kind_of(stage)]:
+                what = f"builds on {parent}, which is a {self.kind_of(parent)}: name a stage that trains"
+                raise RecipeError([what], source=self.name)
 
-    def _foreseen(self, stage: str, choice: Choice) -> Recipe | MergeRecipe:
-        """A stage's recipe or merge with stand-ins for the models of earlier stages."""
-        if self.made_by_training(stage):
-            return self.recipe_of(stage, self.seeds[0], {stage: choice}, self.foreseen)
-        return self.merge_of(stage, {stage: choice}, lambda name: name)
+    def _try(self, stage: str, choice: Choice) -> None:
+        """Make a stage's recipe or merge with stand-ins for the models of earlier stages."""
+        own = self.stages[stage]
+        if own.sample is not None:
+            if own.sample.model not in self.stages:
+                raise RecipeError([f"sample.model: no stage is named {own.sample.model!r}"], source=self.name)
+        elif self.made_by_training(stage):
+            self.recipe_of(stage, self.seeds[0], {stage: choice}, self.foreseen)
+        else:
+            merge = self.merge_of(stage, {stage: choice}, lambda name, last: name)
+            for knob in set(own.search.knobs) - merge.part.each if own.search is not None else ():
+                what = f"search.knobs: {knob} is no knob of each model in {merge.method}"
+                raise RecipeError([what], source=self.name)
 
     def foreseen(self, stage: str) -> dict[str, Any]:
-        """What stands in a recipe for the model of an earlier stage that is not made yet."""
+        """What stands in a recipe for an earlier stage that is not made yet."""
+        if self.kind_of(stage) == "text":
+            return {"path": f"{stage}.jsonl"}
         own = self.recipe_of(stage, self.seeds[0], {}, self.foreseen)
         facts = own.to_json()
         kept: dict[str, Any] = {key: facts[key] for key in ("model", "tokenizer", "parametrization") if key in facts}
         return {"run": stage, "recipe": UNKNOWN, "digest": UNKNOWN, "vocab_size": own.vocab_size, **kept}
-
-
-def joined(tree: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """A tree with changes: tables are joined, but a budget and what names another part replace the old as a whole.
-
-    Entries of a list are changed by their number, as in ``terms.1.weight``.
-    """
-    out = dict(tree)
-    for key, value in changes.items():
-        out[key] = _changed(key, out.get(key), value)
-    return out
-
-
-def _changed(key: str, old: Any, value: Any) -> Any:
-    if isinstance(old, str) and key in SLOTS:
-        old = {"name": old}
-    if not isinstance(value, dict):
-        return value
-    if isinstance(old, list) and value and all(name.isdecimal() and int(name) < len(old) for name in value):
-        return [_changed("", item, value[str(i)]) if str(i) in value else item for i, item in enumerate(old)]
-    same = isinstance(old, dict) and key != "budget" and value.get("name", old.get("name")) == old.get("name")
-    return joined(old, value) if same else value
-
-
-def _literal(value: Any) -> str:
-    """A value as TOML writes it."""
-    return tomli_w.dumps({"value": list(value) if isinstance(value, tuple) else value}).partition("=")[2].strip()
-
-
-def _started(tree: Mapping[str, Any]) -> Any:
-    """What a recipe's tree names as its start."""
-    start = tree.get("start")
-    return start.get("run") if isinstance(start, dict) else start
-
-
-def _sources(tree: dict[str, Any]) -> Iterator[tuple[dict[str, Any], str]]:
-    """Where a merge's tree names a model: table and key."""
-    pieces = tree.get("slices", ())
-    yield from ((table, "base") for table in (tree, *pieces))
-    yield from ((source, "path") for source in tree.get("models", ()))
-    yield from ((source, "path") for piece in pieces for source in piece.get("sources", ()))

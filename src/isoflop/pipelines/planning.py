@@ -14,13 +14,16 @@ class Foreseen:
     """A stage before it is made.
 
     Attributes:
-        steps: of one training run; 0 for a merge.
-        flops: of one; 0 for a merge.
+        name: of the stage.
+        kind: training, merge or text.
+        steps: of one training run; 0 for what is not trained.
+        flops: of one; 0 for what is not trained.
         trials: combinations of its grid (0: it has none).
         runs: how often it is made, on tuning and evaluation seeds; less where models are the same.
     """
 
     name: str
+    kind: str
     steps: int
     flops: int
     trials: int
@@ -38,7 +41,7 @@ def foresee(pipeline: Pipeline, root: Path | str = "runs") -> list[Foreseen]:
             flops = cost.run(steps).flops
         trials = len(pipeline.grid(stage)) if own.grid else 0
         tuning = len(pipeline.tuning_seeds) * (trials or (1 if _needed(pipeline, stage) else 0))
-        found.append(Foreseen(stage, steps, flops, trials, len(pipeline.seeds) + tuning))
+        found.append(Foreseen(stage, pipeline.kind_of(stage), steps, flops, trials, len(pipeline.seeds) + tuning))
     return found
 
 

@@ -19,6 +19,7 @@ from ..store.pipelines import PIPELINE, Choice, Chosen, PipelineResult, StageRow
 from .judging import flops_of, judge
 from .making import Maker, Say
 from .pipeline import Pipeline
+from .sampling import TEXT
 
 Choices = dict[str, Choice]
 
@@ -50,7 +51,7 @@ def run(pipeline: Pipeline, root: Path | str = "runs", *, progress: Say | None =
         chosen = _search(maker, rows)
         choices = {found.stage: found.chosen for found in chosen}
         for seed in pipeline.seeds:
-            for stage in pipeline.stages:
+            for stage in pipeline.models:
                 rows.append(_row(maker, stage, seed, "evaluation", choices))
         result = _conclude(maker, rows, chosen)
         write_atomic(place / "pipeline.toml", result.definition)
@@ -142,7 +143,8 @@ def _conclude(maker: Maker, rows: list[StageRow], chosen: list[Chosen]) -> Pipel
     seed, first = pipeline.seeds[0], pipeline.first
 
     def reference(stage: str) -> dict[str, str]:
-        return {"run": str(maker.made(stage, seed, choices).place)}
+        place = maker.made(stage, seed, choices).place
+        return {"run": str(place), "path": str(place / TEXT)}
 
     return PipelineResult(
         name=pipeline.name,
@@ -150,7 +152,7 @@ def _conclude(maker: Maker, rows: list[StageRow], chosen: list[Chosen]) -> Pipel
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         texts=list(pipeline.texts),
         metrics=pipeline.metrics,
-        stages=list(pipeline.stages),
+        stages=pipeline.models,
         rows=rows,
         chosen=chosen,
         verdicts=judge(pipeline.bars, rows, pipeline.metrics[0]),

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from isoflop.core.errors import RecipeError
-from isoflop.pipelines.pipeline import Pipeline, joined
+from isoflop.pipelines.pipeline import Pipeline
 from isoflop.pipelines.planning import foresee
+from isoflop.pipelines.trees import joined
 from pipeline_files import DOMAINS
 
 
@@ -51,6 +52,9 @@ def test_what_is_foreseen_needs_nothing_that_is_made() -> None:
         ('stages.plain.recipe.start="sfa"', "stages.plain: builds on sfa, but a stage builds on those above it"),
         ('stages.sfa.recipe.start="wise_ft"', "builds on wise_ft"),
         ("stages.sfa.recipe.seed=3", "stages.sfa.recipe.seed: is set by the pipeline"),
+        ("stages.plain.merge={}", "stages.plain: give one of recipe (it trains), merge, and sample"),
+        ("stages.plain.search={trials=3}", "stages.plain.search: is of a merge without a grid"),
+        ('stages.extra={sample={model="bass", documents=3}}', "sample.model: no stage is named 'bass'"),
         ('stages.sfa.judged_by=["odd"]', "stages.sfa.judged_by: no text is named 'odd'"),
         ("stages.sfa.recipe.averaging.beta=2.0", ""),  # the grid's values stand in its place
         ('stages.sfa.grid={"averaging.beat" = [0.1, 0.2]}', "averaging.beat: no such key; did you mean beta"),
@@ -75,7 +79,7 @@ def test_problems_are_told_with_their_stage(change: str, said: str) -> None:
 
 def test_training_from_a_merge_is_refused_by_name() -> None:
     text = DOMAINS.replace("[[bars]]", '[stages.on]\nrecipe = { start = "wise_ft", source = "new" }\n\n[[bars]]')
-    with pytest.raises(RecipeError, match=r"stages\.on: trains from wise_ft, which is a merge"):
+    with pytest.raises(RecipeError, match=r"stages\.on: builds on wise_ft, which is a merge: name a stage that trains"):
         Pipeline.from_toml(text)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from isoflop.core.errors import UsageError
+from isoflop.core.errors import RecipeError, UsageError
 from isoflop.core.files import alone_in
 from isoflop.core.references import ROOT
 from isoflop.ledger.ledger import CHARGED
@@ -166,3 +167,83 @@ def test_a_bar_is_met_missed_or_open() -> None:
     assert verdicts[0].mean == pytest.approx(difference.mean())
     assert verdicts[0].high == pytest.approx(difference.mean() + half, rel=1e-5)
     assert verdicts[0].p < 0.05
+
+
+HALF = DOMAINS[: DOMAINS.index("[stages.wise_ft]")]
+
+
+def test_a_model_writes_a_text_that_others_are_trained_on(tmp_path: Path) -> None:
+    text = (
+        HALF
+        + """
+[stages.own]
+sample = { model = "base", documents = 40, tokens = 12, decoder = { name = "sample", temperature = 0.8 } }
+
+[stages.taught]
+recipe = { start = "base", source = "own" }
+
+[stages.neon]
+merge = { method = "neon", base = "base", models = [{ path = "taught" }] }
+"""
+    )
+    pipeline = Pipeline.from_toml(text, "seeds=[1]")
+    assert "own" not in pipeline.models
+    result = run(pipeline, tmp_path)
+    base, taught, neon = (row_of(result, stage) for stage in ("base", "taught", "neon"))
+    (file,) = (tmp_path / "domains/written").glob("own-*/text.jsonl")
+    documents = [json.loads(line)["text"] for line in file.read_text().splitlines()]
+    assert len(documents) == 40
+    assert all(documents)
+    assert file.as_posix() in result.recipes["taught"]
+    (own,) = set(taught.ancestors) - {base.identity}
+    assert taught.ancestors[own].ledger["rollout"]["flops"] > 0
+    assert set(neon.ancestors) == {base.identity, own, taught.identity}
+    assert neon.flops_with_ancestors > base.flops + taught.flops  # writing is charged
+    file.unlink()  # what is written is a function of the seed
+    file.with_name("cost.json").unlink()
+    file.parent.rmdir()
+    again = run(pipeline, tmp_path)
+    assert [json.loads(line)["text"] for line in file.read_text().splitlines()] == documents
+    assert again.rows == result.rows
+
+
+def test_numbers_of_a_merge_are_searched_for_each_seed(tmp_path: Path) -> None:
+    pytest.importorskip("cma", reason="needs the extra search")
+    text = (
+        HALF
+        + """
+[stages.evolved]
+merge = { method = "linear", models = [{ path = "base" }, { path = "plain" }] }
+search = { trials = 5, filters = ["mixer"] }
+judged_by = ["new"]
+"""
+    )
+    pipeline = Pipeline.from_toml(text, "seeds=[1]")
+    result = run(pipeline, tmp_path)
+    evolved = row_of(result, "evolved")
+    (trials,) = (tmp_path / "domains/searched").glob("evolved-*/trials.jsonl")
+    values = [json.loads(line)["value"] for line in trials.read_text().splitlines()[1:]]
+    assert len(values) == 5
+    assert evolved.values["new"]["bits_per_byte"] == pytest.approx(min(values))
+    assert evolved.flops > 0  # the trials are charged
+    assert evolved.ledger["search"]["flops"] == evolved.flops
+    assert run(pipeline, tmp_path).rows == result.rows
+    with pytest.raises(
+        RecipeError, match=r"stages\.evolved: search\.knobs: density is no knob of each model in linear"
+    ):
+        Pipeline.from_toml(text, 'stages.evolved.search.knobs=["density"]')
+
+
+def test_last_checkpoints_of_a_stage_are_merged(tmp_path: Path) -> None:
+    text = (
+        HALF
+        + """
+[stages.last]
+merge = { method = "linear", models = [{ path = "plain", checkpoints = 2 }] }
+"""
+    )
+    result = run(Pipeline.from_toml(text, "seeds=[1]", "recipe.train.checkpoints=4", "recipe.train.keep=2"), tmp_path)
+    plain, last = (tmp_path / row_of(result, stage).made for stage in ("plain", "last"))
+    one, two, made = (Checkpoint(path) for path in (plain / "checkpoints/3", plain / "checkpoints/4", last))
+    for name in made.tensors:
+        torch.testing.assert_close(made.read(name), (one.read(name) + two.read(name)) / 2)
