@@ -9,10 +9,12 @@ from typing import Any
 
 from isoflop.core.recipe import Recipe
 from isoflop.core.table import Table
+from isoflop.data.tokenizers.bytes import BytesPart
 from isoflop.laws import Chinchilla, simulate
 from isoflop.laws.law import Fit
 from isoflop.laws.plan.draws import Basis, basis_of
 from laws_planted import CHINCHILLA, PLANTED, SWEEP, law
+from transformer_toys import context, part
 
 
 @cache
@@ -48,7 +50,25 @@ def _store() -> dict[str, Any]:
     return {"recipe": recipe()}
 
 
-OFFERED: dict[str, Callable[[], dict[str, Any]]] = {"laws": _laws, "store": _store}
+def _models() -> dict[str, Any]:
+    """A context of two rows of 16 bytes, and a Transformer of width 32."""
+    ctx = context(vocab_size=257, tokenizer=BytesPart().build(iter(())))
+    model = part().build(ctx)
+    return {"ctx": ctx.having(models={"policy": model}), "model": model}
+
+
+def _data() -> dict[str, Any]:
+    return {"ctx": context(vocab_size=257, tokenizer=BytesPart())}
+
+
+OFFERED: dict[str, Callable[[], dict[str, Any]]] = {
+    "laws": _laws,
+    "store": _store,
+    "data": _data,
+    "models": _models,
+    "decode": _models,
+    "evals": _models,
+}
 
 
 def at_hand(module: str) -> dict[str, Any]:

@@ -14,6 +14,17 @@ def compressed_bits_per_byte(corpus: Corpus, training_bytes: int = 5_000_000) ->
     Given training text t, the held-out text h costs C(t + h) - C(t), C in bytes; the dictionary looks back over all of
     t. Where there is more training text than ``training_bytes``, t is its first whole documents (their order is that
     of a hash) and the name says so. Takes some 0.6 CPU seconds a megabyte of t, twice.
+
+    A model that does not beat xz given the same text has learnt nothing that repetition does not tell.
+
+    Args: corpus: with held-out text. training_bytes: of training text that the dictionary is given.
+
+    Example, with ``ctx`` a context that reads bytes:
+        >>> from isoflop.data.document import Document
+        >>> from isoflop.data.making import prepare
+        >>> documents = [Document(f"text number {i}", "text", str(i), f"{i:032x}") for i in range(40)]
+        >>> sorted(compressed_bits_per_byte(prepare(documents, ctx.tokenizer, ctx, deduplicate="exact")))
+        ['xz', 'xz given training text']
     """
     heldout = _joined(corpus.heldout_text())
     training = _joined(corpus.train_text(), training_bytes)

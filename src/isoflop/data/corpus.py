@@ -18,7 +18,12 @@ from .streams import Stream
 
 
 class Amount(Frozen):
-    """How much text."""
+    """How much text.
+
+    Example:
+        >>> Amount(documents=2, text_bytes=100, tokens=30).tokens
+        30
+    """
 
     documents: NonNegativeInt
     text_bytes: NonNegativeInt
@@ -34,7 +39,14 @@ class Amount(Frozen):
 
 
 class CorpusManifest(Manifest):
-    """What a corpus directory says of itself; domains are in alphabetical order, as their shards."""
+    """What a corpus directory says of itself; domains are in alphabetical order, as their shards.
+
+    Example:
+        >>> one = Amount(documents=1, text_bytes=40, tokens=12)
+        >>> known = dict(fingerprint="ab", train={"text": one}, heldout={}, exact_duplicates=0, near_duplicates=0)
+        >>> CorpusManifest(files={"train.bin": "cd"}, **known).train["text"].tokens
+        12
+    """
 
     fingerprint: str
     train: dict[str, Amount]
@@ -46,11 +58,22 @@ class CorpusManifest(Manifest):
 class Corpus:
     """A live source over token shards: see ``core.contracts.Source``.
 
+    What a source of text is once it was read: tokens on disk, split and counted. ``prepare`` makes it, training reads
+    batches of it, metrics its held-out text.
+
     Attributes:
         fingerprint: SHA-256 over every document's hash, domain and side of the split, and the tokenizer.
         tokenizer: the live tokenizer.
         directory: where the shards lie.
         entropy_per_byte: the exact entropy of the text in bits a byte, where it is known.
+
+    Example, with ``ctx`` a context that reads bytes:
+        >>> from isoflop.data.making import prepare
+        >>> from isoflop.data.document import Document
+        >>> documents = [Document(f"text number {i}", "text", str(i), f"{i:032x}") for i in range(40)]
+        >>> corpus = prepare(documents, ctx.tokenizer, ctx, deduplicate="exact")
+        >>> next(corpus.batches(ctx)).inputs.shape, list(corpus.heldout())
+        (torch.Size([2, 16]), ['text'])
     """
 
     def __init__(

@@ -50,6 +50,10 @@ class Distinct:
         kept: indices of those that stay, in order.
         exact: for each text that equals an earlier one, its index and the earlier one's.
         near: likewise for near ones.
+
+    Example:
+        >>> distinct(["one text", "another text", "one text"])
+        Distinct(kept=(0, 1), exact=((2, 0),), near=())
     """
 
     kept: tuple[int, ...]
@@ -58,7 +62,17 @@ class Distinct:
 
 
 def distinct(texts: Sequence[str], drop: Deduplicate = "near") -> Distinct:
-    """Drop every text that equals (or, for "near", nearly equals) an earlier one that stays."""
+    """Drop every text that equals (or, for "near", nearly equals) an earlier one that stays.
+
+    Duplicates let held-out text be learnt by heart; so they go before the split.
+
+    Args: texts: in the order in which an earlier one wins. drop: "near" for near ones as well, "exact", or None.
+
+    Example:
+        >>> words = " ".join(f"word{i}" for i in range(400))
+        >>> distinct([words, words + " more", "else"]).near
+        ((1, 0),)
+    """
     if drop is None:
         return Distinct(tuple(range(len(texts))), (), ())
     first: dict[bytes, int] = {}
@@ -100,6 +114,12 @@ class Shingler:
     """Bags of shingles as 64-bit hashes, sorted: of a repeated one, every repeat has a hash of its own.
 
     Fewer than ``SHORTEST`` units give none: where one of them makes a difference, texts are equal or they are not.
+
+    Example:
+        >>> shingles = Shingler()
+        >>> text = " ".join(f"word{i}" for i in range(400))
+        >>> round(jaccard(shingles(text), shingles(text + " more")), 3), len(shingles("too short"))
+        (0.997, 0)
     """
 
     def __init__(self) -> None:

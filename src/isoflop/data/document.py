@@ -12,6 +12,9 @@ from ..core.errors import DataError
 class Document:
     """One text with its descent.
 
+    The unit of everything in ``data``: what is deduplicated, held out, counted and, with ``isolate_documents``,
+    attended within. Sources make them; ``prepare`` makes a corpus of them.
+
     Attributes:
         text: valid Unicode (no lone surrogates), not empty; the prompt, if it has one, and what follows it.
         domain: what its held-out text is evaluated under.
@@ -21,6 +24,11 @@ class Document:
         prompt: the beginning of the text that is seen and not predicted.
         chat: the text is a conversation as JSON (``messages``, ``tools``), which the tokenizer's chat template writes
             out; of that, what the assistant says is predicted.
+
+    Example:
+        >>> sum_of_two = Document("2 + 2 = 4", domain="sums", origin="a.jsonl:1", group=group_of("a"), prompt="2 + 2 =")
+        >>> sum_of_two.completion
+        ' 4'
     """
 
     text: str
@@ -37,7 +45,14 @@ class Document:
 
 
 def group_of(content: bytes | str) -> str:
-    """The group of everything that comes from one file: the BLAKE2b digest (32 hex digits) of its content."""
+    """The group of everything that comes from one file: the BLAKE2b digest (32 hex digits) of its content.
+
+    Args: content: of the file, or the text that stands for it.
+
+    Example:
+        >>> group_of("a file") == group_of(b"a file"), len(group_of("a file"))
+        (True, 32)
+    """
     data = content.encode("utf-8", "surrogatepass") if isinstance(content, str) else content
     return hashlib.blake2b(data, digest_size=16).hexdigest()
 

@@ -35,6 +35,13 @@ class ForeignTokenizer:
 
     Raises:
         DataError: it drops merges at random.
+
+    Example:
+        >>> from tokenizers import Tokenizer, models
+        >>> words = Tokenizer(models.WordLevel({"a": 0, "b": 1, "<|endoftext|>": 2}, "a"))
+        >>> tokenizer = ForeignTokenizer(words, eot=2, path=Path("tokenizer.json"))
+        >>> tokenizer.encode("b").tolist(), tokenizer.eot
+        ([1], 2)
     """
 
     def __init__(self, tokenizer: hf.Tokenizer, eot: int, path: Path) -> None:

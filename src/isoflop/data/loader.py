@@ -29,6 +29,9 @@ class WindowBatches:
     at the end of the shard are in none. Epoch e visits every window once, in the order of the permutation drawn from
     ``rng.at(e)``; a batch may hold the end of one epoch and the beginning of the next.
 
+    The order of an epoch is computed, never stored, so a run goes on at any step from one number, and two runs of one
+    seed see the same batches whatever their model.
+
     Args:
         tokens: the stream (n,), as above.
         byte_lengths: UTF-8 bytes of each id (vocab_size,).
@@ -41,6 +44,12 @@ class WindowBatches:
             window in a column.
         remark: why there is not more text, for the error if it is too little.
         counts: bool (n,), the tokens that count where they are targets; None: all.
+
+    Example:
+        >>> batches = WindowBatches(np.arange(100), np.ones(100, int), batch=2, length=8, rng=Rng(0), fingerprint="ab")
+        >>> batch = next(batches)
+        >>> batch.inputs.shape, bool((batch.targets == batch.inputs + 1).all()), batches.state_dict()
+        (torch.Size([2, 8]), True, {'position': 1, 'corpus': 'ab', 'batch': 2, 'length': 8})
     """
 
     def __init__(
@@ -132,6 +141,11 @@ class HeldOutText:
         text_bytes: UTF-8 bytes of what is predicted.
         documents: their number.
         counts: bool (n,), the tokens that count where they are targets; None: all.
+
+    Example:
+        >>> text = HeldOutText(np.arange(20), np.ones(20, int), text_bytes=19, documents=1)
+        >>> text.predicted, [tuple(batch.inputs.shape) for batch in text.windows(length=8, batch=2)]
+        (19, [(2, 8), (1, 8)])
     """
 
     tokens: Tokens
@@ -174,6 +188,11 @@ def heldout_of(text: str, tokenizer: Tokenizer, device: str = "cpu") -> HeldOutT
         text: not empty.
         tokenizer: that of the model which is to be measured.
         device: where batches lie.
+
+    Example, with ``ctx`` a context that reads bytes:
+        >>> text = heldout_of("seven b", ctx.tokenizer.build(iter(())))
+        >>> text.text_bytes, text.documents
+        (7, 1)
     """
     before = beginning(tokenizer)
     ids = np.concatenate([before or [tokenizer.eot], tokenizer.encode(text), [tokenizer.eot]]).astype(np.int64)
@@ -188,7 +207,16 @@ def as_batch(
     device: str = "cpu",
     counts: npt.NDArray[np.bool_] | None = None,
 ) -> TokenBatch:
-    """A batch of (batch, length) ids; ``counts`` marks the targets that count (None: all)."""
+    """A batch of (batch, length) ids; ``counts`` marks the targets that count (None: all).
+
+    Args: inputs: ids (batch, length). targets: ids (batch, length). byte_lengths: UTF-8 bytes of each id (vocab_size,).
+    device: where it lies. counts: bool (batch, length), the targets that count; None: all.
+
+    Example:
+        >>> batch = as_batch(np.array([[1, 2]]), np.array([[2, 3]]), np.array([0, 1, 1, 2]))
+        >>> batch.tokens, batch.text_bytes
+        (2, 3)
+    """
     import torch
 
     sizes = byte_lengths[targets]

@@ -61,6 +61,12 @@ def prepare(
 
     Raises:
         DataError: no documents, nothing to hold out, text that cannot be encoded, a damaged shard in the cache.
+
+    Example, with ``ctx`` a context that reads bytes:
+        >>> documents = [Document(f"text number {i}", "text", str(i), f"{i:032x}") for i in range(40)]
+        >>> made, again = (prepare(documents, ctx.tokenizer, ctx, deduplicate="exact") for _ in range(2))
+        >>> made.fingerprint == again.fingerprint, made.directory == again.directory
+        (True, True)
     """
     if inputs is None:
         documents = list(documents)

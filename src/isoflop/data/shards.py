@@ -20,7 +20,14 @@ REBUILD = "delete that folder: it is made again from the text"
 
 
 class Manifest(Frozen):
-    """What a sealed directory holds: SHA-256 of every other file by name."""
+    """What a sealed directory holds: SHA-256 of every other file by name.
+
+    Example:
+        >>> _ = Path("shard.bin").write_bytes(bytes(8))
+        >>> seal(Path(), Manifest)
+        >>> list(unseal(Path(), Manifest).files)
+        ['shard.bin']
+    """
 
     files: dict[str, str]
 
@@ -39,7 +46,17 @@ def open_tokens(path: Path, dtype: np.dtype[Any]) -> Tokens:
 
 
 def seal(directory: Path, manifest: type[M], **facts: Any) -> None:
-    """Write the manifest of all files in ``directory``, with more ``facts`` as its class wants."""
+    """Write the manifest of all files in ``directory``, with more ``facts`` as its class wants.
+
+    Args: directory: whose files are to be told from damaged ones later. manifest: its class. facts: fields of that
+    class beside ``files``.
+
+    Example:
+        >>> _ = Path("shard.bin").write_bytes(bytes(8))
+        >>> seal(Path(), Manifest)
+        >>> list(unseal(Path(), Manifest).files)
+        ['shard.bin']
+    """
     files = {path.name: digest_file(path) for path in sorted(directory.iterdir())}
     write_json(directory / MANIFEST, manifest(files=files, **facts).model_dump(mode="json"))
 

@@ -44,6 +44,11 @@ class Written:
         prompt: the text that is not predicted.
         text: the text that is.
         apart: ids that are not predicted and ids that are give back those two, each by itself.
+
+    Example:
+        >>> written = Written(np.asarray([72, 105, 256]), runs=(1, 2), prompt="H", text="i")
+        >>> written.predicted
+        2
     """
 
     ids: Ids
@@ -66,6 +71,13 @@ class StreamWriter:
         tokenizer: whose ids they are.
         own_starts: documents have beginnings of their own (see the module).
         files: which of ``COUNTS`` and ``TEXTS`` may be needed.
+
+    Example:
+        >>> from isoflop.data.tokenizers.bytes import Bytes
+        >>> writer = StreamWriter(Path("train.bin"), Bytes(), own_starts=False, files=())
+        >>> amounts = writer.write(iter([Written(np.asarray([72, 105, 256]), runs=(0, 3), prompt="", text="Hi")]))
+        >>> Path("train.bin").stat().st_size
+        8
     """
 
     def __init__(self, path: Path, tokenizer: Tokenizer, *, own_starts: bool, files: Iterable[str]) -> None:
@@ -110,6 +122,12 @@ class Stream:
         own_starts: int64 (documents + 1,), where each document starts, and where the last ends; None: an end of text
             before each of them is its first input.
         texts: the file of their texts, where the tokens do not give them back.
+
+    Example:
+        >>> from isoflop.data.tokenizers.bytes import Bytes
+        >>> stream = Stream(np.asarray([256, 72, 105, 256, 72, 256]), Bytes())
+        >>> stream.sizes.tolist()
+        [2, 1]
     """
 
     tokens: Tokens

@@ -45,6 +45,12 @@ class TokenizerDirectory:
     Args:
         file: its ``tokenizer.json`` or sentencepiece model.
         config: ``tokenizer_config.json`` with what the other files add: special tokens, the chat template.
+
+    Example:
+        >>> _ = Path("tokenizer.json").write_text("{}")
+        >>> _ = Path("tokenizer_config.json").write_text('{"eos_token": "</s>"}')
+        >>> TokenizerDirectory.read(Path()).token("eos_token")
+        '</s>'
     """
 
     file: Path

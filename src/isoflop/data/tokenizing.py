@@ -26,7 +26,15 @@ class EncodesMany(Protocol):
 
 
 def encode_many(tokenizer: Tokenizer, texts: Sequence[str]) -> list[Ids]:
-    """``encode`` of each text, in the fastest way that the tokenizer offers."""
+    """``encode`` of each text, in the fastest way that the tokenizer offers.
+
+    Args: tokenizer: any. texts: one array of ids (n,) comes back for each.
+
+    Example:
+        >>> from isoflop.data.tokenizers.bytes import Bytes
+        >>> [ids.tolist() for ids in encode_many(Bytes(), ["ab", "c"])]
+        [[97, 98], [99]]
+    """
     if isinstance(tokenizer, EncodesMany):
         return tokenizer.encode_many(texts)
     return [tokenizer.encode(text) for text in texts]
@@ -69,6 +77,11 @@ class Pieces:
     Args:
         pieces: bytes of each id; empty for ids without text (``eot`` and unused ones).
         eot: the end-of-text id.
+
+    Example:
+        >>> tokenizer = Pieces([b"two ", b"words", b""], eot=2)
+        >>> tokenizer.decode([0, 1]), tokenizer.byte_lengths.tolist()
+        ('two words', [4, 5, 0])
     """
 
     def __init__(self, pieces: Sequence[bytes], eot: int) -> None:
@@ -95,6 +108,11 @@ def continuation(tokenizer: Tokenizer, prompt: Sequence[int], new: Iterable[int]
         tokenizer: the tokenizer of all ids.
         prompt: ids of a whole text, with or without an end of text before it.
         new: what follows, as it comes.
+
+    Example:
+        >>> from isoflop.data.tokenizers.bytes import Bytes
+        >>> "".join(continuation(Bytes(), list(b"caf"), [0xC3, 0xA9]))
+        'é'
     """
     before, pending = list(prompt), list[int]()
     known_text = tokenizer.decode(before)

@@ -37,7 +37,14 @@ UNDIVIDED = (
 
 
 def units(text: str) -> list[str]:
-    """The units of ``text`` in order; texts that are canonically equivalent in Unicode have the same ones."""
+    """The units of ``text`` in order; texts that are canonically equivalent in Unicode have the same ones.
+
+    Args: text: any.
+
+    Example:
+        >>> units("Two words, 3!")
+        ['Two', 'words', ',', '3', '!']
+    """
     pattern, text = (_ASCII, text) if text.isascii() else (_any(), unicodedata.normalize("NFC", text))
     return [found[0] for found in pattern.finditer(text)]
 

@@ -16,8 +16,16 @@ def over_domains(data: Mapping[str, HeldOut], rng: Rng, measure: Callable[[HeldO
 
     Domains are independent, so the errors of the mean's terms add in quadrature. It is a bound if any of them is.
 
+    Args: data: held-out text by domain. rng: each domain draws from its own stream of it. measure: measures one domain.
+
     Raises:
         DataError: there is no held-out text.
+
+    Example:
+        >>> def measure(held_out, rng):
+        ...     return Measurement(value=held_out, stderr=0.1, n=100)
+        >>> over_domains({"prose": 2.0, "code": 1.0}, Rng(0), measure).value
+        1.5
     """
     domains = {name: measure(heldout, rng(str(number))) for number, (name, heldout) in enumerate(data.items())}
     if not domains:
@@ -47,6 +55,10 @@ def ratio_error(numerators: Sequence[float], denominators: Sequence[float], tota
 
     Returns:
         None of fewer than two pieces.
+
+    Example:
+        >>> round(ratio_error([10.0, 12.0, 11.0], [5.0, 5.0, 6.0]), 3), ratio_error([10.0], [5.0])
+        (0.168, None)
     """
     n, whole = len(numerators), sum(denominators)
     if n < 2:

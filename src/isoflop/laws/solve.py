@@ -38,6 +38,12 @@ class FitProblem:
     ``y`` and ``weights`` are (n,), or (k, n) where each fit of the batch has its own. ``free`` are the indices of the
     fitted parameters; the others stay at their start. Bounds are (p,), or (k, p) one set a fit; equal ones hold a
     parameter at its start. All are in fitted space.
+
+    Example, with ``fitted(law)`` a fit:
+        >>> fit = fitted("power")
+        >>> (value,) = fit.problem.objective(fit.theta[None], fit.loss)
+        >>> fit.problem.free.tolist(), bool(np.isclose(value, fit.objective))
+        ([0, 1], True)
     """
 
     law: Formula

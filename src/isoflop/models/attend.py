@@ -34,7 +34,14 @@ def block_rows(length: int) -> int:
 
 
 def block_pairs(length: int, pattern: Pattern | None = None) -> int:
-    """Pairs (query, key) that a head executes on ``length`` tokens; None is causal."""
+    """Pairs (query, key) that a head executes on ``length`` tokens; None is causal.
+
+    Args: length: of the sequence. pattern: who sees whom; None is causal.
+
+    Example:
+        >>> block_pairs(256), 256 * 257 // 2, 256 * 256
+        (49152, 32896, 65536)
+    """
     if pattern is not None:
         return sum((block.end - block.start) * (block.last - block.first) for block in blocks(length, pattern))
     rows = block_rows(length)
@@ -47,6 +54,11 @@ class QueryBlock:
     """Queries ``start`` to ``end`` and the keys ``first`` to ``last`` that they meet.
 
     ``seen`` (queries, keys) marks those that they see; None: causal.
+
+    Example:
+        >>> first, second = blocks(256, None)
+        >>> (second.start, second.end), (second.first, second.last)
+        ((128, 256), (0, 256))
     """
 
     start: int
@@ -57,7 +69,14 @@ class QueryBlock:
 
 
 def blocks(length: int, pattern: Pattern | None) -> list[QueryBlock]:
-    """The blocks of queries in order; None is causal."""
+    """The blocks of queries in order; None is causal.
+
+    Args: length: queries of a sequence. pattern: who sees whom.
+
+    Example:
+        >>> [(block.start, block.last) for block in blocks(256, None)]
+        [(0, 128), (128, 256)]
+    """
     if torch.compiler.is_compiling():  # the compiler traces a function once anyway, and warns of caches
         return _blocks(length, pattern)
     return _known_blocks(length, pattern)
@@ -90,6 +109,9 @@ def attend(
 ) -> Tensor:
     """softmax(s R q (R k)') v, where R turns the halves of a vector by its position's angles.
 
+    Causal attention by hand, for CPUs: the half that a causal mask hides is mostly not computed, which no fused kernel
+    there does. ``fused_attend`` serves other devices.
+
     Args:
         qkv: (batch, length, heads + 2 kv_heads, d): queries, keys, values. kv_heads divides heads; d is even where
             something turns.
@@ -101,6 +123,12 @@ def attend(
 
     Returns:
         (batch, length, heads, d).
+
+    Example:
+        >>> qkv = torch.randn(2, 5, 4 + 2 * 2, 8)
+        >>> still = (torch.ones(5, 4), torch.zeros(5, 4))
+        >>> attend(qkv, still, heads=4).shape
+        torch.Size([2, 5, 4, 8])
     """
     scale = qkv.shape[-1] ** -0.5 if scale is None else scale
     if qkv.device.type != "cpu" and not functional() and cap is None:
@@ -124,6 +152,13 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Turn the halves (a, b) of (batch, length, heads, d) vectors: (a cos - b sin, b cos + a sin).
 
     Su et al. 2021, arXiv 2104.09864, equation 34, with halves for its pairs.
+
+    Args: x: (batch, length, heads, d), d even. cos: of the angles (length, d / 2). sin: of the angles (length, d / 2).
+
+    Example:
+        >>> quarter = torch.tensor([[0.0]]), torch.tensor([[1.0]])
+        >>> rotate(torch.tensor([[[[1.0, 0.0]]]]), *quarter).tolist()
+        [[[[0.0, 1.0]]]]
     """
     (a, b), cos, sin = x.chunk(2, -1), cos[:, None], sin[:, None]
     return torch.cat((a * cos - b * sin, b * cos + a * sin), -1)

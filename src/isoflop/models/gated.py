@@ -17,7 +17,16 @@ from .layers import Matrix, Product, matrix_shapes
 
 
 class GatedFeedForward(nn.Module):
-    """down(f(gate x) * up x) of (batch, length, width) vectors (Shazeer 2020, arXiv 2002.05202)."""
+    """down(f(gate x) * up x) of (batch, length, width) vectors (Shazeer 2020, arXiv 2002.05202).
+
+    Example:
+        >>> class Gated(GatedFeedForward):
+        ...     def activate(self, x):
+        ...         return x.sigmoid()
+        >>> layer = Gated(32, 64)
+        >>> layer(torch.zeros(2, 5, 32), layer.products(torch.float32)).shape
+        torch.Size([2, 5, 32])
+    """
 
     def __init__(self, width: int, hidden: int, bias: bool = False) -> None:
         super().__init__()

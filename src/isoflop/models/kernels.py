@@ -74,6 +74,12 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float, dtype: torch.dtype) -> Tenso
     """x / rms(x) * weight over the last dimension, computed in x's dtype and returned in ``dtype``.
 
     Zhang and Sennrich 2019, arXiv 1910.07467, equation 4.
+
+    Args: x: (..., d). weight: (d,). eps: added to the mean square. dtype: of the result.
+
+    Example:
+        >>> rms_norm(torch.tensor([[3.0, 4.0]]), torch.ones(2), 0.0, torch.float32).square().mean().item()
+        1.0
     """
     if plain():
         return reference_rms_norm(x, weight, eps, dtype)
@@ -112,6 +118,12 @@ def gated_linear(x: Tensor, weight: Tensor) -> Tensor:
     """silu(x gate') * (x up') for (..., d) vectors and the joined ``weight`` (2f, d) = (gate, up): (..., f).
 
     Shazeer 2020, arXiv 2002.05202, equation 5.
+
+    Args: x: (..., d). weight: (2f, d), gate above up.
+
+    Example:
+        >>> gated_linear(torch.ones(3, 2), torch.ones(8, 2)).shape
+        torch.Size([3, 4])
     """
     return reference_gated_linear(x, weight) if plain() else _GatedLinear.apply(x, weight)
 

@@ -22,6 +22,9 @@ Product = Callable[[Tensor], Tensor]
 class Matrix(nn.Module):
     """A weight (rows, columns), and perhaps a bias (rows,), kept in fp32 whatever the products' dtype.
 
+    Every weight of a product is one, so that what wraps products (quantisation, low rank, masks) finds them all, by
+    role.
+
     Args:
         rows: width of the output.
         columns: width of the input.
@@ -29,6 +32,11 @@ class Matrix(nn.Module):
         residual: it writes into the residual stream.
         std: standard deviation of its initial entries; by default columns ** -0.5, which keeps the scale of inputs.
         bias: whether a bias is added to the product; it starts at 0, and no parametrization touches it.
+
+    Example:
+        >>> matrix = Matrix(3, 2, role="hidden")
+        >>> matrix.product(torch.bfloat16)(torch.ones(5, 2, dtype=torch.bfloat16)).shape, matrix.weight.dtype
+        (torch.Size([5, 3]), torch.float32)
     """
 
     weight: nn.Parameter
@@ -87,6 +95,13 @@ class RmsNorm(nn.Module):
     """Root-mean-square norm with a gain; computed in the input's dtype, returned in ``dtype``.
 
     The gain is ``origin`` + ``weight``, and 1 at the start.
+
+    Args: width: of the vectors. eps: added to the mean square.
+
+    Example:
+        >>> x = torch.tensor([[3.0, 4.0]])
+        >>> RmsNorm(2, eps=0.0)(x, torch.float32).square().mean().item()
+        1.0
     """
 
     role: Role = "norm"

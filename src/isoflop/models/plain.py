@@ -17,7 +17,16 @@ from .layers import Matrix, Product, matrix_shapes
 
 
 class PlainFeedForward(nn.Module):
-    """down(f(up x)) of (batch, length, width) vectors."""
+    """down(f(up x)) of (batch, length, width) vectors.
+
+    Example:
+        >>> class Tanh(PlainFeedForward):
+        ...     def activate(self, x):
+        ...         return x.tanh()
+        >>> layer = Tanh(32, 64)
+        >>> layer(torch.zeros(2, 5, 32), layer.products(torch.float32)).shape
+        torch.Size([2, 5, 32])
+    """
 
     def __init__(self, width: int, hidden: int, bias: bool = False) -> None:
         super().__init__()

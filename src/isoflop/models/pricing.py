@@ -27,6 +27,11 @@ class Walk:
     Attributes:
         live: whether the present vectors need a gradient.
         work: the bill so far.
+
+    Example:
+        >>> walk = Walk(Treatment(None, ()), [])
+        >>> walk.live
+        False
     """
 
     def __init__(self, treatment: Treatment, shapes: Sequence[Shape]) -> None:
@@ -112,7 +117,13 @@ class Walk:
 
 
 def layer_work(part: LayerPart, batch: int, length: int, width: int, pattern: Pattern | None = None) -> Work:
-    """Exact work of one forward and backward of a layer's part by itself, everything trained and live."""
+    """Exact work of one forward and backward of a layer's part by itself, everything trained and live.
+
+    Example:
+        >>> from isoflop.models.feed_forwards.gelu import GeluPart
+        >>> layer_work(GeluPart(hidden=64), batch=2, length=5, width=32).forward.flops == 2 * 2 * 5 * 2 * 32 * 64
+        True
+    """
     walk = Walk(Treatment(), part.shapes(width))
     walk.live = True
     walk.layer(part, "", batch, length, width, pattern)

@@ -13,7 +13,17 @@ if TYPE_CHECKING:
 
 
 class RotaryPart(PositionPart):
-    """Base of the parts that turn pairs of numbers by an angle that grows with the position."""
+    """Base of the parts that turn pairs of numbers by an angle that grows with the position.
+
+    A part of this form states ``changed``: the rates of its pairs, given the usual ones.
+
+    Example:
+        >>> class Halved(RotaryPart):
+        ...     def changed(self, rates, theta):
+        ...         return rates / 2
+        >>> Halved.model_construct(fraction=1.0).rates(8, 10_000.0).tolist()[0]
+        0.5
+    """
 
     fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Share of each head's numbers that turn, the first of each half; the others say nothing of positions."""

@@ -23,6 +23,11 @@ class Block(nn.Module):
     """Norms, a mixer and a feed-forward around a residual stream, arranged by ``rounds`` (``ArrangementPart``).
 
     The residual stream ``x`` is fp32, norms are computed in fp32, products are in ``dtype``.
+
+    Example, with ``model`` a Transformer of 257 tokens:
+        >>> block = next(iter(model.blocks))
+        >>> block(torch.zeros(2, 5, 32)).shape
+        torch.Size([2, 5, 32])
     """
 
     def __init__(
@@ -82,6 +87,10 @@ class Transformer(nn.Module):
         work: exact work of one forward and backward of (batch, length).
         checkpointing: each block keeps its input alone for the backward pass, which computes the rest again (Chen et
             al. 2016, arXiv 1604.06174).
+
+    Example, with ``model`` a Transformer of 257 tokens:
+        >>> isinstance(model, Transformer), model(torch.zeros(2, 16, dtype=torch.int64)).shape
+        (True, torch.Size([2, 16, 257]))
     """
 
     def __init__(
@@ -152,7 +161,13 @@ class Transformer(nn.Module):
 
 
 class CachingTransformer(Transformer):
-    """One whose mixers all continue a cache; see ``core.contracts.Cacheable``."""
+    """One whose mixers all continue a cache; see ``core.contracts.Cacheable``.
+
+    Example, with ``model`` a Transformer of 257 tokens:
+        >>> cache = model.make_cache(1, 16)
+        >>> model.step(torch.tensor([[1, 2, 3]]), cache).shape, cache.length
+        (torch.Size([1, 3, 257]), 3)
+    """
 
     @torch.no_grad()
     def make_cache(self, batch: int, capacity: int) -> Cache:
@@ -173,7 +188,15 @@ class CachingTransformer(Transformer):
 
 @dataclass(frozen=True)
 class Cache:
-    """What the tokens so far left behind, layer by layer, and the weights cast once for all steps."""
+    """What the tokens so far left behind, layer by layer, and the weights cast once for all steps.
+
+    Example, with ``model`` a Transformer of 257 tokens:
+        >>> cache = model.make_cache(1, 16)
+        >>> logits = model.step(torch.tensor([[1, 2, 3]]), cache)
+        >>> cache.truncate(1)
+        >>> cache.length
+        1
+    """
 
     layers: list[Any]
     products: list[tuple[Any, Any]]

@@ -11,7 +11,16 @@ from .layers import Matrix
 
 
 def treat(model: nn.Module, treatment: Treatment, rng: Rng) -> None:
-    """Give the targeted matrices their parametrizations, then freeze what is not trained."""
+    """Give the targeted matrices their parametrizations, then freeze what is not trained.
+
+    Args: model: just built, its weights drawn. treatment: what is frozen and parametrized. rng: of the
+    parametrizations' parameters.
+
+    Example, with ``model`` a Transformer:
+        >>> treat(model, Treatment(None, ("embed*",)), Rng(0))
+        >>> [name for name, p in model.named_parameters() if not p.requires_grad]
+        ['embedding.weight']
+    """
     for name, module in list(model.named_modules()):
         if isinstance(module, Matrix):
             part = treatment.of(Shape(f"{name}.weight", module.role, tuple(module.weight.shape)))

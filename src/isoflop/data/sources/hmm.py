@@ -36,10 +36,17 @@ _BLOCK = 1024  # documents drawn side by side
 class Machine:
     """A unifilar hidden Markov model that begins in state 0.
 
+    Unifilar: a symbol and the state before it give the state after it, so that the entropy has a closed form.
+
     Args:
         emission: p_s(x) (states, symbols), rows sum to 1.
         follows: next state of (s, x), int (states, symbols).
         end: probability in (0, 1) that a document ends after a symbol.
+
+    Example:
+        >>> coin = Machine(np.array([[0.5, 0.5]]), np.array([[0, 0]]), end=0.01)
+        >>> round(coin.entropy_per_byte, 3)
+        1.081
     """
 
     def __init__(self, emission: npt.NDArray[np.float64], follows: npt.NDArray[np.int64], end: float) -> None:
@@ -101,7 +108,16 @@ class Machine:
 
 @part
 class HmmPart(TextSourcePart):
-    """Documents drawn from a random unifilar hidden Markov model; the entropy per byte is known in closed form."""
+    """Documents drawn from a random unifilar hidden Markov model; the entropy per byte is known in closed form.
+
+    Use it where the best possible bits per byte must be known: no model beats ``entropy_per_byte``, and the excess is
+    what a method leaves unlearnt. It needs no download, and as much text as one wants.
+
+    Example:
+        >>> source = HmmPart(states=4, symbols=2, text_bytes=1000)
+        >>> 0 < source.entropy_per_byte < 1.1, next(iter(source.documents())).domain
+        (True, 'hmm')
+    """
 
     states: Annotated[int, Field(ge=1, le=4096)] = 32
     """Hidden states."""

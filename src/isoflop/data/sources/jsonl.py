@@ -29,6 +29,13 @@ class JsonlPart(TextSourcePart):
     With ``messages_key`` a record is a conversation, which the tokenizer's chat template writes out ("tools" of the
     record go to the template, too). What the assistant says in it is predicted, every turn, and nothing else.
     Conversations that begin alike, up to the first answer, lie on the same side of the split.
+
+    Example:
+        >>> from pathlib import Path
+        >>> _ = Path("sums.jsonl").write_text('{"prompt": "2 + 2 = ", "completion": "4"}')
+        >>> source = JsonlPart(paths=("sums.jsonl",), prompt_key="prompt")
+        >>> [(document.prompt, document.completion) for document in source.documents()]
+        [('2 + 2 = ', '4')]
     """
 
     paths: Paths

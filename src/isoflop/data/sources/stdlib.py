@@ -45,7 +45,15 @@ _ELSEWHERE = "use source text or jsonl with files of your own, or source pcfg or
 
 @part
 class StdlibPart(TextSourcePart):
-    """Documentation and code of the running Python's standard library."""
+    """Documentation and code of the running Python's standard library.
+
+    Text that every machine with Python has: what the demo and the tests train on. It changes with Python's version,
+    which the fingerprint tells.
+
+    Example:
+        >>> StdlibPart(domains=("documentation",)).heldout_share
+        0.05
+    """
 
     domains: Annotated[tuple[Literal["documentation", "code"], ...], Field(min_length=1)] = ("documentation", "code")
     """Which of the two to use."""

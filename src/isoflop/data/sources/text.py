@@ -18,7 +18,17 @@ _BLANK = re.compile(rb"[ \t]")
 
 @part
 class TextPart(TextSourcePart):
-    """UTF-8 text files."""
+    """UTF-8 text files.
+
+    Use it for plain files; ``jsonl`` where one file holds many documents, or prompts. A file is held out as a whole,
+    unless it is cut into chunks.
+
+    Example:
+        >>> from pathlib import Path
+        >>> _ = Path("a.txt").write_text("one document")
+        >>> [(document.text, document.domain) for document in TextPart(paths=("a.txt",)).documents()]
+        [('one document', 'text')]
+    """
 
     paths: Paths
     """Files or glob patterns, e.g. "books/**/*.txt"."""

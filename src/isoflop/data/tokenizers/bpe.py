@@ -38,6 +38,12 @@ class BytePairs(Pieces):
     """A trained byte-level BPE. Id 0 is the end of text; ids that training found no use for are never emitted.
 
     Each distinct piece is encoded once and looked up afterwards: three times as fast as the library on whole texts.
+
+    Example:
+        >>> tokenizer = BpePart(vocab_size=270).build(iter(["the cat and the hat " * 20]))
+        >>> ids = tokenizer.encode("the hat")
+        >>> tokenizer.decode(ids), len(ids) < 7
+        ('the hat', True)
     """
 
     def __init__(self, tokenizer: hf.Tokenizer, vocab_size: int) -> None:
@@ -74,7 +80,16 @@ class BytePairs(Pieces):
 
 @part
 class BpePart(TokenizerPart):
-    """Byte-level BPE trained on the corpus' training text; deterministic."""
+    """Byte-level BPE trained on the corpus' training text; deterministic.
+
+    Use it where tokens should be words of the corpus; its vocabulary's embedding is then a large part of a small model.
+    Bits per byte compares models of different tokenizers, losses a token do not.
+
+    Example:
+        >>> tokenizer = BpePart(vocab_size=270).build(iter(["the cat and the hat " * 20]))
+        >>> BpePart(vocab_size=270).vocabulary, len(tokenizer.encode("the hat")) < len("the hat")
+        (270, True)
+    """
 
     vocab_size: Annotated[int, Field(ge=257, le=1_000_000)] = 1024
     """Ids: the end of text, 256 bytes and the merges."""

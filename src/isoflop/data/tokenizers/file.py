@@ -18,7 +18,15 @@ from ..tokenizing import Ids, open_tokenizer
 
 
 class FileTokenizer(ForeignTokenizer):
-    """A foreign tokenizer that must give back every text it encodes: whatever alters one is refused there and then."""
+    """A foreign tokenizer that must give back every text it encodes: whatever alters one is refused there and then.
+
+    Example:
+        >>> from tokenizers import Tokenizer, models
+        >>> words = Tokenizer(models.WordLevel({"a": 0, "b": 1, "<|endoftext|>": 2}, "a"))
+        >>> _ = words.add_special_tokens(["<|endoftext|>"])
+        >>> FileTokenizer(words, "<|endoftext|>", Path("tokenizer.json")).encode("b").tolist()
+        [1]
+    """
 
     def __init__(self, tokenizer: hf.Tokenizer, eot: str, path: Path) -> None:
         special = special_ids(tokenizer)
@@ -36,7 +44,16 @@ class FileTokenizer(ForeignTokenizer):
 
 @part
 class FilePart(TokenizerPart):
-    """The tokenizer of a published model, from its tokenizer.json alone. ``pretrained`` reads its whole directory."""
+    """The tokenizer of a published model, from its tokenizer.json alone. ``pretrained`` reads its whole directory.
+
+    Use it to train on the tokens of a model that others publish.
+
+    Example:
+        >>> from tokenizers import Tokenizer, models
+        >>> Tokenizer(models.WordLevel({"a": 0, "b": 1, "<|endoftext|>": 2}, "a")).save("tokenizer.json")
+        >>> FilePart(path="tokenizer.json").vocabulary
+        3
+    """
 
     path: str
     """The tokenizer.json."""

@@ -30,6 +30,15 @@ class PretrainedTokenizer(ForeignTokenizer):
         chat_template: the Jinja template of conversations, if the directory has one.
         special_tokens: special tokens by their keys, as templates know them ("bos_token", "eos_token", ...).
         remarks: what a user should know of it, as sentences.
+
+    Example:
+        >>> from tokenizers import Tokenizer, models
+        >>> words = Tokenizer(models.WordLevel({"a": 0, "b": 1, "</s>": 2}, "a"))
+        >>> _ = words.add_special_tokens(["</s>"])
+        >>> words.save("tokenizer.json")
+        >>> tokenizer = PretrainedTokenizer(TokenizerDirectory.read(Path()), eot="</s>")
+        >>> tokenizer.encode("b").tolist(), tokenizer.starts
+        ([1], ())
     """
 
     def __init__(self, directory: TokenizerDirectory, eot: str | None = None, vocab_size: int | None = None) -> None:
@@ -112,6 +121,13 @@ class PretrainedPart(TokenizerPart):
     A Hugging Face directory holds a ``tokenizer.json`` or sentencepiece's ``tokenizer.model``, and beside it files that
     say which tokens are special, what a text begins with and how a conversation is written. Special tokens in a text
     are text; only a chat template writes them.
+
+    Example:
+        >>> from tokenizers import Tokenizer, models
+        >>> Tokenizer(models.WordLevel({"a": 0, "b": 1, "</s>": 2}, "a")).save("tokenizer.json")
+        >>> _ = Path("tokenizer_config.json").write_text('{"eos_token": "</s>"}')
+        >>> PretrainedPart(path=".").build(iter(())).eot
+        2
     """
 
     path: Annotated[str, Field(min_length=1)]

@@ -22,12 +22,20 @@ _ROOM = 1024  # new tokens that the cache has room for at first: it grows with w
 class Sample:
     """Autoregressive decoding of a Cacheable model.
 
+    ``generate`` is all that most need; ``choose`` alone draws from logits of any origin. Equal random numbers give
+    equal samples whatever else is in the batch.
+
     Args:
         temperature: divides the logits; 0 takes the likeliest token.
         top_k: keep only the k likeliest tokens (and those that tie with the last of them).
         top_p: keep only the fewest tokens whose probabilities sum to at least p (Holtzman et al. 2020).
         stop: token id that ends a sample; it is not part of the sample.
         ids: none from this one on is chosen.
+
+    Example, with ``model`` a Transformer over bytes:
+        >>> samples = Sample(temperature=0.8, top_k=20).generate(model, [[104], [105, 106]], 5, Rng(0))
+        >>> [len(sample) for sample in samples]
+        [5, 5]
     """
 
     def __init__(
@@ -101,7 +109,16 @@ class Sample:
 
 @part
 class SamplePart(DecoderPart):
-    """Sample token by token; temperature 0 is greedy."""
+    """Sample token by token; temperature 0 is greedy.
+
+    The decoder of ``isoflop generate``. It needs a model that keeps a cache; temperature 0 for what is likeliest, about
+    0.8 with top_p 0.95 for text to be read.
+
+    Example, with ``model`` a Transformer over bytes:
+        >>> greedy = SamplePart(temperature=0).build()
+        >>> greedy.generate(model, [[104]], 3, Rng(0)) == greedy.generate(model, [[104]], 3, Rng(1))
+        True
+    """
 
     temperature: NonNegativeFloat = 1.0
     """Divides the logits; 0 takes the likeliest token."""

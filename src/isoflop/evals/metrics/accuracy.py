@@ -21,6 +21,14 @@ class Accuracy:
 
     It depends on the tokenizer: larger tokens are harder to guess, so accuracies compare models of one tokenizer. The
     value is the mean over domains, weighted by their tokens; its standard error takes windows for independent.
+
+    Example, with ``model`` a Transformer over bytes and ``ctx`` its context:
+        >>> from isoflop.data.loader import heldout_of
+        >>> from isoflop.objectives.losses.next_token import NextTokenPart
+        >>> subject = Subject(model, NextTokenPart().build(ctx), ctx)
+        >>> metric, text = Accuracy(length=8, batch=2, device="cpu"), heldout_of("abc", ctx.tokenizer)
+        >>> metric.measure(subject, {"text": text}, Rng(0)).n
+        4
     """
 
     def __init__(self, length: int, batch: int, device: str) -> None:
@@ -50,7 +58,15 @@ class Accuracy:
 
 @part
 class AccuracyPart(MetricPart):
-    """Accuracy of the next token on held-out text, each domain apart and their token-weighted mean."""
+    """Accuracy of the next token on held-out text, each domain apart and their token-weighted mean.
+
+    Use it beside bits per byte where what counts is the right answer; on a prompt's completion it is the share of its
+    tokens that a greedy decoder would get right.
+
+    Example, with ``ctx`` a context of two rows of 16:
+        >>> AccuracyPart().build(ctx).length, AccuracyPart.higher_is_better
+        (16, True)
+    """
 
     batch: PositiveInt = 32
     """Windows evaluated at once; does not change the value beyond ties."""

@@ -23,6 +23,15 @@ class BitsPerByte:
     The value is the byte-weighted mean over domains, the standard error that of a ratio estimate over batches of
     windows (None of a single one). Only the error uses the tokens' byte lengths, which are approximate for some
     tokenizers.
+
+    Example, with ``model`` a Transformer over bytes and ``ctx`` its context:
+        >>> from isoflop.data.loader import heldout_of
+        >>> from isoflop.objectives.losses.next_token import NextTokenPart
+        >>> subject = Subject(model, NextTokenPart().build(ctx), ctx)
+        >>> metric, text = BitsPerByte(length=8, batch=2, device="cpu"), heldout_of("abc", ctx.tokenizer)
+        >>> found = metric.measure(subject, {"text": text}, Rng(0))
+        >>> found.n, found.value > 6
+        (3, True)
     """
 
     def __init__(self, length: int, batch: int, device: str) -> None:
@@ -50,7 +59,14 @@ class BitsPerByte:
 
 @part
 class BitsPerBytePart(MetricPart):
-    """Bits per byte of held-out text, each domain apart and their byte-weighted mean."""
+    """Bits per byte of held-out text, each domain apart and their byte-weighted mean.
+
+    The metric to compare models by: it does not depend on the tokenizer, and for objectives with a bound it says so.
+
+    Example, with ``ctx`` a context of two rows of 16:
+        >>> BitsPerBytePart().build(ctx).length, BitsPerBytePart.unit
+        (16, 'bits per byte')
+    """
 
     batch: PositiveInt = 32
     """Windows evaluated at once; does not change the value beyond rounding."""

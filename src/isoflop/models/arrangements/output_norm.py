@@ -6,7 +6,16 @@ from ...core.registry import Card, part
 
 @part
 class OutputNorm(ArrangementPart):
-    """Mixer and feed-forward read the stream as it is, and a norm keeps what they add at one scale."""
+    """Mixer and feed-forward read the stream as it is, and a norm keeps what they add at one scale.
+
+    Use it where a family does (OLMo 2): what a layer adds is bounded, whatever it computes.
+
+    Example:
+        >>> from isoflop.models.architectures.transformer import TransformerPart
+        >>> part = TransformerPart(d_model=32, layers=1, arrangement="output_norm")
+        >>> [shape.name for shape in part.shapes(257) if shape.role == "norm"]
+        ['blocks.0.mixer_norm.weight', 'blocks.0.feed_forward_norm.weight', 'norm.weight']
+    """
 
     rounds = ((("mixer", "mixer_norm"),), (("feed_forward", "feed_forward_norm"),))
     card = Card(

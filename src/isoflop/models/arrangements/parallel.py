@@ -6,7 +6,16 @@ from ...core.registry import Card, part
 
 @part
 class Parallel(ArrangementPart):
-    """Mixer and feed-forward read the same stream, each behind a norm of its own."""
+    """Mixer and feed-forward read the same stream, each behind a norm of its own.
+
+    Use it where a family does: both read before either has written, so that their products may be joined.
+
+    Example:
+        >>> from isoflop.models.architectures.transformer import TransformerPart
+        >>> part = TransformerPart(d_model=32, layers=1, arrangement="parallel")
+        >>> [shape.name for shape in part.shapes(257) if shape.role == "norm"]
+        ['blocks.0.mixer_norm.weight', 'blocks.0.feed_forward_norm.weight', 'norm.weight']
+    """
 
     rounds = ((("mixer_norm", "mixer"), ("feed_forward_norm", "feed_forward")),)
     card = Card(

@@ -6,7 +6,14 @@ from ...core.registry import Card, part
 
 @part
 class PreNorm(ArrangementPart):
-    """Mixer, then feed-forward, each behind a norm: the usual one of today's decoders."""
+    """Mixer, then feed-forward, each behind a norm: the usual one of today's decoders.
+
+    Example, with ``ctx`` a context:
+        >>> from isoflop.models.architectures.transformer import TransformerPart
+        >>> part = TransformerPart(d_model=32, layers=1, arrangement="pre_norm")
+        >>> [shape.name for shape in part.shapes(257) if shape.role == "norm"]
+        ['blocks.0.mixer_norm.weight', 'blocks.0.feed_forward_norm.weight', 'norm.weight']
+    """
 
     rounds = ((("mixer_norm", "mixer"),), (("feed_forward_norm", "feed_forward"),))
     card = Card(

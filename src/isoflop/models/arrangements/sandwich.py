@@ -6,7 +6,16 @@ from ...core.registry import Card, part
 
 @part
 class Sandwich(ArrangementPart):
-    """A norm on what mixer and feed-forward read, and another on what they add."""
+    """A norm on what mixer and feed-forward read, and another on what they add.
+
+    Use it where a family does (Gemma 2): four norms a layer instead of two.
+
+    Example:
+        >>> from isoflop.models.architectures.transformer import TransformerPart
+        >>> part = TransformerPart(d_model=32, layers=1, arrangement="sandwich")
+        >>> sum(shape.role == "norm" for shape in part.shapes(257))
+        5
+    """
 
     rounds = (
         (("mixer_norm", "mixer", "mixer_output_norm"),),

@@ -11,7 +11,14 @@ from ..gated import GatedFeedForward, GatedPart
 
 
 class GeGlu(GatedFeedForward):
-    """down(gelu(gate x) * up x) of (batch, length, width) vectors."""
+    """down(gelu(gate x) * up x) of (batch, length, width) vectors.
+
+    Example:
+        >>> import torch
+        >>> layer = GeGlu(32, 64)
+        >>> layer(torch.zeros(2, 5, 32), layer.products(torch.float32)).shape
+        torch.Size([2, 5, 32])
+    """
 
     exact = False
 
@@ -21,7 +28,15 @@ class GeGlu(GatedFeedForward):
 
 @part
 class GeGluPart(GatedPart):
-    """Feed-forward gated by GELU, as in Gemma."""
+    """Feed-forward gated by GELU, as in Gemma.
+
+    Use it where a family does (Gemma); on equal terms it differs little from ``swiglu``.
+
+    Example:
+        >>> part = GeGluPart(hidden=64)
+        >>> part.inner(32), [shape.name for shape in part.shapes(32)]
+        (64, ['gate.weight', 'up.weight', 'down.weight'])
+    """
 
     exact: bool = False
     """By the error function, not by its approximation with tanh."""

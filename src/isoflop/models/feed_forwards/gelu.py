@@ -14,7 +14,14 @@ from ..plain import PlainFeedForward, PlainPart
 
 
 class Gelu(PlainFeedForward):
-    """down(gelu(up x)) of (batch, length, width) vectors."""
+    """down(gelu(up x)) of (batch, length, width) vectors.
+
+    Example:
+        >>> import torch
+        >>> layer = Gelu(32, 64)
+        >>> layer(torch.zeros(2, 5, 32), layer.products(torch.float32)).shape
+        torch.Size([2, 5, 32])
+    """
 
     exact = False
 
@@ -24,7 +31,14 @@ class Gelu(PlainFeedForward):
 
 @part
 class GeluPart(PlainPart):
-    """Feed-forward with a GELU."""
+    """Feed-forward with a GELU.
+
+    The feed-forward of GPT-2: two matrices instead of a gated one's three, at 4 widths by default.
+
+    Example:
+        >>> GeluPart().inner(32), [shape.name for shape in GeluPart().shapes(32)]
+        (128, ['up.weight', 'down.weight'])
+    """
 
     exact: Annotated[bool, Later()] = False
     """By the error function, as in GPT-NeoX, not by its approximation with tanh, as in GPT-2."""

@@ -16,7 +16,13 @@ from ..layers import Product, plain_alike
 
 
 class SwiGlu(GatedFeedForward):
-    """down(silu(gate x) * up x) of (batch, length, width) vectors."""
+    """down(silu(gate x) * up x) of (batch, length, width) vectors.
+
+    Example:
+        >>> layer = SwiGlu(32, 64)
+        >>> layer(torch.zeros(2, 5, 32), layer.products(torch.float32)).shape
+        torch.Size([2, 5, 32])
+    """
 
     def activate(self, x: Tensor) -> Tensor:
         return F.silu(x)
@@ -29,7 +35,14 @@ class SwiGlu(GatedFeedForward):
 
 @part
 class SwiGluPart(GatedPart):
-    """Feed-forward gated by SiLU."""
+    """Feed-forward gated by SiLU.
+
+    The default: gated, at about 8/3 widths so that its three matrices have the parameters of a plain one's two.
+
+    Example:
+        >>> SwiGluPart().inner(48), [shape.name for shape in SwiGluPart().shapes(48)]
+        (128, ['gate.weight', 'up.weight', 'down.weight'])
+    """
 
     card = Card(
         summary="A gated feed-forward: three matrices, silu on the gate",

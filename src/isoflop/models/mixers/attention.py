@@ -50,6 +50,11 @@ class Attention(nn.Module):
         scores: factor on them, by default 1 / sqrt(head_dim), and what bounds them softly, if anything does.
         length: positions to prepare for; more are prepared when they come.
         pattern: what a position sees at most.
+
+    Example, with ``ctx`` a context:
+        >>> layer = AttentionPart(heads=4).build(32, ctx)
+        >>> layer(torch.zeros(2, 5, 32), layer.products(torch.float32)).shape
+        torch.Size([2, 5, 32])
     """
 
     if TYPE_CHECKING:
@@ -172,6 +177,12 @@ class KeyValues:
     """Keys and values of the tokens seen so far: two (batch, kv_heads, capacity, head_dim) tensors, filled in order.
 
     When they are full they are doubled.
+
+    Example:
+        >>> cache = KeyValues(torch.zeros(1, 2, 4, 8), torch.zeros(1, 2, 4, 8))
+        >>> keys, values = cache.append(torch.ones(1, 2, 3, 8), torch.ones(1, 2, 3, 8))
+        >>> keys.shape
+        torch.Size([1, 2, 3, 8])
     """
 
     def __init__(self, keys: Tensor, values: Tensor) -> None:
@@ -201,7 +212,16 @@ class KeyValues:
 
 @part
 class AttentionPart(MixerPart):
-    """Multi-head causal self-attention with rotary positions."""
+    """Multi-head causal self-attention with rotary positions.
+
+    The mixer of the default model, and with its switches that of most published ones: grouped key-value heads, other
+    positions, norms of queries and keys, biases, capped scores.
+
+    Example:
+        >>> part = AttentionPart(heads=4, kv_heads=2)
+        >>> part.dimensions(32), [(shape.name, shape.shape) for shape in part.shapes(32)][:2]
+        ((4, 2, 8), [('q.weight', (32, 32)), ('k.weight', (16, 32))])
+    """
 
     heads: PositiveInt = 4
     """Query heads."""

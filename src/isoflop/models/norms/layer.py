@@ -14,7 +14,15 @@ from ..cost import pointwise
 
 
 class LayerNorm(nn.Module):
-    """(x - mean) / deviation, with a gain and perhaps a bias; computed in the input's dtype, returned in ``dtype``."""
+    """(x - mean) / deviation, with a gain and perhaps a bias; computed in the input's dtype, returned in ``dtype``.
+
+    Args: width: of the vectors. eps: added to the variance. bias: whether a bias is added.
+
+    Example:
+        >>> norm = LayerNorm(4, eps=1e-5, bias=False)
+        >>> round(norm(torch.tensor([[1.0, 2.0, 3.0, 4.0]]), torch.float32).std(correction=0).item(), 3)
+        1.0
+    """
 
     role = "norm"
 
@@ -37,7 +45,15 @@ def reference(x: Tensor, weight: Tensor, bias: Tensor | None, eps: float) -> Ten
 
 @part
 class LayerNormPart(NormPart):
-    """LayerNorm: GPT-2's norm, and that of the original Transformer."""
+    """LayerNorm: GPT-2's norm, and that of the original Transformer.
+
+    Use it where a family does (GPT-2); ``rms`` is a little cheaper and about as good.
+
+    Example:
+        >>> norm = LayerNormPart().build(4, 1e-5)
+        >>> norm(torch.tensor([[1.0, 2.0, 3.0, 4.0]]), torch.float32).sum().abs().item() < 1e-5
+        True
+    """
 
     bias: bool = True
     """Whether a bias is added; it is not decayed."""

@@ -12,7 +12,13 @@ from ..layers import RmsNorm
 
 @part
 class RmsPart(NormPart):
-    """Root-mean-square norm: the usual one of today's decoders."""
+    """Root-mean-square norm: the usual one of today's decoders.
+
+    Example:
+        >>> norm = RmsPart().build(2, 1e-5)
+        >>> [shape.name for shape in RmsPart().shapes(2)], norm.weight.tolist()
+        (['weight'], [1.0, 1.0])
+    """
 
     card = Card(
         summary="Divides a vector by its root mean square; one gain a coordinate",

@@ -13,7 +13,14 @@ from ..layers import RmsNorm
 
 
 class RmsOffsetNorm(RmsNorm):
-    """Root-mean-square norm with the gain 1 + ``weight``."""
+    """Root-mean-square norm with the gain 1 + ``weight``.
+
+    Example:
+        >>> import torch
+        >>> x = torch.tensor([[3.0, 4.0]])
+        >>> round(RmsOffsetNorm(2, eps=0.0)(x, torch.float32).square().mean().item(), 3)
+        1.0
+    """
 
     origin = 1.0
 
@@ -25,7 +32,14 @@ def reference(x: Tensor, weight: Tensor, _: None, eps: float) -> Tensor:
 
 @part
 class RmsOffsetPart(NormPart):
-    """Root-mean-square norm whose gain is 1 + weight, so that what pulls weights to 0 pulls gains to 1."""
+    """Root-mean-square norm whose gain is 1 + weight, so that what pulls weights to 0 pulls gains to 1.
+
+    Use it where a family does (Gemma), or where gains are decayed: decay then pulls them to 1.
+
+    Example:
+        >>> RmsOffsetPart().build(2, 1e-5).weight.tolist()
+        [0.0, 0.0]
+    """
 
     card = Card(
         summary="Divides a vector by its root mean square; one gain a coordinate, counted from 1",

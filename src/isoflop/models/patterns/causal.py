@@ -6,7 +6,14 @@ from ...core.registry import Card, part
 
 @part
 class CausalPattern(Causal):
-    """Every position sees itself and those before it."""
+    """Every position sees itself and those before it.
+
+    The default of every autoregressive model; a recipe names it only within another.
+
+    Example:
+        >>> CausalPattern().pairs(4), CausalPattern().dense(3).tolist()
+        (10, [[True, False, False], [True, True, False], [True, True, True]])
+    """
 
     card = Card(
         summary="Every position sees itself and those before it",

@@ -8,7 +8,14 @@ from ...core.registry import Card, part
 
 @part
 class FullPattern(Pattern):
-    """Every position sees every other."""
+    """Every position sees every other.
+
+    For objectives that predict from both sides, as masked diffusion does.
+
+    Example:
+        >>> FullPattern().pairs(4)
+        16
+    """
 
     card = Card(
         summary="Every position sees every other",

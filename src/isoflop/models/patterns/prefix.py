@@ -8,7 +8,14 @@ from ...core.registry import Card, part
 
 @part
 class PrefixPattern(Pattern):
-    """The first ``size`` positions are seen by all; apart from them every position sees itself and those before it."""
+    """The first ``size`` positions are seen by all; apart from them every position sees itself and those before it.
+
+    For models that read a prompt in both directions and write causally.
+
+    Example:
+        >>> PrefixPattern(size=2).dense(3).tolist()
+        [[True, True, False], [True, True, False], [True, True, True]]
+    """
 
     size: PositiveInt
     """Positions of the prefix."""

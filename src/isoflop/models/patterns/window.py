@@ -9,7 +9,14 @@ from ...core.registry import Card, part
 
 @part
 class WindowPattern(Pattern):
-    """Every position sees those less than ``size`` away; within a causal pattern the last ``size``, itself included."""
+    """Every position sees those less than ``size`` away; within a causal pattern the last ``size``, itself included.
+
+    Bounds the cost of long sequences: pairs grow with the length, not with its square. Deeper layers still see further.
+
+    Example:
+        >>> WindowPattern(size=2).dense(4).tolist()[3], WindowPattern(size=2).pairs(4)
+        ([False, False, True, True], 10)
+    """
 
     size: PositiveInt = 128
     """Positions that a query reaches back, itself counted."""

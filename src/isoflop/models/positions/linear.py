@@ -15,7 +15,14 @@ if TYPE_CHECKING:
 
 @part
 class Linear(RotaryPart):
-    """Every pair turns ``factor`` times more slowly, so that a context as many times longer looks as before."""
+    """Every pair turns ``factor`` times more slowly, so that a context as many times longer looks as before.
+
+    Use it to take a model to a longer context with little further training; fine distances blur by the same factor.
+
+    Example:
+        >>> bool((Linear(factor=2.0).rates(8, 10_000.0) * 2 == Linear().rates(8, 10_000.0)).all())
+        True
+    """
 
     factor: PositiveFloat = 1.0
     """Times that the context is longer."""

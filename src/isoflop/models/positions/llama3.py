@@ -16,7 +16,13 @@ if TYPE_CHECKING:
 
 @part
 class Llama3(RotaryPart):
-    """Pairs that turn often within the original context stay, those that turn seldom are ``factor`` times slower."""
+    """Pairs that turn often within the original context stay, those that turn seldom are ``factor`` times slower.
+
+    Example:
+        >>> slowed = Llama3(original=128).rates(8, 10_000.0) / Llama3(original=128, factor=1.0).rates(8, 10_000.0)
+        >>> [round(float(share), 3) for share in slowed]
+        [1.0, 0.428, 0.125, 0.125]
+    """
 
     factor: PositiveFloat = 8.0
     """Times that slow pairs turn more slowly."""

@@ -6,7 +6,12 @@ from ...core.registry import Card, part
 
 @part
 class NoPosition(PositionPart):
-    """Queries and keys stay as they are: order is known from the mask alone, or from learned positions."""
+    """Queries and keys stay as they are: order is known from the mask alone, or from learned positions.
+
+    Example:
+        >>> NoPosition().rates(8, 10_000.0) is None
+        True
+    """
 
     card = Card(
         summary="Nothing: order is known from the causal mask, or from positions that the model embeds",

@@ -16,7 +16,12 @@ if TYPE_CHECKING:
 
 @part
 class Yarn(RotaryPart):
-    """Fast pairs stay, slow ones are ``factor`` times slower, and a ramp over the pairs' numbers lies between."""
+    """Fast pairs stay, slow ones are ``factor`` times slower, and a ramp over the pairs' numbers lies between.
+
+    Example:
+        >>> Yarn(factor=4.0).rates(8, 10_000.0).shape, round(float(Yarn(factor=4.0).magnitude), 3)
+        (torch.Size([4]), 1.139)
+    """
 
     factor: PositiveFloat = 4.0
     """Times that the context is longer."""
