@@ -48,6 +48,11 @@ class ChatTemplate:
 
     Raises:
         DataError: it is no Jinja template.
+
+    Example:
+        >>> source = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}"
+        >>> ChatTemplate(source, {}, "here").render([{"role": "user", "content": "Hello"}])
+        '<user>Hello'
     """
 
     def __init__(self, source: str, special_tokens: Mapping[str, str], where: str) -> None:

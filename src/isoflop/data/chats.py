@@ -25,7 +25,12 @@ Messages = Sequence[Mapping[str, Any]]
 
 
 class Encoded(NamedTuple):
-    """A conversation as tokens: its ids, which of them are the assistant's, and its text."""
+    """A conversation as tokens: its ids, which of them are the assistant's, and its text.
+
+    Example:
+        >>> Encoded(np.asarray([7, 8]), np.asarray([False, True]), prompt="a", answers=("b",)).answers
+        ('b',)
+    """
 
     ids: Ids
     answered: npt.NDArray[np.bool_]
@@ -41,6 +46,14 @@ class ChatEncoder:
     Args:
         template: writes them.
         tokenizer: the library's object.
+
+    Example:
+        >>> words = hf.Tokenizer(hf.models.WordLevel({"a": 0, "b": 1}, "a"))
+        >>> words.pre_tokenizer = hf.pre_tokenizers.Whitespace()
+        >>> template = ChatTemplate("{% for m in messages %}{{ m.content }} {% endfor %}", {}, "here")
+        >>> chat = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+        >>> ChatEncoder(template, words).encode(chat).ids.tolist()
+        [0, 1]
     """
 
     def __init__(self, template: ChatTemplate, tokenizer: hf.Tokenizer) -> None:

@@ -33,7 +33,7 @@ from ..store.tensors import Checkpoint
 from ..train.build import text_context
 from ..train.restore import trained
 from ..train.run import train
-from .pipeline import Pipeline, Sample
+from .pipeline import Pipeline, SampledText
 from .sampling import TEXT, cost_of, write_samples
 
 MEASURED, MERGED, SEARCHED, WRITTEN = "measured.jsonl", "merged", "searched", "written"
@@ -141,7 +141,7 @@ class Maker:
     def _new_probe(self, start: str, text: str) -> Probe:
         return Probe(self.pipeline.probe(text, start), self.root)
 
-    def _written(self, stage: str, sample: Sample, seed: int, model: Made) -> Made:
+    def _written(self, stage: str, sample: SampledText, seed: int, model: Made) -> Made:
         """A stage's text, in a directory that is named after the model that wrote it and how."""
         assert model.run is not None
         identity = digest([__version__, sample.model_dump(mode="json"), seed, model.identity])

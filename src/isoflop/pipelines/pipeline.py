@@ -28,7 +28,7 @@ LEFT_OUT = ("averaging", "parametrization", "freeze")
 """Keys of the first stage's recipe that have no part in measuring."""
 
 
-class Search(Section):
+class StageSearch(Section):
     """A search of a merge's numbers by CMA-ES, for each seed anew; see ``isoflop.merge.search``."""
 
     example = "{ trials = 60, blocks = 2 }"
@@ -43,7 +43,7 @@ class Search(Section):
     """Points of each gradient over the layers."""
 
 
-class Sample(Section):
+class SampledText(Section):
     """Text that the model of an earlier stage writes, for each seed anew."""
 
     example = '{ model = "base", documents = 500 }'
@@ -70,9 +70,9 @@ class Stage(Section):
     ``source`` one of the texts."""
     merge: Annotated[dict[str, Any], Describes(MergeRecipe)] | None = None
     """A merge whose ``base`` and ``models`` name earlier stages; their averaged weights, parametrizations baked in."""
-    sample: Sample | None = None
+    sample: SampledText | None = None
     """Text to be written; later stages may name this one as their ``source``."""
-    search: Search | None = None
+    search: StageSearch | None = None
     """Of a merge: its numbers are searched, on the texts of ``judged_by``."""
     grid: dict[str, Annotated[tuple[Any, ...], Field(min_length=2)]] = {}
     """Key paths of its recipe or merge with the values that are tried on the tuning seeds, every one with every."""

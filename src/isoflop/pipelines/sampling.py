@@ -14,7 +14,7 @@ from ..core.rng import Rng
 from ..data.tokenizing import continuation
 from ..store.run import Run
 from ..train.restore import trained
-from .pipeline import Sample
+from .pipeline import SampledText
 
 TEXT, COST = "text.jsonl", "cost.json"
 """Files of what was written, a document a line, and of what that cost."""
@@ -22,7 +22,7 @@ TOGETHER = 32
 """Documents that are written at once."""
 
 
-def write_samples(run: Run, sample: Sample, seed: int, out: Path) -> Cost:
+def write_samples(run: Run, sample: SampledText, seed: int, out: Path) -> Cost:
     """Write documents with a run's model into the new directory ``out``; what that cost.
 
     Documents begin with nothing but the end of text, and end there or after ``sample.tokens`` tokens; empty ones are
