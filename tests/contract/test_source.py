@@ -48,6 +48,7 @@ EXAMPLES: dict[str, Callable[[Path], dict[str, Any]]] = {
     "text": text_files,
     "jsonl": records,
     "stdlib": small_library,
+    "packed": lambda folder: {"source": {"name": "jsonl", **records(folder)}},
     "pcfg": lambda folder: {"text_bytes": 20_000},
     "hmm": lambda folder: {"text_bytes": 20_000, "mean_bytes": 100.0},
 }
@@ -101,7 +102,9 @@ def test_batches_have_the_promised_shape(made: Any) -> None:
         assert batch.inputs.dtype == batch.targets.dtype == torch.int64
         assert int(batch.inputs.min()) >= 0
         assert int(batch.inputs.max()) < vocabulary
-        assert torch.equal(batch.inputs[:, 1:], batch.targets[:, :-1])
+        follows = batch.inputs[:, 1:] == batch.targets[:, :-1]
+        documents = batch.columns.get("documents", torch.zeros_like(batch.inputs))
+        assert follows[documents[:, 1:] == documents[:, :-1]].all()
         assert 0 < batch.text_bytes <= batch.targets.numel()  # tokens are bytes or ends of text
 
 
@@ -169,6 +172,7 @@ def test_held_out_text_is_predicted_once_from_the_end_of_text_on(made: Any) -> N
 
 def test_held_out_documents_are_documents_and_not_in_training(made: Any) -> None:
     part, _, source = made
+    part = getattr(part, "text", part)  # of packed documents, where they come from
     documents = {document.text: document for document in part.documents()}
     held = list(source.heldout_text())
     train = set(source.train_text())
@@ -191,5 +195,6 @@ def test_it_describes_itself_in_json(made: Any) -> None:
 
 def test_the_entropy_is_stated_where_it_is_known(made: Any) -> None:
     part, _, source = made
+    part = getattr(part, "text", part)
     assert source.entropy_per_byte == part.entropy_per_byte
     assert (part.entropy_per_byte is not None) == (part.name in ("pcfg", "hmm"))

@@ -6,9 +6,10 @@ prompt, the prompt is seen and not predicted: its tokens, as targets, do not cou
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -22,12 +23,72 @@ from .streams import Counts
 from .tokenizing import Ids, beginning
 
 
-class WindowBatches:
-    """An endless stream of training batches; its position is its whole state.
+class EpochBatches(ABC):
+    """An endless stream of batches of numbered windows; its position is its whole state.
+
+    Epoch e visits every window once, in the order of the permutation drawn from ``rng.at(e)``; a batch may hold the end
+    of one epoch and the beginning of the next.
+
+    Args:
+        windows: their number, at least 1.
+        batch: windows of a batch.
+        length: predicted tokens of a window.
+        rng: the stream of the order of windows.
+        fingerprint: of what the windows hold; a position in another corpus is refused.
+    """
+
+    def __init__(self, windows: int, *, batch: int, length: int, rng: Rng, fingerprint: str) -> None:
+        self.windows = windows
+        self._batch, self._length, self._rng, self._fingerprint = batch, length, rng, fingerprint
+        self._position = 0
+        self._order: tuple[int, npt.NDArray[np.int64]] = (-1, np.empty(0, np.int64))
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> TokenBatch:
+        first = self._position * self._batch
+        self._position += 1
+        return self._batch_of([self._window(first + row) for row in range(self._batch)])
+
+    @abstractmethod
+    def _batch_of(self, windows: list[int]) -> TokenBatch:
+        """The batch of some windows."""
+
+    @property
+    def epochs(self) -> float:
+        """Passes over the corpus so far."""
+        return self._position * self._batch / self.windows
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"position": self._position, **self._place()}
+
+    def load_state_dict(self, state: dict[str, Any], /) -> None:
+        """Go to a stored position; another corpus, batch or length is a DataError."""
+        for name, value in self._place().items():
+            if state.get(name) != value:
+                raise DataError(
+                    f"has changed since the position was stored: {name} was {state.get(name)}, is {value}",
+                    where="source",
+                    fix="bring the old text and tokenizer back, or start a new run",
+                )
+        self._position = int(state["position"])
+
+    def _place(self) -> dict[str, Any]:
+        return {"corpus": self._fingerprint, "batch": self._batch, "length": self._length}
+
+    def _window(self, sample: int) -> int:
+        epoch, place = divmod(sample, self.windows)
+        if self._order[0] != epoch:
+            self._order = (epoch, self._rng.at(epoch).permutation(self.windows))
+        return int(self._order[1][place])
+
+
+class WindowBatches(EpochBatches):
+    """Batches of windows that follow each other in a stream, whatever documents they cross; see ``EpochBatches``.
 
     Window w of W = (tokens - 1) // length predicts tokens w length + 1 ... (w + 1) length; fewer than ``length`` tokens
-    at the end of the shard are in none. Epoch e visits every window once, in the order of the permutation drawn from
-    ``rng.at(e)``; a batch may hold the end of one epoch and the beginning of the next.
+    at the end of the shard are in none.
 
     The order of an epoch is computed, never stored, so a run goes on at any step from one number, and two runs of one
     seed see the same batches whatever their model.
@@ -66,66 +127,30 @@ class WindowBatches:
         remark: str = "",
         counts: Counts | None = None,
     ) -> None:
-        self._tokens, self._byte_lengths, self._rng, self._device = tokens, byte_lengths, rng, device
-        self._counts = counts
-        self._starts = starts
-        self._batch, self._length, self._fingerprint = batch, length, fingerprint
-        self.windows = (len(tokens) - 1) // length
-        if self.windows < 1:
+        windows = (len(tokens) - 1) // length
+        if windows < 1:
             raise DataError(
                 f"has {len(tokens)} training tokens, too few for one window of {length}",
                 where="source",
                 fix=f"give more text or shorten train.length{remark and f' ({remark})'}",
             )
-        self._position = 0
-        self._order: tuple[int, npt.NDArray[np.int64]] = (-1, np.empty(0, np.int64))
+        super().__init__(windows, batch=batch, length=length, rng=rng, fingerprint=fingerprint)
+        self._tokens, self._byte_lengths, self._device = tokens, byte_lengths, device
+        self._counts, self._starts = counts, starts
 
-    def __iter__(self) -> WindowBatches:
-        return self
-
-    def __next__(self) -> TokenBatch:
+    def _batch_of(self, windows: list[int]) -> TokenBatch:
         import torch
 
-        first = self._position * self._batch
-        self._position += 1
-        windows = [self._window(first + row) for row in range(self._batch)]
-        rows = np.stack([self._tokens[window] for window in windows]).astype(np.int64)
-        counts = None if self._counts is None else np.stack([self._counts[window][1:] for window in windows])
+        firsts = [window * self._length for window in windows]
+        places = [slice(first, first + self._length + 1) for first in firsts]
+        rows = np.stack([self._tokens[place] for place in places]).astype(np.int64)
+        counts = None if self._counts is None else np.stack([self._counts[place][1:] for place in places])
         batch = as_batch(rows[:, :-1], rows[:, 1:], self._byte_lengths, self._device, counts)
         if self._starts is None:
             return batch
-        places = np.stack([np.arange(window.start, window.stop - 1) for window in windows])
-        documents = np.searchsorted(self._starts, places, "right") - np.searchsorted(self._starts, places[:, :1])
+        inputs = np.array(firsts)[:, None] + np.arange(self._length)
+        documents = np.searchsorted(self._starts, inputs, "right") - np.searchsorted(self._starts, inputs[:, :1])
         return replace(batch, columns={"documents": torch.from_numpy(documents).to(batch.inputs.device)})
-
-    @property
-    def epochs(self) -> float:
-        """Passes over the corpus so far."""
-        return self._position * self._batch / self.windows
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"position": self._position, **self._place()}
-
-    def load_state_dict(self, state: dict[str, Any], /) -> None:
-        """Go to a stored position; another corpus, batch or length is a DataError."""
-        for name, value in self._place().items():
-            if state.get(name) != value:
-                raise DataError(
-                    f"has changed since the position was stored: {name} was {state.get(name)}, is {value}",
-                    where="source",
-                    fix="bring the old text and tokenizer back, or start a new run",
-                )
-        self._position = int(state["position"])
-
-    def _place(self) -> dict[str, Any]:
-        return {"corpus": self._fingerprint, "batch": self._batch, "length": self._length}
-
-    def _window(self, sample: int) -> slice:
-        epoch, place = divmod(sample, self.windows)
-        if self._order[0] != epoch:
-            self._order = (epoch, self._rng.at(epoch).permutation(self.windows))
-        start = int(self._order[1][place]) * self._length
-        return slice(start, start + self._length + 1)
 
 
 @dataclass
