@@ -1,0 +1,111 @@
+"""What a ``config.json`` says, value by value: each has the type that it must have, or one clear error."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ...core.errors import DataError, nearest
+from ...store.safetensors_dir import strict_json
+
+FILE = "config.json"
+
+
+@dataclass(frozen=True)
+class Config:
+    """A configuration and where it lies.
+
+    Args:
+        tree: the JSON table.
+        where: the file, for errors.
+    """
+
+    tree: Mapping[str, Any]
+    where: str
+
+    @classmethod
+    def read(cls, directory: Path) -> Config:
+        """That of a directory; DataError if it has none, or none that is a table."""
+        path = directory / FILE
+        if not path.is_file():
+            raise DataError(f"has no {FILE}", where=str(directory), fix="a Hugging Face directory has one")
+        tree = strict_json(path)
+        if not isinstance(tree, dict):
+            raise DataError("is no table", where=str(path))
+        return cls(tree, str(path))
+
+    def whole(self, key: str, default: int | None = None) -> int:
+        """A whole number, at least 1."""
+        value = self._given(key, default)
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise self.problem(key, f"is {value!r}, not a whole number above 0")
+        return value
+
+    def maybe_whole(self, key: str, default: int | None = None) -> int | None:
+        """A whole number, at least 1; None where it is null, or absent without a default."""
+        value = self.tree.get(key, default)
+        return None if value is None else self.whole(key, default)
+
+    def number(self, key: str, default: float | None = None) -> float:
+        """A positive number."""
+        value = self._given(key, default)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf"):
+            raise self.problem(key, f"is {value!r}, not a number above 0")
+        return float(value)
+
+    def maybe_number(self, key: str, default: float | None = None) -> float | None:
+        """A positive number; None where it is null, or absent without a default."""
+        return None if self.tree.get(key, default) is None else self.number(key, default)
+
+    def flag(self, key: str, default: bool) -> bool:
+        """A truth value; null is the default."""
+        value = self.tree.get(key)
+        value = default if value is None else value
+        if not isinstance(value, bool):
+            raise self.problem(key, f"is {value!r}, not true or false")
+        return value
+
+    def choice(self, key: str, known: Mapping[str, Any], default: str | None = None, what: str = "") -> Any:
+        """What stands for the word at ``key``; DataError with the nearest known word otherwise."""
+        value = self._given(key, default)
+        if not isinstance(value, str) or value not in known:
+            name = what or key
+            raise self.problem(key, f"is {value!r}, a {name} that is not known here", fix=nearest(str(value), known))
+        return known[value]
+
+    def listed(self, key: str, length: int) -> list[Any] | None:
+        """A list with one entry for each layer; None where there is none."""
+        value = self.tree.get(key)
+        if value is None:
+            return None
+        if not isinstance(value, list) or len(value) != length:
+            raise self.problem(key, f"should be a list of {length} entries, one for each layer")
+        return value
+
+    def table(self, key: str) -> Config | None:
+        """A table within this one; None where it is null or absent."""
+        value = self.tree.get(key)
+        if value is None:
+            return None
+        if not isinstance(value, dict):
+            raise self.problem(key, "is no table")
+        return Config(value, f"{self.where}: {key}")
+
+    def refuse(self, key: str, neutral: tuple[Any, ...], what: str) -> None:
+        """DataError if ``key`` says anything but one of the neutral values (or nothing)."""
+        value = self.tree.get(key)
+        if value is not None and value not in neutral:
+            raise self.problem(key, f"is {value!r}: {what}")
+
+    def problem(self, key: str, what: str, fix: str = "") -> DataError:
+        """An error about a key."""
+        return DataError(f"{key} {what}", where=self.where, fix=fix)
+
+    def _given(self, key: str, default: Any) -> Any:
+        value = self.tree.get(key)
+        value = default if value is None else value
+        if value is None:
+            raise self.problem(key, "is missing")
+        return value

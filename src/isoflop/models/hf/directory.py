@@ -1,0 +1,159 @@
+"""A published model's directory: what it is, and its weights in a model of ours, tensor by tensor."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...core.digests import digest, digest_file
+from ...core.errors import DataError
+from ...core.reading import user_path
+from ...store.safetensors_dir import FLOATS, TensorInfo
+from ...store.tensors import Checkpoint, pieces
+from ..architectures.transformer import TransformerPart
+from .config import FILE, Config
+from .families import family_of, part_of
+from .layouts import SAME, Entry
+
+TOKENIZERS = ("tokenizer.json", "tokenizer.model", "spiece.model")
+"""Files of which a directory holds one if it has a tokenizer."""
+PIECE = 1 << 20
+"""Elements that are read at once where a tensor is stored as we hold it."""
+
+
+class Published:
+    """A directory in Hugging Face's layout.
+
+    Args:
+        directory: holds ``config.json`` and the weights.
+
+    Attributes:
+        path: the directory.
+        config: what its configuration says.
+        part: our architecture.
+        vocab_size: rows of its embedding.
+
+    Raises:
+        DataError: it is not as the layout wants it, or of a family that is not known here.
+    """
+
+    def __init__(self, directory: str | Path) -> None:
+        self.path = user_path(directory)
+        self.config = Config.read(self.path)
+        self.family = family_of(self.config)
+        self._checkpoint = Checkpoint(self.path)
+        self.part: TransformerPart = part_of(self.config, tied=self._checkpoint.tied)
+        self.vocab_size = self.config.whole("vocab_size", 50_257 if self.family.model_type == "gpt2" else None)
+
+    @property
+    def has_tokenizer(self) -> bool:
+        """Whether a tokenizer lies beside the weights."""
+        return any((self.path / name).is_file() for name in TOKENIZERS)
+
+    def identity(self) -> tuple[str, str]:
+        """Digests of the configuration, and of all files of the weights."""
+        files = {file.name: digest_file(file) for file in self._checkpoint.files()}
+        return digest(dict(self.config.tree)), digest(files)
+
+    def located(self) -> dict[str, TensorInfo]:
+        """Where the tensor of each of the family's names lies.
+
+        Raises:
+            DataError: tensors are missing, are of no use here, or have another shape or type; names the first.
+        """
+        entries = self.family.all_entries(self.part)
+        there = dict(self._checkpoint.tensors)
+        prefix = self.family.prefix
+        if not any(name.startswith(prefix) for name in there):  # the bare model was saved
+            there = {name if name == self.family.head() else prefix + name: info for name, info in there.items()}
+        there = {n: t for n, t in there.items() if not any(fnmatch.fnmatch(n, rule) for rule in self.family.ignored)}
+        wanted = {entry.theirs: entry for entry in entries}
+        self._compare(wanted, there)
+        return {name: there[name] for name in wanted}
+
+    def _compare(self, wanted: dict[str, Entry], there: dict[str, TensorInfo]) -> None:
+        """DataError if the tensors are not those of the family."""
+        said = f"that a {self.family.model_type} of this configuration has"
+        if missing := [name for name in wanted if name not in there]:
+            what = f"lacks {len(missing)} tensors {said}, e.g. {missing[0]!r}"
+            raise DataError(what, where=str(self.path), fix="fetch all files of the model")
+        if extra := [name for name in there if name not in wanted]:
+            info = there[extra[0]]
+            what = f"{len(extra)} tensors are beyond those {said}, e.g. {extra[0]!r}"
+            raise DataError(what, where=str(info.file), fix="is its config.json that of another model?")
+        shapes = {shape.name: shape.shape for shape in self.part.shapes(self.vocab_size)}
+        for name, entry in wanted.items():
+            info, shape = there[name], entry.shape([shapes[ours] for ours in entry.ours])
+            if info.shape != shape:
+                what = f"tensor {name!r} has the shape {list(info.shape)}, the configuration wants {list(shape)}"
+                raise DataError(what, where=str(info.file), fix="is its config.json that of another model?")
+            if info.dtype not in FLOATS:
+                what = f"tensor {name!r} is stored as {info.dtype}; {', '.join(sorted(FLOATS))} are read"
+                raise DataError(what, where=str(info.file), fix="take the plain model")
+
+    @torch.no_grad()
+    def fill(self, model: torch.nn.Module) -> torch.nn.Module:
+        """Give a model of ``part`` these weights, one tensor at a time; what else it has is left as it is."""
+        parameters: dict[str, Tensor] = dict(model.named_parameters())
+        entries = {entry.theirs: entry for entry in self.family.all_entries(self.part)}
+        located = self.located()
+        for name in sorted(located, key=lambda name: (located[name].file.name, located[name].begin)):
+            self._read(located[name], entries[name], [parameters[ours] for ours in entries[name].ours])
+        return model
+
+    def _read(self, info: TensorInfo, entry: Entry, targets: Sequence[Tensor]) -> None:
+        stored = self._checkpoint.flat(info.name, torch.float32)
+        if entry.layout is SAME:
+            flat = targets[0].view(-1)
+            for start, stop in pieces(info.numel, PIECE):
+                flat[start:stop] = stored.piece(start, stop)
+            return
+        for target, part in zip(targets, entry.layout.split(stored.whole()), strict=True):
+            target.copy_(part)
+
+
+def is_published(directory: Path) -> bool:
+    """Whether a directory looks like a published model's: it has a ``config.json``, and is no run."""
+    return (directory / FILE).is_file() and not (directory / "resolved.json").exists()
+
+
+def describe(directory: Path, wanted: str | None = None) -> dict[str, Any]:
+    """What a recipe keeps of a published model, and the model and tokenizer that it brings (``resolved``).
+
+    Args:
+        directory: the model's.
+        wanted: digest of the weights, where the user gives it.
+
+    Raises:
+        DataError: it cannot be read, or holds other weights.
+    """
+    found = Published(directory)
+    found.located()
+    configuration, weights = found.identity()
+    if wanted not in (None, weights):
+        raise DataError(f"holds weights with digest {weights[:12]}, not {str(wanted)[:12]}", where=str(directory))
+    resolved: dict[str, Any] = {"model": found.part.model_dump(mode="json")}
+    if found.has_tokenizer:
+        resolved["tokenizer"] = _tokenizer(found)
+    return {
+        "run": str(found.path),
+        "recipe": configuration,
+        "digest": weights,
+        "vocab_size": found.vocab_size,
+        "format": "huggingface",
+        "resolved": resolved,
+    }
+
+
+def _tokenizer(found: Published) -> dict[str, Any]:
+    from ...core.slots import resolve
+
+    plain: Any = resolve("tokenizer", {"name": "pretrained", "path": str(found.path)})
+    own = plain.vocabulary
+    part = plain if own == found.vocab_size else plain.model_copy(update={"vocab_size": found.vocab_size})
+    return part.model_dump(mode="json")  # type: ignore[no-any-return]

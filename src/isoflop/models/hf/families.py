@@ -1,0 +1,167 @@
+"""Which family a directory is of, and which family can hold a model of ours."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ...core.errors import DataError, UsageError, nearest
+from ...core.slots import resolve
+from ..architectures.transformer import TransformerPart
+from .config import Config
+from .family import GATED, PLAIN, Family, Sizes, Tree, canonical, differences
+from .gpt2 import Gpt2
+from .gpt_neox import GptNeoX
+from .llama import FAMILIES as LLAMA_LIKE
+
+FAMILIES: Mapping[str, Family] = {family.model_type: family for family in (*LLAMA_LIKE, Gpt2(), GptNeoX())}
+"""By ``model_type``, in the order in which a family for a model is looked for."""
+_FEED_FORWARDS = {str(tree["name"]) for tree in (*GATED.values(), *PLAIN.values())}
+
+
+def family_of(config: Config) -> Family:
+    """The family of a configuration.
+
+    Raises:
+        DataError: it is not known here, or its weights are quantised; names the nearest.
+    """
+    name = config.tree.get("model_type")
+    if config.tree.get("quantization_config"):
+        raise config.problem("quantization_config", "is there: quantised weights are not read", "take the plain model")
+    if isinstance(name, str) and name in FAMILIES:
+        return FAMILIES[name]
+    if name is None:
+        raise config.problem("model_type", "is missing", f"known are {', '.join(FAMILIES)}")
+    said = config.tree.get("architectures")
+    what = f"is {name!r}" + (f" ({said[0]})" if isinstance(said, list) and said else "")
+    fix = nearest(str(name), FAMILIES)
+    raise config.problem(
+        "model_type", f"{what}, a family that is not known here, and no code of a directory is run", fix
+    )
+
+
+def part_of(config: Config, *, tied: bool) -> TransformerPart:
+    """Our architecture of a configuration; DataError if a value of it has no counterpart."""
+    part = resolve("model", family_of(config).read(config, tied=tied))
+    assert isinstance(part, TransformerPart)
+    problems = {problem for mixer, _ in part.blocks() for problem in mixer.problems(part.d_model)}
+    if problems:
+        raise DataError("; ".join(sorted(problems)), where=config.where)
+    return part
+
+
+@dataclass(frozen=True)
+class Form:
+    """A model as a family holds it.
+
+    Args:
+        family: the family.
+        part: the architecture, perhaps in an equivalent form.
+        config: the configuration that says it.
+        remarks: how the form differs from the model, as sentences; it computes the same.
+    """
+
+    family: Family
+    part: TransformerPart
+    config: Tree
+    remarks: tuple[str, ...] = ()
+
+
+def form_of(part: TransformerPart, sizes: Sizes) -> Form:
+    """The first family that can hold a model, as it is or in an equivalent form.
+
+    Raises:
+        UsageError: none can; names the nearest, and what of the model that one does not have.
+    """
+    if strange := _strange(part):
+        known = "attention with rotary or learned positions; swiglu, geglu, gelu and squared_relu"
+        raise UsageError(f"no family of published models has {' or '.join(strange)}", fix=f"some have {known}")
+    lacking: dict[str, list[str]] = {}
+    for form, remarks in equivalents(part):
+        for name, family in FAMILIES.items():
+            config = {**family.write(form, sizes), **shared(family, form, sizes)}
+            reasons = _unsaid(family, form, config)
+            if not reasons:
+                return Form(family, form, config, remarks)
+            if not remarks:
+                lacking[name] = reasons
+    name = min(lacking, key=lambda name: len(lacking[name]))
+    raise UsageError(
+        f"no family of published models has all that this model has; the nearest is {name}, but for "
+        f"{'; '.join(lacking[name])}",
+        fix="train a variant that a family has (docs/guide/hugging-face.md lists them)",
+    )
+
+
+def shared(family: Family, part: TransformerPart, sizes: Sizes) -> Tree:
+    """The keys of a configuration that all families share."""
+    return {
+        "architectures": [family.architecture],
+        "model_type": family.model_type,
+        "vocab_size": sizes.vocab_size,
+        "tie_word_embeddings": part.tied,
+        "use_cache": True,
+    }
+
+
+def _unsaid(family: Family, part: TransformerPart, config: Tree) -> list[str]:
+    """What of a model is lost when its family's configuration is read again."""
+    try:
+        again = part_of(Config(config, family.model_type), tied=part.tied)
+    except DataError as error:
+        return [str(error)]
+    return differences(canonical(part), canonical(again)) + family.problems(part)
+
+
+def _strange(part: TransformerPart) -> list[str]:
+    """Mixers and feed-forwards of no family."""
+    mixers = {mixer.name for mixer, _ in part.blocks()} - {"attention"}
+    patterns = {getattr(mixer.fields().get("pattern"), "name", "window") for mixer, _ in part.blocks()} - {"window"}
+    others = {feed_forward.name for _, feed_forward in part.blocks()} - _FEED_FORWARDS
+    found = [f"the mixer {name}" for name in sorted(mixers)] + [f"the feed-forward {name}" for name in sorted(others)]
+    return found + [f"the pattern {name}" for name in sorted(patterns)]
+
+
+# ---------------------------------------------------------------- equivalent forms
+
+
+def equivalents(part: TransformerPart) -> Iterator[tuple[TransformerPart, tuple[str, ...]]]:
+    """The model, then forms that compute the same: with a factor in the embedding, and with biases of 0."""
+    scaled = part.embedding_scale or (part.d_model**0.5 if part.tied else 1.0)
+    folded = part.model_copy(update={"tied": False, "embedding_scale": 1.0})
+    said = f"the factor {scaled:g} on embedded tokens lies in the embedding"
+    forms: list[tuple[TransformerPart, tuple[str, ...]]] = [(part, ())]
+    if scaled != 1:
+        forms.append((folded, (f"{said}, which is apart from the head" if part.tied else said,)))
+    yield from forms
+    for form, remarks in forms:
+        biased = _biased(form)
+        if canonical(biased) != canonical(form):
+            yield biased, (*remarks, "biases that the model has not are 0")
+
+
+def _biased(part: TransformerPart) -> TransformerPart:
+    """The same with every bias that there can be."""
+    mixers = [mixer.model_copy(update={"bias": True, "out_bias": True}) for mixer, _ in part.blocks()]
+    inners = [inner.model_copy(update={"bias": True}) for _, inner in part.blocks()]
+    norm = part.norm.model_copy(update={"bias": True}) if part.norm.name == "layer" else part.norm
+    return part.model_copy(update={"mixer": tuple(mixers), "feed_forward": tuple(inners), "norm": norm})
+
+
+def rewritten(
+    weights: Mapping[str, Tensor], part: TransformerPart, form: TransformerPart, vocab_size: int
+) -> dict[str, Tensor]:
+    """The weights of a model's equivalent form, by our names."""
+    found = dict(weights)
+    if form.embedding_scale == 1 and part.embedding_scale != 1 and (part.tied or part.embedding_scale is not None):
+        scale = part.embedding_scale or part.d_model**0.5
+        if part.tied:
+            found["unembedding.weight"] = found["embedding.weight"]
+        found["embedding.weight"] = found["embedding.weight"].float() * scale
+    for shape in form.shapes(vocab_size):
+        if shape.name not in found:
+            found[shape.name] = torch.zeros(shape.shape)
+    return found

@@ -1,0 +1,78 @@
+"""How one tensor of theirs holds parameters of ours: as it is, transposed, several together, rows in another order.
+
+A layout is a pair of functions of whole tensors, ``split`` from theirs to ours and ``join`` the way back; both only
+move numbers, so that a tensor that came in goes out bit for bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Args: ``split`` from one tensor to ours, ``join`` from ours to it."""
+
+    split: Callable[[Tensor], Sequence[Tensor]]
+    join: Callable[[Sequence[Tensor]], Tensor]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One tensor of a directory.
+
+    Args:
+        theirs: its name, the model's prefix included.
+        ours: names of the parameters that it holds.
+        layout: how.
+    """
+
+    theirs: str
+    ours: tuple[str, ...]
+    layout: Layout
+
+    def shape(self, shapes: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
+        """Shape of the tensor that holds parameters of these shapes."""
+        return tuple(self.layout.join([torch.empty(shape, device="meta") for shape in shapes]).shape)
+
+
+SAME = Layout(lambda x: [x], lambda parts: parts[0])
+TRANSPOSED = Layout(lambda x: [x.t()], lambda parts: parts[0].t())
+"""A weight that is stored as (columns, rows)."""
+STACKED = Layout(lambda x: x.chunk(3, 0), lambda parts: torch.cat(list(parts), 0))
+"""Query, key and value, one behind the other."""
+STACKED_TRANSPOSED = Layout(lambda x: x.t().chunk(3, 0), lambda parts: torch.cat(list(parts), 0).t())
+
+
+def interleaved(heads: int, head_dim: int, turning: int) -> Layout:
+    """Query, key and value head by head: (heads, 3, head_dim, ...).
+
+    Args:
+        heads, head_dim: their number and size.
+        turning: numbers of a head that turn. Theirs come first, as two halves; ours begin each half of the head, so
+            rows of queries and keys change places, which no score sees.
+    """
+    order = torch.cat([torch.arange(*bounds) for bounds in _bounds(head_dim, turning)])
+    back = torch.argsort(order)
+
+    def split(x: Tensor) -> list[Tensor]:
+        q, k, v = x.reshape(heads, 3, head_dim, *x.shape[1:]).unbind(1)
+        return [each.reshape(heads * head_dim, *x.shape[1:]) for each in (q[:, order], k[:, order], v)]
+
+    def join(parts: Sequence[Tensor]) -> Tensor:
+        q, k, v = (each.reshape(heads, head_dim, *each.shape[1:]) for each in parts)
+        if q.device.type != "meta":
+            q, k = q[:, back], k[:, back]
+        return torch.stack((q, k, v), 1).reshape(3 * heads * head_dim, *parts[0].shape[1:])
+
+    return Layout(split, join)
+
+
+def _bounds(head_dim: int, turning: int) -> list[tuple[int, int]]:
+    """Theirs, in our order: first half that turns, first that does not, second half that turns, the rest."""
+    half, rest = turning // 2, (head_dim - turning) // 2
+    return [(0, half), (turning, turning + rest), (half, turning), (turning + rest, head_dim)]
