@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar, TypeVar
 
 from pydantic import Field, PositiveFloat, PositiveInt
@@ -20,6 +21,8 @@ from ..cost import pointwise
 from ..pricing import Walk
 
 if TYPE_CHECKING:
+    import torch
+
     from ...core.recipe import Recipe
     from ..transformer import Transformer
 
@@ -97,14 +100,27 @@ class TransformerPart(ModelPart):
         return [(mixers[i % len(mixers)], feed_forwards[i % len(feed_forwards)]) for i in range(self.layers)]
 
     def build(self, ctx: Context) -> Transformer:
-        import torch
-
         from ..layers import initialise, oppose
-        from ..transformer import CachingTransformer, Transformer
         from ..treat import treat
 
+        model = self.skeleton(ctx)
+        initialise(model, ctx.rng("init"), (2 * self.layers) ** -0.5, self.init_std)
+        if self.tied and self.meant_version() > 1:
+            oppose(model.norm, ctx.vocab_size)
+        treat(model, self.treatment, ctx.rng("parametrization"))
+        if ctx.compile:
+            for block in model.blocks:
+                block.compile()
+        return model.to(ctx.device)
+
+    def skeleton(self, ctx: Context) -> Transformer:
+        """The model before anything is drawn, frozen or parametrized: every matrix is 0."""
+        import torch
+
+        from ..transformer import CachingTransformer, Transformer
+
         kind = CachingTransformer if Cacheable in self.abilities else Transformer
-        model = kind(
+        return kind(
             ctx.vocab_size,
             self.d_model,
             [(mixer.build(self.d_model, ctx), other.build(self.d_model, ctx)) for mixer, other in self.blocks()],
@@ -118,14 +134,12 @@ class TransformerPart(ModelPart):
             work=lambda batch, length, pattern=None: self.work(batch, length, ctx.vocab_size, pattern),
             checkpointing=self.treatment.checkpointing,
         )
-        initialise(model, ctx.rng("init"), (2 * self.layers) ** -0.5, self.init_std)
-        if self.tied and self.meant_version() > 1:
-            oppose(model.norm, ctx.vocab_size)
-        treat(model, self.treatment, ctx.rng("parametrization"))
-        if ctx.compile:
-            for block in model.blocks:
-                block.compile()
-        return model.to(ctx.device)
+
+    def published(self, directory: Path, ctx: Context, into: torch.nn.Module | None = None) -> torch.nn.Module:
+        from ..hf.directory import Published
+
+        model = self.skeleton(ctx) if into is None else into
+        return Published(directory).fill(model).to(ctx.device)
 
     def work(self, batch: int, length: int, vocab_size: int, pattern: Pattern | None = None) -> Work:
         tokens = batch * length

@@ -229,7 +229,10 @@ class LlamaLike(Family):
         if self.mlp_bias:
             found["mlp_bias"] = inner.bias
         if self.windows:
-            found["sliding_window"] = max(filter(None, sizes_of_windows), default=None)
+            # Gemma's code wants a size even where no layer has a window.
+            found["sliding_window"] = max(
+                filter(None, sizes_of_windows), default=sizes.context if self.scored else None
+            )
         if self.windows == "types":
             found["layer_types"] = [FULL if pattern is None else SLIDING for pattern in windows]
             if not self.scored:
