@@ -38,7 +38,14 @@ def __dir__() -> list[str]:
 
 
 def _describe(name: str, root: Path, digest: str | None) -> dict[str, Any]:
-    from .store.references import describe  # with the first recipe that names another model
+    from .core.reading import user_path  # with the first recipe that names another model
+    from .store.published import is_published
+
+    if is_published(user_path(name)):
+        from .models.hf.directory import describe as described
+
+        return described(user_path(name), digest)
+    from .store.references import describe
 
     return describe(name, root, digest)
 

@@ -149,7 +149,7 @@ class Recipe(TomlDocument):
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     """Root of all randomness: initialisation, data order, sampling."""
     start: Annotated[Start | None, WithJsonSchema(_REFERENCE)] = None
-    """The run whose model this one begins with: its name, directory or hash, or a checkpoint's directory."""
+    """What this run begins with: another run's name, directory or hash, a checkpoint, or a Hugging Face directory."""
     models: Annotated[dict[Name, Annotated[ModelReference, WithJsonSchema(_REFERENCE)]], Later()] = {}
     """Other models that parts of the recipe use, by their role in it (``models.teacher``)."""
     source: SourceSlot

@@ -1,8 +1,8 @@
 """Other models that a recipe names: those it starts from or uses, by where they lie and by what they are.
 
-A user writes the name, directory or hash of a run, or the directory of one of its checkpoints. When the recipe is
-read, that becomes a reference: the hash of the run's recipe and the digest of the weights, which are its identity.
-Where the run lies may change; what it is may not.
+A user writes the name, directory or hash of a run, the directory of one of its checkpoints, or that of a published
+model. When the recipe is read, that becomes a reference: the hash of the run's recipe (or of the configuration) and the
+digest of the weights, which are its identity. Where the model lies may change; what it is may not.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextvars import ContextVar
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import NonNegativeInt, PositiveInt, ValidationError
 from pydantic_core import PydanticCustomError
@@ -33,7 +33,12 @@ STATE = ("optimizer", "parametrization", "freeze")
 """Those that are its start's where the optimizer's state is kept."""
 ROOT: ContextVar[Path | None] = ContextVar("root", default=None)
 """Directory below which runs are looked up by name; None: that of the environment variable ISOFLOP_ROOT, or runs."""
-_FORM = "should name a run (its name, directory or hash) or a checkpoint's directory, as text or {run = ...}"
+PUBLISHED = "huggingface"
+"""Format of models that are no run of ours."""
+_FORM = (
+    "should name a run (its name, directory or hash), a checkpoint's directory or a Hugging Face directory, "
+    "as text or {run = ...}"
+)
 
 
 class Reference(Section):
@@ -42,11 +47,18 @@ class Reference(Section):
     run: str
     """The directory of the run, or of the checkpoint, where it was found; no part of the identity."""
     recipe: Digest
-    """Hash of the recipe that made it."""
+    """Hash of the recipe that made it; of a published model, the digest of its configuration."""
     digest: Digest
-    """SHA-256 of the file of its weights."""
+    """SHA-256 of the file of its weights, or digest of the SHA-256 of all of them."""
     vocab_size: PositiveInt
     """Token ids that it knows."""
+    format: Annotated[Literal["isoflop", "huggingface"], Later()] = "isoflop"
+    """What it lies in: a run of isoflop's, or a directory in Hugging Face's layout."""
+
+    @property
+    def published(self) -> bool:
+        """Whether it is a published model, of which there is no run."""
+        return self.format == PUBLISHED
 
 
 class Start(Reference):
@@ -90,6 +102,9 @@ def completed(tree: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
         facts = _facts(tree["start"], "start", problems)
         if facts is not None:
             stored, keeps = facts.pop("resolved", None), facts.get("optimizer") is True
+            if keeps and facts.get("format") == PUBLISHED:
+                problems["start.optimizer"] = "a published model comes without an optimizer's state; leave it out"
+                return tree, problems
             tree["start"] = facts if keeps else {key: value for key, value in facts.items() if key != "steps"}
             inherited = () if stored is None else INHERITED + (STATE if keeps else ())
             differing = [line for key in inherited for line in _inherit(tree, key, stored.get(key))]

@@ -23,8 +23,12 @@ from ..core.contracts import (
     merged,
 )
 from ..core.errors import DataError, UsageError
+from ..core.origins import describe
+from ..core.reading import user_path
 from ..core.recipe import Recipe, StoredRecipe
+from ..core.references import Reference
 from ..core.roles import parameter_groups
+from ..core.slots import resolve
 from ..core.tokenizer import GivenTokenizer, ReadsFiles, disagreement
 from ..store.references import Found, locate
 from .parts import evaluation_weights, tell, timed
@@ -36,7 +40,9 @@ from .state import load_tensors, load_tree
 def trained_tokenizer(recipe: Recipe, root: Path) -> TokenizerPart:
     """The recipe's tokenizer part; of a run that starts from another one, the tokenizer that was trained for that."""
     part = recipe.tokenizer
-    if recipe.start is None or not isinstance(part, LoadsTokenizer) or isinstance(part, ReadsFiles):
+    if recipe.start is None or recipe.start.published:
+        return part
+    if not isinstance(part, LoadsTokenizer) or isinstance(part, ReadsFiles):
         return part
     found = locate("start", recipe.start, root)
     if TOKENIZER not in found.files:
@@ -85,9 +91,13 @@ def other_models(recipe: Recipe, source: Source, ctx: Context, root: Path) -> di
     for name, reference in recipe.models.items():
         if name not in used:
             continue
+        own = ctx.having(vocab_size=reference.vocab_size, models={}, groups=())
+        if reference.published:
+            directory = _refuse_other_directory(f"models.{name}", reference, recipe, source, root)
+            models[name] = reference.model.published(directory, own).eval().requires_grad_(False)
+            continue
         found = locate(f"models.{name}", reference, root)
         _refuse_other_text(f"models.{name}: {reference.run}", found, source)
-        own = ctx.having(vocab_size=reference.vocab_size, models={}, groups=())
         model = reference.model.build(own).to(ctx.device)
         model.load_state_dict(_plain_weights(found, own))
         models[name] = model.eval().requires_grad_(False)
@@ -95,17 +105,26 @@ def other_models(recipe: Recipe, source: Source, ctx: Context, root: Path) -> di
 
 
 def start_of(recipe: Recipe, root: Path) -> Found | None:
-    """The checkpoint that a recipe starts from, if it does; DataError if it is gone or another by now."""
-    return None if recipe.start is None else locate("start", recipe.start, root)
+    """The checkpoint of ours that a recipe starts from, if it does; DataError if it is gone or another by now."""
+    return None if recipe.start is None or recipe.start.published else locate("start", recipe.start, root)
 
 
-def begin(model: torch.nn.Module, recipe: Recipe, found: Found | None, source: Source, ctx: Context) -> None:
+def begin(
+    model: torch.nn.Module, recipe: Recipe, found: Found | None, source: Source, ctx: Context, root: Path
+) -> None:
     """Give ``model`` the weights that the recipe starts from, if it does; parametrizations that it adds stay new.
 
     Raises:
-        UsageError: they were trained on another vocabulary.
+        UsageError: they were trained on another vocabulary. DataError: a published model is another by now.
     """
-    if recipe.start is None or found is None:
+    if recipe.start is None:
+        return
+    if recipe.start.published:
+        directory = _refuse_other_directory("start", recipe.start, recipe, source, root)
+        recipe.model.published(directory, ctx, into=model)
+        begin_from_weights(model)
+        return
+    if found is None:
         return
     _refuse_other_text(f"start: {recipe.start.run}", found, source)
     if recipe.start.optimizer:
@@ -167,6 +186,26 @@ def _evaluated(found: Found, ctx: Context) -> torch.nn.Module:
     ctx = ctx.having(device="cpu", compile=False, rng=recipe.rng, horizon=found.run.status.horizon)
     model, _ = evaluated(recipe, found.step, found.directory, ctx)
     return model
+
+
+def _refuse_other_directory(key: str, reference: Reference, recipe: Recipe, source: Source, root: Path) -> Path:
+    """The directory of a published model; an error if it is another by now, or its ids stand for other text."""
+    facts = describe(reference.run, root, reference.digest)
+    where = f"{key}: {reference.run}"
+    if facts["recipe"] != reference.recipe:
+        what = f"has a configuration with digest {facts['recipe'][:12]}, the recipe names {reference.recipe[:12]}"
+        raise DataError(what, where=where, fix="restore it from a copy, or name the directory anew for another recipe")
+    ours, tree = getattr(source, "tokenizer", None), facts["resolved"].get("tokenizer")
+    if ours is None:
+        raise UsageError("knows text where this recipe has ids", where=where)
+    if tree is not None and tree != recipe.tokenizer.model_dump(mode="json"):
+        part = resolve("tokenizer", tree)
+        assert isinstance(part, TokenizerPart)
+        if differs := disagreement(ours, part.build(iter(()))):
+            raise UsageError(
+                f"its vocabulary is another than this recipe's ({differs})", where=where, fix="use its tokenizer"
+            )
+    return user_path(reference.run)
 
 
 def _refuse_other_text(where: str, found: Found, source: Source) -> None:

@@ -41,7 +41,7 @@ def assemble(recipe: Recipe, run: Run, source: Source | None = None) -> Loop:
     watched = Watched.of(ctx)
     model = recipe.policy.build(watched).to(ctx.device)
     start = start_of(recipe, root)
-    begin(model, recipe, start, source, ctx)
+    begin(model, recipe, start, source, ctx, root)
     adopt(model, recipe, source, ctx, root)
     models = {"policy": model, **other_models(recipe, source, ctx, root)}
     ctx = ctx.having(models=models, groups=tuple(parameter_groups(model)))

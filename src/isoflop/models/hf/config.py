@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from ...core.errors import DataError, nearest
+from ...store.published import CONFIG as FILE
 from ...store.safetensors_dir import strict_json
-
-FILE = "config.json"
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from ...core.reading import user_path
 from ...store.safetensors_dir import FLOATS, TensorInfo
 from ...store.tensors import Checkpoint, pieces
 from ..architectures.transformer import TransformerPart
-from .config import FILE, Config
+from .config import Config
 from .families import family_of, part_of
 from .layouts import SAME, Entry
 
@@ -115,11 +115,6 @@ class Published:
             return
         for target, part in zip(targets, entry.layout.split(stored.whole()), strict=True):
             target.copy_(part)
-
-
-def is_published(directory: Path) -> bool:
-    """Whether a directory looks like a published model's: it has a ``config.json``, and is no run."""
-    return (directory / FILE).is_file() and not (directory / "resolved.json").exists()
 
 
 def describe(directory: Path, wanted: str | None = None) -> dict[str, Any]:

@@ -13,10 +13,10 @@ from torch import Tensor
 from ...core.digests import digest
 from ...core.errors import NumericsError
 from ...core.files import write_json
+from ...store.published import CONFIG
 from ...store.tensor_writer import SHARD_BYTES, lay_out, open_output
 from ...store.tensors import NAMES, as_bytes
 from ..architectures.transformer import TransformerPart
-from .config import FILE
 from .families import Form, form_of, rewritten
 from .family import Sizes
 
@@ -88,7 +88,7 @@ def export(
             output.write(entry.theirs, 0, as_bytes(tensor))
             output.finished(entry.theirs)
         output.close()
-        write_json(output.path / FILE, config)
+        write_json(output.path / CONFIG, config)
         generation = {key: value for key, value in ids.keys().items() if value is not None}
         write_json(output.path / "generation_config.json", generation)
         beside(output.path, form)
