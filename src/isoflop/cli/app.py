@@ -11,7 +11,6 @@ from typer.core import TyperGroup
 from ..core.errors import UsageError
 
 NOT_YET = {
-    "export": "a run's weights lie in its checkpoints/*/model.safetensors, under isoflop's own names",
     "sft": "`isoflop train` with start=RUN goes on from a run's model on another source",
 }
 """Verbs that others have and isoflop does not have yet, and what to use meanwhile."""

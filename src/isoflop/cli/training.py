@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from ..core.contracts import DecoderPart, Measurement, MetricPart
     from ..core.recipe import Recipe
     from ..store.run import Run
+    from ..train.restore import Trained
     from ..train.watch import Progress
 
 WIDE = 140
@@ -80,7 +81,7 @@ def train(
             audit=audit,
             lengthens=True,
             progress=show,
-            warn=_warn,
+            warn=warn,
         )
     value, steps, flops = (run.figure(name) for name in ("value", "step", "flops"))
     result = run.result
@@ -161,7 +162,7 @@ def live_bar(console: Console) -> Iterator[Callable[[Progress], None]]:
         yield show
 
 
-def _warn(message: str) -> None:
+def warn(message: str) -> None:
     typer.secho(f"note: {message}", err=True, fg=typer.colors.YELLOW)
 
 
@@ -181,7 +182,7 @@ def _describe(at: Progress) -> str:
 
 @app.command("eval")
 def evaluate(
-    run: Annotated[str, typer.Argument(help="A run's directory, name or hash.")],
+    run: Annotated[str, typer.Argument(help="A run's directory, name or hash, or a Hugging Face directory.")],
     text: Annotated[
         list[Path] | None,
         typer.Option("--text", help="Measure on this UTF-8 text instead (may come twice).", parser=user_path),
@@ -191,12 +192,20 @@ def evaluate(
     device: Device = None,
     json: Json = False,
 ) -> None:
-    """Measure a run's newest checkpoint on its held-out text, as it was when the run began, or on another text."""
+    """Measure a run's newest checkpoint on its held-out text, as it was when the run began, or on another text.
+
+    A published model has no text of its own: name one.
+    """
     from ..store.names import printable
+    from ..store.published import is_published
 
     _use_threads(threads)
-    stored = find_run(run, root)
-    recipe, step, results = _on_own_text(stored, device) if not text else _on_texts(stored, text, device)
+    if text:
+        recipe, step, results = _on_texts(_usable(run, root, device), text)
+    elif is_published(user_path(run)):
+        raise UsageError("a published model has no held-out text of its own", where=run, fix="name one: --text FILE")
+    else:
+        recipe, step, results = _on_own_text(find_run(run, root), device)
     measured = [(part, results[part.name]) for part in recipe.metrics]
     if json:
         scales = {part.name: dataclasses.asdict(part.scale) for part, _ in measured}
@@ -211,29 +220,41 @@ def evaluate(
 def _on_own_text(run: Run, device: str | None) -> tuple[Recipe, int, dict[str, Measurement]]:
     from ..train.restore import restore
 
-    session = restore(run, device=device, warn=_warn)
+    session = restore(run, device=device, warn=warn)
     return session.recipe, session.step, session.measure()
 
 
-def _on_texts(run: Run, files: list[Path], device: str | None) -> tuple[Recipe, int, dict[str, Measurement]]:
+def _usable(name: str, root: Path, device: str | None) -> Trained:
+    """What a run, or a published model's directory, leaves for use."""
+    from ..store.published import is_published
+    from ..train.restore import published, trained
+
+    found = (
+        published(user_path(name), device=device)
+        if is_published(user_path(name))
+        else trained(find_run(name, root), device=device, warn=warn)
+    )
+    if found.tokenizer is None:
+        raise UsageError("was trained on ids that stand for no text", where=name)
+    for remark in getattr(found.tokenizer, "remarks", ()):
+        warn(remark)
+    return found
+
+
+def _on_texts(found: Trained, files: list[Path]) -> tuple[Recipe, int, dict[str, Measurement]]:
     """Each file as a domain of its own."""
     from ..core.reading import read_text
     from ..data.loader import heldout_of
     from ..data.tokenizing import alters
-    from ..train.restore import trained
 
-    found = trained(run, device=device, warn=_warn)
-    if found.tokenizer is None:
-        raise UsageError("was trained on ids that stand for no text", where=str(run.path))
+    assert found.tokenizer is not None
     texts = {str(file): read_text(file, pipe=True) for file in files}
     for file, text in texts.items():
         if not text.strip():
             raise DataError("holds no text", where=file, fix="name a file that holds some")
-    for remark in getattr(found.tokenizer, "remarks", ()):
-        _warn(remark)
     for file, text in texts.items():
         if alters(found.tokenizer, text):
-            _warn(f"{file}: its tokens stand for another text: bits per byte compare only with the same tokenizer's")
+            warn(f"{file}: its tokens stand for another text: bits per byte compare only with the same tokenizer's")
     heldout = {file: heldout_of(text, found.tokenizer, found.ctx.device) for file, text in texts.items()}
     return found.recipe, found.step, found.measure(heldout)
 
@@ -244,7 +265,7 @@ def _measured(part: MetricPart, found: Measurement) -> str:
 
 @app.command()
 def generate(
-    run: Annotated[str, typer.Argument(help="A run's directory, name or hash.")],
+    run: Annotated[str, typer.Argument(help="A run's directory, name or hash, or a Hugging Face directory.")],
     prompt: Annotated[str, typer.Option("--prompt", help="Text to go on from.")] = "",
     tokens: Annotated[int, typer.Option("--tokens", min=1, help="Most tokens to generate.")] = 200,
     ignore_eos: Annotated[bool, typer.Option("--ignore-eos", help="Go on beyond the end of the text.")] = False,
@@ -255,28 +276,25 @@ def generate(
     device: Device = None,
     json: Json = False,
 ) -> None:
-    """Write text with a run's newest checkpoint."""
+    """Write text with a run's newest checkpoint, or with a published model."""
     from ..core.rng import Rng
     from ..core.slots import part_from
     from ..data.tokenizing import as_prompt, continuation
-    from ..train.restore import trained
 
     _use_threads(threads)
     chosen = cast("DecoderPart", part_from("decoder", decoder))
-    stored = find_run(run, root)
-    if unmet := stored.recipe.unmet(chosen):
+    found = _usable(run, root, device)
+    if unmet := found.recipe.unmet(chosen):
         raise UsageError("; ".join(unmet), where=run, fix="choose another --decoder (isoflop show decoder)")
-    found = trained(stored, device=device, warn=_warn)
     tokenizer = found.tokenizer
-    if tokenizer is None:
-        raise UsageError("was trained on ids that stand for no text", where=run)
+    assert tokenizer is not None
     if chosen.stop is None and not ignore_eos:
         chosen = chosen.model_copy(update={"stop": tokenizer.eot})
     if chosen.ids is None:  # what its objective added stands for no text
         chosen = chosen.model_copy(update={"ids": tokenizer.vocab_size})
     ids = as_prompt(tokenizer, prompt)
-    if len(ids) > (length := stored.recipe.train.length):
-        _warn(
+    if len(ids) > (length := found.reach):
+        warn(
             f"the prompt has {len(ids):,} tokens, and the model was trained on {length:,} at a time: expect worse text"
         )
     output = chosen.build(found.ctx).generate(found.model, [ids], tokens, Rng(seed))[0]

@@ -131,7 +131,8 @@ def _facts(value: Any, path: str, problems: dict[str, str]) -> dict[str, Any] | 
     if "recipe" in value and "digest" in value:
         return value
     try:
-        return {**value, **describe(value["run"], root(), value.get("digest"))}
+        facts = describe(value["run"], root(), value.get("digest"))
+        return {**value, **{key: fact for key, fact in facts.items() if key != "context"}}
     except IsoflopError as error:
         problems[path] = str(error)
         return None

@@ -15,6 +15,7 @@ from typing_extensions import TypedDict  # pydantic wants this one before Python
 from ..core.context import Context
 from ..core.contracts import TOKENIZER, HeldOut, KeepsText, LoadsTokenizer, Measurement, Source, Subject, Tokenizer
 from ..core.errors import DataError, UsageError
+from ..core.origins import describe
 from ..core.reading import read_json
 from ..core.recipe import Recipe, StoredRecipe
 from ..store.records import OPEN
@@ -71,6 +72,7 @@ class Trained:
         model: with its evaluation (averaged) weights.
         tokenizer: of its text; None where the source gives ids and no text.
         ctx: what the model was built with.
+        reach: tokens of the longest text that it was trained on.
     """
 
     recipe: Recipe
@@ -78,6 +80,7 @@ class Trained:
     model: torch.nn.Module
     tokenizer: Tokenizer | None
     ctx: Context
+    reach: int
 
     def measure(self, heldout: Mapping[str, HeldOut]) -> dict[str, Measurement]:
         """Every metric of the recipe on held-out data by domain: any text in the tokenizer's ids, not the run's own.
@@ -107,7 +110,37 @@ def trained(run: Run, *, device: str | None = None, warn: Callable[[str], None] 
     step, directory = _newest(run, warn)
     recipe, tokenizer, ctx = context_of(run, directory, device)
     model, ctx = evaluated(recipe, step, directory, ctx)
-    return Trained(recipe, step, model, tokenizer, ctx)
+    return Trained(recipe, step, model, tokenizer, ctx, recipe.train.length)
+
+
+WINDOW = 1024
+"""Tokens at a time on which a published model is measured, unless it knows fewer."""
+
+
+def published(directory: Path, *, device: str | None = None, precision: str = "fp32") -> Trained:
+    """Model and tokenizer of a published model's directory, as if it had been trained here.
+
+    Args:
+        directory: in Hugging Face's layout.
+        device: where to build it; default: the CPU.
+        precision: of products, "fp32" or "bf16".
+
+    Raises:
+        DataError: it cannot be read. UsageError: no tokenizer lies in it.
+    """
+    facts = describe(str(directory), directory.parent, None)
+    parts = facts["resolved"]
+    if "tokenizer" not in parts:
+        fix = "copy tokenizer.json and tokenizer_config.json there"
+        raise UsageError("holds no tokenizer", where=str(directory), fix=fix)
+    settings = {"length": min(facts["context"], WINDOW), "device": device or "cpu", "precision": precision}
+    tree = {**parts, "name": "published", "source": "stdlib", "budget": {"steps": 1}, "train": settings}
+    recipe = StoredRecipe.from_json(tree, source=str(directory))
+    refuse_missing(recipe.train.device)
+    tokenizer = recipe.tokenizer.build(iter(()))
+    ctx = base_context(recipe, directory.parent, facts["vocab_size"])
+    model = recipe.model.published(directory, ctx).eval().requires_grad_(False)
+    return Trained(recipe, 0, model, tokenizer, ctx.having(models={"policy": model}), facts["context"])
 
 
 def context_of(run: Run, directory: Path, device: str | None = None) -> tuple[Recipe, Tokenizer | None, Context]:

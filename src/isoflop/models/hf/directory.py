@@ -5,14 +5,17 @@ from __future__ import annotations
 import fnmatch
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
+from ...core.context import Context
 from ...core.digests import digest, digest_file
 from ...core.errors import DataError
 from ...core.reading import user_path
+from ...core.registry import get
+from ...core.rng import Rng
 from ...store.safetensors_dir import FLOATS, TensorInfo
 from ...store.tensors import Checkpoint, pieces
 from ..architectures.transformer import TransformerPart
@@ -49,6 +52,11 @@ class Published:
         self._checkpoint = Checkpoint(self.path)
         self.part: TransformerPart = part_of(self.config, tied=self._checkpoint.tied)
         self.vocab_size = self.config.whole("vocab_size", 50_257 if self.family.model_type == "gpt2" else None)
+
+    @property
+    def context(self) -> int:
+        """Tokens of the longest text that it is meant for."""
+        return self.part.positions or self.config.whole("max_position_embeddings", 2048)
 
     @property
     def has_tokenizer(self) -> bool:
@@ -117,6 +125,39 @@ class Published:
             target.copy_(part)
 
 
+def load(
+    directory: str | Path, *, precision: Literal["fp32", "bf16"] = "fp32", device: str = "cpu"
+) -> tuple[torch.nn.Module, TransformerPart]:
+    """A published model, ready for use, and its architecture.
+
+    Args:
+        directory: in Hugging Face's layout.
+        precision: of its products; weights are held in fp32.
+        device: where it is built.
+
+    Raises:
+        DataError: it cannot be read, or is of a family that is not known here.
+
+    Example:
+        >>> model, part = load("models/SmolLM2-135M")  # doctest: +SKIP
+        >>> logits = model(torch.tensor([[504, 3575, 282]]))  # doctest: +SKIP
+    """
+    found = Published(directory)
+    bytes_part: Any = get("tokenizer", "bytes")
+    ctx = Context(
+        rng=Rng(0),
+        cache=found.path,
+        tokenizer=bytes_part(),
+        vocab_size=found.vocab_size,
+        batch=1,
+        length=min(found.context, 1024),
+        device=device,
+        precision=precision,
+    )
+    model = found.fill(found.part.skeleton(ctx)).to(device)
+    return model.eval().requires_grad_(False), found.part
+
+
 def describe(directory: Path, wanted: str | None = None) -> dict[str, Any]:
     """What a recipe keeps of a published model, and the model and tokenizer that it brings (``resolved``).
 
@@ -141,6 +182,7 @@ def describe(directory: Path, wanted: str | None = None) -> dict[str, Any]:
         "digest": weights,
         "vocab_size": found.vocab_size,
         "format": "huggingface",
+        "context": found.context,
         "resolved": resolved,
     }
 

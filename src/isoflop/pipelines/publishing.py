@@ -1,0 +1,156 @@
+"""From a run, or a published model, to a directory that other libraries load: weights, tokenizer, card."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+
+from .. import __version__
+from ..core.contracts import Tokenizer, merged
+from ..core.errors import UsageError
+from ..core.files import write_atomic
+from ..core.reading import user_path
+from ..data.exported import write_tokenizer
+from ..data.tokenizing import beginning
+from ..models.architectures.transformer import TransformerPart
+from ..models.hf.config import Config
+from ..models.hf.directory import Published, load
+from ..models.hf.export import Ids, export
+from ..models.hf.families import Form
+from ..store import checkpoint
+from ..store.published import is_published
+from ..store.records import scale_of
+from ..store.run import Run
+from ..store.tensors import CARRIED
+from ..train.restore import trained
+
+CARD = "README.md"
+
+
+def publish_run(
+    run: Run,
+    out: Path,
+    *,
+    dtype: str = "float32",
+    context: int | None = None,
+    warn: Callable[[str], None] | None = None,
+) -> Form:
+    """Write a run's model as it is evaluated, whatever it was trained with baked in, with its tokenizer and a card.
+
+    Args:
+        run: the run.
+        out: the directory; must not exist.
+        dtype: of the weights: "float32", "bfloat16" or "float16".
+        context: tokens of the longest text that it is meant for; default: as it was trained, or as its start was.
+        warn: called with each warning, e.g. a damaged checkpoint that was skipped.
+
+    Raises:
+        UsageError: no family of published models is like this one, or the run has no checkpoint yet.
+    """
+    recipe = run.recipe
+    if any(pattern is not None for pattern in recipe.objective.patterns):
+        what = f"was trained by {recipe.objective.name} to see what follows, which no causal model of others does"
+        raise UsageError(what, where=str(run.path), fix="`isoflop merge export` writes its weights by our names")
+    if not isinstance(recipe.model, TransformerPart):
+        raise UsageError(f"no published model is a {recipe.model.name}", where=str(run.path))
+    found = trained(run, device="cpu", warn=warn)
+    step, place = run.checkpoint() or (0, run.path)
+    digests = checkpoint.digests(place)
+
+    def beside(directory: Path, form: Form) -> None:
+        if found.tokenizer is not None:
+            write_tokenizer(found.tokenizer, directory)
+        write_atomic(directory / CARD, card(run, form, step, digests["model.safetensors"]))
+
+    return export(
+        recipe.model,
+        merged(found.model),
+        out,
+        context=context or _context(run),
+        ids=_ids(found.tokenizer),
+        identity={"recipe": run.hash, "checkpoint": dict(digests), "version": __version__},
+        dtype=dtype,
+        beside=beside,
+    )
+
+
+def publish_directory(directory: Path, out: Path, *, dtype: str = "float32", context: int | None = None) -> Form:
+    """Write a published model anew: in another type, or from an older layout. Arguments are ``publish_run``'s."""
+    source = Published(directory)
+    model, part = load(directory)
+    config = source.config
+
+    def beside(target: Path, form: Form) -> None:
+        for name in CARRIED:
+            if (directory / name).is_file():
+                shutil.copyfile(directory / name, target / name)
+
+    ids = [config.tree.get(key) for key in ("bos_token_id", "eos_token_id")]
+    return export(
+        part,
+        dict(model.named_parameters()),
+        out,
+        context=context or source.context,
+        ids=Ids(*ids),
+        identity={"source": list(source.identity()), "version": __version__},
+        dtype=dtype,
+        beside=beside,
+    )
+
+
+def _ids(tokenizer: Tokenizer | None) -> Ids:
+    if tokenizer is None:
+        return Ids()
+    return Ids(begin=(beginning(tokenizer) or (tokenizer.eot,))[0], end=tokenizer.eot)
+
+
+def _context(run: Run) -> int:
+    """Tokens that a run's model was trained on at a time; of one that began with a published model, that one's."""
+    start, own = run.recipe.start, run.recipe.train.length
+    if start is not None and start.published and is_published(user_path(start.run)):
+        said = Config.read(user_path(start.run)).tree.get("max_position_embeddings")
+        return max(own, said) if isinstance(said, int) else own
+    return own
+
+
+def card(run: Run, form: Form, step: int, digest: str) -> str:
+    """The model card: what it is, what it cost, how good it is, and how it was made."""
+    result, recipe = run.result, run.recipe
+    value = "not measured yet"
+    if isinstance(result.get("value"), int | float):
+        scale = scale_of(result)
+        value = f"{scale.text(result['value'], bound=result.get('bound', False))} {scale.unit}, on held-out text"
+    facts = {
+        "architecture": f"{form.family.architecture}, written by isoflop {__version__}",
+        "recipe": f"`{run.hash}`",
+        "weights": f"SHA-256 `{digest}` of the checkpoint after step {step:,}",
+        "value": value,
+        **({"but for": "; ".join(form.remarks)} if form.remarks else {}),
+    }
+    lines = ["---", "library_name: transformers", "tags: [isoflop]", "---", f"# {run.label}", "", "| | |", "|---|---|"]
+    lines += [f"| {key} | {text} |" for key, text in facts.items()]
+    lines += ["", "## What it cost", "", *_bill("this run", run.ledger)]
+    for ancestor in run.ancestors.values():
+        lines += _bill(f"its ancestor {ancestor.name}", ancestor.ledger)
+    if recipe.start is not None and recipe.start.published:
+        lines.append("- what the published model that it began with cost is not known here")
+    lines += ["", "## Recipe", "", "```toml", tomli_w.dumps(_shown(recipe.to_json())).strip(), "```", ""]
+    return "\n".join(lines)
+
+
+def _bill(whose: str, ledger: Mapping[str, Mapping[str, float]]) -> list[str]:
+    """FLOPs by phase."""
+    return [f"- {whose}, {phase}: {axes['flops']:.4g} FLOPs" for phase, axes in ledger.items() if axes.get("flops")]
+
+
+def _shown(tree: Any) -> Any:
+    """A recipe without what lies where on this machine: of absolute paths the last piece alone."""
+    if isinstance(tree, dict):
+        return {key: _shown(value) for key, value in tree.items()}
+    if isinstance(tree, list):
+        return [_shown(item) for item in tree]
+    return Path(tree).name if isinstance(tree, str) and tree.startswith(("/", "~")) else tree
