@@ -66,7 +66,9 @@ def test_a_run_begins_with_a_published_model_and_is_named_by_what_it_is(
 
 
 def test_a_rate_of_next_to_nothing_leaves_the_published_model(model: Path, corpus: Path, tmp_path: Path) -> None:
-    run = train(recipe(model, corpus, "optimizer={name='signum', lr=1e-30, weight_decay=0}"), tmp_path / "runs", audit=True)
+    run = train(
+        recipe(model, corpus, "optimizer={name='signum', lr=1e-30, weight_decay=0}"), tmp_path / "runs", audit=True
+    )
     ours, x = trained(run), torch.randint(0, IDS, (1, 16))
     assert torch.equal(ours.model(x), load(model)[0](x))
     assert ours.tokenizer is not None

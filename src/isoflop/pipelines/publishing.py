@@ -71,6 +71,7 @@ def publish_run(
         merged(found.model),
         out,
         context=context or _context(run),
+        family=_family(run),
         ids=_ids(found.tokenizer),
         identity={"recipe": run.hash, "checkpoint": dict(digests), "version": __version__},
         dtype=dtype,
@@ -95,6 +96,7 @@ def publish_directory(directory: Path, out: Path, *, dtype: str = "float32", con
         dict(model.named_parameters()),
         out,
         context=context or source.context,
+        family=source.family.model_type,
         ids=Ids(*ids),
         identity={"source": list(source.identity()), "version": __version__},
         dtype=dtype,
@@ -108,13 +110,25 @@ def _ids(tokenizer: Tokenizer | None) -> Ids:
     return Ids(begin=(beginning(tokenizer) or (tokenizer.eot,))[0], end=tokenizer.eot)
 
 
+def _start(run: Run) -> Config | None:
+    """The configuration of the published model that a run began with, if it did and that is still there."""
+    start = run.recipe.start
+    if start is None or not start.published or not is_published(user_path(start.run)):
+        return None
+    return Config.read(user_path(start.run))
+
+
 def _context(run: Run) -> int:
     """Tokens that a run's model was trained on at a time; of one that began with a published model, that one's."""
-    start, own = run.recipe.start, run.recipe.train.length
-    if start is not None and start.published and is_published(user_path(start.run)):
-        said = Config.read(user_path(start.run)).tree.get("max_position_embeddings")
-        return max(own, said) if isinstance(said, int) else own
-    return own
+    start, own = _start(run), run.recipe.train.length
+    said = None if start is None else start.tree.get("max_position_embeddings")
+    return max(own, said) if isinstance(said, int) else own
+
+
+def _family(run: Run) -> str:
+    """The family that a run's model came from, if it did from one."""
+    start = _start(run)
+    return "" if start is None else str(start.tree.get("model_type", ""))
 
 
 def card(run: Run, form: Form, step: int, digest: str) -> str:

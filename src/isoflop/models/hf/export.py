@@ -44,6 +44,7 @@ def export(
     context: int,
     ids: Ids,
     identity: Any,
+    family: str = "",
     dtype: str = "float32",
     shard_bytes: int = SHARD_BYTES,
     beside: Callable[[Path, Form], None] = lambda directory, form: None,
@@ -58,6 +59,7 @@ def export(
         ids: what a text begins and ends with.
         identity: JSON values that decide the weights, e.g. digests of recipe and checkpoint; a call that was killed is
             taken up by one of the same identity.
+        family: the one that is tried first, e.g. that which the model came from.
         dtype: of the written weights, one of ``DTYPES``.
         shard_bytes: largest file of weights.
         beside: writes what lies beside the weights (tokenizer, card) into the directory before it is published.
@@ -71,7 +73,7 @@ def export(
         StorageError: the disk refused.
     """
     vocab_size = len(weights["embedding.weight"])
-    form = form_of(part, Sizes(vocab_size, part.positions or context))
+    form = form_of(part, Sizes(vocab_size, part.positions or context), family)
     tensors = rewritten(weights, part, form.part, vocab_size)
     entries, kind = form.family.all_entries(form.part), DTYPES[dtype]
     named = [(e.theirs, NAMES[kind], e.shape([tuple(tensors[name].shape) for name in e.ours])) for e in entries]

@@ -70,8 +70,13 @@ class Form:
     remarks: tuple[str, ...] = ()
 
 
-def form_of(part: TransformerPart, sizes: Sizes) -> Form:
+def form_of(part: TransformerPart, sizes: Sizes, first: str = "") -> Form:
     """The first family that can hold a model, as it is or in an equivalent form.
+
+    Args:
+        part: the model's architecture.
+        sizes: of its embedding and context.
+        first: the family that is tried before the others, e.g. that which the model came from.
 
     Raises:
         UsageError: none can; names the nearest, and what of the model that one does not have.
@@ -81,7 +86,7 @@ def form_of(part: TransformerPart, sizes: Sizes) -> Form:
         raise UsageError(f"no family of published models has {' or '.join(strange)}", fix=f"some have {known}")
     lacking: dict[str, list[str]] = {}
     for form, remarks in equivalents(part):
-        for name, family in FAMILIES.items():
+        for name, family in sorted(FAMILIES.items(), key=lambda item: item[0] != first):
             config = {**family.write(form, sizes), **shared(family, form, sizes)}
             reasons = _unsaid(family, form, config)
             if not reasons:
