@@ -50,4 +50,10 @@ def _describe(name: str, root: Path, digest: str | None) -> dict[str, Any]:
     return describe(name, root, digest)
 
 
-origins.answer_with(_describe)
+def _fill(directory: Path, part: Any, ctx: Any, into: Any) -> Any:
+    from .models.hf.directory import fill  # with the first run that begins with a published model
+
+    return fill(directory, part, ctx, into)
+
+
+origins.answer_with(_describe, _fill)

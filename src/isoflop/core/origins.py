@@ -1,4 +1,4 @@
-"""Where other models come from: core keeps the question, whoever knows how models are stored gives the answer."""
+"""Where other models come from: core keeps the questions, whoever knows how models are stored gives the answers."""
 
 from __future__ import annotations
 
@@ -8,13 +8,15 @@ from typing import Any
 
 Describe = Callable[[str, Path, str | None], Mapping[str, Any]]
 """What a recipe keeps of the model that a name means: see ``store.references.describe``, which is the answer."""
+Fill = Callable[[Path, Any, Any, Any], Any]
+"""A published model's weights in a model of ours: see ``models.hf.directory.fill``, which is the answer."""
 
-_answer: list[Describe] = []
+_answers: list[tuple[Describe, Fill]] = []
 
 
-def answer_with(describe: Describe) -> None:
-    """Let ``describe`` answer from now on; the package does so for the store when it is imported."""
-    _answer[:] = [describe]
+def answer_with(describe: Describe, fill: Fill) -> None:
+    """Let these answer from now on; the package does so when it is imported."""
+    _answers[:] = [(describe, fill)]
 
 
 def describe(name: str, root: Path, digest: str | None) -> Mapping[str, Any]:
@@ -28,5 +30,19 @@ def describe(name: str, root: Path, digest: str | None) -> Mapping[str, Any]:
     Raises:
         IsoflopError: there is none, or it cannot be read.
     """
-    (answer,) = _answer
-    return answer(name, root, digest)
+    return _answers[0][0](name, root, digest)
+
+
+def fill(directory: Path, part: Any, ctx: Any, into: Any = None) -> Any:
+    """A model with the weights of a published model's directory.
+
+    Args:
+        directory: in Hugging Face's layout; it says the architecture ``part``.
+        part: the model's part.
+        ctx: what to build with.
+        into: a model that takes the weights; None: one is built.
+
+    Raises:
+        DataError: the directory cannot be read, or is of another architecture.
+    """
+    return _answers[0][1](directory, part, ctx, into)

@@ -23,7 +23,7 @@ from ..core.contracts import (
     merged,
 )
 from ..core.errors import DataError, UsageError
-from ..core.origins import describe
+from ..core.origins import describe, fill
 from ..core.reading import user_path
 from ..core.recipe import Recipe, StoredRecipe
 from ..core.references import Reference
@@ -94,7 +94,7 @@ def other_models(recipe: Recipe, source: Source, ctx: Context, root: Path) -> di
         own = ctx.having(vocab_size=reference.vocab_size, models={}, groups=())
         if reference.published:
             directory = _refuse_other_directory(f"models.{name}", reference, recipe, source, root)
-            models[name] = reference.model.published(directory, own).eval().requires_grad_(False)
+            models[name] = fill(directory, reference.model, own).eval().requires_grad_(False)
             continue
         found = locate(f"models.{name}", reference, root)
         _refuse_other_text(f"models.{name}: {reference.run}", found, source)
@@ -121,7 +121,7 @@ def begin(
         return
     if recipe.start.published:
         directory = _refuse_other_directory("start", recipe.start, recipe, source, root)
-        recipe.model.published(directory, ctx, into=model)
+        fill(directory, recipe.model, ctx, model)
         begin_from_weights(model)
         return
     if found is None:

@@ -15,7 +15,7 @@ from typing_extensions import TypedDict  # pydantic wants this one before Python
 from ..core.context import Context
 from ..core.contracts import TOKENIZER, HeldOut, KeepsText, LoadsTokenizer, Measurement, Source, Subject, Tokenizer
 from ..core.errors import DataError, UsageError
-from ..core.origins import describe
+from ..core.origins import describe, fill
 from ..core.reading import read_json
 from ..core.recipe import Recipe, StoredRecipe
 from ..store.records import OPEN
@@ -139,7 +139,7 @@ def published(directory: Path, *, device: str | None = None, precision: str = "f
     refuse_missing(recipe.train.device)
     tokenizer = recipe.tokenizer.build(iter(()))
     ctx = base_context(recipe, directory.parent, facts["vocab_size"])
-    model = recipe.model.published(directory, ctx).eval().requires_grad_(False)
+    model = fill(directory, recipe.model, ctx).eval().requires_grad_(False)
     return Trained(recipe, 0, model, tokenizer, ctx.having(models={"policy": model}), facts["context"])
 
 

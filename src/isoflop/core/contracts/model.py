@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, runtime_checkable
 
 from pydantic import PrivateAttr
 
 from ..context import Context
 from ..cost import Work
-from ..errors import UsageError
 from ..registry import Part
 from ..roles import Shape
 from .parametrization import Treatment
@@ -68,19 +66,6 @@ class ModelPart(Part):
 
     @abstractmethod
     def build(self, ctx: Context) -> torch.nn.Module: ...
-
-    def published(self, directory: Path, ctx: Context, into: torch.nn.Module | None = None) -> torch.nn.Module:
-        """A model of this architecture with the weights of a published model's directory.
-
-        Args:
-            directory: in Hugging Face's layout; it says this very architecture.
-            ctx: what to build with.
-            into: a model that takes the weights; None: one is built.
-
-        Raises:
-            UsageError: no published models have this architecture. DataError: the directory cannot be read.
-        """
-        raise UsageError(f"no published model is a {self.name}", where=str(directory))
 
     @abstractmethod
     def work(self, batch: int, length: int, vocab_size: int, pattern: Pattern | None = None) -> Work:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar, TypeVar
 
 from pydantic import Field, PositiveFloat, PositiveInt
@@ -21,8 +20,6 @@ from ..cost import pointwise
 from ..pricing import Walk
 
 if TYPE_CHECKING:
-    import torch
-
     from ...core.recipe import Recipe
     from ..transformer import Transformer
 
@@ -134,12 +131,6 @@ class TransformerPart(ModelPart):
             work=lambda batch, length, pattern=None: self.work(batch, length, ctx.vocab_size, pattern),
             checkpointing=self.treatment.checkpointing,
         )
-
-    def published(self, directory: Path, ctx: Context, into: torch.nn.Module | None = None) -> torch.nn.Module:
-        from ..hf.directory import Published
-
-        model = self.skeleton(ctx) if into is None else into
-        return Published(directory).fill(model).to(ctx.device)
 
     def work(self, batch: int, length: int, vocab_size: int, pattern: Pattern | None = None) -> Work:
         tokens = batch * length

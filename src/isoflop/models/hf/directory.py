@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ...core.context import Context
+from ...core.contracts import ModelPart
 from ...core.digests import digest, digest_file
 from ...core.errors import DataError
 from ...core.reading import user_path
@@ -21,6 +22,7 @@ from ...store.tensors import Checkpoint, pieces
 from ..architectures.transformer import TransformerPart
 from .config import Config
 from .families import family_of, part_of
+from .family import canonical
 from .layouts import SAME, Entry
 
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "spiece.model")
@@ -156,6 +158,14 @@ def load(
     )
     model = found.fill(found.part.skeleton(ctx)).to(device)
     return model.eval().requires_grad_(False), found.part
+
+
+def fill(directory: Path, part: ModelPart, ctx: Context, into: torch.nn.Module | None = None) -> torch.nn.Module:
+    """A model with the weights of a directory: see ``core.origins.fill``, whose answer this is."""
+    found = Published(directory)
+    if not isinstance(part, TransformerPart) or canonical(part) != canonical(found.part):
+        raise DataError("is of another architecture than the recipe's model", where=str(directory))
+    return found.fill(part.skeleton(ctx) if into is None else into).to(ctx.device)
 
 
 def describe(directory: Path, wanted: str | None = None) -> dict[str, Any]:
