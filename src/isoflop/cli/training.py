@@ -61,9 +61,10 @@ def train(
     from ..core.recipe import Recipe
     from ..core.toml import locate, read
 
-    _, text = read(locate(recipe))  # once: a pipe, as in `train <(...)`, has nothing left for a second reader
+    file = locate(recipe)
+    _, text = read(file)  # once: a pipe, as in `train <(...)`, has nothing left for a second reader
     changes = [*(overrides or []), *([] if device is None else [f"train.device={device}"])]
-    loaded = Recipe.from_toml(text, *changes, source=recipe)
+    loaded = Recipe.from_toml(text, *changes, source=recipe, folder=file.parent)
     if dry_run:
         _dry_run(loaded, root, json)
         return
