@@ -37,6 +37,13 @@ class MergePlan:
         paths: the sources as the recipe names them; the first is the base, or the model that takes its place.
         tasks: the output's tensors.
         config: the output's config.json; empty: it has none.
+
+    Example, with ``write(path, **tensors)`` a directory of weights:
+        >>> write("a", w=[1.0, 2.0]); write("b", w=[3.0, 4.0])
+        >>> write("a", w=[1.0, 2.0]); write("b", w=[3.0, 4.0])
+        >>> plan = make_plan(MergeRecipe(method="linear", models=({"path": "a"}, {"path": "b"})))
+        >>> [task.name for task in plan.tasks], plan.layout.bytes
+        (['w'], 104)
     """
 
     recipe: MergeRecipe

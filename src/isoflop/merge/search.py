@@ -36,6 +36,10 @@ class Scored:
     Attributes:
         value: finite; NaN or infinity ranks behind all others.
         cost: of finding it, charged to the phase "search".
+
+    Example:
+        >>> Scored(2.1).value
+        2.1
     """
 
     value: float
@@ -54,6 +58,12 @@ class Space:
         knobs: of each model, e.g. weight and density.
         filters: pieces of tensors' names with numbers of their own; the rest of the tensors have one more.
         blocks: points of each gradient over the layers; 1: one number for all layers.
+
+    Example:
+        >>> from isoflop.merge.recipe import MergeRecipe
+        >>> space = Space(MergeRecipe(method="linear", models=({"path": "a"}, {"path": "b"})))
+        >>> space.size, space.recipe_of([0.5, 0.25]).models[1].parameters
+        (2, {'weight': [{'value': [0.25]}]})
     """
 
     recipe: MergeRecipe
@@ -114,6 +124,17 @@ def search(
 
     Raises:
         UsageError: ``out`` holds another search, another process works there, or the extra ``search`` is missing.
+
+    Example, with ``write(path, **tensors)`` a directory of weights:
+        >>> from isoflop.merge.recipe import MergeRecipe
+        >>> write("a", w=[1.0, 2.0]); write("b", w=[3.0, 4.0])
+        >>> write("a", w=[1.0, 2.0]); write("b", w=[3.0, 4.0])
+        >>> def fitness(recipe):
+        ...     first, second = (source.parameters["weight"][0]["value"][0] for source in recipe.models)
+        ...     return Scored(abs(first - 0.6) + abs(second - 0.4))
+        >>> space = Space(MergeRecipe(method="linear", models=({"path": "a"}, {"path": "b"})))
+        >>> search(space, fitness, Path("found"), trials=12) < 0.3
+        True
     """
     with alone_in(out):
         return _search(space, fitness, out, trials, seed, sigma)
