@@ -43,7 +43,7 @@ ALIKE = ("model", "objective", "averaging", "parametrization", "tokenizer")
 
 
 @dataclass(frozen=True)
-class Forecast:
+class Needs:
     """What a run will need.
 
     Args:
@@ -59,7 +59,7 @@ class Forecast:
     text_tokens: int | None = None
 
 
-def forecast(recipe: Recipe, root: Path, cost: StepCost, steps: int) -> Forecast:
+def forecast(recipe: Recipe, root: Path, cost: StepCost, steps: int) -> Needs:
     """The needs of a run of so many steps at that cost, on this machine."""
     found = _forecast(recipe, root, cost, steps)
     if not (root / CACHE).is_dir():
@@ -69,19 +69,19 @@ def forecast(recipe: Recipe, root: Path, cost: StepCost, steps: int) -> Forecast
     return replace(found, text_tokens=sum(int(each["tokens"]) for each in facts.get("train", {}).values()))
 
 
-def _forecast(recipe: Recipe, root: Path, cost: StepCost, steps: int) -> Forecast:
+def _forecast(recipe: Recipe, root: Path, cost: StepCost, steps: int) -> Needs:
     memory = round(needed(recipe, cost, HELD)) + (PROCESS if Device.of(recipe.train.device).is_cpu else 0)
     if not steps:
-        return Forecast(memory, float("nan"), "")
+        return Needs(memory, float("nan"), "")
     flops = cost.run(steps).flops
     runs = [(run.status.created, rate, run.path) for run, rate in _speeds(recipe, root)]
     if runs:
         _, rate, path = max(runs, key=lambda found: found[0])
-        return Forecast(memory, flops / rate, f"as fast as {path}")
+        return Needs(memory, flops / rate, f"as fast as {path}")
     if not Device.of(recipe.train.device).is_cpu:
-        return Forecast(memory, float("nan"), "")
+        return Needs(memory, float("nan"), "")
     rate = SHARE * matmul_rate("cpu", recipe.train.precision)
-    return Forecast(memory, flops / rate, f"at {SHARE:.0%} of the matmul rate, a guess: no such run is finished here")
+    return Needs(memory, flops / rate, f"at {SHARE:.0%} of the matmul rate, a guess: no such run is finished here")
 
 
 def refuse_oversize(recipe: Recipe, cost: StepCost) -> None:
