@@ -20,7 +20,6 @@ def card(plan: MergePlan) -> str:
         >>> from isoflop.merge.plan import make_plan
         >>> from isoflop.merge.recipe import MergeRecipe
         >>> write("a", w=[1.0, 2.0]); write("b", w=[3.0, 4.0])
-        >>> write("a", w=[1.0, 2.0]); write("b", w=[3.0, 4.0])
         >>> text = card(make_plan(MergeRecipe(method="linear", models=({"path": "a"}, {"path": "b"}))))
         >>> 'method = "linear"' in text
         True

@@ -64,7 +64,6 @@ def merge(recipe: MergeRecipe, out: Path, *, workers: int = 1, progress: Progres
     Example, with ``write(path, **tensors)`` a directory of weights:
         >>> from isoflop.store.tensors import Checkpoint
         >>> write("a", w=[1.0, 2.0]); write("b", w=[3.0, 4.0])
-        >>> write("a", w=[1.0, 2.0]); write("b", w=[3.0, 4.0])
         >>> plan = merge(MergeRecipe(method="linear", models=({"path": "a"}, {"path": "b"})), Path("out"))
         >>> Checkpoint(Path("out")).read("w").tolist()
         [2.0, 3.0]

@@ -95,8 +95,6 @@ def inspect(base: str, models: Sequence[str]) -> Inspection:
 
     Example, with ``write(path, **tensors)`` a directory of weights:
         >>> write("base", w=[0.0, 0.0]); write("a", w=[1.0, 2.0]); write("b", w=[-1.0, 2.0])
-        >>> write("base", w=[0.0, 0.0]); write("a", w=[1.0, 2.0]); write("b", w=[-1.0, 2.0])
-        >>> write("base", w=[0.0, 0.0]); write("a", w=[1.0, 2.0]); write("b", w=[-1.0, 2.0])
         >>> inspect("base", ["a", "b"]).tensors[0].conflict
         0.5
     """

@@ -40,7 +40,6 @@ class MergePlan:
 
     Example, with ``write(path, **tensors)`` a directory of weights:
         >>> write("a", w=[1.0, 2.0]); write("b", w=[3.0, 4.0])
-        >>> write("a", w=[1.0, 2.0]); write("b", w=[3.0, 4.0])
         >>> plan = make_plan(MergeRecipe(method="linear", models=({"path": "a"}, {"path": "b"})))
         >>> [task.name for task in plan.tasks], plan.layout.bytes
         (['w'], 104)

@@ -128,7 +128,6 @@ def search(
     Example, with ``write(path, **tensors)`` a directory of weights:
         >>> from isoflop.merge.recipe import MergeRecipe
         >>> write("a", w=[1.0, 2.0]); write("b", w=[3.0, 4.0])
-        >>> write("a", w=[1.0, 2.0]); write("b", w=[3.0, 4.0])
         >>> def fitness(recipe):
         ...     first, second = (source.parameters["weight"][0]["value"][0] for source in recipe.models)
         ...     return Scored(abs(first - 0.6) + abs(second - 0.4))
