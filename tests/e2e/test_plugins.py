@@ -153,3 +153,16 @@ def test_one_file_trains_under_audit_and_resumes_to_the_same_bytes(
         assert result["status"] == "done"
         results.append(result["weights_sha256"])
     assert results[0] == results[1]
+
+
+def test_a_plugin_that_is_installed_and_not_enabled_is_hinted_at(tmp_path: Path) -> None:
+    environment = one_file(tmp_path / "plugin", GUIDE[1])  # type: ignore[index]
+    for enabled, hinted in (("", True), ("somebodys", False)):
+        done = subprocess.run(
+            [sys.executable, "-m", "isoflop", "show", "optimizer", "nobodys_method"],
+            env={**environment, "ISOFLOP_PLUGINS": enabled}, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 2
+        assert (
+            "installed but not enabled: somebodys (ISOFLOP_PLUGINS=somebodys enables them)" in done.stderr
+        ) == hinted

@@ -228,7 +228,7 @@ def test_a_slice_beyond_the_last_layer() -> None:
         ("multislerp", {"weight": 0.0}, "the weights sum to zero"),
         ("linear", {"weight": [1.0, 0.0]}, "tensor 'model.layers.2.*sum to zero"),
         ("della", {"density": 0.95}, "leave"),
-        ("ties", {"density": 1.5}, "density: input should be less than or equal to 1"),
+        ("ties", {"density": 1.5}, "density: should be at most 1"),
         ("slerp", {}, "t: is missing"),
         ("ties", {"normalize": "yes"}, "normalize: .* for tensor"),
     ],

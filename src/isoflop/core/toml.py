@@ -303,7 +303,7 @@ def _problem(model: type[BaseModel], tree: Any, error: Any) -> tuple[str, str]:
     if kind in TELLING or kind.startswith(("slot_", "json_")) or (kind == "value_error" and not isinstance(given, str)):
         return path, message
     if kind.startswith("int_") and isinstance(given, float) and abs(given) >= INTEGERS:
-        message = f"should be less than {INTEGERS}"
+        message = f"should be below {INTEGERS}"
     message += f", got {form_of(given)}"
     if kind == "string_type":
         message += "; put it in quotes" if not isinstance(given, dict | list) else ""

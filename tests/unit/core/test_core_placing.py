@@ -89,9 +89,7 @@ def test_every_part_that_names_a_file_is_meant(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["mine.toml", "small"])
-def test_a_study_names_a_recipes_file(
-    name: str, tmp_path: Path, corpus: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_study_names_a_recipes_file(name: str, tmp_path: Path, corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lay(tmp_path, corpus)
     (tmp_path / "configs" / "study.toml").write_text(STUDY.replace("RECIPE", name))
     monkeypatch.chdir(tmp_path)
