@@ -25,6 +25,8 @@ from ..ledger.ledger import Ledger
 from .recipe import MergeRecipe
 
 TRIALS, BEST, BILL = "trials.jsonl", "merge.toml", "ledger.json"
+_OLDER = {"model": "flops", "hardware": "executed"}
+"""What trials of older searches call amounts."""
 BOUNDS: dict[str, tuple[float | None, float | None]] = {"density": (0.05, 1.0)}
 """Least and greatest value of a knob; others are free."""
 
@@ -153,7 +155,7 @@ def _search(space: Space, fitness: Fitness, out: Path, trials: int, seed: int, s
             append_jsonl(out / TRIALS, done[-1])
         elif done[number]["genes"] != genes:
             raise DataError(f"trial {number} is not one of this search", where=str(out / TRIALS), fix="remove the file")
-        ledger.add("search", Cost(**done[number]["cost"]))
+        ledger.add("search", Cost(**{_OLDER.get(key, key): n for key, n in done[number]["cost"].items()}))
         best = min(best, (done[number]["value"], genes))
     write_json(out / BILL, ledger.to_json())
     found = space.recipe_of(best[1]).model_dump(mode="json", exclude_none=True, exclude_defaults=True)
