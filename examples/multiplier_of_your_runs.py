@@ -28,9 +28,8 @@ def main() -> None:
         multipliers.append(needed / spent)
         ladders.append((ladder["flops"], ladder["loss"]))
     found = estimate(multipliers, error=interpolation_error(ladders))
-    print(
-        f"the baseline needs {found.value:.2f}x the compute [{found.low:.2f}, {found.high:.2f}] at 95 %, p = {found.p:.2g}"
-    )
+    interval = f"[{found.low:.2f}, {found.high:.2f}] at 95 %"
+    print(f"the baseline needs {found.value:.2f}x the compute {interval}, p = {found.p:.2g}")
 
 
 if __name__ == "__main__":
