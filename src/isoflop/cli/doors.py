@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,14 +13,21 @@ from .app import app
 from .common import DEFAULT_ROOT, Json, Root, emit, find_run, path_argument
 from .training import warn
 
+if TYPE_CHECKING:
+    from ..models.hf.families import Form
+
 SIZES = ("float32", "bfloat16", "float16")
+GGUF = ("f16", "f32", "bf16", "q8_0")
 
 
 @app.command()
 def export(
     model: Annotated[str, typer.Argument(help="A run's directory, name or hash, or a Hugging Face directory.")],
-    out: Annotated[Path, path_argument("The new directory.")],
-    dtype: Annotated[str, typer.Option("--dtype", help=f"Of the weights: {', '.join(SIZES)}.")] = SIZES[0],
+    out: Annotated[Path, path_argument("The new directory, or a file NAME.gguf for llama.cpp.")],
+    dtype: Annotated[
+        str | None,
+        typer.Option("--dtype", help=f"Of the weights: {', '.join(SIZES)}; in a GGUF file {', '.join(GGUF)}."),
+    ] = None,
     context: Annotated[
         int | None,
         typer.Option("--context", min=1, help="Tokens of the longest text it is meant for; default: as trained."),
@@ -28,17 +35,24 @@ def export(
     root: Root = DEFAULT_ROOT,
     json: Json = False,
 ) -> None:
-    """Write a model as a directory that transformers loads, and all that read its directories."""
-    from ..pipelines.publishing import publish_directory, publish_run
+    """Write a model as a directory that transformers loads, or as a GGUF file that llama.cpp loads."""
+    from ..pipelines.publishing import publish_directory, publish_gguf, publish_run
     from ..store.published import is_published
 
-    if dtype not in SIZES:
-        raise UsageError(f"no type of weights is named {dtype!r}", where="--dtype", fix=nearest(dtype, SIZES))
-    if is_published(user_path(model)):
-        form = publish_directory(user_path(model), out, dtype=dtype, context=context)
-    else:
-        form = publish_run(find_run(model, root), out, dtype=dtype, context=context, warn=warn)
+    known = GGUF if out.suffix == ".gguf" else SIZES
+    kind = dtype or known[0]
+    if kind not in known:
+        raise UsageError(f"no type of weights is named {kind!r}", where="--dtype", fix=nearest(kind, known))
+
+    def write(directory: Path, dtype: str = SIZES[0]) -> Form:
+        if is_published(user_path(model)):
+            return publish_directory(user_path(model), directory, dtype=dtype, context=context)
+        return publish_run(find_run(model, root), directory, dtype=dtype, context=context, warn=warn)
+
+    form, notes = publish_gguf(write, user_path(out), kind) if known is GGUF else (write(out, kind), [])
+    for note in notes:
+        warn(note)
     for remark in form.remarks:
         warn(remark)
-    facts = {"out": str(out), "model_type": form.family.model_type, "remarks": list(form.remarks)}
+    facts = {"out": str(out), "model_type": form.family.model_type, "remarks": [*form.remarks, *notes]}
     emit(facts) if json else typer.echo(f"{out}: a {form.family.model_type} ({form.family.architecture})")

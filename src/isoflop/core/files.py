@@ -98,8 +98,11 @@ def _partial(path: Path) -> Path:
     return path.with_name(f"{PARTIAL}{uuid.uuid4().hex[:8]}-{name}")
 
 
-def write_atomic(path: Path, data: bytes | str) -> None:
-    """Replace ``path`` by ``data``: a reader, or a kill at any instant, sees the old bytes or the new.
+@contextlib.contextmanager
+def publish_file(path: Path) -> Iterator[Path]:
+    """Yield the path of a file to write; on leaving it is synced and replaces ``path``.
+
+    A reader, or a kill at any instant, sees the old bytes or the new; an exception inside leaves nothing behind.
 
     Raises:
         StorageError: the disk refused, or ``path`` is no regular file (a folder, a device, a pipe, a link).
@@ -109,15 +112,20 @@ def write_atomic(path: Path, data: bytes | str) -> None:
         partial = _partial(path)
         _make_folder(path.parent)
         try:
-            with partial.open("wb") as file:
-                file.write(data.encode() if isinstance(data, str) else data)
-                file.flush()
+            yield partial
+            with partial.open("rb") as file:
                 os.fsync(file.fileno())
             partial.replace(path)
             fsync_directory(path.parent)
         except BaseException:
             partial.unlink(missing_ok=True)
             raise
+
+
+def write_atomic(path: Path, data: bytes | str) -> None:
+    """Replace ``path`` by ``data``; see ``publish_file``."""
+    with publish_file(path) as partial:
+        partial.write_bytes(data.encode() if isinstance(data, str) else data)
 
 
 def jsonable(value: Any) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,12 @@ import tomli_w
 from .. import __version__
 from ..core.contracts import Tokenizer, merged
 from ..core.errors import UsageError
-from ..core.files import write_atomic
+from ..core.files import disk_errors, write_atomic
 from ..core.reading import user_path
 from ..data.exported import write_tokenizer
 from ..data.tokenizing import beginning
 from ..models.architectures.transformer import TransformerPart
+from ..models.gguf import write_gguf
 from ..models.hf.config import Config
 from ..models.hf.directory import Published, load
 from ..models.hf.export import Ids, export
@@ -102,6 +104,27 @@ def publish_directory(directory: Path, out: Path, *, dtype: str = "float32", con
         dtype=dtype,
         beside=beside,
     )
+
+
+def publish_gguf(write: Callable[[Path], Form], out: Path, kind: str = "f16") -> tuple[Form, list[str]]:
+    """Write a GGUF file of what ``write`` makes: a directory that is kept only meanwhile, beside the file.
+
+    Args:
+        write: ``publish_run`` or ``publish_directory`` of a model, given a directory that does not exist.
+        out: the file; must not exist.
+        kind: type of the matrices, one of ``models.gguf.TYPES``.
+
+    Returns:
+        The form in which the model was written, and what llama.cpp will do otherwise than it, in sentences.
+    """
+    if out.exists():
+        raise UsageError("exists already", where=str(out), fix="name another file")
+    with disk_errors(out):
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as meanwhile:
+            directory = Path(meanwhile) / out.stem
+            form = write(directory)
+            return form, write_gguf(directory, out, kind)
 
 
 def _ids(tokenizer: Tokenizer | None) -> Ids:

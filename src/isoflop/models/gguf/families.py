@@ -1,0 +1,236 @@
+"""What llama.cpp calls a family of models, its keys, and in which form it wants the family's tensors.
+
+The keys are those that llama.cpp's loader asks for; what a configuration says and no key can hold is refused, or, where
+llama.cpp computes something else only beyond a certain length, told.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...core.errors import DataError, nearest
+from ..hf.config import Config
+
+Key = tuple[str, Any]
+"""A key behind the family's name, and its value: whole numbers, floats, truth values and texts keep their kind."""
+
+
+@dataclass(frozen=True)
+class GgufFamily:
+    """A family as llama.cpp knows it.
+
+    Args:
+        name: llama.cpp's.
+        interleaved: neighbours turn together, so that rows of queries and keys change places.
+        offset: gains of norms are stored as their difference from 1.
+        transposed: matrices of layers are stored as (columns, rows).
+        fused: queries, keys and values of a head lie beside each other, not those of all heads.
+        separate_head: llama.cpp wants the head even where it is the embedding.
+        tied: llama.cpp knows no head of its own.
+        capped: scores and logits may be softly capped.
+        windows: every how many layers one sees everything; 0: all do.
+        layer_norm: norms subtract the mean.
+
+    Example:
+        >>> GgufFamily("gemma", offset=True).tensor("model.norm.weight", torch.tensor([0.0, 0.5]), 1, 1)
+        tensor([1.0000, 1.5000])
+    """
+
+    name: str
+    interleaved: bool = False
+    offset: bool = False
+    transposed: bool = False
+    fused: bool = False
+    separate_head: bool = False
+    tied: bool = False
+    capped: bool = False
+    windows: int = 0
+    layer_norm: bool = False
+
+    def tensor(self, name: str, stored: Tensor, heads: int, kv_heads: int) -> Tensor:
+        """A tensor as llama.cpp wants it, from one of Hugging Face's name and form."""
+        if self.interleaved and ".self_attn.q_proj." in name:
+            return _interleaved(stored, heads)
+        if self.interleaved and ".self_attn.k_proj." in name:
+            return _interleaved(stored, kv_heads)
+        if self.offset and name.endswith("norm.weight"):
+            return stored.float() + 1.0
+        if self.transposed and stored.ndim == 2 and ".h." in f".{name}":
+            return stored.T.contiguous()
+        if self.fused and ".query_key_value." in name:
+            by_head = stored.reshape(heads, 3, -1, *stored.shape[1:])
+            return by_head.transpose(0, 1).reshape(stored.shape).contiguous()
+        return stored
+
+
+FAMILIES = {
+    "llama": GgufFamily("llama", interleaved=True),
+    "mistral": GgufFamily("llama", interleaved=True),
+    "qwen2": GgufFamily("qwen2"),
+    "qwen3": GgufFamily("qwen3"),
+    "olmo2": GgufFamily("olmo2", separate_head=True),
+    "gemma": GgufFamily("gemma", offset=True, tied=True),
+    "gemma2": GgufFamily("gemma2", offset=True, tied=True, capped=True, windows=2),
+    "gemma3_text": GgufFamily("gemma3", offset=True, tied=True, windows=6),
+    "gpt2": GgufFamily("gpt2", transposed=True, layer_norm=True),
+    "gpt_neox": GgufFamily("gptneox", fused=True, separate_head=True, layer_norm=True),
+}
+"""By the model type of a configuration."""
+
+
+def family_of(config: Config) -> GgufFamily:
+    """That of a configuration; DataError names the nearest where there is none."""
+    return config.choice("model_type", FAMILIES, what="family of models for GGUF")  # type: ignore[no-any-return]
+
+
+def heads_of(config: Config) -> tuple[int, int]:
+    """Heads, and heads of keys and values."""
+    heads = config.whole("n_head" if "n_head" in config.tree else "num_attention_heads")
+    return heads, config.maybe_whole("num_key_value_heads") or heads
+
+
+def keys(family: GgufFamily, config: Config, note: Callable[[str], None]) -> Iterator[Key]:
+    """Every key of the model, behind ``<family's name>.``.
+
+    Args:
+        family: that of the configuration.
+        config: the model's.
+        note: told what llama.cpp will compute otherwise.
+
+    Raises:
+        DataError: the configuration asks for what llama.cpp's family cannot do.
+    """
+    if family.name == "gpt2":
+        yield from _gpt2(config)
+        return
+    width, (heads, kv_heads) = config.whole("hidden_size"), heads_of(config)
+    head_dim = config.maybe_whole("head_dim") or width // heads
+    context = config.whole("max_position_embeddings")
+    yield from (
+        ("block_count", config.whole("num_hidden_layers")),
+        ("context_length", context),
+        ("embedding_length", width),
+        ("feed_forward_length", config.whole("intermediate_size")),
+        ("attention.head_count", heads),
+        ("vocab_size", config.whole("vocab_size")),
+    )
+    if family.layer_norm:
+        yield "attention.layer_norm_epsilon", config.number("layer_norm_eps", 1e-5)
+        yield "use_parallel_residual", config.flag("use_parallel_residual", True)
+    else:
+        yield "attention.head_count_kv", kv_heads
+        yield "attention.key_length", head_dim
+        yield "attention.value_length", head_dim
+        yield "attention.layer_norm_rms_epsilon", config.number("rms_norm_eps", 1e-6)
+    yield from _rope(config, head_dim)
+    yield from _scores(family, config, head_dim)
+    yield from _windows(family, config, context, note)
+
+
+def _gpt2(config: Config) -> Iterator[Key]:
+    width, context = config.whole("n_embd"), config.whole("n_positions")
+    yield from (
+        ("block_count", config.whole("n_layer")),
+        ("context_length", context),
+        ("embedding_length", width),
+        ("feed_forward_length", config.maybe_whole("n_inner") or 4 * width),
+        ("attention.head_count", config.whole("n_head")),
+        ("attention.layer_norm_epsilon", config.number("layer_norm_epsilon", 1e-5)),
+    )
+
+
+def _rope_tables(config: Config) -> tuple[Config, str]:
+    """Where the settings of rotary positions stand, and their type."""
+    table = config.table("rope_parameters") or config.table("rope_scaling") or Config({}, config.where)
+    if isinstance(table.tree.get("full_attention"), dict):
+        table = table.table("full_attention") or table
+    return table, str(table.tree.get("rope_type") or table.tree.get("type") or "default")
+
+
+def _rope(config: Config, head_dim: int) -> Iterator[Key]:
+    table, kind = _rope_tables(config)
+    fallback = {"gpt_neox": 10_000.0, "gemma3_text": 1_000_000.0}.get(str(config.tree["model_type"]), 10_000.0)
+    theta = table.number("rope_theta", config.number("rope_theta", config.number("rotary_emb_base", fallback)))
+    share = table.number(
+        "partial_rotary_factor", config.number("partial_rotary_factor", config.number("rotary_pct", 1))
+    )
+    if config.tree["model_type"] == "gpt_neox" and not {"rotary_pct", "partial_rotary_factor"} & {
+        *config.tree,
+        *table.tree,
+    }:
+        share = 0.25  # the family's default
+    yield "rope.freq_base", theta
+    yield "rope.dimension_count", int(head_dim * share)
+    if kind in ("default", "llama3"):  # the latter is a tensor, see ``rope_factors``
+        return
+    if kind not in ("linear", "yarn"):
+        raise table.problem("rope_type", f"is {kind!r}", fix=nearest(kind, ("linear", "llama3", "yarn")))
+    yield "rope.scaling.type", kind
+    yield "rope.scaling.factor", table.number("factor")
+    if kind == "yarn":
+        original = table.maybe_whole("original_max_position_embeddings")
+        yield "rope.scaling.original_context_length", original or config.whole("max_position_embeddings")
+
+
+def rope_factors(config: Config) -> Tensor | None:
+    """What llama.cpp divides the frequencies by, (head's numbers / 2,) fp32, where the type is llama3; else None."""
+    table, kind = _rope_tables(config)
+    if kind != "llama3":
+        return None
+    heads, _ = heads_of(config)
+    head_dim = config.maybe_whole("head_dim") or config.whole("hidden_size") // heads
+    theta = table.number("rope_theta", config.number("rope_theta", 10_000.0))
+    factor, low, high = table.number("factor"), table.number("low_freq_factor"), table.number("high_freq_factor")
+    original = table.whole("original_max_position_embeddings")
+    turns = original * theta ** (-torch.arange(0, head_dim, 2, dtype=torch.float64) / head_dim) / (2 * math.pi)
+    smooth = ((turns - low) / (high - low)).clamp(0, 1)  # turns within the original context: few are stretched
+    return (1 / ((1 - smooth) / factor + smooth)).float()
+
+
+def _scores(family: GgufFamily, config: Config, head_dim: int) -> Iterator[Key]:
+    """What scores and logits are multiplied or bounded by."""
+    if (scalar := config.tree.get("query_pre_attn_scalar")) not in (None, head_dim):
+        raise config.problem("query_pre_attn_scalar", f"is {scalar}; llama.cpp takes the head's size, {head_dim}")
+    if family.capped:
+        yield "attn_logit_softcapping", config.number("attn_logit_softcapping", 50.0)
+        yield "final_logit_softcapping", config.number("final_logit_softcapping", 30.0)
+    elif config.tree.get("final_logit_softcapping") is not None:
+        raise config.problem("final_logit_softcapping", f"is given; llama.cpp's {family.name} caps nothing")
+
+
+def _windows(family: GgufFamily, config: Config, context: int, note: Callable[[str], None]) -> Iterator[Key]:
+    """Sliding windows: llama.cpp knows where they lie."""
+    window = config.maybe_whole("sliding_window")
+    if family.windows:
+        layers = config.whole("num_hidden_layers")
+        usual = ["sliding_attention" if (i + 1) % family.windows else "full_attention" for i in range(layers)]
+        window = window or 4096
+        if config.listed("layer_types", layers) not in (None, usual) and window < context:
+            what = f"is not llama.cpp's, in whose {family.name} each layer of {family.windows} sees everything"
+            raise config.problem("layer_types", what)
+        yield "attention.sliding_window", window
+        return
+    types = config.tree.get("layer_types")
+    slides = config.tree["model_type"] == "mistral" or config.flag("use_sliding_window", False)
+    if types is not None and config.tree["model_type"] != "mistral":
+        slides = "sliding_attention" in types
+    if window is not None and slides and window < context:
+        note(f"llama.cpp's {family.name} has no windows: texts longer than {window} tokens give other results there")
+
+
+def refuse_unlike(family: GgufFamily, config: Config, tied: bool) -> None:
+    """DataError if the model has a head of its own where llama.cpp's family has none."""
+    if family.tied and not tied:
+        raise DataError(f"has a head of its own; llama.cpp's {family.name} takes the embedding", where=config.where)
+
+
+def _interleaved(stored: Tensor, heads: int) -> Tensor:
+    """Rows of each head from (first half, second half) to neighbours."""
+    halves = stored.reshape(heads, 2, stored.shape[0] // heads // 2, *stored.shape[1:])
+    return halves.transpose(1, 2).reshape(stored.shape).contiguous()

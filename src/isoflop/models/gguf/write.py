@@ -1,0 +1,176 @@
+"""Write a GGUF file: keys, vocabulary, tensors one at a time; there as a whole or not at all."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from ...core.errors import DataError, NumericsError, UsageError, nearest
+from ...core.files import publish_file
+from ...core.reading import user_path
+from ...store.safetensors_dir import TensorInfo
+from ...store.tensors import Checkpoint
+from ..hf.config import Config
+from .families import GgufFamily, family_of, heads_of, keys, refuse_unlike, rope_factors
+from .vocabulary import Vocabulary, read_vocabulary
+
+TYPES = ("f32", "f16", "bf16", "q8_0")
+"""Types of matrices; vectors are always fp32. q8_0: blocks of 32 integers of 8 bits with a scale in fp16."""
+_BLOCK = 32  # numbers of a row that share a scale in q8_0
+
+
+def write_gguf(directory: str | Path, out: str | Path, kind: str = "f16") -> list[str]:
+    """Write a model in Hugging Face's layout as one GGUF file.
+
+    Args:
+        directory: configuration, safetensors and ``tokenizer.json``.
+        out: the file, which must not exist.
+        kind: type of the matrices, one of ``TYPES``. Of q8_0, a matrix whose rows are no multiple of 32 long is f16.
+
+    Returns:
+        What llama.cpp will do otherwise than the model, in sentences; mostly nothing.
+
+    Raises:
+        UsageError: ``out`` exists, the type is not known, or the package gguf is missing.
+        DataError: llama.cpp has no such family, tokenizer or setting.
+        NumericsError: a value is not finite, or too large for fp16.
+        StorageError: the disk refused.
+
+    Example:
+        >>> write_gguf("no-model-here", "model.gguf", "q4_0")
+        Traceback (most recent call last):
+            ...
+        isoflop.core.errors.UsageError: export: no GGUF type 'q4_0'; did you mean q8_0? (legal: bf16, f16, f32, q8_0)
+    """
+    if kind not in TYPES:
+        raise UsageError(f"no GGUF type {kind!r}", where="export", fix=nearest(kind, TYPES))
+    package = _package()
+    out = user_path(out)
+    if out.exists():
+        raise UsageError("exists already", where=str(out), fix="name another file")
+    checkpoint = Checkpoint(directory)
+    config = Config.read(checkpoint.path)
+    family, notes = family_of(config), list[str]()
+    refuse_unlike(family, config, checkpoint.tied)
+    found = list(keys(family, config, notes.append))
+    heads, rows = heads_of(config), checkpoint.find(checkpoint.embedding).shape[0]
+    vocabulary = read_vocabulary(checkpoint.path, rows, notes.append)
+    tensors = list(_tensors(package, family, checkpoint, config))
+    with publish_file(out) as partial, closing(package.GGUFWriter(partial, family.name)) as writer:
+        writer.add_name(checkpoint.path.name)
+        writer.add_file_type({"f32": 0, "f16": 1, "q8_0": 7, "bf16": 32}[kind])
+        if kind == "q8_0":
+            writer.add_quantization_version(package.GGML_QUANT_VERSION)
+        for key, value in found:
+            _add(writer, f"{family.name}.{key}", value)
+        _add_vocabulary(writer, vocabulary)
+        factors = rope_factors(config)
+        if factors is not None:
+            writer.add_tensor_info("rope_freqs.weight", factors.shape, np.dtype(np.float32), factors.numel() * 4)
+        types = {name: _type(package, kind, info.shape) for name, info in tensors}
+        for name, info in tensors:
+            shape = tuple(family.tensor(info.name, torch.empty(info.shape, device="meta"), *heads).shape)
+            size = _bytes(package, shape, types[name])
+            writer.add_tensor_info(name, shape, np.dtype(np.float32), size, raw_dtype=types[name])
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_ti_data_to_file()
+        if factors is not None:
+            writer.write_tensor_data(factors.numpy())
+        for name, info in tensors:
+            tensor = family.tensor(info.name, checkpoint.read(info.name, torch.float32), *heads)
+            writer.write_tensor_data(_encoded(package, tensor.numpy(), types[name], info))
+    return notes
+
+
+def _package() -> Any:
+    try:
+        import gguf
+    except ImportError:
+        raise UsageError(
+            "GGUF files are written by the package gguf, which is not installed",
+            where="export",
+            fix="pip install 'isoflop[gguf]'",
+        ) from None
+    return gguf
+
+
+def _add(writer: Any, key: str, value: Any) -> None:
+    """One key with the kind that llama.cpp expects."""
+    {bool: writer.add_bool, int: writer.add_uint32, float: writer.add_float32, str: writer.add_string}[type(value)](
+        key, value
+    )
+
+
+def _add_vocabulary(writer: Any, vocabulary: Vocabulary) -> None:
+    writer.add_tokenizer_model(vocabulary.model)
+    if vocabulary.rule:
+        writer.add_tokenizer_pre(vocabulary.rule)
+    elif vocabulary.model == "llama":
+        writer.add_tokenizer_pre("default")
+    writer.add_token_list(vocabulary.tokens)
+    writer.add_token_types(vocabulary.types)
+    if vocabulary.merges:
+        writer.add_token_merges(vocabulary.merges)
+    if vocabulary.scores:
+        writer.add_token_scores(vocabulary.scores)
+    for key, value in vocabulary.extra.items():
+        _add(writer, f"tokenizer.ggml.{key}", value)
+    if vocabulary.chat_template:
+        writer.add_chat_template(vocabulary.chat_template)
+
+
+def _tensors(
+    package: Any, family: GgufFamily, checkpoint: Checkpoint, config: Config
+) -> Iterator[tuple[str, TensorInfo]]:
+    """llama.cpp's name of each tensor and where it lies, in the order of the files."""
+    architecture = {name: number for number, name in package.MODEL_ARCH_NAMES.items()}[family.name]
+    names = package.get_tensor_name_map(architecture, max(1, checkpoint.layers))
+    prefix = "model." if config.tree["model_type"] not in ("gpt2", "gpt_neox") else ""
+    for name, info in checkpoint.tensors.items():
+        if name.endswith((".attn.bias", ".attn.masked_bias", ".attention.bias", ".masked_bias", "rotary_emb.inv_freq")):
+            continue  # masks and frequencies, which are no parameters
+        there = names.get_name(name, try_suffixes=(".weight", ".bias"))
+        there = there or names.get_name(f"{prefix}{name}", try_suffixes=(".weight", ".bias"))
+        if there is None:
+            what = f"holds the tensor {name!r}, which llama.cpp's {family.name} has not"
+            raise DataError(what, where=str(info.file), fix="export the model again, or another one")
+        yield there, info
+    if checkpoint.tied and family.separate_head:
+        yield "output.weight", checkpoint.tensors[checkpoint.embedding]
+
+
+def _type(package: Any, kind: str, shape: tuple[int, ...]) -> Any:
+    """The format's type of a tensor."""
+    types = package.GGMLQuantizationType
+    if len(shape) < 2:
+        return types.F32
+    if kind == "q8_0" and shape[-1] % _BLOCK:
+        return types.F16
+    return types[kind.upper()]
+
+
+def _bytes(package: Any, shape: tuple[int, ...], kind: Any) -> int:
+    block, size = package.GGML_QUANT_SIZES[kind]
+    count = int(np.prod(shape))
+    return int(count // block * size)
+
+
+def _encoded(package: Any, values: npt.NDArray[np.float32], kind: Any, info: TensorInfo) -> npt.NDArray[Any]:
+    """A tensor's numbers in the format's type; NumericsError where they do not fit."""
+    if kind == package.GGMLQuantizationType.F32:
+        encoded = values
+    else:
+        with np.errstate(over="ignore"):
+            encoded = package.quants.quantize(values, kind)
+    fits = np.isfinite(values).all() and (encoded.dtype != np.float16 or np.isfinite(encoded).all())
+    if not fits:
+        what = f"tensor {info.name!r} holds values that are not finite in {kind.name.lower()}"
+        raise NumericsError(what, where=str(info.file), fix="write f32 or bf16, or take another checkpoint")
+    return encoded
