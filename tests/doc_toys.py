@@ -5,14 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
+from pathlib import Path
 from typing import Any
 
+import torch
+
 from isoflop.core.recipe import Recipe
+from isoflop.core.rng import Rng
 from isoflop.core.table import Table
 from isoflop.data.tokenizers.bytes import BytesPart
 from isoflop.laws import Chinchilla, simulate
 from isoflop.laws.law import Fit
 from isoflop.laws.plan.draws import Basis, basis_of
+from isoflop.store.tensor_writer import write_directory
+from isoflop.store.tensors import as_bytes
 from laws_planted import CHINCHILLA, PLANTED, SWEEP, law
 from transformer_toys import context, part
 
@@ -61,6 +67,13 @@ def _data() -> dict[str, Any]:
     return {"ctx": context(vocab_size=257, tokenizer=BytesPart())}
 
 
+def write(path: str, **tensors: list[Any]) -> None:
+    """A directory of weights, each given as a list."""
+    Path(path).mkdir()
+    made = {name: torch.tensor(values) for name, values in tensors.items()}
+    write_directory(Path(path), {name: ("F32", tuple(t.shape), as_bytes(t)) for name, t in made.items()}, "model")
+
+
 OFFERED: dict[str, Callable[[], dict[str, Any]]] = {
     "laws": _laws,
     "store": _store,
@@ -68,6 +81,7 @@ OFFERED: dict[str, Callable[[], dict[str, Any]]] = {
     "models": _models,
     "decode": _models,
     "evals": _models,
+    "merge": lambda: {"torch": torch, "Rng": Rng, "Path": Path, "write": write},
 }
 
 

@@ -233,7 +233,7 @@ def recipe(**model: Any) -> Recipe:
             {"d_model": 2**20, "layers": 4096},
             r"model: its \d+ parameters take \d+ bytes in training, but this machine",
         ),
-        ({"layers": 0}, r"model\.layers: .*greater than or equal to 1"),
+        ({"layers": 0}, r"model\.layers: .*at least 1"),
         ({"depth": 3}, r"model\.depth: no such key; legal: arrangement, cap, d_model, embedding_scale, feed_forward"),
     ],
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -166,6 +167,19 @@ def test_a_dry_run_says_what_it_would_cost_and_trains_nothing(
     assert spent["hardware_flops"] == facts["hardware_flops"]
     text = out(capsys, "train", str(tiny()), "optimizer=muon", *root, "--dry-run")
     assert "12 steps" in text
+    assert re.search(r"about [\d.]+ m?s? ?.*of training \(.*a guess.*GB of memory at its peak", text)
+    again = out(capsys, "train", str(tiny()), "seed=99", *root, "--dry-run")
+    assert "of training (as fast as " in again
+    assert re.search(r"\d+\.\d\d passes over the training text of [\d,]+ tokens", again)
+
+
+def test_a_dry_run_names_a_file_that_is_missing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert invoke(["train", "small", 'source={name="text", paths=["nowhere/*.txt"]}', "--dry-run"]) == 3
+    assert "nowhere/*.txt: matches no file" in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
 
 
 @pytest.mark.parametrize("axis", ["flops", "tokens", "text_bytes", "seconds"])

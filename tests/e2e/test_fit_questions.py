@@ -173,6 +173,8 @@ def test_settings_where_twice_and_the_outlier_rule_reach_the_fit(
     assert len(found["points"]) == 59
     found = json.loads(out(capsys, *line, "--where", "half=1", "--where", "third=2"))
     assert len(found["points"]) == len([i for i in range(64) if i % 2 == 1 and i % 3 == 2])
+    assert invoke([*line, "--settings", "starts=0"]) == 2
+    assert "starts: should be at least 1" in capsys.readouterr().err
     for wrong in ("los=l2", "delta=small", "fixed=3", "columns=x", "loss=l3", "fixed.zeta=1"):
         assert invoke([*line, "--settings", wrong]) == 2, wrong
 

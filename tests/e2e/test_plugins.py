@@ -10,6 +10,7 @@ import re
 import subprocess
 import sys
 import time
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -26,10 +27,11 @@ class Row(NamedTuple):
     overrides: tuple[str, ...]
 
 
-GUIDE = re.search(r"```python\n(.*?)```", (Path(__file__).parents[2] / "CONTRIBUTING.md").read_text(), re.DOTALL)
-assert GUIDE is not None
+PAGE = (Path(__file__).parents[2] / "CONTRIBUTING.md").read_text()
+OPTIMIZER, SCHEDULE = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 ROWS = {
-    "optimizer": Row(GUIDE[1], ("optimizer=somebodys_method",)),  # a part without a name has its file's
+    "optimizer": Row(OPTIMIZER, ("optimizer=somebodys_method",)),  # a part without a name has its file's
+    "schedule": Row(SCHEDULE, ('schedule={name="somebodys_method", period=7}',)),
     "norm": Row(
         """
 import torch
@@ -153,3 +155,24 @@ def test_one_file_trains_under_audit_and_resumes_to_the_same_bytes(
         assert result["status"] == "done"
         results.append(result["weights_sha256"])
     assert results[0] == results[1]
+
+
+def test_the_pages_package_declares_its_modules() -> None:
+    (text,) = re.findall(r"```toml\n(.*?)```", PAGE, re.DOTALL)
+    package = tomllib.loads(text)
+    modules = package["tool"]["setuptools"]["py-modules"]
+    assert list(package["project"]["entry-points"]["isoflop.parts"].values()) == modules
+    assert all(f"/{module}.py`" in PAGE for module in modules)
+
+
+def test_a_plugin_that_is_installed_and_not_enabled_is_hinted_at(tmp_path: Path) -> None:
+    environment = one_file(tmp_path / "plugin", OPTIMIZER)
+    for enabled, hinted in (("", True), ("somebodys", False)):
+        done = subprocess.run(
+            [sys.executable, "-m", "isoflop", "show", "optimizer", "nobodys_method"],
+            env={**environment, "ISOFLOP_PLUGINS": enabled}, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 2
+        assert (
+            "installed but not enabled: somebodys (ISOFLOP_PLUGINS=somebodys enables them)" in done.stderr
+        ) == hinted

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import signal
@@ -16,9 +17,10 @@ import pytest
 import torch
 
 from isoflop.core.errors import DataError, IsoflopError, NumericsError, RecipeError, StorageError, UsageError
+from isoflop.core.registry import get, names
 from isoflop.core.toml import validated
 from isoflop.merge.execute import merge
-from isoflop.merge.recipe import MergeRecipe, checked, load
+from isoflop.merge.recipe import MergeRecipe, MergeSource, checked, load
 from isoflop.store.tensor_writer import UNFINISHED
 from merge_models import WORDS, save, tensors_of
 
@@ -223,12 +225,16 @@ def test_a_slice_beyond_the_last_layer() -> None:
 @pytest.mark.parametrize(
     ("method", "knobs", "message"),
     [
-        ("linear", {"weight": 0.0}, "tensor 'lm_head.weight': the weights sum to zero"),
+        (
+            "linear",
+            {"weight": 0.0},
+            "tensor 'lm_head.weight' of a/model.safetensors, b/model.safetensors: the weights sum to zero",
+        ),
         ("karcher", {"weight": 0.0}, "the weights sum to zero"),
         ("multislerp", {"weight": 0.0}, "the weights sum to zero"),
-        ("linear", {"weight": [1.0, 0.0]}, "tensor 'model.layers.2.*sum to zero"),
+        ("linear", {"weight": [1.0, 0.0]}, r"tensor 'model.layers.2.*' of a/model.safetensors, b/model.*sum to zero"),
         ("della", {"density": 0.95}, "leave"),
-        ("ties", {"density": 1.5}, "density: input should be less than or equal to 1"),
+        ("ties", {"density": 1.5}, "density: should be at most 1"),
         ("slerp", {}, "t: is missing"),
         ("ties", {"normalize": "yes"}, "normalize: .* for tensor"),
     ],
@@ -361,3 +367,38 @@ def test_a_killed_command_leaves_no_output_and_the_same_command_finishes_it() ->
         assert Path("out", name).read_bytes() == Path("undisturbed", name).read_bytes()
     assert not list(Path().glob(f"{UNFINISHED}*"))
     assert json.loads(Path("out/config.json").read_text())["model_type"] == "llama"
+
+
+@pytest.mark.parametrize("method", [name for name in names("merge") if "weight" in get("merge", name).each])  # type: ignore[attr-defined]
+def test_weights_that_are_all_zero_merge_nothing(method: str) -> None:
+    """Some methods would give the base, others a mean that nobody asked for."""
+    for number, name in enumerate("abc"):
+        save(Path(name), tensors_of(number))
+    part: Any = get("merge", method)
+    base = {} if part.base == "none" else {"base": "c"}
+    zero = {"method": method, "models": [{"path": "a"}, {"path": "b"}], **base}
+    with pytest.raises(IsoflopError, match="zero"):
+        merge(recipe(**zero, parameters={"weight": 0.0}), Path("out"))
+    with pytest.raises(IsoflopError, match="zero"):
+        merge(
+            recipe(**zero, parameters={"weight": [{"filter": "mlp", "value": [0.0, 0.0]}, {"value": 0.0}]}), Path("out")
+        )
+    assert not Path("out").exists()
+
+
+def test_a_weight_may_be_zero_where_others_are_not() -> None:
+    for number, name in enumerate("abc"):
+        save(Path(name), tensors_of(number))
+    two = [{"path": "a", "parameters": {"weight": [{"filter": "mlp", "value": 1.0}, {"value": 0.0}]}}, {"path": "b"}]
+    merge(recipe(method="task_arithmetic", base="c", models=two, parameters={"weight": 0.0}), Path("out"))
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, [0.5, math.nan], [{"filter": "mlp", "value": -math.inf}]])
+@pytest.mark.parametrize("place", ["models.0.parameters", "parameters"])
+def test_a_knob_that_is_no_finite_number_is_named_by_its_key(value: Any, place: str) -> None:
+    knobs: dict[str, Any] = {"weight": value}
+    own = knobs if place != "parameters" else {}
+    models = (MergeSource(path="a", parameters=own), MergeSource(path="b"))
+    asked = MergeRecipe(method="linear", models=models, parameters={} if own else knobs)
+    with pytest.raises(RecipeError, match=rf"{place}\.weight: (nan|inf|-inf) is no finite number"):
+        checked(asked, "test")

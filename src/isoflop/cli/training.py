@@ -61,9 +61,10 @@ def train(
     from ..core.recipe import Recipe
     from ..core.toml import locate, read
 
-    _, text = read(locate(recipe))  # once: a pipe, as in `train <(...)`, has nothing left for a second reader
+    file = locate(recipe)
+    _, text = read(file)  # once: a pipe, as in `train <(...)`, has nothing left for a second reader
     changes = [*(overrides or []), *([] if device is None else [f"train.device={device}"])]
-    loaded = Recipe.from_toml(text, *changes, source=recipe)
+    loaded = Recipe.from_toml(text, *changes, source=recipe, folder=file.parent)
     if dry_run:
         _dry_run(loaded, root, json)
         return
@@ -95,9 +96,15 @@ def train(
 
 def _dry_run(recipe: Recipe, root: Path, json: bool) -> None:
     from ..core.roles import numel
+    from ..data.reading import files_of
     from ..train.build import WALKED, cost_and_steps
+    from ..train.forecast import forecast, refuse_oversize
 
+    if paths := getattr(recipe.source, "paths", ()):  # sources of files have them: a missing one is said at once
+        files_of(paths)
     cost, steps = cost_and_steps(recipe, root, exact=False)
+    refuse_oversize(recipe, cost)
+    ahead = forecast(recipe, root, cost, steps)
     parameters, total = numel(recipe.policy.all_shapes(recipe.vocab_size)), cost.run(steps)
     trained = numel(recipe.policy.trained_shapes(recipe.vocab_size))
     seen = steps or 1000  # a budget in seconds has no horizon
@@ -110,6 +117,9 @@ def _dry_run(recipe: Recipe, root: Path, json: bool) -> None:
         "flops": total.flops,
         "hardware_flops": total.executed,
         "optimizer_share": cost.updates(seen).flops / cost.run(seen).flops,
+        "memory_bytes": ahead.memory,
+        "seconds": ahead.seconds,
+        "epochs": steps * cost.tokens / ahead.text_tokens if ahead.text_tokens else None,
     }
     if json:
         emit(facts)
@@ -122,6 +132,14 @@ def _dry_run(recipe: Recipe, root: Path, json: bool) -> None:
         f"{facts['flops']:.4e} model FLOPs ({facts['hardware_flops']:.4e} executed), "
         f"{facts['optimizer_share']:.1%} of them the optimizer's"
     )
+    needs = f"about {ahead.memory / 1e9:.2g} GB of memory at its peak"
+    if ahead.source:
+        needs = f"about {duration(ahead.seconds)} of training ({ahead.source}), {needs}"
+    typer.echo(needs)
+    if ahead.text_tokens:
+        typer.echo(f"{facts['epochs']:.2f} passes over the training text of {ahead.text_tokens:,} tokens")
+    elif ahead.text_tokens is None:
+        typer.echo("the text has not been read yet: its size, and how often it is passed over, are known then")
 
 
 @contextmanager

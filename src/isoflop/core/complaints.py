@@ -22,8 +22,19 @@ _SAID = {
     "int_parsing": "should be a whole number",
     "float_type": "should be a number",
     "float_parsing": "should be a number",
+    "finite_number": "should be a finite number",
     "missing": "is missing",
 }
+_BOUNDS = {
+    "greater_than": ("gt", "should be above"),
+    "greater_than_equal": ("ge", "should be at least"),
+    "less_than": ("lt", "should be below"),
+    "less_than_equal": ("le", "should be at most"),
+    "literal_error": ("expected", "should be"),
+    "enum": ("expected", "should be"),
+    "multiple_of": ("multiple_of", "should be a multiple of"),
+}
+"""By kind of error: the key of its context that holds the bound, and the words before it."""
 _COUNTED: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "too_short": lambda of: f"should have at least {_entries(of['min_length'])}, has {of['actual_length']}",
     "too_long": lambda of: f"should have at most {_entries(of['max_length'])}, has {of['actual_length']}",
@@ -43,7 +54,12 @@ def words(error: Mapping[str, Any]) -> str:
         return _SAID[kind]
     if kind in _COUNTED:
         return _COUNTED[kind](error["ctx"])
+    if kind in _BOUNDS:
+        name, said = _BOUNDS[kind]
+        bound = error["ctx"][name]
+        return f"{said} {bound:g}" if isinstance(bound, float) else f"{said} {bound}"
     message = str(error["msg"]).removeprefix("Value error, ")
+    message = message.removeprefix("Input ")
     return message if kind == "value_error" else f"{message[:1].lower()}{message[1:]}"
 
 

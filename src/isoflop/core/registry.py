@@ -180,7 +180,7 @@ def get(slot: str, name: str) -> type[Part]:
     if name in known:
         return known[name]
     if name not in names(slot):
-        raise UsageError(f"no {slot} is named {name!r}", fix=nearest(name, names(slot)))
+        raise UsageError(f"no {slot} is named {name!r}", fix=f"{nearest(name, names(slot))}{_asleep()}")
     if name not in known:  # it may have come with the plugins
         import_module(f"{_package(slot)}.{name}")
     if name not in known:
@@ -203,9 +203,23 @@ def _known(slot: str) -> str:
     return slot
 
 
+def _wanted() -> list[str]:
+    """The plugins that the user has enabled."""
+    return [name for name in os.environ.get("ISOFLOP_PLUGINS", "").split(",") if name]
+
+
+def _asleep() -> str:
+    """A hint at plugins that are installed and not enabled, in which an unknown name may be; "" if there are none."""
+    found = sorted({point.name for point in entry_points(group="isoflop.parts")} - set(_wanted()))
+    if not found:
+        return ""
+    enabled = ",".join([*_wanted(), *found])
+    return f"; installed but not enabled: {', '.join(found)} (ISOFLOP_PLUGINS={enabled} enables them)"
+
+
 @functools.cache
 def _enable_plugins() -> None:
-    wanted = [name for name in os.environ.get("ISOFLOP_PLUGINS", "").split(",") if name]
+    wanted = _wanted()
     found = {point.name: point for point in entry_points(group="isoflop.parts")}
     for name in wanted:
         if name not in found:

@@ -24,6 +24,7 @@ from . import registry
 from .complaints import TELLING, form_of, words
 from .documents import INTEGERS, Describes, Section, kinds_of, meant, takes_text
 from .errors import DataError, RecipeError, UsageError, nearest
+from .placing import placed
 from .reading import read_text, user_path
 from .registry import Part
 
@@ -54,17 +55,27 @@ class TomlDocument(Section):
         Raises:
             RecipeError: every problem of the file and the overrides, with file, line and key path.
         """
-        _, text = read(locate(path))
-        return cls.from_toml(text, *overrides, source=str(path))
+        file = locate(path)
+        _, text = read(file)
+        return cls.from_toml(text, *overrides, source=str(path), folder=file.parent)
 
     @classmethod
-    def from_toml(cls, text: str, *overrides: str, source: str = "") -> Self:
-        """Validate TOML text, which errors call ``source``; RecipeError as in ``load``."""
-        tree = parse(text, source or cls.kind)
+    def from_toml(cls, text: str, *overrides: str, source: str = "", folder: Path | None = None) -> Self:
+        """Validate TOML text, which errors call ``source``; RecipeError as in ``load``.
+
+        Paths in it are relative to ``folder``, that of the file, where they lead to something there.
+        """
+        tree = cls.placed(parse(text, source or cls.kind), folder or Path())
         key, said = cls.mistaken
         if key in tree:
             raise RecipeError([said.format(source=source or "FILE")], source=source or cls.kind)
         return validated(cls, tree, overrides, source=source or cls.kind, text=text)
+
+    @classmethod
+    def placed(cls, tree: dict[str, Any], folder: Path) -> dict[str, Any]:
+        """The tree of a file in ``folder`` with what it names by relative paths found (see ``core.placing``)."""
+        found: dict[str, Any] = placed(tree, folder)
+        return found
 
     @classmethod
     def from_json(cls, tree: Mapping[str, Any], *overrides: str, source: str = "") -> Self:
@@ -292,7 +303,7 @@ def _problem(model: type[BaseModel], tree: Any, error: Any) -> tuple[str, str]:
     if kind in TELLING or kind.startswith(("slot_", "json_")) or (kind == "value_error" and not isinstance(given, str)):
         return path, message
     if kind.startswith("int_") and isinstance(given, float) and abs(given) >= INTEGERS:
-        message = f"should be less than {INTEGERS}"
+        message = f"should be below {INTEGERS}"
     message += f", got {form_of(given)}"
     if kind == "string_type":
         message += "; put it in quotes" if not isinstance(given, dict | list) else ""

@@ -71,6 +71,8 @@ class StudyPlan:
     """Numbers of seeds, the study's first: the least effect that every row finds (None: none is found), and the
     study's compute with them over that with its own."""
     unit: str
+    ladder: str
+    """The budgets of the baseline's rungs, in words."""
     preflight: str = ""
     """What timing the arms spent, in words; "" if none was timed."""
     memory_bytes: int = 0
@@ -141,6 +143,7 @@ class StudyPlan:
         )
 
     def _cost(self, untimed: bool) -> Iterator[str]:
+        yield f"a rung is one of the baseline's budgets, 0 the lowest: {self.ladder}"
         total = f"{self.runs} runs, {self.flops:.3e} FLOPs"
         edge = f"up to {self.spare} runs more if an optimum lies at an edge"
         if untimed:
@@ -259,6 +262,7 @@ def priced(study: Study, speeds: Mapping[str, Speed], workers: int, root: Path |
         noise=noise,
         seeds=_by_seeds(study, batches, flops, noise, least(seen)),
         unit=study.scale.unit,
+        ladder=f"{', '.join(f'{rung:,g}' for rung in study.ladder.rungs)} {study.ladder.axis}",
         preflight=spent_on(speeds),
         memory_bytes=max(speed.memory_bytes for speed in speeds.values()),
         disk_bytes=sum((b.runs - b.finished) * speeds[b.arm].disk_bytes for b in batches),

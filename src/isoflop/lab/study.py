@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import functools
 import math
+import os
 from collections.abc import Iterator
 from itertools import pairwise
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PrivateAttr, model_validator
 
 from ..core.documents import Describes, Section, leaves
 from ..core.errors import RecipeError, nearest
+from ..core.placing import placed
 from ..core.recipe import Budget, Name, Recipe
 from ..core.registry import Part
 from ..core.scale import Scale
-from ..core.toml import TomlDocument
+from ..core.toml import TomlDocument, locate, read
 from ..store.names import reserved
 
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
@@ -126,7 +129,7 @@ class Study(TomlDocument):
     baseline: Name = "baseline"
     """What the baseline is called."""
     recipe: Annotated[dict[str, Any], Describes(Recipe)]
-    """The baseline's recipe without name, seed and budget."""
+    """The baseline's recipe without name, seed and budget; or a recipe's file, or the name of a shipped one."""
     ladder: Ladder
     arms: Annotated[dict[Name, Arm], Field(min_length=1)]
     seeds: Annotated[tuple[Seed, ...], Field(min_length=3)]
@@ -147,6 +150,18 @@ class Study(TomlDocument):
         if problems := [*self._structure()] or [*self._recipes()] or [*self._grids()]:
             raise ValueError("\n".join(problems))
         return self
+
+    @classmethod
+    def placed(cls, tree: dict[str, Any], folder: Path) -> dict[str, Any]:
+        """As of any document; the recipe's file, if one is named, is looked for beside the study's first."""
+        if not isinstance(name := tree.get("recipe"), str):
+            return super().placed(tree, folder)
+        file = folder / name if os.path.isfile(folder / name) else locate(name)
+        given, _ = read(file)
+        if "ladder" in given:
+            raise RecipeError([f"recipe: {name} is a study, not a recipe"], source=cls.kind)
+        recipe = {key: value for key, value in placed(given, file.parent).items() if key not in OWN}
+        return {**super().placed({**tree, "recipe": {}}, folder), "recipe": recipe}
 
     # ------------------------------------------------------------ what it asks for
 

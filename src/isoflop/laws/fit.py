@@ -7,10 +7,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, ValidationError
 
 from ..core.documents import Frozen
 from ..core.errors import NumericsError, UsageError
+from ..core.reading import complaint
 from ..core.table import Table
 from .arguments import check_named
 from .checks import check_gradient, check_values
@@ -220,9 +221,9 @@ def _settings(law: Formula, given: Mapping[str, Any]) -> Settings:
     try:
         return Settings(**_plain({**law.defaults, **given}))
     except (ValueError, TypeError) as error:
-        raise UsageError(
-            f"a fit setting is not legal ({error})", where="fit", fix="see isoflop.laws.Settings"
-        ) from error
+        what = complaint(error) if isinstance(error, ValidationError) else str(error)
+        fix = "see isoflop.laws.Settings"
+        raise UsageError(f"a fit setting is not legal ({what})", where="fit", fix=fix) from error
 
 
 def _checked(table: Table, settings: Settings) -> Table:

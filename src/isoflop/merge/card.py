@@ -12,7 +12,18 @@ from .plan import MergePlan
 
 
 def card(plan: MergePlan) -> str:
-    """README.md of the output: sources with the SHA-256 of their files, the recipe as TOML, our version."""
+    """README.md of the output: sources with the SHA-256 of their files, the recipe as TOML, our version.
+
+    Args: plan: of the merge, its sources still there.
+
+    Example, with ``write(path, **tensors)`` a directory of weights:
+        >>> from isoflop.merge.plan import make_plan
+        >>> from isoflop.merge.recipe import MergeRecipe
+        >>> write("a", w=[1.0, 2.0]); write("b", w=[3.0, 4.0])
+        >>> text = card(make_plan(MergeRecipe(method="linear", models=({"path": "a"}, {"path": "b"}))))
+        >>> 'method = "linear"' in text
+        True
+    """
     recipe = plan.recipe.model_dump(mode="json", exclude_defaults=True, exclude_none=True)
     names = [shown(path) for path in plan.paths]
     head = ["---", f"base_model: {json.dumps(names)}", "tags: [merge, isoflop]"]

@@ -30,7 +30,14 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class MergeEstimate:
-    """What a merge will take."""
+    """What a merge will take.
+
+    Attributes: memory: bytes at most. disk: bytes of the output. seconds: on this machine, roughly.
+
+    Example:
+        >>> MergeEstimate(memory=2 * 10**9, disk=10**9, seconds=12.0).disk
+        1000000000
+    """
 
     memory: int
     """Bytes of tensors at once, beside the program itself."""
@@ -53,6 +60,13 @@ def merge(recipe: MergeRecipe, out: Path, *, workers: int = 1, progress: Progres
         RecipeError, UsageError: the recipe does not fit the sources; nothing was written.
         StorageError: no room, said before the start.
         DataError, NumericsError: a source is damaged or not finite; names tensor and file.
+
+    Example, with ``write(path, **tensors)`` a directory of weights:
+        >>> from isoflop.store.tensors import Checkpoint
+        >>> write("a", w=[1.0, 2.0]); write("b", w=[3.0, 4.0])
+        >>> plan = merge(MergeRecipe(method="linear", models=({"path": "a"}, {"path": "b"})), Path("out"))
+        >>> Checkpoint(Path("out")).read("w").tolist()
+        [2.0, 3.0]
     """
     plan = make_plan(recipe)
     refuse_without_room(out, plan.layout, plan.identity)

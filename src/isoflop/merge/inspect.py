@@ -84,12 +84,19 @@ class _Sums:
 def inspect(base: str, models: Sequence[str]) -> Inspection:
     """Read every tensor of base and models once, piece by piece.
 
+    Do this before a merge: where task vectors conflict much, a plain average loses most.
+
     Args:
         base: directory, run or checkpoint of a run.
         models: the same; at least one.
 
     Raises:
         RecipeError: the sources do not have the same tensors; names tensor and file.
+
+    Example, with ``write(path, **tensors)`` a directory of weights:
+        >>> write("base", w=[0.0, 0.0]); write("a", w=[1.0, 2.0]); write("b", w=[-1.0, 2.0])
+        >>> inspect("base", ["a", "b"]).tensors[0].conflict
+        0.5
     """
     if not models:
         raise UsageError("there is no model to compare with the base", where="merge inspect")

@@ -6,6 +6,7 @@ first value. A filter matches the names that contain it; the first that matches 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -51,12 +52,17 @@ def problems_of(knob: Any) -> list[str]:
     if isinstance(knob, Mapping):
         knob = [knob]
     if not isinstance(knob, list | tuple):
-        return [] if isinstance(knob, Scalar) else [f"{knob!r} is neither a value, a list nor a filter"]
+        if not isinstance(knob, Scalar):
+            return [f"{knob!r} is neither a value, a list nor a filter"]
+        finite = not isinstance(knob, float) or math.isfinite(knob)
+        return [] if finite else [f"{knob!r} is no finite number"]
     if not knob:
         return ["an empty list has no value"]
     if all(isinstance(entry, Mapping) for entry in knob):
         return [problem for entry in knob for problem in _of_filter(entry)]
     if all(isinstance(entry, Scalar) for entry in knob):
+        if odd := [problem for entry in knob for problem in problems_of(entry)]:
+            return odd
         kinds = {isinstance(entry, bool | str) for entry in knob}
         return [] if len(kinds) == 1 else ["a gradient mixes numbers with other values"]
     return ["a list holds either values or tables with filter and value"]

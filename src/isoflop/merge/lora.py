@@ -30,6 +30,11 @@ class Factor:
         scale: alpha / rank, or alpha / sqrt(rank) for rsLoRA.
         kind: an embedding's weight (rows, width) takes the transposed update.
         magnitude: DoRA's length of each output row (out,); None without DoRA.
+
+    Example:
+        >>> factor = Factor(a=torch.ones(2, 4), b=torch.ones(3, 2), scale=0.5)
+        >>> factor.rank, factor.update().tolist()[0]
+        (2, [1.0, 1.0, 1.0, 1.0])
     """
 
     a: Tensor
@@ -57,6 +62,12 @@ class Adapter:
             is the weight to which the update is added (PEFT stores embeddings so).
         fan_in_fan_out: the base stores matrices (in, out), as GPT-2's Conv1D does.
         config: what else the adapter's own format says; carried along.
+
+    Example:
+        >>> factor = Factor(a=torch.ones(2, 4), b=torch.ones(3, 2))
+        >>> adapter = Adapter({"layers.0.q": factor})
+        >>> scaled(adapter, 2.0).modules["layers.0.q"].update().max().item()
+        4.0
     """
 
     modules: Mapping[str, Factor]
@@ -110,6 +121,12 @@ def concatenated(adapters: Sequence[Adapter], weights: Sequence[float] | Mapping
 
     Raises:
         UsageError: the numbers of weights and adapters differ, or factors of a module do not fit each other.
+
+    Example:
+        >>> one, other = (Adapter({"q": Factor(torch.full((1, 2), x), torch.ones(3, 1))}) for x in (1.0, 3.0))
+        >>> both = concatenated([one, other], [0.5, 0.5])
+        >>> both.modules["q"].rank, both.modules["q"].update().tolist()[0]
+        (2, [2.0, 2.0])
     """
     modules: dict[str, Factor] = {}
     for name in dict.fromkeys(name for adapter in adapters for name in adapter.modules):
@@ -160,7 +177,15 @@ def recompressed(adapter: Adapter, rank: int) -> tuple[Adapter, dict[str, float]
 
 
 def extracted(update: Tensor, rank: int) -> tuple[Factor, float]:
-    """The best factors of at most ``rank`` for an update (out, in), and the relative error that is left."""
+    """The best factors of at most ``rank`` for an update (out, in), and the relative error that is left.
+
+    Args: update: (out, in), tuned minus base. rank: at most.
+
+    Example:
+        >>> factor, error = extracted(torch.outer(torch.ones(3), torch.ones(4)), rank=1)
+        >>> factor.rank, error < 1e-6
+        (1, True)
+    """
     u, s, vh = torch.linalg.svd(update.double(), full_matrices=False)
     like = Factor(update.new_empty(0, 0), update.new_empty(0, 0))
     return _split(u, s, vh, rank, like), _lost(s, rank)

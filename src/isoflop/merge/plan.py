@@ -21,7 +21,7 @@ from ..core.rng import Rng
 from ..store.tensor_writer import Layout, lay_out
 from ..store.tensors import DTYPES, PIECE, Checkpoint
 from .configuration import config_of, refuse_other_architectures
-from .method import on_tensors
+from .method import numbers, on_tensors
 from .recipe import MergeRecipe, MergeSource, Slice
 from .sources import last_checkpoints, open_source
 from .tasks import TORCH, Task, tasks_of
@@ -37,6 +37,12 @@ class MergePlan:
         paths: the sources as the recipe names them; the first is the base, or the model that takes its place.
         tasks: the output's tensors.
         config: the output's config.json; empty: it has none.
+
+    Example, with ``write(path, **tensors)`` a directory of weights:
+        >>> write("a", w=[1.0, 2.0]); write("b", w=[3.0, 4.0])
+        >>> plan = make_plan(MergeRecipe(method="linear", models=({"path": "a"}, {"path": "b"})))
+        >>> [task.name for task in plan.tasks], plan.layout.bytes
+        (['w'], 104)
     """
 
     recipe: MergeRecipe
@@ -106,7 +112,8 @@ def make_plan(recipe: MergeRecipe) -> MergePlan:
     tasks = list(tasks_of(recipe, slices, sources, places, vocabulary))
     if not tasks:
         raise RecipeError(["holds no tensors"], source=str(sources[0].path))
-    _rehearse(tasks)
+    _rehearse(tasks, sources)
+    _refuse_no_weight(tasks, paths)
     config = config_of(recipe, slices, sources, tasks)
     return MergePlan(recipe, paths, tasks, config, vocabulary, sources)
 
@@ -150,7 +157,17 @@ def _slices(recipe: MergeRecipe, sources: Sequence[Checkpoint], places: Mapping[
     return [piece.model_copy(update={"base": piece.base or recipe.base}) for piece in recipe.slices]
 
 
-def _rehearse(tasks: Sequence[Task]) -> None:
+def _refuse_no_weight(tasks: Sequence[Task], paths: Sequence[str]) -> None:
+    """RecipeError if every model weighs nothing in every tensor."""
+    weights = [
+        (task, getattr(task.part, "weight", None)) for task in tasks if "weight" in getattr(task.part, "each", ())
+    ]
+    if weights and not any(any(numbers(weight, len(task.models))) for task, weight in weights if weight is not None):
+        what = f"weigh zero in tensor {weights[0][0].name!r} as in all others: nothing would be merged"
+        raise RecipeError([what], source=", ".join(paths))
+
+
+def _rehearse(tasks: Sequence[Task], sources: Sequence[Checkpoint]) -> None:
     """Merge two small random tensors with every kind of knobs, so that what they refuse is said before the start."""
     done = set()
     for task in tasks:
@@ -162,7 +179,9 @@ def _rehearse(tasks: Sequence[Task]) -> None:
         try:
             on_tensors(task.part, None if task.base is None else base, models, Rng(0)("rehearsal"))
         except IsoflopError as error:
-            raise UsageError(error.what, where=f"tensor {task.name!r}", fix=error.fix) from error
+            files = dict.fromkeys(str(sources[number].find(name).file) for number, name in task.inputs)
+            where = f"tensor {task.name!r} of {', '.join(files)}"
+            raise UsageError(error.what, where=where, fix=error.fix) from error
 
 
 def stream_of(recipe: MergeRecipe, name: str) -> Rng:

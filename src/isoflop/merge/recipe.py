@@ -24,7 +24,12 @@ Place = Annotated[str, AfterValidator(lambda path: os.path.normpath(os.path.expa
 
 
 class MergeSource(Frozen):
-    """A model that takes part."""
+    """A model that takes part.
+
+    Example:
+        >>> MergeSource(path="runs/base", layers=(0, 12)).layers
+        (0, 12)
+    """
 
     path: Place
     """A directory of safetensors, a run, or one checkpoint of a run; relative to the working directory.
@@ -38,7 +43,13 @@ class MergeSource(Frozen):
 
 
 class Slice(Frozen):
-    """Consecutive layers of the output, merged from as many layers of each source."""
+    """Consecutive layers of the output, merged from as many layers of each source.
+
+    Example:
+        >>> upper = Slice(sources=({"path": "a", "layers": (8, 12)}, {"path": "b", "layers": (8, 12)}))
+        >>> [source.path for source in upper.sources]
+        ['a', 'b']
+    """
 
     sources: tuple[MergeSource, ...]
     """The models, each with its ``layers``."""
@@ -49,7 +60,17 @@ class Slice(Frozen):
 
 
 class MergeRecipe(Frozen):
-    """A merge. A knob is a number, a gradient over the layers as ``[0.1, 0.9]``, or a list of filters with values."""
+    """A merge. A knob is a number, a gradient over the layers as ``[0.1, 0.9]``, or a list of filters with values.
+
+    A file of ours, or of mergekit's, becomes one (``load``); ``merge`` carries it out. The same recipe on the same
+    sources gives the same bytes, whatever the number of workers.
+
+    Example:
+        >>> sources = ({"path": "a"}, {"path": "b"})
+        >>> recipe = MergeRecipe(method="ties", base="base", models=sources, parameters={"density": 0.2})
+        >>> recipe.base, [source.path for source in recipe.models]
+        ('base', ['a', 'b'])
+    """
 
     method: str
     """A part of slot merge."""

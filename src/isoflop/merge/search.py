@@ -25,6 +25,8 @@ from ..ledger.ledger import Ledger
 from .recipe import MergeRecipe
 
 TRIALS, BEST, BILL = "trials.jsonl", "merge.toml", "ledger.json"
+_OLDER = {"model": "flops", "hardware": "executed"}
+"""What trials of older searches call amounts."""
 BOUNDS: dict[str, tuple[float | None, float | None]] = {"density": (0.05, 1.0)}
 """Least and greatest value of a knob; others are free."""
 
@@ -36,6 +38,10 @@ class Scored:
     Attributes:
         value: finite; NaN or infinity ranks behind all others.
         cost: of finding it, charged to the phase "search".
+
+    Example:
+        >>> Scored(2.1).value
+        2.1
     """
 
     value: float
@@ -54,6 +60,12 @@ class Space:
         knobs: of each model, e.g. weight and density.
         filters: pieces of tensors' names with numbers of their own; the rest of the tensors have one more.
         blocks: points of each gradient over the layers; 1: one number for all layers.
+
+    Example:
+        >>> from isoflop.merge.recipe import MergeRecipe
+        >>> space = Space(MergeRecipe(method="linear", models=({"path": "a"}, {"path": "b"})))
+        >>> space.size, space.recipe_of([0.5, 0.25]).models[1].parameters
+        (2, {'weight': [{'value': [0.25]}]})
     """
 
     recipe: MergeRecipe
@@ -114,6 +126,16 @@ def search(
 
     Raises:
         UsageError: ``out`` holds another search, another process works there, or the extra ``search`` is missing.
+
+    Example, with ``write(path, **tensors)`` a directory of weights:
+        >>> from isoflop.merge.recipe import MergeRecipe
+        >>> write("a", w=[1.0, 2.0]); write("b", w=[3.0, 4.0])
+        >>> def fitness(recipe):
+        ...     first, second = (source.parameters["weight"][0]["value"][0] for source in recipe.models)
+        ...     return Scored(abs(first - 0.6) + abs(second - 0.4))
+        >>> space = Space(MergeRecipe(method="linear", models=({"path": "a"}, {"path": "b"})))
+        >>> search(space, fitness, Path("found"), trials=12) < 0.3
+        True
     """
     with alone_in(out):
         return _search(space, fitness, out, trials, seed, sigma)
@@ -133,7 +155,7 @@ def _search(space: Space, fitness: Fitness, out: Path, trials: int, seed: int, s
             append_jsonl(out / TRIALS, done[-1])
         elif done[number]["genes"] != genes:
             raise DataError(f"trial {number} is not one of this search", where=str(out / TRIALS), fix="remove the file")
-        ledger.add("search", Cost(**done[number]["cost"]))
+        ledger.add("search", Cost(**{_OLDER.get(key, key): n for key, n in done[number]["cost"].items()}))
         best = min(best, (done[number]["value"], genes))
     write_json(out / BILL, ledger.to_json())
     found = space.recipe_of(best[1]).model_dump(mode="json", exclude_none=True, exclude_defaults=True)

@@ -19,6 +19,10 @@ class Cut:
     """Which elements are kept: those with a magnitude above ``value``, and some of those that equal it.
 
     Of the equal ones these count: up to place ``last`` in the flattened tensor, or from place ``first`` on.
+
+    Example:
+        >>> Cut(2.0, last=1).keeps(torch.tensor([2.0, 3.0, 2.0, 1.0]), start=0).tolist()
+        [True, True, False, False]
     """
 
     value: float
@@ -49,6 +53,11 @@ def largest(magnitudes: Iterable[tuple[int, Tensor]], numel: int, count: int, *,
         numel: of the whole tensor.
         count: how many are kept.
         last_first: of equal magnitudes those that come later in the tensor are preferred.
+
+    Example:
+        >>> cut = largest([(0, torch.tensor([2.0, 3.0, 2.0, 1.0]))], numel=4, count=2)
+        >>> cut.keeps(torch.tensor([2.0, 3.0, 2.0, 1.0]), 0).tolist()
+        [True, True, False, False]
     """
     if count >= numel:
         return ALL

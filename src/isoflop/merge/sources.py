@@ -67,7 +67,16 @@ def last_checkpoints(run: Path, count: int) -> list[Path]:
 
 
 class Adapted(Checkpoint):
-    """A checkpoint with an adapter merged into it as it is read."""
+    """A checkpoint with an adapter merged into it as it is read.
+
+    Example, with ``write(path, **tensors)`` a directory of weights:
+        >>> from isoflop.merge.lora import Adapter, Factor
+        >>> from isoflop.merge.lora_files import write_adapter
+        >>> write("base", **{"q.weight": [[1.0, 1.0], [1.0, 1.0]]})
+        >>> write_adapter(Adapter({"q": Factor(torch.ones(1, 2), torch.ones(2, 1))}), "adapter")
+        >>> Adapted(Path("base"), Path("adapter")).read("q.weight").tolist()
+        [[2.0, 2.0], [2.0, 2.0]]
+    """
 
     def __init__(self, directory: Path, adapter: Path) -> None:
         super().__init__(directory)

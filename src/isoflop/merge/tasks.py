@@ -36,6 +36,13 @@ class Task:
         models: the same of each model.
         part: the method with this tensor's knobs; None: all sources hold the same, which is copied.
         vocabulary: its rows belong to tokens.
+
+    Example, with ``write(path, **tensors)`` a directory of weights:
+        >>> from isoflop.merge.plan import make_plan
+        >>> write("a", w=[1.0, 2.0]); write("b", w=[3.0, 4.0])
+        >>> (task,) = make_plan(MergeRecipe(method="linear", models=({"path": "a"}, {"path": "b"}))).tasks
+        >>> task.name, task.numel, task.models
+        ('w', 2, ((0, 'w'), (1, 'w')))
     """
 
     name: str

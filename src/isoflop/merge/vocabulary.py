@@ -35,6 +35,12 @@ class MergedVocabulary:
         rows: for each model, the row of each token, -1 where it has none (tokens,).
         shared: only rows that all have are merged, the others are the first model's.
         tokenizer: content of the output's tokenizer.json; None: the first model's file is carried over.
+
+    Example:
+        >>> rows = (torch.tensor([0, 1, -1]), torch.tensor([0, -1, 1]))
+        >>> union = MergedVocabulary(("a", "b", "c"), rows, shared=False, tokenizer=None)
+        >>> len(union.tokens)
+        3
     """
 
     tokens: tuple[str, ...]

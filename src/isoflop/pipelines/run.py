@@ -69,7 +69,7 @@ def home(pipeline: Pipeline, root: Path) -> Path:
 
 
 def _search(maker: Maker, rows: list[StageRow]) -> list[Chosen]:
-    """StageSearch every grid in the stages' order, each with what was chosen before; adds a row for each trial."""
+    """Search every grid in the stages' order, each with what was chosen before; adds a row for each trial."""
     pipeline, found = maker.pipeline, list[Chosen]()
     scale = pipeline.probe(next(iter(pipeline.texts)), None).metrics[0].scale
     metric = pipeline.metrics[0]

@@ -90,6 +90,11 @@ def multiplier_sheet(result: StudyResult, among: Iterable[MultiplierRow] | None 
     )
 
 
+def _rungs(result: StudyResult) -> str:
+    """What a rung is."""
+    return f"A rung is a budget of {clean(result.baseline)}'s ladder, 0 to {len(result.rungs) - 1}: {ladder(result)}."
+
+
 def _explained(result: StudyResult, shown: Sequence[MultiplierRow]) -> Iterator[str]:
     """Sentences that explain a table of multipliers, each only where it is needed."""
     base = clean(result.baseline)
@@ -104,8 +109,7 @@ def _explained(result: StudyResult, shown: Sequence[MultiplierRow]) -> Iterator[
             "p is the chance of so much by luck alone. p and levels are corrected by Holm: the more rows an axis has, "
             "the surer each must be, so that luck gives a finding in at most one study of twenty."
         )
-    rungs = f"0 to {len(result.rungs) - 1}: {ladder(result)}"
-    yield f"A rung is a budget of {base}'s ladder, {rungs}. Nothing is extrapolated beyond it."
+    yield f"{_rungs(result)} Nothing is extrapolated beyond it."
     if any(row.censored for row in shown):
         yield (
             "Above and below count the seeds that end beyond the ladder's top or before its start: there only a bound "
@@ -186,8 +190,8 @@ def equal_sheet(result: StudyResult) -> Sheet:
         rows,
         frozenset({1, 4, 5, 6}),
         f"Means over seeds of held-out {clean(result.unit)} ({result.scale.direction}); the difference with its 95 % "
-        f"interval, "
-        f"paired over seeds. A pair whose cost differs by more than {100 * TOLERANCE:g} % is not compared.",
+        f"interval, paired over seeds. A pair whose cost differs by more than {100 * TOLERANCE:g} % is not compared. "
+        f"{_rungs(result)}",
     )
 
 

@@ -16,6 +16,7 @@ from ..core.errors import NumericsError, Stopped, StorageError, UsageError, show
 from ..core.reading import user_path
 from ..core.recipe import Recipe
 from ..ledger.audit import Audit
+from ..ledger.budgets import step_cost
 from ..store import machine
 from ..store.names import component
 from ..store.references import ancestors_of
@@ -23,6 +24,7 @@ from ..store.removal import make_room
 from ..store.run import Run
 from .build import assemble, cost_and_steps, text_context, text_digests
 from .devices import device_name, refuse_missing, undisturbed_rate
+from .forecast import refuse_oversize
 from .lengthen import lengthen
 from .loop import Loop
 from .memory import kept_memory
@@ -70,6 +72,7 @@ def train(
         torch.set_num_threads(threads)
     if recipe.budget.axis != "text_bytes":
         cost_and_steps(recipe, root)  # an impossible budget leaves nothing behind
+    refuse_oversize(recipe, step_cost(recipe))
     if name is not None:
         make_room(user_path(root) / component(name), recipe.hash)
     run = Run.open(root, recipe, text=text, name=name)

@@ -74,7 +74,7 @@ def test_flop_and_token_ladders_become_budgets(tiny):
         ('arms.muon.overrides=["seed=3"]', "'seed=3' sets what the study sets itself"),
         ('arms.muon.overrides=["budget.steps=3"]', "'budget.steps=3' sets what the study sets itself"),
         ("recipe.seed=3", "recipe.seed: is set by the study"),
-        ("recipe.train.batch=0", "recipe: train.batch: input should be greater than or equal to 1, got 0"),
+        ("recipe.train.batch=0", "recipe: train.batch: should be at least 1, got 0"),
         ("baseline=muon", "arms.muon: is the baseline's name"),
         ("tuning.grids={moun=[1e-3, 2e-3, 4e-3]}", "tuning.grids.moun: no such arm; did you mean muon?"),
         ("tuning.grids={muon=[1e-3, 4e-3, 2e-3]}", "tuning.grids.muon: values must ascend"),

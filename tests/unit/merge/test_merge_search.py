@@ -71,6 +71,14 @@ def test_a_killed_search_goes_on_with_the_same_trials(tmp_path: Path) -> None:
         search(SPACE, planted, tmp_path / "cut", trials=40, seed=1)
 
 
+def test_trials_of_older_searches_are_read(tmp_path: Path) -> None:
+    search(SPACE, planted, tmp_path / "s", trials=5)
+    file, bill = tmp_path / "s/trials.jsonl", (tmp_path / "s/ledger.json").read_bytes()
+    file.write_text(file.read_text().replace('"flops"', '"model"').replace('"executed"', '"hardware"'))
+    search(SPACE, planted, tmp_path / "s", trials=5)
+    assert (tmp_path / "s/ledger.json").read_bytes() == bill
+
+
 def test_two_processes_do_not_work_on_one_search(tmp_path: Path) -> None:
     with alone_in(tmp_path / "s"), pytest.raises(UsageError, match="another process works on it"):
         search(SPACE, planted, tmp_path / "s", trials=2)
@@ -110,5 +118,5 @@ def test_runs_are_searched_from_the_command_line(
     trials = [json.loads(line) for line in Path("found/trials.jsonl").read_text().splitlines()][1:]
     assert len(trials) == 8
     assert value == min(trial["value"] for trial in trials)
-    assert trials[0]["cost"]["model"] > 0
+    assert trials[0]["cost"]["flops"] > 0
     assert invoke(["merge", "found/merge.toml", "merged"]) == 0

@@ -65,7 +65,7 @@ def test_what_is_foreseen_needs_nothing_that_is_made() -> None:
         ('bars.0.metric="loss"', "bars.0.metric: no metric of the recipe is named 'loss'"),
         ('stages.wise_ft.merge.method="wise"', "no merge is named 'wise'"),
         ("stages.wise_ft.merge.parameters.beta=0.1", "stages.wise_ft: parameters.beta: no such knob"),
-        ("recipe.budget.steps=0", "stages: budget.steps: input should be greater than 0"),
+        ("recipe.budget.steps=0", "stages: budget.steps: should be above 0"),
     ],
 )
 def test_problems_are_told_with_their_stage(change: str, said: str) -> None:

@@ -17,9 +17,16 @@ def arcee_fusion(base: Tensor, model: Tensor) -> Tensor:
 
     Importance is |x - b| times the divergence KL(softmax x || softmax b) of the row.
 
+    Use it to bring a model's few important changes into another without moving the rest. Nothing is tuned.
+
     Args:
         base: at least one dimension; its last one is taken for a row.
         model: of the base's shape.
+
+    Example:
+        >>> base, model = torch.zeros(4), torch.tensor([0.01, 0.02, 4.0, 0.01])
+        >>> arcee_fusion(base, model).tolist()
+        [0.0, 0.0, 4.0, 0.0]
     """
     importance = _importance(base, model)
     ordered = importance.reshape(-1).sort().values
@@ -36,7 +43,17 @@ def _importance(base: Tensor, model: Tensor) -> Tensor:
 
 @part
 class ArceeFusion(MergePart):
-    """Take the other model's most important changes."""
+    """Take the other model's most important changes.
+
+    The method of a merge recipe under the name ``arcee_fusion``; the function of that name does the same to tensors at
+    hand.
+
+    Example:
+        >>> from isoflop.merge.method import on_tensors
+        >>> base, model = torch.zeros(4), torch.tensor([0.01, 0.02, 4.0, 0.01])
+        >>> torch.equal(on_tensors(ArceeFusion(), base, [model]), arcee_fusion(base, model))
+        True
+    """
 
     card = Card(
         summary="take the other model's values where its change is important, the base's elsewhere",

@@ -24,6 +24,8 @@ def breadcrumbs(
 ) -> Tensor:
     """Drop the outliers and the smallest entries of each task vector, then add them.
 
+    Use it with many task vectors, whose outliers and smallest entries are mostly noise to the others.
+
     Args:
         base: what the task vectors start from.
         models: tensors of the base's shape.
@@ -32,6 +34,12 @@ def breadcrumbs(
         gamma: share of the largest entries that is dropped first; fewer where density leaves no room.
         normalize: divide by the sum of the weights.
         scale: multiplies the merged task vector.
+
+    Example:
+        >>> base = torch.zeros(4)
+        >>> first, second = torch.tensor([1.0, 2.0, 0.5, -1.0]), torch.tensor([-3.0, 2.0, 0.25, 1.0])
+        >>> breadcrumbs(base, [first, second], density=0.5).tolist()
+        [-3.0, 4.0, 0.0, -1.0]
     """
     options: dict[str, Any] = {"weight": weight, "normalize": normalize, "scale": scale}
     return crumbs(base, models, density=density, gamma=gamma, elect=False, **options)
@@ -39,7 +47,19 @@ def breadcrumbs(
 
 @part
 class Breadcrumbs(CrumbsPart):
-    """Drop the outliers and the smallest entries of each task vector, then add them."""
+    """Drop the outliers and the smallest entries of each task vector, then add them.
+
+    The method of a merge recipe under the name ``breadcrumbs``; the function of that name does the same to tensors at
+    hand.
+
+    Example:
+        >>> from isoflop.merge.method import on_tensors
+        >>> base = torch.zeros(4)
+        >>> first, second = torch.tensor([1.0, 2.0, 0.5, -1.0]), torch.tensor([-3.0, 2.0, 0.25, 1.0])
+        >>> merged = on_tensors(Breadcrumbs(density=0.5), base, [first, second])
+        >>> torch.equal(merged, breadcrumbs(base, [first, second], density=0.5))
+        True
+    """
 
     card = Card(
         summary="drop the outliers and the smallest entries of each task vector, then add them",

@@ -24,6 +24,8 @@ def breadcrumbs_ties(
 ) -> Tensor:
     """Drop the outliers and the smallest entries of each task vector, then elect a sign as TIES does.
 
+    Use it as ``breadcrumbs``, where task vectors also pull in opposite directions.
+
     Args:
         base: what the task vectors start from.
         models: tensors of the base's shape.
@@ -32,6 +34,12 @@ def breadcrumbs_ties(
         gamma: share of the largest entries that is dropped first; fewer where density leaves no room.
         normalize: divide by the sum of the weights that agree.
         scale: multiplies the merged task vector.
+
+    Example:
+        >>> base = torch.zeros(4)
+        >>> first, second = torch.tensor([1.0, 2.0, 0.5, -1.0]), torch.tensor([-3.0, 2.0, 0.25, 1.0])
+        >>> [round(number, 3) for number in breadcrumbs_ties(base, [first, second], density=0.5).tolist()]
+        [-3.0, 4.0, 0.0, -1.0]
     """
     options: dict[str, Any] = {"weight": weight, "normalize": normalize, "scale": scale}
     return crumbs(base, models, density=density, gamma=gamma, elect=True, **options)
@@ -39,7 +47,19 @@ def breadcrumbs_ties(
 
 @part
 class BreadcrumbsTies(CrumbsPart):
-    """Drop the outliers and the smallest entries of each task vector, then elect a sign as TIES does."""
+    """Drop the outliers and the smallest entries of each task vector, then elect a sign as TIES does.
+
+    The method of a merge recipe under the name ``breadcrumbs_ties``; the function of that name does the same to tensors
+    at hand.
+
+    Example:
+        >>> from isoflop.merge.method import on_tensors
+        >>> base = torch.zeros(4)
+        >>> first, second = torch.tensor([1.0, 2.0, 0.5, -1.0]), torch.tensor([-3.0, 2.0, 0.25, 1.0])
+        >>> merged = on_tensors(BreadcrumbsTies(density=0.5), base, [first, second])
+        >>> torch.equal(merged, breadcrumbs_ties(base, [first, second], density=0.5))
+        True
+    """
 
     card = Card(
         summary="drop the outliers and the smallest entries of each task vector, then elect a sign as TIES does",

@@ -27,6 +27,8 @@ def dare(
 ) -> Tensor:
     """Drop entries of each task vector at random, divide the rest by the density, and add them.
 
+    Use it with large language models, of whose task vectors nine tenths of the entries may be spared.
+
     Args:
         base: what the task vectors start from.
         models: tensors of the base's shape.
@@ -36,6 +38,12 @@ def dare(
         rescale: divide what is kept by its density, so that the mean is as before.
         normalize: divide by the sum of the weights.
         scale: multiplies the merged task vector.
+
+    Example:
+        >>> base = torch.zeros(4)
+        >>> first, second = torch.tensor([1.0, 2.0, 0.5, -1.0]), torch.tensor([-3.0, 2.0, 0.25, 1.0])
+        >>> dare(base, [first, second], rng=Rng(0), density=0.5).tolist()
+        [2.0, 4.0, 0.5, 2.0]
     """
     knobs: dict[str, Any] = {"rescale": rescale, "normalize": normalize, "scale": scale}
     part_ = Dare(weight=per_model(weight), density=per_model(density), **knobs)
@@ -44,7 +52,18 @@ def dare(
 
 @part
 class Dare(DroppedPart):
-    """Drop entries of each task vector at random, divide the rest by the density, and add them."""
+    """Drop entries of each task vector at random, divide the rest by the density, and add them.
+
+    The method of a merge recipe under the name ``dare``; the function of that name does the same to tensors at hand.
+
+    Example:
+        >>> from isoflop.merge.method import on_tensors
+        >>> base = torch.zeros(4)
+        >>> first, second = torch.tensor([1.0, 2.0, 0.5, -1.0]), torch.tensor([-3.0, 2.0, 0.25, 1.0])
+        >>> merged = on_tensors(Dare(density=0.5), base, [first, second])
+        >>> torch.equal(merged, dare(base, [first, second], rng=Rng(0), density=0.5))
+        True
+    """
 
     card = Card(
         summary="drop entries of each task vector at random, divide the rest by the density, and add them",

@@ -26,6 +26,8 @@ def dare_linear(
 ) -> Tensor:
     """Drop entries of each task vector at random, restore its L1 norm, and add them.
 
+    Use it to repeat merges of toolkits under that name; ``dare`` is the paper's.
+
     Args:
         base: what the task vectors start from.
         models: tensors of the base's shape.
@@ -35,6 +37,12 @@ def dare_linear(
         rescale: multiply each masked task vector so that its L1 norm is as before.
         normalize: divide by the sum of the weights.
         scale: multiplies the merged task vector.
+
+    Example:
+        >>> base = torch.zeros(4)
+        >>> first, second = torch.tensor([1.0, 2.0, 0.5, -1.0]), torch.tensor([-3.0, 2.0, 0.25, 1.0])
+        >>> [round(number, 3) for number in dare_linear(base, [first, second], rng=Rng(0), density=0.5).tolist()]
+        [1.5, 3.0, 1.25, 5.0]
     """
     knobs: dict[str, Any] = {"rescale": rescale, "normalize": normalize, "scale": scale}
     part_ = DareLinear(weight=per_model(weight), density=per_model(density), **knobs)
@@ -43,7 +51,19 @@ def dare_linear(
 
 @part
 class DareLinear(DroppedPart):
-    """Drop entries of each task vector at random, restore its L1 norm, and add them."""
+    """Drop entries of each task vector at random, restore its L1 norm, and add them.
+
+    The method of a merge recipe under the name ``dare_linear``; the function of that name does the same to tensors at
+    hand.
+
+    Example:
+        >>> from isoflop.merge.method import on_tensors
+        >>> base = torch.zeros(4)
+        >>> first, second = torch.tensor([1.0, 2.0, 0.5, -1.0]), torch.tensor([-3.0, 2.0, 0.25, 1.0])
+        >>> merged = on_tensors(DareLinear(density=0.5), base, [first, second])
+        >>> torch.equal(merged, dare_linear(base, [first, second], rng=Rng(0), density=0.5))
+        True
+    """
 
     card = Card(
         summary="drop entries of each task vector at random, restore its L1 norm, and add them",

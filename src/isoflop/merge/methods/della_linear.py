@@ -27,6 +27,8 @@ def della_linear(
 ) -> Tensor:
     """Drop entries at random, the small ones of each row more likely, and add the task vectors.
 
+    Use it as ``della``, where task vectors do not pull in opposite directions.
+
     Args:
         base: what the task vectors start from.
         models: tensors of the base's shape.
@@ -40,6 +42,12 @@ def della_linear(
 
     Raises:
         UsageError: density - epsilon or density + epsilon lies outside (0, 1).
+
+    Example:
+        >>> base = torch.zeros(4)
+        >>> first, second = torch.tensor([1.0, 2.0, 0.5, -1.0]), torch.tensor([-3.0, 2.0, 0.25, 1.0])
+        >>> [round(number, 3) for number in della_linear(base, [first, second], rng=Rng(0), density=0.5).tolist()]
+        [1.5, 3.0, 1.25, 5.0]
     """
     knobs: dict[str, Any] = {"epsilon": epsilon, "rescale": rescale, "normalize": normalize, "scale": scale}
     return ranked(base, models, rng, weight=weight, density=density, elect=False, **knobs)
@@ -47,7 +55,19 @@ def della_linear(
 
 @part
 class DellaLinear(RankedPart):
-    """Drop entries at random, the small ones of each row more likely, and add the task vectors."""
+    """Drop entries at random, the small ones of each row more likely, and add the task vectors.
+
+    The method of a merge recipe under the name ``della_linear``; the function of that name does the same to tensors at
+    hand.
+
+    Example:
+        >>> from isoflop.merge.method import on_tensors
+        >>> base = torch.zeros(4)
+        >>> first, second = torch.tensor([1.0, 2.0, 0.5, -1.0]), torch.tensor([-3.0, 2.0, 0.25, 1.0])
+        >>> merged = on_tensors(DellaLinear(density=0.5), base, [first, second])
+        >>> torch.equal(merged, della_linear(base, [first, second], rng=Rng(0), density=0.5))
+        True
+    """
 
     card = Card(
         summary="drop entries at random, the small ones of each row more likely, and add the task vectors",

@@ -20,6 +20,8 @@ from ..method import Bases, Each, MergePart, combination, gram, numbers
 def karcher(models: Sequence[Tensor], *, weight: Each = 1.0, max_iter: int = 10, tol: float = 1e-5) -> Tensor:
     """The weighted Riemannian mean of the directions, times the weighted mean of the lengths.
 
+    Use it with more than two models whose weights differ in direction rather than in length.
+
     Args:
         models: tensors of one shape.
         weight: one number, or one a model; divided by their sum.
@@ -28,6 +30,11 @@ def karcher(models: Sequence[Tensor], *, weight: Each = 1.0, max_iter: int = 10,
 
     Raises:
         UsageError: the weights sum to zero.
+
+    Example:
+        >>> first, second = torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0])
+        >>> [round(number, 3) for number in karcher([first, second]).tolist()]
+        [0.707, 0.707]
     """
     return combination(models, _coefficients([HeldTensor(model) for model in models], weight, max_iter, tol))
 
@@ -79,7 +86,16 @@ def _mean(units: Tensor, shares: Tensor, max_iter: int, tol: float) -> Tensor:
 
 @part
 class Karcher(MergePart):
-    """The Riemannian mean of directions."""
+    """The Riemannian mean of directions.
+
+    The method of a merge recipe under the name ``karcher``; the function of that name does the same to tensors at hand.
+
+    Example:
+        >>> from isoflop.merge.method import on_tensors
+        >>> first, second = torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0])
+        >>> torch.equal(on_tensors(Karcher(), None, [first, second]), karcher([first, second]))
+        True
+    """
 
     card = Card(
         summary="the point of the sphere with the least squared arc length to all models' directions",

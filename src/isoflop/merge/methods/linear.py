@@ -15,6 +15,8 @@ from ..method import Bases, Each, MergePart, combination, numbers
 def linear(models: Sequence[Tensor], *, weight: Each = 1.0, normalize: bool = True) -> Tensor:
     """sum w_i x_i, divided by sum w_i.
 
+    Use it first: checkpoints of one run, or fine-tunings of one model (a soup), average well.
+
     Args:
         models: tensors of one shape.
         weight: one number, or one a model.
@@ -22,6 +24,11 @@ def linear(models: Sequence[Tensor], *, weight: Each = 1.0, normalize: bool = Tr
 
     Raises:
         UsageError: the weights sum to zero and shall be normalised.
+
+    Example:
+        >>> first, second = torch.tensor([1.0, 2.0, 0.5, -1.0]), torch.tensor([-3.0, 2.0, 0.25, 1.0])
+        >>> linear([first, second]).tolist()
+        [-1.0, 2.0, 0.375, 0.0]
     """
     weights = numbers(weight, len(models))
     total = sum(weights) if normalize else 1.0
@@ -32,7 +39,16 @@ def linear(models: Sequence[Tensor], *, weight: Each = 1.0, normalize: bool = Tr
 
 @part
 class Linear(MergePart):
-    """The weighted mean of models."""
+    """The weighted mean of models.
+
+    The method of a merge recipe under the name ``linear``; the function of that name does the same to tensors at hand.
+
+    Example:
+        >>> from isoflop.merge.method import on_tensors
+        >>> first, second = torch.tensor([1.0, 2.0, 0.5, -1.0]), torch.tensor([-3.0, 2.0, 0.25, 1.0])
+        >>> torch.equal(on_tensors(Linear(), None, [first, second]), linear([first, second]))
+        True
+    """
 
     card = Card(
         summary="the weighted mean of models; with equal weights a uniform soup, also of a run's last checkpoints",

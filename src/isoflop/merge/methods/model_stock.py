@@ -17,10 +17,18 @@ from ..method import MergePart, gram, held
 def model_stock(base: Tensor, models: Sequence[Tensor], *, filter_wise: bool = False) -> Tensor:
     """t mean(x_i) + (1 - t) base with t = k cos / (1 + (k - 1) cos), cos the mean cosine of two task vectors.
 
+    Use it with two or three fine-tunings of one model: the ratio follows from their angle, nothing is tuned.
+
     Args:
         base: the pretrained model.
         models: at least two fine-tuned ones, of the base's shape.
         filter_wise: one t for each row (a vector is one row) instead of each tensor.
+
+    Example:
+        >>> base = torch.zeros(4)
+        >>> first, second = torch.tensor([1.0, 2.0, 0.5, -1.0]), torch.tensor([-3.0, 2.0, 0.25, 1.0])
+        >>> [round(number, 3) for number in model_stock(base, [first, second]).tolist()]
+        [-0.026, 0.053, 0.01, 0.0]
     """
     if filter_wise:
         return _mixed(base, models, _share_of_rows(base, models))
@@ -64,7 +72,18 @@ def _mixed(base: Tensor, models: Sequence[Tensor], share: Tensor) -> Tensor:
 
 @part
 class ModelStock(MergePart):
-    """Between the mean of fine-tuned models and the base."""
+    """Between the mean of fine-tuned models and the base.
+
+    The method of a merge recipe under the name ``model_stock``; the function of that name does the same to tensors at
+    hand.
+
+    Example:
+        >>> from isoflop.merge.method import on_tensors
+        >>> base = torch.zeros(4)
+        >>> first, second = torch.tensor([1.0, 2.0, 0.5, -1.0]), torch.tensor([-3.0, 2.0, 0.25, 1.0])
+        >>> torch.equal(on_tensors(ModelStock(), base, [first, second]), model_stock(base, [first, second]))
+        True
+    """
 
     card = Card(
         summary="between the mean of fine-tuned models and the base, by the angle between their task vectors",

@@ -20,6 +20,8 @@ def multislerp(
 ) -> Tensor:
     """|x| m / |m| with m = sum w_i x_i / |x_i| and |x| = sum w_i |x_i|: the exponential map at the mean direction.
 
+    Use it with several models as ``slerp`` with two.
+
     Args:
         models: tensors of one shape.
         base: the origin of the sphere; None: zero.
@@ -28,6 +30,11 @@ def multislerp(
 
     Raises:
         UsageError: the directions cancel, or the weights sum to zero.
+
+    Example:
+        >>> first, second = torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0])
+        >>> [round(number, 3) for number in multislerp([first, second]).tolist()]
+        [0.707, 0.707]
     """
     origin = None if base is None else HeldTensor(base)
     return _apply(base, models, _coefficients([HeldTensor(model) for model in models], origin, weight, normalize))
@@ -62,7 +69,17 @@ def _apply(base: Tensor | None, models: Sequence[Tensor], coefficients: Sequence
 
 @part
 class Multislerp(MergePart):
-    """The weighted mean of directions at the mean of lengths."""
+    """The weighted mean of directions at the mean of lengths.
+
+    The method of a merge recipe under the name ``multislerp``; the function of that name does the same to tensors at
+    hand.
+
+    Example:
+        >>> from isoflop.merge.method import on_tensors
+        >>> first, second = torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0])
+        >>> torch.equal(on_tensors(Multislerp(), None, [first, second]), multislerp([first, second]))
+        True
+    """
 
     card = Card(
         summary="the weighted mean of several models' directions, at the weighted mean of their lengths",

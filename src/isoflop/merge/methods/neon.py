@@ -14,17 +14,33 @@ from ..method import MergePart, combination
 def neon(base: Tensor, model: Tensor, *, w: float = 0.5) -> Tensor:
     """(1 + w) base - w model: negative extrapolation.
 
+    Use it to step away from what a model became by training on its own samples.
+
     Args:
         base: the model that made the samples.
         model: the base after a short fine-tuning on them, of the base's shape.
         w: how far; above 0.
+
+    Example:
+        >>> base, model = torch.zeros(4), torch.tensor([1.0, 2.0, 0.5, -1.0])
+        >>> neon(base, model, w=0.5).tolist()
+        [-0.5, -1.0, -0.25, 0.5]
     """
     return combination([base, model], [1 + w, -w])
 
 
 @part
 class Neon(MergePart):
-    """Away from a model that was fine-tuned on its own samples."""
+    """Away from a model that was fine-tuned on its own samples.
+
+    The method of a merge recipe under the name ``neon``; the function of that name does the same to tensors at hand.
+
+    Example:
+        >>> from isoflop.merge.method import on_tensors
+        >>> base, model = torch.zeros(4), torch.tensor([1.0, 2.0, 0.5, -1.0])
+        >>> torch.equal(on_tensors(Neon(w=0.5), base, [model]), neon(base, model, w=0.5))
+        True
+    """
 
     card = Card(
         summary="extrapolate away from a model that was fine-tuned on its own samples",

@@ -26,12 +26,19 @@ def nuslerp(
 
     Where the two are parallel it is a straight line.
 
+    Use it as ``slerp`` where models have weights, or where task vectors shall be turned instead of models.
+
     Args:
         models: two tensors of one shape.
         base: the arc is that of the task vectors model - base; None: of the models themselves.
         weight: one number for both, or one a model; if they sum to 0, t = 0.5.
         flatten: one angle for the whole tensor; otherwise one for each vector along a dimension.
         row_wise: that dimension is the first instead of the last.
+
+    Example:
+        >>> first, second = torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0])
+        >>> [round(number, 3) for number in nuslerp([first, second]).tolist()]
+        [0.707, 0.707]
     """
     if flatten:
         flats, origin = [HeldTensor(model) for model in models], None if base is None else HeldTensor(base)
@@ -76,7 +83,16 @@ def _apply(base: Tensor | None, models: Sequence[Tensor], coefficients: tuple[Te
 
 @part
 class Nuslerp(MergePart):
-    """Spherical interpolation by weights, also of task vectors and along rows."""
+    """Spherical interpolation by weights, also of task vectors and along rows.
+
+    The method of a merge recipe under the name ``nuslerp``; the function of that name does the same to tensors at hand.
+
+    Example:
+        >>> from isoflop.merge.method import on_tensors
+        >>> first, second = torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0])
+        >>> torch.equal(on_tensors(Nuslerp(), None, [first, second]), nuslerp([first, second]))
+        True
+    """
 
     card = Card(
         summary="along the arc between two models or their task vectors, whole or by rows or columns",

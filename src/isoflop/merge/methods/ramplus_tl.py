@@ -20,12 +20,20 @@ def ramplus_tl(
 ) -> Tensor:
     """As ``ram``, with the unique changes of model i times 1 + r min(alpha, shared_i / unique_i).
 
+    Use it as ``ram``, where what only one model changed shall count for more.
+
     Args:
         base: what the task vectors start from.
         models: tensors of the base's shape.
         r: how much the ratio counts.
         alpha: its upper limit.
         epsilon: an entry up to this magnitude is no change.
+
+    Example:
+        >>> base = torch.zeros(4)
+        >>> first, second = torch.tensor([1.0, 2.0, 0.5, -1.0]), torch.tensor([-3.0, 2.0, 0.25, 1.0])
+        >>> [round(number, 3) for number in ramplus_tl(base, [first, second]).tolist()]
+        [-1.0, 2.0, 0.375, 0.0]
     """
     flat, others = held(base, models)
     factors = _factors(flat, others, r, alpha, epsilon)
@@ -54,7 +62,18 @@ def _merged(base: Tensor, models: Sequence[Tensor], factors: Tensor, epsilon: fl
 
 @part
 class RamplusTl(MergePart):
-    """RAM with stronger unique changes."""
+    """RAM with stronger unique changes.
+
+    The method of a merge recipe under the name ``ramplus_tl``; the function of that name does the same to tensors at
+    hand.
+
+    Example:
+        >>> from isoflop.merge.method import on_tensors
+        >>> base = torch.zeros(4)
+        >>> first, second = torch.tensor([1.0, 2.0, 0.5, -1.0]), torch.tensor([-3.0, 2.0, 0.25, 1.0])
+        >>> torch.equal(on_tensors(RamplusTl(), base, [first, second]), ramplus_tl(base, [first, second]))
+        True
+    """
 
     card = Card(
         summary="as ram, and a model's unique changes grow with the share of its shared ones",

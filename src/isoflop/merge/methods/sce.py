@@ -24,10 +24,18 @@ class _Chosen(NamedTuple):
 def sce(base: Tensor, models: Sequence[Tensor], *, select_topk: float = 1.0) -> Tensor:
     """base + sum_{sign agrees} w_i d_i / sum_{sign agrees} w_i, where the models disagree most.
 
+    Use it with several models where a few elements, on which they disagree, carry what each has learnt.
+
     Args:
         base: what the task vectors d_i start from.
         models: tensors of the base's shape.
         select_topk: share of the elements with any variance over the models that takes part: those with the largest.
+
+    Example:
+        >>> base = torch.zeros(4)
+        >>> first, second = torch.tensor([1.0, 2.0, 0.5, -1.0]), torch.tensor([-3.0, 2.0, 0.25, 1.0])
+        >>> [round(number, 3) for number in sce(base, [first, second]).tolist()]
+        [-3.0, 2.0, 0.327, 1.0]
     """
     flat, others = held(base, models)
     chosen = _survey(flat, others, select_topk)
@@ -74,7 +82,17 @@ def _merged(base: Tensor, models: Sequence[Tensor], chosen: _Chosen, start: int)
 
 @part
 class Sce(MergePart):
-    """Select by variance, weigh by energy, erase minority signs."""
+    """Select by variance, weigh by energy, erase minority signs.
+
+    The method of a merge recipe under the name ``sce``; the function of that name does the same to tensors at hand.
+
+    Example:
+        >>> from isoflop.merge.method import on_tensors
+        >>> base = torch.zeros(4)
+        >>> first, second = torch.tensor([1.0, 2.0, 0.5, -1.0]), torch.tensor([-3.0, 2.0, 0.25, 1.0])
+        >>> torch.equal(on_tensors(Sce(), base, [first, second]), sce(base, [first, second]))
+        True
+    """
 
     card = Card(
         summary="task vectors where the models vary most, weighted by their energy, minority signs erased",

@@ -20,10 +20,17 @@ _NEARLY_PARALLEL = 0.9995
 def slerp(base: Tensor, model: Tensor, *, t: float) -> Tensor:
     """The point at share ``t`` of the arc from ``base`` to ``model``; a straight line where they are nearly parallel.
 
+    Use it with two models that shall keep the length of their weights: a straight mean shortens it.
+
     Args:
         base: where t = 0.
         model: where t = 1; of the base's shape.
         t: share of the way; any number.
+
+    Example:
+        >>> base, model = torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0])
+        >>> [round(number, 3) for number in slerp(base, model, t=0.5).tolist()]
+        [0.707, 0.707]
     """
     flat, models = held(base, [model])
     return combination([base, model], _coefficients(flat, models[0], t))
@@ -42,7 +49,16 @@ def _coefficients(base: Flat, model: Flat, t: float) -> tuple[float, float]:
 
 @part
 class Slerp(MergePart):
-    """Along the arc between two models."""
+    """Along the arc between two models.
+
+    The method of a merge recipe under the name ``slerp``; the function of that name does the same to tensors at hand.
+
+    Example:
+        >>> from isoflop.merge.method import on_tensors
+        >>> base, model = torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0])
+        >>> torch.equal(on_tensors(Slerp(t=0.5), base, [model]), slerp(base, model, t=0.5))
+        True
+    """
 
     card = Card(
         summary="along the arc between two models' directions; t = 0 is the base",

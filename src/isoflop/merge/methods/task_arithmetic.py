@@ -17,12 +17,20 @@ def task_arithmetic(
 ) -> Tensor:
     """base + scale * sum w_i (x_i - base). Negative weights subtract a skill (unlearning, extrapolation).
 
+    Use it to add skills of fine-tunings, or with negative weights to take one away.
+
     Args:
         base: what the task vectors start from.
         models: tensors of the base's shape.
         weight: one number, or one a model.
         normalize: divide by the sum of the weights.
         scale: multiplies the sum of task vectors.
+
+    Example:
+        >>> base = torch.zeros(4)
+        >>> first, second = torch.tensor([1.0, 2.0, 0.5, -1.0]), torch.tensor([-3.0, 2.0, 0.25, 1.0])
+        >>> task_arithmetic(base, [first, second]).tolist()
+        [-2.0, 4.0, 0.75, 0.0]
     """
     weights = numbers(weight, len(models))
     return added(base, [model - base for model in models], weights, elect=False, normalize=normalize, scale=scale)
@@ -30,7 +38,18 @@ def task_arithmetic(
 
 @part
 class TaskArithmetic(MergePart):
-    """Weighted task vectors added to the base."""
+    """Weighted task vectors added to the base.
+
+    The method of a merge recipe under the name ``task_arithmetic``; the function of that name does the same to tensors
+    at hand.
+
+    Example:
+        >>> from isoflop.merge.method import on_tensors
+        >>> base = torch.zeros(4)
+        >>> first, second = torch.tensor([1.0, 2.0, 0.5, -1.0]), torch.tensor([-3.0, 2.0, 0.25, 1.0])
+        >>> torch.equal(on_tensors(TaskArithmetic(), base, [first, second]), task_arithmetic(base, [first, second]))
+        True
+    """
 
     card = Card(
         summary="add weighted task vectors to the base; negative weights subtract",

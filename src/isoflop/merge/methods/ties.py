@@ -26,6 +26,8 @@ def ties(
 ) -> Tensor:
     """Trim, elect, merge, within one tensor and with weights, as merging toolkits do.
 
+    Use it with several fine-tunings of one model that pull the same weight in opposite directions.
+
     Args:
         base: what the task vectors start from.
         models: tensors of the base's shape.
@@ -33,6 +35,12 @@ def ties(
         density: share of the entries of each task vector that is kept, the largest; one number, or one a model.
         normalize: divide by the sum of the weights that agree.
         scale: multiplies the merged task vector.
+
+    Example:
+        >>> base = torch.zeros(4)
+        >>> first, second = torch.tensor([1.0, 2.0, 0.5, -1.0]), torch.tensor([-3.0, 2.0, 0.25, 1.0])
+        >>> ties(base, [first, second], density=0.5).tolist()
+        [-3.0, 2.0, 0.0, 0.0]
     """
     flat, others = held(base, models)
     cuts = _cuts(flat, others, density)
@@ -55,7 +63,17 @@ def _merged(
 
 @part
 class Ties(MergePart):
-    """Trim, elect a sign, merge: per tensor and weighted."""
+    """Trim, elect a sign, merge: per tensor and weighted.
+
+    The method of a merge recipe under the name ``ties``; the function of that name does the same to tensors at hand.
+
+    Example:
+        >>> from isoflop.merge.method import on_tensors
+        >>> base = torch.zeros(4)
+        >>> first, second = torch.tensor([1.0, 2.0, 0.5, -1.0]), torch.tensor([-3.0, 2.0, 0.25, 1.0])
+        >>> torch.equal(on_tensors(Ties(density=0.5), base, [first, second]), ties(base, [first, second], density=0.5))
+        True
+    """
 
     card = Card(
         summary="trim task vectors per tensor, elect a sign by the weighted sum, average what agrees",

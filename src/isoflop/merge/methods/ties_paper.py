@@ -21,11 +21,19 @@ def ties_paper(
 ) -> dict[str, Tensor]:
     """Trim, elect, merge over whole models, each a mapping of name to tensor.
 
+    Use it to repeat the paper: the largest entries are those of the whole model, not of each tensor.
+
     Args:
         base: what the task vectors start from.
         models: with the base's names and shapes.
         density: share of the entries of each whole task vector that is kept, the largest.
         scale: multiplies the merged task vector.
+
+    Example:
+        >>> base = {"w": torch.zeros(4)}
+        >>> models = [{"w": torch.tensor([1.0, 2.0, 0.5, -1.0])}, {"w": torch.tensor([-3.0, 2.0, 0.25, 1.0])}]
+        >>> ties_paper(base, models, density=0.5)["w"].tolist()
+        [-3.0, 2.0, 0.0, -1.0]
     """
     groups = [(HeldTensor(base[name]), [HeldTensor(model[name]) for model in models]) for name in base]
     cuts = _cuts(groups, density)
@@ -62,7 +70,18 @@ def _merged(base: Tensor, models: Sequence[Tensor], cuts: Sequence[Cut], scale: 
 
 @part
 class TiesPaper(MergePart):
-    """TIES with the paper's trimming over the whole model."""
+    """TIES with the paper's trimming over the whole model.
+
+    The method of a merge recipe under the name ``ties_paper``; the function of that name does the same to tensors at
+    hand.
+
+    Example:
+        >>> from isoflop.merge.method import on_tensors
+        >>> base = torch.zeros(4)
+        >>> first, second = torch.tensor([1.0, 2.0, 0.5, -1.0]), torch.tensor([-3.0, 2.0, 0.25, 1.0])
+        >>> on_tensors(TiesPaper(density=0.5), base, [first, second]).tolist()
+        [-3.0, 2.0, 0.0, -1.0]
+    """
 
     card = Card(
         summary="trim each whole model, elect a sign by the sum, plain mean of what agrees",

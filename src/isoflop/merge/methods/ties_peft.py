@@ -23,12 +23,20 @@ def ties_peft(
 ) -> Tensor:
     """Trim per tensor, elect by the unweighted vectors, then sum w_i d_i of those that agree over their number.
 
+    Use it to repeat merges of adapters by a library under that name.
+
     Args:
         base: what the task vectors start from; zeros to merge updates themselves.
         models: tensors of the base's shape.
         weight: one number, or one a model; it does not enter the election.
         density: share of the entries that is kept, the largest; one number, or one a model.
         election: "total": the sign of the sum; "frequency": the sign of most.
+
+    Example:
+        >>> base = torch.zeros(4)
+        >>> first, second = torch.tensor([1.0, 2.0, 0.5, -1.0]), torch.tensor([-3.0, 2.0, 0.25, 1.0])
+        >>> [round(number, 3) for number in ties_peft(base, [first, second], density=0.5).tolist()]
+        [-3.0, 2.0, 0.0, 0.0]
     """
     cuts = _cuts(HeldTensor(base), [HeldTensor(model) for model in models], density)
     flat = _merged(base.reshape(-1), [model.reshape(-1) for model in models], cuts, 0, weight, election)
@@ -56,7 +64,19 @@ def _merged(
 
 @part
 class TiesPeft(MergePart):
-    """TIES with PEFT's election and divisor."""
+    """TIES with PEFT's election and divisor.
+
+    The method of a merge recipe under the name ``ties_peft``; the function of that name does the same to tensors at
+    hand.
+
+    Example:
+        >>> from isoflop.merge.method import on_tensors
+        >>> base = torch.zeros(4)
+        >>> first, second = torch.tensor([1.0, 2.0, 0.5, -1.0]), torch.tensor([-3.0, 2.0, 0.25, 1.0])
+        >>> merged = on_tensors(TiesPeft(density=0.5), base, [first, second])
+        >>> torch.equal(merged, ties_peft(base, [first, second], density=0.5))
+        True
+    """
 
     card = Card(
         summary="TIES as PEFT computes it: unweighted election, divided by the number that agrees",

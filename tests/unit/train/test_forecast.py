@@ -1,0 +1,91 @@
+"""What a dry run says of memory and time: near what is measured; what cannot fit is refused with what would."""
+
+from __future__ import annotations
+
+import math
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from isoflop.core.recipe import Recipe
+from isoflop.errors import BudgetError
+from isoflop.ledger.budgets import step_cost
+from isoflop.train import forecast as module
+from isoflop.train.forecast import HELD, LEAST, PROCESS, forecast, needed, refuse_oversize
+from isoflop.train.run import train
+
+SOURCE = ('source={name="hmm", text_bytes=200000, heldout_bytes=2000}', "tokenizer=bytes", "budget.steps=2")
+PEAK = """
+import resource, sys
+from pathlib import Path
+from isoflop.core.recipe import Recipe
+from isoflop.train.run import train
+train(Recipe.load("small", *sys.argv[2:]), Path(sys.argv[1]), threads=1)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024))
+"""
+
+
+def recipe(*changes: str) -> Recipe:
+    return Recipe.load("small", *SOURCE, *changes)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "changes", [("train.batch=64",), ("train.length=2048",), ("model.d_model=512", "model.layers=6", "train.batch=4")]
+)
+def test_the_memory_is_near_what_a_process_takes(changes: tuple[str, ...], tmp_path: Path) -> None:
+    wanted = recipe(*changes)
+    command = [sys.executable, "-c", PEAK, str(tmp_path), *SOURCE, *changes]
+    measured = int(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[-1])
+    told = forecast(wanted, tmp_path / "none", step_cost(wanted), 2).memory
+    assert 0.5 < (told - PROCESS) / (measured - PROCESS) < 2
+    assert needed(wanted, step_cost(wanted), LEAST) < measured, "what fits is never refused"
+
+
+def test_a_batch_that_cannot_fit_is_refused_before_anything_is_made(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    large = recipe("train.batch=64")
+    room = round(needed(large, step_cost(large), LEAST) / 4)
+    monkeypatch.setattr(module, "device_memory", lambda device: room)
+    with pytest.raises(BudgetError, match=r"a batch of 64 sequences of 128 takes at least [\d.]+ GB") as error:
+        train(large, tmp_path / "runs")
+    assert not (tmp_path / "runs").exists()
+    batch, accumulate = map(int, re.findall(r"train\.\w+=(\d+)", str(error.value))[-2:])
+    assert batch * accumulate == 64
+    smaller = recipe(f"train.batch={batch}", f"train.accumulate={accumulate}")
+    refuse_oversize(smaller, step_cost(smaller))
+    assert needed(smaller, step_cost(smaller), HELD) <= room
+    monkeypatch.setattr(module, "device_memory", lambda device: 1000)
+    with pytest.raises(BudgetError, match="a smaller model"):
+        refuse_oversize(large, step_cost(large))
+    monkeypatch.setattr(module, "device_memory", lambda device: None)
+    refuse_oversize(large, step_cost(large))
+
+
+def test_the_time_is_that_of_a_finished_run_of_the_same_work(tmp_path: Path) -> None:
+    first = train(recipe(), tmp_path, threads=1)
+    longer = recipe("budget.steps=50", "seed=9", "optimizer.lr=0.02", "schedule=linear")
+    cost = step_cost(longer)
+    found = forecast(longer, tmp_path, cost, 50)
+    rate = first.figure("flops") / first.figure("seconds")
+    assert found.seconds == pytest.approx(cost.run(50).flops / rate)
+    assert str(first.path) in found.source
+    assert found.text_tokens
+    for other in ("optimizer=muon", "model.layers=1", "train.batch=4"):
+        wider = recipe("budget.steps=50", other)
+        guess = forecast(wider, tmp_path, step_cost(wider), 50)
+        assert "a guess" in guess.source
+        assert guess.seconds > 0
+    assert forecast(longer, tmp_path / "none", cost, 50).text_tokens is None
+    assert math.isnan(forecast(longer, tmp_path, cost, 0).seconds)
+
+
+def test_less_is_held_where_less_is_kept() -> None:
+    plain = recipe("train.batch=64")
+    for change in ("train.activation_checkpointing=true", "train.precision=bf16"):
+        light = recipe("train.batch=64", change)
+        assert needed(light, step_cost(light), HELD) < needed(plain, step_cost(plain), HELD)
