@@ -140,7 +140,7 @@ def _conclude(maker: Maker, rows: list[StageRow], chosen: list[Chosen]) -> Pipel
     pipeline = maker.pipeline
     choices = {found.stage: found.chosen for found in chosen}
     edges = [f"{each.stage}: {each.chosen} lies at the end of its grid" for each in chosen if each.edge]
-    seed, first = pipeline.seeds[0], pipeline.first
+    seed = pipeline.seeds[0]
 
     def reference(stage: str) -> dict[str, str]:
         place = maker.made(stage, seed, choices).place
@@ -164,7 +164,7 @@ def _conclude(maker: Maker, rows: list[StageRow], chosen: list[Chosen]) -> Pipel
             for stage in pipeline.stages
             if pipeline.made_by_training(stage)
         },
-        environment={**process(), "first": first},
+        environment=process(),
     )
 
 
