@@ -29,7 +29,7 @@ RULES = {_GPT2: "gpt-2", _LLAMA3: "llama-bpe", _QWEN2: "qwen2"}
 
 
 @dataclass
-class Vocabulary:
+class GgufVocabulary:
     """What is stored of a tokenizer.
 
     Attributes:
@@ -43,7 +43,7 @@ class Vocabulary:
         chat_template: as the directory has it; "" where it has none.
 
     Example:
-        >>> Vocabulary("gpt2", tokens=["a", "b", "ab"], types=[NORMAL] * 3, merges=["a b"], rule="gpt-2").scores
+        >>> GgufVocabulary("gpt2", tokens=["a", "b", "ab"], types=[NORMAL] * 3, merges=["a b"], rule="gpt-2").scores
         []
     """
 
@@ -57,7 +57,7 @@ class Vocabulary:
     chat_template: str = ""
 
 
-def read_vocabulary(directory: Path, rows: int, note: Callable[[str], None]) -> Vocabulary:
+def read_vocabulary(directory: Path, rows: int, note: Callable[[str], None]) -> GgufVocabulary:
     """The tokenizer of a directory in Hugging Face's layout.
 
     Args:
@@ -95,13 +95,13 @@ def _blank(rows: int) -> tuple[list[str], list[int]]:
     return [f"[PAD{i}]" for i in range(rows)], [UNUSED] * rows
 
 
-def _place(found: Vocabulary, token: str, i: int, kind: int) -> None:
+def _place(found: GgufVocabulary, token: str, i: int, kind: int) -> None:
     if i < len(found.tokens):
         found.tokens[i], found.types[i] = token, kind
 
 
-def _byte_pairs(tree: dict[str, Any], model: dict[str, Any], rows: int, note: Callable[[str], None]) -> Vocabulary:
-    found = Vocabulary("gpt2", *_blank(rows))
+def _byte_pairs(tree: dict[str, Any], model: dict[str, Any], rows: int, note: Callable[[str], None]) -> GgufVocabulary:
+    found = GgufVocabulary("gpt2", *_blank(rows))
     for token, i in model["vocab"].items():
         _place(found, token, i, NORMAL)
     found.merges = [" ".join(pair) if isinstance(pair, list) else pair for pair in model.get("merges", [])]
@@ -129,9 +129,9 @@ def _rule(splitter: dict[str, Any]) -> str:
     return ""
 
 
-def _pieces(model: dict[str, Any], rows: int) -> Vocabulary:
+def _pieces(model: dict[str, Any], rows: int) -> GgufVocabulary:
     """Pieces with a byte for whatever has none: the earlier a merge, the higher the score of what it makes."""
-    found = Vocabulary("llama", *_blank(rows))
+    found = GgufVocabulary("llama", *_blank(rows))
     merges = model.get("merges", [])
     rank: dict[str, int] = {}
     for number, pair in enumerate(merges):
@@ -147,7 +147,7 @@ def _pieces(model: dict[str, Any], rows: int) -> Vocabulary:
     return found
 
 
-def _add(found: Vocabulary, added: list[dict[str, Any]], path: Path) -> None:
+def _add(found: GgufVocabulary, added: list[dict[str, Any]], path: Path) -> None:
     for token in added:
         if token["id"] >= len(found.tokens):
             what = f"has the token {token['content']!r} with id {token['id']}, beyond the {len(found.tokens)} rows"
@@ -159,7 +159,7 @@ def _add(found: Vocabulary, added: list[dict[str, Any]], path: Path) -> None:
 _ROLES = {"bos": "bos_token_id", "eos": "eos_token_id", "pad": "padding_token_id", "unk": "unknown_token_id"}
 
 
-def _settings(found: Vocabulary, directory: Path, processor: dict[str, Any]) -> None:
+def _settings(found: GgufVocabulary, directory: Path, processor: dict[str, Any]) -> None:
     """Ids with a meaning, what a text begins and ends with, and the chat template."""
     settings: dict[str, Any] = {}
     for name in ("config.json", "generation_config.json", "tokenizer_config.json"):

@@ -18,7 +18,7 @@ from ...store.safetensors_dir import TensorInfo
 from ...store.tensors import Checkpoint
 from ..hf.config import Config
 from .families import GgufFamily, family_of, heads_of, keys, refuse_unlike, rope_factors
-from .vocabulary import Vocabulary, read_vocabulary
+from .vocabulary import GgufVocabulary, read_vocabulary
 
 TYPES = ("f32", "f16", "bf16", "q8_0")
 """Types of matrices; vectors are always fp32. q8_0: blocks of 32 integers of 8 bits with a scale in fp16."""
@@ -108,7 +108,7 @@ def _add(writer: Any, key: str, value: Any) -> None:
     )
 
 
-def _add_vocabulary(writer: Any, vocabulary: Vocabulary) -> None:
+def _add_vocabulary(writer: Any, vocabulary: GgufVocabulary) -> None:
     writer.add_tokenizer_model(vocabulary.model)
     if vocabulary.rule:
         writer.add_tokenizer_pre(vocabulary.rule)
