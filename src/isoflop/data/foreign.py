@@ -18,6 +18,7 @@ from .tokenizing import Ids, shared_start, unknown_id
 
 MARK = "\u2581"
 """What stands for a blank in the tokens of sentencepiece and its kin."""
+ESTIMATES = "the text bytes of training are estimates: the tokenizer {}"
 _BYTE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 _KEPT = {"ByteLevel", "Metaspace", "Split", "Digits", "Punctuation", "UnicodeScripts", "CharDelimiterSplit"}
 
@@ -53,7 +54,7 @@ class ForeignTokenizer:
         description = json.loads(tokenizer.to_str())
         if description["model"].get("dropout"):
             raise DataError("drops merges at random", where=str(path), fix="set its model.dropout to null")
-        self.inexact = inexactness(description)
+        self.inexact, self.prefix = inexactness(description), puts_blank(description)
         self.byte_lengths = byte_lengths(tokenizer, description)
 
     def encode(self, text: str) -> Ids:
@@ -123,19 +124,25 @@ def byte_lengths(tokenizer: hf.Tokenizer, description: dict[str, Any]) -> Ids:
     return lengths
 
 
+def puts_blank(description: dict[str, Any]) -> str:
+    """That a blank is put before a text, in words; "" if none is."""
+    found = [*steps(description["normalizer"]), *steps(description["pre_tokenizer"])]
+    puts = any(
+        step["type"] == "Prepend"
+        or step.get("prepend_scheme", "never") != "never"
+        or (step["type"] == "ByteLevel" and step.get("add_prefix_space"))
+        for step in found
+    )
+    return "puts a blank before a text" if puts else ""
+
+
 def inexactness(description: dict[str, Any]) -> str:
     """Why the bytes of some text are not the sum of its tokens' ``byte_lengths``, in words; "" if they always are."""
     model, kinds = description["model"], [step["type"] for step in steps(description["pre_tokenizer"])]
-    reasons = []
+    reasons = [puts_blank(description)] if puts_blank(description) else []
     for step in steps(description["normalizer"]):
-        if step["type"] == "Prepend":
-            reasons.append("puts a blank before a text")
-        elif not _marks_blanks(step):
+        if step["type"] != "Prepend" and not _marks_blanks(step):
             reasons.append(f"may alter text ({step['type']})")
-    if any(step.get("prepend_scheme", "never") != "never" for step in steps(description["pre_tokenizer"])) or any(
-        step["type"] == "ByteLevel" and step.get("add_prefix_space") for step in steps(description["pre_tokenizer"])
-    ):
-        reasons.append("puts a blank before a text")
     if dropped := sorted(set(kinds) - _KEPT):
         reasons.append(f"drops blanks ({', '.join(dropped)})")
     if "ByteLevel" not in kinds and not model.get("byte_fallback"):

@@ -20,7 +20,7 @@ from ..core.errors import DataError
 from ..core.rng import Rng
 from .shards import Tokens
 from .streams import Counts
-from .tokenizing import Ids, beginning
+from .tokenizing import Ids, as_prompt, beginning
 
 
 class EpochBatches(ABC):
@@ -220,7 +220,7 @@ def heldout_of(text: str, tokenizer: Tokenizer, device: str = "cpu") -> HeldOutT
         (7, 1)
     """
     before = beginning(tokenizer)
-    ids = np.concatenate([before or [tokenizer.eot], tokenizer.encode(text), [tokenizer.eot]]).astype(np.int64)
+    ids = np.append(as_prompt(tokenizer, text), tokenizer.eot)
     counts = np.arange(len(ids)) >= len(before) if before else None
     return HeldOutText(ids, tokenizer.byte_lengths, len(text.encode()), documents=1, device=device, counts=counts)
 

@@ -47,6 +47,9 @@ class MayAlter(Protocol):
     def encode_after(self, texts: Sequence[str]) -> list[Ids]:
         """Ids of texts that follow another one: nothing is put before them."""
 
+    def gives_back(self, ids: Sequence[int], text: str) -> bool:
+        """Whether the ids stand for that text."""
+
 
 @runtime_checkable
 class WritesChats(Protocol):
@@ -58,7 +61,7 @@ class WritesChats(Protocol):
 
 def alters(tokenizer: Tokenizer, text: str) -> bool:
     """Whether the ids of a text give back another one."""
-    return isinstance(tokenizer, MayAlter) and tokenizer.decode(tokenizer.encode(text).tolist()) != text
+    return isinstance(tokenizer, MayAlter) and not tokenizer.gives_back(tokenizer.encode(text).tolist(), text)
 
 
 def beginning(tokenizer: Tokenizer) -> tuple[int, ...]:
@@ -66,9 +69,17 @@ def beginning(tokenizer: Tokenizer) -> tuple[int, ...]:
     return tuple(getattr(tokenizer, "starts", ()))
 
 
+def begun(tokenizer: Tokenizer, ids: Ids) -> Ids:
+    """The ids of a text with what comes before every text, which is not written twice."""
+    before = beginning(tokenizer)
+    return ids if tuple(ids[: len(before)].tolist()) == before else np.concatenate([before, ids]).astype(np.int64)
+
+
 def as_prompt(tokenizer: Tokenizer, text: str) -> list[int]:
     """The ids of a text to go on from, with what a model saw before each text in training."""
-    return [*(beginning(tokenizer) or (tokenizer.eot,)), *tokenizer.encode(text).tolist()]
+    ids = tokenizer.encode(text)
+    whole: list[int] = (begun(tokenizer, ids) if beginning(tokenizer) else np.append(tokenizer.eot, ids)).tolist()
+    return whole
 
 
 class Pieces:

@@ -14,7 +14,7 @@ from .chat_template import ASSISTANT
 from .corpus import Amount
 from .document import Document
 from .streams import COUNTS, TEXTS, StreamWriter, Written
-from .tokenizing import Ids, MayAlter, WritesChats, alters, beginning, encode_many
+from .tokenizing import Ids, MayAlter, WritesChats, alters, beginning, begun, encode_many
 
 _CHUNK = 4_000_000  # characters tokenised at once
 _NO_IDS: Ids = np.empty(0, np.int64)
@@ -54,7 +54,6 @@ def _written(tokenizer: Tokenizer, documents: Sequence[Document]) -> Iterator[tu
     Prompt and completion are encoded apart, so that no token lies across the border: whoever generates encodes a prompt
     alone, too.
     """
-    before = np.array(beginning(tokenizer), np.int64)
     for chunk in _chunks(documents):
         if chunk[0].chat:  # then all are: a source gives conversations or none
             yield from ((each, *_chat(tokenizer, each)) for each in chunk)
@@ -63,9 +62,11 @@ def _written(tokenizer: Tokenizer, documents: Sequence[Document]) -> Iterator[tu
         for each, ids in zip(chunk, _completions(tokenizer, chunk), strict=True):
             prompt = next(prompts) if each.prompt else _NO_IDS
             apart, altered = _given_back(tokenizer, each, prompt, ids)
-            runs = (len(before) + len(prompt), len(ids) + 1) if each.prompt else (0, len(before) + len(ids) + 1)
-            whole = np.concatenate([before, prompt, ids, [tokenizer.eot]])
-            yield each, Written(whole, runs, each.prompt, each.completion, apart), altered
+            whole = begun(tokenizer, np.concatenate([prompt, ids]))
+            masked = len(whole) - len(ids) if each.prompt else 0
+            if not len(ids) or ids[-1] != tokenizer.eot:  # else it is written in the text
+                whole = np.append(whole, tokenizer.eot)
+            yield each, Written(whole, (masked, len(whole) - masked), each.prompt, each.completion, apart), altered
 
 
 def _chat(tokenizer: Tokenizer, document: Document) -> tuple[Written, bool]:
@@ -82,6 +83,9 @@ def _chat(tokenizer: Tokenizer, document: Document) -> tuple[Written, bool]:
         fix = "give the assistant's messages content"
         raise DataError("the template writes nothing of what the assistant says", where=document.origin, fix=fix)
     ids, answered = found.ids, found.answered
+    if int(ids.max()) >= tokenizer.vocab_size:
+        what = f"is written with id {int(ids.max()):,}, and the model knows {tokenizer.vocab_size:,} ids"
+        raise DataError(what, where=document.origin, fix="take a model that knows it, or another chat template")
     if not _ended(tokenizer, ids):
         ids, answered = np.append(ids, tokenizer.eot), np.append(answered, chat["messages"][-1]["role"] == ASSISTANT)
     borders = np.flatnonzero(np.diff(answered, prepend=False, append=not answered[-1]))
@@ -110,10 +114,10 @@ def _given_back(tokenizer: Tokenizer, document: Document, prompt: Ids, ids: Ids)
     if not isinstance(tokenizer, MayAlter):
         return True, False
     apart = tokenizer.decode(ids.tolist()) == document.completion
-    if not document.prompt:
-        return apart, not apart
+    if apart and not document.prompt:
+        return True, False
     apart = apart and tokenizer.decode(prompt.tolist()) == document.prompt
-    return apart, tokenizer.decode([*prompt.tolist(), *ids.tolist()]) != document.text
+    return apart, not tokenizer.gives_back([*prompt.tolist(), *ids.tolist()], document.text)
 
 
 def _chunks(documents: Iterable[Document]) -> Iterator[list[Document]]:

@@ -222,10 +222,11 @@ def _refuse_other_text(where: str, found: Found, source: Source) -> None:
         raise DataError("holds no tokenizer", where=where, fix="train it again under another --name")
     theirs = part.load(kept) if isinstance(part, LoadsTokenizer) else part.build(iter(()))
     if differs := disagreement(ours, theirs):
+        kind = part.name if isinstance(part, ReadsFiles) else "file"
         raise UsageError(
             f"its vocabulary is another than this recipe's ({differs})",
             where=where,
-            fix=f'use its tokenizer: tokenizer={{name="file", path="{kept}"}}'
+            fix=f'use its tokenizer: tokenizer={{name="{kind}", path="{kept}"}}'
             if kept.exists()
             else "use its tokenizer",
         )

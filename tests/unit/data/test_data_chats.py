@@ -269,6 +269,15 @@ def test_a_recipe_with_conversations_needs_a_template(tmp_path: Path) -> None:
         made.build(ctx)
 
 
+def test_a_template_that_writes_ids_beyond_the_models_is_refused(tmp_path: Path) -> None:
+    part = PretrainedPart(path=str(kind("byte level", tmp_path / "t", chat_template="<think>" + CHATML)))
+    small = part.model_copy(update={"vocab_size": part.vocabulary - 1})
+    ctx = Context(Rng(0), tmp_path / "cache", small, small.vocabulary, batch=2, length=16)
+    source: Any = {"name": "jsonl", "paths": str(write(tmp_path / "a.jsonl", records(20))), "messages_key": "messages"}
+    with pytest.raises(DataError, match=r"a.jsonl:\d+: is written with id 2\d\d, and the model knows 2\d\d ids"):
+        resolve("source", source).build(ctx)  # type: ignore[attr-defined]
+
+
 def test_tools_and_system_messages_reach_the_template(tmp_path: Path) -> None:
     template = "{% if tools %}{{ tools | tojson }}{% endif %}{{ messages | tojson }}" + GENERATION
     chats = [

@@ -163,6 +163,30 @@ budget = {{ steps = 2 }}
     assert "the text bytes of training are estimates" in said
 
 
+@pytest.mark.parametrize("name", ["byte level", "llama"])
+def test_special_tokens_that_are_written_in_a_text_may_be_tokens(name: str, tmp_path: Path) -> None:
+    """As in conversations that were rendered before: nothing is begun or ended twice."""
+    start, end = ("<|im_start|>", "<|endoftext|>") if name == "byte level" else ("<s>", "</s>")
+    texts = [f"{start}the {i} cat{end}\n{start}sat on {i * 7}{end if i % 2 else ''}" for i in range(40)]
+    part = part_of(name, tmp_path).model_copy(update={"special_tokens": "tokens"})
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    ctx = Context(Rng(0), tmp_path / "cache", part, part.vocabulary, batch=2, length=16)
+    source = {"name": "jsonl", "paths": str(tmp_path / "a.jsonl"), "deduplicate": "none", "heldout_share": 0.2}
+    corpus: Corpus = resolve("source", source).build(ctx)  # type: ignore[attr-defined]
+    stream, tokenizer = corpus.stream("train"), corpus.tokenizer
+    before = list(beginning(tokenizer))
+    assert {text for _, text in stream.pairs()} <= set(texts)
+    assert len(before) == 1
+    for (_, text), first, last in zip(stream.pairs(), stream.starts, stream.stops, strict=True):
+        ids = tokenizer.encode(text).tolist()
+        assert tokenizer._tokenizer.token_to_id(end) in ids
+        ids = ids if ids[0] == before[0] else [*before, *ids]
+        assert stream.tokens[first : last + 1].tolist() == (ids if ids[-1] == tokenizer.eot else [*ids, tokenizer.eot])
+        assert as_prompt(tokenizer, text) == ids
+    assert sum(len(text.encode()) for text in corpus.heldout_text()) == corpus.heldout()["text"].text_bytes
+    assert name == "llama" or not any("another text" in remark for remark in corpus.remarks)
+
+
 def test_any_text_is_measured_as_the_corpus_would_be(made: Any) -> None:
     corpus = made[2]
     tokenizer, text = corpus.tokenizer, PLAIN[3]

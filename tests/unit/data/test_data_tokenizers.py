@@ -112,6 +112,9 @@ def test_a_foreign_tokenizer_with_word_marks(tmp_path: Path) -> None:
     assert tokenizer.eot not in ids
     assert tokenizer.decode(ids.tolist()) == text
     assert tokenizer.byte_lengths[ids].sum() == len(text.encode())
+    assert tokenizer.remarks == []
+    estimated = from_file(saved(tmp_path, llama_like()), eot="</s>")
+    assert estimated.remarks == ["the text bytes of training are estimates: the tokenizer puts a blank before a text"]
 
 
 def test_a_tokenizer_that_alters_text_is_refused(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from ...core.digests import digest_file
 from ...core.errors import DataError, nearest
 from ...core.reading import user_path
 from ...core.registry import Card, part
-from ..foreign import ForeignTokenizer, size_of, special_ids
+from ..foreign import ESTIMATES, ForeignTokenizer, size_of, special_ids
 from ..tokenizing import Ids, open_tokenizer
 
 
@@ -34,6 +34,7 @@ class FileTokenizer(ForeignTokenizer):
             known = f"set tokenizer.eot: {nearest(eot, special)}" if special else "choose tokenizer bpe or bytes"
             raise DataError(f"has no special token {eot!r}", where=str(path), fix=known)
         super().__init__(tokenizer, special[eot], path)
+        self.remarks = [ESTIMATES.format(self.prefix)] if self.prefix else []
 
     def encode_many(self, texts: Sequence[str]) -> list[Ids]:
         """Ids (tokens,) of each text; a lone surrogate, or a text that does not come back, is a DataError."""

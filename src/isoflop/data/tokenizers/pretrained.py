@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field, PositiveInt
@@ -17,9 +17,11 @@ from ...core.registry import Card, part
 from ..chat_template import ChatTemplate
 from ..chats import ChatEncoder
 from ..document import utf8
-from ..foreign import ForeignTokenizer, following
+from ..foreign import ESTIMATES, ForeignTokenizer, following
 from ..tokenizer_directory import TokenizerDirectory, around
 from ..tokenizing import Ids, WritesChats
+
+Written = Literal["text", "tokens"]
 
 
 class PretrainedTokenizer(ForeignTokenizer):
@@ -41,17 +43,24 @@ class PretrainedTokenizer(ForeignTokenizer):
         ([1], ())
     """
 
-    def __init__(self, directory: TokenizerDirectory, eot: str | None = None, vocab_size: int | None = None) -> None:
+    def __init__(
+        self,
+        directory: TokenizerDirectory,
+        eot: str | None = None,
+        vocab_size: int | None = None,
+        written: Written = "text",
+    ) -> None:
         directory, tokenizer = directory.opened()
         before, _ = around(tokenizer)
         super().__init__(tokenizer, directory.end_of_text(tokenizer, eot), directory.file)
-        self._directory = directory
+        self._directory, self._written = directory, written
         self.starts = () if before == (self.eot,) else before
+        if written == "tokens":  # an end of text may lie anywhere: each text has a beginning of its own
+            tokenizer.encode_special_tokens = False
+            self.starts = self.starts or (self.eot,)
         self.chat_template = directory.chat_template
         self.special_tokens = directory.named_tokens()
-        self.remarks = (
-            [f"the text bytes of training are estimates: the tokenizer {self.inexact}"] if self.inexact else []
-        )
+        self.remarks = [ESTIMATES.format(self.inexact)] if self.inexact else []
         self._after = following(tokenizer)
         self._chats: ChatEncoder | None = None
         if vocab_size is not None:
@@ -67,6 +76,11 @@ class PretrainedTokenizer(ForeignTokenizer):
             utf8(text)
         found = self._after.encode_batch_fast(list(texts), add_special_tokens=False)
         return self._known(texts, [np.array(each.ids, np.int64) for each in found])
+
+    def gives_back(self, ids: Sequence[int], text: str) -> bool:
+        """Whether the ids stand for that text, special tokens included where they are recognised."""
+        back = self._tokenizer.decode(list(ids), skip_special_tokens=self._written == "text")
+        return bool(back == text)
 
     def _known(self, texts: Sequence[str], found: list[Ids]) -> list[Ids]:
         for text, ids in zip(texts, found, strict=True):
@@ -120,7 +134,7 @@ class PretrainedPart(TokenizerPart):
 
     A Hugging Face directory holds a ``tokenizer.json`` or sentencepiece's ``tokenizer.model``, and beside it files that
     say which tokens are special, what a text begins with and how a conversation is written. Special tokens in a text
-    are text; only a chat template writes them.
+    are text, unless ``special_tokens`` says otherwise; only a chat template writes them.
 
     Example:
         >>> from tokenizers import Tokenizer, models
@@ -134,11 +148,13 @@ class PretrainedPart(TokenizerPart):
     """The directory, its tokenizer.json or its tokenizer.model (which needs the extra hf)."""
     eot: str | None = None
     """The special token that ends a text; none: the one that the directory names."""
+    special_tokens: Written = "text"
+    """What a special token is that is written in a text: "text" as any other, or "tokens", as in rendered chats."""
     vocab_size: PositiveInt | None = None
     """Ids that the model knows where they are more (padding) or fewer than the tokenizer's; none: the tokenizer's."""
     card = Card(
         summary="A published model's tokenizer with its special tokens and chat template; nothing is trained.",
-        differs="special tokens are not recognised in text",
+        differs="special tokens are not recognised in text unless that is asked for",
     )
 
     provides: ClassVar[frozenset[type]] = frozenset({WritesChats})
@@ -156,7 +172,7 @@ class PretrainedPart(TokenizerPart):
 
     def load(self, path: Path) -> PretrainedTokenizer:
         """The tokenizer of a copy that ``PretrainedTokenizer.save`` wrote, wherever the original is by now."""
-        return PretrainedTokenizer(TokenizerDirectory.read(path), self.eot, self.vocab_size)
+        return PretrainedTokenizer(TokenizerDirectory.read(path), self.eot, self.vocab_size, self.special_tokens)
 
 
 @functools.lru_cache(maxsize=4)
