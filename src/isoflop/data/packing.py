@@ -33,6 +33,13 @@ class Packing:
         length: positions of a window.
         overlong: documents that are longer than a window.
         dropped: targets that count and lie in no window.
+
+    Example:
+        >>> from isoflop.data.tokenizers.bytes import Bytes
+        >>> documents = Stream(np.array([256, 1, 2, 256, 3, 256, 4, 5, 256]), Bytes())  # of 3, 2 and 3 targets
+        >>> packing = Packing.of(documents, length=5, overlong="split")
+        >>> packing.pieces(0), packing.pieces(1), round(packing.padding, 3)
+        ([(0, 3), (3, 5)], [(5, 8)], 0.2)
     """
 
     starts: Ids
@@ -120,6 +127,14 @@ class PackedBatches(EpochBatches):
         rng: the stream of the order of windows.
         fingerprint: of the corpus; a position in another one, or in another packing, is refused.
         device: where batches lie.
+
+    Example:
+        >>> from isoflop.data.tokenizers.bytes import Bytes
+        >>> documents = Stream(np.array([256, 1, 2, 256, 3, 256]), Bytes())
+        >>> packing = Packing.of(documents, length=6, overlong="split")
+        >>> batch = next(PackedBatches(documents, packing, batch=1, rng=Rng(0), fingerprint=""))
+        >>> batch.targets.tolist(), batch.columns["documents"].tolist(), batch.units
+        ([[1, 2, 256, 3, 256, 256]], [[1, 1, 1, 2, 2, 0]], 5)
     """
 
     def __init__(

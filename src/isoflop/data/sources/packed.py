@@ -15,7 +15,17 @@ from ..text_source import TextSourcePart
 
 
 class Packed:
-    """A live corpus whose training windows are packed; everything else is the corpus' own."""
+    """A live corpus whose training windows are packed; everything else is the corpus' own.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from isoflop.core.registry import get
+        >>> from isoflop.core.rng import Rng
+        >>> ctx = Context(Rng(0), Path("cache"), get("tokenizer", "bytes")(), vocab_size=257, batch=2, length=64)
+        >>> source = PackedPart(source=get("source", "pcfg")(text_bytes=9000)).build(ctx)
+        >>> tuple(next(source.batches(ctx)).inputs.shape), source.packing.padding < 0.1
+        ((2, 64), True)
+    """
 
     def __init__(self, corpus: Corpus, ctx: Context, overlong: Overlong) -> None:
         self.corpus, self.overlong = corpus, overlong
@@ -66,6 +76,12 @@ class PackedPart(SourcePart):
 
     Each window holds whole documents, the longest first; positions that are left over are padding, which is computed
     and not predicted. Held-out text is measured as the other source gives it.
+
+    Use it where documents are short and should be learned from each by itself: answers, conversations, records.
+
+    Example:
+        >>> PackedPart.model_validate({"source": "stdlib"}).overlong
+        'split'
     """
 
     provides: ClassVar[frozenset[type]] = frozenset({Stateful})
