@@ -40,18 +40,21 @@ def test_every_link_of_a_page_leads_somewhere(page: str) -> None:
             assert ((ROOT / "docs" / page).parent / target).exists(), target
 
 
-@pytest.mark.parametrize("name", ["unit-init", "small-init"])
-def test_the_stored_results_say_what_the_code_says(name: str) -> None:
+@pytest.mark.parametrize("stored", ["three-methods/demo", "muon-small/unit-init", "muon-small/small-init"])
+def test_the_stored_results_say_what_the_code_says(stored: str) -> None:
     from isoflop.lab.study import Study
     from isoflop.lab.verdict import headline
     from isoflop.lab.wording import sentence
     from isoflop.store.results import StudyResult
 
-    result = StudyResult.read(ROOT / "claims" / "muon-small" / f"{name}.json")
+    result = StudyResult.read(ROOT / "claims" / f"{stored}.json")
+    study = Study.load(stored.partition("/")[2])
     assert [row.sentence for row in result.multipliers] == [sentence(row, "adamw") for row in result.multipliers]
-    assert result.headline == headline(Study.load(name), result.multipliers, result.tunings)
-    if name == "unit-init":
-        assert result.headline in " ".join((ROOT / "README.md").read_text().split())
+    assert result.headline == headline(study, result.multipliers, result.tunings)
+    if stored == "three-methods/demo":
+        readme = " ".join((ROOT / "README.md").read_text().split())
+        assert all(line in readme for line in result.headline.splitlines())
+        assert {run.recipe_hash for run in result.runs} >= {study.run_recipe("adamw", 0, 1, 0.032).hash}
 
 
 def test_every_public_name_is_there_and_no_folder_hides_it() -> None:

@@ -33,6 +33,8 @@ __all__ = [
     "multipliers", "reach",
 ]  # fmt: skip
 AXES: tuple[Axis, ...] = get_args(Axis)
+UNDISTURBED = 0.8
+"""Share of its time that a run must have had the processor for its seconds to be compared."""
 
 
 @dataclass(frozen=True)
@@ -108,9 +110,17 @@ def illegal(
             return f"{baseline} and {arm} have different tokenizers, so their tokens are different amounts of text"
     if axis == "seconds" and not all(run.exclusive for run in runs):
         return "the runs shared the machine; only runs made one at a time (workers = 1) can be compared in seconds"
+    if axis == "seconds" and (share := _processor(runs, facts)) < UNDISTURBED:
+        return f"other work used the processor beside the runs: they had it {share:.0%} of the time, the worst of them"
     if axis == "seconds" and (mixed := mixture(runs, environments or {})):
         return f"the runs were made by different code or machines ({mixed})"
     return ""
+
+
+def _processor(runs: Sequence[RunRow], facts: Mapping[str, Facts]) -> float:
+    """The least share of its time that a CPU's run had the processor, of those that know it; 1 where none does."""
+    known = [(run.cpu_seconds, run.wall_seconds) for run in runs if Device.of(facts[run.arm].device).is_cpu]
+    return min((cpu / wall for cpu, wall in known if cpu is not None and wall), default=1.0)
 
 
 def _alike(runs: Sequence[RunRow]) -> str:

@@ -580,6 +580,19 @@ def test_seconds_need_exclusive_runs():
     )
 
 
+@pytest.mark.parametrize(("cpu", "device", "legal"), [(9.5, "cpu", True), (5.0, "cpu", False), (5.0, "cuda", True)])
+def test_seconds_beside_other_work_are_not_compared(cpu, device, legal):
+    """A run alone in its study may still share the processor with somebody else's; a GPU's run mostly waits."""
+    runs = [
+        run.model_copy(update={"cpu_seconds": 9.9, "wall_seconds": 10.0}) for run in study({"arm": [2.0, 2.0, 2.1]})
+    ]
+    runs[-1] = runs[-1].model_copy(update={"cpu_seconds": cpu})
+    facts = dict.fromkeys(ALIKE, Facts(100, 64, "bytes", device))
+    reason = illegal("seconds", facts, runs, "base")
+    assert reason == "" if legal else "they had it 50% of the time" in reason
+    assert illegal("flops", facts, runs, "base") == ""
+
+
 def test_an_axis_needs_three_rungs_and_a_measurement_of_every_run():
     runs = study({"arm": [2.0, 2.0, 2.0]})
     level = [r.model_copy(update={"curve": [r.curve[0].model_copy(update={"tokens": 5})]}) for r in runs]
