@@ -32,10 +32,19 @@ def export(
         int | None,
         typer.Option("--context", min=1, help="Tokens of the longest text it is meant for; default: as trained."),
     ] = None,
+    adapter: Annotated[
+        bool, typer.Option("--adapter", help="Only the adapter that the run trained, in PEFT's layout.")
+    ] = False,
     root: Root = DEFAULT_ROOT,
     json: Json = False,
 ) -> None:
     """Write a model as a directory that transformers loads, or as a GGUF file that llama.cpp loads."""
+    if adapter:
+        from ..pipelines.adapters import publish_adapter
+
+        base = publish_adapter(find_run(model, root), user_path(out), warn=warn)
+        emit({"out": str(out), "base": str(base)}) if json else typer.echo(f"{out}: an adapter of {base}")
+        return
     from ..pipelines.publishing import publish_directory, publish_gguf, publish_run
     from ..store.published import is_published
 

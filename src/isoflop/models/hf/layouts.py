@@ -19,6 +19,7 @@ class Layout:
 
     split: Callable[[Tensor], Sequence[Tensor]]
     join: Callable[[Sequence[Tensor]], Tensor]
+    transposed: bool = False
 
 
 @dataclass(frozen=True)
@@ -41,11 +42,11 @@ class Entry:
 
 
 SAME = Layout(lambda x: [x], lambda parts: parts[0])
-TRANSPOSED = Layout(lambda x: [x.t()], lambda parts: parts[0].t())
+TRANSPOSED = Layout(lambda x: [x.t()], lambda parts: parts[0].t(), transposed=True)
 """A weight that is stored as (columns, rows)."""
 STACKED = Layout(lambda x: x.chunk(3, 0), lambda parts: torch.cat(list(parts), 0))
 """Query, key and value, one behind the other."""
-STACKED_TRANSPOSED = Layout(lambda x: x.t().chunk(3, 0), lambda parts: torch.cat(list(parts), 0).t())
+STACKED_TRANSPOSED = Layout(lambda x: x.t().chunk(3, 0), lambda parts: torch.cat(list(parts), 0).t(), transposed=True)
 
 
 def interleaved(heads: int, head_dim: int, turning: int) -> Layout:
