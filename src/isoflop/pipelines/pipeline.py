@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import itertools
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
@@ -17,7 +18,7 @@ from ..core.slots import DecoderSlot
 from ..core.toml import TomlDocument
 from ..merge.recipe import MergeRecipe, checked
 from ..store.pipelines import Choice
-from .trees import joined, literal, merged_in, sources_in, started, with_sources
+from .trees import joined, kept_names, literal, merged_in, sources_in, started, with_sources
 
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 OWN = ("name", "seed")
@@ -125,6 +126,16 @@ class Pipeline(TomlDocument):
 
     kind = "pipeline"
     mistaken = ("ladder", "is a study, not a pipeline: `isoflop compare {source}` runs it")
+
+    @classmethod
+    def placed(cls, tree: dict[str, Any], folder: Path) -> dict[str, Any]:
+        """The tree with paths found beside the file; where a merge names a stage, that is no path."""
+        found = super().placed(tree, folder)
+        stages: Any = tree.get("stages")
+        for name, stage in stages.items() if isinstance(stages, dict) else ():
+            if isinstance(stage, dict) and isinstance(stage.get("merge"), dict):
+                found["stages"][name]["merge"] = kept_names(found["stages"][name]["merge"], stage["merge"], stages)
+        return found
 
     @model_validator(mode="after")
     def _sound(self) -> Pipeline:

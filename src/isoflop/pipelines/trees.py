@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from typing import Any
 
 import tomli_w
@@ -73,3 +73,12 @@ def merged_in(tree: Tree) -> Iterator[tuple[Tree, str]]:
     yield from ((table, "base") for table in (tree, *pieces))
     yield from ((source, "path") for source in tree.get("models", ()))
     yield from ((source, "path") for piece in pieces for source in piece.get("sources", ()))
+
+
+def kept_names(tree: Any, before: Any, names: Container[str]) -> Any:
+    """A tree in which paths were moved, with every text that was one of ``names`` as it was before."""
+    if isinstance(tree, dict):
+        return {key: kept_names(value, before[key], names) for key, value in tree.items()}
+    if isinstance(tree, list):
+        return [kept_names(value, old, names) for value, old in zip(tree, before, strict=True)]
+    return before if isinstance(before, str) and before in names else tree

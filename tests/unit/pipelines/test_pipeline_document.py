@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from isoflop.core.errors import RecipeError
@@ -86,3 +88,14 @@ def test_training_from_a_merge_is_refused_by_name() -> None:
 def test_a_study_is_told_apart() -> None:
     with pytest.raises(RecipeError, match="isoflop compare"):
         Pipeline.from_toml("[ladder]\n")
+
+
+def test_a_stage_is_no_path_though_something_of_its_name_lies_beside_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "sub" / "domains.toml"
+    (tmp_path / "sub/plain").mkdir(parents=True)
+    (tmp_path / "sub/text.jsonl").touch()
+    more = '[texts.own]\nname = "jsonl"\npaths = ["text.jsonl"]\n\n[stages.base]'
+    file.write_text(DOMAINS.replace("[stages.base]", more))
+    pipeline = Pipeline.load(file)
+    assert pipeline.parents("wise_ft") == ["base", "plain"]
+    assert pipeline.texts["own"]["paths"] == [str(tmp_path / "sub/text.jsonl")]
