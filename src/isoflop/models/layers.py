@@ -53,7 +53,7 @@ class Matrix(nn.Module):
         super().__init__()
         self.role, self.residual = role, residual
         self.std = columns**-0.5 if std is None else std
-        self.weight = nn.Parameter(torch.zeros(rows, columns))
+        self.weight = nn.Parameter(torch.empty(rows, columns))  # until it is drawn or read it holds anything at all
         self.bias = nn.Parameter(torch.zeros(rows)) if bias else None
         self.parametrization: Any = None
 
@@ -89,6 +89,11 @@ def plain_alike(matrices: Sequence[Matrix]) -> bool:
     """Whether no matrix is parametrized, and all are trained or all are frozen."""
     trained = {matrix.weight.requires_grad for matrix in matrices}
     return len(trained) == 1 and all(matrix.parametrization is None for matrix in matrices)
+
+
+def exact(x: Tensor) -> Tensor:
+    """In fp32 at least."""
+    return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
 
 
 class RmsNorm(nn.Module):

@@ -16,7 +16,7 @@ from ..core.errors import UsageError
 from .attend import softly_capped
 from .checkpointing import checkpointed
 from .kernels import fuse
-from .layers import Matrix
+from .layers import Matrix, exact
 
 
 class Block(nn.Module):
@@ -66,7 +66,7 @@ class Block(nn.Module):
             elif name == "feed_forward":
                 x = self.feed_forward(x.to(self.dtype), products[1])
             else:
-                x = getattr(self, name)(x.float(), self.dtype)
+                x = getattr(self, name)(exact(x), self.dtype)
         return x
 
 
@@ -141,7 +141,7 @@ class Transformer(nn.Module):
 
     def _embed(self, tokens: Tensor, start: int = 0) -> Tensor:
         """Vectors that enter the blocks, of tokens from position ``start`` on."""
-        x = F.embedding(tokens, self.embedding.weight)
+        x = exact(F.embedding(tokens, self.embedding.weight))
         x = x if self.scale == 1.0 else x * self.scale
         if self.positions is None:
             return x
@@ -149,7 +149,7 @@ class Transformer(nn.Module):
         if end > len(self.positions.weight):
             what = f"{end} tokens are more than the {len(self.positions.weight)} positions that the model has learned"
             raise UsageError(what, where="model.positions", fix="use shorter texts, or a model with rotary positions")
-        return x + self.positions.weight[start:end]
+        return x + exact(self.positions.weight[start:end])
 
     def forward(self, tokens: Tensor, seen: Seen = None) -> Tensor:
         """(batch, length) ids -> logits (batch, length, vocab) in the products' dtype. ``seen`` as in ``hidden``."""

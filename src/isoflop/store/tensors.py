@@ -1,12 +1,13 @@
 """Checkpoints as named tensors, read piece by piece: the one reader of safetensors directories.
 
-A tensor is never mapped into memory: its bytes are read where they lie, so that resident memory is what the caller
-holds, and not the pages of the files. Tied weights are one tensor, as the configuration says.
+Bytes are read where they lie, so that resident memory is what the caller holds, and not the pages of the files. Only a
+model for use maps its weights (``Stored.mapped``). Tied weights are one tensor, as the configuration says.
 """
 
 from __future__ import annotations
 
 import hashlib
+import mmap
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -89,6 +90,7 @@ class Checkpoint:
     def __init__(self, directory: str | Path, stem: str = "model") -> None:
         self.path = user_path(directory)
         self._files: dict[Path, int] = {}
+        self._maps: dict[Path, mmap.mmap] = {}
         self._hashes: dict[Path, _Hash] = {}
         self.tensors = read_directory(self.path, stem)
         config = self.path / "config.json"
@@ -171,7 +173,10 @@ class Checkpoint:
 
     def _bytes(self, info: TensorInfo, start: int, stop: int) -> Tensor:
         """Bytes ``start`` to ``stop`` of a tensor, as uint8."""
-        buffer = torch.empty(min(stop, info.bytes) - start, dtype=torch.uint8)
+        return self._fill(torch.empty(min(stop, info.bytes) - start, dtype=torch.uint8), info, start)
+
+    def _fill(self, buffer: Tensor, info: TensorInfo, start: int) -> Tensor:
+        """As many bytes of a tensor as ``buffer`` (uint8) has room for, from byte ``start`` on."""
         if info.file not in self._files:
             self._files[info.file] = os.open(info.file, os.O_RDONLY)
         view, done = memoryview(buffer.numpy().data), 0
@@ -183,6 +188,13 @@ class Checkpoint:
         if info.file in self._hashes:
             self._hashes[info.file].see(info.file, info.begin + start, view)
         return buffer
+
+    def _pages(self, info: TensorInfo) -> mmap.mmap:
+        """The file of a tensor, mapped; what is written to the pages stays this process's."""
+        if info.file not in self._maps:
+            with opened(info.file) as handle:
+                self._maps[info.file] = mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_COPY)
+        return self._maps[info.file]
 
     def close(self) -> None:
         """Close the files; reading opens them again."""
@@ -250,6 +262,41 @@ class Stored:
     def whole(self) -> Tensor:
         """The tensor in its shape."""
         return self.piece(0, self.numel).reshape(self.shape)
+
+    def mapped(self) -> Tensor | None:
+        """The tensor as it lies in its file, whose pages come as they are used and are copied when they are changed.
+
+        None where it does not lie on a multiple of its elements' size. The file must stay as it is while it is used.
+
+        Raises:
+            NumericsError: an element is not finite.
+        """
+        stored = DTYPES[self.info.dtype]
+        if self.info.begin % stored.itemsize or not self.numel:
+            return None
+        pages = self._checkpoint._pages(self.info)
+        found = torch.frombuffer(pages, dtype=stored, count=self.numel, offset=self.info.begin)
+        if self.info.dtype in FLOATS:
+            for start, stop in pieces(self.numel):
+                refuse_not_finite(found[start:stop], self.info)
+        return found.view(self.shape)
+
+    def into(self, target: Tensor) -> None:
+        """Put the tensor into one of its shape; where the type is the stored one, without a copy on the way.
+
+        Raises:
+            NumericsError: an element is not finite.
+        """
+        flat, stored = target.detach().view(-1), DTYPES[self.info.dtype]
+        direct = target.device.type == "cpu" and target.dtype == stored
+        for start, stop in pieces(self.numel, PIECE << 3):
+            if not direct:
+                flat[start:stop] = self.piece(start, stop)
+                continue
+            place = flat[start:stop].view(torch.uint8)
+            self._checkpoint._fill(place, self.info, start * stored.itemsize)
+            if self.info.dtype in FLOATS:
+                refuse_not_finite(flat[start:stop], self.info)
 
 
 class HeldTensor:

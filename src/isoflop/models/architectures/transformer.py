@@ -111,7 +111,7 @@ class TransformerPart(ModelPart):
         return model.to(ctx.device)
 
     def skeleton(self, ctx: Context) -> Transformer:
-        """The model before anything is drawn, frozen or parametrized: every matrix is 0."""
+        """The model before anything is drawn, frozen or parametrized: its matrices hold anything at all."""
         import torch
 
         from ..transformer import CachingTransformer, Transformer

@@ -18,17 +18,16 @@ from ...core.reading import user_path
 from ...core.registry import get
 from ...core.rng import Rng
 from ...store.safetensors_dir import FLOATS, TensorInfo
-from ...store.tensors import Checkpoint, pieces
+from ...store.tensors import DTYPES, Checkpoint
 from ..architectures.transformer import TransformerPart
+from ..layers import Matrix
 from .config import Config
 from .families import family_of, part_of
 from .family import canonical
-from .layouts import SAME, Entry
+from .layouts import SAME, Entry, Layout
 
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "spiece.model")
 """Files of which a directory holds one if it has a tokenizer."""
-PIECE = 1 << 20
-"""Elements that are read at once where a tensor is stored as we hold it."""
 
 
 class Published:
@@ -106,25 +105,42 @@ class Published:
                 what = f"tensor {name!r} is stored as {info.dtype}; {', '.join(sorted(FLOATS))} are read"
                 raise DataError(what, where=str(info.file), fix="take the plain model")
 
+    def hold_as_stored(self, model: torch.nn.Module) -> None:
+        """Let matrices that are stored in bf16 be held in bf16: for use, not for training."""
+        located = self.located()
+        kept = {n for e in self.family.all_entries(self.part) for n in e.ours if located[e.theirs].dtype == "BF16"}
+        for name, module in model.named_modules():
+            if isinstance(module, Matrix) and f"{name}.weight" in kept:
+                module.weight = torch.nn.Parameter(torch.empty_like(module.weight, dtype=torch.bfloat16))
+
     @torch.no_grad()
-    def fill(self, model: torch.nn.Module) -> torch.nn.Module:
-        """Give a model of ``part`` these weights, one tensor at a time; what else it has is left as it is."""
+    def fill(self, model: torch.nn.Module, *, mapped: bool = False) -> torch.nn.Module:
+        """Give a model of ``part`` these weights, one tensor at a time; what else it has is left as it is.
+
+        Args:
+            model: takes the weights.
+            mapped: leave those that are stored as they are held in their file, and read its pages as they are used.
+        """
         parameters: dict[str, Tensor] = dict(model.named_parameters())
         entries = {entry.theirs: entry for entry in self.family.all_entries(self.part)}
         located = self.located()
         for name in sorted(located, key=lambda name: (located[name].file.name, located[name].begin)):
-            self._read(located[name], entries[name], [parameters[ours] for ours in entries[name].ours])
+            targets = [parameters[ours] for ours in entries[name].ours]
+            self._read(located[name], entries[name].layout, targets, mapped)
         return model
 
-    def _read(self, info: TensorInfo, entry: Entry, targets: Sequence[Tensor]) -> None:
+    def _read(self, info: TensorInfo, layout: Layout, targets: Sequence[Tensor], mapped: bool) -> None:
         stored = self._checkpoint.flat(info.name, torch.float32)
-        if entry.layout is SAME:
-            flat = targets[0].view(-1)
-            for start, stop in pieces(info.numel, PIECE):
-                flat[start:stop] = stored.piece(start, stop)
+        if layout is not SAME:
+            for target, part in zip(targets, layout.split(stored.whole()), strict=True):
+                target.copy_(part)
             return
-        for target, part in zip(targets, entry.layout.split(stored.whole()), strict=True):
-            target.copy_(part)
+        (target,) = targets
+        there = stored.mapped() if mapped and target.dtype == DTYPES[info.dtype] else None
+        if there is None:
+            stored.into(target)
+        else:
+            target.data = there
 
 
 def load(
@@ -134,7 +150,8 @@ def load(
 
     Args:
         directory: in Hugging Face's layout.
-        precision: of its products; weights are held in fp32.
+        precision: of its products; weights that are stored in bf16 are held so where products are in bf16, all others
+            in fp32.
         device: where it is built.
 
     Raises:
@@ -156,8 +173,10 @@ def load(
         device=device,
         precision=precision,
     )
-    model = found.fill(found.part.skeleton(ctx)).to(device)
-    return model.eval().requires_grad_(False), found.part
+    model = found.part.skeleton(ctx)
+    if precision == "bf16":
+        found.hold_as_stored(model)
+    return found.fill(model, mapped=True).to(device).eval().requires_grad_(False), found.part
 
 
 def fill(directory: Path, part: ModelPart, ctx: Context, into: torch.nn.Module | None = None) -> torch.nn.Module:

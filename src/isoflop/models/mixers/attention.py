@@ -29,7 +29,7 @@ from ...core.slots import NormSlot, PatternSlot, PositionSlot
 from ...ledger import formulas
 from ..attend import Angles, attend, block_pairs, capped_attend, dense_mask, rotated
 from ..cost import pointwise
-from ..layers import Matrix, Product, joined, matrix_shapes
+from ..layers import Matrix, Product, exact, joined, matrix_shapes
 
 
 class Attention(nn.Module):
@@ -118,9 +118,9 @@ class Attention(nn.Module):
         q, k, v = torch.split(qkv, [self.heads, self.kv_heads, self.kv_heads], 2)
         if self.whole:
             shapes = q.shape, k.shape
-            q, k = self.q_norm(q.flatten(2).float(), qkv.dtype), self.k_norm(k.flatten(2).float(), qkv.dtype)
+            q, k = self.q_norm(exact(q.flatten(2)), qkv.dtype), self.k_norm(exact(k.flatten(2)), qkv.dtype)
             return torch.cat((q.view(shapes[0]), k.view(shapes[1]), v), 2)
-        return torch.cat((self.q_norm(q.float(), qkv.dtype), self.k_norm(k.float(), qkv.dtype), v), 2)
+        return torch.cat((self.q_norm(exact(q), qkv.dtype), self.k_norm(exact(k), qkv.dtype), v), 2)
 
     def make_cache(self, batch: int, capacity: int, dtype: torch.dtype) -> KeyValues:
         """Room for keys and values of ``capacity`` tokens at first; it grows as they come."""
