@@ -19,6 +19,14 @@ class Config:
     Args:
         tree: the JSON table.
         where: the file, for errors.
+
+    Example:
+        >>> config = Config({"hidden_size": 64, "tie_word_embeddings": True}, "config.json")
+        >>> config.whole("hidden_size"), config.flag("tie_word_embeddings", False), config.number("rms_norm_eps", 1e-6)
+        (64, True, 1e-06)
+        >>> config.whole("num_hidden_layers")
+        Traceback (most recent call last):
+        isoflop.core.errors.DataError: config.json: num_hidden_layers is missing
     """
 
     tree: Mapping[str, Any]

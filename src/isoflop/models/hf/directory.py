@@ -33,6 +33,8 @@ TOKENIZERS = ("tokenizer.json", "tokenizer.model", "spiece.model")
 class Published:
     """A directory in Hugging Face's layout.
 
+    Use it to look at a model before its weights are read; ``load`` gives the model itself.
+
     Args:
         directory: holds ``config.json`` and the weights.
 
@@ -44,6 +46,15 @@ class Published:
 
     Raises:
         DataError: it is not as the layout wants it, or of a family that is not known here.
+
+    Example, with ``ctx`` a context of 257 tokens, of a model that is written first:
+        >>> from isoflop.models.hf.export import Ids, export
+        >>> part = TransformerPart(d_model=32, layers=2, mixer={"name": "attention", "heads": 4})
+        >>> weights = dict(part.build(ctx).named_parameters())
+        >>> form = export(part, weights, Path("tiny"), context=64, ids=Ids(end=256), identity="tiny")
+        >>> published = Published("tiny")
+        >>> published.part.d_model, published.vocab_size, published.context, published.has_tokenizer
+        (32, 257, 64, False)
     """
 
     def __init__(self, directory: str | Path) -> None:

@@ -26,7 +26,16 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 
 @dataclass(frozen=True)
 class Ids:
-    """Ids with a meaning: what a text begins and ends with."""
+    """Ids with a meaning: what a text begins and ends with.
+
+    Args:
+        begin: the id before every text; None: texts have none.
+        end: the id after every text; None: texts have none.
+
+    Example:
+        >>> Ids(end=256).keys()
+        {'bos_token_id': None, 'eos_token_id': 256, 'pad_token_id': None}
+    """
 
     begin: int | None = None
     end: int | None = None
@@ -71,6 +80,13 @@ def export(
         UsageError: no family of published models has this architecture, or ``out`` exists.
         NumericsError: a weight is not finite in ``dtype``.
         StorageError: the disk refused.
+
+    Example, with ``ctx`` a context of 257 tokens:
+        >>> part = TransformerPart(d_model=32, layers=2, mixer={"name": "attention", "heads": 4})
+        >>> weights = dict(part.build(ctx).named_parameters())
+        >>> form = export(part, weights, Path("tiny"), context=64, ids=Ids(end=256), identity="tiny")
+        >>> form.family.model_type, sorted(path.name for path in Path("tiny").iterdir())
+        ('llama', ['config.json', 'generation_config.json', 'model.safetensors'])
     """
     vocab_size = len(weights["embedding.weight"])
     form = form_of(part, Sizes(vocab_size, part.positions or context), family)

@@ -62,6 +62,12 @@ class Form:
         part: the architecture, perhaps in an equivalent form.
         config: the configuration that says it.
         remarks: how the form differs from the model, as sentences; it computes the same.
+
+    Example, of a model whose factor on embedded tokens no family of its kind can say:
+        >>> part = TransformerPart(d_model=64, layers=2, embedding_scale=2.0)
+        >>> form = form_of(part, Sizes(vocab_size=257, context=64))
+        >>> form.family.model_type, form.remarks
+        ('llama', ('the factor 2 on embedded tokens lies in the embedding',))
     """
 
     family: Family

@@ -45,6 +45,10 @@ class Sizes:
     Args:
         vocab_size: rows of the embedding.
         context: tokens of the longest text.
+
+    Example:
+        >>> Sizes(vocab_size=49_152, context=8192)
+        Sizes(vocab_size=49152, context=8192)
     """
 
     vocab_size: int
@@ -55,7 +59,8 @@ class Family(ABC):
     """A family of models.
 
     Attributes:
-        model_type, architecture: its names in a configuration.
+        model_type: its name in a configuration.
+        architecture: name of its class in a configuration.
         prefix: what the names of all tensors but the head's begin with; absent where the bare model was saved.
         ignored: patterns of tensors without parameters, e.g. stored masks.
         tied: whether the head is the embedding where the configuration does not say.

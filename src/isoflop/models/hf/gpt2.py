@@ -11,7 +11,13 @@ from .layouts import SAME, STACKED, STACKED_TRANSPOSED, TRANSPOSED, Entry
 
 
 class Gpt2(Family):
-    """The family of GPT-2."""
+    """The family of GPT-2.
+
+    Example, of what a configuration leaves to the family's defaults:
+        >>> tree = Gpt2().read(Config({"n_embd": 32, "n_head": 4, "n_layer": 2}, "config.json"), tied=True)
+        >>> tree["norm"], tree["positions"], tree["feed_forward"]["hidden"]
+        ({'name': 'layer', 'bias': True}, 1024, 128)
+    """
 
     model_type, architecture, prefix = "gpt2", "GPT2LMHeadModel", "transformer."
     ignored = ("*.attn.bias", "*.attn.masked_bias")

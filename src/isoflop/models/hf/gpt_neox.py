@@ -12,7 +12,14 @@ from .rope import read_rope, write_rope
 
 
 class GptNeoX(Family):
-    """The family of GPT-NeoX."""
+    """The family of GPT-NeoX.
+
+    Example:
+        >>> sizes = {"hidden_size": 32, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
+        >>> tree = GptNeoX().read(Config(sizes, "config.json"), tied=False)
+        >>> tree["arrangement"], tree["mixer"]["position"]
+        ('parallel', {'name': 'rotary', 'fraction': 0.25})
+    """
 
     model_type, architecture, prefix = "gpt_neox", "GPTNeoXForCausalLM", "gpt_neox."
     ignored = (

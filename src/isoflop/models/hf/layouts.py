@@ -14,8 +14,19 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
-class Layout:
-    """Args: ``split`` from one tensor to ours, ``join`` from ours to it."""
+class TensorLayout:
+    """The way between one tensor of theirs and parameters of ours.
+
+    Args:
+        split: from their tensor to ours.
+        join: from ours to their tensor.
+        transposed: whether it is stored as (columns, rows).
+
+    Example, of a weight that is stored as (columns, rows):
+        >>> (ours,) = TRANSPOSED.split(torch.zeros(2, 3))
+        >>> tuple(ours.shape), tuple(TRANSPOSED.join([ours]).shape)
+        ((3, 2), (2, 3))
+    """
 
     split: Callable[[Tensor], Sequence[Tensor]]
     join: Callable[[Sequence[Tensor]], Tensor]
@@ -30,30 +41,36 @@ class Entry:
         theirs: its name, the model's prefix included.
         ours: names of the parameters that it holds.
         layout: how.
+
+    Example, of query, key and value in one tensor:
+        >>> entry = Entry("attn.c_attn.bias", ("mixer.q.bias", "mixer.k.bias", "mixer.v.bias"), STACKED)
+        >>> entry.shape([(32,), (32,), (32,)])
+        (96,)
     """
 
     theirs: str
     ours: tuple[str, ...]
-    layout: Layout
+    layout: TensorLayout
 
     def shape(self, shapes: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
         """Shape of the tensor that holds parameters of these shapes."""
         return tuple(self.layout.join([torch.empty(shape, device="meta") for shape in shapes]).shape)
 
 
-SAME = Layout(lambda x: [x], lambda parts: parts[0])
-TRANSPOSED = Layout(lambda x: [x.t()], lambda parts: parts[0].t(), transposed=True)
+SAME = TensorLayout(lambda x: [x], lambda parts: parts[0])
+TRANSPOSED = TensorLayout(lambda x: [x.t()], lambda parts: parts[0].t(), transposed=True)
 """A weight that is stored as (columns, rows)."""
-STACKED = Layout(lambda x: x.chunk(3, 0), lambda parts: torch.cat(list(parts), 0))
+STACKED = TensorLayout(lambda x: x.chunk(3, 0), lambda parts: torch.cat(list(parts), 0))
 """Query, key and value, one behind the other."""
-STACKED_TRANSPOSED = Layout(lambda x: x.t().chunk(3, 0), lambda parts: torch.cat(list(parts), 0).t(), transposed=True)
+STACKED_TRANSPOSED = TensorLayout(lambda x: x.t().chunk(3, 0), lambda parts: torch.cat(list(parts), 0).t(), transposed=True)
 
 
-def interleaved(heads: int, head_dim: int, turning: int) -> Layout:
+def interleaved(heads: int, head_dim: int, turning: int) -> TensorLayout:
     """Query, key and value head by head: (heads, 3, head_dim, ...).
 
     Args:
-        heads, head_dim: their number and size.
+        heads: their number.
+        head_dim: numbers of a head.
         turning: numbers of a head that turn. Theirs come first, as two halves; ours begin each half of the head, so
             rows of queries and keys change places, which no score sees.
     """
@@ -70,7 +87,7 @@ def interleaved(heads: int, head_dim: int, turning: int) -> Layout:
             q, k = q[:, back], k[:, back]
         return torch.stack((q, k, v), 1).reshape(3 * heads * head_dim, *parts[0].shape[1:])
 
-    return Layout(split, join)
+    return TensorLayout(split, join)
 
 
 def _bounds(head_dim: int, turning: int) -> list[tuple[int, int]]:

@@ -43,8 +43,10 @@ class LlamaLike(Family):
     """One of the families.
 
     Args:
-        model_type, architecture: its names.
-        norm, arrangement: ours.
+        model_type: its name in a configuration.
+        architecture: name of its class in a configuration.
+        norm: name of our norm.
+        arrangement: name of our arrangement.
         activation: key of the activation, and its default.
         attention_bias: whether the configuration may ask for biases of all projections.
         qkv_bias: whether queries, keys and values always have one.
@@ -60,6 +62,15 @@ class LlamaLike(Family):
         theta: default base.
         eps: default of the norms.
         skips: some layers have no positions (SmolLM 3).
+        prefix: what the names of all tensors but the head's begin with.
+        ignored: patterns of tensors without parameters.
+
+    Example, of a family without biases whose layers all have a window:
+        >>> mistral = LlamaLike("mistral", "MistralForCausalLM", windows="all", kv_heads=8)
+        >>> sizes = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 16}
+        >>> mixer = mistral.read(Config(sizes, "config.json"), tied=False)["mixer"]
+        >>> mixer["kv_heads"], mixer["bias"], mixer["pattern"]
+        (8, False, {'name': 'window', 'size': 4096})
     """
 
     model_type: str
