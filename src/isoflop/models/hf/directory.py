@@ -24,7 +24,7 @@ from ..layers import Matrix
 from .config import Config
 from .families import family_of, part_of
 from .family import canonical
-from .layouts import SAME, Entry, Layout
+from .layouts import SAME, Entry, TensorLayout
 
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "spiece.model")
 """Files of which a directory holds one if it has a tokenizer."""
@@ -140,7 +140,7 @@ class Published:
             self._read(located[name], entries[name].layout, targets, mapped)
         return model
 
-    def _read(self, info: TensorInfo, layout: Layout, targets: Sequence[Tensor], mapped: bool) -> None:
+    def _read(self, info: TensorInfo, layout: TensorLayout, targets: Sequence[Tensor], mapped: bool) -> None:
         stored = self._checkpoint.flat(info.name, torch.float32)
         if layout is not SAME:
             for target, part in zip(targets, layout.split(stored.whole()), strict=True):

@@ -62,7 +62,9 @@ TRANSPOSED = TensorLayout(lambda x: [x.t()], lambda parts: parts[0].t(), transpo
 """A weight that is stored as (columns, rows)."""
 STACKED = TensorLayout(lambda x: x.chunk(3, 0), lambda parts: torch.cat(list(parts), 0))
 """Query, key and value, one behind the other."""
-STACKED_TRANSPOSED = TensorLayout(lambda x: x.t().chunk(3, 0), lambda parts: torch.cat(list(parts), 0).t(), transposed=True)
+STACKED_TRANSPOSED = TensorLayout(
+    lambda x: x.t().chunk(3, 0), lambda parts: torch.cat(list(parts), 0).t(), transposed=True
+)
 
 
 def interleaved(heads: int, head_dim: int, turning: int) -> TensorLayout:
