@@ -32,7 +32,6 @@ _SIBLINGS = (
     "generation_config.json",
     "chat_template.jinja",
     "chat_template.json",
-    "additional_chat_templates/default.jinja",
 )
 _NAMED = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 _FIX = "transformers writes one: AutoTokenizer.from_pretrained(DIR).save_pretrained(DIR)"
@@ -69,9 +68,8 @@ class TokenizerDirectory:
         config = {**trees.get("special_tokens_map.json", {}), **trees.get(CONFIG, {})}
         if "chat_template" in trees.get("chat_template.json", {}):
             config["chat_template"] = trees["chat_template.json"]["chat_template"]
-        for at in beside.values():
-            if at.suffix == ".jinja" and (at.parent == file.parent or "chat_template" not in config):
-                config["chat_template"] = read_text(at)
+        if "chat_template.jinja" in beside:
+            config["chat_template"] = read_text(beside["chat_template.jinja"])
         if config.get("eos_token") is None and "eos_token_id" in trees.get("generation_config.json", {}):
             config["eos_token_id"] = trees["generation_config.json"]["eos_token_id"]
         return cls(file, config)

@@ -11,7 +11,7 @@ from ..core.errors import UsageError
 from ..core.files import publish_directory, write_json
 from ..core.reading import read_json
 from ..core.rng import Rng
-from ..data.tokenizing import continuation
+from ..data.tokenizing import as_prompt, continuation
 from ..store.run import Run
 from ..train.restore import trained
 from .pipeline import SampledText
@@ -25,8 +25,9 @@ TOGETHER = 32
 def write_samples(run: Run, sample: SampledText, seed: int, out: Path) -> Cost:
     """Write documents with a run's model into the new directory ``out``; what that cost.
 
-    Documents begin with nothing but the end of text, and end there or after ``sample.tokens`` tokens; empty ones are
-    left out. The cost is that of reading them once, which writing with a cache is.
+    Documents begin with what comes before every text, usually the end of another, and end there or after
+    ``sample.tokens`` tokens; empty ones are left out. The cost is that of reading them once, which writing with a cache
+    is.
     """
     found = trained(run, device="cpu")
     tokenizer = found.tokenizer
@@ -36,10 +37,11 @@ def write_samples(run: Run, sample: SampledText, seed: int, out: Path) -> Cost:
         sample.decoder if sample.decoder.stop is not None else sample.decoder.model_copy(update={"stop": tokenizer.eot})
     )
     decoder, rng, texts, cost = part.build(found.ctx), Rng(seed)("samples"), list[str](), ZERO
+    start = as_prompt(tokenizer, "")
     while len(texts) < sample.documents:
-        prompts = [[tokenizer.eot]] * TOGETHER
+        prompts = [start] * TOGETHER
         for ids in decoder.generate(found.model, prompts, sample.tokens, rng(str(len(texts)))):
-            text = "".join(continuation(tokenizer, [tokenizer.eot], ids))
+            text = "".join(continuation(tokenizer, start, ids))
             cost += run.recipe.policy.work(1, len(ids) + 1, found.ctx.vocab_size).forward
             if text.strip():
                 texts.append(text)
