@@ -130,3 +130,25 @@ def test_every_link_of_the_pages_leads_somewhere() -> None:
             assert target.startswith("http") or (GUIDE / target).exists(), (page, target)
     for target in re.findall(r"\]\(([^)#]+)[^)]*\)", index):
         assert target.startswith("http") or (GUIDE.parent / target).exists(), target
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", ["train", "report"])
+def test_an_installed_wheel_is_all_that_a_page_needs(page: str, reader: Reader, tmp_path: Path) -> None:
+    """Nothing of the checkout is in reach: what the package needs lies within it."""
+    root, built = GUIDE.parents[1], tmp_path / "built"
+    shutil.copytree(root / "src", built / "src", ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(root / name, built)
+    pip = [sys.executable, "-m", "pip", "-q"]
+    reader.run([*pip, "wheel", "--no-build-isolation", "--no-deps", "-w", str(tmp_path / "dist"), str(built)])
+    (wheel,) = (tmp_path / "dist").glob("*.whl")
+    reader.run([*pip, "install", "--no-deps", "--target", str(tmp_path / "site"), str(wheel)])
+    shutil.rmtree(built)
+    reader.environment["PYTHONPATH"] = str(tmp_path / "site")
+    reader.run([sys.executable, "-c", "import isoflop; print(isoflop.__file__)"])
+    assert str(tmp_path / "site") in reader.said
+    reader.packages.append(tmp_path / "site")
+    reader.follow((GUIDE / f"{page}.md").read_text())
+    for words in SAID[page]:
+        assert words in reader.said, words
