@@ -14,12 +14,14 @@ from isoflop.core.recipe import Recipe
 from isoflop.core.rng import Rng
 from isoflop.core.table import Table
 from isoflop.data.tokenizers.bytes import BytesPart
+from isoflop.lab.study import Study
 from isoflop.laws import Chinchilla, simulate
 from isoflop.laws.law import Fit
 from isoflop.laws.plan.draws import Basis, basis_of
 from isoflop.store.tensor_writer import write_directory
 from isoflop.store.tensors import as_bytes
 from laws_planted import CHINCHILLA, PLANTED, SWEEP, law
+from study_toys import TOML, Planted
 from transformer_toys import context, part
 
 
@@ -67,6 +69,11 @@ def _data() -> dict[str, Any]:
     return {"ctx": context(vocab_size=257, tokenizer=BytesPart())}
 
 
+def _lab() -> dict[str, Any]:
+    """A tiny study, and an executor that computes its runs' qualities from a planted law: Muon saves a third."""
+    return {"study": Study.from_toml(TOML), "executor": Planted({"muon": 1.5})}
+
+
 def write(path: str, **tensors: list[Any]) -> None:
     """A directory of weights, each given as a list."""
     Path(path).mkdir()
@@ -81,6 +88,8 @@ OFFERED: dict[str, Callable[[], dict[str, Any]]] = {
     "models": _models,
     "decode": _models,
     "evals": _models,
+    "lab": _lab,
+    "report": _lab,
     "merge": lambda: {"torch": torch, "Rng": Rng, "Path": Path, "write": write},
 }
 

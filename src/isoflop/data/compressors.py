@@ -17,7 +17,9 @@ def compressed_bits_per_byte(corpus: Corpus, training_bytes: int = 5_000_000) ->
 
     A model that does not beat xz given the same text has learnt nothing that repetition does not tell.
 
-    Args: corpus: with held-out text. training_bytes: of training text that the dictionary is given.
+    Args:
+        corpus: with held-out text.
+        training_bytes: of training text that the dictionary is given.
 
     Example, with ``ctx`` a context that reads bytes:
         >>> from isoflop.data.document import Document

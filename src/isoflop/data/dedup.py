@@ -66,7 +66,9 @@ def distinct(texts: Sequence[str], drop: Deduplicate = "near") -> Distinct:
 
     Duplicates let held-out text be learnt by heart; so they go before the split.
 
-    Args: texts: in the order in which an earlier one wins. drop: "near" for near ones as well, "exact", or None.
+    Args:
+        texts: in the order in which an earlier one wins.
+        drop: "near" for near ones as well, "exact", or None.
 
     Example:
         >>> words = " ".join(f"word{i}" for i in range(400))

@@ -47,7 +47,8 @@ class Document:
 def group_of(content: bytes | str) -> str:
     """The group of everything that comes from one file: the BLAKE2b digest (32 hex digits) of its content.
 
-    Args: content: of the file, or the text that stands for it.
+    Args:
+        content: of the file, or the text that stands for it.
 
     Example:
         >>> group_of("a file") == group_of(b"a file"), len(group_of("a file"))

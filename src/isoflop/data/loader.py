@@ -234,8 +234,12 @@ def as_batch(
 ) -> TokenBatch:
     """A batch of (batch, length) ids; ``counts`` marks the targets that count (None: all).
 
-    Args: inputs: ids (batch, length). targets: ids (batch, length). byte_lengths: UTF-8 bytes of each id (vocab_size,).
-    device: where it lies. counts: bool (batch, length), the targets that count; None: all.
+    Args:
+        inputs: ids (batch, length).
+        targets: ids (batch, length).
+        byte_lengths: UTF-8 bytes of each id (vocab_size,).
+        device: where it lies.
+        counts: bool (batch, length), the targets that count; None: all.
 
     Example:
         >>> batch = as_batch(np.array([[1, 2]]), np.array([[2, 3]]), np.array([0, 1, 1, 2]))

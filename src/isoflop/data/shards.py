@@ -48,8 +48,10 @@ def open_tokens(path: Path, dtype: np.dtype[Any]) -> Tokens:
 def seal(directory: Path, manifest: type[M], **facts: Any) -> None:
     """Write the manifest of all files in ``directory``, with more ``facts`` as its class wants.
 
-    Args: directory: whose files are to be told from damaged ones later. manifest: its class. facts: fields of that
-    class beside ``files``.
+    Args:
+        directory: whose files are to be told from damaged ones later.
+        manifest: its class.
+        facts: fields of that class beside ``files``.
 
     Example:
         >>> _ = Path("shard.bin").write_bytes(bytes(8))

@@ -14,7 +14,8 @@ _STEPS = 2**16  # the first two bytes of a hash
 def point(group: str) -> float:
     """Where a group lies in [0, 1): the first two bytes of the BLAKE2b hash of its digest.
 
-    Args: group: a document's group, a digest.
+    Args:
+        group: a document's group, a digest.
 
     Example:
         >>> 0 <= point("ab") < 1, point("ab") == point("ab")

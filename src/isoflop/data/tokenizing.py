@@ -28,7 +28,9 @@ class EncodesMany(Protocol):
 def encode_many(tokenizer: Tokenizer, texts: Sequence[str]) -> list[Ids]:
     """``encode`` of each text, in the fastest way that the tokenizer offers.
 
-    Args: tokenizer: any. texts: one array of ids (n,) comes back for each.
+    Args:
+        tokenizer: any.
+        texts: one array of ids (n,) comes back for each.
 
     Example:
         >>> from isoflop.data.tokenizers.bytes import Bytes

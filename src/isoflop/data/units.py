@@ -39,7 +39,8 @@ UNDIVIDED = (
 def units(text: str) -> list[str]:
     """The units of ``text`` in order; texts that are canonically equivalent in Unicode have the same ones.
 
-    Args: text: any.
+    Args:
+        text: any.
 
     Example:
         >>> units("Two words, 3!")

@@ -16,7 +16,10 @@ def over_domains(data: Mapping[str, HeldOut], rng: Rng, measure: Callable[[HeldO
 
     Domains are independent, so the errors of the mean's terms add in quadrature. It is a bound if any of them is.
 
-    Args: data: held-out text by domain. rng: each domain draws from its own stream of it. measure: measures one domain.
+    Args:
+        data: held-out text by domain.
+        rng: each domain draws from its own stream of it.
+        measure: measures one domain.
 
     Raises:
         DataError: there is no held-out text.

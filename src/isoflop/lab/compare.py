@@ -59,10 +59,11 @@ def compare(
         DataError: finished runs were made on another corpus.
         UsageError: a part that the workers do not know.
 
-    Example:
-        >>> study = Study.load("demo")
-        >>> result = compare(study, "runs", workers=2)  # doctest: +SKIP
-        >>> print(result.headline)  # doctest: +SKIP
+    Example, with ``study`` a tiny study, and ``executor`` one that computes qualities instead of training:
+        >>> result = compare(study, "runs", executor=executor, corpus={})
+        >>> row = next(row for row in result.multipliers if row.axis == "tokens")
+        >>> row.arm, round(row.value, 2), row.low < 1.5 < row.high
+        ('muon', 1.5, True)
     """
     root = user_path(root)
     journal = Journal(study.scale, progress, workers)
@@ -206,6 +207,11 @@ class Journal:
     """Follows runs as they end: a line each, with the time left by the FLOPs still to do and the workers there are.
 
     ``ahead`` are the FLOPs of runs that are yet to come.
+
+    Example:
+        >>> from isoflop.core.scale import Scale
+        >>> Journal(Scale("bits per byte"), workers=2).ahead
+        0.0
     """
 
     scale: Scale

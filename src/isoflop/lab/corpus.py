@@ -38,7 +38,17 @@ def corpus_facts(study: Study, root: Path, *, compressors: bool = False) -> dict
 
 
 def epochs(corpus: dict[str, Any], rows: list[RunRow], rung: int) -> float | None:
-    """How often the longest evaluation run at ``rung`` passes over the training text; None where that is not known."""
+    """How often the longest evaluation run at ``rung`` passes over the training text; None where that is not known.
+
+    Args:
+        corpus: its facts, as ``corpus_facts`` gives them.
+        rows: the study's runs.
+        rung: index into the ladder.
+
+    Example:
+        >>> epochs({}, [], 0) is None
+        True
+    """
     amounts = corpus.get("train")
     ends = [row.end for row in rows if row.role == "evaluation" and row.rung == rung and row.end is not None]
     if not amounts or not ends:
@@ -47,7 +57,12 @@ def epochs(corpus: dict[str, Any], rows: list[RunRow], rung: int) -> float | Non
 
 
 class Texts:
-    """Holds a study's runs to one text for each source. What a run does not tell is taken to be the same."""
+    """Holds a study's runs to one text for each source. What a run does not tell is taken to be the same.
+
+    Example:
+        >>> Texts(Path("runs")).check([]) is None
+        True
+    """
 
     def __init__(self, root: Path) -> None:
         self.root = root

@@ -36,6 +36,14 @@ def demo(root: Path | str = "runs", *, workers: int = 2, progress: Say | None = 
     """Run the demo's study under ``root``; a second call finds its runs and takes seconds.
 
     Raises as ``compare`` does.
+
+    Args:
+        root: directory of runs.
+        workers: processes, one thread each.
+        progress: called with a line of text whenever a run ends.
+
+    Example:
+        >>> result = demo("runs", workers=2)  # doctest: +SKIP
     """
     root, say = user_path(root), progress or (lambda line: None)
     study = Study.load("demo")

@@ -34,7 +34,19 @@ Side = Literal["", "above", "below"]
 
 @dataclass(frozen=True)
 class Estimate:
-    """A multiplier with its two-sided interval and the p-value of m = 1."""
+    """A multiplier with its two-sided interval and the p-value of m = 1.
+
+    Attributes:
+        value: the multiplier.
+        low: lower end of its interval.
+        high: upper end.
+        p: two-sided p-value of m = 1.
+
+    Example:
+        >>> found = Estimate(value=1.3, low=1.1, high=1.5, p=0.01)
+        >>> found.low > 1
+        True
+    """
 
     value: float
     low: float
@@ -57,6 +69,12 @@ def reach(x: npt.ArrayLike, y: npt.ArrayLike, target: float) -> tuple[float, Sid
 
     Raises:
         DataError: amounts or qualities that are no such numbers, or of which there are too few.
+
+    Example:
+        >>> reach([1e12, 2e12, 4e12], [2.5, 2.3, 2.15], target=2.3)
+        (2000000000000.0, '')
+        >>> reach([1e12, 2e12, 4e12], [2.5, 2.3, 2.15], target=2.0)
+        (4000000000000.0, 'above')
     """
     xs, ys = _rungs(x, y)
     reached = _numbers(target, "the quality to be reached", 0)
@@ -87,6 +105,8 @@ def interpolation_error(ladders: Iterable[tuple[npt.ArrayLike, npt.ArrayLike]]) 
 def estimate(multipliers: Sequence[float], level: float = LEVEL, error: float = 0.0) -> Estimate:
     """Geometric mean of the seeds' multipliers with its interval and p-value.
 
+    Multipliers are ratios: their logarithms are taken to be normal over seeds, and the interval is Student's.
+
     Args:
         multipliers: (n,) one a seed, finite and positive, none censored; n >= 3.
         level: confidence level of the interval, a share.
@@ -95,6 +115,11 @@ def estimate(multipliers: Sequence[float], level: float = LEVEL, error: float = 
     Raises:
         DataError: multipliers or an error that are no such numbers, too few seeds, seeds that are all alike, or a level
             outside (0, 1).
+
+    Example:
+        >>> found = estimate([1.28, 1.31, 1.35])
+        >>> round(found.value, 2), found.low > 1, found.p < 0.05
+        (1.31, True, True)
     """
     logs = np.log(_numbers(multipliers, "multiplier", 1, positive=True))
     shared = float(_numbers(error, "error", 0))

@@ -27,7 +27,12 @@ from ..store.run import Run
 
 
 class JobResult(Frozen):
-    """How a job ended; ``message`` and ``exit_code`` are those of an error."""
+    """How a job ended; ``message`` and ``exit_code`` are those of an error.
+
+    Example:
+        >>> JobResult(status="error", message="the disk is full", exit_code=4).status
+        'error'
+    """
 
     status: Literal["done", "diverged", "stopped", "error"]
     message: str = ""

@@ -46,6 +46,10 @@ class Facts:
         tokens_per_step: the batch.
         tokenizer: whatever identifies it.
         device: what the runs are made on, as a recipe says it.
+
+    Example:
+        >>> Facts(parameters=10**6, tokens_per_step=1024, tokenizer="bytes").device
+        'cpu'
     """
 
     parameters: int

@@ -40,6 +40,10 @@ class PlannedRuns:
         seconds: wall-clock seconds of one; NaN: untimed.
         cpu_seconds: processor seconds of one; NaN: untimed.
         finished: how many of them exist already.
+
+    Example:
+        >>> PlannedRuns("evaluation", "muon", 0, 3, steps=200, flops=10**12, seconds=60.0, cpu_seconds=60.0).runs
+        3
     """
 
     role: str
@@ -55,7 +59,17 @@ class PlannedRuns:
 
 @dataclass(frozen=True)
 class StudyPlan:
-    """A study's runs, what they cost here, and what each row on FLOPs could see, if what is assumed holds."""
+    """A study's runs, what they cost here, and what each row on FLOPs could see, if what is assumed holds.
+
+    ``isoflop study plan`` prints it: read it before a study is begun, for what it would cost and whether its seeds
+    could see the effect that one hopes for.
+
+    Example, with ``study`` a tiny study:
+        >>> from isoflop.lab.preflight import Speed
+        >>> made = priced(study, {arm: Speed(1e9, 0.1) for arm in study.everyone}, workers=2)
+        >>> [(batch.role, batch.arm, batch.rung) for batch in made.batches][:2]
+        [('tuning', 'adamw', 0), ('tuning', 'muon', 0)]
+    """
 
     study: str
     batches: tuple[PlannedRuns, ...]
@@ -211,6 +225,9 @@ def plan(
 
     Raises:
         NumericsError: an arm diverges within the steps that time it.
+
+    Example, with ``study`` a tiny study, and ``executor`` one that computes qualities instead of training:
+        >>> plan(study, executor=executor).runs  # doctest: +SKIP
     """
     root = user_path(root)
     if executor is not None:
@@ -229,6 +246,13 @@ def priced(study: Study, speeds: Mapping[str, Speed], workers: int, root: Path |
         speeds: of every arm.
         workers: processes that would run at once.
         root: directory of runs: those that are finished there are counted, and studies there tell the noise.
+
+    Example, with ``study`` a tiny study:
+        >>> from isoflop.lab.preflight import Speed
+        >>> speeds = {arm: Speed(flops_per_second=1e9, evaluation_seconds=0.1) for arm in study.everyone}
+        >>> made = priced(study, speeds, workers=2)
+        >>> made.runs, made.flops > 0
+        (24, True)
     """
     done = Finished(study, root)
     batches = []
@@ -271,7 +295,12 @@ def priced(study: Study, speeds: Mapping[str, Speed], workers: int, root: Path |
 
 
 class Finished:
-    """Which of a study's runs exist already: a call counts the finished runs of some trials."""
+    """Which of a study's runs exist already: a call counts the finished runs of some trials.
+
+    Example, with ``study`` a tiny study:
+        >>> isinstance(Finished(study, Path("runs")), Finished)
+        True
+    """
 
     def __init__(self, study: Study, root: Path | None) -> None:
         self.study, self.root = study, root

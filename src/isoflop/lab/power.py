@@ -36,6 +36,11 @@ class Noise:
         per_doubling: what doubling the budget gains the baseline, in the same unit.
         curve: standard error of a mean log multiplier that comes from the curve between rungs.
         source: where this is known from.
+
+    Example:
+        >>> noise = Noise(seed_sd=0.02, per_doubling=0.15)
+        >>> round(noise.log_sd, 3)
+        0.131
     """
 
     seed_sd: float
@@ -68,6 +73,10 @@ class Sight:
         smallest: the least multiplier that is found, significant, with a chance of 80 %; None if none is. Holm's
             correction is taken at its first, hardest step.
         bounded: the chance of no more than a bound if the arm is just as good as the baseline.
+
+    Example:
+        >>> Sight("muon", 0, low=0.5, high=4.0, smallest=1.3, bounded=0.1).smallest
+        1.3
     """
 
     arm: str
@@ -156,6 +165,11 @@ def chances(
         low: the least multiplier that the ladder can measure; one below it is only a bound.
         high: the largest that it can measure.
         curve: standard error of the mean log multiplier that all seeds share.
+
+    Example:
+        >>> smallest, bounded = chances(sd=0.1, seeds=3, comparisons=1, low=0.5, high=4.0)
+        >>> 1 < smallest < 2, bounded < 0.01
+        (True, True)
     """
     noise = sd * Rng(0)("power").at().standard_normal((DRAWS, seeds))
     noise += curve * Rng(0)("curve").at().standard_normal((DRAWS, 1))

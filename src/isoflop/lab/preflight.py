@@ -38,6 +38,10 @@ class Speed:
         spent_seconds: processor seconds of the same.
         memory_bytes: most main memory that a worker process held; 0: not known.
         disk_bytes: what a run leaves on the disk; 0: not known.
+
+    Example:
+        >>> Speed(flops_per_second=1e9, evaluation_seconds=0.5, setup_seconds=2.0).seconds(1e10, evaluations=2)
+        13.0
     """
 
     flops_per_second: float
@@ -85,6 +89,13 @@ def preflight(study: Study, executor: Executor) -> dict[str, Speed]:
     """Time a few steps and an evaluation of every arm, all at once as in the study, after the corpus was prepared.
 
     Raises NumericsError if an arm diverges within them.
+
+    Args:
+        study: whose arms are timed.
+        executor: carries out the short runs.
+
+    Example, with ``study`` a tiny study, and ``executor`` one that computes qualities instead of training:
+        >>> sorted(preflight(study, executor))  # doctest: +SKIP
     """
     first, timed = _short_runs(study)
     prepared = list(executor([first]))  # fills the cache, so that the runs that are timed find it

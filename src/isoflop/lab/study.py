@@ -41,7 +41,13 @@ def measured_by(recipe: Recipe) -> dict[str, Any]:
 
 
 class Ladder(Section):
-    """The baseline's budgets, each twice the one before, each a full run of its own."""
+    """The baseline's budgets, each twice the one before, each a full run of its own.
+
+    Example:
+        >>> ladder = Ladder(axis="steps", rungs=(100.0, 200.0, 400.0))
+        >>> ladder.budget(1)
+        Budget(flops=None, steps=200, tokens=None, text_bytes=None, seconds=None)
+    """
 
     example = '{ axis = "steps", rungs = [200, 400, 800] }'
 
@@ -69,7 +75,12 @@ class Ladder(Section):
 
 
 class Arm(Section):
-    """A method that is compared with the baseline: what it changes, and the rungs that it runs at."""
+    """A method that is compared with the baseline: what it changes, and the rungs that it runs at.
+
+    Example:
+        >>> Arm(overrides=("optimizer=muon",)).rungs
+        (0,)
+    """
 
     example = '{ overrides = ["optimizer=muon"] }'
 
@@ -81,7 +92,12 @@ class Arm(Section):
 
 
 class Tune(Section):
-    """How every arm's hyper-parameter is chosen: equal trials at the lowest rung; the baseline again at the top one."""
+    """How every arm's hyper-parameter is chosen: equal trials at the lowest rung; the baseline again at the top one.
+
+    Example:
+        >>> Tune(seeds=(101,)).points, Tune(seeds=(101,)).hyper
+        (4, 'optimizer.lr')
+    """
 
     example = "{ seeds = [101] }"
 
@@ -100,7 +116,12 @@ class Tune(Section):
 
 
 class Expect(Section):
-    """What the author expects, so that a plan can say what the study could see."""
+    """What the author expects, so that a plan can say what the study could see.
+
+    Example:
+        >>> Expect(seed_sd=0.01).per_doubling
+        0.15
+    """
 
     example = "{ seed_sd = 0.02 }"
 

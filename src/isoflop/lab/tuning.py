@@ -15,7 +15,12 @@ from .study import Study
 
 @dataclass(frozen=True)
 class Trial:
-    """One arm at one rung with one value of the hyper-parameter, over all tuning seeds."""
+    """One arm at one rung with one value of the hyper-parameter, over all tuning seeds.
+
+    Example:
+        >>> Trial("muon", 0, 3e-3).value
+        0.003
+    """
 
     arm: str
     rung: int
@@ -28,7 +33,13 @@ Measure = Callable[[Sequence[Trial]], Mapping[Trial, float | None]]
 
 @dataclass
 class Search:
-    """The trials of one arm at one rung; ``quality`` by value, None where it diverged."""
+    """The trials of one arm at one rung; ``quality`` by value, None where it diverged.
+
+    Example:
+        >>> search = Search("muon", 0, grid=(1e-3, 3e-3, 9e-3), quality={1e-3: 2.3, 3e-3: 2.1, 9e-3: 2.2})
+        >>> search.best, search.edge
+        (0.003, 0)
+    """
 
     arm: str
     rung: int
@@ -95,7 +106,14 @@ class Search:
 
 @dataclass(frozen=True)
 class Tuned:
-    """What tuning chose. ``low`` is by arm, ``top`` the baseline's at its top rung."""
+    """What tuning chose. ``low`` is by arm, ``top`` the baseline's at its top rung.
+
+    Example, with ``study`` a tiny study, and ``executor`` one that computes qualities instead of training:
+        >>> from isoflop.lab.compare import Journal, run_study
+        >>> rows, tuned = run_study(study, executor, Journal(study.scale))
+        >>> tuned.low["muon"].chosen, tuned.value(study, "muon", 0)
+        (0.004, 0.004)
+    """
 
     low: Mapping[str, Tuning]
     top: Tuning

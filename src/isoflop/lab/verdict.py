@@ -23,6 +23,10 @@ class Verdict:
         refusals: axis -> why no arm has a multiplier on it.
         arm_refusals: arm -> axis -> why this arm alone has none.
         notes: what could not be charged.
+
+    Example:
+        >>> Verdict().rows
+        []
     """
 
     rows: list[MultiplierRow] = field(default_factory=list)

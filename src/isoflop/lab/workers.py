@@ -42,7 +42,13 @@ ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_
 
 @dataclass(frozen=True, eq=False)
 class Assignment:
-    """One run of a study."""
+    """One run of a study.
+
+    Example, with ``study`` a tiny study:
+        >>> job = Assignment(study.run_recipe("muon", 0, 1), "muon", 0, "evaluation")
+        >>> job.seed, job.flops > 0
+        (1, True)
+    """
 
     recipe: Recipe
     arm: str
@@ -104,6 +110,10 @@ class LocalWorkers:
     part that only this process knows is refused (UsageError) before anything runs. SIGINT, SIGTERM and SIGHUP let
     every run save its state, then Stopped is raised; a worker that dies is WorkerDied with its run's name, after the
     others saved theirs.
+
+    Example, with ``study`` a tiny study:
+        >>> with LocalWorkers("runs", 2) as workers:  # doctest: +SKIP
+        ...     rows = list(workers([Assignment(study.run_recipe("muon", 0, 1), "muon", 0, "evaluation")]))
     """
 
     def __init__(self, root: Path, count: int, *, command: Sequence[str] | None = None) -> None:

@@ -58,7 +58,9 @@ def save(fit: Solved, path: str | Path) -> None:
 
     ``refit`` reads the file, makes the fit again and refuses rows that were changed.
 
-    Args: fit: the fit. path: the file, by custom ``fit.json``.
+    Args:
+        fit: the fit.
+        path: the file, by custom ``fit.json``.
 
     Example:
         >>> from isoflop.laws import Power, refit

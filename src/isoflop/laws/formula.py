@@ -69,7 +69,10 @@ def coefficient(name: str, low: float = 1e-12, high: float = 1e30) -> Parameter:
 
     Positive, so it is fitted as its logarithm; linear, so the search needs no starts for it.
 
-    Args: name: how it is printed. low: lower bound, > 0. high: upper bound.
+    Args:
+        name: how it is printed.
+        low: lower bound, > 0.
+        high: upper bound.
 
     Example:
         >>> coefficient("A").log, coefficient("A").linear
@@ -83,7 +86,9 @@ def floor(name: str = "E", high: float = 1e6) -> Parameter:
 
     An interval that reaches 0 makes it unidentified: the rows then say nothing of an irreducible part.
 
-    Args: name: how it is printed. high: upper bound, in the target's units.
+    Args:
+        name: how it is printed.
+        high: upper bound, in the target's units.
 
     Example:
         >>> floor("E").kind, floor("E").low
@@ -97,8 +102,11 @@ def exponent(name: str, low: float = 1e-3, high: float = 3.0, starts: Sequence[f
 
     Not linear, so the search starts from each of its ``starts``; an interval that contains 0 makes it unidentified.
 
-    Args: name: how it is printed. low: lower bound. high: upper bound. starts: values that the search tries; none: 16
-    from 0.05 to 1.2.
+    Args:
+        name: how it is printed.
+        low: lower bound.
+        high: upper bound.
+        starts: values that the search tries; none: 16 from 0.05 to 1.2.
 
     Example:
         >>> exponent("alpha").kind, len(exponent("alpha").starts)

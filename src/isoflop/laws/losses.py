@@ -45,8 +45,11 @@ class Huber:
     The default loss of a law: outliers pull with a bounded force, and within ``delta`` it is least squares. ``delta``
     is in link space, so 1e-3 is a thousandth of the loss where the link is log.
 
-    Args: delta: the corner, > 0, in the residual's unit. over: weight of residuals > 0, predictions above the
-    observation. under: weight of residuals < 0. unit: what everything is divided by.
+    Args:
+        delta: the corner, > 0, in the residual's unit.
+        over: weight of residuals > 0, predictions above the observation.
+        under: weight of residuals < 0.
+        unit: what everything is divided by.
 
     Example:
         >>> Huber(1.0).value(np.asarray([-3.0, 0.5])).tolist()
@@ -132,7 +135,9 @@ class SoftPinball:
     ``Frontier`` is fitted with it, because its authors are; the exact corner is ``Huber`` with a small unit
     ("pinball").
 
-    Args: tau: the quantile, between 0 and 1. kappa: sharpness, 1 / the residual's unit.
+    Args:
+        tau: the quantile, between 0 and 1.
+        kappa: sharpness, 1 / the residual's unit.
 
     Example:
         >>> SoftPinball(tau=0.9, kappa=50.0).slope(np.asarray([-1.0, 1.0])).round(3).tolist()
@@ -174,9 +179,13 @@ NAMES = ("huber", "l2", "l1", "pinball", "soft_pinball", "asymmetric")
 def loss_named(name: str, *, delta: float, tau: float, kappa: float, penalty: float, scale: float) -> ResidualLoss:
     """The loss of that name; ``scale`` is the size of the target in link space, to which exact corners are rounded.
 
-    Args: name: huber, l2, l1, pinball, soft_pinball or asymmetric. delta: Huber's corner, in link space. tau: quantile
-    of the pinball losses. kappa: sharpness of soft_pinball. penalty: weight of predictions above the observation, of
-    asymmetric. scale: size of the target in link space.
+    Args:
+        name: huber, l2, l1, pinball, soft_pinball or asymmetric.
+        delta: Huber's corner, in link space.
+        tau: quantile of the pinball losses.
+        kappa: sharpness of soft_pinball.
+        penalty: weight of predictions above the observation, of asymmetric.
+        scale: size of the target in link space.
 
     Raises:
         UsageError: an unknown name, or a number outside its range.

@@ -28,9 +28,12 @@ class Profile:
 
     Draw deviance against values to see how well, and how symmetrically, the rows know a constant.
 
-    Attributes: name: the parameter. values: where it was held (m,), in natural units. objective: the refitted objective
-    (m,) there. deviance: twice its rise over the optimum, in units of the dispersion, (m,). threshold: what the
-    deviance stays below inside the 95 % interval.
+    Attributes:
+        name: the parameter.
+        values: where it was held (m,), in natural units.
+        objective: the refitted objective (m,) there.
+        deviance: twice its rise over the optimum, in units of the dispersion, (m,).
+        threshold: what the deviance stays below inside the 95 % interval.
 
     Example:
         >>> from isoflop.laws import Power

@@ -18,8 +18,11 @@ _FURTHER = 5.0  # residuals beyond this many robust standard deviations are outl
 class Variant:
     """The fit under another choice: its constants, or why there are none.
 
-    Attributes: choice: what was done differently, in words. params: constants by name, in natural units; none where it
-    failed. rows: how many were fitted. failed: why there is no fit; "" if there is one.
+    Attributes:
+        choice: what was done differently, in words.
+        params: constants by name, in natural units; none where it failed.
+        rows: how many were fitted.
+        failed: why there is no fit; "" if there is one.
 
     Example:
         >>> Variant("loss l2", {"a": 0.5}, rows=12).failed

@@ -14,7 +14,8 @@ from .plan import MergePlan
 def card(plan: MergePlan) -> str:
     """README.md of the output: sources with the SHA-256 of their files, the recipe as TOML, our version.
 
-    Args: plan: of the merge, its sources still there.
+    Args:
+        plan: of the merge, its sources still there.
 
     Example, with ``write(path, **tensors)`` a directory of weights:
         >>> from isoflop.merge.plan import make_plan

@@ -32,7 +32,10 @@ Progress = Callable[[int, int], None]
 class MergeEstimate:
     """What a merge will take.
 
-    Attributes: memory: bytes at most. disk: bytes of the output. seconds: on this machine, roughly.
+    Attributes:
+        memory: bytes at most.
+        disk: bytes of the output.
+        seconds: on this machine, roughly.
 
     Example:
         >>> MergeEstimate(memory=2 * 10**9, disk=10**9, seconds=12.0).disk

@@ -179,7 +179,9 @@ def recompressed(adapter: Adapter, rank: int) -> tuple[Adapter, dict[str, float]
 def extracted(update: Tensor, rank: int) -> tuple[Factor, float]:
     """The best factors of at most ``rank`` for an update (out, in), and the relative error that is left.
 
-    Args: update: (out, in), tuned minus base. rank: at most.
+    Args:
+        update: (out, in), tuned minus base.
+        rank: at most.
 
     Example:
         >>> factor, error = extracted(torch.outer(torch.ones(3), torch.ones(4)), rank=1)

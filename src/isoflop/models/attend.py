@@ -36,7 +36,9 @@ def block_rows(length: int) -> int:
 def block_pairs(length: int, pattern: Pattern | None = None) -> int:
     """Pairs (query, key) that a head executes on ``length`` tokens; None is causal.
 
-    Args: length: of the sequence. pattern: who sees whom; None is causal.
+    Args:
+        length: of the sequence.
+        pattern: who sees whom; None is causal.
 
     Example:
         >>> block_pairs(256), 256 * 257 // 2, 256 * 256
@@ -71,7 +73,9 @@ class QueryBlock:
 def blocks(length: int, pattern: Pattern | None) -> list[QueryBlock]:
     """The blocks of queries in order; None is causal.
 
-    Args: length: queries of a sequence. pattern: who sees whom.
+    Args:
+        length: queries of a sequence.
+        pattern: who sees whom.
 
     Example:
         >>> [(block.start, block.last) for block in blocks(256, None)]
@@ -153,7 +157,10 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
     Su et al. 2021, arXiv 2104.09864, equation 34, with halves for its pairs.
 
-    Args: x: (batch, length, heads, d), d even. cos: of the angles (length, d / 2). sin: of the angles (length, d / 2).
+    Args:
+        x: (batch, length, heads, d), d even.
+        cos: of the angles (length, d / 2).
+        sin: of the angles (length, d / 2).
 
     Example:
         >>> quarter = torch.tensor([[0.0]]), torch.tensor([[1.0]])

@@ -75,7 +75,11 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float, dtype: torch.dtype) -> Tenso
 
     Zhang and Sennrich 2019, arXiv 1910.07467, equation 4.
 
-    Args: x: (..., d). weight: (d,). eps: added to the mean square. dtype: of the result.
+    Args:
+        x: (..., d).
+        weight: (d,).
+        eps: added to the mean square.
+        dtype: of the result.
 
     Example:
         >>> rms_norm(torch.tensor([[3.0, 4.0]]), torch.ones(2), 0.0, torch.float32).square().mean().item()
@@ -119,7 +123,9 @@ def gated_linear(x: Tensor, weight: Tensor) -> Tensor:
 
     Shazeer 2020, arXiv 2002.05202, equation 5.
 
-    Args: x: (..., d). weight: (2f, d), gate above up.
+    Args:
+        x: (..., d).
+        weight: (2f, d), gate above up.
 
     Example:
         >>> gated_linear(torch.ones(3, 2), torch.ones(8, 2)).shape

@@ -101,7 +101,9 @@ class RmsNorm(nn.Module):
 
     The gain is ``origin`` + ``weight``, and 1 at the start.
 
-    Args: width: of the vectors. eps: added to the mean square.
+    Args:
+        width: of the vectors.
+        eps: added to the mean square.
 
     Example:
         >>> x = torch.tensor([[3.0, 4.0]])

@@ -13,8 +13,10 @@ from .layers import Matrix
 def treat(model: nn.Module, treatment: Treatment, rng: Rng) -> None:
     """Give the targeted matrices their parametrizations, then freeze what is not trained.
 
-    Args: model: just built, its weights drawn. treatment: what is frozen and parametrized. rng: of the
-    parametrizations' parameters.
+    Args:
+        model: just built, its weights drawn.
+        treatment: what is frozen and parametrized.
+        rng: of the parametrizations' parameters.
 
     Example, with ``model`` a Transformer:
         >>> treat(model, Treatment(None, ("embed*",)), Rng(0))

@@ -99,7 +99,9 @@ def newest(directory: Path, warn: Warn = _silent) -> tuple[int, Path] | None:
     Each damaged one on the way is reported: "checkpoint 40 is damaged (model.safetensors: digest differs); falling back
     to 20". Changes nothing on disk.
 
-    Args: directory: the run's checkpoints. warn: called with a sentence about each damaged one.
+    Args:
+        directory: the run's checkpoints.
+        warn: called with a sentence about each damaged one.
 
     Raises:
         DataError: there are checkpoints, and all of them are damaged.

@@ -83,7 +83,9 @@ def runs(root: str | Path, *, status: str | None = None, name: str | None = None
 def studies(root: str | Path, *, order: str = "created") -> Table:
     """All study results under ``root`` (``<root>/<study>/study.json``), with the columns of ``STUDIES``.
 
-    Args: root: directory of runs. order: the column to sort by; "-name" sorts downwards.
+    Args:
+        root: directory of runs.
+        order: the column to sort by; "-name" sorts downwards.
 
     Example:
         >>> Path("runs").mkdir()

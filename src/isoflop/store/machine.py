@@ -24,7 +24,11 @@ def once(path: Path, key: str, kind: type[T], make: Callable[[], T]) -> T:
     A file that is missing or broken, or that holds something else there, is as good as none. A value that is nothing
     (0, empty) is not stored.
 
-    Args: path: the JSON file. key: of the value. kind: its type; a value of another type is made anew. make: makes it.
+    Args:
+        path: the JSON file.
+        key: of the value.
+        kind: its type; a value of another type is made anew.
+        make: makes it.
 
     Example:
         >>> once(Path("facts.json"), "cores", int, lambda: 2), once(Path("facts.json"), "cores", int, lambda: 3)
@@ -45,8 +49,12 @@ def remembered(root: Path, what: str, measure: Callable[[], float], *, threads: 
     Measured by ``measure()`` the first time, then read from ``<root>/machine.json``; delete that file to measure anew.
     Where the measurement gives 0, nothing is known now, and the next one who asks measures again.
 
-    Args: root: directory of runs. what: what is measured, with its unit. measure: measures it. threads: that the
-    measurement uses. device: "cpu", "cuda" ...
+    Args:
+        root: directory of runs.
+        what: what is measured, with its unit.
+        measure: measures it.
+        threads: that the measurement uses.
+        device: "cpu", "cuda" ...
 
     Example:
         >>> remembered(Path("runs"), "matmul rate, FLOP/s", lambda: 5e10, threads=1)

@@ -286,8 +286,10 @@ def _remove_unless_locked(partial: Path) -> None:
 def write_directory(path: Path, tensors: Mapping[str, tuple[str, tuple[int, ...], memoryview]], stem: str) -> None:
     """Write a few small tensors (an adapter's) into one file ``<stem>.safetensors`` of an existing directory.
 
-    Args: path: the directory. tensors: name -> (the format's name of the type, shape, bytes). stem: the file's name
-    without its ending.
+    Args:
+        path: the directory.
+        tensors: name -> (the format's name of the type, shape, bytes).
+        stem: the file's name without its ending.
 
     Example:
         >>> write_directory(Path(), {"a": ("F32", (2,), bytes(8))}, "adapter_model")

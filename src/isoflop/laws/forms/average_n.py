@@ -70,8 +70,11 @@ class AverageN(Chinchilla):
 def mean_parameters(start: Array, end: Array, begin: Array, finish: Array) -> Values:
     """Mean of a count: ``start`` until share ``begin`` of training, then falling linearly to ``end`` at ``finish``.
 
-    Args: start: parameters before pruning. end: parameters after it. begin: share of training at which pruning begins.
-    finish: share at which it ends.
+    Args:
+        start: parameters before pruning.
+        end: parameters after it.
+        begin: share of training at which pruning begins.
+        finish: share at which it ends.
 
     Example:
         >>> float(mean_parameters(1e9, 2e8, 0.25, 0.75))

@@ -102,8 +102,10 @@ def bimodality(scores: Array, *, samples: int = 200, seed: int = 0) -> tuple[flo
     A test before a law: where one normal describes the scores of a size as well as two, ``Emergence`` has nothing to
     fit.
 
-    Args: scores: one a seed, (n,), n >= 10, in any unit. samples: tables of the null hypothesis; the p-value is at
-    least 1 / (1 + samples). seed: of those tables.
+    Args:
+        scores: one a seed, (n,), n >= 10, in any unit.
+        samples: tables of the null hypothesis; the p-value is at least 1 / (1 + samples).
+        seed: of those tables.
 
     Raises:
         DataError: fewer than 10 scores, scores that do not vary, or that are no finite numbers.
@@ -127,8 +129,10 @@ def seeds_needed(chance: float, width: float, level: float = 0.95) -> int:
 
     The normal approximation; near 0 and 1 it asks for too few.
 
-    Args: chance: the probability of success that is expected. width: of the interval, a share. level: level of the
-    interval, a share.
+    Args:
+        chance: the probability of success that is expected.
+        width: of the interval, a share.
+        level: level of the interval, a share.
 
     Raises:
         UsageError: a chance, width or level that is no share.

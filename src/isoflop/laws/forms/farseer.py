@@ -96,7 +96,8 @@ class Farseer(Law):
 def published(params: Mapping[str, float]) -> dict[str, float]:
     """The authors' constants s, q, S, B, b, Q, A, a, E from a fit's.
 
-    Args: params: a fit's constants by name (``fit.params``).
+    Args:
+        params: a fit's constants by name (``fit.params``).
 
     Example:
         >>> fitted = dict(exp_S=1.2, exp_Q=60.0, s=-0.05, q=0.1, B=-0.2, b=0.1, A=0.05, a=0.1, E=-1.9)

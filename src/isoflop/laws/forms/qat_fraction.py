@@ -48,7 +48,8 @@ class QatFraction(Law):
 def tokens_per_byte(x: Columns) -> Values:
     """S = D / (N bits / 8).
 
-    Args: x: columns N (parameters), D (tokens) and bits (a weight), numbers or arrays (n,).
+    Args:
+        x: columns N (parameters), D (tokens) and bits (a weight), numbers or arrays (n,).
 
     Example:
         >>> float(tokens_per_byte({"N": 1e9, "D": 1e10, "bits": 4}))

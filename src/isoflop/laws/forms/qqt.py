@@ -66,8 +66,13 @@ def pool_error(a: Any, b: Sequence[Any], tau: Sequence[Any], d: Any, seen: Array
     Each pool comes round p times less often, so its half-life in epochs of the mixture is p tau, and an epoch has
     p times the samples; the mixture's utility is the mean of its pools' (the paper's theorem 1).
 
-    Args: a: scale of the first pool's law. b: utility of each pool, best quality first. tau: half-life of each, in
-    epochs. d: error that is left. seen: samples seen, (n,). pool: samples of each pool, (n,).
+    Args:
+        a: scale of the first pool's law.
+        b: utility of each pool, best quality first.
+        tau: half-life of each, in epochs.
+        d: error that is left.
+        seen: samples seen, (n,).
+        pool: samples of each pool, (n,).
 
     Example:
         >>> seen, size = np.asarray([1e6, 1e8]), np.full(2, 1.28e7)
@@ -93,7 +98,10 @@ def best_pools(fits: Sequence[Any], seen: float, pool: float) -> tuple[int, list
 
     ``fits`` are Fits of ``Qqt`` to each pool alone, best quality first; ``a`` and ``d`` are the first's.
 
-    Args: fits: of ``Qqt``, one a pool, best quality first. seen: samples that will be seen. pool: samples of each pool.
+    Args:
+        fits: of ``Qqt``, one a pool, best quality first.
+        seen: samples that will be seen.
+        pool: samples of each pool.
 
     Example, with ``fitted(name)`` a law fitted to its own planted table:
         >>> count, errors = best_pools([fitted("qqt"), fitted("qqt")], seen=5e7, pool=1.28e7)

@@ -53,7 +53,8 @@ class TrainingCost:
 def cost_of(fit: Solved) -> TrainingCost:
     """How the fit's table counts FLOPs: 6 N D, or where its C differs, a power of N through its C / D.
 
-    Args: fit: a fit whose law has N and D; its table may have a column C of FLOPs of its own.
+    Args:
+        fit: a fit whose law has N and D; its table may have a column C of FLOPs of its own.
 
     Example, with ``sweep`` a table of N, D and loss:
         >>> from isoflop.laws import Chinchilla

@@ -73,7 +73,9 @@ class Basis:
 def basis_of(fit: Solved, level: float) -> Basis:
     """Draws of a fit's constants and how its table counts FLOPs.
 
-    Args: fit: a converged fit with rows beyond its constants. level: level of the intervals of all answers, a share.
+    Args:
+        fit: a converged fit with rows beyond its constants.
+        level: level of the intervals of all answers, a share.
 
     Raises:
         DataError: a fit that plans nothing.

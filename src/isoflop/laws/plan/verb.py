@@ -98,8 +98,12 @@ def pools_from(
 ) -> Answer:
     """``pools`` of a table with one pool's rows a value of ``group``, best quality first as they appear.
 
-    Args: table: columns seen, pool and error, and the one that names the pools. group: that column. seen: samples that
-    will be seen. pool: samples in each pool. columns: the law's column name -> the table's.
+    Args:
+        table: columns seen, pool and error, and the one that names the pools.
+        group: that column.
+        seen: samples that will be seen.
+        pool: samples in each pool.
+        columns: the law's column name -> the table's.
 
     Raises:
         DataError: no such column, or rows that no law can be fitted to.

@@ -16,7 +16,10 @@ from ..cost import pointwise
 class LayerNorm(nn.Module):
     """(x - mean) / deviation, with a gain and perhaps a bias; computed in the input's dtype, returned in ``dtype``.
 
-    Args: width: of the vectors. eps: added to the variance. bias: whether a bias is added.
+    Args:
+        width: of the vectors.
+        eps: added to the variance.
+        bias: whether a bias is added.
 
     Example:
         >>> norm = LayerNorm(4, eps=1e-5, bias=False)
