@@ -28,6 +28,11 @@ class LowRankUpdate(nn.Module):
         rank: of the update.
         scale: of the update, alpha / rank or alpha / sqrt(rank).
         rng: of A's entries.
+
+    Example:
+        >>> update = LowRankUpdate(3, 4, rank=2, scale=2.0, rng=Rng(0))
+        >>> update.low_rank().a.shape, bool((update.finalize(torch.ones(3, 4)) == 1).all())
+        (torch.Size([2, 4]), True)
     """
 
     role = "hidden"

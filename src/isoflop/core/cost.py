@@ -64,7 +64,13 @@ def add_spent(bill: dict[str, Cost], spent: Mapping[str, Cost]) -> None:
 
 @dataclass(frozen=True)
 class Work:
-    """Cost of a differentiable computation, by direction. ``recompute`` is forward work redone in the backward."""
+    """Cost of a differentiable computation, by direction. ``recompute`` is forward work redone in the backward.
+
+    Example:
+        >>> work = Work(forward=Cost(flops=100, executed=100), backward=Cost(flops=200, executed=200))
+        >>> work.total.flops
+        300
+    """
 
     forward: Cost = ZERO
     backward: Cost = ZERO

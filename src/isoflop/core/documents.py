@@ -47,6 +47,10 @@ class Describes:
     """Marks a field that holds the tree of another kind of document: ``Annotated[dict[str, Any], Describes(Recipe)]``.
 
     Overrides and errors then know its keys; what is wrong in it is still found by whoever builds that document.
+
+    Example:
+        >>> Describes(Section).document.__name__
+        'Section'
     """
 
     document: type[Section]
@@ -57,6 +61,11 @@ class Worded:
     """Marks text that must match a pattern as a whole: ``Annotated[str, Worded("[a-z]+", "should be letters")]``.
 
     What does not match is told in words, never by the pattern.
+
+    Example:
+        >>> letters = Worded("[a-z]+", "should be letters")
+        >>> letters.what
+        'should be letters'
     """
 
     pattern: str

@@ -55,7 +55,13 @@ _REFERENCE = {"anyOf": [{"type": "string"}, {"type": "object", "required": ["run
 
 
 class Budget(Section):
-    """A limit on exactly one axis. A run takes the most whole steps that fit, never more."""
+    """A limit on exactly one axis. A run takes the most whole steps that fit, never more.
+
+    Example:
+        >>> budget = Budget(steps=200)
+        >>> budget.axis, budget.limit
+        ('steps', 200.0)
+    """
 
     example = "{ steps = 200 }"
 
@@ -98,7 +104,12 @@ def _known_device(device: str) -> str:
 
 
 class Train(Section):
-    """How the loop runs, whatever the method."""
+    """How the loop runs, whatever the method.
+
+    Example:
+        >>> Train(batch=4, length=64).precision
+        'fp32'
+    """
 
     example = "{ batch = 8, length = 128 }"
 

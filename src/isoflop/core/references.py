@@ -42,7 +42,12 @@ _FORM = (
 
 
 class Reference(Section):
-    """A model that was trained before. Users give ``run``; reading the recipe adds the rest."""
+    """A model that was trained before. Users give ``run``; reading the recipe adds the rest.
+
+    Example:
+        >>> Reference(run="runs/base", recipe="ab" * 32, digest="cd" * 32, vocab_size=257).published
+        False
+    """
 
     run: str
     """The directory of the run, or of the checkpoint, where it was found; no part of the identity."""
@@ -62,7 +67,12 @@ class Reference(Section):
 
 
 class Start(Reference):
-    """The model whose weights a run begins with, evaluated (averaged) ones where its run has such."""
+    """The model whose weights a run begins with, evaluated (averaged) ones where its run has such.
+
+    Example:
+        >>> Start(run="runs/base", recipe="ab" * 32, digest="cd" * 32, vocab_size=257).optimizer
+        False
+    """
 
     optimizer: Annotated[bool, Later()] = False
     """Go on with the optimizer's state, too, and so from the weights that were trained, not from averaged ones."""

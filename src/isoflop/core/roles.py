@@ -54,7 +54,12 @@ def decays(role: Role) -> bool:
 
 @dataclass(frozen=True)
 class Shape:
-    """Name, role and shape of one parameter."""
+    """Name, role and shape of one parameter.
+
+    Example:
+        >>> Shape("q.weight", "hidden", (32, 32)).numel
+        1024
+    """
 
     name: str
     role: Role

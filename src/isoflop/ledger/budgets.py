@@ -132,6 +132,11 @@ class Marks(Container[int]):
 
     Fewer than ``count`` when the run has fewer steps; none without a horizon (0). A set that is never written out: both
     numbers may be astronomic.
+
+    Example:
+        >>> marks = Marks(horizon=100, count=4)
+        >>> [step for step in range(101) if step in marks]
+        [25, 50, 75, 100]
     """
 
     horizon: int

@@ -77,6 +77,12 @@ def write_report(directory: Path) -> Path:
         UsageError: the directory holds none of them.
         DataError: what it holds is broken.
         StorageError: the disk refused.
+
+    Example, with ``study`` a tiny study, and ``executor`` one that computes qualities instead of training:
+        >>> from isoflop.lab.compare import compare
+        >>> result = compare(study, "runs", executor=executor, corpus={})
+        >>> study_page(result, {}).startswith("<!doctype html>")
+        True
     """
     directory = user_path(directory)
     if os.path.lexists(directory / STUDY):

@@ -19,7 +19,12 @@ TOLERANCE = 0.01
 
 @dataclass(frozen=True)
 class Sheet:
-    """A table: ``rows`` of as many cells as ``columns``; those in ``right`` (indices) are aligned right."""
+    """A table: ``rows`` of as many cells as ``columns``; those in ``right`` (indices) are aligned right.
+
+    Example:
+        >>> Sheet("bill", ("phase", "FLOPs"), [("train", "1.2 T")], right=frozenset({1})).rows
+        [('train', '1.2 T')]
+    """
 
     title: str
     columns: tuple[str, ...]

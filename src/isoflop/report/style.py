@@ -96,7 +96,13 @@ def widened(values: Iterable[float], share: float = 0.08) -> tuple[float, float]
 
 @dataclass(frozen=True)
 class Extent:
-    """The range that an axis of measured values shows: logarithmic, where all of them are positive, or linear."""
+    """The range that an axis of measured values shows: logarithmic, where all of them are positive, or linear.
+
+    Example:
+        >>> extent = Extent.of([1.0, 10.0])
+        >>> extent.log, extent.low < 1 < 10 < extent.high
+        (True, True)
+    """
 
     low: float
     high: float

@@ -24,7 +24,12 @@ CONVENTION_LONG = (
 
 @dataclass(frozen=True)
 class AxisName:
-    """How an axis is written: ``label`` in a table, ``unit`` after an SI prefix."""
+    """How an axis is written: ``label`` in a table, ``unit`` after an SI prefix.
+
+    Example:
+        >>> AxisName("FLOPs", "FLOP").unit
+        'FLOP'
+    """
 
     label: str
     unit: str = ""

@@ -35,7 +35,13 @@ def stop_signals() -> list[signal.Signals]:
 
 
 class StopRequest:
-    """While entered, ``number`` is the signal that asked for a stop, or 0. Outside the main thread it never is."""
+    """While entered, ``number`` is the signal that asked for a stop, or 0. Outside the main thread it never is.
+
+    Example:
+        >>> with StopRequest() as request:
+        ...     request.number
+        0
+    """
 
     def __init__(self) -> None:
         self.number = 0

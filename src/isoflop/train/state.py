@@ -82,6 +82,11 @@ class Held:
 
     Args:
         part: its state may be replaced or written to from now on.
+
+    Example:
+        >>> import torch
+        >>> Held(torch.optim.SGD([torch.nn.Parameter(torch.ones(2))], lr=0.1)) is not None
+        True
     """
 
     def __init__(self, part: Stateful) -> None:

@@ -66,7 +66,15 @@ class DoRA(LowRankUpdate):
 
 @part
 class DoRAPart(LowRankPart):
-    """Low-rank adaptation of directions, with each row's length trained as a number of its own."""
+    """Low-rank adaptation of directions, with each row's length trained as a number of its own.
+
+    Use it as ``lora``, where the length of a weight's rows should be trained apart from their direction.
+
+    Example:
+        >>> part = DoRAPart(rank=4)
+        >>> len(part.shapes(3, 5))
+        3
+    """
 
     sums = False
     card = Card(

@@ -37,6 +37,11 @@ class Integer(nn.Module):
     Args:
         bits: of each weight.
         begin: share of the horizon after which weights are rounded; before it they are plain.
+
+    Example:
+        >>> rounded = Integer(bits=4, begin=0.0).finalize(torch.tensor([[7.0, 3.2]]))
+        >>> rounded.tolist()
+        [[7.0, 3.0]]
     """
 
     def __init__(self, bits: int, begin: float) -> None:
@@ -59,7 +64,14 @@ class Integer(nn.Module):
 
 @part
 class IntegerPart(ParametrizationPart):
-    """Quantisation-aware training with one scale a row."""
+    """Quantisation-aware training with one scale a row.
+
+    Use it to train a model that will be served with integer weights: it learns what rounding does to it.
+
+    Example:
+        >>> IntegerPart(bits=4).begin
+        0.0
+    """
 
     bits: Annotated[int, Field(ge=2, le=8)] = 4
     """Bits of a weight."""

@@ -9,7 +9,15 @@ from ..low_rank import LowRankPart, LowRankUpdate
 
 @part
 class LoRAPart(LowRankPart):
-    """Low-rank adaptation: only A and B are trained, everything else stays as it is."""
+    """Low-rank adaptation: only A and B are trained, everything else stays as it is.
+
+    Use it to fine-tune where the optimizer's state of all weights does not fit, or where many adapters share one base.
+
+    Example:
+        >>> part = LoRAPart(rank=4, alpha=8)
+        >>> [(shape.name, shape.shape) for shape in part.shapes(3, 5)]
+        [('A', (4, 5)), ('B', (3, 4))]
+    """
 
     card = Card(
         summary="A low-rank update beside frozen weights; rank-stabilized: rsLoRA",

@@ -27,6 +27,11 @@ class Draws:
         step: the step that the micro-batch belongs to.
         number: the micro-batch's number within its step.
         first: number of the batch's first row within the micro-batch, where it holds only some of them.
+
+    Example:
+        >>> draws = Draws(Rng(0), step=3, number=1)
+        >>> draws.at("mask").random() == Draws(Rng(0), step=3, number=1).at("mask").random()
+        True
     """
 
     root: Rng

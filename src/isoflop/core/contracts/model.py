@@ -96,6 +96,10 @@ class Products:
     """Weights that a layer applies to the same vectors, one of each position: their names within the layer.
 
     The bias of ``q.weight``, if there is one, is ``q.bias``; it needs no naming.
+
+    Example:
+        >>> Products(("gate.weight", "up.weight")).names
+        ('gate.weight', 'up.weight')
     """
 
     names: tuple[str, ...]
@@ -103,7 +107,12 @@ class Products:
 
 @dataclass(frozen=True)
 class Gains:
-    """Parameters that a layer applies number by number, as gains: their names within the layer, and the exact work."""
+    """Parameters that a layer applies number by number, as gains: their names within the layer, and the exact work.
+
+    Example:
+        >>> Gains(("weight",), Work()).names
+        ('weight',)
+    """
 
     names: tuple[str, ...]
     work: Work

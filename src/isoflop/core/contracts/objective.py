@@ -31,6 +31,11 @@ class Loss:
         total: differentiable scalar, the SUM over the batch's ``units``, in nats.
         terms: detached scalars to be logged, sums as well.
         spent: what else the loss cost, by ledger phase (a teacher's passes), beyond the policy's own work.
+
+    Example:
+        >>> import torch
+        >>> Loss(torch.tensor(12.0), terms={"soft": torch.tensor(4.0)}).total.item()
+        12.0
     """
 
     total: Tensor
@@ -83,6 +88,11 @@ class Guess:
     Args:
         ids: int64 (batch, length), the likeliest id for each target.
         spent: all that predicting cost, by ledger phase.
+
+    Example:
+        >>> import torch
+        >>> Guess(torch.tensor([[3, 1]]), {}).ids.shape
+        torch.Size([1, 2])
     """
 
     ids: Tensor

@@ -59,6 +59,12 @@ class LowRank:
         a: (rank, columns).
         b: (rows, rank).
         magnitude: (rows,).
+
+    Example:
+        >>> import torch
+        >>> update = LowRank(a=torch.ones(2, 4), b=torch.ones(3, 2), scale=0.5)
+        >>> (update.scale * update.b @ update.a).shape
+        torch.Size([3, 4])
     """
 
     a: Tensor
@@ -171,6 +177,11 @@ class Treatment:
         freeze: roles or patterns of names whose parameters are not trained: no gradient, no state, no cost of either.
             What a parametrization adds is frozen by a role of its own alone.
         checkpointing: blocks keep their inputs alone, and compute the rest again in the backward pass.
+
+    Example:
+        >>> treatment = Treatment(freeze=("embedding",))
+        >>> treatment.trains(Shape("embedding.weight", "embedding", (257, 32)))
+        False
     """
 
     parametrization: ParametrizationPart | None = None

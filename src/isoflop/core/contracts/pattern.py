@@ -73,7 +73,13 @@ def _pairs(pattern: Pattern, length: int) -> int:
 
 
 class Both(Pattern):
-    """What several patterns allow together, e.g. a window within the past. ``within`` makes it; no recipe names it."""
+    """What several patterns allow together, e.g. a window within the past. ``within`` makes it; no recipe names it.
+
+    Example:
+        >>> from isoflop.models.patterns.window import WindowPattern
+        >>> within(WindowPattern(size=2), None).pairs(4)
+        7
+    """
 
     name: ClassVar[str] = "both"
 
@@ -85,7 +91,12 @@ class Both(Pattern):
 
 
 class Causal(Pattern):
-    """Every position sees itself and those before it."""
+    """Every position sees itself and those before it.
+
+    Example:
+        >>> Causal().pairs(4), Causal().dense(2).tolist()
+        (10, [[True, False], [True, True]])
+    """
 
     name: ClassVar[str] = "causal"
 

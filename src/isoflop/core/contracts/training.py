@@ -46,6 +46,10 @@ class Outcome:
         tokens: predicted by the step.
         text_bytes: UTF-8 bytes of text that they stand for.
         terms: means of what the objective logs.
+
+    Example:
+        >>> Outcome(loss=5.5, grad_norm=1.0, tokens=32, text_bytes=120).loss
+        5.5
     """
 
     loss: float
@@ -111,6 +115,10 @@ class Passes:
         forward: forward passes through the policy.
         backward: backward passes through it.
         losses: how many of the forward ones were a whole loss, with whatever else a loss costs (a teacher's pass).
+
+    Example:
+        >>> Passes(forward=2, backward=1).forward
+        2
     """
 
     forward: int = 0

@@ -29,6 +29,10 @@ class Measurement:
         bound: it is a bound: what it stands for is at least as good.
         domains: the same, broken down.
         cost: what measuring cost.
+
+    Example:
+        >>> Measurement(value=2.1, stderr=0.01, n=4000).bound
+        False
     """
 
     value: float
