@@ -18,7 +18,7 @@ from .. import __version__
 from ..core.digests import digest, digest_bytes
 from ..core.errors import IsoflopError, RecipeError, UsageError
 from ..core.rng import Rng
-from ..store.tensor_writer import TensorLayout, lay_out
+from ..store.tensor_writer import Layout, lay_out
 from ..store.tensors import DTYPES, PIECE, Checkpoint
 from .configuration import config_of, refuse_other_architectures
 from .method import numbers, on_tensors
@@ -53,7 +53,7 @@ class MergePlan:
     sources: list[Checkpoint] = field(default_factory=list, repr=False)
 
     @cached_property
-    def layout(self) -> TensorLayout:
+    def layout(self) -> Layout:
         """The output's files."""
         return lay_out([(task.name, task.dtype, task.shape) for task in self.tasks], self.recipe.shard_bytes)
 

@@ -32,7 +32,7 @@ _SAFE_EVERY = 256 << 20  # bytes after which data are forced to the disk and not
 
 
 @dataclass(frozen=True)
-class TensorLayout:
+class Layout:
     """The files of a checkpoint before it is written: tensors by name, headers by file.
 
     Example:
@@ -58,7 +58,7 @@ class TensorLayout:
 
 def lay_out(
     tensors: Sequence[tuple[str, str, tuple[int, ...]]], shard_bytes: int = SHARD_BYTES, stem: str = "model"
-) -> TensorLayout:
+) -> Layout:
     """Place tensors in as few shards as their order allows.
 
     Args:
@@ -93,7 +93,7 @@ def lay_out(
         headers[file] = _header(infos)
         data = len(headers[file])
         placed |= {info.name: replace(info, begin=data + info.begin, end=data + info.end) for info in infos}
-    return TensorLayout(placed, headers)
+    return Layout(placed, headers)
 
 
 def _header(infos: Sequence[TensorInfo]) -> bytes:
@@ -124,7 +124,7 @@ class Output:
         ['model.safetensors']
     """
 
-    def __init__(self, path: Path, layout: TensorLayout) -> None:
+    def __init__(self, path: Path, layout: Layout) -> None:
         self.path, self.layout = path, layout
         self.done: set[str] = set()
         self.look()
@@ -181,7 +181,7 @@ def partial_path(path: Path, identity: str) -> Path:
     return path.with_name(f"{UNFINISHED}{identity[:16]}-{path.name}")
 
 
-def refuse_without_room(path: Path, layout: TensorLayout, identity: str) -> None:
+def refuse_without_room(path: Path, layout: Layout, identity: str) -> None:
     """StorageError, before anything is done, if the output cannot be written: it exists, or the disk is too full."""
     if path.exists() or path.is_symlink():
         raise UsageError("exists already", where=str(path), fix="choose another output, or remove it")
@@ -197,7 +197,7 @@ def refuse_without_room(path: Path, layout: TensorLayout, identity: str) -> None
 
 
 @contextlib.contextmanager
-def open_output(path: Path, layout: TensorLayout, identity: str) -> Iterator[Output]:
+def open_output(path: Path, layout: Layout, identity: str) -> Iterator[Output]:
     """Yield an output to fill; when the block ends well it is synced and renamed to ``path``.
 
     An exception or a kill leaves the hidden directory, and the same call with the same ``identity`` continues it. What
@@ -241,7 +241,7 @@ def open_output(path: Path, layout: TensorLayout, identity: str) -> Iterator[Out
         _publish(partial, path, layout)
 
 
-def _prepare(partial: Path, layout: TensorLayout) -> None:
+def _prepare(partial: Path, layout: Layout) -> None:
     """Give every file its header and its full size, and the journal a whole last line; remove torn files."""
     clear_leftovers(partial)
     mend_jsonl(partial / JOURNAL)
@@ -253,7 +253,7 @@ def _prepare(partial: Path, layout: TensorLayout) -> None:
             handle.write(header)
 
 
-def _publish(partial: Path, path: Path, layout: TensorLayout) -> None:
+def _publish(partial: Path, path: Path, layout: Layout) -> None:
     if len(layout.headers) > 1:
         stem = next(iter(layout.headers)).rpartition("-00001-")[0]
         write_json(partial / f"{stem}.safetensors.index.json", layout.index())

@@ -13,11 +13,11 @@ from safetensors.torch import load_file, save_file
 
 from isoflop.core.digests import digest_file
 from isoflop.core.errors import DataError
-from isoflop.store.tensor_writer import TensorLayout, lay_out, open_output
+from isoflop.store.tensor_writer import Layout, lay_out, open_output
 from isoflop.store.tensors import DTYPES, NAMES, Checkpoint, HeldTensor, as_bytes, convert_pickled, layer_of, pieces
 
 
-def layout_of(tensors: dict[str, torch.Tensor], shard_bytes: int = 1 << 40) -> TensorLayout:
+def layout_of(tensors: dict[str, torch.Tensor], shard_bytes: int = 1 << 40) -> Layout:
     return lay_out([(n, NAMES[t.dtype], tuple(t.shape)) for n, t in tensors.items()], shard_bytes)
 
 
