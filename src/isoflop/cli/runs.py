@@ -37,7 +37,7 @@ WIDE = 110
 """Columns of a terminal from which on there is room for what does not tell runs apart."""
 
 _COLUMNS = ("id", "name", "status", "optimizer", "lr", "seed", "steps", "flops", "value", "unit", "seconds")
-_NARROW = ("flops", "unit", "seconds")
+_NARROW = ("flops", "unit", "seconds", "created")
 """What a narrow terminal leaves out: it follows from the rest, or is the same in all rows."""
 _HEADS = {"path": "directory"}
 

@@ -101,7 +101,11 @@ def noise_of(study: Study, root: Path | None) -> Noise:
 
 
 def shown_by(result: StudyResult, source: str) -> Noise | None:
-    """The noise of a result's baseline; None of fewer than three seeds or rungs, or where doubling gained nothing."""
+    """The noise of a result's runs; None of fewer than three seeds or rungs, or where doubling gained nothing.
+
+    It is that of its arms' multipliers, whose runs share seed, data and budget with the baseline's; without any, of
+    one rung beside the next, which shares less and is noisier.
+    """
     ends = {
         (run.seed, run.rung): run.end
         for run in result.runs
@@ -114,6 +118,8 @@ def shown_by(result: StudyResult, source: str) -> Noise | None:
     quality = np.asarray([[result.scale.cost(ends[seed, rung].value) for rung in rungs] for seed in seeds])
     gains = quality[:, :-1] - quality[:, 1:]
     sd, gain = math.sqrt(float(gains.var(axis=0, ddof=1).mean()) / 2), float(gains.mean())
+    if (own := _spread(result)) is not None:
+        sd = own * gain / math.log(2) / math.sqrt(2)
     if gain <= 0 or sd == 0:
         return None
     with suppress(DataError):
@@ -182,6 +188,13 @@ def chances(
     found = np.arange(1, len(starts) + 1) - np.searchsorted(stops, starts)
     enough = np.flatnonzero(found >= POWER * DRAWS)
     return (math.exp(starts[enough[0]]) if len(enough) else None), bounded
+
+
+def _spread(result: StudyResult) -> float | None:
+    """Standard deviation over seeds of the arms' log multipliers on FLOPs, pooled; None where every row is censored."""
+    rows = [row.per_seed for row in result.multipliers if row.axis == "flops" and not row.all_in]
+    known = [np.log([m for m in row if m is not None]) for row in rows if len(row) >= 3 and None not in row]
+    return math.sqrt(float(np.mean([logs.var(ddof=1) for logs in known]))) if known else None
 
 
 def _same_baseline(study: Study, result: StudyResult) -> bool:

@@ -272,7 +272,8 @@ def _study_row(path: Path) -> dict[str, Any]:
     row = {"path": path.name, "name": printable(path.name), "title": "", "created": ""}
     try:
         tree = read_json(path / STUDY, dict[str, Any])
-        texts = {key: printable(str(tree[key])) for key in ("name", "title", "headline", "created")}
+        texts = {key: printable(str(tree[key])) for key in ("name", "title", "created")}
+        texts["headline"] = "; ".join(printable(line) for line in str(tree["headline"]).splitlines())
         return {**row, **texts, "runs": len(tree["runs"])}
     except (DataError, LookupError, TypeError) as error:
         return {**row, "headline": printable(f"unreadable: {error}")}

@@ -335,7 +335,11 @@ def test_the_noise_is_that_of_studies_of_the_same_baseline(tiny, planted, tmp_pa
     result = compare(tiny, tmp_path, executor=Noisy({"muon": 2.0}), corpus={})
     wanted = shown_by(result, str(tmp_path / "tiny" / "study.json"))
     assert wanted.per_doubling == pytest.approx(0.3, abs=0.03)
-    assert 0.005 < wanted.seed_sd < 0.03
+    logs = [np.log(row.per_seed) for row in result.multipliers if row.axis == "flops" and not row.all_in]
+    assert wanted.log_sd == pytest.approx(math.sqrt(np.mean([each.var(ddof=1) for each in logs])))
+    alone = shown_by(result.model_copy(update={"multipliers": []}), "it")
+    assert 0.005 < alone.seed_sd < 0.03
+    assert alone.seed_sd != wanted.seed_sd
     study = tiny.with_("name=next", "seeds=[5, 6, 7, 8]", "ladder.rungs=[8, 16, 32]", "arms.muon.rungs=[1]")
     assert noise_of(study, tmp_path) == wanted
     found = priced(study, dict.fromkeys(study.everyone, Speed(1e9, 0.0)), 1, tmp_path)

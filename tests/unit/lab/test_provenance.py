@@ -42,7 +42,7 @@ def test_a_run_that_went_on_elsewhere_says_so(tiny, tmp_path):
     run = Run.open(tmp_path, recipe)
     run.check_environment(threads=1)
     assert made_by(run) == run.environment
-    run.set_status("running")
+    run.record("step", step=1, loss=2.0)
     run.check_environment(threads=2)
     assert made_by(run) == {**run.environment, "threads": [1, 2]}
     assert mixture([row("r", "x")], {"x": made_by(run)}) == "threads: 1 -> 2 (1 run)"
@@ -60,7 +60,7 @@ def test_a_run_that_went_on_elsewhere_says_so(tiny, tmp_path):
 def test_what_a_value_holds_is_not_read_as_a_list_of_values(tiny, tmp_path, cpu):
     run = Run.open(tmp_path, tiny.run_recipe("adamw", 0, 1))
     run.check_environment(cpu="first, of two")
-    run.set_status("running")
+    run.record("step", step=1, loss=2.0)
     for _ in range(2):
         run.check_environment(cpu=cpu)
     assert made_by(run)["cpu"] == ["first, of two", cpu]
