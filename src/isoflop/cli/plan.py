@@ -10,7 +10,7 @@ import typer
 from ..core.errors import UsageError
 from ..core.reading import user_path
 from .app import app
-from .common import Json, default_verb, emit
+from .common import Json, default_verb, emit, patience
 from .laws import Where, pairs, rows_of
 
 if TYPE_CHECKING:
@@ -67,10 +67,11 @@ def ask(
             "a stored fit has its law and rows", where=str(source), fix="give a table, or drop the options"
         )
     rows = source if stored else rows_of(source, pairs(where, "--where", "arm=muon"))
-    made = plan_from(
-        rows, law, columns=pairs(columns, "--columns", "N=params,D=tokens"), compute=compute, loss=loss,
-        params=params, tokens=tokens, unique=unique, life=_life(requests), level=level,
-    )  # fmt: skip
+    with patience("planning"):
+        made = plan_from(
+            rows, law, columns=pairs(columns, "--columns", "N=params,D=tokens"), compute=compute, loss=loss,
+            params=params, tokens=tokens, unique=unique, life=_life(requests), level=level,
+        )  # fmt: skip
     _say(made, json)
 
 
@@ -206,7 +207,8 @@ def next_(
     """Which runs to make next: fill in their results and ask again."""
     from ..laws.plan.candidates import next_from
 
-    made = next_from(pool, target, law, cost, pairs(columns, "--columns", "N=params"), budget, step, criterion)
+    with patience("choosing runs"):
+        made = next_from(pool, target, law, cost, pairs(columns, "--columns", "N=params"), budget, step, criterion)
     _say(made, json)
 
 
@@ -225,7 +227,8 @@ def rehearse(
     """Play the design on a pool and a target whose results are all known: how well would it have predicted?"""
     from ..laws.plan.candidates import rehearse_from
 
-    made = rehearse_from(pool, target, law, cost, pairs(columns, "--columns", "N=params"), budget, step, criterion)
+    with patience("rehearsing"):
+        made = rehearse_from(pool, target, law, cost, pairs(columns, "--columns", "N=params"), budget, step, criterion)
     if json:
         emit(vars(made))
     else:
