@@ -72,7 +72,14 @@ class Shape:
 
 @dataclass(frozen=True)
 class Group:
-    """All parameters of one role, with their names."""
+    """All parameters of one role, with their names.
+
+    Example:
+        >>> import torch
+        >>> layer = torch.nn.Linear(2, 3)
+        >>> Group("hidden", ("weight",), (layer.weight,)).names
+        ('weight',)
+    """
 
     role: Role
     names: tuple[str, ...]

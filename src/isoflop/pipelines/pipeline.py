@@ -30,7 +30,12 @@ LEFT_OUT = ("averaging", "parametrization", "freeze")
 
 
 class StageSearch(Section):
-    """A search of a merge's numbers by CMA-ES, for each seed anew; see ``isoflop.merge.search``."""
+    """A search of a merge's numbers by CMA-ES, for each seed anew; see ``isoflop.merge.search``.
+
+    Example:
+        >>> StageSearch(trials=50).knobs
+        ('weight',)
+    """
 
     example = "{ trials = 60, blocks = 2 }"
 
@@ -45,7 +50,12 @@ class StageSearch(Section):
 
 
 class SampledText(Section):
-    """Text that the model of an earlier stage writes, for each seed anew."""
+    """Text that the model of an earlier stage writes, for each seed anew.
+
+    Example:
+        >>> SampledText(model="base", documents=100).tokens
+        256
+    """
 
     example = '{ model = "base", documents = 500 }'
 
@@ -82,7 +92,12 @@ class Stage(Section):
 
 
 class Bar(Section):
-    """What is to be shown, written before anything is run: sum_i c_i value_i <= most, for each seed and on average."""
+    """What is to be shown, written before anything is run: sum_i c_i value_i <= most, for each seed and on average.
+
+    Example:
+        >>> Bar(says="sfa forgets less", terms={"sfa": 1.0, "plain": -1.0}, texts=("old",)).most
+        0.0
+    """
 
     example = '{ says = "sfa forgets less", terms = { sfa = 1, plain = -1 }, texts = ["old"] }'
 

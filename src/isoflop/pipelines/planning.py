@@ -20,6 +20,10 @@ class Foreseen:
         flops: of one; 0 for what is not trained.
         trials: combinations of its grid (0: it has none).
         runs: how often it is made, on tuning and evaluation seeds; less where models are the same.
+
+    Example:
+        >>> Foreseen("base", "training", steps=200, flops=10**12, trials=0, runs=3).runs
+        3
     """
 
     name: str

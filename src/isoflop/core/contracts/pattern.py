@@ -117,6 +117,12 @@ class Documents:
 
     The ledger is charged the rule's pairs over the whole row: how long documents are is not known before the data is
     read, and a plan must be exact. What a kernel saves by skipping is in its seconds.
+
+    Example:
+        >>> import torch
+        >>> apart = Documents(torch.tensor([[0, 0, 1]]))
+        >>> apart.same[0].tolist()
+        [[True, True, False], [True, True, False], [False, False, True]]
     """
 
     ids: Tensor
