@@ -120,7 +120,7 @@ def chunks(tensors: list[Tensor]) -> Iterator[list[Tensor]]:
 
 
 def flat(t: Tensor) -> Tensor:
-    """``t``'s storage in 1-D, no view to autograd and compiler; gaps or overlap are an OptimizerError."""
+    """A 1-D alias of ``t``'s storage, detached so that autograd sees no view; OptimizerError for gaps or overlap."""
     if t.is_contiguous():
         return t.view(-1).data
     strides = t.stride()

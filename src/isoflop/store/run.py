@@ -282,7 +282,7 @@ class Run:
         append_jsonl(self.path / "events.jsonl", {"time": _now(), "kind": kind, **values})
 
     def truncate_metrics(self, step: int, *, again: str | None = None) -> None:
-        """Drop the metrics after ``step`` steps, atomically: what a run does that continues from a checkpoint of it.
+        """Drop the metrics after ``step`` steps, atomically; called when a run resumes from that step.
 
         Broken lines behind the last record that is kept go too: a machine that loses power leaves blocks of zeros in
         whatever was written after the checkpoint.
