@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
@@ -15,7 +15,7 @@ from ..core.errors import DataError, UsageError
 from ..core.reading import user_path
 from ..report.text import duration
 from .app import app
-from .common import DEFAULT_ROOT, Json, Overrides, Root, emit, find_run
+from .common import DEFAULT_ROOT, Json, Overrides, Root, emit, find_run, patience
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from ..train.restore import Trained
     from ..train.watch import Progress
 
+PREPARING = "preparing the text and the model"
+"""What a run does before its first step."""
 WIDE = 140
 """Columns from which on there is room for a bar beside what is said."""
 
@@ -153,13 +155,20 @@ def _progress(*, quiet: bool) -> Iterator[Callable[[Progress], None] | None]:
         with live_bar(Console(stderr=True)) as show:
             yield show
     else:
+        with ExitStack() as silence:  # until the first step: a text that was never read before takes a while
+            silence.enter_context(patience(PREPARING))
 
-        def line(at: Progress) -> None:
-            every = max(1, at.horizon // 10) if at.horizon else 50  # 0: a budget in seconds
-            if at.step % every == 0 or at.step == at.horizon or (at.new and at.value is not None):
-                typer.echo(_describe(dataclasses.replace(at, value=at.value if at.new else None)), err=True)
+            def line(at: Progress) -> None:
+                silence.close()
+                _line(at)
 
-        yield line
+            yield line
+
+
+def _line(at: Progress) -> None:
+    every = max(1, at.horizon // 10) if at.horizon else 50  # 0: a budget in seconds
+    if at.step % every == 0 or at.step == at.horizon or (at.new and at.value is not None):
+        typer.echo(_describe(dataclasses.replace(at, value=at.value if at.new else None)), err=True)
 
 
 @contextmanager
@@ -172,7 +181,7 @@ def live_bar(console: Console) -> Iterator[Callable[[Progress], None]]:
     text = TextColumn("{task.description}", markup=False, table_column=Column(ratio=1, no_wrap=True))
     columns = [BarColumn(20), text] if console.width >= WIDE else [text]
     with Bar(*columns, console=console, expand=True) as bar:
-        task = bar.add_task("train", total=None)
+        task = bar.add_task(PREPARING, total=None)
 
         def show(at: Progress) -> None:
             bar.update(task, completed=at.step, total=at.horizon or None, description=_describe(at))
