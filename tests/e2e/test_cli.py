@@ -438,3 +438,23 @@ def test_a_prompt_beyond_the_trained_length_is_said(
     for prompt, said in {"ab": False, "ab" * 200: True}.items():
         assert invoke(["generate", "a", *root, "--prompt", prompt, "--tokens", "2"]) == 0
         assert ("and the model was trained on" in capsys.readouterr().err) == said
+
+
+def test_a_study_is_shown_by_its_name_and_many_runs_are_not_listed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from isoflop.core.recipe import Recipe
+    from isoflop.store.run import Run
+
+    study = make_study()
+    study.write(tmp_path / "demo" / "study.json")
+    root = ("--root", str(tmp_path))
+    assert study.headline.splitlines()[0].split(":")[0] in out(capsys, "runs", "show", "demo", *root)
+    assert json.loads(out(capsys, "runs", "show", "demo", *root, "--json"))["name"] == study.name
+    for seed in range(9):
+        Run.open(tmp_path, Recipe.load("small", f"seed={seed}"), name=f"duel-{seed}")
+    assert invoke(["runs", "show", "duel", *root]) == 2
+    said = capsys.readouterr().err
+    assert "'duel' means 9 runs" in said
+    assert "duel-4 and 4 more" in said
+    assert "duel-5" not in said

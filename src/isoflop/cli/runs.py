@@ -18,6 +18,7 @@ from .common import DEFAULT_ROOT, Json, Root, emit, find_run
 if TYPE_CHECKING:
     from ..core.table import Table
     from ..store.fits import FitDocument
+    from ..store.results import StudyResult
 
 runs_app = typer.Typer(help="List, show and index runs.", invoke_without_command=True)
 app.add_typer(runs_app, name="runs")
@@ -93,13 +94,15 @@ def index(root: Below = DEFAULT_ROOT) -> None:
 
 @runs_app.command()
 def show(
-    run: Annotated[str, typer.Argument(help="A run's directory, name or hash; or a fit's.")],
+    run: Annotated[
+        str, typer.Argument(help="A run's directory, name or hash; or a study's or fit's directory or name.")
+    ],
     root: Below = DEFAULT_ROOT,
     json: Json = False,
 ) -> None:
-    """Show one run: status, evaluations, ledger; with --json also its recipe and environment. Or a fit: its report."""
-    if (fit := _fit_of(run, root)) is not None:
-        emit(fit.model_dump(mode="json")) if json else typer.echo(fit.text)
+    """Show one run: status, evaluations, ledger; with --json also its recipe and environment. Or a study, or a fit."""
+    if (stored := _result_of(run, root)) is not None:
+        _show_result(stored, json)
         return
     found = find_run(run, root)
     if json:
@@ -120,15 +123,30 @@ def show(
     print_run(RunRecord.read(found.path))
 
 
-def _fit_of(name: str, root: Path) -> FitDocument | None:
-    """The stored fit that ``name`` means: its directory, or its name below ``root``; None if it means none."""
+def _result_of(name: str, root: Path) -> FitDocument | StudyResult | None:
+    """The stored fit or study that ``name`` means: its directory, or its name below ``root``; None if it means none."""
     from ..core.reading import read_json
     from ..store.fits import FIT, FitDocument
+    from ..store.results import STUDY, StudyResult
 
     for place in (user_path(name), root / name):
         if os.path.lexists(place / FIT):
             return cast(FitDocument, read_json(place / FIT, FitDocument))
+        if os.path.lexists(place / STUDY):
+            return StudyResult.read(place / STUDY)
     return None
+
+
+def _show_result(stored: FitDocument | StudyResult, json: bool) -> None:
+    from ..report.terminal import print_study
+    from ..store.results import StudyResult
+
+    if json:
+        emit(stored.model_dump(mode="json"))
+    elif isinstance(stored, StudyResult):
+        print_study(stored)
+    else:
+        typer.echo(stored.text)
 
 
 @runs_app.command()

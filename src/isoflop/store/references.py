@@ -22,6 +22,7 @@ from . import checkpoint
 from .records import OPEN, Ancestor, Ledger, joined
 from .run import Run
 
+_SHOWN = 5  # names of which an error lists several
 WEIGHTS = "model.safetensors"
 """The file of a checkpoint that holds the weights."""
 
@@ -83,7 +84,9 @@ def find_run(name: str, root: Path, what: str = "run") -> Run:
     if not hits:
         fix = f"{nearest(name, names, listing=False)} `isoflop runs --root {root}` lists all".lstrip()
         raise UsageError(f"no {what} is named {name!r}", where=str(root), fix=fix)
-    raise UsageError(f"{name!r} means {len(hits)} runs", where=str(root), fix=f"({', '.join(p.name for p in hits)})")
+    some = ", ".join(path.name for path in hits[:_SHOWN])
+    more = f" and {len(hits) - _SHOWN} more" if len(hits) > _SHOWN else ""
+    raise UsageError(f"{name!r} means {len(hits)} runs", where=str(root), fix=f"name one of them: {some}{more}")
 
 
 def describe(name: str, root: Path, digest: str | None = None) -> dict[str, Any]:
