@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from bisect import bisect_left
@@ -15,7 +16,7 @@ import tokenizers as hf
 
 from ..core.errors import DataError
 from .chat_template import MARKS, ChatTemplate
-from .foreign import following
+from .foreign import description_of, following, steps
 from .tokenizing import Ids
 
 WRITTEN = datetime(2024, 7, 26)
@@ -57,18 +58,28 @@ class ChatEncoder:
     """
 
     def __init__(self, template: ChatTemplate, tokenizer: hf.Tokenizer) -> None:
-        description = tokenizer.to_str()
-        first_only = '"prepend_scheme":"first"' in json.dumps(json.loads(description), separators=(",", ":"))
         self.template = template
-        self._whole, self._text = (hf.Tokenizer.from_str(description) for _ in range(2))
-        for each in (self._whole, self._text):
-            each.post_processor = None  # it would move the places of tokens
-        self._text.encode_special_tokens = True
-        self._later = following(self._text) if first_only else self._text
+        self._whole = hf.Tokenizer.from_str(tokenizer.to_str())
+        self._whole.post_processor = None  # it would move the places of tokens
         tokens = tokenizer.get_added_tokens_decoder()
         self._special = {token.content: (i, token) for i, token in tokens.items() if token.special}
         longest_first = sorted(self._special, key=len, reverse=True)
         self._pattern = re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
+
+    @functools.cached_property
+    def _text(self) -> hf.Tokenizer:
+        """Encodes what a text begins with; special tokens in it are text."""
+        other = hf.Tokenizer.from_str(self._whole.to_str())
+        other.encode_special_tokens = True
+        return other
+
+    @functools.cached_property
+    def _later(self) -> hf.Tokenizer:
+        """Encodes what follows a special token: a blank that is put before the first word only is not before it."""
+        first_only = any(
+            step.get("prepend_scheme") == "first" for step in steps(description_of(self._whole)["pre_tokenizer"])
+        )
+        return following(self._text) if first_only else self._text
 
     def encode(self, messages: Messages, tools: Messages | None = None) -> Encoded:
         """The tokens of a conversation, written on the day ``WRITTEN``.

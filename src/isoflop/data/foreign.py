@@ -51,7 +51,7 @@ class ForeignTokenizer:
         tokenizer.no_padding()
         self._tokenizer, self._path, self.eot = tokenizer, path, eot
         self.vocab_size = size_of(tokenizer)
-        description = json.loads(tokenizer.to_str())
+        description = description_of(tokenizer)
         if description["model"].get("dropout"):
             raise DataError("drops merges at random", where=str(path), fix="set its model.dropout to null")
         self.inexact, self.prefix = inexactness(description), puts_blank(description)
@@ -101,6 +101,25 @@ def size_of(tokenizer: hf.Tokenizer) -> int:
     return 1 + max(tokenizer.get_vocab(with_added_tokens=True).values())
 
 
+def description_of(tokenizer: hf.Tokenizer) -> dict[str, Any]:
+    """What its ``tokenizer.json`` says of it, but for the vocabulary, which takes seconds to write and read."""
+
+    def said(component: Any) -> Any:
+        return None if component is None else json.loads(component.__getstate__())
+
+    model, names = tokenizer.model, ("dropout", "byte_fallback", "continuing_subword_prefix")
+    settings = {name: getattr(model, name, None) for name in names}
+    if isinstance(model, hf.models.Unigram):  # which does not say it
+        settings["byte_fallback"] = all(tokenizer.token_to_id(f"<0x{byte:02X}>") is not None for byte in range(256))
+    return {
+        "model": settings,
+        "normalizer": said(tokenizer.normalizer),
+        "pre_tokenizer": said(tokenizer.pre_tokenizer),
+        "post_processor": said(tokenizer.post_processor),
+        "added": list(tokenizer.get_added_tokens_decoder().values()),
+    }
+
+
 def special_ids(tokenizer: hf.Tokenizer) -> dict[str, int]:
     """The special tokens, which no text holds, and their ids."""
     return {token.content: i for i, token in tokenizer.get_added_tokens_decoder().items() if token.special}
@@ -147,7 +166,7 @@ def inexactness(description: dict[str, Any]) -> str:
         reasons.append(f"drops blanks ({', '.join(dropped)})")
     if "ByteLevel" not in kinds and not model.get("byte_fallback"):
         reasons.append("has one token for all characters that it does not know")
-    if any(token["lstrip"] or token["rstrip"] for token in description["added_tokens"] if not token["special"]):
+    if any(token.lstrip or token.rstrip for token in description["added"] if not token.special):
         reasons.append("has tokens that take the blanks beside them")
     return "; ".join(dict.fromkeys(reasons))
 
@@ -163,10 +182,15 @@ def steps(step: dict[str, Any] | None) -> list[dict[str, Any]]:
 
 
 def following(tokenizer: hf.Tokenizer) -> hf.Tokenizer:
-    """The same tokenizer for text that follows another: it puts no blank before it, and strips none off its front."""
-    description = json.loads(tokenizer.to_str())
-    description["normalizer"] = _following(description["normalizer"])
-    description["pre_tokenizer"] = _following(description["pre_tokenizer"])
+    """The same tokenizer for text that follows another: it puts no blank before it, and strips none off its front.
+
+    It is the tokenizer itself, if that does so for no text.
+    """
+    known = description_of(tokenizer)
+    changes = {key: _following(known[key]) for key in ("normalizer", "pre_tokenizer")}
+    if all(known[key] == value for key, value in changes.items()):
+        return tokenizer
+    description = {**json.loads(tokenizer.to_str()), **changes}
     other = hf.Tokenizer.from_str(json.dumps(description))
     other.encode_special_tokens = tokenizer.encode_special_tokens
     return other

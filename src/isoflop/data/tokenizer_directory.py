@@ -8,7 +8,6 @@ model, ``add_bos_token`` says it; a chat template is a file of its own or a stri
 from __future__ import annotations
 
 import itertools
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from ..core.digests import digest, digest_file
 from ..core.errors import DataError, nearest
 from ..core.files import write_atomic, write_json
 from ..core.reading import read_json, read_text
-from .foreign import special_ids, steps
+from .foreign import description_of, special_ids, steps
 from .sentencepiece import from_sentencepiece
 from .tokenizing import open_tokenizer
 
@@ -190,7 +189,7 @@ def find(path: Path) -> Path:
 def around(tokenizer: hf.Tokenizer) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """The ids that the library puts before and after a text."""
     before, after = list[int](), list[int]()
-    for step in steps(json.loads(tokenizer.to_str())["post_processor"]):
+    for step in steps(description_of(tokenizer)["post_processor"]):
         if step["type"] in ("BertProcessing", "RobertaProcessing"):
             before, after = [step["cls"][1], *before], [*after, step["sep"][1]]
         elif step["type"] == "TemplateProcessing":

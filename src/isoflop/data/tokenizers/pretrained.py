@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
 import numpy as np
+import tokenizers as hf
 from pydantic import Field, PositiveInt
 
 from ...core.contracts import TokenizerPart
@@ -17,7 +18,7 @@ from ...core.registry import Card, part
 from ..chat_template import ChatTemplate
 from ..chats import ChatEncoder
 from ..document import utf8
-from ..foreign import ESTIMATES, ForeignTokenizer, following
+from ..foreign import ESTIMATES, ForeignTokenizer, following, size_of
 from ..tokenizer_directory import TokenizerDirectory, around
 from ..tokenizing import Ids, WritesChats
 
@@ -61,7 +62,6 @@ class PretrainedTokenizer(ForeignTokenizer):
         self.chat_template = directory.chat_template
         self.special_tokens = directory.named_tokens()
         self.remarks = [ESTIMATES.format(self.inexact)] if self.inexact else []
-        self._after = following(tokenizer)
         self._chats: ChatEncoder | None = None
         if vocab_size is not None:
             self._resize(vocab_size)
@@ -74,8 +74,12 @@ class PretrainedTokenizer(ForeignTokenizer):
         """``encode_many`` of texts that follow another one: the blank that may be put before a text is not."""
         for text in texts:
             utf8(text)
-        found = self._after.encode_batch_fast(list(texts), add_special_tokens=False)
+        found = self._following.encode_batch_fast(list(texts), add_special_tokens=False)
         return self._known(texts, [np.array(each.ids, np.int64) for each in found])
+
+    @functools.cached_property
+    def _following(self) -> hf.Tokenizer:
+        return following(self._tokenizer)
 
     def gives_back(self, ids: Sequence[int], text: str) -> bool:
         """Whether the ids stand for that text, special tokens included where they are recognised."""
@@ -161,7 +165,7 @@ class PretrainedPart(TokenizerPart):
 
     @property
     def vocabulary(self) -> int:
-        return self.vocab_size or _size(self.path, self.inputs(), self.eot)
+        return self.vocab_size or _size(self.path, self.inputs())
 
     def inputs(self) -> str:
         """A digest of the tokenizer and of what lies beside it."""
@@ -176,5 +180,5 @@ class PretrainedPart(TokenizerPart):
 
 
 @functools.lru_cache(maxsize=4)
-def _size(path: str, digest: str, eot: str | None) -> int:
-    return PretrainedTokenizer(TokenizerDirectory.read(user_path(path)), eot).vocab_size
+def _size(path: str, digest: str) -> int:
+    return size_of(TokenizerDirectory.read(user_path(path)).opened()[1])
