@@ -179,6 +179,12 @@ def rotated(qkv: Tensor, angles: Angles, heads: int) -> tuple[Tensor, Tensor, Te
     return q, k, v
 
 
+def turn_(x: Tensor, cos: Tensor, sin: Tensor) -> None:
+    """``rotate`` in place, for whom no gradient is wanted: (length, 1, d) tables (cos, cos) and (-sin, sin)."""
+    halves_swapped = x.roll(x.shape[-1] // 2, -1)
+    x.mul_(cos).addcmul_(halves_swapped, sin)
+
+
 def fused_attend(qkv: Tensor, angles: Angles, heads: int, seen: Seen = None, scale: float | None = None) -> Tensor:
     """Whatever torch has for the device: flash attention on a GPU. Compiles, too."""
     q, k, v = (x.transpose(1, 2) for x in rotated(qkv, angles, heads))

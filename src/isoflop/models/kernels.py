@@ -87,6 +87,8 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float, dtype: torch.dtype) -> Tenso
     """
     if plain():
         return reference_rms_norm(x, weight, eps, dtype)
+    if not torch.is_grad_enabled():  # the same numbers without the calls that a gradient would need
+        return _scaled(x, weight, _scale(x, eps), dtype)
     return _RmsNorm.apply(x, weight, eps, dtype)
 
 
@@ -94,13 +96,21 @@ def reference_rms_norm(x: Tensor, weight: Tensor, eps: float, dtype: torch.dtype
     return (x * torch.rsqrt(x.square().mean(-1, keepdim=True) + eps) * weight).to(dtype)
 
 
+def _scale(x: Tensor, eps: float) -> Tensor:
+    norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+    return norm.square_().div_(x.shape[-1]).add_(eps).rsqrt_()
+
+
+def _scaled(x: Tensor, weight: Tensor, scale: Tensor, dtype: torch.dtype) -> Tensor:
+    return (x * scale).mul_(weight).to(dtype)
+
+
 class _RmsNorm(Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float, dtype: torch.dtype) -> Tensor:
-        norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
-        scale = norm.square_().div_(x.shape[-1]).add_(eps).rsqrt_()
+        scale = _scale(x, eps)
         ctx.save_for_backward(x, weight, scale)
-        return (x * scale).mul_(weight).to(dtype)
+        return _scaled(x, weight, scale, dtype)
 
     @staticmethod
     @first_order

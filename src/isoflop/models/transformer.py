@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,9 @@ from ..core.contracts import Rounds, Seen
 from ..core.cost import Work
 from ..core.errors import UsageError
 from .attend import softly_capped
+from .cache import Cache, Padding
 from .checkpointing import checkpointed
+from .decoding import WeightLayout, Weights, laid_out
 from .kernels import fuse
 from .layers import Matrix, exact
 
@@ -50,7 +52,7 @@ class Block(nn.Module):
         """What mixer and feed-forward multiply by, cast once."""
         return self.mixer.products(self.dtype), self.feed_forward.products(self.dtype)
 
-    def forward(self, x: Tensor, seen: Seen = None, products: Any = None, cache: Any = None) -> Tensor:
+    def forward(self, x: Tensor, seen: Seen | Padding = None, products: Any = None, cache: Any = None) -> Tensor:
         products = products or self.products()
         for paths in self.rounds:
             read = x
@@ -58,7 +60,7 @@ class Block(nn.Module):
                 x = x + self._along(path, read, products, seen, cache)
         return x
 
-    def _along(self, path: tuple[str, ...], x: Tensor, products: Any, seen: Seen, cache: Any) -> Tensor:
+    def _along(self, path: tuple[str, ...], x: Tensor, products: Any, seen: Seen | Padding, cache: Any) -> Tensor:
         """What the modules of one path make of ``x``."""
         for name in path:
             if name == "mixer":
@@ -139,24 +141,27 @@ class Transformer(nn.Module):
             x = checkpointed(block, x, seen) if self.checkpointing and torch.is_grad_enabled() else block(x, seen)
         return self.norm(x, self.dtype)  # type: ignore[no-any-return]
 
-    def _embed(self, tokens: Tensor, start: int = 0) -> Tensor:
-        """Vectors that enter the blocks, of tokens from position ``start`` on."""
+    def _embed(self, tokens: Tensor, start: int = 0, padding: Padding | None = None) -> Tensor:
+        """Vectors that enter the blocks, of tokens from position ``start`` on, ``padding`` included."""
         x = exact(F.embedding(tokens, self.embedding.weight))
         x = x if self.scale == 1.0 else x * self.scale
         if self.positions is None:
             return x
         end = start + tokens.shape[1]
-        if end > len(self.positions.weight):
-            what = f"{end} tokens are more than the {len(self.positions.weight)} positions that the model has learned"
+        last = end - (min(padding.pads) if padding else 0)
+        if last > len(self.positions.weight):
+            what = f"{last} tokens are more than the {len(self.positions.weight)} positions that the model has learned"
             raise UsageError(what, where="model.positions", fix="use shorter texts, or a model with rotary positions")
-        return x + exact(self.positions.weight[start:end])
+        if padding is None:
+            return x + exact(self.positions.weight[start:end])
+        places = torch.arange(start, end, device=tokens.device) - padding.tensor[:, None]
+        return x + exact(F.embedding(places.clamp_(min=0), self.positions.weight))
 
     def forward(self, tokens: Tensor, seen: Seen = None) -> Tensor:
         """(batch, length) ids -> logits (batch, length, vocab) in the products' dtype. ``seen`` as in ``hidden``."""
-        return self._logits(self.hidden(tokens, seen), fuse((self.head,), self.dtype))
+        return self._capped(F.linear(self.hidden(tokens, seen), fuse((self.head,), self.dtype)))
 
-    def _logits(self, hidden: Tensor, head: Tensor) -> Tensor:
-        logits = F.linear(hidden, head)
+    def _capped(self, logits: Tensor) -> Tensor:
         return logits if self.cap is None else softly_capped(logits, self.cap)
 
 
@@ -169,45 +174,67 @@ class CachingTransformer(Transformer):
         (torch.Size([1, 3, 257]), 3)
     """
 
-    @torch.no_grad()
-    def make_cache(self, batch: int, capacity: int) -> Cache:
-        """A cache for ``step``: room for ``capacity`` tokens a sequence at first, and the weights as they are now."""
-        return Cache(
-            layers=[block.mixer.make_cache(batch, capacity, self.dtype) for block in self.blocks],
-            products=[block.products() for block in self.blocks],
-            head=fuse((self.head,), self.dtype),
-        )
+    def make_cache(self, batch: int, capacity: int, *, pads: Sequence[int] | None = None) -> Cache:
+        """A cache for ``step``, with the weights as they are now.
 
-    def step(self, tokens: Tensor, cache: Cache) -> Tensor:
-        """(batch, n) ids that follow those in the cache -> logits (batch, n, vocab); the cache grows by n."""
-        x = self._embed(tokens, cache.length)
+        Args:
+            batch: sequences.
+            capacity: tokens of each at first.
+            pads: how many of each sequence's first tokens are padding; None: none.
+        """
+        return self.prepared(batch).make_cache(batch, capacity, pads=pads)
+
+    @torch.inference_mode()
+    def prepared(self, rows: int, weights: Weights | None = None) -> Prepared:
+        """This model with its weights as they are now, laid out once for many caches.
+
+        Args:
+            rows: sequences that are to decode together, about.
+            weights: "int8" rounds them to 8 bits each; None keeps them.
+        """
+        layout = WeightLayout(rows, weights)
+        twin = laid_out(self, layout)
+        head = layout.linear(fuse((twin.head,), self.dtype))
+        return Prepared(self, [layout.of(block.products()) for block in twin.blocks], head)
+
+    @torch.inference_mode()
+    def step(self, tokens: Tensor, cache: Cache, last: int | None = None) -> Tensor:
+        """(batch, n) ids that follow those in the cache -> logits (batch, n, vocab); the cache grows by n.
+
+        With ``last`` only the logits of so many last tokens are computed.
+        """
+        x = self._embed(tokens, cache.length, cache.padding)
         for block, products, layer in zip(self.blocks, cache.products, cache.layers, strict=True):
-            x = block.forward(x, None, products, layer)
-        return self._logits(self.norm(x, self.dtype), cache.head)
+            x = block.forward(x, cache.padding, products, layer)
+        return self._capped(cache.head(self.norm(x if last is None else x[:, -last:], self.dtype)))
 
 
 @dataclass(frozen=True)
-class Cache:
-    """What the tokens so far left behind, layer by layer, and the weights cast once for all steps.
+class Prepared:
+    """A model whose weights are laid out for decoding. It does not see what becomes of the model's weights.
 
-    Example, with ``model`` a Transformer of 257 tokens:
-        >>> cache = model.make_cache(1, 16)
-        >>> logits = model.step(torch.tensor([[1, 2, 3]]), cache)
-        >>> cache.truncate(1)
-        >>> cache.length
-        1
+    Args:
+        model: what it was made of.
+        products: what each block multiplies by.
+        to_logits: the product with the head.
     """
 
-    layers: list[Any]
+    model: CachingTransformer
     products: list[tuple[Any, Any]]
-    head: Tensor
+    to_logits: Callable[[Tensor], Tensor]
 
     @property
-    def length(self) -> int:
-        """Tokens seen."""
-        return int(self.layers[0].length)
+    def head(self) -> nn.Parameter:
+        """The model's."""
+        return self.model.head
 
-    def truncate(self, length: int) -> None:
-        """Forget all but the first ``length`` tokens."""
-        for layer in self.layers:
-            layer.truncate(length)
+    @torch.inference_mode()
+    def make_cache(self, batch: int, capacity: int, *, pads: Sequence[int] | None = None) -> Cache:
+        """An empty cache for ``step``; see ``CachingTransformer.make_cache``."""
+        layers = [block.mixer.make_cache(batch, capacity, self.model.dtype) for block in self.model.blocks]
+        padding = Padding(pads, self.head.device) if pads is not None and any(pads) else None
+        return Cache(layers, self.products, self.to_logits, padding)
+
+    def step(self, tokens: Tensor, cache: Cache, last: int | None = None) -> Tensor:
+        """The model's."""
+        return self.model.step(tokens, cache, last)

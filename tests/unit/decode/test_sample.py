@@ -25,16 +25,33 @@ def model() -> Transformer:
 
 
 @torch.no_grad()
-def uncached(model: Any, decoder: Sample, prompt: list[int], budget: int, rng: Rng, index: int) -> list[int]:
+def uncached(
+    model: Any, decoder: Sample, prompt: list[int], budget: int, rng: Rng, index: int, sample: int = 0
+) -> list[int]:
     """The same draws with the whole sequence run again for every token."""
-    uniform, tokens = rng.at(sample=index).random(budget), list(prompt)
+    uniform, tokens = rng.at(step=sample, sample=index).random(budget), list(prompt)
     for number in uniform:
         logits = model(torch.tensor([tokens]))[:, -1]
+        if decoder.repetition_penalty != 1:
+            for i in set(tokens):
+                logit = logits[0, i]
+                logits[0, i] = logit * decoder.repetition_penalty if logit < 0 else logit / decoder.repetition_penalty
         tokens.append(int(decoder.choose(logits, torch.tensor([number]))))
     return tokens[len(prompt) :]
 
 
-@pytest.mark.parametrize("fields", [{"temperature": 0.0}, {}, {"temperature": 0.7, "top_k": 5}, {"top_p": 0.8}])
+FIELDS: list[dict[str, Any]] = [
+    {"temperature": 0.0},
+    {},
+    {"temperature": 0.7, "top_k": 5},
+    {"top_p": 0.8},
+    {"min_p": 0.3, "typical": 0.6},
+    {"repetition_penalty": 1.7},
+    {"temperature": 0.0, "repetition_penalty": 3.0},
+]
+
+
+@pytest.mark.parametrize("fields", FIELDS)
 def test_cached_equals_uncached(model: Transformer, fields: dict[str, Any]) -> None:
     decoder, rng = Sample(**fields), Rng(4)
     ours = decoder.generate(model, PROMPTS, 12, rng)
@@ -66,31 +83,98 @@ def test_a_stop_ends_a_sample_and_is_left_out(model: Transformer) -> None:
 
 
 class Counted:
-    """A model that always wants the token after the last one, and counts its calls."""
+    """A model that always wants the token after the last one, and notes its calls."""
 
     head = torch.zeros(10, 1)
 
     def __init__(self) -> None:
         self.calls: list[tuple[int, ...]] = []
+        self.caches: list[tuple[int, int, Any]] = []
+        self.selected: list[list[int]] = []
 
-    def make_cache(self, batch: int, capacity: int) -> None: ...
+    def make_cache(self, batch: int, capacity: int, *, pads: Any = None) -> Counted:
+        self.caches.append((batch, capacity, pads))
+        return self
 
-    def step(self, tokens: Tensor, cache: None) -> Tensor:
+    def select(self, rows: list[int]) -> None:
+        self.selected.append(list(rows))
+
+    def step(self, tokens: Tensor, cache: Counted, last: int | None = None) -> Tensor:
         self.calls.append(tuple(tokens.shape))
-        return torch.nn.functional.one_hot((tokens + 1) % 10, 10).double() * 50
+        assert last == 1, "no logits but the last ones are wanted"
+        return torch.nn.functional.one_hot((tokens[:, -1:] + 1) % 10, 10).double() * 50
 
 
-def test_decoding_ends_with_the_last_sample() -> None:
+def test_decoding_ends_with_the_last_sample_and_leaves_those_behind_that_have_ended() -> None:
     counted = Counted()
-    out = Sample(stop=7).generate(counted, [[0, 1, 2, 3], [5], [4, 5, 6]], 100, Rng(0))
-    assert out == [[4, 5, 6], [6], []]
-    assert counted.calls == [(3, 1)] * 7, "one step a column, none after the last row's stop"
+    out = Sample(stop=7).generate(counted, [[0, 1], [5], [4, 5, 6], [9]], 100, Rng(0))
+    assert out == [[2, 3, 4, 5, 6], [6], [], [0, 1, 2, 3, 4, 5, 6]]
+    assert counted.caches == [(4, 3 + 99, [1, 2, 0, 2])]
+    assert counted.calls == [(4, 3), (4, 1), *[(2, 1)] * 4, *[(1, 1)] * 2], "one read, then a token a call"
+    assert counted.selected == [[0, 3], [1]]
 
 
-def test_prompts_of_one_length_are_read_at_once() -> None:
+def test_samples_of_a_prompt_read_it_once() -> None:
     counted = Counted()
-    assert Sample(temperature=0).generate(counted, [[1, 2, 3], [4, 5, 6]], 2, Rng(0)) == [[4, 5], [7, 8]]
-    assert counted.calls == [(2, 3), (2, 1)]
+    out = Sample(samples=3).generate(counted, [[1, 2, 3], [4]], 2, Rng(0))
+    assert out == [[4, 5]] * 3 + [[5, 6]] * 3
+    assert counted.calls == [(2, 3), (6, 1)]
+    assert counted.selected == [[0, 0, 0, 1, 1, 1]]
+
+
+@pytest.mark.parametrize("batch", [1, 2, 3, 5, 99])
+@pytest.mark.parametrize(
+    "fields", [{}, {"samples": 3}, {"temperature": 0.0, "samples": 2}, {"repetition_penalty": 2.0}]
+)
+def test_samples_are_the_same_whatever_the_batch(model: Transformer, batch: int, fields: dict[str, Any]) -> None:
+    """Seed, prompt and sample alone decide, and each equals the uncached draw."""
+    decoder = Sample(**fields, batch=batch)
+    found = list(decoder.complete(model, PROMPTS, 8, Rng(6)))
+    samples = fields.get("samples", 1)
+    assert [(each.prompt, each.sample) for each in found] == [(i, s) for i in range(4) for s in range(samples)]
+    for each in found:
+        wanted = uncached(model, decoder, PROMPTS[each.prompt], 8, Rng(6), each.prompt, each.sample)
+        assert each.ids == wanted
+
+
+def test_prompts_may_come_one_by_one_and_be_counted_from_anywhere(model: Transformer) -> None:
+    decoder = Sample(batch=2, samples=2)
+    every = list(decoder.complete(model, PROMPTS, 5, Rng(6)))
+    later = list(decoder.complete(model, iter(PROMPTS[2:]), 5, Rng(6), first=2))
+    assert later == every[4:]
+
+
+def test_logprobs_are_the_models_own(model: Transformer) -> None:
+    decoder = Sample(temperature=0.5, top_k=3, repetition_penalty=1.5, logprobs=True)
+    for found in decoder.complete(model, PROMPTS, 6, Rng(0)):
+        tokens = PROMPTS[found.prompt] + found.ids
+        with torch.no_grad():
+            own = model(torch.tensor([tokens]))[0].log_softmax(-1)
+        wanted = [own[len(PROMPTS[found.prompt]) - 1 + j, token].item() for j, token in enumerate(found.ids)]
+        np.testing.assert_allclose(found.logprobs, wanted, atol=1e-5)
+    assert all(not found.logprobs for found in Sample().complete(model, PROMPTS, 3, Rng(0)))
+
+
+def test_a_listener_hears_every_token_and_ends_its_sample(model: Transformer) -> None:
+    heard: dict[tuple[int, int], list[int]] = {}
+
+    def listen(prompt: int, sample: int, token: int) -> bool:
+        mine = heard.setdefault((prompt, sample), [])
+        mine.append(token)
+        return prompt == 1 and len(mine) == 3
+
+    free = Sample(samples=2).generate(model, PROMPTS, 7, Rng(0))
+    found = list(Sample(samples=2).complete(model, PROMPTS, 7, Rng(0), listen=listen))
+    assert {(each.prompt, each.sample): each.ids for each in found} == heard
+    for each, whole in zip(found, free, strict=True):
+        assert each.ids == whole[: 3 if each.prompt == 1 else 7]
+        assert each.ended == ("told" if each.prompt == 1 else "budget")
+
+
+def test_int8_weights_decode_and_a_model_without_them_says_so(model: Transformer) -> None:
+    assert [len(ids) for ids in Sample(weights="int8").generate(model, PROMPTS, 4, Rng(0))] == [4] * 4
+    with pytest.raises(UsageError, match="cannot compute with int8 weights"):
+        Sample(weights="int8").generate(Counted(), [[1]], 4, Rng(0))
 
 
 def test_nothing_to_do(model: Transformer) -> None:

@@ -14,8 +14,8 @@ from isoflop.core.recipe import Recipe, StoredRecipe
 from isoflop.core.registry import names
 from isoflop.core.rng import Rng
 from isoflop.core.roles import parameter_groups
+from isoflop.models.cache import KeyValues
 from isoflop.models.layers import RmsNorm, oppose
-from isoflop.models.mixers.attention import KeyValues
 from isoflop.models.transformer import Transformer
 from transformer_toys import VOCAB, context
 
@@ -134,7 +134,7 @@ def test_a_cache_grows_with_what_it_holds(build: Build, capacity: int) -> None:
     for piece in x.split([7, *[1] * 20, 100, *[1] * 173], 1):
         assert torch.equal(model.step(piece, small), model.step(piece, large))
     assert small.length == 300
-    room = small.layers[0]._keys.shape[2]
+    room = small.layers[0].capacity
     assert 300 <= room <= 600
     small.truncate(10)
     again = model.step(x[:, 10:12], small)
@@ -306,11 +306,11 @@ def test_the_gains_of_a_tied_start_alternate_at_a_quarter_of_the_vocabularys_ent
 
 def test_a_cache_that_grows_is_seldom_copied() -> None:
     """It doubles: a hundred tokens, one by one, are moved seven times, not a hundred."""
-    cache = KeyValues(torch.empty(1, 1, 1, 2), torch.empty(1, 1, 1, 2))
+    cache = KeyValues(1, 1, 1, 2, torch.float32, torch.device("cpu"))
     places: list[int] = []
     for place in range(100):
         new = torch.full((1, 1, 1, 2), float(place))
-        keys, values = cache.append(new, -new)
+        keys, values = cache.append(torch.cat((new, -new), 1))
         places += [keys.data_ptr()] if places[-1:] != [keys.data_ptr()] else []
         assert torch.equal(keys[0, 0, :, 0], torch.arange(place + 1.0))
         assert torch.equal(values, -keys)

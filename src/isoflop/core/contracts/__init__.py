@@ -18,6 +18,7 @@ from .model import (
     ModelPart,
     NormPart,
     PositionPart,
+    Preparable,
     Products,
     Rounds,
     Step,
@@ -61,7 +62,7 @@ from .training import (
     Stateful,
     SwapsWeights,
 )
-from .use import Decoder, DecoderPart, Measurement, Metric, MetricPart, Subject
+from .use import Completion, Decoder, DecoderPart, Ended, Listener, Measurement, Metric, MetricPart, Subject
 
 __all__ = [
     "PLACE",
@@ -75,10 +76,12 @@ __all__ = [
     "BeginsFromWeight",
     "Cacheable",
     "Causal",
+    "Completion",
     "Decoder",
     "DecoderPart",
     "Documents",
     "Draws",
+    "Ended",
     "FeedForwardPart",
     "Gains",
     "Guess",
@@ -88,6 +91,7 @@ __all__ = [
     "LayerPart",
     "Likelihood",
     "Linearizing",
+    "Listener",
     "LoadsTokenizer",
     "Loss",
     "LossOf",
@@ -111,6 +115,7 @@ __all__ = [
     "Pattern",
     "PositionPart",
     "Predicts",
+    "Preparable",
     "Problem",
     "Products",
     "Resampling",

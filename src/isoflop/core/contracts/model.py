@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, Self, runtime_checkable
 
 from pydantic import PrivateAttr
 
@@ -39,11 +40,38 @@ class Model(Protocol):
 class Cacheable(Protocol):
     """A model that can decode step by step.
 
-    A cache has room for ``capacity`` tokens of each of ``batch`` sequences at first, and grows with what is added.
+    A cache has room for ``capacity`` tokens of each of ``batch`` sequences at first, and grows with what is added. It
+    has ``length``, ``truncate(length)`` (forget all but the first tokens) and ``select(rows)`` (keep these sequences,
+    in this order; one may be taken several times).
     """
 
-    def make_cache(self, batch: int, capacity: int) -> Any: ...
-    def step(self, tokens: Tensor, cache: Any) -> Tensor: ...
+    def make_cache(self, batch: int, capacity: int, *, pads: Sequence[int] | None = None) -> Any:
+        """An empty cache, which keeps the weights as they are now.
+
+        Args:
+            batch: sequences.
+            capacity: tokens of each at first.
+            pads: how many of each sequence's first tokens are padding, which nothing else sees; None: none.
+        """
+
+    def step(self, tokens: Tensor, cache: Any, last: int | None = None) -> Tensor:
+        """(batch, n) ids that follow those in the cache -> logits (batch, n, vocab); the cache grows by n.
+
+        With ``last`` only the logits of so many last tokens are computed. No gradient can be taken.
+        """
+
+
+@runtime_checkable
+class Preparable(Protocol):
+    """A Cacheable model that lays its weights out for decoding, once for many caches."""
+
+    def prepared(self, rows: int, weights: Literal["int8"] | None = None) -> Cacheable:
+        """The model with its weights as they are now.
+
+        Args:
+            rows: sequences that are to decode together, about.
+            weights: "int8" computes with weights of 8 bits; None with their own.
+        """
 
 
 class ModelPart(Part):
@@ -179,7 +207,8 @@ class MixerPart(LayerPart):
     """Sub-slot of a model: what moves information between positions.
 
     Its module has ``forward(x, products, seen, cache)``; a Cacheable one ``make_cache(batch, capacity, dtype)``, whose
-    result has ``length`` and ``truncate(length)``.
+    result has ``length``, ``truncate(length)`` and ``select(rows)``, rows an index tensor. With a cache ``seen`` is
+    None or a ``models.cache.Padding``, which says where each row begins.
     """
 
     slot: ClassVar[str] = "mixer"

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 from pydantic import NonNegativeInt, PositiveInt
 
@@ -43,11 +43,56 @@ class Measurement:
     cost: Cost = field(default_factory=Cost)
 
 
+Ended = Literal["stop", "told", "budget"]
+"""Why a sample ends: its stop came, its listener said so, or its budget is used up."""
+
+
+@dataclass(frozen=True)
+class Completion:
+    """A sample: what follows a prompt.
+
+    Args:
+        prompt: number of the prompt.
+        sample: number among the prompt's samples.
+        ids: the new ids, without the prompt and without the stop.
+        logprobs: natural log-probability of each under the model itself; empty where nobody asked.
+        ended: why it ends.
+    """
+
+    prompt: int
+    sample: int
+    ids: list[int]
+    logprobs: list[float]
+    ended: Ended
+
+
+class Listener(Protocol):
+    """Is told each new token as it comes, and ends its sample by returning True."""
+
+    def __call__(self, prompt: int, sample: int, token: int, /) -> bool: ...
+
+
 @runtime_checkable
 class Decoder(Protocol):
-    """From a model to samples: ``prompts`` and results are lists of token ids, ``budget`` new tokens a prompt."""
+    """From a model to samples: prompts are lists of token ids, ``budget`` new tokens a sample at most.
+
+    What is drawn for a sample depends on ``rng``, on its prompt's number and on its own, never on what else is decoded.
+    ``generate`` gives the new ids alone.
+    """
 
     def generate(self, model: Any, prompts: Sequence[Sequence[int]], budget: int, rng: Rng) -> list[list[int]]: ...
+
+    def complete(
+        self,
+        model: Any,
+        prompts: Iterable[Sequence[int]],
+        budget: int,
+        rng: Rng,
+        *,
+        first: int = 0,
+        listen: Listener | None = None,
+    ) -> Iterator[Completion]:
+        """Samples in the order of their prompts, whose numbers begin with ``first``."""
 
 
 class DecoderPart(Part):

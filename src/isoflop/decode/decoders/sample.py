@@ -1,29 +1,46 @@
-"""Token by token from the model's own distribution: greedy, temperature, top-k and nucleus sampling, with a cache."""
+"""Token by token from the model's own distribution: greedy, or drawn from what several cuts leave; with a cache."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Annotated, Any, ClassVar
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import torch
-from pydantic import Field, NonNegativeFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import Tensor
 
 from ...core.context import Context
-from ...core.contracts import Cacheable, DecoderPart
+from ...core.contracts import Cacheable, Completion, DecoderPart, Ended, Listener, Preparable
 from ...core.errors import NumericsError, UsageError
 from ...core.registry import Card, part
 from ...core.rng import Rng
+from .. import filters
 
 _ROOM = 1024  # new tokens that the cache has room for at first: it grows with what is generated, not with the budget
+_NUMBERS = 1 << 17  # logits that are worked on at once: more of them leave the processor's caches
+
+
+@dataclass
+class _Row:
+    """One sample as it grows."""
+
+    prompt: int
+    sample: int
+    given: Sequence[int]
+    generator: np.random.Generator
+    ids: list[int] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
+    ended: Ended | None = None
 
 
 class Sample:
     """Autoregressive decoding of a Cacheable model.
 
-    ``generate`` is all that most need; ``choose`` alone draws from logits of any origin. Equal random numbers give
-    equal samples whatever else is in the batch.
+    ``generate`` is all that most need, ``complete`` says more of each sample and takes prompts one by one; ``choose``
+    alone draws from logits of any origin. Equal random numbers give equal samples whatever else is in the batch.
 
     Args:
         temperature: divides the logits; 0 takes the likeliest token.
@@ -31,6 +48,13 @@ class Sample:
         top_p: keep only the fewest tokens whose probabilities sum to at least p (Holtzman et al. 2020).
         stop: token id that ends a sample; it is not part of the sample.
         ids: none from this one on is chosen.
+        min_p: keep only tokens at least so many times as likely as the likeliest (Nguyen et al. 2024).
+        typical: keep only the fewest tokens of typical surprise that sum to this probability (Meister et al. 2023).
+        repetition_penalty: divides positive logits, and multiplies negative ones, of ids in the prompt or the sample.
+        samples: of each prompt.
+        batch: samples that are decoded together at most.
+        logprobs: note each token's log-probability under the model itself, before all that is above.
+        weights: "int8" computes with weights of 8 bits; None with the model's own.
 
     Example, with ``model`` a Transformer over bytes:
         >>> samples = Sample(temperature=0.8, top_k=20).generate(model, [[104], [105, 106]], 5, Rng(0))
@@ -45,37 +69,141 @@ class Sample:
         top_p: float = 1.0,
         stop: int | None = None,
         ids: int | None = None,
+        *,
+        min_p: float = 0.0,
+        typical: float = 1.0,
+        repetition_penalty: float = 1.0,
+        samples: int = 1,
+        batch: int = 32,
+        logprobs: bool = False,
+        weights: Literal["int8"] | None = None,
     ) -> None:
         self.temperature, self.top_k, self.top_p, self.stop, self.ids = temperature, top_k, top_p, stop, ids
+        self.min_p, self.typical, self.repetition_penalty = min_p, typical, repetition_penalty
+        self.samples, self.batch, self.logprobs, self.weights = samples, batch, logprobs, weights
 
-    @torch.no_grad()
     def generate(self, model: Any, prompts: Sequence[Sequence[int]], budget: int, rng: Rng) -> list[list[int]]:
-        """At most ``budget`` new tokens for each prompt, prompts not repeated.
+        """The new ids of ``complete``: one list a sample, those of a prompt side by side."""
+        return [found.ids for found in self.complete(model, prompts, budget, rng)]
 
-        Prompts may differ in length: all rows walk in step from the shortest prompt's end, and a row inside its own
-        prompt takes its next token from there. The j-th new token of prompt i uses number (i, j) of ``rng``, whatever
-        else is in the batch.
+    def complete(
+        self,
+        model: Any,
+        prompts: Iterable[Sequence[int]],
+        budget: int,
+        rng: Rng,
+        *,
+        first: int = 0,
+        listen: Listener | None = None,
+    ) -> Iterator[Completion]:
+        """At most ``budget`` new tokens for each prompt and sample, in their order.
+
+        Prompts of one batch may differ in length: the shorter ones are padded on their left. The j-th new token of
+        sample s of prompt i is drawn with number j of ``rng.at(s, i)``, whatever else is in the batch.
+
+        Args:
+            model: a Cacheable model.
+            prompts: ids; where their number is not known (an iterator), a batch is taken to be full.
+            budget: most new tokens of a sample.
+            rng: of the draws.
+            first: number of the first prompt.
+            listen: is told each new token, and ends its sample by returning True.
+
+        Raises:
+            UsageError: a prompt is empty, or the model has no other weights than its own.
         """
-        if any(len(prompt) == 0 for prompt in prompts):
-            raise UsageError("a prompt is empty", where="generate", fix="begin it with the end-of-text id")
-        if not prompts or budget < 1:
-            return [[] for _ in prompts]
-        rows, lengths, here = [list(prompt) for prompt in prompts], [*map(len, prompts)], min(map(len, prompts))
-        generators = [rng.at(sample=i) for i in range(len(prompts))]
-        device = model.head.device
-        cache = model.make_cache(len(prompts), min(max(lengths) + budget - 1, max(lengths) + _ROOM))
-        tokens, ended = [row[:here] for row in rows], [False] * len(rows)
-        while not all(ended):
-            logits = model.step(torch.tensor(tokens).to(device), cache)[:, -1, : self.ids].float().cpu()
-            free = [here >= length and not end for length, end in zip(lengths, ended, strict=True)]
-            numbers = [each.random() if is_free else 0.0 for each, is_free in zip(generators, free, strict=True)]
-            drawn = self.choose(logits, torch.tensor(numbers, dtype=torch.float64)).tolist()
-            for i in np.flatnonzero(free):
-                rows[i].append(drawn[i])
-                ended[i] = drawn[i] == self.stop or len(rows[i]) - lengths[i] == budget
-            tokens = [row[here : here + 1] or [0] for row in rows]  # a row that has ended walks on for company
-            here += 1
-        return [self._cut(row[length:]) for row, length in zip(rows, lengths, strict=True)]
+        rows = min(self.batch, self.samples * len(prompts)) if isinstance(prompts, Sequence) else self.batch
+        model, numbered = self._prepared(model, rows), enumerate(prompts, first)
+        while group := list(itertools.islice(numbered, self.group)):
+            for i, prompt in group:
+                if not len(prompt):
+                    where, fix = f"generate: prompt {i}", "begin it with the end-of-text id"
+                    raise UsageError("a prompt is empty", where=where, fix=fix)
+            made = [_Row(i, s, prompt, rng.at(step=s, sample=i)) for i, prompt in group for s in range(self.samples)]
+            for start in range(0, len(made), self.batch):
+                together = made[start : start + self.batch]
+                self._decode(model, together, budget, listen)
+                yield from (Completion(r.prompt, r.sample, r.ids, r.logprobs, r.ended or "budget") for r in together)
+
+    @property
+    def group(self) -> int:
+        """Prompts that are decoded together."""
+        return max(1, self.batch // self.samples)
+
+    def _prepared(self, model: Any, rows: int) -> Any:
+        if isinstance(model, Preparable):
+            return model.prepared(rows, self.weights)
+        if self.weights is not None:
+            what = f"the model cannot compute with {self.weights} weights"
+            raise UsageError(what, where="decoder.weights", fix="leave the key out")
+        return model
+
+    @torch.inference_mode()
+    def _decode(self, model: Any, rows: list[_Row], budget: int, listen: Listener | None) -> None:
+        """Fill the rows, which belong to one batch."""
+        if budget < 1 or not rows:
+            return
+        prompts = list({row.prompt: row.given for row in rows}.items())
+        longest = max(len(given) for _, given in prompts)
+        pads = [longest - len(given) for _, given in prompts]
+        cache = model.make_cache(len(prompts), longest + min(budget - 1, _ROOM), pads=pads if any(pads) else None)
+        tokens = [[0] * pad + list(given) for pad, (_, given) in zip(pads, prompts, strict=True)]
+        logits = model.step(self._tensor(model, tokens), cache, 1)[:, -1]
+        if len(rows) > len(prompts):
+            place = {i: place for place, (i, _) in enumerate(prompts)}
+            taken = [place[row.prompt] for row in rows]
+            cache.select(taken)
+            logits = logits[taken]
+        seen = self._seen(rows, logits)
+        while True:
+            self._grow(rows, logits, seen, budget, listen)
+            going = [i for i, row in enumerate(rows) if row.ended is None]
+            if not going:
+                return
+            if 2 * len(going) <= len(rows):  # until then the others walk on for company: to copy a cache takes time
+                rows, seen = [rows[i] for i in going], None if seen is None else seen[going]
+                cache.select(going)
+            logits = model.step(self._tensor(model, [row.ids[-1:] or [0] for row in rows]), cache, 1)[:, -1]
+
+    def _tensor(self, model: Any, tokens: list[list[int]]) -> Tensor:
+        return torch.tensor(tokens).to(model.head.device)
+
+    def _seen(self, rows: list[_Row], logits: Tensor) -> Tensor | None:
+        """Which ids each row holds: bool (rows, vocab); None where nobody asks."""
+        if self.repetition_penalty == 1:
+            return None
+        seen = torch.zeros(logits[:, : self.ids].shape, dtype=torch.bool)
+        for row, mine in zip(rows, seen, strict=True):
+            mine[[i for i in row.given if i < len(mine)]] = True
+        return seen
+
+    def _grow(
+        self, rows: list[_Row], logits: Tensor, seen: Tensor | None, budget: int, listen: Listener | None
+    ) -> None:
+        """Add a token to each row that has not ended."""
+        own = logits[:, : self.ids].float().cpu()
+        numbers = torch.tensor([row.generator.random() for row in rows], dtype=torch.float64)
+        cut = own if seen is None else filters.penalised(own, seen, self.repetition_penalty)
+        at_once = max(1, _NUMBERS // own.shape[-1])
+        pieces = zip(torch.split(cut, at_once), torch.split(numbers, at_once), strict=True)
+        drawn = torch.cat([self.choose(some, uniform) for some, uniform in pieces])
+        if self.logprobs:
+            chosen = (own.gather(-1, drawn[:, None])[:, 0] - own.logsumexp(-1)).tolist()
+        for i, (row, token) in enumerate(zip(rows, drawn.tolist(), strict=True)):
+            if row.ended is not None:
+                continue
+            if token == self.stop:
+                row.ended = "stop"
+                continue
+            row.ids.append(token)
+            if self.logprobs:
+                row.logprobs.append(chosen[i])
+            if seen is not None:
+                seen[i, token] = True
+            if listen is not None and listen(row.prompt, row.sample, token):
+                row.ended = "told"
+            elif len(row.ids) == budget:
+                row.ended = "budget"
 
     def choose(self, logits: Tensor, uniform: Tensor) -> Tensor:
         """A token id for each row of ``logits`` (batch, vocab), by its number in [0, 1) of ``uniform`` (batch,).
@@ -90,21 +218,20 @@ class Sample:
         if self.temperature == 0:
             return likeliest
         scores = (logits.double() - largest.double()[:, None]) / self.temperature  # of the likeliest 0: none overflows
-        if self.top_k is not None and self.top_k < scores.shape[-1]:
-            least = scores.topk(self.top_k).values[:, -1:]
-            scores = scores.masked_fill(scores < least, -torch.inf)
-        p = torch.softmax(scores, -1)
+        if self.top_k is not None:
+            scores = filters.top_k(scores, self.top_k)
         if self.top_p < 1:
-            ordered, order = p.sort(dim=-1, descending=True, stable=True)
-            surplus = ordered.cumsum(-1) - ordered >= self.top_p  # the likelier ones suffice without this one
-            p = p.masked_fill(surplus.gather(-1, order.argsort(-1)), 0)
-        cumulative = p.cumsum(-1)
-        target = uniform.to(p.dtype)[:, None] * cumulative[:, -1:]
+            scores = filters.top_p(scores, self.top_p)
+        if self.min_p > 0:
+            scores = filters.min_p(scores, self.min_p)
+        if self.typical < 1:
+            scores = filters.typical(scores, self.typical)
+        cumulative = torch.softmax(scores, -1).cumsum(-1)
+        target = uniform.to(cumulative.dtype)[:, None] * cumulative[:, -1:]
         return torch.searchsorted(cumulative, target, right=True).squeeze(1).clamp_(max=logits.shape[-1] - 1)
 
-    def _cut(self, tokens: list[int]) -> list[int]:
-        """Without the stop."""
-        return tokens[:-1] if tokens and tokens[-1] == self.stop else tokens
+
+Share = Annotated[float, Field(gt=0, le=1)]
 
 
 @part
@@ -124,15 +251,32 @@ class SamplePart(DecoderPart):
     """Divides the logits; 0 takes the likeliest token."""
     top_k: PositiveInt | None = None
     """Keep only the k likeliest tokens."""
-    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    top_p: Share = 1.0
     """Keep only the likeliest tokens that together reach this probability."""
+    min_p: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Keep only tokens at least so many times as likely as the likeliest one."""
+    typical: Share = 1.0
+    """Keep only tokens of the most typical surprise that together reach this probability."""
+    repetition_penalty: PositiveFloat = 1.0
+    """Above 1 makes ids that the prompt or the text holds already less likely."""
+    samples: PositiveInt = 1
+    """Samples of each prompt."""
+    batch: PositiveInt = 32
+    """Samples that are decoded together at most."""
+    logprobs: bool = False
+    """Note each token's log-probability under the model itself."""
+    weights: Literal["int8"] | None = None
+    """int8 computes with weights of 8 bits, on a CPU; by default with the model's own."""
     needs: ClassVar[dict[str, frozenset[type]]] = {"model": frozenset({Cacheable})}
     card = Card(
         summary="One token at a time from the model's distribution",
-        paper="top_k: Fan et al. 2018, arXiv 1805.04833; top_p: Holtzman et al. 2020, arXiv 1904.09751",
-        equation="x_t ~ softmax(logits(x_<t) / temperature), cut to top_k and top_p",
+        paper="top_k: Fan et al. 2018, arXiv 1805.04833; top_p: Holtzman et al. 2020, arXiv 1904.09751; "
+        "min_p: Nguyen et al. 2024, arXiv 2407.01082; typical: Meister et al. 2023, arXiv 2202.00666; "
+        "repetition_penalty: Keskar et al. 2019, arXiv 1909.05858",
+        equation="x_t ~ softmax(penalised logits(x_<t) / temperature), cut to top_k, top_p, min_p and typical, in turn",
+        differs="the penalty multiplies negative logits, as in transformers and vLLM; the paper divides all",
         cost="one step of the model a token, with a cache",
     )
 
     def build(self, ctx: Context | None = None) -> Sample:
-        return Sample(self.temperature, self.top_k, self.top_p, self.stop, self.ids)
+        return Sample(**{name: getattr(self, name) for name in type(self).model_fields})

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import torch
 from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from ...core.context import Context
 from ...core.contracts import (
@@ -27,7 +27,8 @@ from ...core.registry import Card, part
 from ...core.roles import Shape
 from ...core.slots import NormSlot, PatternSlot, PositionSlot
 from ...ledger import formulas
-from ..attend import Angles, attend, block_pairs, capped_attend, dense_mask, rotated
+from ..attend import Angles, attend, block_pairs, capped_attend, dense_mask, turn_
+from ..cache import KeyValues, Padding
 from ..cost import pointwise
 from ..layers import Matrix, Product, exact, joined, matrix_shapes
 
@@ -97,19 +98,19 @@ class Attention(nn.Module):
         return joined((self.q, self.k, self.v), dtype), self.out.product(dtype)
 
     def forward(
-        self, x: Tensor, products: tuple[Product, Product], seen: Seen = None, cache: KeyValues | None = None
+        self, x: Tensor, products: tuple[Product, Product], seen: Seen | Padding = None, cache: KeyValues | None = None
     ) -> Tensor:
         """(batch, length, width) -> same. With a cache, ``x`` continues what the cache holds and is added to it."""
         to_qkv, to_out = products
         batch, length, _ = x.shape
-        start = 0 if cache is None else cache.length
-        angles = self._angles(start, length, x.dtype)
         qkv = self._normed(to_qkv(x).view(batch, length, -1, self.head_dim))
         if cache is None:
+            assert not isinstance(seen, Padding)
+            angles = self._angles(0, length, x.dtype)
             mixed = attend(qkv, angles, self.heads, self._restricted(seen), scale=self.scale, cap=self.cap)
         else:
-            mixed = self._continue(qkv, angles, cache)
-        return to_out(mixed.flatten(2))
+            mixed = self._continue(qkv.to(cache.dtype), cache, seen if isinstance(seen, Padding) else None)
+        return to_out(mixed.to(x.dtype).flatten(2))
 
     def _normed(self, qkv: Tensor) -> Tensor:
         """Queries and keys behind their norms."""
@@ -124,25 +125,25 @@ class Attention(nn.Module):
 
     def make_cache(self, batch: int, capacity: int, dtype: torch.dtype) -> KeyValues:
         """Room for keys and values of ``capacity`` tokens at first; it grows as they come."""
-        self._reach(capacity)
-        shape = (batch, self.kv_heads, capacity, self.head_dim)
-        device = self.q.weight.device
-        return KeyValues(torch.empty(shape, dtype=dtype, device=device), torch.empty(shape, dtype=dtype, device=device))
+        return KeyValues(batch, self.kv_heads, capacity, self.head_dim, dtype, self.q.weight.device)
 
-    def _continue(self, qkv: Tensor, angles: Angles, cache: KeyValues) -> Tensor:
-        """The newest queries over all keys, each seeing those up to itself."""
-        q, k, v = (x.transpose(1, 2) for x in rotated(qkv, angles, self.heads))
-        k, v = cache.append(k, v)
-        new, total = q.shape[2], k.shape[2]
-        mask = None
-        if self.pattern is not None:
-            rows = within(self.pattern, None).rows(total - new, total, total)  # type: ignore[union-attr]
-            mask = torch.from_numpy(rows.copy()).to(q.device)
-        elif new > 1:
-            mask = torch.ones(new, total, dtype=torch.bool, device=q.device).tril_(total - new)
-        if self.cap is not None:
-            return capped_attend(q, k, v, mask, self.scale, self.cap).transpose(1, 2)
-        return F.scaled_dot_product_attention(q, k, v, mask, scale=self.scale, enable_gqa=True).transpose(1, 2)
+    def _continue(self, qkv: Tensor, cache: KeyValues, padding: Padding | None) -> Tensor:
+        """The newest queries over all keys, each seeing those up to itself. ``qkv`` is overwritten."""
+        if self.turns:
+            turn_(qkv[:, :, : self.heads + self.kv_heads], *self._turns(cache, qkv.shape[1]))
+        q, both = torch.split(qkv.transpose(1, 2), [self.heads, 2 * self.kv_heads], 1)
+        kernel = None if self.cap is None else partial(capped_attend, scale=self.scale, cap=self.cap)
+        return cache.attend(q, both, self.pattern, padding, scale=self.scale, kernel=kernel).transpose(1, 2)
+
+    def _turns(self, cache: KeyValues, length: int) -> tuple[Tensor, Tensor]:
+        """What ``turn_`` takes for the next positions, from tables that the cache keeps."""
+        end = cache.length + length
+        if cache.turns is None or end > cache.turns.shape[1]:
+            self._reach(max(end, cache.capacity))
+            cos, sin = self.cos.to(cache.dtype), self.sin.to(cache.dtype)
+            cache.turns = torch.stack((torch.cat((cos, cos), -1), torch.cat((-sin, sin), -1)))[:, :, None]
+        cos, sin = cache.turns[:, cache.length : end].unbind()
+        return cos, sin
 
     def _restricted(self, seen: Seen) -> Seen:
         """Who sees whom, within this layer's own pattern."""
@@ -171,43 +172,6 @@ class Attention(nn.Module):
         angles = torch.outer(torch.arange(length, dtype=torch.float64), rates)
         tables, size = (angles.cos(), angles.sin()), self.position.magnitude
         self.cos, self.sin = ((table if size == 1 else table * size).float().to(self.cos.device) for table in tables)
-
-
-class KeyValues:
-    """Keys and values of the tokens seen so far: two (batch, kv_heads, capacity, head_dim) tensors, filled in order.
-
-    When they are full they are doubled.
-
-    Example:
-        >>> cache = KeyValues(torch.zeros(1, 2, 4, 8), torch.zeros(1, 2, 4, 8))
-        >>> keys, values = cache.append(torch.ones(1, 2, 3, 8), torch.ones(1, 2, 3, 8))
-        >>> keys.shape
-        torch.Size([1, 2, 3, 8])
-    """
-
-    def __init__(self, keys: Tensor, values: Tensor) -> None:
-        self._keys, self._values, self.length = keys, values, 0
-
-    def append(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Add (batch, kv_heads, n, head_dim) and return everything held."""
-        end = self.length + keys.shape[2]
-        if end > self._keys.shape[2]:
-            self._keys, self._values = (self._larger(each, end) for each in (self._keys, self._values))
-        self._keys[:, :, self.length : end] = keys
-        self._values[:, :, self.length : end] = values
-        self.length = end
-        return self._keys[:, :, :end], self._values[:, :, :end]
-
-    def _larger(self, held: Tensor, least: int) -> Tensor:
-        shape = list(held.shape)
-        shape[2] = max(least, 2 * shape[2])
-        grown = held.new_empty(shape)
-        grown[:, :, : self.length] = held[:, :, : self.length]
-        return grown
-
-    def truncate(self, length: int) -> None:
-        """Forget all but the first ``length`` tokens."""
-        self.length = min(self.length, length)
 
 
 @part
