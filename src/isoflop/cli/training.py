@@ -1,4 +1,4 @@
-"""Verbs on one run: train, eval, generate."""
+"""Verbs on one run: train, eval."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, cast
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -20,7 +20,7 @@ from .common import DEFAULT_ROOT, Json, Overrides, Root, emit, find_run, patienc
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from ..core.contracts import DecoderPart, Measurement, MetricPart
+    from ..core.contracts import Measurement, MetricPart
     from ..core.recipe import Recipe
     from ..store.run import Run
     from ..train.restore import Trained
@@ -226,9 +226,9 @@ def evaluate(
     from ..store.names import printable
     from ..store.published import is_published
 
-    _use_threads(threads)
+    use_threads(threads)
     if text:
-        recipe, step, results = _on_texts(_usable(run, root, device), text)
+        recipe, step, results = _on_texts(usable(run, root, device), text)
     elif is_published(user_path(run)):
         raise UsageError("a published model has no held-out text of its own", where=run, fix="name one: --text FILE")
     else:
@@ -251,7 +251,7 @@ def _on_own_text(run: Run, device: str | None) -> tuple[Recipe, int, dict[str, M
     return session.recipe, session.step, session.measure()
 
 
-def _usable(name: str, root: Path, device: str | None) -> Trained:
+def usable(name: str, root: Path, device: str | None) -> Trained:
     """What a run, or a published model's directory, leaves for use."""
     from ..store.published import is_published
     from ..train.restore import published, trained
@@ -290,49 +290,7 @@ def _measured(part: MetricPart, found: Measurement) -> str:
     return part.scale.text(found.value, bound=found.bound, stderr=found.stderr)
 
 
-@app.command()
-def generate(
-    run: Annotated[str, typer.Argument(help="A run's directory, name or hash, or a Hugging Face directory.")],
-    prompt: Annotated[str, typer.Option("--prompt", help="Text to go on from.")] = "",
-    tokens: Annotated[int, typer.Option("--tokens", min=1, help="Most tokens to generate.")] = 200,
-    ignore_eos: Annotated[bool, typer.Option("--ignore-eos", help="Go on beyond the end of the text.")] = False,
-    decoder: Annotated[str, typer.Option("--decoder", help="Decoder part, as name or inline TOML table.")] = "sample",
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the drawn tokens.")] = 0,
-    root: Root = DEFAULT_ROOT,
-    threads: Threads = None,
-    device: Device = None,
-    json: Json = False,
-) -> None:
-    """Write text with a run's newest checkpoint, or with a published model."""
-    from ..core.rng import Rng
-    from ..core.slots import part_from
-    from ..data.tokenizing import as_prompt, continuation
-
-    _use_threads(threads)
-    chosen = cast("DecoderPart", part_from("decoder", decoder))
-    found = _usable(run, root, device)
-    if unmet := found.recipe.unmet(chosen):
-        raise UsageError("; ".join(unmet), where=run, fix="choose another --decoder (isoflop show decoder)")
-    tokenizer = found.tokenizer
-    assert tokenizer is not None
-    if chosen.stop is None and not ignore_eos:
-        chosen = chosen.model_copy(update={"stop": tokenizer.eot})
-    if chosen.ids is None:  # what its objective added stands for no text
-        chosen = chosen.model_copy(update={"ids": tokenizer.vocab_size})
-    ids = as_prompt(tokenizer, prompt)
-    if len(ids) > (length := found.reach):
-        warn(
-            f"the prompt has {len(ids):,} tokens, and the model was trained on {length:,} at a time: expect worse text"
-        )
-    output = chosen.build(found.ctx).generate(found.model, [ids], tokens, Rng(seed))[0]
-    text = "".join(continuation(tokenizer, ids, output))
-    if json:
-        emit({"prompt": prompt, "text": text, "tokens": len(output)})
-    else:
-        typer.echo(prompt + text)
-
-
-def _use_threads(threads: int | None) -> None:
+def use_threads(threads: int | None) -> None:
     if threads is not None:
         import torch
 

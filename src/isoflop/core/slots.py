@@ -16,7 +16,7 @@ from .documents import NONE, meant
 from .errors import UsageError
 from .registry import Part
 from .tokenizer import TokenizerPart
-from .toml import validated, value_of
+from .toml import override, validated, value_of
 
 STORED = {"stored": True}
 """Validation context of a recipe that was stored: its parts may be older versions of themselves."""
@@ -58,15 +58,23 @@ def resolve(slot: str, value: Any, context: Any = None) -> Part:
     return part.stored(version)
 
 
-def part_from(slot: str, text: str) -> Part:
+def part_from(slot: str, text: str, *changes: str) -> Part:
     """The part that a command line names: ``sample``, or a TOML table as ``{name = "sample", top_k = 5}``.
+
+    Args:
+        slot: the slot that it fills.
+        text: its name or table.
+        changes: ``field=value``, after that.
 
     Raises:
         RecipeError: every problem of it.
     """
     field: Any = (Annotated[base_of(slot), _Slot()], ...)
     choice = create_model("Choice", **{slot: field})
-    found: Part = getattr(validated(choice, {slot: value_of(text)}, source="command line"), slot)
+    tree = {slot: value_of(text)}
+    for change in changes:
+        override(tree, f"{slot}.{change}", choice)
+    found: Part = getattr(validated(choice, tree, source="command line"), slot)
     return found
 
 

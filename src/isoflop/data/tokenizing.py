@@ -111,7 +111,7 @@ class Pieces:
             raise unknown_id(ids, self.vocab_size) from None
 
 
-def continuation(tokenizer: Tokenizer, prompt: Sequence[int], new: Iterable[int]) -> Iterator[str]:
+class Continuation:
     """The text that new ids add behind those of a prompt, piece by piece as it becomes certain.
 
     Ids are decoded together with those before them: a tokenizer may write a blank into the token behind it, drop the
@@ -120,28 +120,48 @@ def continuation(tokenizer: Tokenizer, prompt: Sequence[int], new: Iterable[int]
     Args:
         tokenizer: the tokenizer of all ids.
         prompt: ids of a whole text, with or without an end of text before it.
-        new: what follows, as it comes.
+
+    Example:
+        >>> from isoflop.data.tokenizers.bytes import Bytes
+        >>> text = Continuation(Bytes(), list(b"caf"))
+        >>> text.add(0xC3), text.add(0xA9), text.rest()
+        ('', 'é', '')
+    """
+
+    def __init__(self, tokenizer: Tokenizer, prompt: Sequence[int]) -> None:
+        self._tokenizer, self._before, self._pending = tokenizer, list(prompt), list[int]()
+        self._known = tokenizer.decode(self._before)
+
+    def add(self, i: int) -> str:
+        """What has become certain with one more id."""
+        if i == self._tokenizer.eot:
+            return ""
+        self._pending.append(i)
+        text = self._tokenizer.decode([*self._before, *self._pending])
+        if text == self._known or (text.endswith("\ufffd") and len(self._pending) < _HELD_BACK):
+            return ""
+        new = text[shared_start(self._known, text) :]
+        self._before, self._pending = self._pending, []  # to decode everything anew each time would take quadratic time
+        self._known = self._tokenizer.decode(self._before)
+        return new
+
+    def rest(self) -> str:
+        """What was held back; nothing comes after it."""
+        text = self._tokenizer.decode([*self._before, *self._pending]) if self._pending else self._known
+        return text[shared_start(self._known, text) :]
+
+
+def continuation(tokenizer: Tokenizer, prompt: Sequence[int], new: Iterable[int]) -> Iterator[str]:
+    """The pieces of a ``Continuation`` of a prompt's ids by new ones, as they come.
 
     Example:
         >>> from isoflop.data.tokenizers.bytes import Bytes
         >>> "".join(continuation(Bytes(), list(b"caf"), [0xC3, 0xA9]))
         'é'
     """
-    before, pending = list(prompt), list[int]()
-    known_text = tokenizer.decode(before)
-    for i in new:
-        if i == tokenizer.eot:
-            continue
-        pending.append(i)
-        text = tokenizer.decode([*before, *pending])
-        if text != known_text and (not text.endswith("\ufffd") or len(pending) >= _HELD_BACK):
-            yield text[shared_start(known_text, text) :]
-            before, pending = pending, []  # to decode everything anew each time would take quadratic time
-            known_text = tokenizer.decode(before)
-    if pending:
-        text = tokenizer.decode([*before, *pending])
-        if text != known_text:
-            yield text[shared_start(known_text, text) :]
+    text = Continuation(tokenizer, prompt)
+    yield from filter(None, map(text.add, new))
+    yield from filter(None, [text.rest()])
 
 
 def shared_start(a: str, b: str) -> int:

@@ -25,6 +25,11 @@ class Padding:
     Args:
         pads: tokens before each row's first one.
         device: where masks are wanted.
+
+    Example:
+        >>> padding = Padding([0, 2], torch.device("cpu"))
+        >>> padding.seen(None, new=1, total=4).int().tolist()
+        [[[[1, 1, 1, 1]]], [[[0, 0, 1, 1]]]]
     """
 
     def __init__(self, pads: Sequence[int], device: torch.device) -> None:

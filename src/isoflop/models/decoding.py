@@ -38,6 +38,11 @@ class WeightLayout:
     Args:
         rows: sequences that decode together.
         weights: "int8" rounds each row of a weight, and each vector it meets, to 8 bits; None keeps them.
+
+    Example:
+        >>> product = WeightLayout(rows=8).linear(torch.eye(2, 3))
+        >>> product(torch.tensor([[1.0, 2.0, 3.0]])).tolist()
+        [[1.0, 2.0]]
     """
 
     rows: int

@@ -217,6 +217,12 @@ class Prepared:
         model: what it was made of.
         products: what each block multiplies by.
         to_logits: the product with the head.
+
+    Example, with ``model`` a Transformer of 257 tokens:
+        >>> ready = model.prepared(rows=2)
+        >>> cache = ready.make_cache(2, 16, pads=[0, 1])
+        >>> ready.step(torch.tensor([[1, 2, 3], [0, 4, 5]]), cache, last=1).shape
+        torch.Size([2, 1, 257])
     """
 
     model: CachingTransformer

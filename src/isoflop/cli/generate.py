@@ -1,0 +1,289 @@
+"""The verb that writes text with a model: one prompt, or a file of them."""
+
+from __future__ import annotations
+
+import re
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING, Annotated, Any, cast
+
+import typer
+from typer.core import TyperCommand
+
+from ..core.errors import UsageError
+from ..core.reading import user_path
+from ..report.text import duration
+from .app import app
+from .common import DEFAULT_ROOT, Json, Root, emit
+from .prompts import STANDARD, SampleFile, prompts_of, text_of_stdin
+from .training import Device, Threads, usable, use_threads, warn
+
+if TYPE_CHECKING:
+    from ..core.contracts import Completion, DecoderPart, Tokenizer
+    from ..train.restore import Trained
+
+SAMPLE = "sample"
+"""The default decoder."""
+_WITHOUT_ZERO = re.compile(r"^([+-]?)\.(?=[0-9])")
+"""The beginning of a number that TOML would not take, as .7."""
+EVERY = 2.0
+"""Seconds between two lines of progress."""
+
+
+class _Generate(TyperCommand):
+    """A command with a flag for each field of its decoder: ``--top-k 5`` is short for the decoder's ``top_k = 5``."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        own = {name for param in self.params for name in param.opts}
+        flags = {flag: name for flag, name in _flags(_decoder(args)).items() if flag not in own}
+        return super().parse_args(ctx, _rewritten(args, flags))
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        super().format_help(ctx, formatter)
+        own = {name for param in self.params for name in param.opts}
+        fields = _fields(SAMPLE)
+        shown = {flag: fields[name] for flag, name in _flags(SAMPLE).items() if flag not in own}
+        width = max(map(len, shown))
+        typer.echo(f" Fields of the decoder {SAMPLE}; those of another --decoder are flags in the same way:\n")
+        for flag, field in shown.items():
+            typer.echo(f"   {flag:<{width}}  {field.description}")
+
+
+def _decoder(args: list[str]) -> str:
+    """The decoder that a command line names."""
+    given = [after for a, after in pairwise(args) if a == "--decoder"]
+    given += [a.partition("=")[2] for a in args if a.startswith("--decoder=")]
+    return next((each for each in reversed(given) if not _CHANGE.match(each)), SAMPLE)
+
+
+def _flags(decoder: str) -> dict[str, str]:
+    """The fields of a decoder by their flags."""
+    return {f"--{name.replace('_', '-')}": name for name in _fields(decoder)}
+
+
+def _rewritten(args: list[str], flags: dict[str, str]) -> list[str]:
+    """The arguments with ``--decoder field=value`` for each of the flags. A switch may go without a value."""
+    found, waiting = list[str](), list(args)
+    while waiting:
+        arg = waiting.pop(0)
+        flag, equals, value = arg.partition("=")
+        if arg == "--":
+            return [*found, arg, *waiting]
+        if flag not in flags:
+            found.append(arg)
+            continue
+        if not equals:
+            switch = not waiting or waiting[0].startswith("--")
+            value = "true" if switch else waiting.pop(0)
+        value = _WITHOUT_ZERO.sub(r"\g<1>0.", value)
+        found += ["--decoder", f"{flags[flag]}={value}"]
+    return found
+
+
+_CHANGE = re.compile(r"[a-z_]+=")
+"""How a change of the decoder begins, and neither its name nor its table does."""
+
+
+def _fields(decoder: str) -> dict[str, Any]:
+    """The fields of the decoder that a text names; the default one's if there is none such, which is told later."""
+    from ..core.registry import get, names
+    from ..core.toml import value_of
+
+    value = value_of(decoder)
+    name = value.get("name") if isinstance(value, dict) else value
+    return dict(get("decoder", name if name in names("decoder") else SAMPLE).model_fields)
+
+
+@dataclass(frozen=True)
+class _Task:
+    """What is to be written.
+
+    Args:
+        found: model and tokenizer.
+        decoder: how.
+        budget: most new tokens of a sample.
+        seed: of the draws.
+        stops: strings that end a sample.
+    """
+
+    found: Trained
+    decoder: DecoderPart
+    budget: int
+    seed: int
+    stops: tuple[str, ...]
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        assert self.found.tokenizer is not None
+        return self.found.tokenizer
+
+    @property
+    def samples(self) -> int:
+        return int(getattr(self.decoder, "samples", 1))
+
+    def run(self, prompts: Sequence[str], first: int = 0, aloud: bool = False) -> Iterator[dict[str, Any]]:
+        """A record of each sample of the prompts from number ``first`` on; with ``aloud`` its text is printed, too."""
+        from ..core.rng import Rng
+        from ..data.tokenizing import as_prompt
+        from ..decode.text import SampleText
+
+        encoded = [as_prompt(self.tokenizer, prompt) for prompt in prompts[first:]]
+        self._check(encoded)
+        texts: dict[tuple[int, int], SampleText] = {}
+
+        def listen(prompt: int, sample: int, token: int) -> bool:
+            known = texts.get((prompt, sample))
+            text = known or texts.setdefault(
+                (prompt, sample), SampleText(self.tokenizer, encoded[prompt - first], self.stops)
+            )
+            new = text.add(token)
+            if aloud and new:
+                typer.echo(new, nl=False)
+            return text.stopped
+
+        decoder, source = self.decoder.build(self.found.ctx), encoded if len(prompts) == 1 else iter(encoded)
+        for each in decoder.complete(self.found.model, source, self.budget, Rng(self.seed), first=first, listen=listen):
+            text = texts.pop((each.prompt, each.sample), None) or SampleText(
+                self.tokenizer, encoded[each.prompt - first]
+            )
+            rest = text.finish()
+            if aloud:
+                typer.echo(rest)
+            yield _record(each, prompts[each.prompt], text.text)
+
+    def _check(self, encoded: Sequence[Sequence[int]]) -> None:
+        length, reach = max(map(len, encoded), default=0), self.found.reach
+        if length > reach:
+            which = "the prompt" if len(encoded) == 1 else "the longest prompt"
+            what = f"{which} has {length:,} tokens, and the model was trained on {reach:,} at a time"
+            warn(f"{what}: expect worse text")
+
+    def job(self, run: str) -> str:
+        """A digest of all that decides the text that follows a prompt."""
+        from ..core.digests import digest
+
+        fields = {**self.decoder.model_dump(mode="json"), "batch": None}  # which changes nothing
+        facts = [run, self.found.recipe.hash, self.found.step, fields, self.budget, self.seed, self.stops]
+        return digest(facts)[:16]
+
+
+def _record(each: Completion, prompt: str, text: str) -> dict[str, Any]:
+    found: dict[str, Any] = {"index": each.prompt, "sample": each.sample, "prompt": prompt, "text": text}
+    ended = "stop" if each.ended == "told" else each.ended
+    found |= {"tokens": len(each.ids), "ended": ended}
+    return found | ({"logprobs": each.logprobs} if each.logprobs else {})
+
+
+@app.command(cls=_Generate)
+def generate(
+    run: Annotated[str, typer.Argument(help="A run's directory, name or hash, or a Hugging Face directory.")],
+    prompt: Annotated[str | None, typer.Option("--prompt", help="Text to go on from; - reads standard input.")] = None,
+    prompts: Annotated[
+        tuple[str, str] | None,
+        typer.Option(
+            "--prompts",
+            help='A file of JSON lines {"prompt": ...}, and one for the samples, which is gone on with if it is there '
+            "already; - is standard input or output.",
+            metavar="IN OUT",
+        ),
+    ] = None,
+    tokens: Annotated[int, typer.Option("--tokens", min=1, help="Most tokens to generate.")] = 200,
+    stop: Annotated[
+        list[str] | None, typer.Option("--stop", help="A string that ends a sample and is no part of it; repeatable.")
+    ] = None,
+    ignore_eos: Annotated[bool, typer.Option("--ignore-eos", help="Go on beyond the end of the text.")] = False,
+    decoder: Annotated[
+        list[str] | None,
+        typer.Option("--decoder", help="Decoder part, as name or inline TOML table, or a field=value of it."),
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the drawn tokens.")] = 0,
+    root: Root = DEFAULT_ROOT,
+    threads: Threads = None,
+    device: Device = None,
+    json: Json = False,
+) -> None:
+    """Write text with a run's newest checkpoint, or with a published model."""
+    from ..core.slots import part_from
+
+    given = decoder or []
+    changes = [each for each in given if _CHANGE.match(each)]
+    chosen = cast(
+        "DecoderPart", part_from("decoder", next((d for d in given[::-1] if d not in changes), SAMPLE), *changes)
+    )
+    if prompt is not None and prompts is not None:
+        raise UsageError("--prompt and --prompts exclude each other", where="generate", fix="use one of them")
+    many = None if prompts is None else prompts_of(prompts[0])
+    use_threads(threads)
+    found = usable(run, root, device)
+    if unmet := found.recipe.unmet(chosen):
+        raise UsageError("; ".join(unmet), where=run, fix="choose another --decoder (isoflop show decoder)")
+    assert found.tokenizer is not None
+    if chosen.stop is None and not ignore_eos:
+        chosen = chosen.model_copy(update={"stop": found.tokenizer.eot})
+    if chosen.ids is None:  # what its objective added stands for no text
+        chosen = chosen.model_copy(update={"ids": found.tokenizer.vocab_size})
+    task = _Task(found, chosen, tokens, seed, tuple(stop or ()))
+    if many is None or prompts is None:
+        _show(task, text_of_stdin() if prompt == STANDARD else prompt or "", json)
+    else:
+        _write(task, many, prompts[1], task.job(run))
+
+
+def _show(task: _Task, prompt: str, json: bool) -> None:
+    """One prompt: its text as it comes, or JSON: an object, or a list of several samples' objects."""
+    if json:
+        records = [{k: v for k, v in found.items() if k not in ("index", "sample")} for found in task.run([prompt])]
+        emit(records[0] if task.samples == 1 else records)
+    elif task.samples == 1:
+        typer.echo(prompt, nl=False)
+        sys.stdout.flush()
+        for found in task.run([prompt], aloud=True):
+            _say_logprobs(found)
+    else:
+        for found in task.run([prompt]):
+            typer.echo(f"sample {found['sample'] + 1} of {task.samples}:\n{prompt}{found['text']}\n")
+            _say_logprobs(found)
+
+
+def _say_logprobs(found: dict[str, Any]) -> None:
+    if "logprobs" in found:
+        mean = sum(found["logprobs"]) / len(found["logprobs"])
+        typer.echo(f"log-probability {sum(found['logprobs']):.3f}, {mean:.3f} a token", err=True)
+
+
+def _write(task: _Task, prompts: list[dict[str, Any]], out: str, job: str) -> None:
+    """A line of JSON for each sample, to a file or to standard output."""
+    texts = [record["prompt"] for record in prompts]
+    if out == STANDARD:
+        for found in task.run(texts):
+            emit({**prompts[found["index"]], **found})
+        return
+    file, total = SampleFile(user_path(out), job), len(prompts) * task.samples
+    with file.opened():
+        done = file.done(prompts, task.samples)
+        if done:
+            typer.echo(f"{out}: {done:,} of {total:,} samples are there already", err=True)
+        # Batches begin where they would have begun without a stop: then even the last bits of logits are the same.
+        together = int(getattr(task.decoder.build(task.found.ctx), "group", 1))
+        first = done // task.samples // together * together
+        for place, found in enumerate(_progress(task.run(texts, first), first * task.samples, total)):
+            if first * task.samples + place >= done:
+                file.write({**prompts[found["index"]], **found})
+    typer.echo(f"{out}: {total:,} samples, {total - done:,} of them new")
+
+
+def _progress(samples: Iterator[dict[str, Any]], before: int, total: int) -> Iterator[dict[str, Any]]:
+    """Pass samples on, and say now and then how far they are."""
+    start = last = time.monotonic()
+    tokens = 0
+    for made, found in enumerate(samples, 1):
+        tokens, now = tokens + found["tokens"], time.monotonic()
+        if now - last > EVERY:
+            left = duration((total - before - made) * (now - start) / made)
+            speed = f"{tokens / (now - start):,.0f} tokens/s"
+            typer.echo(f"{before + made:,}/{total:,} samples  {left} left  {speed}", err=True)
+            last = now
+        yield found
