@@ -39,8 +39,12 @@ def __dir__() -> list[str]:
 
 def _describe(name: str, root: Path, digest: str | None) -> dict[str, Any]:
     from .core.reading import user_path  # with the first recipe that names another model
-    from .store.published import is_published
+    from .store.published import is_adapter, is_published
 
+    if is_adapter(user_path(name)):
+        from .pipelines.adapters import describe_adapter
+
+        return describe_adapter(user_path(name), digest)
     if is_published(user_path(name)):
         from .models.hf.directory import describe as described
 
@@ -56,4 +60,10 @@ def _fill(directory: Path, part: Any, ctx: Any, into: Any) -> Any:
     return fill(directory, part, ctx, into)
 
 
-origins.answer_with(_describe, _fill)
+def _updates(directory: Path, base: Path | None) -> Any:
+    from .pipelines.adapters import updates  # with the first run that takes up adapters of others
+
+    return updates(directory, base)
+
+
+origins.answer_with(_describe, _fill, _updates)

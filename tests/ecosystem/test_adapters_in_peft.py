@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,12 @@ import pytest
 import torch
 
 from isoflop.cli.main import invoke
+from isoflop.core.errors import RecipeError
 from isoflop.core.recipe import Recipe
 from isoflop.data.exported import write_tokenizer
 from isoflop.data.tokenizers.bytes import Bytes
+from isoflop.store.run import Run
+from isoflop.train.build import assemble
 from isoflop.train.restore import trained
 from isoflop.train.run import train
 
@@ -74,3 +78,17 @@ def test_peft_gives_the_logits_of_training_time(name: str, kind: str, targets: s
         with theirs.disable_adapter():
             assert (made - theirs(ids).logits).abs().max() > 1e-3  # it learned something
     torch.testing.assert_close(made, wanted, atol=1e-5, rtol=0)
+    joined = cat_of(recipe, tmp_path / "adapter", targets)
+    if kind == "dora":
+        with pytest.raises(RecipeError, match="holds more than plain updates of low rank"):
+            Recipe.from_json(joined)
+        return
+    taken = assemble(Recipe.from_json(joined), Run.open(tmp_path / "runs", Recipe.from_json(joined))).parts.model
+    with torch.no_grad():  # one adapter alone has all of the softmax
+        torch.testing.assert_close(taken(ids), wanted, atol=1e-5, rtol=0)
+
+
+def cat_of(recipe: Recipe, adapter: Path, targets: str) -> dict[str, Any]:
+    """A recipe that takes up one adapter's directory on the recipe's start."""
+    own = {"name": "cat", "adapters": ["one"], "targets": json.loads(targets)}
+    return {**recipe.to_json(), "models": {"one": str(adapter)}, "parametrization": own}

@@ -233,6 +233,9 @@ class Recipe(TomlDocument):
         for name, part in used.items():
             if name not in self.models:
                 yield f"models.{name}: is missing, {part.slot} {part.name} needs it; name a run, e.g. runs/a"
+        for name in (used.keys() - self._adopted().keys()) & self.models.keys():
+            if self.models[name].adapter:
+                yield f"models.{name}: is an adapter, and {used[name].slot} {used[name].name} needs a model; name a run"
         for name in self._adopted().keys() & self.models.keys():
             taker, other = self.parametrization, self.models[name].parametrization
             if taker is not None and not taker.legal(other):

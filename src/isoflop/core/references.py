@@ -33,8 +33,8 @@ STATE = ("optimizer", "parametrization", "freeze")
 """Those that are its start's where the optimizer's state is kept."""
 ROOT: ContextVar[Path | None] = ContextVar("root", default=None)
 """Directory below which runs are looked up by name; None: that of the environment variable ISOFLOP_ROOT, or runs."""
-PUBLISHED = "huggingface"
-"""Format of models that are no run of ours."""
+PUBLISHED, ADAPTER = "huggingface", "peft"
+"""Formats of models, and of adapters, that are no run of ours."""
 _FORM = (
     "should name a run (its name, directory or hash), a checkpoint's directory or a Hugging Face directory, "
     "as text or {run = ...}"
@@ -57,13 +57,18 @@ class Reference(Section):
     """SHA-256 of the file of its weights, or digest of the SHA-256 of all of them."""
     vocab_size: PositiveInt
     """Token ids that it knows."""
-    format: Annotated[Literal["isoflop", "huggingface"], Later()] = "isoflop"
-    """What it lies in: a run of isoflop's, or a directory in Hugging Face's layout."""
+    format: Annotated[Literal["isoflop", "huggingface", "peft"], Later()] = "isoflop"
+    """What it lies in: a run of isoflop's, a directory in Hugging Face's layout, or an adapter in PEFT's."""
 
     @property
     def published(self) -> bool:
         """Whether it is a published model, of which there is no run."""
         return self.format == PUBLISHED
+
+    @property
+    def adapter(self) -> bool:
+        """Whether it is an adapter's directory: updates of the start's weights, and no model."""
+        return self.format == ADAPTER
 
 
 class Start(Reference):
@@ -115,6 +120,10 @@ def completed(tree: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
             if keeps and facts.get("format") == PUBLISHED:
                 problems["start.optimizer"] = "a published model comes without an optimizer's state; leave it out"
                 return tree, problems
+            if facts.get("format") == ADAPTER:
+                fix = "start with what it was trained on, and name it in models"
+                problems["start"] = f"{facts['run']} is an adapter, no model; {fix}"
+                return tree, problems
             tree["start"] = facts if keeps else {key: value for key, value in facts.items() if key != "steps"}
             inherited = () if stored is None else INHERITED + (STATE if keeps else ())
             differing = [line for key in inherited for line in _inherit(tree, key, stored.get(key))]
@@ -127,6 +136,12 @@ def completed(tree: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
             if facts is not None:
                 stored = facts.pop("resolved", None)
                 facts.pop("steps", None)
+                if stored is not None and facts.get("format") == ADAPTER:  # it is one of the start's model
+                    start = tree.get("start")
+                    if not isinstance(start, dict) or "vocab_size" not in start or "model" not in tree:
+                        problems[f"models.{name}"] = f"{facts['run']} is an adapter: start with what it was trained on"
+                        continue
+                    facts["vocab_size"], stored = start["vocab_size"], {**stored, "model": tree["model"]}
                 known = [] if stored is None else [key for key in ("model", "parametrization") if key in stored]
                 models[name] = {**facts, **{key: _unversioned(stored[key]) for key in known}}
     return tree, problems

@@ -1,22 +1,27 @@
-"""From a run that trained low-rank updates to an adapter that PEFT loads on the published model that it began with."""
+"""Adapters in PEFT's layout and runs: what a run trained as an adapter, and adapters as what a run takes up."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..core.errors import UsageError
+from ..core.contracts import LowRank
+from ..core.digests import digest, digest_file
+from ..core.errors import DataError, UsageError
 from ..core.reading import user_path
+from ..core.references import ADAPTER
 from ..merge.lora import Adapter, Factor
-from ..merge.lora_files import write_adapter
+from ..merge.lora_files import STEM, read_adapter, write_adapter
 from ..merge.lora_trained import adapter_of
 from ..models.hf.directory import Published
 from ..models.hf.layouts import Entry
 from ..store.run import Run
+from ..store.tensors import Checkpoint
 from ..train.restore import trained
 
 
@@ -85,3 +90,50 @@ def _together(entry: Entry, factors: list[Factor | None], weights: list[Tensor])
         for factor, weight in zip(factors, weights, strict=True)
     ]
     return replace(made, magnitude=entry.layout.join(lengths).contiguous())
+
+
+def describe_adapter(directory: Path, wanted: str | None = None) -> dict[str, Any]:
+    """What a recipe keeps of an adapter's directory, as if it were a run that was trained with ``lora``.
+
+    Args:
+        directory: in PEFT's layout.
+        wanted: digest of the weights, where the user gives it.
+
+    Raises:
+        DataError: it cannot be read, holds more than plain updates of low rank, or other weights.
+    """
+    adapter = read_adapter(directory)
+    if adapter.saved or any(factor.magnitude is not None for factor in adapter.modules.values()):
+        what = "holds more than plain updates of low rank (modules trained whole, or DoRA's lengths)"
+        raise DataError(what, where=str(directory), fix="name an adapter that was trained with LoRA alone")
+    files = {file.name: digest_file(file) for file in Checkpoint(directory, STEM).files()}
+    if wanted not in (None, digest(files)):
+        what = f"holds weights with digest {digest(files)[:12]}, not {str(wanted)[:12]}"
+        raise DataError(what, where=str(directory), fix="restore them from a copy, or name the adapter anew")
+    rank = max((factor.rank for factor in adapter.modules.values()), default=1)
+    return {
+        "run": str(directory),
+        "recipe": digest(dict(adapter.config)),
+        "digest": digest(files),
+        "format": ADAPTER,
+        "resolved": {"parametrization": {"name": "lora", "rank": rank}},
+    }
+
+
+def updates(directory: Path, base: Path | None) -> dict[str, LowRank]:
+    """The updates in an adapter's directory by our modules' paths: the answer to ``core.origins.updates``."""
+    found = read_adapter(directory).modules
+    if base is None:
+        return {name: LowRank(factor.a.float(), factor.b.float(), factor.scale) for name, factor in found.items()}
+    published, made = Published(base), dict[str, LowRank]()
+    entries = {entry.theirs.removesuffix(".weight"): entry for entry in published.family.all_entries(published.part)}
+    for name, factor in found.items():
+        if name not in entries:
+            raise DataError(f"adapts module {name!r}, which {base} does not have", where=str(directory))
+        entry = entries[name]
+        rows = entry.layout.split(factor.b.t() if entry.layout.transposed else factor.b)
+        for ours, b in zip(entry.ours, rows, strict=True):
+            if len(rows) > 1 and not b.any():  # theirs is one tensor, and this part of it was not trained
+                continue
+            made[ours.removesuffix(".weight")] = LowRank(factor.a.float(), b.float().contiguous(), factor.scale)
+    return made

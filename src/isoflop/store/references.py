@@ -178,7 +178,7 @@ def ancestors_of(references: Mapping[str, Reference], root: Path) -> dict[str, A
     """
     bills: list[Mapping[str, Ancestor]] = []
     for key, reference in references.items():
-        if reference.published:  # what that cost is not known here
+        if reference.published or reference.adapter:  # what that cost is not known here
             continue
         found = locate(key, reference, root)
         state = read_json(found.directory / "state.json", _State)

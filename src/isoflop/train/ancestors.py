@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Container, Mapping
 from pathlib import Path
 
 import torch
@@ -14,6 +14,7 @@ from ..core.contracts import (
     Adopts,
     HasLowRank,
     LoadsTokenizer,
+    LowRank,
     Optimizer,
     Source,
     Stateful,
@@ -23,7 +24,7 @@ from ..core.contracts import (
     merged,
 )
 from ..core.errors import DataError, UsageError
-from ..core.origins import describe, fill
+from ..core.origins import describe, fill, updates
 from ..core.reading import user_path
 from ..core.recipe import Recipe, StoredRecipe
 from ..core.references import Reference
@@ -145,10 +146,17 @@ def adopt(model: torch.nn.Module, recipe: Recipe, source: Source, ctx: Context, 
     names = () if recipe.parametrization is None else recipe.parametrization.adopts
     if not names:
         return
-    others, ours = [], {name: tensor for name, tensor in model.state_dict().items() if not added(name)}
+    held: list[Mapping[str, LowRank]] = []
+    ours = {name: tensor for name, tensor in model.state_dict().items() if not added(name)}
+    places = {
+        name: module for name, module in model.named_modules() if isinstance(getattr(module, PLACE, None), Adopts)
+    }
     for name in names:
-        found = locate(f"models.{name}", recipe.models[name], root)
         where = f"models.{name}: {recipe.models[name].run}"
+        if recipe.models[name].adapter:
+            held.append(_updates_of(recipe.models[name], recipe, ours, places, where, root))
+            continue
+        found = locate(f"models.{name}", recipe.models[name], root)
         _refuse_other_text(where, found, source)
         other = _evaluated(found, ctx.having(models={}, groups=()))
         theirs = other.state_dict()
@@ -156,12 +164,34 @@ def adopt(model: torch.nn.Module, recipe: Recipe, source: Source, ctx: Context, 
             if key not in theirs or not torch.equal(tensor.cpu(), theirs[key]):
                 what = f"is an adapter of other weights than this run's ({key} differs)"
                 raise UsageError(what, where=where, fix="train the adapters and this run from the same start")
-        others.append(dict(other.named_modules()))
-    for name, module in model.named_modules():
-        own = getattr(module, PLACE, None)
-        if isinstance(own, Adopts):
-            held = [getattr(other[name], PLACE, None) for other in others]
-            own.adopt([update.low_rank() if isinstance(update, HasLowRank) else None for update in held])
+        live = {path: getattr(module, PLACE, None) for path, module in other.named_modules()}
+        held.append({path: own.low_rank() for path, own in live.items() if isinstance(own, HasLowRank)})
+    for path, module in places.items():
+        getattr(module, PLACE).adopt([updates.get(path) for updates in held])
+
+
+def _updates_of(
+    reference: Reference,
+    recipe: Recipe,
+    ours: Mapping[str, torch.Tensor],
+    places: Container[str],
+    where: str,
+    root: Path,
+) -> Mapping[str, LowRank]:
+    """What an adapter's directory holds for this run's matrices; an error if it is another by now, or does not fit."""
+    describe(reference.run, root, reference.digest)
+    start = recipe.start
+    base = user_path(start.run) if start is not None and start.published else None
+    found: Mapping[str, LowRank] = updates(user_path(reference.run), base)
+    for path, update in found.items():
+        shape = (update.b.shape[0], update.a.shape[1])
+        if path not in places:
+            what = f"adapts {path!r}, which this run's parametrization does not stand in for"
+            raise UsageError(what, where=where, fix="is it an adapter of another model, or are targets too few?")
+        if tuple(ours[f"{path}.weight"].shape) != shape:
+            what = f"updates {path!r} by {list(shape)}, but it has shape {list(ours[f'{path}.weight'].shape)}"
+            raise UsageError(what, where=where, fix="name an adapter of this model")
+    return found
 
 
 def resume_optimizer(optimizer: Optimizer, recipe: Recipe, found: Found | None) -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,11 @@ from safetensors.torch import load_file
 
 from isoflop.cli.main import invoke
 from isoflop.core.contracts import LowRank
-from isoflop.core.errors import RecipeError, UsageError
+from isoflop.core.errors import DataError, RecipeError, UsageError
 from isoflop.core.recipe import Recipe
 from isoflop.core.registry import get
 from isoflop.core.rng import Rng
-from isoflop.merge.lora_files import read_adapter
+from isoflop.merge.lora_files import read_adapter, write_adapter
 from isoflop.merge.lora_trained import adapter_of
 from isoflop.store.run import Run
 from isoflop.train.build import assemble
@@ -170,6 +171,74 @@ def test_it_is_the_reference_of_others(shared: Path) -> None:
                 live.raw.copy_(torch.tensor(entry["raw"]))
                 made = live.finalize(torch.zeros(wanted.shape))
             torch.testing.assert_close(made.double(), wanted.double(), atol=1e-6, rtol=0)
+
+
+@pytest.fixture
+def directories(skills: Skills, tmp_path: Path) -> tuple[Path, ...]:
+    """The two adapters as PEFT stores them, under our names."""
+    places = tuple(tmp_path / f"{name}-adapter" for name in ("one", "two"))
+    for run, place in zip((skills.one, skills.two), places, strict=True):
+        assert invoke(["merge", "export", str(run.path), str(place), "--adapter"]) == 0
+    return places
+
+
+def from_directories(tiny: Tiny, skills: Skills, directories: tuple[Path, ...], *more: str) -> Recipe:
+    models = f'models={{one="{directories[0]}", two="{directories[1]}"}}'
+    part = 'parametrization={name="cat", adapters=["one", "two"]}'
+    return Recipe.load(tiny(*SETTINGS, name="cat.toml"), f"start={skills.base.path}", models, part, *more)
+
+
+def test_adapters_in_directories_are_those_of_the_runs(
+    skills: Skills, tiny: Tiny, directories: tuple[Path, ...]
+) -> None:
+    recipe = from_directories(tiny, skills, directories)
+    assert Recipe.from_toml(recipe.to_toml()).hash == recipe.hash != cat(tiny, skills).hash
+    run = train(recipe, skills.root)
+    assert set(run.ancestors) == {skills.base.hash}  # what the adapters cost is not known from their files
+    wanted = trained(train(cat(tiny, skills), skills.root)).model.state_dict()
+    for name, tensor in trained(run).model.state_dict().items():
+        torch.testing.assert_close(tensor, wanted[name], rtol=1e-5, atol=1e-6)
+
+
+def test_ranks_that_differ_within_an_adapter_are_filled_up_with_nothing(
+    skills: Skills, tiny: Tiny, directories: tuple[Path, ...], tmp_path: Path
+) -> None:
+    adapter = read_adapter(directories[0])
+    first = next(iter(adapter.modules))
+    cut = {n: replace(f, a=f.a[:1], b=f.b[:, :1]) if n == first else f for n, f in adapter.modules.items()}
+    write_adapter(replace(adapter, modules=cut), tmp_path / "cut")
+    recipe = from_directories(tiny, skills, (tmp_path / "cut", directories[1]))
+    own = assemble(recipe, Run.open(skills.root, recipe)).parts.model.get_submodule(first).parametrization
+    assert torch.equal(own.A[0], cut[first].scale * cut[first].a[0])  # type: ignore[index, union-attr]
+    assert not own.A[1].any()  # type: ignore[index, union-attr]
+
+
+def test_a_directory_that_does_not_fit_is_refused(
+    skills: Skills, tiny: Tiny, directories: tuple[Path, ...], tmp_path: Path
+) -> None:
+    one, two = directories
+    with pytest.raises(RecipeError, match=r"start: .*one-adapter is an adapter, no model; start with what it was"):
+        Recipe.load(tiny(*SETTINGS), f"start={one}")
+    with pytest.raises(RecipeError, match=r"models\.one: .* is an adapter: start with what it was trained on"):
+        Recipe.load(tiny(*SETTINGS), f'models={{one="{one}"}}', 'parametrization={name="cat", adapters=["one"]}')
+    teacher = (f'models={{teacher="{one}"}}', "objective=distill", f"start={skills.base.path}")
+    with pytest.raises(RecipeError, match=r"models\.teacher: is an adapter, and objective distill needs a model"):
+        Recipe.load(tiny(*SETTINGS), *teacher)
+    narrow = 'parametrization={name="cat", adapters=["one", "two"], targets=["*.mixer.*"]}'
+    recipe = from_directories(tiny, skills, directories, narrow)
+    with pytest.raises(UsageError, match=r"models\.one: .*adapts '.*', which this run's parametrization does not"):
+        assemble(recipe, Run.open(skills.root, recipe))
+    adapter = read_adapter(one)
+    name, factor = next(iter(adapter.modules.items()))
+    wide = replace(factor, b=torch.cat([factor.b, factor.b]))
+    write_adapter(replace(adapter, modules={**adapter.modules, name: wide}), tmp_path / "wide")
+    recipe = from_directories(tiny, skills, (tmp_path / "wide", two))
+    with pytest.raises(UsageError, match=rf"updates '{re.escape(name)}' by .*, but it has shape"):
+        assemble(recipe, Run.open(skills.root, recipe))
+    shutil.rmtree(tmp_path / "wide")
+    shutil.copytree(one, tmp_path / "wide")
+    with pytest.raises(DataError, match="holds weights with digest"):
+        assemble(recipe, Run.open(skills.root, recipe))
 
 
 def test_what_is_left_of_an_error_is_rounding(skills: Skills, tiny: Tiny) -> None:

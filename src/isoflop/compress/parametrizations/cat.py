@@ -48,14 +48,18 @@ class Cat(nn.Module):
 
     @torch.no_grad()
     def adopt(self, updates: Sequence[LowRank | None]) -> None:
-        """Take up the adapters' factors, their scales within A; one that lacks this module keeps its share."""
+        """Take up the adapters' factors, their scales within A; one that lacks this module keeps its share.
+
+        Of an adapter whose rank is lower here than elsewhere the other ranks stay zero.
+        """
         first = 0
         for rank, update in zip(self.ranks, updates, strict=True):
             if update is not None:
-                if update.magnitude is not None or update.a.shape[0] != rank:
+                own = update.a.shape[0]
+                if update.magnitude is not None or own > rank:
                     raise UsageError(f"an adapter is no plain update of rank {rank}", fix="name runs trained with lora")
-                self.A[first : first + rank] = update.scale * update.a
-                self.B[:, first : first + rank] = update.b
+                self.A[first : first + own] = update.scale * update.a
+                self.B[:, first : first + own] = update.b
             first += rank
 
     def _shares(self) -> Tensor:
@@ -80,7 +84,8 @@ class CatPart(ParametrizationPart):
 
     alone: ClassVar[bool] = True
     adapters: Annotated[tuple[str, ...], Field(min_length=1)]
-    """Names in the recipe's ``models`` of runs that were trained with ``lora`` from the same start."""
+    """Names in the recipe's ``models`` of runs that were trained with ``lora`` from the same start, or of directories
+    of LoRA adapters in PEFT's layout."""
     softmax: bool = True
     """Weights of a matrix are positive and sum to 1, as published; otherwise they are free."""
     spread: NonNegativeFloat = 1.0
