@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..core.errors import DataError, UsageError
+from ..core.errors import DataError, UsageError, shown
 from ..core.reading import user_path
 from ..report.text import duration
 from .app import app
@@ -190,7 +190,7 @@ def live_bar(console: Console) -> Iterator[Callable[[Progress], None]]:
 
 
 def warn(message: str) -> None:
-    typer.secho(f"note: {message}", err=True, fg=typer.colors.YELLOW)
+    typer.secho(f"note: {shown(message)}", err=True, fg=typer.colors.YELLOW)
 
 
 def _describe(at: Progress) -> str:
