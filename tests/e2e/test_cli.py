@@ -380,7 +380,7 @@ def test_fit_reads_a_study_of_one_arm(tmp_path: Path, capsys: pytest.CaptureFixt
 
 
 def test_what_is_not_there_yet_is_said_with_what_to_use(capsys: pytest.CaptureFixture[str]) -> None:
-    for verb, instead in {"export": "safetensors", "sft": "start=RUN"}.items():
+    for verb, instead in {"sft": "start=RUN"}.items():
         assert invoke([verb, "x"]) == 2
         said = capsys.readouterr().err
         assert "is not there yet; until then" in said
