@@ -18,7 +18,7 @@ import pytest
 from isoflop.cli.main import invoke
 
 GUIDE = Path(__file__).parents[2] / "docs" / "guide"
-PAGES = ("train", "compare", "report", "objective", "optimizers")
+PAGES = ("train", "generate", "compare", "report", "objective", "optimizers")
 FENCE = re.compile(r"(?:`([\w./-]+)`:\n\n)?```(\w*)\n(.*?)```", re.DOTALL)
 
 
@@ -108,6 +108,7 @@ def reader(tmp_path: Path, corpus: Path, cache: Path, monkeypatch: pytest.Monkey
 
 SAID = {
     "train": ("goes on from", "texts/002.txt", "report.html", "removed"),
+    "generate": ("The first", "sample 3 of 3", "log-probability", '"ended"', "6 of them new", "0 of them new", "1 1 "),
     "compare": ("report.html", "freed", "muon", "squared-relu"),
     "report": ("columns guessed", "loss at N=1e+09, D=2e+10", "report.html"),
     "objective": ("z_loss", "bits per byte"),
