@@ -3,11 +3,11 @@
     python benchmarks/generate.py [--shape demo middle large] [--repeats 7] [--json benchmarks/results/generate.json]
 
 One thread, one process, CPU seconds. Both sides hold the same weights, prepared before (ours laid out, the peer's
-cast), and write the same number of new tokens, greedily, from the same prompts; in fp32 the tokens must be equal. transformers
-has its quicker one of two caches, the dynamic and the static. After a first, untimed turn of each side (its seconds are
-kept as the warm-up, ours with the laying out), all take turns, and medians are compared. Beside them stands the bound
-of memory: bytes of all weights that a step reads over the rate at which this machine sums a tensor of as many bytes.
-Run it where transformers is installed.
+cast), and write the same number of new tokens, greedily, from the same prompts; in fp32 the tokens must be equal.
+transformers has its quicker one of two caches, the dynamic and the static. After a first, untimed turn of each side
+(its seconds are kept as the warm-up, ours with the laying out), all take turns, and medians are compared. Beside them
+stands the bound of memory: bytes of all weights that a step reads over the rate at which this machine sums a tensor of
+as many bytes. Run it where transformers is installed.
 """
 
 from __future__ import annotations
