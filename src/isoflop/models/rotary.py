@@ -36,8 +36,8 @@ class RotaryPart(PositionPart):
         import torch
 
         half = self.turning(head_dim) // 2
-        plain = theta ** -(torch.arange(half, dtype=torch.float64) / half)
-        still = torch.zeros(head_dim // 2 - half, dtype=torch.float64)
+        plain = theta ** -(torch.arange(half, dtype=torch.float64, device="cpu") / half)
+        still = torch.zeros(head_dim // 2 - half, dtype=torch.float64, device="cpu")
         return torch.cat((self.changed(plain, theta), still))
 
     def changed(self, rates: Tensor, theta: float) -> Tensor:

@@ -20,7 +20,6 @@ from ...core.rng import Rng
 from ...store.safetensors_dir import FLOATS, TensorInfo
 from ...store.tensors import DTYPES, Checkpoint
 from ..architectures.transformer import TransformerPart
-from ..layers import Matrix
 from .config import Config
 from .families import family_of, part_of
 from .family import canonical
@@ -116,42 +115,46 @@ class Published:
                 what = f"tensor {name!r} is stored as {info.dtype}; {', '.join(sorted(FLOATS))} are read"
                 raise DataError(what, where=str(info.file), fix="take the plain model")
 
-    def hold_as_stored(self, model: torch.nn.Module) -> None:
-        """Let matrices that are stored in bf16 be held in bf16: for use, not for training."""
-        located = self.located()
-        kept = {n for e in self.family.all_entries(self.part) for n in e.ours if located[e.theirs].dtype == "BF16"}
-        for name, module in model.named_modules():
-            if isinstance(module, Matrix) and f"{name}.weight" in kept:
-                module.weight = torch.nn.Parameter(torch.empty_like(module.weight, dtype=torch.bfloat16))
-
     @torch.no_grad()
-    def fill(self, model: torch.nn.Module, *, mapped: bool = False) -> torch.nn.Module:
-        """Give a model of ``part`` these weights, one tensor at a time; what else it has is left as it is.
-
-        Args:
-            model: takes the weights.
-            mapped: leave those that are stored as they are held in their file, and read its pages as they are used.
-        """
+    def fill(self, model: torch.nn.Module) -> torch.nn.Module:
+        """Give a model of ``part`` these weights, one tensor at a time; what else it has is left as it is."""
         parameters: dict[str, Tensor] = dict(model.named_parameters())
-        entries = {entry.theirs: entry for entry in self.family.all_entries(self.part)}
-        located = self.located()
-        for name in sorted(located, key=lambda name: (located[name].file.name, located[name].begin)):
-            targets = [parameters[ours] for ours in entries[name].ours]
-            self._read(located[name], entries[name].layout, targets, mapped)
+        for entry, info in self._in_order():
+            stored = self._checkpoint.flat(info.name, torch.float32)
+            if entry.layout is SAME:
+                stored.into(parameters[entry.ours[0]])
+                continue
+            for name, part in zip(entry.ours, entry.layout.split(stored.whole()), strict=True):
+                parameters[name].copy_(part)
         return model
 
-    def _read(self, info: TensorInfo, layout: TensorLayout, targets: Sequence[Tensor], mapped: bool) -> None:
-        stored = self._checkpoint.flat(info.name, torch.float32)
-        if layout is not SAME:
-            for target, part in zip(targets, layout.split(stored.whole()), strict=True):
-                target.copy_(part)
-            return
-        (target,) = targets
-        there = stored.mapped() if mapped and target.dtype == DTYPES[info.dtype] else None
-        if there is None:
-            stored.into(target)
-        else:
-            target.data = there
+    def attach(self, model: torch.nn.Module, *, bf16: bool) -> torch.nn.Module:
+        """Put these weights in the place of a model's parameters, for use: mapped where they are held as they lie.
+
+        Args:
+            model: of ``part``; its parameters need no memory of their own.
+            bf16: hold matrices that are stored in bf16 so, and not in fp32 as everything else.
+        """
+        for entry, info in self._in_order():
+            for name, tensor in zip(entry.ours, self._held(entry.layout, info, bf16), strict=True):
+                module, _, kind = name.rpartition(".")
+                setattr(model.get_submodule(module), kind, torch.nn.Parameter(tensor, requires_grad=False))
+        return model
+
+    def _held(self, layout: TensorLayout, info: TensorInfo, bf16: bool) -> Sequence[Tensor]:
+        """A tensor's parameters as a model holds them for use."""
+        small = bf16 and info.dtype == "BF16" and len(info.shape) == 2
+        stored = self._checkpoint.flat(info.name, torch.bfloat16 if small else torch.float32)
+        there = stored.mapped() if layout is SAME and stored.dtype == DTYPES[info.dtype] else None
+        if there is not None:
+            return [there]
+        return [part.contiguous() for part in layout.split(stored.whole())]
+
+    def _in_order(self) -> list[tuple[Entry, TensorInfo]]:
+        """Each tensor with its place, in the order of the files' bytes."""
+        located = self.located()
+        found = [(entry, located[entry.theirs]) for entry in self.family.all_entries(self.part)]
+        return sorted(found, key=lambda pair: (pair[1].file.name, pair[1].begin))
 
 
 def load(
@@ -180,14 +183,13 @@ def load(
         tokenizer=bytes_part(),
         vocab_size=found.vocab_size,
         batch=1,
-        length=min(found.context, 1024),
+        length=1,  # tables of positions grow with what comes
         device=device,
         precision=precision,
     )
-    model = found.part.skeleton(ctx)
-    if precision == "bf16":
-        found.hold_as_stored(model)
-    return found.fill(model, mapped=True).to(device).eval().requires_grad_(False), found.part
+    with torch.device("meta"):
+        model = found.part.skeleton(ctx)
+    return found.attach(model, bf16=precision == "bf16").to(device).eval(), found.part
 
 
 def fill(directory: Path, part: ModelPart, ctx: Context, into: torch.nn.Module | None = None) -> torch.nn.Module:

@@ -90,7 +90,7 @@ class Attention(nn.Module):
         self.q_norm, self.k_norm = norms
         self.turns = position.rates(head_dim, theta) is not None
         for name in ("cos", "sin"):
-            self.register_buffer(name, torch.empty(0, head_dim // 2), persistent=False)
+            self.register_buffer(name, torch.empty(0, head_dim // 2, device="cpu"), persistent=False)
         self._reach(length)
 
     def products(self, dtype: torch.dtype) -> tuple[Product, Product]:
@@ -169,7 +169,7 @@ class Attention(nn.Module):
         length = max(length, 2 * self.cos.shape[0])
         rates = self.position.rates(self.head_dim, self.theta)
         assert rates is not None
-        angles = torch.outer(torch.arange(length, dtype=torch.float64), rates)
+        angles = torch.outer(torch.arange(length, dtype=torch.float64, device="cpu"), rates)
         tables, size = (angles.cos(), angles.sin()), self.position.magnitude
         self.cos, self.sin = ((table if size == 1 else table * size).float().to(self.cos.device) for table in tables)
 

@@ -60,7 +60,7 @@ class Yarn(RotaryPart):
             low, high = math.floor(low), math.ceil(high)
         low, high = max(low, 0), min(high, dim - 1)
         high += 0.001 if low == high else 0
-        ramp = ((torch.arange(len(rates), dtype=torch.float64) - low) / (high - low)).clamp(0, 1)
+        ramp = ((torch.arange(len(rates), dtype=torch.float64, device="cpu") - low) / (high - low)).clamp(0, 1)
         return rates * (1 - ramp) + rates / self.factor * ramp
 
     def problems(self, head_dim: int) -> list[str]:
