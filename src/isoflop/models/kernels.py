@@ -87,6 +87,8 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float, dtype: torch.dtype) -> Tenso
     """
     if plain():
         return reference_rms_norm(x, weight, eps, dtype)
+    if torch.is_inference_mode_enabled():
+        return _quick_rms_norm(x, weight, eps, dtype)
     if not torch.is_grad_enabled():  # the same numbers without the calls that a gradient would need
         return _scaled(x, weight, _scale(x, eps), dtype)
     return _RmsNorm.apply(x, weight, eps, dtype)
@@ -103,6 +105,18 @@ def _scale(x: Tensor, eps: float) -> Tensor:
 
 def _scaled(x: Tensor, weight: Tensor, scale: Tensor, dtype: torch.dtype) -> Tensor:
     return (x * scale).mul_(weight).to(dtype)
+
+
+def _quick_rms_norm(x: Tensor, weight: Tensor, eps: float, dtype: torch.dtype) -> Tensor:
+    """In few calls, which is what one vector's norm costs: sqrt(|x|^2 + width eps) is a hypotenuse."""
+    width = x.shape[-1]
+    length = torch.linalg.vector_norm(x, dim=-1, keepdim=True).hypot_(_leg(width * eps, x.dtype, x.device))
+    return (x * weight).div_(length.mul_(width**-0.5)).to(dtype)
+
+
+@functools.lru_cache(64)
+def _leg(square: float, dtype: torch.dtype, device: torch.device) -> Tensor:
+    return torch.tensor(square**0.5, dtype=dtype, device=device)
 
 
 class _RmsNorm(Function):
