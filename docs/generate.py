@@ -18,6 +18,7 @@ from isoflop.cli.main import invoke
 from isoflop.core.contracts import OptimizerPart, SchedulePart
 from isoflop.core.registry import get, names
 from isoflop.core.roles import Role, Shape, numel
+from isoflop.models.hf.families import variants
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -119,6 +120,15 @@ def block() -> str:
     return "\n\n".join([BEGIN, *parts, END])
 
 
+def families() -> str:
+    """Which values of our model each family of published models has: read from what the families themselves read."""
+    rows = ["| `model_type` | class of transformers | what `model` says |", "|---|---|---|"]
+    for name, (architecture, said) in variants().items():
+        values = ", ".join(f"`{each}`" for each in said) or "the defaults"
+        rows.append(f"| `{name}` | `{architecture}` | {values} |")
+    return "\n".join([BEGIN, "", *rows, "", END])
+
+
 def stub(package: str) -> str:
     """The stub of a package whose names are found when they are used."""
     public = import_module(f"isoflop.{package}")._PUBLIC
@@ -139,6 +149,7 @@ def write(root: Path) -> None:
     between(root / "docs" / "optimizers.md", block())
     for page, kind in {"recipes": "recipe", "studies": "study"}.items():
         between(root / "docs" / "guide" / f"{page}.md", "\n\n".join([BEGIN, markdown(kind), END]))
+    between(root / "docs" / "guide" / "hugging-face.md", families())
     for package in LAZY:
         (root / "src" / "isoflop" / package / "__init__.pyi").write_text(stub(package))
 

@@ -18,6 +18,7 @@ GENERATED = [
     "docs/optimizers.md",
     "docs/guide/recipes.md",
     "docs/guide/studies.md",
+    "docs/guide/hugging-face.md",
     *(f"src/isoflop/{package}/__init__.pyi" for package in ("laws", "merge", "optim")),
 ]
 
@@ -25,7 +26,7 @@ GENERATED = [
 def test_what_is_generated_is_current(tmp_path: Path) -> None:
     for file in GENERATED:
         (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
-    for page in ("optimizers.md", "guide/recipes.md", "guide/studies.md"):
+    for page in ("optimizers.md", "guide/recipes.md", "guide/studies.md", "guide/hugging-face.md"):
         shutil.copy(ROOT / "docs" / page, tmp_path / "docs" / page)
     subprocess.run([sys.executable, str(ROOT / "docs" / "generate.py"), str(tmp_path)], check=True)
     for file in GENERATED:

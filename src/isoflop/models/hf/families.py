@@ -107,6 +107,54 @@ def form_of(part: TransformerPart, sizes: Sizes, first: str = "") -> Form:
     )
 
 
+EXAMPLE: Tree = {
+    "vocab_size": 100,
+    "hidden_size": 64,
+    "intermediate_size": 256,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 4,
+    "head_dim": 16,
+    "sliding_window": 32,
+    "n_embd": 64,
+    "n_layer": 12,
+    "n_head": 4,
+}
+"""A configuration with what every family needs, for tables; ``model_type`` is to be said."""
+_SIZES = ("d_model", "hidden", "heads", "kv_heads", "head_dim", "theta", "scale", "norm_eps", "size")
+_USUAL = ("qk_norm_by=rms", "qk_norm_whole=false")  # where there is such a norm at all
+
+
+def variants() -> dict[str, tuple[str, list[str]]]:
+    """For each family its architecture, and what its models say that no default says, each "key=value"."""
+    width, layers = EXAMPLE["hidden_size"], EXAMPLE["num_hidden_layers"]
+    usual = {"d_model": width, "layers": layers, "embedding_scale": 1.0, "feed_forward": {"name": "swiglu"}}
+    plain, found = canonical(TransformerPart.model_validate(usual)), {}
+    for name, family in FAMILIES.items():
+        theirs = canonical(part_of(Config({**EXAMPLE, "model_type": name}, "table"), tied=family.tied))
+        said = [each for path, value in theirs.items() for each in _said(path.split(": ", 1)[-1], value, plain[path])]
+        some = {each for each in said if "." in each.partition("=")[0] and said.count(each) < layers}
+        lines = [f"{each} in some layers" if each in some else each for each in dict.fromkeys(said)]
+        found[name] = family.architecture, [line for line in lines if not line.endswith(_USUAL)]
+    return found
+
+
+def _said(path: str, one: object, other: object) -> Iterator[str]:
+    """Values that differ from another form's, sizes left out."""
+    if path.rsplit(".", 1)[-1] in _SIZES or one == other:
+        return
+    if not isinstance(one, dict):
+        word = str(one).lower() if isinstance(one, bool) else "none" if one is None else str(one)
+        yield f"{path}={'sqrt(d_model)' if path == 'embedding_scale' else word}"
+        return
+    known = other if isinstance(other, dict) and other.get("name") == one.get("name") else {}
+    if not known and "name" in one:
+        yield f"{path}={one['name']}"
+    for key, value in one.items():
+        if key != "name" and (known or (value is not None and value is not False)):
+            yield from _said(f"{path}.{key}", value, known.get(key))
+
+
 def shared(family: Family, part: TransformerPart, sizes: Sizes) -> Tree:
     """The keys of a configuration that all families share."""
     return {

@@ -17,7 +17,7 @@ from isoflop.models.architectures.transformer import TransformerPart
 from isoflop.models.hf.config import Config
 from isoflop.models.hf.directory import Published, load
 from isoflop.models.hf.export import Ids, export
-from isoflop.models.hf.families import FAMILIES, equivalents, form_of, part_of, rewritten
+from isoflop.models.hf.families import FAMILIES, equivalents, form_of, part_of, rewritten, variants
 from isoflop.models.hf.family import Sizes, canonical, tiled
 from isoflop.models.hf.layouts import interleaved
 from published_toys import CONFIGS, VOCAB, directory, shapes, weights, write
@@ -362,3 +362,12 @@ def test_defaults_of_a_configuration_are_the_familys(family: str) -> None:
 
 def test_toys_hold_what_their_configurations_say() -> None:
     assert all(weights(CONFIGS[family]).keys() == shapes(CONFIGS[family]).keys() for family in CONFIGS)
+
+
+def test_the_table_of_families_says_what_makes_each_of_them() -> None:
+    found = {name: set(said) for name, (_, said) in variants().items()}
+    assert found["llama"] == set()
+    assert found["qwen2"] == {"mixer.bias=true"}
+    assert "mixer.position=none in some layers" in found["smollm3"]
+    assert {"feed_forward=gelu", "feed_forward.exact=true", "feed_forward.bias=true"} <= found["gpt_neox"]
+    assert len({frozenset(said) for said in found.values()}) == len(FAMILIES), "no two are one"
