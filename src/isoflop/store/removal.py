@@ -9,20 +9,30 @@ from pathlib import Path
 
 from ..core.errors import DataError, UsageError
 from ..core.files import disk_errors
+from ..core.reading import read_json
 from .names import printable
+from .pipelines import PIPELINE, PipelineResult
 from .results import STUDY, StudyResult
 from .run import Run
 
 
 def standing_on(run: Run, root: Path) -> Iterator[str]:
-    """What below ``root`` needs a run: studies whose result counts it, runs whose recipe names its weights.
+    """What below ``root`` needs a run: studies and pipelines that count it, runs whose recipe names its weights.
 
-    A study or a run that cannot be read is said to need it: nobody knows that it does not.
+    One of them that cannot be read is said to need it: nobody knows that it does not.
     """
     for place in sorted(root.glob(f"*/{STUDY}")):
         name = f"study {printable(place.parent.name)}"
         try:
             if any(row.recipe_hash == run.hash for row in StudyResult.read(place).runs):
+                yield name
+        except DataError:
+            yield f"{name} (perhaps: it cannot be read)"
+    for place in sorted(root.glob(f"*/{PIPELINE}")):
+        name = f"pipeline {printable(place.parent.name)}"
+        try:
+            result: PipelineResult = read_json(place, PipelineResult)
+            if any(run.hash in (row.identity, *row.ancestors) for row in result.rows):
                 yield name
         except DataError:
             yield f"{name} (perhaps: it cannot be read)"

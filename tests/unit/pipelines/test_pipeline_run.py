@@ -18,6 +18,7 @@ from isoflop.pipelines.judging import judge
 from isoflop.pipelines.pipeline import Bar, Pipeline
 from isoflop.pipelines.run import home, run
 from isoflop.store.pipelines import PipelineResult, StageRow
+from isoflop.store.removal import remove
 from isoflop.store.run import Run
 from isoflop.store.tensors import Checkpoint
 from pipeline_files import DOMAINS
@@ -100,6 +101,13 @@ def test_what_is_made_is_not_made_again(
     second = run(Pipeline.from_toml(DOMAINS), root, progress=again.append)
     assert not [line for line in again if "steps" in line]
     assert second.model_dump(exclude={"created"}) == result.model_dump(exclude={"created"})
+
+
+def test_what_a_result_counts_is_not_removed(made: tuple[Path, PipelineResult, list[str]]) -> None:
+    root, result, _ = made
+    for stage in ("base", "sfa"):
+        with pytest.raises(UsageError, match="pipeline domains"):
+            remove(Run.read(root / row_of(result, stage).made), root)
 
 
 def test_another_pipeline_of_the_name_has_a_directory_of_its_own(made: tuple[Path, PipelineResult, list[str]]) -> None:
