@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,14 @@ import pytest
 import torch
 from torch import Tensor
 
+from isoflop.core.recipe import Recipe
+from isoflop.data.tokenizing import as_prompt
 from isoflop.models.architectures.transformer import TransformerPart
 from isoflop.models.hf.directory import Published, load
 from isoflop.models.hf.export import Ids, export
+from isoflop.pipelines.publishing import publish_run
+from isoflop.train.restore import trained
+from isoflop.train.run import train
 from transformer_toys import context
 
 with warnings.catch_warnings():
@@ -221,3 +227,24 @@ def test_our_models_go_out_with_the_same_logits(name: str, tmp_path: Path) -> No
         p.add_(0.1 * torch.randn(p.shape, generator=torch.Generator().manual_seed(len(p))))
     export(chosen, model.state_dict(), tmp_path / "out", context=64, ids=Ids(1), identity=name, shard_bytes=30_000)
     torch.testing.assert_close(opened(tmp_path / "out")(tokens(2, 50)).logits, model(tokens(2, 50)), rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("tokenizer", ["bytes", '{name="bpe", vocab_size=300}'])
+def test_a_run_goes_out_with_its_tokenizer(tokenizer: str, tiny: Callable[..., Path], tmp_path: Path) -> None:
+    """A bare prompt means to transformers what it means here: the same ids, the same greedy text."""
+    run = train(Recipe.load(tiny(f"tokenizer={tokenizer}", "budget.steps=30")), tmp_path / "runs")
+    publish_run(run, tmp_path / "out", context=64)
+    found, model = trained(run), opened(tmp_path / "out")
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")
+    assert found.tokenizer is not None
+    for text in ("The cat sat", "naïve 日本 🙂\n\n  two", "<|endoftext|> is text"):
+        ids = as_prompt(found.tokenizer, text)
+        theirs.split_special_tokens = theirs._tokenizer.encode_special_tokens = True  # in a user's text they are text
+        assert theirs(text)["input_ids"] == ids
+        assert theirs.decode(ids[1:], clean_up_tokenization_spaces=False) == text
+    prompt = torch.tensor([as_prompt(found.tokenizer, "The ")])
+    said = model.generate(prompt, max_new_tokens=20, do_sample=False)[0, prompt.shape[1] :].tolist()
+    ours = greedy(found.model, prompt, len(said))
+    assert ours == said
+    assert model.generation_config.eos_token_id == found.tokenizer.eot
+    assert theirs.eos_token_id == theirs.bos_token_id == found.tokenizer.eot

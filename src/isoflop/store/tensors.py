@@ -344,7 +344,7 @@ def refuse_not_finite(values: Tensor, info: TensorInfo) -> None:
         raise NumericsError(
             f"tensor {info.name!r} holds NaN or infinity ({bad} of the {values.numel()} values looked at)",
             where=str(info.file),
-            fix="a broken checkpoint cannot be mended by merging: leave it out",
+            fix="a broken checkpoint is of no use: leave it out, or restore it from a copy",
         )
 
 

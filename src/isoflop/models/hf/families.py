@@ -133,7 +133,7 @@ def variants() -> dict[str, tuple[str, list[str]]]:
     for name, family in FAMILIES.items():
         theirs = canonical(part_of(Config({**EXAMPLE, "model_type": name}, "table"), tied=family.tied))
         said = [each for path, value in theirs.items() for each in _said(path.split(": ", 1)[-1], value, plain[path])]
-        some = {each for each in said if "." in each.partition("=")[0] and said.count(each) < layers}
+        some = {each for each in said if each.startswith(("mixer", "feed_forward")) and said.count(each) < layers}
         lines = [f"{each} in some layers" if each in some else each for each in dict.fromkeys(said)]
         found[name] = family.architecture, [line for line in lines if not line.endswith(_USUAL)]
     return found
