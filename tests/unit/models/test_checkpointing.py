@@ -15,7 +15,7 @@ from isoflop.train.run import train
 from transformer_toys import VOCAB, context
 
 TINY = {
-    "source": "stdlib",
+    "source": {"name": "hmm", "text_bytes": 20_000, "heldout_bytes": 2000},
     "model": {"name": "transformer", "d_model": 16},
     "budget": {"steps": 4},
     "train": {"batch": 2, "length": 16, "evaluations": 1},
