@@ -15,6 +15,7 @@ from isoflop.cli.main import invoke
 from isoflop.core.errors import DataError, RecipeError
 from isoflop.core.recipe import Recipe
 from isoflop.models.hf.directory import load
+from isoflop.pipelines.publishing import publish_run
 from isoflop.train.restore import trained
 from isoflop.train.run import train
 from published_toys import directory, write
@@ -79,6 +80,15 @@ def test_a_rate_of_next_to_nothing_leaves_the_published_model(model: Path, corpu
 def test_training_goes_on_from_it_and_its_own_runs_from_there(model: Path, corpus: Path, tmp_path: Path) -> None:
     first = train(recipe(model, corpus, "parametrization={name='lora', rank=2}"), tmp_path / "runs")
     assert first.result["status"] == "done"
+    form = publish_run(first, tmp_path / "out")
+    assert (form.family.model_type, form.config["max_position_embeddings"]) == ("llama", 64)
+    x = torch.randint(0, IDS, (1, 16))
+    torch.testing.assert_close(load(tmp_path / "out")[0](x), trained(first).model(x), rtol=0, atol=1e-5)
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "what the published model that it began with cost is not known here" in card
+    assert str(tmp_path) not in card
+    second = recipe(tmp_path / "out", corpus)
+    assert second.model == first.recipe.model
     shutil.rmtree(model)  # a run needs its start no more once it has begun, but for its tokenizer's file
     assert trained(first).tokenizer is not None
 

@@ -79,7 +79,9 @@ class Config:
         value = self._given(key, default)
         if not isinstance(value, str) or value not in known:
             name = what or key
-            raise self.problem(key, f"is {value!r}, a {name} that is not known here", fix=nearest(str(value), known))
+            raise self.problem(
+                key, f"is {value!r}, and no {name} of that name is known here", fix=nearest(str(value), known)
+            )
         return known[value]
 
     def listed(self, key: str, length: int) -> list[Any] | None:

@@ -190,7 +190,7 @@ FAULTS: dict[str, tuple[Callable[[Path], None], type[IsoflopError], str]] = {
     "activation": (
         spoil_config(hidden_act="quick_gelu"),
         DataError,
-        r"hidden_act is 'quick_gelu', a activation that is not known",
+        r"hidden_act is 'quick_gelu', and no activation of that name is known here; .*silu",
     ),
     "no number": (spoil_config(hidden_size="12"), DataError, "hidden_size is '12', not a whole number"),
     "missing number": (spoil_config(num_hidden_layers=...), DataError, "num_hidden_layers is missing"),
