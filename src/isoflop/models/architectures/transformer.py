@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 LARGEST = 2**44
 """Bytes of training state (16 TiB) beyond which a recipe for another device is taken for a mistake."""
+MOST_LAYERS = 4096
 TRAINING_BYTES = 16
 """Bytes a parameter takes in training: fp32 weight, gradient and two moments."""
 
@@ -46,7 +47,7 @@ class TransformerPart(ModelPart):
 
     d_model: PositiveInt = 64
     """Width of the residual stream."""
-    layers: Annotated[int, Field(ge=1, le=4096)] = 2
+    layers: Annotated[int, Field(ge=1, le=MOST_LAYERS)] = 2
     """Blocks."""
     mixer: MixersSlot = "attention"  # type: ignore[assignment]
     """One for all blocks, or a list that repeats: [A, B] in 5 blocks is A B A B A."""

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ...core.complaints import form_of
 from ...core.errors import DataError, nearest
 from ...store.published import CONFIG as FILE
 from ...store.safetensors_dir import strict_json
+
+LARGEST = 2**31 - 1
+"""What no size is above: more would be no size of a model, and overflow what is computed from it."""
 
 
 @dataclass(frozen=True)
@@ -43,11 +48,13 @@ class Config:
             raise DataError("is no table", where=str(path))
         return cls(tree, str(path))
 
-    def whole(self, key: str, default: int | None = None) -> int:
-        """A whole number, at least 1."""
+    def whole(self, key: str, default: int | None = None, most: int = LARGEST) -> int:
+        """A whole number from 1 to ``most``."""
         value = self._given(key, default)
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise self.problem(key, f"is {value!r}, not a whole number above 0")
+            raise self.problem(key, f"is {form_of(value)}, not a whole number above 0")
+        if value > most:
+            raise self.problem(key, f"is above {most}, the most that is read")
         return value
 
     def maybe_whole(self, key: str, default: int | None = None) -> int | None:
@@ -58,8 +65,8 @@ class Config:
     def number(self, key: str, default: float | None = None) -> float:
         """A positive number."""
         value = self._given(key, default)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf"):
-            raise self.problem(key, f"is {value!r}, not a number above 0")
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= sys.float_info.max:
+            raise self.problem(key, f"is {form_of(value)}, not a number above 0")
         return float(value)
 
     def maybe_number(self, key: str, default: float | None = None) -> float | None:

@@ -6,11 +6,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
+from pydantic import ValidationError
 from torch import Tensor
 
 from ...core.errors import DataError, UsageError, nearest
+from ...core.reading import complaint
+from ...core.roles import numel
 from ...core.slots import resolve
-from ..architectures.transformer import TransformerPart
+from ..architectures.transformer import LARGEST, TransformerPart
 from .config import Config
 from .family import GATED, PLAIN, Family, Sizes, Tree, canonical, differences
 from .gpt2 import Gpt2
@@ -45,11 +48,16 @@ def family_of(config: Config) -> Family:
 
 def part_of(config: Config, *, tied: bool) -> TransformerPart:
     """Our architecture of a configuration; DataError if a value of it has no counterpart."""
-    part = resolve("model", family_of(config).read(config, tied=tied))
+    try:
+        part = resolve("model", family_of(config).read(config, tied=tied))
+    except ValidationError as error:
+        raise DataError(f"asks for what no model here has: {complaint(error)}", where=config.where) from error
     assert isinstance(part, TransformerPart)
     problems = {problem for mixer, _ in part.blocks() for problem in mixer.problems(part.d_model)}
     if problems:
         raise DataError("; ".join(sorted(problems)), where=config.where)
+    if 4 * numel(part.shapes(1)) > LARGEST:
+        raise DataError("describes a model larger than any that is read: is a size mistyped?", where=config.where)
     return part
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..architectures.transformer import TransformerPart
+from ..architectures.transformer import MOST_LAYERS, TransformerPart
 from .config import Config
 from .family import PLAIN, Family, Sizes, Tree, activation_of, tiled
 from .layouts import SAME, STACKED, STACKED_TRANSPOSED, TRANSPOSED, Entry
@@ -28,7 +28,10 @@ class Gpt2(Family):
 
     def read(self, config: Config, *, tied: bool) -> Tree:
         config.refuse("add_cross_attention", (False,), "only decoders are read")
-        width, heads, layers = config.whole("n_embd", 768), config.whole("n_head", 12), config.whole("n_layer", 12)
+        width, heads = config.whole("n_embd", 768), config.whole("n_head", 12)
+        layers = config.whole("n_layer", 12, most=MOST_LAYERS)
+        if width % heads:
+            raise config.problem("n_head", f"is {heads}, which does not divide the width {width}")
         inner = config.choice("activation_function", PLAIN, "gelu_new", "activation")
         mixer = {"name": "attention", "heads": heads, "position": "none", "bias": True, "out_bias": True}
         scale = (width // heads) ** -0.5 if config.flag("scale_attn_weights", True) else 1.0

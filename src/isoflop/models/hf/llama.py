@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from ..architectures.transformer import TransformerPart
+from ..architectures.transformer import MOST_LAYERS, TransformerPart
 from .config import Config
 from .family import GATED, Family, Sizes, Tree, activation_of, tiled
 from .layouts import SAME, Entry
@@ -102,7 +102,7 @@ class LlamaLike(Family):
 
     def read(self, config: Config, *, tied: bool) -> Tree:
         config.refuse("use_bidirectional_attention", (False,), "only causal models are read")
-        width, layers = config.whole("hidden_size"), config.whole("num_hidden_layers")
+        width, layers = config.whole("hidden_size"), config.whole("num_hidden_layers", most=MOST_LAYERS)
         feed_forward = config.choice(self.activation[0], GATED, self.activation[1], "activation")
         if self.norm == "rms_offset" and config.tree.get(self.activation[0]) == "gelu":
             feed_forward = GATED[self.activation[1]]  # Gemma's first files said gelu and meant its tanh form

@@ -266,6 +266,8 @@ class AttentionPart(MixerPart):
             found.append(f"heads: {heads} do not divide the width {width}; choose a divisor or give head_dim")
         else:
             found += self.position.problems(head_dim)
+        if self.theta <= 1:
+            found.append(f"theta: is {self.theta}, but wavelengths grow from pair to pair by a base above 1")
         if heads % kv_heads:
             found.append(f"kv_heads: {kv_heads} do not divide heads = {heads}; choose a divisor")
         return found

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
-from pydantic import PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt
 
 from ...core.registry import Card, part
 from ..rotary import RotaryPart
@@ -27,7 +27,7 @@ class Yarn(RotaryPart):
     """Times that the context is longer."""
     original: PositiveInt = 2048
     """Length of the original context."""
-    fast: PositiveFloat = 32.0
+    fast: Annotated[float, Field(gt=0, le=1e9)] = 32.0
     """Turns within the original context from which on a pair is fast (the paper's beta)."""
     slow: PositiveFloat = 1.0
     """Turns up to which it is slow (the paper's alpha)."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -244,6 +245,44 @@ def test_bad_directories_are_refused_with_one_clear_error(fault: str, tmp_path: 
     with pytest.raises(kind):
         written(source, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+SIZES = [True, 0, -1, 1, 7, 10**6, 10**15, 10**30, 10**400, 1e308, 1e-320, 0.5, float("inf"), float("nan")]
+ODD = [None, "x", "false", [], {}, ["x"], [{}], {"a": 1}, {"full_attention": {}}, {"rope_type": []}, *SIZES]
+ROPES = [
+    {"rope_type": kind, "factor": 2.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, key: value}
+    for kind in ("linear", "llama3", "yarn")
+    for key, value in [
+        *(("rope_theta", size) for size in SIZES),
+        *(("factor", size) for size in SIZES),
+        *(("original_max_position_embeddings", size) for size in SIZES),
+        *(("beta_fast", size) for size in SIZES),
+        *(("mscale", size) for size in SIZES),
+    ]
+]
+
+
+@pytest.mark.parametrize("family", CONFIGS)
+def test_a_configuration_of_any_values_is_read_or_refused_by_its_file(family: str, tmp_path: Path) -> None:
+    source = directory(tmp_path, family)
+    tree = json.loads((source / "config.json").read_text())
+    cases = [(key, value) for key in ({*tree} - {"model_type"}) for value in ODD]
+    cases += [(key, rope) for key in ("rope_parameters", "rope_scaling") for rope in ROPES]
+    for key, value in random.Random(family).sample(cases, 150) + [(key, 10**30) for key in tree]:
+        (source / "config.json").write_text(json.dumps({**tree, key: value}))
+        if problem := refusal(source):
+            assert str(source) in problem, (key, value)
+            assert len(problem) < 600, (key, value)
+
+
+def refusal(source: Path) -> str:
+    """Why a directory is not read; "" where it is read and computes."""
+    try:
+        model, _ = load(source)
+    except IsoflopError as error:
+        return str(error)
+    with torch.no_grad():
+        return "" if model(TOKENS).shape == (*TOKENS.shape, VOCAB) else "computes nothing of the right shape"
 
 
 VARIANTS: dict[str, tuple[dict[str, Any], str, int]] = {
