@@ -181,6 +181,17 @@ def test_an_error_that_is_the_runs_own_saves_nothing(recipe: Recipe, tmp_path: P
     assert checkpoint.steps(run.path / "checkpoints") == [4]
 
 
+@pytest.fixture
+def in_a_terminal() -> Iterator[None]:
+    """Signals as they are there: who starts the tests in the background may have had them ignored."""
+    wanted = {signal.SIGINT: signal.default_int_handler, signal.SIGHUP: signal.SIG_DFL}
+    before = {number: signal.signal(number, handler) for number, handler in wanted.items()}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures("in_a_terminal")
 def test_an_impatient_user_loses_nothing(
     recipe: Recipe, undisturbed: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -285,6 +296,7 @@ def test_a_kill_in_the_last_evaluation_loses_no_step(recipe: Recipe, undisturbed
     assert resumed_at(recipe, tmp_path / "runs", undisturbed) == 12
 
 
+@pytest.mark.usefixtures("in_a_terminal")
 def test_a_terminal_that_goes_away_lets_a_run_save_its_state(tiny: Tiny, tmp_path: Path) -> None:
     recipe, root = tiny("budget.steps=100000", "train.evaluations=1", "train.checkpoints=1"), tmp_path / "runs"
     arguments = [sys.executable, "-m", "isoflop", "train", str(recipe), "--root", str(root), "--threads", "1"]
