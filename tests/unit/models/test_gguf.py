@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from isoflop.core.errors import DataError, NumericsError, UsageError
+from isoflop.core.errors import DataError, IsoflopError, NumericsError, UsageError
 from isoflop.core.registry import get
 from isoflop.models.gguf import write_gguf
 from isoflop.models.gguf.families import _interleaved, rope_factors
@@ -214,3 +215,69 @@ def test_a_directory_without_tokenizer_and_one_with_too_many_ids_are_refused(tmp
     (source / "tokenizer.json").unlink()
     with pytest.raises(DataError, match="has no tokenizer"):
         write_gguf(source, tmp_path / "model.gguf")
+
+
+ODD = [None, True, -1, 3, 1.5, 10**30, "", "x", "a\ud800", [], ["x"], {}, {"a": 1}, [{}], [[1]], [["a"]], [[["a"]]]]
+PLACES = {
+    "tokenizer.json": [
+        (),
+        ("model",),
+        ("model", "vocab"),
+        ("model", "merges"),
+        ("model", "byte_fallback"),
+        ("added_tokens",),
+        ("added_tokens", 0, "id"),
+        ("added_tokens", 0, "content"),
+        ("pre_tokenizer",),
+        ("pre_tokenizer", "type"),
+        ("post_processor",),
+    ],
+    "tokenizer_config.json": [(), ("chat_template",), ("bos_token",), ("eos_token_id",), ("add_bos_token",)],
+}
+TABLES = {
+    "vocab": [{"a": value} for value in ODD],
+    "merges": [["ab"], ["a b c"], [["a", "b", "c"]]],
+    "pre_tokenizer": [{"type": "Sequence", **more} for more in ({}, {"pretokenizers": [3]}, {"pretokenizers": 3})],
+    "post_processor": [{"type": "TemplateProcessing", **more} for more in ({}, {"single": [3]}, {"single": 3})],
+    "chat_template": [[{"name": "default"}], [{"name": "default", "template": 3}], [{"name": "other", "template": ""}]],
+}
+
+
+@pytest.mark.parametrize("pieces", [False, True])
+def test_a_tokenizer_of_any_values_is_written_or_refused_by_its_file(pieces: bool, tmp_path: Path) -> None:
+    source, out = published(tmp_path / "model", **MODELS["llama"]), tmp_path / "model.gguf"
+    sound = {name: json.loads((source / name).read_text()) for name in PLACES}
+    sound["tokenizer.json"]["model"]["byte_fallback"] = pieces
+    cases = [
+        (name, path, value)
+        for name, paths in PLACES.items()
+        for path in paths
+        for value in [*ODD, *TABLES.get(str(path[-1]) if path else "", [])]
+    ]
+    for name, path, value in cases:
+        tree = json.loads(json.dumps({"root": sound[name]}))
+        place = tree
+        for key in ("root", *path)[:-1]:
+            place = place[key]
+        place[path[-1] if path else "root"] = value
+        (source / name).write_text(json.dumps(tree["root"]))
+        try:
+            write_gguf(source, out)
+        except IsoflopError as error:
+            problem = str(error)
+        else:
+            problem = str(source)
+            out.unlink()
+        assert str(source) in problem, (path, value, problem)
+        assert [path.name for path in tmp_path.iterdir()] == ["model"], (path, value)
+        (source / name).write_text(json.dumps(sound[name]))
+
+
+def test_a_directory_whose_name_is_no_text_and_one_that_does_not_fit_its_tensors(tmp_path: Path) -> None:
+    source = published(tmp_path / "model", **MODELS["llama"]).rename(tmp_path / os.fsdecode(b"m\xff"))
+    write_gguf(source, tmp_path / "model.gguf")
+    assert read(tmp_path / "model.gguf")[0]["general.name"] == "m?"
+    config = json.loads((source / "config.json").read_text())
+    (source / "config.json").write_text(json.dumps({**config, "num_attention_heads": 5, "num_key_value_heads": 5}))
+    with pytest.raises(DataError, match="has the shape"):
+        write_gguf(source, tmp_path / "other.gguf")

@@ -9,9 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ...core.errors import DataError
+from ...core.reading import complaint, read_bytes, read_text
 from ...store.safetensors_dir import strict_json
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
@@ -26,6 +29,66 @@ _LLAMA3 = (
 _QWEN2 = _LLAMA3.replace("{1,3}", "")
 RULES = {_GPT2: "gpt-2", _LLAMA3: "llama-bpe", _QWEN2: "qwen2"}
 """llama.cpp's names of the rules, by the expression that a ``tokenizer.json`` splits with."""
+
+
+class _Form(BaseModel):
+    """What is looked at of a file, in the types that it must have; the rest may be anything."""
+
+    model_config = ConfigDict(strict=True)
+
+
+_Id = Annotated[int, Field(ge=0)]
+
+
+class _Pairs(_Form):
+    vocab: dict[str, _Id]
+    merges: list[Annotated[str, Field(pattern=" ")] | Annotated[list[str], Field(min_length=2, max_length=2)]] = []
+    byte_fallback: bool | None = None
+    unk_token: str | None = None
+
+
+class _Added(_Form):
+    id: _Id
+    content: str
+    special: bool = False
+
+
+class _Splitter(_Form):
+    type: str
+    pretokenizers: list[_Splitter] = []
+    pattern: dict[str, str] | None = None
+
+
+class _Processor(_Form):
+    type: str
+    processors: list[_Processor] = []
+    single: list[dict[str, Any]] = []
+
+
+class _File(_Form):
+    model: _Pairs
+    added_tokens: list[_Added] | None = None
+    pre_tokenizer: _Splitter | None = None
+    post_processor: _Processor | None = None
+
+
+class _Template(_Form):
+    name: str
+    template: str
+
+
+class _Settings(_Form):
+    chat_template: str | list[_Template] | None = None
+
+
+def _table(path: Path, form: type[_Form]) -> dict[str, Any]:
+    """The table of a JSON file in which what is looked at has the types that it must have."""
+    tree = strict_json(path)
+    try:
+        form.model_validate_json(read_bytes(path))  # which refuses halves of characters, too
+    except ValidationError as error:
+        raise DataError(f"is not in a tokenizer's form: {complaint(error)}", where=str(path)) from error
+    return tree  # type: ignore[no-any-return]
 
 
 @dataclass
@@ -76,12 +139,13 @@ def read_vocabulary(directory: Path, rows: int, note: Callable[[str], None]) -> 
             fix="load and save the tokenizer once with transformers' AutoTokenizer",
         )
     tree = strict_json(path)
-    model = tree.get("model") or {}
-    if model.get("type") != "BPE":
-        kind = model.get("type") or "unknown"
-        raise DataError(
-            f"is a {kind} tokenizer; byte pairs are written to GGUF", where=str(path), fix="use isoflop itself"
-        )
+    model = tree.get("model") if isinstance(tree, dict) else None
+    kind = model.get("type") if isinstance(model, dict) else None
+    if kind != "BPE":
+        what = f"is a {kind or 'unknown'} tokenizer; byte pairs are written to GGUF"
+        raise DataError(what, where=str(path), fix="use isoflop itself")
+    tree = _table(path, _File)
+    model = tree["model"]
     found = _pieces(model, rows) if model.get("byte_fallback") else _byte_pairs(tree, model, rows, note)
     _add(found, tree.get("added_tokens") or [], path)
     if max(map(int, {**model["vocab"], "": 0}.values())) >= rows:
@@ -118,14 +182,14 @@ def _byte_pairs(tree: dict[str, Any], model: dict[str, Any], rows: int, note: Ca
 
 def _rule(splitter: dict[str, Any]) -> str:
     """llama.cpp's name of a splitting rule; "" where it has none."""
-    parts = splitter["pretokenizers"] if splitter.get("type") == "Sequence" else [splitter]
+    parts = splitter.get("pretokenizers", []) if splitter.get("type") == "Sequence" else [splitter]
     kinds = [part.get("type") for part in parts]
     if kinds == ["ByteLevel"]:
         return "gpt-2" if parts[0].get("use_regex", True) else ""
     if kinds == ["Digits", "ByteLevel"] and parts[0].get("individual_digits") and parts[1].get("use_regex", True):
         return "smollm"
     if kinds == ["Split", "ByteLevel"] and not parts[1].get("use_regex", True):
-        return RULES.get(parts[0].get("pattern", {}).get("Regex", ""), "")
+        return RULES.get((parts[0].get("pattern") or {}).get("Regex", ""), "")
     return ""
 
 
@@ -135,7 +199,7 @@ def _pieces(model: dict[str, Any], rows: int) -> GgufVocabulary:
     merges = model.get("merges", [])
     rank: dict[str, int] = {}
     for number, pair in enumerate(merges):
-        left, right = pair if isinstance(pair, list) else pair.split(" ")
+        left, right = pair if isinstance(pair, list) else pair.split(" ", 1)
         rank.setdefault(left + right, number)
     found.scores = [-float(len(merges) + 1)] * rows
     for token, i in model["vocab"].items():
@@ -164,7 +228,7 @@ def _settings(found: GgufVocabulary, directory: Path, processor: dict[str, Any])
     settings: dict[str, Any] = {}
     for name in ("config.json", "generation_config.json", "tokenizer_config.json"):
         if (directory / name).is_file():
-            settings |= {key: value for key, value in strict_json(directory / name).items() if value is not None}
+            settings |= {key: value for key, value in _table(directory / name, _Settings).items() if value is not None}
     places = {token: i for i, token in enumerate(found.tokens)}
     for role, key in _ROLES.items():
         token, number = settings.get(f"{role}_token"), settings.get(f"{role}_token_id")
@@ -179,14 +243,14 @@ def _settings(found: GgufVocabulary, directory: Path, processor: dict[str, Any])
         found.extra["add_space_prefix"] = bool(settings.get("add_prefix_space", settings.get("legacy", True)))
     template, apart = settings.get("chat_template"), directory / "chat_template.jinja"
     if isinstance(template, list):
-        template = next((entry["template"] for entry in template if entry.get("name") == "default"), None)
-    found.chat_template = apart.read_text(encoding="utf-8") if apart.is_file() else template or ""
+        template = next((entry["template"] for entry in template if entry["name"] == "default"), None)
+    found.chat_template = read_text(apart) if apart.is_file() else template or ""
 
 
 def _surrounded(processor: dict[str, Any]) -> tuple[bool, bool]:
     """Whether a special token is put before a text, and after it."""
     parts = processor.get("processors", [processor]) if processor.get("type") == "Sequence" else [processor]
     template: list[dict[str, Any]] = next(
-        (part["single"] for part in parts if part.get("type") == "TemplateProcessing"), []
+        (part.get("single", []) for part in parts if part.get("type") == "TemplateProcessing"), []
     )
     return bool(template) and "SpecialToken" in template[0], bool(template) and "SpecialToken" in template[-1]

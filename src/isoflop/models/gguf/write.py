@@ -17,6 +17,7 @@ from ...core.reading import user_path
 from ...store.safetensors_dir import TensorInfo
 from ...store.tensors import Checkpoint
 from ..hf.config import Config
+from ..hf.directory import Published
 from .families import GgufFamily, family_of, heads_of, keys, refuse_unlike, rope_factors
 from .vocabulary import GgufVocabulary, read_vocabulary
 
@@ -57,13 +58,14 @@ def write_gguf(directory: str | Path, out: str | Path, kind: str = "f16") -> lis
     checkpoint = Checkpoint(directory)
     config = Config.read(checkpoint.path)
     family, notes = family_of(config), list[str]()
+    Published(checkpoint.path).located()  # its tensors are those of the configuration
     refuse_unlike(family, config, checkpoint.tied)
     found = list(keys(family, config, notes.append))
     heads, rows = heads_of(config), checkpoint.find(checkpoint.embedding).shape[0]
     vocabulary = read_vocabulary(checkpoint.path, rows, notes.append)
     tensors = list(_tensors(package, family, checkpoint, config))
     with publish_file(out) as partial, closing(package.GGUFWriter(partial, family.name)) as writer:
-        writer.add_name(checkpoint.path.name)
+        writer.add_name(checkpoint.path.name.encode(errors="replace").decode())
         writer.add_file_type({"f32": 0, "f16": 1, "q8_0": 7, "bf16": 32}[kind])
         if kind == "q8_0":
             writer.add_quantization_version(package.GGML_QUANT_VERSION)
