@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from ..core.errors import DataError
 from ..core.files import publish_directory, write_json
-from ..store.safetensors_dir import strict_json
+from ..core.reading import read_json
 from ..store.tensor_writer import write_directory
 from ..store.tensors import NAMES, Checkpoint, as_bytes
 from .lora import Adapter, Factor, scale_of
@@ -43,7 +44,7 @@ def read_adapter(directory: str | Path) -> Adapter:
         DataError: the files are damaged, or are of a kind that is not LoRA as it is known here.
     """
     path = Path(directory)
-    config = strict_json(path / CONFIG)
+    config = read_json(path / CONFIG)
     if not isinstance(config, dict):
         raise DataError("is no table", where=str(path / CONFIG))
     if config.get("peft_type") != "LORA":
@@ -78,7 +79,7 @@ def _factor(config: Mapping[str, Any], module: str, held: Mapping[str, Tensor], 
     if rank != a.shape[0]:
         raise DataError(f"module {module!r} has rank {a.shape[0]}, {CONFIG} says {rank}", where=where)
     alpha = _by_pattern(config.get("alpha_pattern"), module, config.get("lora_alpha"), path)
-    if isinstance(alpha, bool) or not isinstance(alpha, int | float):
+    if isinstance(alpha, bool) or not isinstance(alpha, int | float) or abs(alpha) > sys.float_info.max:
         raise DataError(f"lora_alpha is {alpha!r}", where=str(path / CONFIG))
     scale = scale_of(alpha, a.shape[0], rslora=bool(config.get("use_rslora")))
     return Factor(a, b, scale, "embedding" if prefix else "linear", held.get("magnitude_vector"))
@@ -86,6 +87,8 @@ def _factor(config: Mapping[str, Any], module: str, held: Mapping[str, Tensor], 
 
 def _by_pattern(patterns: Any, module: str, default: Any, path: Path) -> Any:
     """The value of the first pattern that matches the end of a module's path, as PEFT chooses it."""
+    if not isinstance(patterns or {}, dict):
+        raise DataError("rank_pattern or alpha_pattern is no table", where=str(path / CONFIG))
     for pattern, value in (patterns or {}).items():
         try:
             if re.match(rf"(.*\.)?({pattern})$", module):

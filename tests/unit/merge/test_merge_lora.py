@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
+from isoflop.core.digests import digest
 from isoflop.core.errors import DataError, RecipeError, UsageError
 from isoflop.merge import ties
 from isoflop.merge.lora import (
@@ -276,3 +277,21 @@ def test_an_adapter_for_another_base_is_refused_by_module_and_file(tmp_path: Pat
         concatenated([adapter(0, {Q: 2}), adapter(0, {Q: 2}, {Q: (6, 4)})], [1.0, 1.0])
     with pytest.raises(DataError, match="nothing to extract"):
         extract(tmp_path / "base", tmp_path / "base", 2)
+
+
+ODD: list[Any] = [None, True, 0, -1, 3, 1.5, 10**400, float("nan"), "x", [], ["x"], {}, {"(": 1}, {".*": "x"}, [{}]]
+
+
+@pytest.mark.parametrize("key", ["r", "lora_alpha", "rank_pattern", "alpha_pattern", "use_rslora", "bias", "unknown"])
+def test_settings_of_any_values_are_read_or_refused_by_their_file(key: str, tmp_path: Path) -> None:
+    factor = Factor(torch.randn(2, 8), torch.randn(8, 2), 1.0)
+    write_adapter(Adapter({"layers.0.q_proj": factor}), tmp_path / "adapter")
+    path = tmp_path / "adapter" / "adapter_config.json"
+    tree = json.loads(path.read_text())
+    for value in ODD:
+        path.write_text(json.dumps({**tree, key: value}))
+        try:
+            problem = str(digest(dict(read_adapter(path.parent).config))) and str(path.parent)
+        except DataError as error:
+            problem = str(error)
+        assert str(path.parent) in problem, (value, problem)

@@ -217,8 +217,26 @@ def test_a_directory_without_tokenizer_and_one_with_too_many_ids_are_refused(tmp
         write_gguf(source, tmp_path / "model.gguf")
 
 
-ODD = [None, True, -1, 3, 1.5, 10**30, "", "x", "a\ud800", [], ["x"], {}, {"a": 1}, [{}], [[1]], [["a"]], [[["a"]]]]
-PLACES = {
+ODD: list[Any] = [
+    None,
+    True,
+    -1,
+    3,
+    1.5,
+    10**30,
+    "",
+    "x",
+    "a\ud800",
+    [],
+    ["x"],
+    {},
+    {"a": 1},
+    [{}],
+    [[1]],
+    [["a"]],
+    [[["a"]]],
+]
+PLACES: dict[str, list[tuple[Any, ...]]] = {
     "tokenizer.json": [
         (),
         ("model",),
@@ -234,7 +252,7 @@ PLACES = {
     ],
     "tokenizer_config.json": [(), ("chat_template",), ("bos_token",), ("eos_token_id",), ("add_bos_token",)],
 }
-TABLES = {
+TABLES: dict[str, list[Any]] = {
     "vocab": [{"a": value} for value in ODD],
     "merges": [["ab"], ["a b c"], [["a", "b", "c"]]],
     "pre_tokenizer": [{"type": "Sequence", **more} for more in ({}, {"pretokenizers": [3]}, {"pretokenizers": 3})],
@@ -255,8 +273,8 @@ def test_a_tokenizer_of_any_values_is_written_or_refused_by_its_file(pieces: boo
         for value in [*ODD, *TABLES.get(str(path[-1]) if path else "", [])]
     ]
     for name, path, value in cases:
-        tree = json.loads(json.dumps({"root": sound[name]}))
-        place = tree
+        tree: Any = json.loads(json.dumps({"root": sound[name]}))
+        place: Any = tree
         for key in ("root", *path)[:-1]:
             place = place[key]
         place[path[-1] if path else "root"] = value

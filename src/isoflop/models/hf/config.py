@@ -10,8 +10,8 @@ from typing import Any
 
 from ...core.complaints import form_of
 from ...core.errors import DataError, nearest
+from ...core.reading import read_json
 from ...store.published import CONFIG as FILE
-from ...store.safetensors_dir import strict_json
 
 LARGEST = 2**31 - 1
 """What no size is above: more would be no size of a model, and overflow what is computed from it."""
@@ -43,7 +43,7 @@ class Config:
         path = directory / FILE
         if not path.is_file():
             raise DataError(f"has no {FILE}", where=str(directory), fix="a Hugging Face directory has one")
-        tree = strict_json(path)
+        tree = read_json(path)
         if not isinstance(tree, dict):
             raise DataError("is no table", where=str(path))
         return cls(tree, str(path))

@@ -179,6 +179,7 @@ FAULTS: dict[str, tuple[Callable[[Path], None], type[IsoflopError], str]] = {
         DataError,
         r"model_type is 'lama' \(LamaForCausalLM\), a family that is not known here.*did you mean llama\?",
     ),
+    "not JSON": (spoil_config(note=float("nan")), DataError, "NaN is no JSON number"),
     "quantised": (spoil_config(quantization_config={"bits": 4}), DataError, "quantised weights are not read"),
     "rope type": (
         spoil_config(rope_scaling={"rope_type": "llama4", "factor": 2.0}),
