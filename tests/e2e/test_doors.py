@@ -15,6 +15,7 @@ from isoflop.cli.main import invoke
 from isoflop.core.errors import DataError, RecipeError
 from isoflop.core.recipe import Recipe
 from isoflop.models.hf.directory import load
+from isoflop.pipelines.adapters import publish_adapter
 from isoflop.pipelines.publishing import publish_run
 from isoflop.train.restore import trained
 from isoflop.train.run import train
@@ -91,6 +92,25 @@ def test_training_goes_on_from_it_and_its_own_runs_from_there(model: Path, corpu
     assert second.model == first.recipe.model
     shutil.rmtree(model)  # a run needs its start no more once it has begun, but for its tokenizer's file
     assert trained(first).tokenizer is not None
+
+
+def test_a_run_goes_out_whole_whatever_became_of_its_start_but_no_adapter_of_another_base(
+    model: Path, corpus: Path, tmp_path: Path
+) -> None:
+    run = train(recipe(model, corpus, "parametrization={name='lora', rank=2}"), tmp_path / "runs")
+    publish_run(run, tmp_path / "before")
+    tensors, config = load_file(model / "model.safetensors"), (model / "config.json").read_text()
+    write(model, {**tensors, "model.norm.weight": tensors["model.norm.weight"] + 1})
+    with pytest.raises(DataError, match=r"holds other weights than those that tuned.* began with"):
+        publish_adapter(run, tmp_path / "adapter")
+    assert not (tmp_path / "adapter").exists()
+    for name, text in {"broken": "{", "another": config.replace("llama", "qwen2").replace("64", "99")}.items():
+        (model / "config.json").write_text(text)
+        form = publish_run(run, tmp_path / name)
+        assert (form.family.model_type, form.config["max_position_embeddings"]) == ("llama", 16)
+        assert (tmp_path / name / "model.safetensors").read_bytes() == (
+            tmp_path / "before" / "model.safetensors"
+        ).read_bytes()
 
 
 def test_a_directory_that_changed_is_refused(model: Path, corpus: Path, tmp_path: Path) -> None:

@@ -50,6 +50,9 @@ def publish_adapter(run: Run, out: Path, *, warn: Callable[[str], None] | None =
     if out.exists():
         raise UsageError("exists already", where=str(out), fix="name another directory")
     base = Published(user_path(recipe.start.run))
+    if base.identity()[1] != recipe.start.digest:
+        what = f"holds other weights than those that {run.label} began with, to which its updates belong"
+        raise DataError(what, where=str(base.path), fix="restore them from a copy, or export the whole model")
     model = trained(run, device="cpu", warn=warn).model
     found = adapter_of(model)
     moved, turned = {}, set()

@@ -12,7 +12,8 @@ import tomli_w
 
 from .. import __version__
 from ..core.contracts import Tokenizer, merged
-from ..core.errors import UsageError
+from ..core.digests import digest
+from ..core.errors import DataError, UsageError
 from ..core.files import disk_errors, write_atomic
 from ..core.reading import user_path
 from ..data.exported import write_tokenizer
@@ -134,11 +135,15 @@ def _ids(tokenizer: Tokenizer | None) -> Ids:
 
 
 def _start(run: Run) -> Config | None:
-    """The configuration of the published model that a run began with, if it did and that is still there."""
+    """The configuration of the published model that a run began with, if it did and that is still there as it was."""
     start = run.recipe.start
     if start is None or not start.published or not is_published(user_path(start.run)):
         return None
-    return Config.read(user_path(start.run))
+    try:
+        found = Config.read(user_path(start.run))
+    except DataError:  # the run holds all weights, and needs no other directory to be whole
+        return None
+    return found if digest(dict(found.tree)) == start.recipe else None
 
 
 def _context(run: Run) -> int:
