@@ -129,6 +129,9 @@ def _weight_name(checkpoint: Checkpoint, module: str, adapter: str | Path) -> st
     name = f"{module}.weight"
     if name in checkpoint.tensors or (name in HEADS and checkpoint.tied):
         return name
+    bare = name.partition(".")[2]  # the base was saved without its head, whose model has a name before all others
+    if bare in checkpoint.tensors:
+        return bare
     raise RecipeError(
         [f"adapts module {module!r}, which {checkpoint.path} does not have: an adapter for another base"],
         source=str(adapter),

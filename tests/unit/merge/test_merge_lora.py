@@ -264,6 +264,19 @@ def test_what_is_no_lora_as_it_is_known_here_is_refused(
         read_adapter(tmp_path)
 
 
+def test_a_base_that_was_saved_without_its_head_takes_the_same_adapter(tmp_path: Path) -> None:
+    tensors = {f"{Q}.weight": torch.randn(4, 4), "model.norm.weight": torch.ones(4)}
+    save(tmp_path / "whole", tensors)
+    save(tmp_path / "bare", {name.removeprefix("model."): tensor for name, tensor in tensors.items()})
+    write_adapter(adapter(0, {Q: 2}, {Q: (4, 4)}), tmp_path / "lora")
+    for name in ("whole", "bare"):
+        fold(tmp_path / name, tmp_path / "lora", tmp_path / f"{name}-out")
+    whole, bare = (Checkpoint(tmp_path / f"{name}-out") for name in ("whole", "bare"))
+    for name in tensors:
+        assert torch.equal(bare.read(name.removeprefix("model.")), whole.read(name))
+    assert not torch.equal(whole.read(f"{Q}.weight"), tensors[f"{Q}.weight"])
+
+
 def test_an_adapter_for_another_base_is_refused_by_module_and_file(tmp_path: Path) -> None:
     save(tmp_path / "base", tensors_of(0))
     write_adapter(adapter(0, {Q: 2}, {Q: (6, 4)}), tmp_path / "wide")
