@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,7 +11,8 @@ import typer
 from ..core.errors import UsageError
 from ..core.reading import user_path
 from .app import app
-from .common import Json, default_verb, emit, patience
+from .common import Json, Overrides, default_verb, emit, patience
+from .gathered import gathered
 from .laws import Where, pairs, rows_of
 
 if TYPE_CHECKING:
@@ -31,19 +33,15 @@ def _number(option: str, help: str) -> Any:
     return typer.Option(option, help=help, metavar="NUMBER")
 
 
-@plans.command()
-def ask(
-    source: Annotated[
-        Path,
-        typer.Argument(
-            help="A fit.json, a CSV file, a study's directory or a root.", parser=user_path, metavar="FIT|TABLE"
-        ),
-    ],
-    compute: Annotated[Number, _number("--compute", "FLOPs: which N and D? With one of them: which loss?")] = None,
-    loss: Annotated[Number, _number("--loss", "Loss to reach: at which cost?")] = None,
-    params: Annotated[Number, _number("--params", "N.")] = None,
-    tokens: Annotated[Number, _number("--tokens", "D.")] = None,
-    unique: Annotated[Number, _number("--unique-tokens", "U: how often to repeat them?")] = None,
+@dataclass(frozen=True)
+class PlanQuestion:
+    """What is asked."""
+
+    compute: Annotated[Number, _number("--compute", "FLOPs: which N and D? With one of them: which loss?")] = None
+    loss: Annotated[Number, _number("--loss", "Loss to reach: at which cost?")] = None
+    params: Annotated[Number, _number("--params", "N.")] = None
+    tokens: Annotated[Number, _number("--tokens", "D.")] = None
+    unique: Annotated[Number, _number("--unique-tokens", "U: how often to repeat them?")] = None
     requests: Annotated[
         str | None,
         typer.Option(
@@ -51,11 +49,50 @@ def ask(
             help="A life, with --loss or --compute: which N and D? 1e9x800: so many requests of 800 tokens.",
             metavar="COUNTxTOKENS",
         ),
-    ] = None,
+    ] = None
+    level: Annotated[float, _number("--level", "Of the intervals, a share.")] = 0.9
+
+
+@dataclass(frozen=True)
+class PlanOutputs:
+    """What is made of the answer."""
+
+    recipe: Annotated[
+        Path | None,
+        typer.Option(
+            "--recipe",
+            help="Write the recipe of the planned run; overrides say what the plan does not, e.g. "
+            "tokenizer.vocab_size=4096.",
+            parser=user_path,
+            metavar="FILE",
+        ),
+    ] = None
+    batch_law: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--batch-law",
+            help="With --recipe: a fit or a table of critical_batch or step_law (may come again).",
+            parser=user_path,
+            metavar="FIT|TABLE",
+        ),
+    ] = None
+
+
+@plans.command()
+@gathered
+def ask(
+    source: Annotated[
+        Path,
+        typer.Argument(
+            help="A fit.json, a CSV file, a study's directory or a root.", parser=user_path, metavar="FIT|TABLE"
+        ),
+    ],
+    question: PlanQuestion,
+    made: PlanOutputs,
+    overrides: Overrides = None,
     law: Annotated[str, typer.Option("--law", help="Of a table: a law's name; auto: the best extrapolation.")] = "auto",
     columns: Annotated[str, typer.Option("--columns", help="Law's column=table's, e.g. N=params,D=tokens.")] = "",
     where: Where = None,
-    level: Annotated[float, _number("--level", "Of the intervals, a share.")] = 0.9,
     json: Json = False,
 ) -> None:
     """Answer from a fit, or from a table that is fitted first: best N and D, loss, cost, repeats, a whole life."""
@@ -66,13 +103,40 @@ def ask(
         raise UsageError(
             "a stored fit has its law and rows", where=str(source), fix="give a table, or drop the options"
         )
+    if made.recipe is None and (overrides or made.batch_law):
+        raise UsageError("overrides and batch laws are a recipe's", where="plan", fix="name it: --recipe FILE")
+    if made.recipe is not None and made.recipe.exists():
+        raise UsageError("exists already", where=str(made.recipe), fix="name another file")
     rows = source if stored else rows_of(source, pairs(where, "--where", "arm=muon"))
+    asked = {name: value for name, value in vars(question).items() if name != "requests"}
     with patience("planning"):
-        made = plan_from(
-            rows, law, columns=pairs(columns, "--columns", "N=params,D=tokens"), compute=compute, loss=loss,
-            params=params, tokens=tokens, unique=unique, life=_life(requests), level=level,
-        )  # fmt: skip
-    _say(made, json)
+        plan = plan_from(
+            rows, law, columns=pairs(columns, "--columns", "N=params,D=tokens"), life=_life(question.requests), **asked
+        )
+    written = _write_recipe(plan, question, made, overrides or [])
+    if json:
+        emit({**plan.to_json(), **written})
+        return
+    typer.echo(str(plan))
+    for note in written.get("recipe", {}).get("notes", ()):
+        typer.echo(note)
+    if made.recipe is not None:
+        typer.echo(f"{made.recipe}: `isoflop train {made.recipe} --dry-run` says what it costs")
+
+
+def _write_recipe(plan: Plan, question: PlanQuestion, made: PlanOutputs, overrides: list[str]) -> dict[str, Any]:
+    """Write the planned run's recipe, if one is wanted; what to say of it."""
+    if made.recipe is None:
+        return {}
+    from ..core.files import write_atomic
+    from .planned import batch_from, recipe_of, run_of
+
+    size, tokens = run_of(plan, question.params, question.tokens)
+    batch = batch_from(made.batch_law or [], size, tokens)
+    planned = recipe_of(size, tokens, overrides, batch, plan.answers[0].question)
+    write_atomic(made.recipe, planned.to_toml())
+    facts = {"file": str(made.recipe), "id": planned.recipe.id, "parameters": planned.parameters}
+    return {"recipe": {**facts, "notes": list(planned.notes)}}
 
 
 Source = Annotated[Path, typer.Argument(help="A fit.json or a CSV file.", parser=user_path, metavar="FIT|TABLE")]
