@@ -35,7 +35,7 @@ def sized(part: TransformerPart, parameters: float, vocab_size: int) -> Transfor
     Example:
         >>> part = sized(TransformerPart(), 1e9, 32768)
         >>> part.d_model, part.layers, round(numel(part.shapes(32768)) / 1e9, 2)
-        (1856, 21, 1.0)
+        (1856, 21, 0.99)
     """
     best, off = part, float("inf")
     for width, head in _widths():
