@@ -99,3 +99,15 @@ def test_an_older_recipe_is_not_overwritten(capsys: pytest.CaptureFixture[str]) 
     assert Path("planned.toml").read_text() == "mine"
     assert invoke(["plan", "runs.csv", *RUN, "model.tied=true"]) == 2
     assert "--recipe" in capsys.readouterr().err
+
+
+def test_hours_come_with_the_plan(capsys: pytest.CaptureFixture[str]) -> None:
+    asked = ["plan", "runs.csv", "--law", "chinchilla"]
+    assert invoke([*asked, "--loss", "2.6", "--gpus", "8xH200", "--mfu", ".4", "--json"]) == 0
+    answers = json.loads(capsys.readouterr().out)["answers"]
+    spent = next(f for answer in answers for f in answer["figures"] if f["name"] == "C")
+    hours = next(f for f in answers[-1]["figures"] if f["name"] == "hours")
+    for end in ("low", "value", "high"):
+        assert hours[end] == pytest.approx(spent[end] / (8 * 989e12 * 0.4) / 3600)
+    assert invoke([*asked, "--loss", "2.6", "--mfu", ".4"]) == 2
+    assert "--gpus" in capsys.readouterr().err

@@ -76,6 +76,11 @@ class PlanOutputs:
             metavar="FIT|TABLE",
         ),
     ] = None
+    gpus: Annotated[
+        str | None,
+        typer.Option("--gpus", help="Hours and energy on so many accelerators, e.g. 8xH200.", metavar="COUNTxNAME"),
+    ] = None
+    mfu: Annotated[Number, _number("--mfu", "With --gpus: model FLOPs, a share of the peak.")] = None
 
 
 @plans.command()
@@ -107,12 +112,19 @@ def ask(
         raise UsageError("overrides and batch laws are a recipe's", where="plan", fix="name it: --recipe FILE")
     if made.recipe is not None and made.recipe.exists():
         raise UsageError("exists already", where=str(made.recipe), fix="name another file")
+    if made.mfu is not None and made.gpus is None:
+        raise UsageError("a share of which peak?", where="--mfu", fix="name the accelerators: --gpus 8xH200")
     rows = source if stored else rows_of(source, pairs(where, "--where", "arm=muon"))
     asked = {name: value for name, value in vars(question).items() if name != "requests"}
     with patience("planning"):
         plan = plan_from(
             rows, law, columns=pairs(columns, "--columns", "N=params,D=tokens"), life=_life(question.requests), **asked
         )
+    if made.gpus is not None:
+        from ..laws.plan.machines import on_machines
+
+        trains = None if question.requests else question.compute
+        plan = on_machines(plan, made.gpus, made.mfu, trains)
     written = _write_recipe(plan, question, made, overrides or [])
     if json:
         emit({**plan.to_json(), **written})
