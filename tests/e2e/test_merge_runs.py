@@ -122,25 +122,3 @@ def test_wise_ft_lies_on_the_line_from_a_run_to_what_was_fine_tuned_from_it(
         torch.testing.assert_close(Checkpoint("at0.25").read(name), line)
         assert torch.equal(Checkpoint("at0.0").read(name), weight)
         assert torch.equal(Checkpoint("at1.0").read(name), models[1][name])
-
-
-def test_published_runs_merge_into_what_transformers_loads(
-    tiny: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The mean of two runs, each written as transformers wants it, gives the logits of the mean of their weights."""
-    transformers = pytest.importorskip("transformers", reason="needs the extra hf")
-    monkeypatch.chdir(tmp_path)
-    base = train(Recipe.load(tiny("budget.steps=2")), "runs", name="base")
-    states = []
-    for seed in (1, 2):
-        run = train(Recipe.load(tiny(f"seed={seed}"), f"start={base.path}"), "runs", name=f"run{seed}")
-        states.append(trained(run))
-        assert invoke(["export", str(run.path), f"hf{seed}"]) == 0
-    Path("two.toml").write_text('method = "linear"\nmodels = [{ path = "hf1" }, { path = "hf2" }]\n')
-    assert invoke(["merge", "two.toml", "mean"]) == 0
-    theirs = transformers.AutoModelForCausalLM.from_pretrained("mean")
-    ours, ids = states[0].model, torch.arange(24).view(2, 12)
-    other = states[1].model.state_dict()
-    ours.load_state_dict({name: (weight + other[name]) / 2 for name, weight in ours.state_dict().items()})
-    with torch.no_grad():
-        torch.testing.assert_close(theirs(ids).logits, ours(ids), atol=1e-5, rtol=0)

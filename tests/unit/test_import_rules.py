@@ -6,6 +6,7 @@ Each rule is a function from modules to violations; the last tests show it modul
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -346,3 +347,11 @@ def test_a_rule_sees_what_breaks_it(rule: Callable[[list[Module]], Iterator[str]
 def test_no_rule_sees_what_is_not_there(files: dict[str, str]) -> None:
     modules = [Module(path, text) for path, text in files.items()]
     assert [found for rule in RULES if rule is not packages_say_what_they_are for found in rule(modules)] == []
+
+
+def test_tests_that_need_other_libraries_lie_where_these_are_installed() -> None:
+    """Elsewhere they would be skipped for ever: only ``make test-ecosystem`` has an environment with the extra."""
+    tests = Path(__file__).parents[1]
+    wants = re.compile(r"importorskip\(.(transformers|peft)\b")
+    found = {path.relative_to(tests).parts[0] for path in tests.rglob("*.py") if wants.search(path.read_text("utf-8"))}
+    assert found == {"ecosystem"}
