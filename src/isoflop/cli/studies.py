@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,7 +13,7 @@ import typer
 from ..core.errors import UsageError
 from ..core.reading import user_path
 from .app import app
-from .common import DEFAULT_ROOT, Json, Root, emit, find_run
+from .common import DEFAULT_ROOT, Json, Root, emit, find_run, patience
 
 if TYPE_CHECKING:
     from ..store.results import StudyResult
@@ -54,12 +56,14 @@ def compare(
     if dry_run:
         from ..lab.plan import plan
 
-        planned = plan(loaded, root, workers=workers)
+        with nullcontext() if json else patience("timing a few steps of each arm"):
+            planned = plan(loaded, root, workers=workers)
         emit(planned.to_json()) if json else typer.echo(planned.text())
         return
     from ..lab.compare import compare as execute
 
-    result = execute(loaded, root, workers=workers, progress=None if json else lambda line: typer.echo(line, err=True))
+    with _telling(json) as progress:
+        result = execute(loaded, root, workers=workers, progress=progress)
     _finish(result, root, json, everything)
 
 
@@ -73,7 +77,8 @@ def demo(
     """The main job on real text from this machine: three methods against tuned AdamW, some minutes on two cores."""
     from ..lab.demo import demo as execute
 
-    result = execute(root, workers=workers, progress=None if json else lambda line: typer.echo(line, err=True))
+    with _telling(json) as progress:
+        result = execute(root, workers=workers, progress=progress)
     _finish(result, root, json, everything)
 
 
@@ -94,6 +99,22 @@ def report(
     emit({"report": str(page)}) if json else typer.echo(str(page))
 
 
+@contextmanager
+def _telling(json: bool) -> Iterator[Callable[[str], None] | None]:
+    """A line for each run that ends; until the first one, that work goes on. Nothing where JSON is wanted."""
+    if json:
+        yield None
+        return
+    with ExitStack() as silence:
+        silence.enter_context(patience("preparing the text and the first runs"))
+
+        def line(said: str) -> None:
+            silence.close()
+            typer.echo(said, err=True)
+
+        yield line
+
+
 def _finish(result: StudyResult, root: Path, json: bool, everything: bool) -> None:
     from ..report.page import write_report
     from ..store.results import STUDY
@@ -101,7 +122,8 @@ def _finish(result: StudyResult, root: Path, json: bool, everything: bool) -> No
     directory = result.home(root)
     if not (directory / STUDY).exists():
         raise UsageError("the study left no result", where=str(directory))
-    page = write_report(directory)
+    with nullcontext() if json else patience("drawing the report"):
+        page = write_report(directory)
     if json:
         emit({**result.model_dump(mode="json"), "report": str(page)})
         return
