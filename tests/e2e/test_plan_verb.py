@@ -27,10 +27,10 @@ def test_a_table_and_its_stored_fit_give_one_plan(runs: str, capsys: pytest.Capt
     assert invoke(["fit", runs, "--law", "chinchilla", "--out", "fitted"]) == 0
     capsys.readouterr()
     said = []
-    for source in ([runs, "--law", "chinchilla"], ["fitted/fit.json"]):
+    for source in ([runs, "--law", "chinchilla"], ["fitted/fit.json"], ["fitted"]):
         assert invoke(["plan", *source, "--compute", "1e21", "--json"]) == 0
         said.append(json.loads(capsys.readouterr().out))
-    assert said[0] == said[1]
+    assert said[0] == said[1] == said[2]
     first = said[0]["answers"][0]
     n, d = Chinchilla().optimum(CHINCHILLA, 1e21)  # type: ignore[arg-type]
     figures = {figure["name"]: figure for figure in first["figures"]}

@@ -33,6 +33,14 @@ def _number(option: str, help: str) -> Any:
     return typer.Option(option, help=help, metavar="NUMBER")
 
 
+def _fit_or_table(text: str) -> Path:
+    """A path; the directory that ``isoflop fit --out`` keeps stands for the fit in it."""
+    from ..store.fits import FIT
+
+    path = user_path(text)
+    return path / FIT if (path / FIT).is_file() else path
+
+
 @dataclass(frozen=True)
 class PlanQuestion:
     """What is asked."""
@@ -89,7 +97,9 @@ def ask(
     source: Annotated[
         Path,
         typer.Argument(
-            help="A fit.json, a CSV file, a study's directory or a root.", parser=user_path, metavar="FIT|TABLE"
+            help="A kept fit (its directory or fit.json), a CSV file, a study's directory or a root.",
+            parser=_fit_or_table,
+            metavar="FIT|TABLE",
         ),
     ],
     question: PlanQuestion,
@@ -151,7 +161,12 @@ def _write_recipe(plan: Plan, question: PlanQuestion, made: PlanOutputs, overrid
     return {"recipe": {**facts, "notes": list(planned.notes)}}
 
 
-Source = Annotated[Path, typer.Argument(help="A fit.json or a CSV file.", parser=user_path, metavar="FIT|TABLE")]
+Source = Annotated[
+    Path,
+    typer.Argument(
+        help="A kept fit (its directory or fit.json), or a CSV file.", parser=_fit_or_table, metavar="FIT|TABLE"
+    ),
+]
 Columns = Annotated[str, typer.Option("--columns", help="Law's column=table's, e.g. N=params,D=tokens.")]
 Params = Annotated[float, _number("--params", "N.")]
 Tokens = Annotated[float, _number("--tokens", "D.")]
