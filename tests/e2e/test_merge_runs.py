@@ -19,7 +19,7 @@ from isoflop.train.run import train
 
 
 def test_runs_and_their_last_checkpoints_merge(
-    tiny: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
     for seed in (1, 2):
@@ -37,7 +37,10 @@ def test_runs_and_their_last_checkpoints_merge(
     for name in one.tensors:
         torch.testing.assert_close(last.read(name), (one.read(name) + two.read(name)) / 2)
         torch.testing.assert_close(both.read(name), (one.read(name) + other.read(name)) / 2)
-    assert invoke(["merge", "inspect", "runs/run1", "runs/run2"]) == 0
+    capsys.readouterr()
+    assert invoke(["merge", "inspect", "runs/run1", "runs/run2", "--out", "looked"]) == 0
+    assert "What will interfere" not in capsys.readouterr().out, "a table without a row"
+    assert "What will interfere" not in Path("looked/report.html").read_text()
 
 
 def test_factors_of_adapters_are_not_merged_apart(

@@ -102,7 +102,7 @@ def inspect(
 
     console = Console(highlight=False)
     console.print(headline(found), markup=False)
-    for sheet in (layer_sheet(found), tensor_sheet(found)):
+    for sheet in filter(None, (layer_sheet(found), tensor_sheet(found))):
         console.print(grid(sheet))
     if page is not None:
         typer.echo(f"\nreport: {page}")

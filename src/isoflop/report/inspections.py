@@ -41,13 +41,15 @@ def layer_sheet(found: Inspection) -> Sheet:
     )
 
 
-def tensor_sheet(found: Inspection) -> Sheet:
-    """The tensors that will interfere most."""
+def tensor_sheet(found: Inspection) -> Sheet | None:
+    """The tensors that will interfere most; None where none can, as one model stands alone or none differs."""
     names = tuple(f"stable rank {_short(model)}" for model in found.models)
     lines = [
         (clean(facts.name), *(NOTHING if rank is None else f"{rank:.1f}" for rank in facts.ranks), *_agreement(facts))
         for facts in found.interfering()
     ]
+    if not lines:
+        return None
     return Sheet(
         "What will interfere",
         ("tensor", *names, "cosine", "sign conflicts", "cancelled"),

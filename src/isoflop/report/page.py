@@ -176,7 +176,7 @@ def run_page(record: RunRecord, specs: Specs) -> str:
     resolved = json.dumps(record.resolved, indent=2, ensure_ascii=False)
     known = isinstance(value, int | float)
     reached = f"{record.text(value)} {record.scale.unit}" if known else f"{record.state}, no value yet"
-    facts = {"State": record.state, **{axis_label(axis): amount(axis, v) for axis, v in spent.items()}}
+    facts = {"state": record.state, **{axis_label(axis): amount(axis, v) for axis, v in spent.items()}}
     sections = [
         _section("Held-out quality", drawn.get("quality", ""), _table(record.evaluation_sheet())),
         _section("Training loss", drawn.get("loss", "")),
@@ -238,10 +238,11 @@ def fit_page(record: FitRecord, specs: Specs) -> str:
 def inspection_page(found: Inspection, specs: Specs) -> str:
     """The page of models beside their base, with its charts' specifications by name."""
     drawn = {name: _figure(name) for name in specs}
+    tensors = inspections.tensor_sheet(found)
     sections = [
         _section("Distance from the base", drawn.get("distances", "")),
         _section("Interference", drawn.get("interference", ""), _table(inspections.layer_sheet(found), "By layer")),
-        _section(*_titled(inspections.tensor_sheet(found))),
+        *([_section(*_titled(tensors))] if tensors else []),
         _section("Data", _download("inspection.json", "Download every tensor's facts")),
     ]
     return _page(

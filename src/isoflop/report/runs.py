@@ -82,7 +82,7 @@ class RunRecord:
 
     def evaluation_sheet(self) -> Sheet:
         """One line an evaluation: what had been spent, the value with its standard error, its domains."""
-        domains = [name for name in self.evaluations if name.startswith("domain ")]
+        domains = _domains(self.evaluations)
         lines = [
             (
                 f"{record['step']:,}",
@@ -116,6 +116,12 @@ def _flat(record: dict[str, Any]) -> dict[str, Any]:
     return {**{key: record.get(key) for key in ("step", "flops", "tokens", "value", "stderr")}, **domains}
 
 
+def _domains(evaluations: Table) -> list[str]:
+    """The columns of domains; none where there is one alone, whose values are those of the whole."""
+    found = [name for name in evaluations if name.startswith("domain ")]
+    return found if len(found) > 1 else []
+
+
 def losses(steps: Table) -> Chart:
     """Training loss in nats a token against FLOPs: every step faintly, the mean of those within 10 % boldly."""
     measured = [{key: known(record[key]) for key in ("flops", "loss")} for record in steps.records()]
@@ -136,7 +142,7 @@ def losses(steps: Table) -> Chart:
 
 def evaluations(table: Table, scale: Scale, *, bound: bool = False) -> Chart:
     """Held-out quality against FLOPs: the mean boldly, every domain in its colour."""
-    domains = [name for name in table if name.startswith("domain ")]
+    domains = _domains(table)
     names = [clean(name.removeprefix("domain ")) for name in domains]
     whole = "all"
     while whole in names:  # a domain may be called so
@@ -151,12 +157,13 @@ def evaluations(table: Table, scale: Scale, *, bound: bool = False) -> Chart:
     extent = Extent.of(p["value"] for p in points)
     title = f"held-out {scale.unit}{' (a bound)' if bound else ''}, {scale.direction}"
     tooltip = ["of:N", "step:Q", alt.Tooltip("flops:Q", format=".4s"), alt.Tooltip("value:Q", format=".4f")]
+    key = legend(names) if domains else None
     base = alt.Chart(rows(points)).encode(
         x=_compute_axis(widened([p["flops"] for p in points])),
         y=alt.Y("value:Q", scale=extent.scale(), axis=extent.axis(title)),
-        color=alt.Color("of:N", scale=colour_scale(names), legend=legend(names)),
+        color=alt.Color("of:N", scale=colour_scale(names), legend=key),
     )
-    shape = alt.Shape("of:N", scale=shape_scale(names), legend=legend(names))
+    shape = alt.Shape("of:N", scale=shape_scale(names), legend=key)
     mark = base.mark_point(filled=True, size=60, opacity=1).encode(shape=shape, tooltip=tooltip)
     return alt.layer(base.mark_line(strokeWidth=2), mark).properties(height=300, description="Held-out quality")
 

@@ -180,6 +180,19 @@ def test_an_open_interval_reaches_the_edge_of_its_axis_and_is_not_drawn_as_none(
     assert fit_charts._drawn(rows, log) == [{"predicted": 2.0, "low": 1.0, "high": 3.0}]
 
 
+def test_one_domain_alone_is_not_told_twice(tmp_path: Path) -> None:
+    """Its values are those of the whole: no second line over the first, no column of the same numbers."""
+
+    def alone(record: Record) -> None:
+        if record["kind"] == "evaluation":
+            record["domains"] = {"text": record["value"]}
+
+    found = RunRecord.read(changed_run(tmp_path, alone))
+    assert found.evaluation_sheet().columns[-1] == found.scale.unit
+    drawn = render.specification(found.figures()["quality"])
+    assert {point["of"] for points in drawn["datasets"].values() for point in points} == {"all"}
+
+
 def test_a_domain_called_all_stays_apart_from_the_mean(tmp_path: Path) -> None:
     def rename(record: Record) -> None:
         if record["kind"] == "evaluation":
