@@ -53,6 +53,7 @@ def test_every_file_and_command_of_the_page_works(here: None, capsys: pytest.Cap
     assert ran >= 8
     assert "windows of 48 tokens are packed" in said
     assert "the model knows 304 ids, 3 more than the tokenizer" in said
+    assert "after step 0" not in said, "a published model has no steps"
     for name in ("tuned", "whole"):
         records = Run.read(Path("runs") / name).metrics("evaluation")
         assert records[-1]["value"] < records[0]["value"]

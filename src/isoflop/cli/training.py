@@ -238,8 +238,9 @@ def evaluate(
         scales = {part.name: dataclasses.asdict(part.scale) for part, _ in measured}
         emit({part.name: {**dataclasses.asdict(found), **scales[part.name]} for part, found in measured})
         return
+    when = f", after step {step:,}" if step else ""  # a published model has no steps to speak of
     for part, found in measured:
-        typer.echo(f"{part.name}: {_measured(part, found)} {part.scale.unit}, after step {step:,}")
+        typer.echo(f"{part.name}: {_measured(part, found)} {part.scale.unit}{when}")
         for name, domain in found.domains.items():
             typer.echo(f"  {printable(name)}: {_measured(part, domain)} over {domain.n:,} {part.counts}")
 
