@@ -224,6 +224,10 @@ def test_a_file_of_other_settings_is_not_mixed_with(
     other = written(tmp_path, [PROMPTS[0], {"prompt": "another"}])
     assert invoke(["generate", str(run), "--prompts", other, str(out), "--tokens", "3"]) == 2
     assert "line 2: was written for another prompt" in capsys.readouterr().err
+    for record in ({**PROMPTS[0], "number": 99}, {"prompt": PROMPTS[0]["prompt"]}):
+        beside = written(tmp_path, [record, *PROMPTS[1:]])
+        assert invoke(["generate", str(run), "--prompts", beside, str(out), "--tokens", "3"]) == 2
+        assert "line 1: was written for other keys beside the prompt" in capsys.readouterr().err
     more = written(tmp_path, [*PROMPTS, {"prompt": "more"}])
     assert invoke(["generate", str(run), "--prompts", more, str(out), "--tokens", "3"]) == 0
     assert out.read_bytes().startswith(before)

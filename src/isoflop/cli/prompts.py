@@ -111,8 +111,11 @@ class SampleFile:
             i, s = divmod(place, samples)
             if i >= len(prompts) or (line.get("index"), line.get("sample")) != (i, s):
                 raise UsageError("is no sample that is wanted here", where=where, fix=fix)
-            if line.get("prompt") != prompts[i]["prompt"]:
-                raise UsageError("was written for another prompt", where=where, fix=fix)
+            theirs = {key: value for key, value in line.items() if key not in OURS or key == "prompt"}
+            if theirs != prompts[i]:
+                same = theirs.get("prompt") == prompts[i]["prompt"]
+                what = f"was written for {'other keys beside the prompt' if same else 'another prompt'}"
+                raise UsageError(what, where=where, fix=fix)
         return len(lines)
 
     def write(self, line: dict[str, Any]) -> None:
