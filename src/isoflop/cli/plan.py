@@ -16,10 +16,12 @@ from .gathered import gathered
 from .laws import Where, pairs, rows_of
 
 if TYPE_CHECKING:
+    from ..laws.law import Fit
     from ..laws.plan.answer import Answer, Plan
     from ..laws.plan.draws import Basis
     from ..laws.plan.lifetime import Life
     from ..laws.plan.next_runs import Choice
+    from ..store.plans import StoredPlan
 
 plans = typer.Typer(
     cls=default_verb("ask"), no_args_is_help=True, help="What to run: sizes, tokens, costs, each with an interval."
@@ -89,6 +91,15 @@ class PlanOutputs:
         typer.Option("--gpus", help="Hours and energy on so many accelerators, e.g. 8xH200.", metavar="COUNTxNAME"),
     ] = None
     mfu: Annotated[Number, _number("--mfu", "With --gpus: model FLOPs, a share of the peak.")] = None
+    page: Annotated[
+        Path | None,
+        typer.Option(
+            "--page",
+            help="Write a page of the planned run: frontier, slices, neighbours.",
+            parser=user_path,
+            metavar="FILE",
+        ),
+    ] = None
 
 
 @plans.command()
@@ -111,7 +122,7 @@ def ask(
     json: Json = False,
 ) -> None:
     """Answer from a fit, or from a table that is fitted first: best N and D, loss, cost, repeats, a whole life."""
-    from ..laws.plan.verb import plan_from
+    from ..laws.plan.verb import fit_from, plan_from
 
     stored = source.suffix == ".json"
     if stored and (where or columns or law != "auto"):
@@ -127,23 +138,39 @@ def ask(
     rows = source if stored else rows_of(source, pairs(where, "--where", "arm=muon"))
     asked = {name: value for name, value in vars(question).items() if name != "requests"}
     with patience("planning"):
-        plan = plan_from(
-            rows, law, columns=pairs(columns, "--columns", "N=params,D=tokens"), life=_life(question.requests), **asked
-        )
+        fit = fit_from(rows, law, None, pairs(columns, "--columns", "N=params,D=tokens"))
+        plan = plan_from(fit, life=_life(question.requests), **asked)
     if made.gpus is not None:
         from ..laws.plan.machines import on_machines
 
         trains = None if question.requests else question.compute
         plan = on_machines(plan, made.gpus, made.mfu, trains)
+    drawn = _drawn(fit, plan, question) if made.page is not None else None
     written = _write_recipe(plan, question, made, overrides or [])
+    if drawn is not None and made.page is not None:
+        from ..report.page import write_plan
+
+        write_plan(drawn, made.page)
+        written["page"] = str(made.page)
     if json:
         emit({**plan.to_json(), **written})
         return
     typer.echo(str(plan))
     for note in written.get("recipe", {}).get("notes", ()):
         typer.echo(note)
+    if made.page is not None:
+        typer.echo(f"page: {made.page}")
     if made.recipe is not None:
         typer.echo(f"{made.recipe}: `isoflop train {made.recipe} --dry-run` says what it costs")
+
+
+def _drawn(fit: Fit, plan: Plan, question: PlanQuestion) -> StoredPlan:
+    """What the page shows of the planned run."""
+    from ..laws.plan.sketch import sketch
+    from .planned import run_of
+
+    with patience("drawing"):
+        return sketch(fit, plan, *run_of(plan, question.params, question.tokens))
 
 
 def _write_recipe(plan: Plan, question: PlanQuestion, made: PlanOutputs, overrides: list[str]) -> dict[str, Any]:

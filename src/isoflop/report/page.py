@@ -22,8 +22,9 @@ from ..core.files import jsonable, write_atomic
 from ..core.reading import user_path
 from ..store.fits import FIT
 from ..store.inspections import INSPECTION, Inspection
+from ..store.plans import StoredPlan
 from ..store.results import STUDY, StudyResult, abridged
-from . import charts, fit_charts, inspections, render
+from . import charts, fit_charts, inspections, plans, render
 from .fits import FitRecord
 from .runs import RunRecord
 from .sheets import (
@@ -61,6 +62,8 @@ CAPTIONS = {
     "the law's own error, measured by extrapolating inside the table.",
     "isoflops": "Loss against size at equal compute 6 N D. Diamonds are the optima, joined by the dashed line; dots "
     "are rows within 6 % of a curve's compute.",
+    "frontier": "The best run at each compute, with the prediction interval of its loss; the diamond is the plan.",
+    "slices": "Loss against size at equal compute. Diamonds: the plan, and twice and half its size at equal compute.",
     "forecasts": "The best law fitted to the rows below a cut and asked for those above it. Hollow: the observation "
     "lay outside the forecast's interval.",
     "distances": "How far each model has moved, relative to the base's own size.",
@@ -255,6 +258,38 @@ def inspection_page(found: Inspection, specs: Specs) -> str:
         data=found.model_dump(mode="json"),
         footer="Task vectors are model - base; everything is computed in fp32 and summed in float64.",
     )
+
+
+def plan_page(found: StoredPlan, specs: Specs) -> str:
+    """The page of a plan, with its charts' specifications by name."""
+    drawn = {name: _figure(name) for name in specs}
+    answers = [_section(title, _table(sheet), _bullets(said)) for title, sheet, said in plans.answer_sheets(found)]
+    sections = [
+        _section(*_titled(plans.run_sheet(found))),
+        _section("The frontier", drawn.get("frontier", "")),
+        _section("IsoFLOP slices", drawn.get("slices", "")),
+        *answers,
+        _section("Data", _download("plan.json", "Download the whole plan")),
+    ]
+    return _page(
+        kind="isoflop plan",
+        title="The planned run",
+        headline=plans.headline(found),
+        facts={"Law": clean(found.law), "Rows": f"{len(found.points):,}", "Intervals": f"{100 * found.level:g} %"},
+        sections=sections,
+        specs=specs,
+        data=found.model_dump(mode="json"),
+        footer="FLOPs are as the fitted table counts them: 6 N D, or its own column C.",
+    )
+
+
+def write_plan(found: StoredPlan, page: Path) -> None:
+    """Write the page of a plan.
+
+    Raises:
+        StorageError: the disk refused.
+    """
+    write_atomic(page, plan_page(found, _specifications(plans.figures(found))))
 
 
 # ---------------------------------------------------------------- the pieces of a page

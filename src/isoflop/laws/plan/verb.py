@@ -61,7 +61,7 @@ def plan_from(
         >>> f"{plan_from(fitted('chinchilla'), params=1e9, tokens=2e10)['loss'].value:.2f}"
         '2.53'
     """
-    fit = _fit(source, law, by, columns)
+    fit = fit_from(source, law, by, columns)
     made = plan(fit, compute=compute, loss=loss, params=params, tokens=tokens, unique=unique, life=life, level=level)
     beside = None
     if life is None and unique is None and params is None and tokens is None:
@@ -90,7 +90,7 @@ def basis_from(
         0.9
     """
     check_level(level)
-    return basis_of(_fit(source, law, None, columns), level)
+    return basis_of(fit_from(source, law, None, columns), level)
 
 
 def pools_from(
@@ -114,7 +114,8 @@ def pools_from(
     return pools(made, seen, pool)
 
 
-def _fit(source: str | Path | Mapping[str, Any] | Fit, law: str, by: str | None, columns: Any) -> Fit:
+def fit_from(source: str | Path | Mapping[str, Any] | Fit, law: str, by: str | None, columns: Any) -> Fit:
+    """The fit itself, or one that is read or made (see ``basis_from``)."""
     if isinstance(source, Fit):
         return source
     if isinstance(source, str | Path):
