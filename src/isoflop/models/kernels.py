@@ -9,6 +9,7 @@ once. Products run in the dtype of their operands (fp32 or bf16) and accumulate 
 from __future__ import annotations
 
 import functools
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -29,6 +30,33 @@ def plain() -> bool:
 def functional() -> bool:
     """Whether this runs inside ``torch.func`` (jvp, vmap, hessians)."""
     return torch._C._functorch.peek_interpreter_stack() is not None
+
+
+class decoding(torch.no_grad):
+    """As ``torch.no_grad``, and norms may round otherwise than in training, in fewer calls: for text, token by token.
+
+    Not ``torch.inference_mode``, in which tensors of devices that are written in Python cannot be detached.
+
+    Example:
+        >>> with decoding():
+        ...     torch.is_grad_enabled(), decoding.on()
+        (False, True)
+    """
+
+    _here = threading.local()
+
+    @classmethod
+    def on(cls) -> bool:
+        """Whether this thread is within one."""
+        return getattr(cls._here, "depth", 0) > 0
+
+    def __enter__(self) -> None:
+        super().__enter__()
+        self._here.depth = getattr(self._here, "depth", 0) + 1
+
+    def __exit__(self, *raised: Any) -> None:
+        self._here.depth -= 1
+        super().__exit__(*raised)
 
 
 def first_order(backward: Callable[..., Any]) -> Callable[..., Any]:
@@ -87,7 +115,7 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float, dtype: torch.dtype) -> Tenso
     """
     if plain():
         return reference_rms_norm(x, weight, eps, dtype)
-    if torch.is_inference_mode_enabled():
+    if decoding.on():
         return _quick_rms_norm(x, weight, eps, dtype)
     if not torch.is_grad_enabled():  # the same numbers without the calls that a gradient would need
         return _scaled(x, weight, _scale(x, eps), dtype)
@@ -116,7 +144,7 @@ def _quick_rms_norm(x: Tensor, weight: Tensor, eps: float, dtype: torch.dtype) -
 
 @functools.lru_cache(64)
 def _leg(square: float, dtype: torch.dtype, device: torch.device) -> Tensor:
-    return torch.tensor(square**0.5, dtype=dtype, device=device)
+    return torch.tensor(square**0.5, dtype=dtype).to(device)
 
 
 class _RmsNorm(Function):

@@ -17,7 +17,7 @@ from .attend import softly_capped
 from .cache import Cache, Padding
 from .checkpointing import checkpointed
 from .decoding import WeightLayout, Weights, laid_out
-from .kernels import fuse
+from .kernels import decoding, fuse
 from .layers import Matrix, exact
 
 
@@ -184,7 +184,7 @@ class CachingTransformer(Transformer):
         """
         return self.prepared(batch).make_cache(batch, capacity, pads=pads)
 
-    @torch.inference_mode()
+    @decoding()
     def prepared(self, rows: int, weights: Weights | None = None) -> Prepared:
         """This model with its weights as they are now, laid out once for many caches.
 
@@ -197,7 +197,7 @@ class CachingTransformer(Transformer):
         head = layout.linear(fuse((twin.head,), self.dtype))
         return Prepared(self, [layout.of(block.products()) for block in twin.blocks], head)
 
-    @torch.inference_mode()
+    @decoding()
     def step(self, tokens: Tensor, cache: Cache, last: int | None = None) -> Tensor:
         """(batch, n) ids that follow those in the cache -> logits (batch, n, vocab); the cache grows by n.
 
@@ -234,7 +234,7 @@ class Prepared:
         """The model's."""
         return self.model.head
 
-    @torch.inference_mode()
+    @decoding()
     def make_cache(self, batch: int, capacity: int, *, pads: Sequence[int] | None = None) -> Cache:
         """An empty cache for ``step``; see ``CachingTransformer.make_cache``."""
         layers = [block.mixer.make_cache(batch, capacity, self.model.dtype) for block in self.model.blocks]

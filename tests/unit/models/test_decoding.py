@@ -13,7 +13,7 @@ from isoflop.core.errors import UsageError
 from isoflop.core.registry import get
 from isoflop.models.cache import Padding
 from isoflop.models.decoding import WeightLayout, laid_out
-from isoflop.models.kernels import reference_rms_norm, rms_norm
+from isoflop.models.kernels import decoding, reference_rms_norm, rms_norm
 from isoflop.models.layers import Matrix
 from isoflop.models.patterns.window import WindowPattern
 from isoflop.models.transformer import CachingTransformer
@@ -191,10 +191,10 @@ def test_steps_leave_no_trace_of_a_gradient(mixer: dict[str, Any], precision: st
 @pytest.mark.parametrize("scale", [0.0, 1e-30, 1e-3, 1.0, 1e3, 1e15])
 @pytest.mark.parametrize("eps", [1e-6, 1e-5, 0.1])
 def test_the_norm_of_a_step_is_the_norm(scale: float, eps: float) -> None:
-    """Elsewhere, without inference mode, it has the bits of training."""
+    """Elsewhere, without ``decoding``, it has the bits of training."""
     generator = torch.Generator().manual_seed(0)
     x, weight = torch.randn(3, 2, 48, generator=generator) * scale, torch.randn(48, generator=generator)
-    with torch.inference_mode():
+    with decoding():
         quick = rms_norm(x, weight, eps, torch.float32)
     torch.testing.assert_close(quick, reference_rms_norm(x, weight, eps, torch.float32), rtol=1e-5, atol=0)
     with torch.no_grad():

@@ -138,7 +138,7 @@ class Sample:
             raise UsageError(what, where="decoder.weights", fix="leave the key out")
         return model
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def _decode(self, model: Any, rows: list[_Row], budget: int, listen: Listener | None) -> None:
         """Fill the rows, which belong to one batch."""
         if budget < 1 or not rows:
