@@ -103,3 +103,19 @@ def toys() -> Iterator[None]:
     """The parts of ``toy`` are legal in recipes for the time of one test."""
     with toy.registered():
         yield
+
+
+LONGEST = {
+    "test_another_device.py",
+    "test_compare_for_real.py",
+    "test_damaged_stores.py",
+    "test_fine_tune_page.py",
+    "test_guides.py",
+    "test_pipelines_page.py",
+    "test_readme.py",
+}
+"""Files with tests of half a minute and more: begun last, one of them alone would keep the others waiting."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.name not in LONGEST)  # stable: the others stay in their order

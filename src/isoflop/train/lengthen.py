@@ -47,16 +47,21 @@ def lengthen(loop: Loop) -> None:
 
 
 def _others(recipe: Recipe, run: Run) -> Iterator[Run]:
-    """Runs beside ``run``, none at work, whose recipe differs in the budget alone, and in what changes no step."""
-    ours = _but_for_its_length(recipe.to_json())
+    """Runs beside ``run``, none at work, whose recipe differs in the budget, and else in nothing that changes a step.
+
+    One of the same budget is none: who asks for that again under another name wants it made again.
+    """
+    tree = recipe.to_json()
+    ours = _but_for_its_length(tree)
     for path in sorted(run.path.parent.glob("[!.]*/resolved.json")):
         if path.parent == run.path:
             continue
         try:
             other = Run.read(path.parent)
-            if _but_for_its_length(other.resolved) == ours and other.state != "running":
+            longer = other.resolved["budget"] != tree["budget"]
+            if longer and _but_for_its_length(other.resolved) == ours and other.state != "running":
                 yield other
-        except (DataError, TypeError, AttributeError):  # a broken directory is no offer
+        except (DataError, TypeError, AttributeError, KeyError):  # a broken directory is no offer
             continue
 
 

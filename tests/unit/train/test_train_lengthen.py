@@ -77,3 +77,11 @@ def test_another_seed_or_a_damaged_checkpoint_is_no_beginning(tiny: Tiny, tmp_pa
     train(Recipe.load(tiny("schedule=constant", SHORT, "seed=5")), tmp_path / "runs")
     run = train(Recipe.load(tiny("schedule=constant", LONG)), tmp_path / "runs", lengthens=True)
     assert run.events("resumed") == []
+
+
+def test_the_same_recipe_under_another_name_is_made_again(tiny: Tiny, tmp_path: Path) -> None:
+    recipe = Recipe.load(tiny("schedule=constant", SHORT, "train.checkpoints=3", "train.keep=3"))
+    train(recipe, tmp_path, name="first")
+    heard: list[str] = []
+    again = train(recipe, tmp_path, name="second", lengthens=True, warn=heard.append)
+    assert again.events("resumed") == heard == []

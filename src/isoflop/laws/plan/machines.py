@@ -20,6 +20,10 @@ class Accelerator:
         peak: FLOP/s of dense products in bf16.
         watts: thermal design power, or the most that was published; None: nothing was.
         source: of both.
+
+    Example:
+        >>> ACCELERATORS["H200"].watts
+        700
     """
 
     peak: float
