@@ -6,7 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 
+
+@pytest.mark.slow
 def test_everything_works_where_tensors_do_not_live_on_the_cpu() -> None:
     checks = str(Path(__file__).with_name("another_device.py"))
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", checks]

@@ -195,6 +195,7 @@ def check(whole: Path, place: Path, seed: int, capsys: pytest.CaptureFixture[str
     shutil.rmtree(place)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("block", range(4))
 def test_every_verb_answers_or_names_what_is_damaged(
     whole: Path, tmp_path: Path, block: int, capsys: pytest.CaptureFixture[str]

@@ -34,6 +34,7 @@ for arguments in json.loads(sys.argv[1]):
 """
 
 
+@pytest.mark.slow
 def test_what_the_outputs_encoding_lacks_is_replaced_in_every_verb(tiny: Tiny, tmp_path: Path) -> None:
     root, home = ["--root", str(tmp_path)], tmp_path / "名前-[é]"
     assert invoke(["train", str(tiny("budget.steps=1")), *root, "--name", "mine"]) == 0
