@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import stdtrit
+from scipy.special import stdtr, stdtrit
 
 LEVEL = 0.95
 
@@ -26,6 +26,21 @@ def half_width(values: npt.ArrayLike, level: float = LEVEL, error: npt.ArrayLike
     if n < 3:
         raise ValueError(f"an interval needs at least 3 seeds, got {n}")
     return stdtrit(n - 1, 0.5 + level / 2) * np.hypot(listed.std(axis=-1, ddof=1) / math.sqrt(n), error)
+
+
+def p_value(values: npt.ArrayLike, error: float = 0.0) -> float:
+    """Two-sided p-value of Student's t test that the mean is 0; where nothing varies, 1 if it is and 0 if not.
+
+    Args:
+        values: (n,) independent values, one a seed, n >= 2.
+        error: a standard error that all the values share, so that more of them do not lessen it.
+    """
+    listed = np.asarray(values, dtype=np.float64)
+    mean = abs(float(listed.mean()))
+    deviation = math.hypot(listed.std(ddof=1) / math.sqrt(len(listed)), error)
+    if deviation == 0:
+        return 1.0 if mean == 0 else 0.0
+    return float(2 * stdtr(len(listed) - 1, -mean / deviation))
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:

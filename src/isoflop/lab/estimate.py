@@ -23,10 +23,9 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
 
 from ..core.errors import DataError
-from ..core.significance import LEVEL, half_width
+from ..core.significance import LEVEL, half_width, p_value
 from . import ladder
 
 Side = Literal["", "above", "below"]
@@ -139,14 +138,9 @@ def estimate(multipliers: Sequence[float], level: float = LEVEL, error: float = 
 def interval(logs: ladder.Array, level: float, error: float) -> Estimate:
     """``estimate`` of log multipliers (n,) that need no check."""
     mean, half = logs.mean(), half_width(logs, level, error)
-    deviation = math.hypot(logs.std(ddof=1) / math.sqrt(len(logs)), error)
-    if deviation > 0:
-        p = 2 * float(stats.t.sf(abs(mean) / deviation, len(logs) - 1))
-    else:
-        p = 1.0 if mean == 0 else 0.0
     with np.errstate(over="ignore"):
         value, low, high = np.exp([mean, mean - half, mean + half]).tolist()
-    return Estimate(value, low, high, p)
+    return Estimate(value, low, high, p_value(logs, error))
 
 
 def _rungs(x: npt.ArrayLike, y: npt.ArrayLike) -> tuple[ladder.Array, ladder.Array]:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
-from scipy.special import stdtr
 
-from ..core.significance import LEVEL, half_width, holm
+from ..core.significance import LEVEL, half_width, holm, p_value
 from ..store.pipelines import BarVerdict, StageRow, values_of
 from .pipeline import Bar
 
@@ -28,7 +26,7 @@ def judge(bars: Sequence[Bar], rows: Sequence[StageRow], metric: str) -> list[Ba
         )
         for bar in bars
     ]
-    adjusted = holm([_p(found - bar.most) for found, bar in zip(sums, bars, strict=True)])
+    adjusted = holm([p_value(found - bar.most) for found, bar in zip(sums, bars, strict=True)])
     verdicts = []
     for bar, found, p in zip(bars, sums, adjusted, strict=True):
         mean, half = float(found.mean()), float(half_width(found))
@@ -46,15 +44,6 @@ def judge(bars: Sequence[Bar], rows: Sequence[StageRow], metric: str) -> list[Ba
             )
         )
     return verdicts
-
-
-def _p(differences: Any) -> float:
-    """Two-sided p-value of a mean of 0."""
-    n, mean = len(differences), float(differences.mean())
-    error = float(differences.std(ddof=1)) / math.sqrt(n)
-    if error == 0:
-        return 1.0 if mean == 0 else 0.0
-    return float(2 * stdtr(n - 1, -abs(mean) / error))
 
 
 def flops_of(ledgers: Iterable[Mapping[str, Mapping[str, float]]], phases: Sequence[str]) -> float:

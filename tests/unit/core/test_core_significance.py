@@ -1,4 +1,4 @@
-"""Student's interval and Holm's correction, against their definitions."""
+"""Student's interval and test, and Holm's correction, against their definitions."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import math
 
 import numpy as np
 import pytest
+from scipy import stats
 
-from isoflop.core.significance import half_width, holm
+from isoflop.core.significance import half_width, holm, p_value
 
 
 def test_an_error_that_all_values_share_does_not_shrink_with_their_number():
@@ -31,6 +32,15 @@ def test_the_half_width_is_student_s_over_the_last_axis():
     assert isinstance(half_width(np.zeros((5, 4))), np.ndarray)
     with pytest.raises(ValueError, match="at least 3 seeds, got 2"):
         half_width([1.0, 2.0])
+
+
+def test_the_p_value_is_student_s_and_agrees_with_the_interval():
+    values = np.array([0.2, 1.1, 0.4, 0.9])
+    assert p_value(values) == pytest.approx(stats.ttest_1samp(values, 0).pvalue)
+    mean = values.mean()
+    for error in (0.0, 0.3):
+        assert p_value(values - mean + half_width(values, 0.9, error), error) == pytest.approx(0.1)
+    assert (p_value(np.zeros(3)), p_value(np.ones(3)), p_value(np.ones(3), 1.0)) == (1.0, 0.0, pytest.approx(0.422650))
 
 
 def test_holm_is_step_down_and_monotone():
