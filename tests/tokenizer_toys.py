@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,18 +36,24 @@ def directory(folder: Path, tokenizer: hf.Tokenizer, **config: Any) -> Path:
     return folder
 
 
-def byte_level() -> hf.Tokenizer:
-    """As GPT-2, Llama 3, Qwen, SmolLM."""
+def byte_pairs(texts: Iterable[str], ids: int, special: Sequence[str], splitter: Any = None) -> hf.Tokenizer:
+    """Trained on texts, as GPT-2's; of every byte, and of at most ``ids`` ids, the special ones first."""
     tokenizer = hf.Tokenizer(hf.models.BPE())
-    tokenizer.pre_tokenizer = hf.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.pre_tokenizer = splitter or hf.pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = hf.decoders.ByteLevel()
     trainer = hf.trainers.BpeTrainer(
-        vocab_size=300,
-        special_tokens=["<|endoftext|>", "<|im_start|>", "<|im_end|>"],
+        vocab_size=ids,
+        special_tokens=list(special),
         initial_alphabet=hf.pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(TEXTS * 20, trainer)
+    tokenizer.train_from_iterator(texts, trainer)
+    return tokenizer
+
+
+def byte_level() -> hf.Tokenizer:
+    """As GPT-2, Llama 3, Qwen, SmolLM."""
+    tokenizer = byte_pairs(TEXTS * 20, 300, ["<|endoftext|>", "<|im_start|>", "<|im_end|>"])
     tokenizer.add_tokens([hf.AddedToken("<think>", normalized=False)])
     return tokenizer
 

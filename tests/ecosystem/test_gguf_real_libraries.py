@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from isoflop.models.gguf import write_gguf
+from tokenizer_toys import byte_pairs
 
 transformers = pytest.importorskip("transformers", reason="needs the extra hf")
 pytest.importorskip("gguf", reason="needs the extra gguf")
@@ -39,15 +40,7 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 def tokenizer(directory: Path) -> Any:
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-
-    made = Tokenizer(models.BPE())
-    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    made.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=280, special_tokens=[END], initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
-    )
-    made.train_from_iterator(["it's a test of many words and of other words"] * 9, trainer)
+    made = byte_pairs(["it's a test of many words and of other words"] * 9, 280, [END])
     wrapped = transformers.PreTrainedTokenizerFast(tokenizer_object=made, bos_token=END, eos_token=END)
     wrapped.save_pretrained(directory)
     return wrapped

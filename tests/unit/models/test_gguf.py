@@ -13,8 +13,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import pre_tokenizers
 
+import tokenizer_toys
 from isoflop.core.errors import DataError, IsoflopError, NumericsError, UsageError
 from isoflop.core.registry import get
 from isoflop.models.gguf import write_gguf
@@ -39,20 +40,10 @@ NEEDED = {
 SIZES = ("block_count", "context_length", "embedding_length", "feed_forward_length", "attention.head_count")
 
 
-def byte_pairs(directory: Path, splitter: Any = None) -> None:
-    """A trained byte-level tokenizer of 280 ids."""
-    made = Tokenizer(models.BPE())
-    made.pre_tokenizer = splitter or pre_tokenizers.ByteLevel(add_prefix_space=False)
-    made.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=280,
-        special_tokens=[END],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    made.train_from_iterator(["it's a test of many words and of other words"] * 9, trainer)
-    made.save(str(directory / "tokenizer.json"))
-    (directory / "tokenizer_config.json").write_text(json.dumps({"bos_token": END, "eos_token": END}))
+def write_tokenizer(at: Path, form: Any = None, *, splitter: Any = None) -> None:
+    """A trained byte-level tokenizer of 280 ids, as what ``export`` writes beside the weights of any form."""
+    made = tokenizer_toys.byte_pairs(["it's a test of many words and of other words"] * 9, 280, [END], splitter)
+    tokenizer_toys.directory(at, made, bos_token=END, eos_token=END)
 
 
 def published(directory: Path, draws: int = 0, **fields: Any) -> Path:
@@ -60,7 +51,7 @@ def published(directory: Path, draws: int = 0, **fields: Any) -> Path:
     part: Any = get("model", "transformer")(d_model=32, layers=3, embedding_scale=1.0, **fields)
     draw = torch.Generator().manual_seed(draws)
     weights = {shape.name: torch.randn(shape.shape, generator=draw) for shape in part.shapes(ROWS)}
-    export(part, weights, directory, context=64, ids=Ids(0, 0), identity=draws, beside=lambda at, form: byte_pairs(at))
+    export(part, weights, directory, context=64, ids=Ids(0, 0), identity=draws, beside=write_tokenizer)
     return directory
 
 
@@ -158,7 +149,8 @@ def test_ids_that_no_tokenizer_has_are_unused_and_ends_are_known(tmp_path: Path)
 
 def test_a_splitting_rule_that_llama_cpp_lacks_is_told(tmp_path: Path) -> None:
     source = published(tmp_path / "model")
-    byte_pairs(source, pre_tokenizers.Sequence([pre_tokenizers.Punctuation(), pre_tokenizers.ByteLevel()]))
+    splitter = pre_tokenizers.Sequence([pre_tokenizers.Punctuation(), pre_tokenizers.ByteLevel()])
+    write_tokenizer(source, splitter=splitter)
     (note,) = write_gguf(source, tmp_path / "model.gguf")
     assert "no rule that splits texts" in note
 
@@ -198,9 +190,7 @@ def test_values_beyond_fp16_are_refused_and_nothing_is_left(tmp_path: Path) -> N
     source = published(tmp_path / "model")
     part: Any = get("model", "transformer")(d_model=32, layers=3, embedding_scale=1.0)
     weights = {shape.name: torch.full(shape.shape, 1e6) for shape in part.shapes(ROWS)}
-    export(
-        part, weights, tmp_path / "large", context=64, ids=Ids(0, 0), identity=1, beside=lambda at, form: byte_pairs(at)
-    )
+    export(part, weights, tmp_path / "large", context=64, ids=Ids(0, 0), identity=1, beside=write_tokenizer)
     with pytest.raises(NumericsError, match="not finite in f16"):
         write_gguf(tmp_path / "large", tmp_path / "out" / "large.gguf")
     assert list((tmp_path / "out").iterdir()) == []
