@@ -6,6 +6,7 @@ import io
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -192,7 +193,7 @@ def test_a_killed_process_leaves_whole_lines_to_go_on_from(
     arguments = ["generate", str(run), "--tokens", "12", "--batch", "4", "--ignore-eos", "--prompts", many]
     with subprocess.Popen([sys.executable, "-m", "isoflop", *arguments, str(out)]) as process:
         while process.poll() is None and not (out.exists() and out.stat().st_size > 3000):
-            pass
+            time.sleep(0.002)
         process.kill()
     begun = out.read_bytes()
     assert 0 < begun.count(b"\n") < 200, "the process was killed too late for this test"
