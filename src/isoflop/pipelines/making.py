@@ -66,6 +66,10 @@ class Made:
             return merged(trained(self.run, device="cpu").model)
         return weights_in(self.place)
 
+    def reference(self) -> dict[str, str]:
+        """What later stages' recipes name: the directory of a model, the file of a text."""
+        return {"run": str(self.place), "path": str(self.place / TEXT)}
+
     def bill(self) -> Ancestors:
         """Itself and its ancestors."""
         own = {self.identity: Ancestor(name=self.place.name, ledger={k: dict(v) for k, v in self.ledger.items()})}
@@ -81,7 +85,7 @@ class Maker:
         root: directory of runs.
         home: the pipeline's own directory.
         say: called with a line of text whenever something was made.
-        spent: what this process spent on making and measuring.
+        spent: what measuring cost, also where it was measured before.
     """
 
     pipeline: Pipeline
@@ -89,7 +93,6 @@ class Maker:
     home: Path
     say: Say
     spent: Ledger = field(default_factory=Ledger)
-    """On measuring."""
     _measured: dict[str, dict[str, Any]] = field(default_factory=dict)
     _made: dict[str, Made] = field(default_factory=dict)
 
@@ -112,11 +115,7 @@ class Maker:
             return self._written(stage, sample, seed, parents[sample.model])
         if not self.pipeline.made_by_training(stage):
             return self._merged(stage, seed, choices, parents)
-
-        def reference(name: str) -> dict[str, str]:
-            return {"run": str(parents[name].place), "path": str(parents[name].place / TEXT)}
-
-        recipe = self.pipeline.recipe_of(stage, seed, choices, reference)
+        recipe = self.pipeline.recipe_of(stage, seed, choices, lambda name: parents[name].reference())
         found = Run.find(self.root, recipe)
         run = train(recipe, self.root)
         if found is None or not found.finished:

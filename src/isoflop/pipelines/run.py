@@ -19,7 +19,6 @@ from ..store.pipelines import PIPELINE, Choice, Chosen, PipelineResult, StageRow
 from .judging import flops_of, judge
 from .making import Maker, Say
 from .pipeline import Pipeline
-from .sampling import TEXT
 
 Choices = dict[str, Choice]
 
@@ -143,8 +142,7 @@ def _conclude(maker: Maker, rows: list[StageRow], chosen: list[Chosen]) -> Pipel
     seed = pipeline.seeds[0]
 
     def reference(stage: str) -> dict[str, str]:
-        place = maker.made(stage, seed, choices).place
-        return {"run": str(place), "path": str(place / TEXT)}
+        return maker.made(stage, seed, choices).reference()
 
     return PipelineResult(
         name=pipeline.name,
