@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from statistics import fmean
 from tempfile import TemporaryDirectory
@@ -126,12 +126,13 @@ class Maker:
     def measure(self, made: Made, seed: int, choices: Mapping[str, Choice]) -> Values:
         """What a model reaches on every text."""
         start = str(self.made(self.pipeline.first, seed, choices).place)
+        weights = cache(made.weights)  # read once, and only if a text is left to measure
         values: Values = {}
         for text in self.pipeline.texts:
             probe = self._probe(start, text)
             key = digest([made.identity, probe.recipe.hash])
             if key not in self._measured:
-                self._measured[key] = {"key": key, **probe.measure(made.weights())}
+                self._measured[key] = {"key": key, **probe.measure(weights())}
                 append_jsonl(self.home / MEASURED, self._measured[key])
             self.spent.add("evaluation", Cost(**self._measured[key]["cost"]))
             values[text] = self._measured[key]["values"]

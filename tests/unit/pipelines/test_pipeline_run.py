@@ -15,6 +15,7 @@ from isoflop.core.files import alone_in
 from isoflop.core.references import ROOT
 from isoflop.ledger.ledger import CHARGED
 from isoflop.pipelines.judging import judge
+from isoflop.pipelines.making import Made
 from isoflop.pipelines.pipeline import Bar, Pipeline
 from isoflop.pipelines.run import home, run
 from isoflop.store.pipelines import PipelineResult, StageRow
@@ -101,6 +102,22 @@ def test_what_is_made_is_not_made_again(
     second = run(Pipeline.from_toml(DOMAINS), root, progress=again.append)
     assert not [line for line in again if "steps" in line]
     assert second.model_dump(exclude={"created"}) == result.model_dump(exclude={"created"})
+
+
+def test_a_model_is_read_once_for_all_texts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    honest, read = Made.weights, list[str]()
+
+    def weights(made: Made) -> dict[str, torch.Tensor]:
+        read.append(made.identity)
+        return honest(made)
+
+    monkeypatch.setattr(Made, "weights", weights)
+    pipeline = Pipeline.from_toml(DOMAINS[: DOMAINS.index("[stages.plain]")], "seeds=[1]", "tuning_seeds=[]")
+    result = run(pipeline, tmp_path)
+    assert len(pipeline.texts) == 2
+    assert read == [row_of(result, "base").identity]
+    run(pipeline, tmp_path)
+    assert len(read) == 1, "what is measured is not read again"
 
 
 def test_what_a_result_counts_is_not_removed(made: tuple[Path, PipelineResult, list[str]]) -> None:
