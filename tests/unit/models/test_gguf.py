@@ -18,10 +18,10 @@ from tokenizers import pre_tokenizers
 import tokenizer_toys
 from isoflop.core.errors import DataError, IsoflopError, NumericsError, UsageError
 from isoflop.core.registry import get
+from isoflop.models.architectures.transformer import TransformerPart
 from isoflop.models.gguf import write_gguf
 from isoflop.models.gguf.families import _interleaved, rope_factors
 from isoflop.models.gguf.vocabulary import BYTE, CONTROL, NORMAL, UNKNOWN, UNUSED, read_vocabulary
-from isoflop.models.hf.config import Config
 from isoflop.models.hf.export import Ids, export
 
 gguf = pytest.importorskip("gguf", reason="needs the extra gguf")
@@ -115,14 +115,24 @@ def test_rows_change_places_such_that_neighbours_turn_together(heads: int, pairs
 
 
 def test_frequencies_of_llama_3_are_stretched_where_they_turn_seldom() -> None:
-    scaling = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
-    tree = {"hidden_size": 64, "num_attention_heads": 4, "rope_theta": 10_000.0, "rope_scaling": scaling}
-    scaling["original_max_position_embeddings"] = 64  # type: ignore[assignment]
-    factors = rope_factors(Config(tree, "here"))
+    position = {"name": "llama3", "factor": 8.0, "low": 1.0, "high": 4.0, "original": 64}
+    mixer = {"name": "attention", "heads": 4, "theta": 10_000.0, "position": position}
+    factors = rope_factors(TransformerPart.model_validate({"d_model": 64, "mixer": mixer}))
     assert factors is not None
     assert factors[0] == 1.0  # turns 10 times in 64 tokens
     assert factors[-1] == 8.0  # does not turn once
     assert torch.all(factors[1:] >= factors[:-1])
+
+
+def test_what_a_configuration_leaves_out_is_the_familys_own_default(tmp_path: Path) -> None:
+    mixer = {"name": "attention", "heads": 4, "qk_norm": True, "qk_norm_whole": True}
+    source = published(tmp_path / "model", arrangement="output_norm", mixer=mixer)
+    config = json.loads((source / "config.json").read_text())
+    del config["rms_norm_eps"]
+    (source / "config.json").write_text(json.dumps(config))
+    write_gguf(source, tmp_path / "model.gguf", "f32")
+    fields, _ = read(tmp_path / "model.gguf")
+    assert fields["olmo2.attention.layer_norm_rms_epsilon"] == np.float32(1e-5)
 
 
 def test_a_tied_head_is_written_where_llama_cpp_wants_one(tmp_path: Path) -> None:

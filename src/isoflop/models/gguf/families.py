@@ -1,21 +1,22 @@
 """What llama.cpp calls a family of models, its keys, and in which form it wants the family's tensors.
 
-The keys are those that llama.cpp's loader asks for; what a configuration says and no key can hold is refused, or, where
-llama.cpp computes something else only beyond a certain length, told.
+The keys are those that llama.cpp's loader asks for, and say what our architecture of the model says; what no key can
+hold is refused, or, where llama.cpp computes something else only beyond a certain length, told.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from ...core.errors import DataError, nearest
+from ...core.errors import DataError
+from ..architectures.transformer import TransformerPart
 from ..hf.config import Config
+from ..hf.directory import Published
+from ..positions.rotary import Rotary
 
 Key = tuple[str, Any]
 """A key behind the family's name, and its value: whole numbers, floats, truth values and texts keep their kind."""
@@ -38,6 +39,7 @@ class GgufFamily:
         layer_norm: norms subtract the mean.
 
     Example:
+        >>> import torch
         >>> GgufFamily("gemma", offset=True).tensor("model.norm.weight", torch.tensor([0.0, 0.5]), 1, 1)
         tensor([1.0000, 1.5000])
     """
@@ -89,108 +91,77 @@ def family_of(config: Config) -> GgufFamily:
     return config.choice("model_type", FAMILIES, what="family of models for GGUF")  # type: ignore[no-any-return]
 
 
-def heads_of(config: Config) -> tuple[int, int]:
-    """Heads, and heads of keys and values."""
-    heads = config.whole("n_head" if "n_head" in config.tree else "num_attention_heads")
-    return heads, config.maybe_whole("num_key_value_heads") or heads
+def heads_of(part: TransformerPart) -> tuple[int, int, int]:
+    """Heads, heads of keys and values, and numbers of a head."""
+    return _looking_far(part).dimensions(part.d_model)  # type: ignore[no-any-return]
 
 
-def keys(family: GgufFamily, config: Config, note: Callable[[str], None]) -> Iterator[Key]:
+def keys(family: GgufFamily, published: Published, note: Callable[[str], None]) -> Iterator[Key]:
     """Every key of the model, behind ``<family's name>.``.
 
     Args:
         family: that of the configuration.
-        config: the model's.
+        published: the model.
         note: told what llama.cpp will compute otherwise.
 
     Raises:
         DataError: the configuration asks for what llama.cpp's family cannot do.
     """
-    if family.name == "gpt2":
-        yield from _gpt2(config)
-        return
-    width, (heads, kv_heads) = config.whole("hidden_size"), heads_of(config)
-    head_dim = config.maybe_whole("head_dim") or width // heads
-    context = config.whole("max_position_embeddings")
+    part, config = published.part, published.config
+    inner: Any = part.blocks()[0][1]
+    heads, kv_heads, head_dim = heads_of(part)
+    context = part.positions or config.whole("max_position_embeddings")
     yield from (
-        ("block_count", config.whole("num_hidden_layers")),
+        ("block_count", part.layers),
         ("context_length", context),
-        ("embedding_length", width),
-        ("feed_forward_length", config.whole("intermediate_size")),
+        ("embedding_length", part.d_model),
+        ("feed_forward_length", inner.inner(part.d_model)),
         ("attention.head_count", heads),
-        ("vocab_size", config.whole("vocab_size")),
     )
+    if part.positions is None:
+        yield "vocab_size", published.vocab_size
     if family.layer_norm:
-        yield "attention.layer_norm_epsilon", config.number("layer_norm_eps", 1e-5)
-        yield "use_parallel_residual", config.flag("use_parallel_residual", True)
+        yield "attention.layer_norm_epsilon", part.norm_eps
     else:
         yield "attention.head_count_kv", kv_heads
         yield "attention.key_length", head_dim
         yield "attention.value_length", head_dim
-        yield "attention.layer_norm_rms_epsilon", config.number("rms_norm_eps", 1e-6)
-    yield from _rope(config, head_dim)
+        yield "attention.layer_norm_rms_epsilon", part.norm_eps
+    if family.name == "gptneox":
+        yield "use_parallel_residual", part.arrangement.name == "parallel"
+    yield from _rope(part)
     yield from _scores(family, config, head_dim)
     yield from _windows(family, config, context, note)
 
 
-def _gpt2(config: Config) -> Iterator[Key]:
-    width, context = config.whole("n_embd"), config.whole("n_positions")
-    yield from (
-        ("block_count", config.whole("n_layer")),
-        ("context_length", context),
-        ("embedding_length", width),
-        ("feed_forward_length", config.maybe_whole("n_inner") or 4 * width),
-        ("attention.head_count", config.whole("n_head")),
-        ("attention.layer_norm_epsilon", config.number("layer_norm_epsilon", 1e-5)),
-    )
+def _looking_far(part: TransformerPart) -> Any:
+    """The attention of the first layer without a window, of which llama.cpp's keys speak; else of the first layer."""
+    mixers: list[Any] = [mixer for mixer, _ in part.blocks()]
+    return next((mixer for mixer in mixers if mixer.pattern is None), mixers[0])
 
 
-def _rope_tables(config: Config) -> tuple[Config, str]:
-    """Where the settings of rotary positions stand, and their type."""
-    table = config.table("rope_parameters") or config.table("rope_scaling") or Config({}, config.where)
-    if isinstance(table.tree.get("full_attention"), dict):
-        table = table.table("full_attention") or table
-    return table, str(table.tree.get("rope_type") or table.tree.get("type") or "default")
-
-
-def _rope(config: Config, head_dim: int) -> Iterator[Key]:
-    table, kind = _rope_tables(config)
-    fallback = {"gpt_neox": 10_000.0, "gemma3_text": 1_000_000.0}.get(str(config.tree["model_type"]), 10_000.0)
-    theta = table.number("rope_theta", config.number("rope_theta", config.number("rotary_emb_base", fallback)))
-    share = table.number(
-        "partial_rotary_factor", config.number("partial_rotary_factor", config.number("rotary_pct", 1))
-    )
-    if config.tree["model_type"] == "gpt_neox" and not {"rotary_pct", "partial_rotary_factor"} & {
-        *config.tree,
-        *table.tree,
-    }:
-        share = 0.25  # the family's default
-    yield "rope.freq_base", theta
-    yield "rope.dimension_count", int(head_dim * share)
-    if kind in ("default", "llama3"):  # the latter is a tensor, see ``rope_factors``
+def _rope(part: TransformerPart) -> Iterator[Key]:
+    mixer, (*_, head_dim) = _looking_far(part), heads_of(part)
+    position = mixer.position
+    if position.name == "none":
         return
-    if kind not in ("linear", "yarn"):
-        raise table.problem("rope_type", f"is {kind!r}", fix=nearest(kind, ("linear", "llama3", "yarn")))
-    yield "rope.scaling.type", kind
-    yield "rope.scaling.factor", table.number("factor")
-    if kind == "yarn":
-        original = table.maybe_whole("original_max_position_embeddings")
-        yield "rope.scaling.original_context_length", original or config.whole("max_position_embeddings")
+    yield "rope.freq_base", mixer.theta
+    yield "rope.dimension_count", position.turning(head_dim)
+    if position.name in ("rotary", "llama3"):  # the latter is a tensor, see ``rope_factors``
+        return
+    yield "rope.scaling.type", position.name
+    yield "rope.scaling.factor", position.factor
+    if position.name == "yarn":
+        yield "rope.scaling.original_context_length", position.original
 
 
-def rope_factors(config: Config) -> Tensor | None:
+def rope_factors(part: TransformerPart) -> Tensor | None:
     """What llama.cpp divides the frequencies by, (head's numbers / 2,) fp32, where the type is llama3; else None."""
-    table, kind = _rope_tables(config)
-    if kind != "llama3":
+    mixer, (*_, head_dim) = _looking_far(part), heads_of(part)
+    if mixer.position.name != "llama3":
         return None
-    heads, _ = heads_of(config)
-    head_dim = config.maybe_whole("head_dim") or config.whole("hidden_size") // heads
-    theta = table.number("rope_theta", config.number("rope_theta", 10_000.0))
-    factor, low, high = table.number("factor"), table.number("low_freq_factor"), table.number("high_freq_factor")
-    original = table.whole("original_max_position_embeddings")
-    turns = original * theta ** (-torch.arange(0, head_dim, 2, dtype=torch.float64) / head_dim) / (2 * math.pi)
-    smooth = ((turns - low) / (high - low)).clamp(0, 1)  # turns within the original context: few are stretched
-    return (1 / ((1 - smooth) / factor + smooth)).float()
+    slowed: Tensor = mixer.position.rates(head_dim, mixer.theta)
+    return (Rotary().rates(head_dim, mixer.theta) / slowed).float()
 
 
 def _scores(family: GgufFamily, config: Config, head_dim: int) -> Iterator[Key]:

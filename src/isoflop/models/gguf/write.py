@@ -15,8 +15,6 @@ from ...core.errors import DataError, NumericsError, UsageError, nearest
 from ...core.files import publish_file
 from ...core.reading import user_path
 from ...store.safetensors_dir import TensorInfo
-from ...store.tensors import Checkpoint
-from ..hf.config import Config
 from ..hf.directory import Published
 from .families import GgufFamily, family_of, heads_of, keys, refuse_unlike, rope_factors
 from .vocabulary import GgufVocabulary, read_vocabulary
@@ -55,29 +53,27 @@ def write_gguf(directory: str | Path, out: str | Path, kind: str = "f16") -> lis
     out = user_path(out)
     if out.exists():
         raise UsageError("exists already", where=str(out), fix="name another file")
-    checkpoint = Checkpoint(directory)
-    config = Config.read(checkpoint.path)
-    family, notes = family_of(config), list[str]()
-    Published(checkpoint.path).located()  # its tensors are those of the configuration
-    refuse_unlike(family, config, checkpoint.tied)
-    found = list(keys(family, config, notes.append))
-    heads, rows = heads_of(config), checkpoint.find(checkpoint.embedding).shape[0]
-    vocabulary = read_vocabulary(checkpoint.path, rows, notes.append)
-    tensors = list(_tensors(package, family, checkpoint, config))
+    published = Published(directory)
+    family, notes = family_of(published.config), list[str]()
+    tensors = list(_tensors(package, family, published))
+    refuse_unlike(family, published.config, published.part.tied)
+    found = list(keys(family, published, notes.append))
+    heads, kv_heads, _ = heads_of(published.part)
+    vocabulary = read_vocabulary(published.path, published.vocab_size, notes.append)
     with publish_file(out) as partial, closing(package.GGUFWriter(partial, family.name)) as writer:
-        writer.add_name(checkpoint.path.name.encode(errors="replace").decode())
+        writer.add_name(published.path.name.encode(errors="replace").decode())
         writer.add_file_type({"f32": 0, "f16": 1, "q8_0": 7, "bf16": 32}[kind])
         if kind == "q8_0":
             writer.add_quantization_version(package.GGML_QUANT_VERSION)
         for key, value in found:
             _add(writer, f"{family.name}.{key}", value)
         _add_vocabulary(writer, vocabulary)
-        factors = rope_factors(config)
+        factors = rope_factors(published.part)
         if factors is not None:
             writer.add_tensor_info("rope_freqs.weight", factors.shape, np.dtype(np.float32), factors.numel() * 4)
         types = {name: _type(package, kind, info.shape) for name, info in tensors}
         for name, info in tensors:
-            shape = tuple(family.tensor(info.name, torch.empty(info.shape, device="meta"), *heads).shape)
+            shape = tuple(family.tensor(info.name, torch.empty(info.shape, device="meta"), heads, kv_heads).shape)
             size = _bytes(package, shape, types[name])
             writer.add_tensor_info(name, shape, np.dtype(np.float32), size, raw_dtype=types[name])
         writer.write_header_to_file()
@@ -86,7 +82,7 @@ def write_gguf(directory: str | Path, out: str | Path, kind: str = "f16") -> lis
         if factors is not None:
             writer.write_tensor_data(factors.numpy())
         for name, info in tensors:
-            tensor = family.tensor(info.name, checkpoint.read(info.name, torch.float32), *heads)
+            tensor = family.tensor(info.name, published.checkpoint.read(info.name, torch.float32), heads, kv_heads)
             writer.write_tensor_data(_encoded(package, tensor.numpy(), types[name], info))
     return notes
 
@@ -128,24 +124,19 @@ def _add_vocabulary(writer: Any, vocabulary: GgufVocabulary) -> None:
         writer.add_chat_template(vocabulary.chat_template)
 
 
-def _tensors(
-    package: Any, family: GgufFamily, checkpoint: Checkpoint, config: Config
-) -> Iterator[tuple[str, TensorInfo]]:
+def _tensors(package: Any, family: GgufFamily, published: Published) -> Iterator[tuple[str, TensorInfo]]:
     """llama.cpp's name of each tensor and where it lies, in the order of the files."""
     architecture = {name: number for number, name in package.MODEL_ARCH_NAMES.items()}[family.name]
-    names = package.get_tensor_name_map(architecture, max(1, checkpoint.layers))
-    prefix = "model." if config.tree["model_type"] not in ("gpt2", "gpt_neox") else ""
-    for name, info in checkpoint.tensors.items():
-        if name.endswith((".attn.bias", ".attn.masked_bias", ".attention.bias", ".masked_bias", "rotary_emb.inv_freq")):
-            continue  # masks and frequencies, which are no parameters
+    names = package.get_tensor_name_map(architecture, published.part.layers)
+    located = published.located()
+    for name, info in sorted(located.items(), key=lambda item: (item[1].file.name, item[1].begin)):
         there = names.get_name(name, try_suffixes=(".weight", ".bias"))
-        there = there or names.get_name(f"{prefix}{name}", try_suffixes=(".weight", ".bias"))
         if there is None:
-            what = f"holds the tensor {name!r}, which llama.cpp's {family.name} has not"
+            what = f"holds the tensor {info.name!r}, which llama.cpp's {family.name} has not"
             raise DataError(what, where=str(info.file), fix="export the model again, or another one")
         yield there, info
-    if checkpoint.tied and family.separate_head:
-        yield "output.weight", checkpoint.tensors[checkpoint.embedding]
+    if published.part.tied and family.separate_head:
+        yield "output.weight", published.checkpoint.tensors[published.checkpoint.embedding]
 
 
 def _type(package: Any, kind: str, shape: tuple[int, ...]) -> Any:

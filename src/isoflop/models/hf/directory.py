@@ -40,6 +40,7 @@ class Published:
     Attributes:
         path: the directory.
         config: what its configuration says.
+        checkpoint: its tensors.
         part: our architecture.
         vocab_size: rows of its embedding.
 
@@ -60,8 +61,8 @@ class Published:
         self.path = user_path(directory)
         self.config = Config.read(self.path)
         self.family = family_of(self.config)
-        self._checkpoint = Checkpoint(self.path)
-        self.part: TransformerPart = part_of(self.config, tied=self._checkpoint.tied)
+        self.checkpoint = Checkpoint(self.path)
+        self.part: TransformerPart = part_of(self.config, tied=self.checkpoint.tied)
         self.vocab_size = self.config.whole("vocab_size", 50_257 if self.family.model_type == "gpt2" else None)
 
     @property
@@ -76,7 +77,7 @@ class Published:
 
     def identity(self) -> tuple[str, str]:
         """Digests of the configuration, and of all files of the weights."""
-        files = {file.name: digest_file(file) for file in self._checkpoint.files()}
+        files = {file.name: digest_file(file) for file in self.checkpoint.files()}
         return digest(dict(self.config.tree)), digest(files)
 
     def located(self) -> dict[str, TensorInfo]:
@@ -86,7 +87,7 @@ class Published:
             DataError: tensors are missing, are of no use here, or have another shape or type; names the first.
         """
         entries = self.family.all_entries(self.part)
-        there = dict(self._checkpoint.tensors)
+        there = dict(self.checkpoint.tensors)
         prefix = self.family.prefix
         if not any(name.startswith(prefix) for name in there):  # the bare model was saved
             there = {name if name == self.family.head() else prefix + name: info for name, info in there.items()}
@@ -120,7 +121,7 @@ class Published:
         """Give a model of ``part`` these weights, one tensor at a time; what else it has is left as it is."""
         parameters: dict[str, Tensor] = dict(model.named_parameters())
         for entry, info in self._in_order():
-            stored = self._checkpoint.flat(info.name, torch.float32)
+            stored = self.checkpoint.flat(info.name, torch.float32)
             if entry.layout is SAME:
                 stored.into(parameters[entry.ours[0]])
                 continue
@@ -144,7 +145,7 @@ class Published:
     def _held(self, layout: TensorLayout, info: TensorInfo, bf16: bool) -> Sequence[Tensor]:
         """A tensor's parameters as a model holds them for use."""
         small = bf16 and info.dtype == "BF16" and len(info.shape) == 2
-        stored = self._checkpoint.flat(info.name, torch.bfloat16 if small else torch.float32)
+        stored = self.checkpoint.flat(info.name, torch.bfloat16 if small else torch.float32)
         there = stored.mapped() if layout is SAME and stored.dtype == DTYPES[info.dtype] else None
         if there is not None:
             return [there]
