@@ -21,7 +21,7 @@ from ..data.tokenizing import beginning
 from ..models.architectures.transformer import TransformerPart
 from ..models.gguf import write_gguf
 from ..models.hf.config import Config
-from ..models.hf.directory import Published, load
+from ..models.hf.directory import Published
 from ..models.hf.export import Ids, export
 from ..models.hf.families import Form
 from ..store import checkpoint
@@ -85,8 +85,7 @@ def publish_run(
 def publish_directory(directory: Path, out: Path, *, dtype: str = "float32", context: int | None = None) -> Form:
     """Write a published model anew: in another type, or from an older layout. Arguments are ``publish_run``'s."""
     source = Published(directory)
-    model, part = load(directory)
-    config = source.config
+    model, config = source.model(), source.config
 
     def beside(target: Path, form: Form) -> None:
         for name in CARRIED:
@@ -95,7 +94,7 @@ def publish_directory(directory: Path, out: Path, *, dtype: str = "float32", con
 
     ids = [config.tree.get(key) for key in ("bos_token_id", "eos_token_id")]
     return export(
-        part,
+        source.part,
         dict(model.named_parameters()),
         out,
         context=context or source.context,

@@ -142,6 +142,23 @@ class Published:
                 setattr(model.get_submodule(module), kind, torch.nn.Parameter(tensor, requires_grad=False))
         return model
 
+    def model(self, *, precision: Literal["fp32", "bf16"] = "fp32", device: str = "cpu") -> torch.nn.Module:
+        """The model with these weights, ready for use; arguments are those of ``load``."""
+        bytes_part: Any = get("tokenizer", "bytes")
+        ctx = Context(
+            rng=Rng(0),
+            cache=self.path,
+            tokenizer=bytes_part(),
+            vocab_size=self.vocab_size,
+            batch=1,
+            length=1,  # tables of positions grow with what comes
+            device=device,
+            precision=precision,
+        )
+        with torch.device("meta"):
+            model = self.part.skeleton(ctx)
+        return self.attach(model, bf16=precision == "bf16").to(device).eval()
+
     def _held(self, layout: TensorLayout, info: TensorInfo, bf16: bool) -> Sequence[Tensor]:
         """A tensor's parameters as a model holds them for use."""
         small = bf16 and info.dtype == "BF16" and len(info.shape) == 2
@@ -177,20 +194,7 @@ def load(
         >>> logits = model(torch.tensor([[504, 3575, 282]]))  # doctest: +SKIP
     """
     found = Published(directory)
-    bytes_part: Any = get("tokenizer", "bytes")
-    ctx = Context(
-        rng=Rng(0),
-        cache=found.path,
-        tokenizer=bytes_part(),
-        vocab_size=found.vocab_size,
-        batch=1,
-        length=1,  # tables of positions grow with what comes
-        device=device,
-        precision=precision,
-    )
-    with torch.device("meta"):
-        model = found.part.skeleton(ctx)
-    return found.attach(model, bf16=precision == "bf16").to(device).eval(), found.part
+    return found.model(precision=precision, device=device), found.part
 
 
 def fill(directory: Path, part: ModelPart, ctx: Context, into: torch.nn.Module | None = None) -> torch.nn.Module:
