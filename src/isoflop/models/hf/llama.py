@@ -112,7 +112,7 @@ class LlamaLike(Family):
             "name": "transformer",
             "d_model": width,
             "layers": layers,
-            "mixer": tiled([self._mixer(config, layer) for layer in range(layers)]),
+            "mixer": tiled([self._mixer(config, layer, kind) for layer, kind in enumerate(self._types(config))]),
             "feed_forward": feed_forward,
             "norm": self.norm,
             "norm_eps": config.number("rms_norm_eps", self.eps),
@@ -126,11 +126,9 @@ class LlamaLike(Family):
             found["cap"] = config.maybe_number("final_logit_softcapping")
         return found
 
-    def _mixer(self, config: Config, layer: int) -> Tree:
+    def _mixer(self, config: Config, layer: int, kind: str) -> Tree:
         heads, width = config.whole("num_attention_heads"), config.whole("hidden_size")
         asked = self.attention_bias and config.flag("attention_bias", False)
-        kind = self._types(config)[layer]
-        local = kind == SLIDING and self.local_theta is not None
         found: Tree = {
             "name": "attention",
             "heads": heads,
@@ -151,8 +149,7 @@ class LlamaLike(Family):
         elif self.scored:
             config.refuse("attn_logit_softcapping", (), "this family does not bound its scores")
         if kind == SLIDING:
-            default = None if local or self.windows == "all" else 4096
-            found["pattern"] = {"name": "window", "size": config.whole("sliding_window", default or 4096)}
+            found["pattern"] = {"name": "window", "size": config.whole("sliding_window", 4096)}
         return found
 
     def _types(self, config: Config) -> list[str]:
