@@ -15,7 +15,7 @@ from typing import Any
 from ...core.contracts import FeedForwardPart, MixerPart
 from ..architectures.transformer import TransformerPart
 from .config import Config
-from .layouts import Entry
+from .layouts import SAME, Entry
 
 Tree = dict[str, Any]
 """A part as a recipe writes it."""
@@ -94,8 +94,6 @@ class Family(ABC):
 
     def all_entries(self, part: TransformerPart) -> list[Entry]:
         """The tensors, an untied head's included."""
-        from .layouts import SAME
-
         head = [] if part.tied else [Entry(self.head(), ("unembedding.weight",), SAME)]
         return [*self.entries(part), *head]
 

@@ -22,12 +22,7 @@ class GptNeoX(Family):
     """
 
     model_type, architecture, prefix = "gpt_neox", "GPTNeoXForCausalLM", "gpt_neox."
-    ignored = (
-        "*.attention.bias",
-        "*.attention.masked_bias",
-        "*.attention.rotary_emb.inv_freq",
-        "*.rotary_emb.inv_freq",
-    )
+    ignored = ("*.attention.bias", "*.attention.masked_bias", "*.rotary_emb.inv_freq")
 
     def head(self) -> str:
         return "embed_out.weight"
