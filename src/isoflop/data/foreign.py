@@ -63,13 +63,7 @@ class ForeignTokenizer:
 
     def encode_many(self, texts: Sequence[str]) -> list[Ids]:
         """``encode`` of each text."""
-        return self._encode(texts)
-
-    def _encode(self, texts: Sequence[str]) -> list[Ids]:
-        for text in texts:
-            utf8(text)
-        found = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
-        return [np.array(each.ids, np.int64) for each in found]
+        return ids_of(self._tokenizer, texts)
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of ids without special tokens."""
@@ -94,6 +88,13 @@ class ForeignTokenizer:
     def save(self, path: Path) -> None:
         """Write it as a ``tokenizer.json``."""
         write_atomic(path, self._tokenizer.to_str(pretty=False))
+
+
+def ids_of(tokenizer: hf.Tokenizer, texts: Sequence[str]) -> list[Ids]:
+    """Ids (tokens,) of each text, nothing added; a lone surrogate is a DataError."""
+    for text in texts:
+        utf8(text)
+    return [np.array(each.ids, np.int64) for each in tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)]
 
 
 def size_of(tokenizer: hf.Tokenizer) -> int:

@@ -17,8 +17,7 @@ from ...core.reading import user_path
 from ...core.registry import Card, part
 from ..chat_template import ChatTemplate
 from ..chats import ChatEncoder
-from ..document import utf8
-from ..foreign import ESTIMATES, ForeignTokenizer, following, size_of
+from ..foreign import ESTIMATES, ForeignTokenizer, following, ids_of, size_of
 from ..tokenizer_directory import TokenizerDirectory, around
 from ..tokenizing import Ids, WritesChats
 
@@ -68,14 +67,11 @@ class PretrainedTokenizer(ForeignTokenizer):
 
     def encode_many(self, texts: Sequence[str]) -> list[Ids]:
         """Ids (tokens,) of each text. A lone surrogate, or an id that the model does not know, is a DataError."""
-        return self._known(texts, self._encode(texts))
+        return self._known(texts, super().encode_many(texts))
 
     def encode_after(self, texts: Sequence[str]) -> list[Ids]:
         """``encode_many`` of texts that follow another one: the blank that may be put before a text is not."""
-        for text in texts:
-            utf8(text)
-        found = self._following.encode_batch_fast(list(texts), add_special_tokens=False)
-        return self._known(texts, [np.array(each.ids, np.int64) for each in found])
+        return self._known(texts, ids_of(self._following, texts))
 
     @functools.cached_property
     def _following(self) -> hf.Tokenizer:
