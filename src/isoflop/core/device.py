@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 
 KINDS = ["cpu", "cuda", "mps", "xpu"]
@@ -37,3 +38,8 @@ class Device:
     @property
     def is_cuda(self) -> bool:
         return self.kind == "cuda"
+
+
+def physical_memory() -> int:
+    """Bytes of this machine's main memory."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

@@ -91,6 +91,10 @@ def numel(shapes: Iterable[Shape]) -> int:
     return sum(shape.numel for shape in shapes)
 
 
+TRAINING_BYTES = 16
+"""Bytes a parameter takes in training: fp32 weight, gradient and two moments."""
+
+
 def role_of(model: torch.nn.Module, name: str) -> Role:
     """The role of the parameter ``name`` of ``model``; a parameter below no role is a ValueError."""
     if name.rsplit(".", 1)[-1].endswith("bias"):

@@ -11,7 +11,6 @@ of the machine's largest rate of matrix products.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -20,10 +19,10 @@ from typing import Any
 
 import torch
 
-from ..core.device import Device
+from ..core.device import Device, physical_memory
 from ..core.errors import BudgetError, IsoflopError
 from ..core.recipe import Recipe
-from ..core.roles import numel
+from ..core.roles import TRAINING_BYTES, numel
 from ..ledger.budgets import StepCost
 from ..ledger.peak import matmul_rate
 from ..store.names import CACHE
@@ -32,8 +31,6 @@ from .build import text_context
 
 HELD, LEAST = 0.65, 0.3
 """Share of the forward pass's operands that a pass holds at once: as forecast, and at the very least."""
-A_PARAMETER = 16
-"""Bytes: weight, gradient and two numbers of state."""
 PROCESS = 350 << 20
 """Bytes that the interpreter and its libraries take on a CPU."""
 SHARE = 0.4
@@ -90,7 +87,7 @@ def refuse_oversize(recipe: Recipe, cost: StepCost) -> None:
     train, least = recipe.train, needed(recipe, cost, LEAST)
     if there is None or least <= there:
         return
-    fixed = A_PARAMETER * _parameters(recipe)
+    fixed = TRAINING_BYTES * _parameters(recipe)
     fits = int(train.batch * (there - fixed) * LEAST / HELD / max(least - fixed, 1))
     parts = next((n for n in range(2, train.batch + 1) if train.batch % n == 0 and train.batch // n <= fits), 0)
     remedy = "use a shorter train.length, train.activation_checkpointing=true or a smaller model"
@@ -111,14 +108,14 @@ def needed(recipe: Recipe, cost: StepCost, share: float) -> float:
         held /= 2
     if recipe.train.activation_checkpointing:
         held /= 4
-    return A_PARAMETER * _parameters(recipe) + held
+    return TRAINING_BYTES * _parameters(recipe) + held
 
 
 def device_memory(device: str) -> int | None:
     """Bytes of memory that a device of this machine has; None where that is not known or it is not there."""
     asked = Device.of(device)
     if asked.is_cpu:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        return physical_memory()
     if asked.is_cuda and torch.cuda.is_available() and asked.index < torch.cuda.device_count():
         return int(torch.cuda.get_device_properties(asked.index).total_memory)
     return None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, ClassVar, TypeVar
 
@@ -11,10 +10,10 @@ from pydantic import Field, PositiveFloat, PositiveInt
 from ...core.context import Context
 from ...core.contracts import Cacheable, FeedForwardPart, LayerPart, MixerPart, ModelPart, Pattern
 from ...core.cost import Work
-from ...core.device import Device
+from ...core.device import Device, physical_memory
 from ...core.documents import Later
 from ...core.registry import Card, Part, part
-from ...core.roles import Shape, numel
+from ...core.roles import TRAINING_BYTES, Shape, numel
 from ...core.slots import ArrangementSlot, FeedForwardsSlot, MixersSlot, NormSlot
 from ..cost import pointwise
 from ..pricing import Walk
@@ -26,8 +25,6 @@ if TYPE_CHECKING:
 LARGEST = 2**44
 """Bytes of training state (16 TiB) beyond which a recipe for another device is taken for a mistake."""
 MOST_LAYERS = 4096
-TRAINING_BYTES = 16
-"""Bytes a parameter takes in training: fp32 weight, gradient and two moments."""
 
 
 @part
@@ -228,8 +225,3 @@ def tiles(parts: Inner | tuple[Inner, ...]) -> tuple[Inner, ...]:
 def placed(key: str, parts: Inner | tuple[Inner, ...]) -> list[tuple[str, Inner]]:
     """Each part with its key path."""
     return [(f"{key}.{i}", part) for i, part in enumerate(parts)] if isinstance(parts, tuple) else [(key, parts)]
-
-
-def physical_memory() -> int:
-    """Bytes of main memory."""
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
