@@ -17,6 +17,7 @@ import functools
 import json
 import os
 import statistics
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -31,6 +32,7 @@ from isoflop.core.registry import get
 from isoflop.core.rng import Rng
 from isoflop.decode.decoders.sample import Sample
 from isoflop.models.architectures.transformer import TransformerPart
+from isoflop.models.hf.export import Ids, export
 from isoflop.store.environment import environment
 
 PROMPT, NEW = 16, 128
@@ -58,8 +60,8 @@ SHAPES = {
 }
 
 
-def ours(shape: Shape, precision: str) -> Any:
-    part = TransformerPart.model_validate(
+def architecture(shape: Shape) -> TransformerPart:
+    return TransformerPart.model_validate(
         {
             "d_model": shape.width,
             "layers": shape.layers,
@@ -69,6 +71,9 @@ def ours(shape: Shape, precision: str) -> Any:
             "embedding_scale": 1.0,
         }
     )
+
+
+def ours(shape: Shape, precision: str) -> Any:
     ctx = Context(
         rng=Rng(0),
         cache=Path(),
@@ -78,47 +83,18 @@ def ours(shape: Shape, precision: str) -> Any:
         length=PROMPT + NEW,
         precision=precision,
     )
-    return part.build(ctx).requires_grad_(False)
+    return architecture(shape).build(ctx).requires_grad_(False)
 
 
 def llama(shape: Shape, precision: str, weights: dict[str, torch.Tensor]) -> Any:
     """transformers' model with our weights."""
-    from transformers import LlamaConfig, LlamaForCausalLM
+    from transformers import LlamaForCausalLM
 
-    config = LlamaConfig(
-        vocab_size=shape.vocab,
-        hidden_size=shape.width,
-        intermediate_size=shape.hidden,
-        num_hidden_layers=shape.layers,
-        num_attention_heads=shape.heads,
-        num_key_value_heads=shape.kv_heads,
-        max_position_embeddings=PROMPT + NEW,
-        rms_norm_eps=1e-5,
-        tie_word_embeddings=shape.tied,
-        pad_token_id=None,
-        bos_token_id=None,
-        eos_token_id=None,
-    )
-    model = LlamaForCausalLM(config)
-    names = {
-        "embedding.": "model.embed_tokens.",
-        "unembedding.": "lm_head.",
-        "norm.": "model.norm.",
-        "mixer.out.": "self_attn.o_proj.",
-        "mixer_norm.": "input_layernorm.",
-        "feed_forward_norm.": "post_attention_layernorm.",
-        **{f"mixer.{x}.": f"self_attn.{x}_proj." for x in "qkv"},
-        **{f"feed_forward.{x}.": f"mlp.{x}_proj." for x in ("gate", "up", "down")},
-    }
-    theirs = {}
-    for name, tensor in weights.items():
-        inner = name.split(".", 2)[2] if name.startswith("blocks.") else name
-        begin = next(known for known in names if inner.startswith(known))
-        prefix = f"model.layers.{name.split('.')[1]}." if inner != name else ""
-        theirs[prefix + names[begin] + inner.removeprefix(begin)] = tensor
-    missing = model.load_state_dict(theirs, strict=False).missing_keys
-    assert set(missing) <= {"lm_head.weight"}, missing
-    return model.to(torch.bfloat16 if precision == "bf16" else torch.float32).eval()
+    with tempfile.TemporaryDirectory() as place:
+        directory = Path(place) / "llama"
+        export(architecture(shape), weights, directory, context=PROMPT + NEW, ids=Ids(), identity="benchmark")
+        kind = torch.bfloat16 if precision == "bf16" else torch.float32
+        return LlamaForCausalLM.from_pretrained(directory, dtype=kind).eval()
 
 
 def sides(shape: Shape, precision: str, batch: int) -> dict[str, Callable[[], list[list[int]]]]:
