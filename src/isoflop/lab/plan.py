@@ -16,14 +16,12 @@ from ..store.run import Run
 from .compare import evaluation_runs, trial_runs
 from .corpus import corpus_facts
 from .power import POWER, Noise, Sight, least, noise_of, sights
-from .preflight import Speed, devices_here, preflight, speeds_here, spent_on
+from .preflight import UNTIMED, Speed, devices_here, preflight, speeds_here, spent_on
 from .study import Study
 from .tuning import Trial, tune
 from .workers import Assignment, Executor, finished
 
 __all__ = ["PlannedRuns", "StudyPlan", "plan", "priced"]
-UNTIMED = Speed(math.nan, math.nan)
-"""The speed of an arm whose device is not on this machine."""
 
 
 @dataclass(frozen=True)
