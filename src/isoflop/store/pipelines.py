@@ -119,8 +119,7 @@ class PipelineResult(Frozen):
 
     def values(self, stage: str, texts: Sequence[str], metric: str) -> list[float]:
         """A stage's mean over texts, seed by seed."""
-        rows = [row for row in self.rows if row.stage == stage and row.role == "evaluation"]
-        return values_of(rows, stage, texts, metric)
+        return values_of(self.rows, stage, texts, metric)
 
 
 def values_of(rows: Iterable[StageRow], stage: str, texts: Sequence[str], metric: str) -> list[float]:
