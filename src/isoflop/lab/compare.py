@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -23,7 +23,7 @@ from .provenance import Environments, environments_of, remarks
 from .study import Study
 from .tuning import Trial, Tuned, tune
 from .verdict import findings, headline, judge
-from .workers import Assignment, Executor, LocalWorkers
+from .workers import Assignment, Executor, LocalWorkers, Role
 
 Say = Callable[[str], None]
 
@@ -108,16 +108,24 @@ def run_study(study: Study, executor: Executor, journal: Journal) -> tuple[list[
     return rows + [done[job] for job in jobs], tuned
 
 
+def planned_runs(study: Study) -> Iterator[tuple[Role, str, int, int]]:
+    """Phase, arm, rung and number of a study's runs, but for those that an optimum at an edge may add."""
+    tuning = study.tuning
+    for arm in study.everyone:
+        yield "tuning", arm, 0, len(study.grid(arm)) * len(tuning.seeds)
+    top = tuning.top_points or len(study.grid(study.baseline))
+    yield "tuning", study.baseline, study.top, top * len(tuning.seeds)
+    for arm in study.everyone:
+        for rung in study.rungs_of(arm):
+            yield "evaluation", arm, rung, len(study.seeds)
+
+
 def planned_flops(study: Study) -> int:
-    """FLOPs that a study's runs take, but for those that an optimum at an edge may add."""
-    low = [(arm, 0, len(study.grid(arm)) * len(study.tuning.seeds)) for arm in study.everyone]
-    top = study.tuning.top_points or len(study.grid(study.baseline))
-    low.append((study.baseline, study.top, top * len(study.tuning.seeds)))
-    evaluated = [(arm, rung, len(study.seeds)) for arm in study.everyone for rung in study.rungs_of(arm)]
+    """FLOPs that the planned runs take."""
     first = study.seeds[0]
     return sum(
-        runs * Assignment(study.run_recipe(arm, rung, first), arm, rung, "evaluation").flops
-        for arm, rung, runs in (*low, *evaluated)
+        runs * Assignment(study.run_recipe(arm, rung, first), arm, rung, role).flops
+        for role, arm, rung, runs in planned_runs(study)
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from ..core.files import jsonable
 from ..core.reading import user_path
 from ..ledger.budgets import step_cost, steps_within
 from ..store.run import Run
-from .compare import evaluation_runs, trial_runs
+from .compare import evaluation_runs, planned_runs, trial_runs
 from .corpus import corpus_facts
 from .power import POWER, Noise, Sight, least, noise_of, sights
 from .preflight import UNTIMED, Speed, devices_here, preflight, speeds_here, spent_on
@@ -253,21 +253,11 @@ def priced(study: Study, speeds: Mapping[str, Speed], workers: int, root: Path |
         (24, True)
     """
     done = Finished(study, root)
-    batches = []
-    for arm in study.everyone:
-        trials = [Trial(arm, 0, value) for value in study.grid(arm)]
-        batches.append(
-            _batch(study, "tuning", arm, 0, len(trials) * len(study.tuning.seeds), speeds[arm], done(trials))
-        )
-    trials = [Trial(study.baseline, study.top, value) for value in study.grid(study.baseline)]
-    again = (study.tuning.top_points or len(trials)) * len(study.tuning.seeds)
-    made = min(done(trials), again)
-    batches.append(_batch(study, "tuning", study.baseline, study.top, again, speeds[study.baseline], made))
     evaluated = done.evaluated()
-    for arm in study.everyone:
-        for rung in study.rungs_of(arm):
-            made = evaluated[arm, rung]
-            batches.append(_batch(study, "evaluation", arm, rung, len(study.seeds), speeds[arm], made))
+    batches = []
+    for role, arm, rung, runs in planned_runs(study):
+        made = evaluated[arm, rung] if role == "evaluation" else min(done.tuned(arm, rung), runs)
+        batches.append(_batch(study, role, arm, rung, runs, speeds[arm], made))
     searched = [b for b in batches if b.role == "tuning" and not (b.rung and study.tuning.top_points)]
     each = study.tuning.extensions * len(study.tuning.seeds)
     flops = {(b.arm, b.rung): b.flops for b in batches if b.role == "evaluation"}
@@ -293,7 +283,7 @@ def priced(study: Study, speeds: Mapping[str, Speed], workers: int, root: Path |
 
 
 class Finished:
-    """Which of a study's runs exist already: a call counts the finished runs of some trials.
+    """Which of a study's runs exist already.
 
     Example, with ``study`` a tiny study:
         >>> isinstance(Finished(study, Path("runs")), Finished)
@@ -303,7 +293,9 @@ class Finished:
     def __init__(self, study: Study, root: Path | None) -> None:
         self.study, self.root = study, root
 
-    def __call__(self, trials: Iterable[Trial]) -> int:
+    def tuned(self, arm: str, rung: int) -> int:
+        """Finished tuning runs of an arm's grid at a rung."""
+        trials = [Trial(arm, rung, value) for value in self.study.grid(arm)]
         return sum(self._run(job) is not None for trial in trials for job in trial_runs(self.study, trial))
 
     def evaluated(self) -> Counter[tuple[str, int]]:

@@ -37,6 +37,7 @@ UNKNOWN = "import json; from isoflop.core.registry import names; " + (
     "json.dump([p for p in json.load(sys.stdin) if p[1] not in names(p[0])], open(int(sys.argv[-1]), 'w'))"
 )
 """What a fresh interpreter runs to say which of the parts [slot, name] it does not know."""
+Role = Literal["tuning", "evaluation"]
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
 
 
@@ -53,7 +54,7 @@ class Assignment:
     recipe: Recipe
     arm: str
     rung: int
-    role: Literal["tuning", "evaluation"]
+    role: Role
     hyper: Mapping[str, float] = field(default_factory=dict)
 
     @property
