@@ -21,7 +21,7 @@ from ..store.results import STUDY, RunRow, StudyResult, spent
 from .corpus import corpus_facts, epochs
 from .provenance import Environments, environments_of, remarks
 from .study import Study
-from .tuning import Trial, Tuned, tune
+from .tuning import Trial, Tuned, quality, tune
 from .verdict import findings, headline, judge
 from .workers import Assignment, Executor, LocalWorkers, Role
 
@@ -100,7 +100,7 @@ def run_study(study: Study, executor: Executor, journal: Journal) -> tuple[list[
         jobs = {trial: trial_runs(study, trial) for trial in trials}
         done = journal.follow("tuning", [job for each in jobs.values() for job in each], executor)
         rows.extend(done[job] for each in jobs.values() for job in each)
-        return {trial: _mean([done[job] for job in each]) for trial, each in jobs.items()}
+        return {trial: quality([_value(done[job]) for job in each]) for trial, each in jobs.items()}
 
     tuned = tune(study, measure)
     jobs = evaluation_runs(study, tuned)
@@ -281,7 +281,6 @@ def _seconds(row: RunRow) -> float:
     return sum(amounts.get("seconds", 0.0) for amounts in row.ledger.values())
 
 
-def _mean(rows: Sequence[RunRow]) -> float | None:
-    """Mean quality of a trial over its seeds; None if any diverged."""
-    values = [row.end.value for row in rows if row.end is not None]
-    return sum(values) / len(values) if len(values) == len(rows) else None
+def _value(row: RunRow) -> float | None:
+    """A run's quality; None if it diverged."""
+    return None if row.end is None else row.end.value

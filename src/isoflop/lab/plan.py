@@ -18,7 +18,7 @@ from .corpus import corpus_facts
 from .power import POWER, Noise, Sight, least, noise_of, sights
 from .preflight import UNTIMED, Speed, devices_here, preflight, speeds_here, spent_on
 from .study import Study
-from .tuning import Trial, tune
+from .tuning import Trial, quality, tune
 from .workers import Assignment, Executor, finished
 
 __all__ = ["PlannedRuns", "StudyPlan", "plan", "priced"]
@@ -320,8 +320,7 @@ class Finished:
             if (run := self._run(job)) is None:
                 raise _Missing
             values.append(run.result.get("value"))
-        known = [float(value) for value in values if value is not None]
-        return sum(known) / len(known) if len(known) == len(values) else None
+        return quality(values)
 
 
 class _Missing(Exception):

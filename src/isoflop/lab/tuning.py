@@ -31,6 +31,17 @@ Measure = Callable[[Sequence[Trial]], Mapping[Trial, float | None]]
 """Runs trials; their quality on the study's scale, None where one diverged."""
 
 
+def quality(values: Sequence[float | None]) -> float | None:
+    """A trial's quality: the mean over its seeds; None if any of them diverged.
+
+    Example:
+        >>> quality([2.0, 3.0]), quality([2.0, None])
+        (2.5, None)
+    """
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if len(known) == len(values) else None
+
+
 @dataclass
 class Search:
     """The trials of one arm at one rung; ``quality`` by value, None where it diverged.
