@@ -18,7 +18,7 @@ from ..ledger.ledger import PHASES
 from ..store.environment import process
 from ..store.records import joined
 from ..store.results import STUDY, RunRow, StudyResult, spent
-from .corpus import corpus_facts, epochs
+from .corpus import corpus_facts, epochs, passes
 from .provenance import Environments, environments_of, remarks
 from .study import Study
 from .tuning import Trial, Tuned, quality, tune
@@ -76,10 +76,10 @@ def compare(
     if "left_out" in corpus:
         notes = [*notes, str(corpus.pop("left_out"))]
     notes = [*notes, *corpus.pop("remarks", ())]
-    passes = epochs(corpus, [row for row in rows if row.arm == study.baseline], study.top)
-    if passes is not None:
-        corpus["epochs"] = passes
-        notes = [*notes, f"the longest baseline run passes {passes:.2f} times over the training text"]
+    times = epochs(corpus, [row for row in rows if row.arm == study.baseline], study.top)
+    if times is not None:
+        corpus["epochs"] = times
+        notes = [*notes, passes(times)]
     made = environments_of(root, rows)
     result = conclude(study, rows, tuned, corpus=corpus, notes=notes, environments=made, workers=workers)
     home = result.home(root)

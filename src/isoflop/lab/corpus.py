@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -49,11 +49,24 @@ def epochs(corpus: dict[str, Any], rows: list[RunRow], rung: int) -> float | Non
         >>> epochs({}, [], 0) is None
         True
     """
-    amounts = corpus.get("train")
+    tokens = text_tokens(corpus)
     ends = [row.end for row in rows if row.role == "evaluation" and row.rung == rung and row.end is not None]
-    if not amounts or not ends:
-        return None
-    return float(max(end.tokens for end in ends) / sum(amount["tokens"] for amount in amounts.values()))
+    return max(end.tokens for end in ends) / tokens if tokens and ends else None
+
+
+def text_tokens(corpus: Mapping[str, Any]) -> int:
+    """Tokens of the training text by a corpus's facts; 0 where they do not say.
+
+    Example:
+        >>> text_tokens({"train": {"prose": {"tokens": 300}, "code": {"tokens": 100}}}), text_tokens({})
+        (400, 0)
+    """
+    return sum(int(amount["tokens"]) for amount in (corpus.get("train") or {}).values())
+
+
+def passes(epochs: float) -> str:
+    """How often the text is passed over, as a sentence."""
+    return f"the longest baseline run passes {epochs:.2f} times over the training text"
 
 
 class Texts:

@@ -14,7 +14,7 @@ from ..core.reading import user_path
 from ..ledger.budgets import step_cost, steps_within
 from ..store.run import Run
 from .compare import evaluation_runs, planned_runs, trial_runs
-from .corpus import corpus_facts
+from .corpus import corpus_facts, passes, text_tokens
 from .power import POWER, Noise, Sight, least, noise_of, sights
 from .preflight import UNTIMED, Speed, devices_here, preflight, speeds_here, spent_on
 from .study import Study
@@ -176,7 +176,7 @@ class StudyPlan:
         if needs:
             yield f"they take about {' and '.join(needs)}"
         if self.epochs is not None:
-            yield f"the longest baseline run passes {self.epochs:.2f} times over the training text"
+            yield passes(self.epochs)
         if self.preflight:
             yield self.preflight
 
@@ -233,7 +233,7 @@ def plan(
     if not devices_here(study):
         return priced(study, dict.fromkeys(study.everyone, UNTIMED), workers, root)
     speeds = speeds_here(study, root, workers)
-    return replace(priced(study, speeds, workers, root), text_tokens=_text_tokens(study, root))
+    return replace(priced(study, speeds, workers, root), text_tokens=text_tokens(corpus_facts(study, root)))
 
 
 def priced(study: Study, speeds: Mapping[str, Speed], workers: int, root: Path | None = None) -> StudyPlan:
@@ -337,12 +337,6 @@ def _by_seeds(
     more = (count + 2, 2 * count) if count > 2 else (count + 2,)
     rest = [(n, least(sights(study, flops, noise, n)), 1 + (n - count) * each / total) for n in dict.fromkeys(more)]
     return ((count, own, 1.0), *rest)
-
-
-def _text_tokens(study: Study, root: Path) -> int:
-    """Tokens of the baseline's training text; 0 where its source does not say."""
-    amounts = corpus_facts(study, root).get("train") or {}
-    return sum(int(amount["tokens"]) for amount in amounts.values())
 
 
 def _batch(study: Study, role: str, arm: str, rung: int, runs: int, speed: Speed, made: int) -> PlannedRuns:
