@@ -150,7 +150,7 @@ def _beside(tokens: MultiplierRow | None) -> str:
     if tokens is None or tokens.value is None:
         return ""
     verdict = "" if tokens.significant else ", not significant"
-    return f", and {amount(tokens)} as many tokens ({interval(tokens).partition(',')[0]}{verdict})"
+    return f", and {amount(tokens)} as many tokens ({interval(tokens)}{verdict})"
 
 
 def _joined(line: str, weaknesses: Iterator[str]) -> str:

@@ -30,7 +30,7 @@ def sentence(row: MultiplierRow, baseline: str, unit: str = UNSAID.unit) -> str:
     if row.censored == "mixed" or (row.value is None and row.bound is None):
         what = f"{row.censored_seeds} of {row.seeds} seeds lie outside {baseline}'s ladder, on both sides"
         return f"{row.arm} cannot be compared in {noun}: {what}{_charged(row)}"
-    factor, known = (amount(row), interval(row)) if row.value is not None else _bound(row, baseline)
+    factor, known = _bound(row, baseline) if row.value is None else (amount(row), f"{interval(row)}, {row.seeds} seeds")
     needs = f"{baseline} needs {factor} as {many} for the same {unit} ({known}{_charged(row)})"
     return f"{_finding(row, baseline)}: {needs}{_of_bounds(row, baseline, unit)}"
 
@@ -42,9 +42,9 @@ def amount(row: MultiplierRow) -> str:
 
 
 def interval(row: MultiplierRow) -> str:
-    """How sure a multiplier is: "95 % interval 1.09 to 1.20, 4 seeds"."""
+    """How sure a multiplier is: "95 % interval 1.09 to 1.20"."""
     digits = _digits(row)
-    return f"{100 * row.level:.3g} % interval {row.low:.{digits}f} to {row.high:.{digits}f}, {row.seeds} seeds"
+    return f"{100 * row.level:.3g} % interval {row.low:.{digits}f} to {row.high:.{digits}f}"
 
 
 def side_of_one(row: MultiplierRow) -> int:
