@@ -12,7 +12,7 @@ import pytest
 import isoflop.lab.compare
 import isoflop.report.page
 import isoflop.train.run
-from isoflop.cli import studies, training
+from isoflop.cli import common, studies
 from isoflop.cli.common import patience
 from isoflop.cli.main import invoke
 from report_sample import make_study
@@ -28,7 +28,7 @@ def test_preparing_is_said_and_ends_with_the_first_step(
         return assemble(*arguments)
 
     monkeypatch.setattr(isoflop.train.run, "assemble", slow)
-    monkeypatch.setattr(training, "patience", lambda doing: patience(doing, after=0.1, every=0.1))
+    monkeypatch.setattr(common, "patience", lambda doing: patience(doing, after=0.1, every=0.1))
     assert invoke(["train", str(tiny()), "--root", str(tmp_path / "runs")]) == 0
     lines = capsys.readouterr().err.splitlines()
     first = next(number for number, line in enumerate(lines) if line.startswith("step "))
@@ -54,7 +54,8 @@ def test_a_study_is_prepared_and_drawn_with_a_word(
     study.write(study.home(tmp_path) / "study.json")
     monkeypatch.setattr(isoflop.lab.compare, "compare", slow)
     monkeypatch.setattr(isoflop.report.page, "write_report", drawn)
-    monkeypatch.setattr(studies, "patience", lambda doing: patience(doing, after=0.1, every=0.1), raising=False)
+    for module in (common, studies):
+        monkeypatch.setattr(module, "patience", lambda doing: patience(doing, after=0.1, every=0.1))
     assert invoke(["compare", "demo", "--root", str(tmp_path)]) == 0
     lines = [line.partition(": ")[0] for line in capsys.readouterr().err.splitlines()]
     assert list(dict.fromkeys(lines)) == ["preparing the text and the first runs", "tuning 1/1", "drawing the report"]

@@ -6,10 +6,10 @@ import json
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 from typer.core import TyperGroup
@@ -19,6 +19,8 @@ from ..core.reading import user_path
 
 if TYPE_CHECKING:
     from ..store.run import Run
+
+T = TypeVar("T")
 
 
 def _below(root: Path) -> Path:
@@ -93,6 +95,19 @@ def patience(doing: str, after: float = 2.0, every: float = 10.0) -> Iterator[No
     finally:
         done.set()
         teller.join()
+
+
+@contextmanager
+def patience_until(doing: str, say: Callable[[T], None]) -> Iterator[Callable[[T], None]]:
+    """``patience`` that ends with the first call of what it gives: ``say``, which has news from then on."""
+    with ExitStack() as silence:
+        silence.enter_context(patience(doing))
+
+        def news(told: T) -> None:
+            silence.close()
+            say(told)
+
+        yield news
 
 
 def emit(value: Any) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,7 +13,7 @@ import typer
 from ..core.errors import UsageError
 from ..core.reading import user_path
 from .app import app
-from .common import DEFAULT_ROOT, Json, Root, emit, find_run, patience
+from .common import DEFAULT_ROOT, Json, Root, emit, find_run, patience, patience_until
 
 if TYPE_CHECKING:
     from ..store.results import StudyResult
@@ -105,13 +105,7 @@ def _telling(json: bool) -> Iterator[Callable[[str], None] | None]:
     if json:
         yield None
         return
-    with ExitStack() as silence:
-        silence.enter_context(patience("preparing the text and the first runs"))
-
-        def line(said: str) -> None:
-            silence.close()
-            typer.echo(said, err=True)
-
+    with patience_until("preparing the text and the first runs", lambda said: typer.echo(said, err=True)) as line:
         yield line
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,7 +15,7 @@ from ..core.errors import DataError, UsageError, shown
 from ..core.reading import user_path
 from ..report.text import duration
 from .app import app
-from .common import DEFAULT_ROOT, Json, Overrides, Root, emit, find_run, patience
+from .common import DEFAULT_ROOT, Json, Overrides, Root, emit, find_run, patience_until
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -155,13 +155,7 @@ def _progress(*, quiet: bool) -> Iterator[Callable[[Progress], None] | None]:
         with live_bar(Console(stderr=True)) as show:
             yield show
     else:
-        with ExitStack() as silence:  # until the first step: a text that was never read before takes a while
-            silence.enter_context(patience(PREPARING))
-
-            def line(at: Progress) -> None:
-                silence.close()
-                _line(at)
-
+        with patience_until(PREPARING, _line) as line:  # a text that was never read before takes a while
             yield line
 
 
