@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import threading
 import time
@@ -68,6 +69,15 @@ def find_run(name: str, root: Path, what: str = "run") -> Run:
     from ..store.references import find_run as find
 
     return find(name, root, what)
+
+
+def find_result(name: str, root: Path) -> Path | None:
+    """The directory of the study or the fit that ``name`` means: itself, or below ``root``; None if it means none."""
+    from ..store.fits import FIT
+    from ..store.results import STUDY
+
+    places = (user_path(name), root / name)
+    return next((place for place in places if any(os.path.lexists(place / file) for file in (FIT, STUDY))), None)
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,12 +13,10 @@ from ..core.errors import UsageError, nearest
 from ..core.reading import user_path
 from ..core.scale import Scale
 from .app import app
-from .common import DEFAULT_ROOT, Json, Root, emit, find_run
+from .common import DEFAULT_ROOT, Json, Root, emit, find_result, find_run
 
 if TYPE_CHECKING:
     from ..core.table import Table
-    from ..store.fits import FitDocument
-    from ..store.results import StudyResult
 
 runs_app = typer.Typer(help="List, show and index runs.", invoke_without_command=True)
 app.add_typer(runs_app, name="runs")
@@ -101,8 +99,8 @@ def show(
     json: Json = False,
 ) -> None:
     """Show one run: status, evaluations, ledger; with --json also its recipe and environment. Or a study, or a fit."""
-    if (stored := _result_of(run, root)) is not None:
-        _show_result(stored, json)
+    if (place := find_result(run, root)) is not None:
+        _show_result(place, json)
         return
     found = find_run(run, root)
     if json:
@@ -123,24 +121,15 @@ def show(
     print_run(RunRecord.read(found.path))
 
 
-def _result_of(name: str, root: Path) -> FitDocument | StudyResult | None:
-    """The stored fit or study that ``name`` means: its directory, or its name below ``root``; None if it means none."""
+def _show_result(place: Path, json: bool) -> None:
+    """Show the fit or the study that a directory holds."""
     from ..core.reading import read_json
+    from ..report.terminal import print_study
     from ..store.fits import FIT, FitDocument
     from ..store.results import STUDY, StudyResult
 
-    for place in (user_path(name), root / name):
-        if os.path.lexists(place / FIT):
-            return cast(FitDocument, read_json(place / FIT, FitDocument))
-        if os.path.lexists(place / STUDY):
-            return StudyResult.read(place / STUDY)
-    return None
-
-
-def _show_result(stored: FitDocument | StudyResult, json: bool) -> None:
-    from ..report.terminal import print_study
-    from ..store.results import StudyResult
-
+    stored: FitDocument | StudyResult
+    stored = read_json(place / FIT, FitDocument) if os.path.lexists(place / FIT) else StudyResult.read(place / STUDY)
     if json:
         emit(stored.model_dump(mode="json"))
     elif isinstance(stored, StudyResult):

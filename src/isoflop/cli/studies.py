@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -11,9 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..core.errors import UsageError
-from ..core.reading import user_path
 from .app import app
-from .common import DEFAULT_ROOT, Json, Root, emit, find_run, patience, patience_until
+from .common import DEFAULT_ROOT, Json, Root, emit, find_result, find_run, patience, patience_until
 
 if TYPE_CHECKING:
     from ..store.results import StudyResult
@@ -90,12 +88,8 @@ def report(
 ) -> None:
     """Write the report page (one HTML file, charts as SVG and PNG beside it) and print its path."""
     from ..report.page import write_report
-    from ..store.fits import FIT
-    from ..store.results import STUDY
 
-    directories = (user_path(target), root / target)
-    places = [path for path in directories if any(os.path.lexists(path / name) for name in (STUDY, FIT))]
-    page = write_report(places[0] if places else find_run(target, root, "study, run or fit").path)
+    page = write_report(find_result(target, root) or find_run(target, root, "study, run or fit").path)
     emit({"report": str(page)}) if json else typer.echo(str(page))
 
 
