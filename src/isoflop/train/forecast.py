@@ -36,7 +36,9 @@ PROCESS = 350 << 20
 SHARE = 0.4
 """Of the largest matmul rate, where no run tells."""
 ALIKE = ("model", "objective", "averaging", "parametrization", "tokenizer")
-"""Slots that a finished run shares with a recipe whose speed it tells, besides the optimizer's name and the batch."""
+"""Slots that a finished run shares with a recipe whose speed it tells, besides the optimizer's name."""
+SETTINGS = ("batch", "length", "precision", "device", "compile")
+"""Keys of ``train`` that they share."""
 
 
 @dataclass(frozen=True)
@@ -131,10 +133,8 @@ def _speeds(recipe: Recipe, root: Path) -> Iterator[tuple[Run, float]]:
     for path in root.glob("*/result.json"):
         with suppress(IsoflopError, KeyError, TypeError, AttributeError, ZeroDivisionError):
             run = Run.read(path.parent)
-            train = {
-                key: run.resolved["train"].get(key) for key in ("batch", "length", "precision", "device", "compile")
-            }
             same = all(run.resolved.get(slot) == wanted.get(slot) for slot in ALIKE)
             same = same and run.resolved["optimizer"]["name"] == recipe.optimizer.name
-            if run.finished and same and all(wanted["train"].get(key) == value for key, value in train.items()):
+            same = same and all(run.resolved["train"].get(key) == wanted["train"].get(key) for key in SETTINGS)
+            if same and run.finished:
                 yield run, float(run.result["flops"]) / float(run.result["seconds"])
