@@ -14,7 +14,7 @@ from ..core.recipe import Recipe
 from ..store.machine import once
 from ..store.names import CACHE
 from ..store.results import RunRow
-from ..store.run import Run
+from ..store.run import Run, run_directories
 from .study import Study
 
 
@@ -139,9 +139,9 @@ def _changes(told: dict[str, str], now: dict[str, str]) -> list[str]:
 
 
 def _runs(root: Path) -> Iterator[Run]:
-    for file in sorted(root.glob("[!.]*/resolved.json")):
+    for directory in run_directories(root):
         with suppress(DataError):
-            yield Run.read(file.parent)
+            yield Run.read(directory)
 
 
 def _compressed(source: Any, root: Path) -> dict[str, float]:

@@ -20,7 +20,7 @@ from ..core.recipe import StoredRecipe
 from ..core.references import Reference
 from . import checkpoint
 from .records import OPEN, Ancestor, Ledger, joined
-from .run import Run
+from .run import Run, run_directories
 
 _SHOWN = 5  # names of which an error lists several
 WEIGHTS = "model.safetensors"
@@ -74,7 +74,7 @@ def find_run(name: str, root: Path, what: str = "run") -> Run:
     own = user_path(name)
     if os.path.lexists(own / "resolved.json"):
         return Run.read(own)
-    found = [path.parent for path in sorted(root.glob("*/resolved.json"))]
+    found = run_directories(root)
     hits = [path for path in found if path.name == name] or [
         path for path in found if path.name.startswith(name) or path.name.rpartition("-")[2].startswith(name)
     ]

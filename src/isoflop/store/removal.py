@@ -13,7 +13,7 @@ from ..core.reading import read_json
 from .names import printable
 from .pipelines import PIPELINE, PipelineResult
 from .results import STUDY, StudyResult
-from .run import Run
+from .run import Run, run_directories
 
 
 def standing_on(run: Run, root: Path) -> Iterator[str]:
@@ -36,10 +36,10 @@ def standing_on(run: Run, root: Path) -> Iterator[str]:
                 yield name
         except DataError:
             yield f"{name} (perhaps: it cannot be read)"
-    for place in sorted(root.glob("*/resolved.json")):
-        name = f"run {printable(place.parent.name)}"
+    for directory in run_directories(root):
+        name = f"run {printable(directory.name)}"
         try:
-            other = Run.read(place.parent).resolved
+            other = Run.read(directory).resolved
             named = [other.get("start"), *(other.get("models") or {}).values()]
             if any(isinstance(reference, dict) and reference.get("recipe") == run.hash for reference in named):
                 yield name

@@ -380,6 +380,11 @@ class Run:
         self.event("checkpoint", message=message)
 
 
+def run_directories(root: Path) -> list[Path]:
+    """Directories of runs below a root by name, broken ones included; a hidden one is what a removal left behind."""
+    return [path.parent for path in sorted(root.glob("[!.]*/resolved.json"))]
+
+
 def _candidates(root: Path, short: str) -> Iterator[Path]:
     """Directories that may hold the run whose hash begins with ``short``: labelled so, then those with other names."""
     paths = sorted(root.glob("[!.]*"))

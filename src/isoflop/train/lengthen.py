@@ -16,7 +16,7 @@ from ..core.errors import DataError
 from ..core.recipe import Recipe, hash_of
 from ..store import checkpoint
 from ..store.environment import differences, told
-from ..store.run import Run
+from ..store.run import Run, run_directories
 from .loop import Loop
 from .session import OPTIMIZER
 from .state import load_tree
@@ -53,11 +53,11 @@ def _others(recipe: Recipe, run: Run) -> Iterator[Run]:
     """
     tree = recipe.to_json()
     ours = _but_for_its_length(tree)
-    for path in sorted(run.path.parent.glob("[!.]*/resolved.json")):
-        if path.parent == run.path:
+    for directory in run_directories(run.path.parent):
+        if directory == run.path:
             continue
         try:
-            other = Run.read(path.parent)
+            other = Run.read(directory)
             longer = other.resolved["budget"] != tree["budget"]
             if longer and _but_for_its_length(other.resolved) == ours and other.state != "running":
                 yield other

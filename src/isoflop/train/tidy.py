@@ -15,7 +15,7 @@ from ..core.files import PARTIAL, disk_errors, write_json
 from ..core.reading import read_json
 from ..store import checkpoint
 from ..store.results import STUDY, StudyResult
-from ..store.run import Run
+from ..store.run import Run, run_directories
 from .ancestors import evaluated
 from .restore import context_of
 from .session import OPTIMIZER
@@ -43,7 +43,7 @@ def clearable(root: Path) -> Iterator[Freed]:
     Raises:
         DataError: a study or a run cannot be read: nobody knows what it needs.
     """
-    runs = [Run.read(path.parent) for path in sorted(root.glob("[!.]*/resolved.json"))]
+    runs = [Run.read(directory) for directory in run_directories(root)]
     counted = {row.recipe_hash for place in sorted(root.glob(f"*/{STUDY}")) for row in StudyResult.read(place).runs}
     starts = [run.resolved.get("start") for run in runs]
     kept = {start.get("recipe") for start in starts if isinstance(start, dict) and start.get("optimizer")}

@@ -19,6 +19,8 @@ from isoflop.core.files import append_jsonl, write_json
 from isoflop.core.reading import read_json
 from isoflop.core.recipe import Recipe
 from isoflop.store import run as run_module
+from isoflop.store.references import find_run
+from isoflop.store.removal import standing_on
 from isoflop.store.run import Run
 from toy import TEXT, recipe
 
@@ -54,6 +56,17 @@ def test_opening_again_finds_the_run_under_any_label_and_changes_nothing(tmp_pat
 def test_another_recipe_gets_another_directory(tmp_path: Path) -> None:
     first, second = Run.open(tmp_path, recipe()), Run.open(tmp_path, recipe("seed=4"))
     assert first.path != second.path
+
+
+def test_what_a_killed_removal_leaves_is_no_run(tmp_path: Path) -> None:
+    run, child = Run.open(tmp_path, recipe()), Run.open(tmp_path, recipe("seed=4"))
+    child.path.rename(tmp_path / f".{child.path.name}.removed-4321")
+    (tmp_path / ".broken.removed-1").mkdir()
+    (tmp_path / ".broken.removed-1" / "resolved.json").write_text("{")
+    assert run_module.run_directories(tmp_path) == [run.path]
+    assert list(standing_on(run, tmp_path)) == []
+    with pytest.raises(UsageError, match="no run is named '4321'"):
+        find_run("4321", tmp_path)
 
 
 def test_a_run_is_found_under_any_name_and_a_finished_one_first(tmp_path: Path) -> None:
