@@ -7,6 +7,7 @@ name before anything is allocated.
 
 from ..tokenizer import TOKENIZER, LoadsTokenizer, Storable, Tokenizer, TokenizerPart
 from .data import Batch, Batches, Draws, HeldOut, KeepsText, Source, SourcePart, TokenBatch
+from .filling import Filling
 from .model import (
     ArrangementPart,
     Cacheable,
@@ -83,6 +84,7 @@ __all__ = [
     "Draws",
     "Ended",
     "FeedForwardPart",
+    "Filling",
     "Gains",
     "Guess",
     "HasLowRank",

@@ -11,6 +11,7 @@ from ..context import Context
 from ..cost import Cost, Work
 from ..registry import Part
 from .data import Batch
+from .filling import Filling
 from .model import ModelPart
 from .pattern import Pattern
 
@@ -130,6 +131,14 @@ class ObjectivePart(Part):
     def extra_ids(self) -> int:
         """Token ids that it adds behind the text's, e.g. a mask; by default none."""
         return 0
+
+    def filling(self, vocab_size: int) -> Filling | None:
+        """How its models fill in what is hidden; None: they do not, but write from left to right.
+
+        Args:
+            vocab_size: ids that the model knows, those that the objective adds included.
+        """
+        return None
 
     def work(self, model: ModelPart, batch: int, length: int, vocab_size: int) -> Work:
         """Work of the loss and its gradient on one micro-batch; by default one forward and backward of the model."""

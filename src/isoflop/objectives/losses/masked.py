@@ -17,7 +17,7 @@ import torch
 from pydantic import PositiveInt
 
 from ...core.context import Context
-from ...core.contracts import Documents, Likelihood, Loss, ModelPart, ObjectivePart, Pattern, TokenBatch
+from ...core.contracts import Documents, Filling, Likelihood, Loss, ModelPart, ObjectivePart, Pattern, TokenBatch
 from ...core.cost import Cost, Work
 from ...core.registry import Card, get, part
 from ..linear_cross_entropy import cap_of, linear_cross_entropy
@@ -113,6 +113,9 @@ class MaskedPart(ObjectivePart):
     def pattern(self) -> Pattern:
         full: Any = get("pattern", "full")
         return full()  # type: ignore[no-any-return]
+
+    def filling(self, vocab_size: int) -> Filling:
+        return Filling(mask=vocab_size - 1, ids=vocab_size - 1, pattern=self.pattern)
 
     def build(self, ctx: Context) -> Masked:
         return Masked(ctx.policy, ctx.vocab_size - 1, self.pattern, self.samples)

@@ -13,6 +13,7 @@ from pydantic import Field, PositiveFloat
 from ...core.context import Context
 from ...core.contracts import (
     Batch,
+    Filling,
     Likelihood,
     Loss,
     ModelPart,
@@ -128,6 +129,9 @@ class WeightedPart(ObjectivePart):
     @property
     def extra_ids(self) -> int:
         return max(term.objective.extra_ids for term in self.terms)
+
+    def filling(self, vocab_size: int) -> Filling | None:
+        return self.terms[0].objective.filling(vocab_size)
 
     def names(self) -> list[str]:
         """What each objective's terms are called: its name, numbered from the second of a kind on."""
