@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -115,6 +116,13 @@ LONGEST = {
     "test_readme.py",
 }
 """Files with tests of half a minute and more: begun last, one of them alone would keep the others waiting."""
+
+
+def pytest_configure() -> None:
+    """Signals end this process as in a terminal: below ``nohup`` SIGHUP is ignored, and tests that send it would wait."""
+    for number, usual in ((signal.SIGHUP, signal.SIG_DFL), (signal.SIGINT, signal.default_int_handler)):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, usual)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
