@@ -48,7 +48,7 @@ def write_tokenizer(at: Path, form: Any = None, *, splitter: Any = None) -> None
 
 def published(directory: Path, draws: int = 0, **fields: Any) -> Path:
     """A random model of ours in Hugging Face's layout; returns its directory."""
-    part: Any = get("model", "transformer")(d_model=32, layers=3, embedding_scale=1.0, **fields)
+    part: Any = get("model", "transformer")(d_model=32, layers=3, **{"embedding_scale": 1.0, **fields})
     draw = torch.Generator().manual_seed(draws)
     weights = {shape.name: torch.randn(shape.shape, generator=draw) for shape in part.shapes(ROWS)}
     export(part, weights, directory, context=64, ids=Ids(0, 0), identity=draws, beside=write_tokenizer)
@@ -194,6 +194,77 @@ def test_what_llama_cpp_cannot_do_is_refused_and_nothing_is_left(
     with pytest.raises(DataError, match=message):
         write_gguf(source, tmp_path / "out" / "model.gguf")
     assert not (tmp_path / "out").exists()
+
+
+LEARNED = {
+    "mixer": {"name": "attention", "heads": 4, "position": "none", "bias": True, "out_bias": True},
+    "feed_forward": {"name": "gelu", "bias": True},
+    "norm": "layer",
+    "positions": 64,
+    "tied": True,
+}
+CAPPED = {
+    "mixer": {"name": "attention", "heads": 4, "cap": 50.0},
+    "feed_forward": "geglu",
+    "norm": "rms_offset",
+    "arrangement": "sandwich",
+    "tied": True,
+    "embedding_scale": 32**0.5,
+    "cap": 30.0,
+}
+
+
+@pytest.mark.parametrize(
+    ("fields", "change", "message"),
+    [
+        (LEARNED, {"scale_attn_weights": False}, "not divided by the square root of the head's size, 8"),
+        (LEARNED, {"scale_attn_by_inverse_layer_idx": True}, "not divided by the square root of the head's size, 8"),
+        (CAPPED, {"query_pre_attn_scalar": None}, "not divided by the square root of the head's size, 8"),
+        (CAPPED, {"attn_logit_softcapping": None}, "attn_logit_softcapping is null"),
+        (CAPPED, {"final_logit_softcapping": None}, "final_logit_softcapping is null"),
+    ],
+)
+def test_scores_that_llama_cpp_does_not_compute_are_refused(
+    fields: dict[str, Any], change: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    source = published(tmp_path / "model", **fields)
+    write_gguf(source, tmp_path / "sound.gguf")
+    config = json.loads((source / "config.json").read_text())
+    (source / "config.json").write_text(json.dumps({**config, **change}))
+    with pytest.raises(DataError, match=message):
+        write_gguf(source, tmp_path / "model.gguf")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"layer_types": ["sliding_attention"] * 3},
+        {"layer_types": None, "sliding_window_pattern": 3},
+        {"sliding_window": None, "max_position_embeddings": 8192},
+    ],
+)
+def test_layers_whose_windows_are_not_where_llama_cpp_has_them_are_refused(
+    change: dict[str, Any], tmp_path: Path
+) -> None:
+    windows = [{"name": "window", "size": 16}, None, {"name": "window", "size": 16}]
+    mixers = [{**CAPPED["mixer"], "pattern": pattern} for pattern in windows]
+    source = published(tmp_path / "model", **{**CAPPED, "mixer": mixers})
+    write_gguf(source, tmp_path / "sound.gguf")
+    config = json.loads((source / "config.json").read_text())
+    (source / "config.json").write_text(json.dumps({**config, **change}))
+    with pytest.raises(DataError, match="each layer of 2 sees everything"):
+        write_gguf(source, tmp_path / "model.gguf")
+
+
+def test_a_window_that_llama_cpp_lacks_is_told_also_where_it_is_the_familys_own(tmp_path: Path) -> None:
+    source = published(tmp_path / "model", mixer={**ATTENTION, "pattern": {"name": "window", "size": 16}})
+    (note,) = write_gguf(source, tmp_path / "model.gguf")
+    assert "longer than 16 tokens" in note
+    config = json.loads((source / "config.json").read_text())
+    del config["sliding_window"]
+    (source / "config.json").write_text(json.dumps({**config, "max_position_embeddings": 8192}))
+    (note,) = write_gguf(source, tmp_path / "other.gguf")
+    assert "longer than 4096 tokens" in note
 
 
 def test_values_beyond_fp16_are_refused_and_nothing_is_left(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ hold is refused, or, where llama.cpp computes something else only beyond a certa
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -130,8 +131,8 @@ def keys(family: GgufFamily, published: Published, note: Callable[[str], None]) 
     if family.name == "gptneox":
         yield "use_parallel_residual", part.arrangement.name == "parallel"
     yield from _rope(part)
-    yield from _scores(family, config, head_dim)
-    yield from _windows(family, config, context, note)
+    yield from _scores(family, published)
+    yield from _windows(family, published, context, note)
 
 
 def _looking_far(part: TransformerPart) -> Any:
@@ -164,34 +165,39 @@ def rope_factors(part: TransformerPart) -> Tensor | None:
     return (Rotary().rates(head_dim, mixer.theta) / slowed).float()
 
 
-def _scores(family: GgufFamily, config: Config, head_dim: int) -> Iterator[Key]:
+def _scores(family: GgufFamily, published: Published) -> Iterator[Key]:
     """What scores and logits are multiplied or bounded by."""
+    part, config, (*_, head_dim) = published.part, published.config, heads_of(published.part)
     if (scalar := config.tree.get("query_pre_attn_scalar")) not in (None, head_dim):
         raise config.problem("query_pre_attn_scalar", f"is {scalar}; llama.cpp takes the head's size, {head_dim}")
+    mixers: list[Any] = [mixer for mixer, _ in part.blocks()]
+    if not all(math.isclose((mixer.scale or head_dim**-0.5) ** -2, head_dim) for mixer in mixers):
+        what = f"asks for scores that are not divided by the square root of the head's size, {head_dim}, as llama.cpp's"
+        raise DataError(what, where=config.where)
+    caps = {"attn_logit_softcapping": mixers[0].cap, "final_logit_softcapping": part.cap}
     if family.capped:
-        yield "attn_logit_softcapping", config.number("attn_logit_softcapping", 50.0)
-        yield "final_logit_softcapping", config.number("final_logit_softcapping", 30.0)
+        for key, cap in caps.items():
+            if cap is None:
+                raise config.problem(key, f"is null; llama.cpp's {family.name} has a bound")
+            yield key, cap
     elif config.tree.get("final_logit_softcapping") is not None:
         raise config.problem("final_logit_softcapping", f"is given; llama.cpp's {family.name} caps nothing")
 
 
-def _windows(family: GgufFamily, config: Config, context: int, note: Callable[[str], None]) -> Iterator[Key]:
+def _windows(family: GgufFamily, published: Published, context: int, note: Callable[[str], None]) -> Iterator[Key]:
     """Sliding windows: llama.cpp knows where they lie."""
-    window = config.maybe_whole("sliding_window")
+    config, mixers = published.config, [mixer for mixer, _ in published.part.blocks()]
+    windows: list[Any] = [mixer.fields()["pattern"] for mixer in mixers]
     if family.windows:
-        layers = config.whole("num_hidden_layers")
-        usual = ["sliding_attention" if (i + 1) % family.windows else "full_attention" for i in range(layers)]
-        window = window or 4096
-        if config.listed("layer_types", layers) not in (None, usual) and window < context:
+        window = config.maybe_whole("sliding_window") or 4096
+        usual = [(i + 1) % family.windows != 0 for i in range(len(windows))]
+        if window < context and [each is not None for each in windows] != usual:
             what = f"is not llama.cpp's, in whose {family.name} each layer of {family.windows} sees everything"
             raise config.problem("layer_types", what)
         yield "attention.sliding_window", window
         return
-    types = config.tree.get("layer_types")
-    slides = config.tree["model_type"] == "mistral" or config.flag("use_sliding_window", False)
-    if types is not None and config.tree["model_type"] != "mistral":
-        slides = "sliding_attention" in types
-    if window is not None and slides and window < context:
+    window = min((each.size for each in windows if each is not None), default=context)
+    if window < context:
         note(f"llama.cpp's {family.name} has no windows: texts longer than {window} tokens give other results there")
 
 
