@@ -14,8 +14,15 @@ from isoflop.ledger.audit import Audit
 from isoflop.models.attend import attend, dense_mask, fused_attend
 from transformer_toys import VOCAB, context
 
-FIELDS: dict[str, dict[str, Any]] = {"window": {"size": 5}, "prefix": {"size": 7}}
+FIELDS: dict[str, dict[str, Any]] = {
+    "window": {"size": 5},
+    "prefix": {"size": 7},
+    "blocks": {"size": 4},
+    "block_diffusion": {"size": 4},
+}
 """Fields with which each pattern shows itself on short sequences."""
+OF_ROWS = ("prefix", "blocks", "block_diffusion")
+"""Patterns that count from the beginning of a row, and not of each document in it."""
 PATTERNS = names("pattern")
 MIXERS = names("mixer")
 
@@ -61,8 +68,9 @@ def test_two_patterns_allow_what_both_allow(name: str | None, other: str | None)
 @pytest.mark.parametrize("name", PATTERNS)
 @pytest.mark.parametrize("mixer", MIXERS)
 def test_a_mixer_obeys_it_and_is_charged_what_it_executes(mixer: str, name: str, length: int) -> None:
-    part, model = model_of(mixer)
     pattern = pattern_of(name)
+    places = pattern.places(length) is not None  # which a mask does not tell
+    part, model = model_of(mixer, **({"position": {"name": "none"}} if places else {}))
     if not part.mixer.takes(pattern):
         pytest.skip(f"{mixer} does not take {name}")
     x = tokens(2, length)
@@ -88,8 +96,8 @@ def test_a_mixer_obeys_it_and_is_charged_what_it_executes(mixer: str, name: str,
 def test_packed_documents_give_the_logits_of_separate_ones(mixer: str, name: str | None) -> None:
     part, model = model_of(mixer)
     pattern = None if name is None else pattern_of(name)
-    if name == "prefix" or not part.mixer.takes(pattern):
-        pytest.skip("a prefix is the row's, not each document's")
+    if name in OF_ROWS or not part.mixer.takes(pattern):
+        pytest.skip("a prefix or a block is the row's, not each document's")
     lengths = [5, 1, 9, 70]
     x = tokens(1, sum(lengths))
     ids = torch.repeat_interleave(torch.arange(len(lengths)), torch.tensor(lengths))[None]
@@ -98,6 +106,20 @@ def test_packed_documents_give_the_logits_of_separate_ones(mixer: str, name: str
     assert audit.total() == part.work(1, sum(lengths), VOCAB, pattern).forward.executed
     apart = [model(piece, pattern) for piece in x.split(lengths, 1)]
     torch.testing.assert_close(packed, torch.cat(apart, 1), rtol=0, atol=2e-6)
+
+
+@pytest.mark.parametrize("positions", [None, 16])
+@pytest.mark.parametrize("mixer", MIXERS)
+@torch.no_grad()
+def test_both_copies_of_a_text_stand_at_its_places(mixer: str, positions: int | None) -> None:
+    """What the copies hold alike, they make alike: the clean blocks are a text that sees its own blocks alone."""
+    part: Any = get("model", "transformer")
+    model = part(d_model=32, layers=2, mixer={"name": mixer}, positions=positions).build(context())
+    x = tokens(2, 16)
+    blocks = x.view(2, 4, 1, 4)
+    both = torch.cat((torch.zeros_like(blocks), blocks), 2).flatten(1)
+    found = model(both, pattern_of("block_diffusion")).view(2, 4, 2, 4, -1)[:, :, 1].flatten(1, 2)
+    torch.testing.assert_close(found, model(x, pattern_of("blocks")), rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("mixer", MIXERS)

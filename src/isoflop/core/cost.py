@@ -79,6 +79,9 @@ class Work:
     def __add__(self, other: Work) -> Work:
         return Work(self.forward + other.forward, self.backward + other.backward, self.recompute + other.recompute)
 
+    def __sub__(self, other: Work) -> Work:
+        return self + other * -1
+
     def __mul__(self, count: int) -> Work:
         return Work(self.forward * count, self.backward * count, self.recompute * count)
 

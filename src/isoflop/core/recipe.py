@@ -284,11 +284,13 @@ class Recipe(TomlDocument):
 
     @property
     def policy(self) -> ModelPart:
-        """The model that is trained: the architecture with what is frozen, parametrized and checkpointed."""
+        """The model that is trained: the architecture with what is frozen, parametrized and added by the objective."""
         part = self.parametrization
         if part is not None:
             part = part.given({name: other.parametrization for name, other in self.models.items()})
-        return self.model.treated(Treatment(part, self.freeze, self.train.activation_checkpointing))
+        return self.model.treated(
+            Treatment(part, self.freeze, self.train.activation_checkpointing, self.objective.owned)
+        )
 
     @property
     def vocab_size(self) -> int:

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..core.contracts import Rounds, Seen
+from ..core.contracts import Rounds, Seen, places_of
+from ..core.contracts.pattern import Positions
 from ..core.cost import Work
 from ..core.errors import UsageError
 from .attend import softly_capped
@@ -136,17 +137,21 @@ class Transformer(nn.Module):
 
         ``seen`` says who sees whom (``core.contracts.pattern``); None is causal.
         """
-        x = self._embed(tokens)
+        x = self._embed(tokens, places=places_of(seen, tokens.shape[1]))
         for block in self.blocks:
             x = checkpointed(block, x, seen) if self.checkpointing and torch.is_grad_enabled() else block(x, seen)
         return self.norm(x, self.dtype)  # type: ignore[no-any-return]
 
-    def _embed(self, tokens: Tensor, start: int = 0, padding: Padding | None = None) -> Tensor:
-        """Vectors that enter the blocks, of tokens from position ``start`` on, ``padding`` included."""
+    def _embed(
+        self, tokens: Tensor, start: int = 0, padding: Padding | None = None, places: Positions | None = None
+    ) -> Tensor:
+        """Vectors that enter the blocks, of tokens from position ``start`` on (or at ``places``), padding included."""
         x = exact(F.embedding(tokens, self.embedding.weight))
         x = x if self.scale == 1.0 else x * self.scale
         if self.positions is None:
             return x
+        if places is not None:
+            return x + exact(F.embedding(torch.from_numpy(places).to(tokens.device), self.positions.weight))
         end = start + tokens.shape[1]
         last = end - (min(padding.pads) if padding else 0)
         if last > len(self.positions.weight):
@@ -154,8 +159,8 @@ class Transformer(nn.Module):
             raise UsageError(what, where="model.positions", fix="use shorter texts, or a model with rotary positions")
         if padding is None:
             return x + exact(self.positions.weight[start:end])
-        places = torch.arange(start, end, device=tokens.device) - padding.tensor[:, None]
-        return x + exact(F.embedding(places.clamp_(min=0), self.positions.weight))
+        behind = torch.arange(start, end, device=tokens.device) - padding.tensor[:, None]
+        return x + exact(F.embedding(behind.clamp_(min=0), self.positions.weight))
 
     def forward(self, tokens: Tensor, seen: Seen = None) -> Tensor:
         """(batch, length) ids -> logits (batch, length, vocab) in the products' dtype. ``seen`` as in ``hidden``."""

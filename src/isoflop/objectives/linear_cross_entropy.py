@@ -31,6 +31,7 @@ def linear_cross_entropy(
     mask: Tensor | None = None,
     reduction: Literal["sum", "none"] = "sum",
     cap: float | None = None,
+    best: Tensor | None = None,
 ) -> Tensor:
     """-log softmax(hidden @ weight')[target], in nats and fp32, without holding all logits.
 
@@ -41,15 +42,17 @@ def linear_cross_entropy(
         mask: (...) bool, the targets that count; None means all. The others' losses and gradients are 0.
         reduction: "sum" over tokens, differentiable; "none": (...) losses of each token, without gradient.
         cap: of a model that bounds its logits softly (``Model.cap``).
+        best: (...) fp32, filled with the log of each token's largest probability, which costs nothing more.
     """
     if functional():
+        assert best is None, "torch.func knows no tensors that are filled"
         losses = reference_linear_cross_entropy(hidden, weight, targets, mask, cap)
         return losses.sum() if reduction == "sum" else losses
     rows, labels = hidden.flatten(0, -2), targets.flatten()
     keep = None if mask is None else mask.flatten()
     if reduction == "sum" and torch.is_grad_enabled() and (hidden.requires_grad or weight.requires_grad):
-        return _LinearCrossEntropy.apply(rows, weight, labels, keep, cap)  # type: ignore[no-any-return, no-untyped-call]
-    losses, *_ = _chunks(rows.detach(), weight.detach(), labels, keep, (False, False), cap)
+        return _LinearCrossEntropy.apply(rows, weight, labels, keep, cap, best)  # type: ignore[no-any-return, no-untyped-call]
+    losses, *_ = _chunks(rows.detach(), weight.detach(), labels, keep, (False, False), cap, best)
     return losses.sum() if reduction == "sum" else losses.view(targets.shape)
 
 
@@ -96,6 +99,7 @@ def _chunks(
     mask: Tensor | None,
     wanted: tuple[bool, bool],
     cap: float | None,
+    best: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Losses (tokens,), and the gradients of their sum for hidden and weight, each empty where it is not ``wanted``."""
     dtype, exact = hidden.dtype, _accumulator(hidden.dtype)
@@ -109,7 +113,9 @@ def _chunks(
         chunk = slice(start, start + size)
         logits = hidden[chunk] @ cast.t()
         slope = None if cap is None else cap_in_place(logits, cap)
-        losses[chunk] = _softmax_in_place(logits, targets[chunk], None if mask is None else mask[chunk], any(wanted))
+        kept = None if mask is None else mask[chunk]
+        largest = None if best is None else best.view(-1)[chunk]
+        losses[chunk] = _softmax_in_place(logits, targets[chunk], kept, any(wanted), largest)
         if slope is not None and any(wanted):
             logits *= slope
         if to_hidden:
@@ -138,8 +144,13 @@ def cap_in_place(logits: Tensor, cap: float) -> Tensor:
     return slope
 
 
-def _softmax_in_place(logits: Tensor, targets: Tensor, mask: Tensor | None, gradient: bool) -> Tensor:
-    """Losses of a chunk; with ``gradient`` its logits become their own gradient, softmax - one-hot."""
+def _softmax_in_place(
+    logits: Tensor, targets: Tensor, mask: Tensor | None, gradient: bool, best: Tensor | None = None
+) -> Tensor:
+    """Losses of a chunk; with ``gradient`` its logits become their own gradient, softmax - one-hot.
+
+    ``best`` is filled with the log of each token's largest probability.
+    """
     exact = _accumulator(logits.dtype)
     losses = logits.new_empty(len(logits), dtype=exact)
     size = max(1, TILE // logits.shape[1]) if logits.device.type == "cpu" else len(logits)
@@ -148,7 +159,10 @@ def _softmax_in_place(logits: Tensor, targets: Tensor, mask: Tensor | None, grad
         scores, column = logits[tile].to(exact), targets[tile, None]
         p = torch.softmax(scores, -1)
         # log sum exp = largest score - log of its probability, which is at least 1 / vocab: no overflow, no log 0
-        normaliser = scores.amax(-1) - p.amax(-1).log_()
+        largest = p.amax(-1).log_()
+        if best is not None:
+            best[tile] = largest
+        normaliser = scores.amax(-1) - largest
         losses[tile] = normaliser.sub_(scores.gather(1, column).squeeze(1))
         if gradient:
             p.scatter_add_(1, column, p.new_full((), -1.0).expand(column.shape))
@@ -159,10 +173,16 @@ def _softmax_in_place(logits: Tensor, targets: Tensor, mask: Tensor | None, grad
 class _LinearCrossEntropy(Function):
     @staticmethod
     def forward(
-        ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, mask: Tensor | None, cap: float | None
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        targets: Tensor,
+        mask: Tensor | None,
+        cap: float | None,
+        best: Tensor | None,
     ) -> Tensor:
         ctx.wanted = ctx.needs_input_grad[:2]
-        losses, grad_hidden, grad_weight = _chunks(hidden, weight, targets, mask, ctx.wanted, cap)
+        losses, grad_hidden, grad_weight = _chunks(hidden, weight, targets, mask, ctx.wanted, cap, best)
         ctx.save_for_backward(grad_hidden, grad_weight)
         return losses.sum()
 
@@ -172,4 +192,4 @@ class _LinearCrossEntropy(Function):
         grad_hidden, grad_weight = ctx.saved_tensors
         to_hidden, to_weight = ctx.wanted
         down = grad_hidden * grad.to(grad_hidden.dtype) if to_hidden else None
-        return down, grad_weight * grad if to_weight else None, None, None, None
+        return down, grad_weight * grad if to_weight else None, None, None, None, None

@@ -28,6 +28,7 @@ from .objective import (
     Guess,
     Likelihood,
     Linearizing,
+    Listens,
     Loss,
     LossOf,
     Objective,
@@ -37,11 +38,13 @@ from .objective import (
     Resampling,
 )
 from .parametrization import (
+    OWNED,
     PLACE,
     Adopts,
     BeginsFromWeight,
     HasLowRank,
     LowRank,
+    Owned,
     Parametrization,
     ParametrizationPart,
     Timed,
@@ -49,8 +52,9 @@ from .parametrization import (
     added,
     begin_from_weights,
     merged,
+    owned,
 )
-from .pattern import Causal, Documents, Pattern, Seen, within
+from .pattern import Causal, Documents, Pattern, Seen, places_of, within
 from .training import (
     Averaging,
     AveragingPart,
@@ -66,6 +70,7 @@ from .training import (
 from .use import Completion, Decoder, DecoderPart, Ended, Listener, Measurement, Metric, MetricPart, Subject
 
 __all__ = [
+    "OWNED",
     "PLACE",
     "TOKENIZER",
     "Adopts",
@@ -94,6 +99,7 @@ __all__ = [
     "Likelihood",
     "Linearizing",
     "Listener",
+    "Listens",
     "LoadsTokenizer",
     "Loss",
     "LossOf",
@@ -111,6 +117,7 @@ __all__ = [
     "OptimizerPart",
     "Outcome",
     "Outputs",
+    "Owned",
     "Parametrization",
     "ParametrizationPart",
     "Passes",
@@ -139,5 +146,7 @@ __all__ = [
     "added",
     "begin_from_weights",
     "merged",
+    "owned",
+    "places_of",
     "within",
 ]

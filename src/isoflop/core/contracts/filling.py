@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ..courses import CourseName
 from .pattern import Documents, Pattern, Seen
 
 if TYPE_CHECKING:
@@ -32,6 +33,8 @@ class Filling:
             before; None: all of the text is one block.
         times: ids behind the mask that say how late it is, of a model that inserts tokens (``models.insertion``); such
             an id is the first one of a sequence, and of no text. 0: it inserts none.
+        inserted: the course of the share of tokens that are there, hidden or not; of a model that inserts.
+        unmasked: the course of the share of hidden ones that are shown; of a model that inserts, t as above.
 
     Example:
         >>> from isoflop.models.patterns.full import FullPattern
@@ -45,6 +48,8 @@ class Filling:
     shifted: bool = False
     block: int | None = None
     times: int = 0
+    inserted: CourseName = "linear"
+    unmasked: CourseName = "linear"
 
     def seen(self, documents: Tensor | None = None) -> Seen:
         """Who sees whom, within documents where their numbers (batch, length) are given: padding is one by itself."""

@@ -13,6 +13,7 @@ from ..registry import Part
 from .data import Batch
 from .filling import Filling
 from .model import ModelPart
+from .parametrization import Owned
 from .pattern import Pattern
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ class Loss:
         total: differentiable scalar, the SUM over the batch's ``units``, in nats.
         terms: detached scalars to be logged, sums as well.
         spent: what else the loss cost, by ledger phase (a teacher's passes), beyond the policy's own work.
+        kept: what a source that listens may want of the pass, detached, by name (see ``Listens``).
 
     Example:
         >>> import torch
@@ -42,6 +44,18 @@ class Loss:
     total: Tensor
     terms: Mapping[str, Tensor] = field(default_factory=dict)
     spent: Mapping[str, Cost] = field(default_factory=dict)
+    kept: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+@runtime_checkable
+class Listens(Protocol):
+    """A stream of batches that reacts to losses (progressive masks, replay, prioritised sampling).
+
+    What comes next depends on what was heard, so nobody can look ahead in it.
+    """
+
+    def learn(self, batch: Any, loss: Loss, /) -> None:
+        """Hear the loss of a micro-batch in the first pass over it: once each, in their order, detached."""
 
 
 @runtime_checkable
@@ -131,6 +145,11 @@ class ObjectivePart(Part):
     def extra_ids(self) -> int:
         """Token ids that it adds behind the text's, e.g. a mask; by default none."""
         return 0
+
+    @property
+    def owned(self) -> Owned | None:
+        """What it adds to the policy, parameters of its own; by default nothing."""
+        return None
 
     def filling(self, vocab_size: int) -> Filling | None:
         """How its models fill in what is hidden; None: they do not, but write from left to right.

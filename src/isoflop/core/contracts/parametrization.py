@@ -19,6 +19,22 @@ if TYPE_CHECKING:
 
 PLACE = "parametrization"
 """The attribute of a matrix that holds its parametrization, and so the piece of its parameters' names."""
+OWNED = "owned"
+"""The attribute of a model that holds what its objective owns, and so what those parameters' names begin with."""
+
+
+class Owned(Protocol):
+    """What an objective adds to the policy: a module that is trained with it, as a head of the objective's own.
+
+    Its parameters are the model's ``owned.<name>``: they reach groups, cost, optimizer state and checkpoint as all
+    others do. Its modules carry a ``role``.
+    """
+
+    def build(self, width: int, rng: Rng) -> torch.nn.Module:
+        """The module, beside a model whose vectors are ``width`` wide; ``rng`` is its own stream."""
+
+    def shapes(self, width: int) -> list[Shape]:
+        """Names within it, roles and shapes of its parameters, without building it."""
 
 
 @runtime_checkable
@@ -110,6 +126,11 @@ def added(name: str) -> bool:
     return f".{PLACE}." in name
 
 
+def owned(name: str) -> bool:
+    """Whether a parameter belongs to what the objective adds to the model."""
+    return name.startswith(f"{OWNED}.")
+
+
 def merged(model: torch.nn.Module) -> dict[str, Tensor]:
     """The plain model's weights, with every parametrization baked in; names are those of a model without any."""
     weights = {name: tensor for name, tensor in model.state_dict().items() if not added(name)}
@@ -177,6 +198,7 @@ class Treatment:
         freeze: roles or patterns of names whose parameters are not trained: no gradient, no state, no cost of either.
             What a parametrization adds is frozen by a role of its own alone.
         checkpointing: blocks keep their inputs alone, and compute the rest again in the backward pass.
+        owned: what the objective adds to the model; None: nothing.
 
     Example:
         >>> treatment = Treatment(freeze=("embedding",))
@@ -187,11 +209,12 @@ class Treatment:
     parametrization: ParametrizationPart | None = None
     freeze: tuple[str, ...] = ()
     checkpointing: bool = False
+    owned: Owned | None = None
 
     def of(self, shape: Shape) -> ParametrizationPart | None:
         """The parametrization of a parameter, if it has one."""
         part = self.parametrization
-        if part is None or shape.role != "hidden" or len(shape.shape) != 2:
+        if part is None or shape.role != "hidden" or len(shape.shape) != 2 or owned(shape.name):
             return None
         module = shape.name.removesuffix(".weight")
         return part if any(fnmatchcase(module, target) for target in part.targets) else None
@@ -200,17 +223,24 @@ class Treatment:
         """Whether a parameter is trained."""
         if added(shape.name):
             return shape.role in ROLES or shape.role not in self.freeze
-        if self.parametrization is not None and self.parametrization.alone:
+        if self.parametrization is not None and self.parametrization.alone and not owned(shape.name):
             return False
         return not any(shape.role == rule or fnmatchcase(shape.name, rule) for rule in self.freeze)
 
     def shapes(self, own: list[Shape]) -> list[Shape]:
-        """A model's parameters with those that parametrizations add, each behind its weight."""
+        """A model's parameters with those that parametrizations add, each behind its weight, then its objective's."""
         found = []
         for shape in own:
             found.append(shape)
             found += self.added_to(shape)
-        return found
+        return [*found, *self.owned_shapes(own)]
+
+    def owned_shapes(self, own: list[Shape]) -> list[Shape]:
+        """The parameters that the objective adds to a model, whose embedding says how wide its vectors are."""
+        if self.owned is None:
+            return []
+        width = next(shape.shape[-1] for shape in own if shape.role == "embedding")
+        return [Shape(f"{OWNED}.{s.name}", s.role, s.shape) for s in self.owned.shapes(width)]
 
     def added_to(self, shape: Shape) -> list[Shape]:
         """The parameters that a parametrization adds to a weight."""

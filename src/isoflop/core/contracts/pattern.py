@@ -62,6 +62,13 @@ class Pattern(Part):
         """Pairs (query, key) that it allows among ``length`` positions."""
         return _pairs(self, length)
 
+    def places(self, length: int) -> Positions | None:
+        """Where in the text each of ``length`` positions stands, int64; by default None: position i stands at i.
+
+        A pattern over two copies of a text says so by this: what tells positions apart goes by places.
+        """
+        return None
+
     def build(self, ctx: Any = None) -> Pattern:
         return self
 
@@ -88,6 +95,10 @@ class Both(Pattern):
     def sees(self, queries: Positions, keys: Positions) -> Bools:
         seen = [pattern.sees(queries, keys) for pattern in self.patterns]
         return np.asarray(functools.reduce(np.logical_and, seen))
+
+    def places(self, length: int) -> Positions | None:
+        found = (pattern.places(length) for pattern in self.patterns)
+        return next((places for places in found if places is not None), None)
 
 
 class Causal(Pattern):
@@ -136,6 +147,12 @@ class Documents:
 
 Seen: TypeAlias = Union[Pattern, Documents, "Tensor", None]
 """What a mixer is handed. A tensor is bool, True where a query (row) may see a key: ((batch,) length, length)."""
+
+
+def places_of(seen: Any, length: int) -> Positions | None:
+    """Where each of ``length`` positions stands under what a mixer is handed; None: position i at i."""
+    pattern = seen.pattern if isinstance(seen, Documents) else seen
+    return pattern.places(length) if isinstance(pattern, Pattern) else None
 
 
 def within(inner: Pattern | None, outer: Pattern | None) -> Pattern | None:

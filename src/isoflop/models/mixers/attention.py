@@ -20,8 +20,10 @@ from ...core.contracts import (
     Products,
     Seen,
     Step,
+    places_of,
     within,
 )
+from ...core.contracts.pattern import Positions
 from ...core.documents import Later
 from ...core.registry import Card, part
 from ...core.roles import Shape
@@ -106,8 +108,9 @@ class Attention(nn.Module):
         qkv = self._normed(to_qkv(x).view(batch, length, -1, self.head_dim))
         if cache is None:
             assert not isinstance(seen, Padding)
-            angles = self._angles(0, length, x.dtype)
-            mixed = attend(qkv, angles, self.heads, self._restricted(seen), scale=self.scale, cap=self.cap)
+            seen = self._restricted(seen)
+            angles = self._angles(places_of(seen, length), length, x.dtype)
+            mixed = attend(qkv, angles, self.heads, seen, scale=self.scale, cap=self.cap)
         else:
             mixed = self._continue(qkv.to(cache.dtype), cache, seen if isinstance(seen, Padding) else None)
         return to_out(mixed.to(x.dtype).flatten(2))
@@ -155,12 +158,13 @@ class Attention(nn.Module):
             return Documents(seen.ids, within(self.pattern, seen.pattern))
         return within(self.pattern, seen)
 
-    def _angles(self, start: int, length: int, dtype: torch.dtype) -> Angles:
-        """Cosine and sine (length, head_dim / 2) for positions from ``start``; None where nothing turns."""
+    def _angles(self, places: Positions | None, length: int, dtype: torch.dtype) -> Angles:
+        """Cosine and sine (length, head_dim / 2) of the positions' places; None where nothing turns."""
         if not self.turns:
             return None
-        self._reach(start + length)
-        return self.cos[start : start + length].to(dtype), self.sin[start : start + length].to(dtype)
+        self._reach(length)  # no place lies beyond the number of positions
+        chosen = slice(length) if places is None else torch.from_numpy(places).to(self.cos.device)
+        return self.cos[chosen].to(dtype), self.sin[chosen].to(dtype)
 
     def _reach(self, length: int) -> None:
         """Make the tables cover ``length`` positions: twice as many as before at least, so that steps seldom do it."""

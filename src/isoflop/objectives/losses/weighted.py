@@ -19,6 +19,7 @@ from ...core.contracts import (
     ModelPart,
     Objective,
     ObjectivePart,
+    Owned,
     Pattern,
     Predicts,
     Stateful,
@@ -129,6 +130,10 @@ class WeightedPart(ObjectivePart):
     @property
     def extra_ids(self) -> int:
         return max(term.objective.extra_ids for term in self.terms)
+
+    @property
+    def owned(self) -> Owned | None:
+        return next((term.objective.owned for term in self.terms if term.objective.owned is not None), None)
 
     def filling(self, vocab_size: int) -> Filling | None:
         return self.terms[0].objective.filling(vocab_size)
