@@ -31,6 +31,11 @@ class SampleText:
         self._pieces, self._stops = Continuation(tokenizer, prompt), [stop for stop in stops if stop]
         self._held, self.text, self.stopped = "", "", False
 
+    @property
+    def known(self) -> int:
+        """Characters that have come, those held back for a stop included."""
+        return len(self.text) + len(self._held)
+
     def add(self, token: int) -> str:
         """Text that has become certain with one more token."""
         return "" if self.stopped else self._take(self._pieces.add(token))

@@ -60,11 +60,11 @@ def _row(pattern: Pattern | None, new: int, total: int, pad: int) -> Bools:
     """(new, total), positions counted from behind the padding."""
     seen = np.eye(new, total, total - new, dtype=bool)
     within_row = min(new, total - pad)
-    seen[new - within_row :, pad:] = _rows(pattern, within_row, total - pad)
+    seen[new - within_row :, pad:] = pattern_rows(pattern, within_row, total - pad)
     return seen
 
 
-def _rows(pattern: Pattern | None, new: int, total: int) -> Bools:
+def pattern_rows(pattern: Pattern | None, new: int, total: int) -> Bools:
     """The last ``new`` of ``total`` rows of a pattern within the causal one."""
     if pattern is None:
         return np.tri(new, total, total - new, dtype=bool)
@@ -74,7 +74,7 @@ def _rows(pattern: Pattern | None, new: int, total: int) -> Bools:
 @functools.lru_cache(256)
 def _reach(pattern: Pattern | None, new: int, total: int) -> tuple[int, Bools | None]:
     """The first key that any of the last ``new`` tokens sees, and who sees whom from there; None: all see all."""
-    seen = _rows(pattern, new, total)
+    seen = pattern_rows(pattern, new, total)
     first = int(np.flatnonzero(seen.any(0))[0])
     return first, None if seen[:, first:].all() else seen[:, first:].copy()
 
@@ -114,6 +114,10 @@ class KeyValues:
         """Tokens that there is room for."""
         return self._held.shape[2]
 
+    def places(self, new: int) -> tuple[slice | Tensor, int]:
+        """Positions of the next ``new`` tokens, padding included, and a number above the largest of them."""
+        return slice(self.length, self.length + new), self.length + new
+
     def append(self, both: Tensor) -> tuple[Tensor, Tensor]:
         """Add the keys and values of n tokens, and return all keys and all values held.
 
@@ -149,7 +153,7 @@ class KeyValues:
         """
         k, v = self.append(both)
         new, total = q.shape[2], k.shape[2]
-        kernel = kernel or functools.partial(_fused, scale=scale)
+        kernel = kernel or functools.partial(fused, scale=scale)
         if padding is not None:
             return kernel(q, k, v, padding.seen(pattern, new, total))
         first, rows = _reach(pattern, new, total) if pattern is not None or new > 1 else (0, None)
@@ -172,7 +176,7 @@ class KeyValues:
         self._held = self._held[rows.to(self._held.device)]
 
 
-def _fused(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float | None) -> Tensor:
+def fused(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float | None) -> Tensor:
     """torch's attention. Heads that share keys are queries of one head where all see the same: nothing is copied."""
     batch, heads, new, d = q.shape
     kv_heads = k.shape[1]
@@ -210,6 +214,15 @@ class Cache:
     def length(self) -> int:
         """Tokens seen, padding included."""
         return int(self.layers[0].length)
+
+    def places(self, new: int) -> tuple[slice | Tensor, int]:
+        """Positions of the next ``new`` tokens, (n,) or (batch, n), and a number above the largest of them."""
+        end = self.length + new
+        if self.padding is None:
+            return slice(self.length, end), end
+        pads = self.padding.tensor
+        counted = torch.arange(self.length, end, device=pads.device) - pads[:, None]
+        return counted.clamp_(min=0), end - min(self.padding.pads)
 
     def truncate(self, length: int) -> None:
         """Forget all but the first ``length`` tokens."""

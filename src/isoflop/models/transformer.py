@@ -20,6 +20,7 @@ from .checkpointing import checkpointed
 from .decoding import WeightLayout, Weights, laid_out
 from .kernels import decoding, fuse
 from .layers import Matrix, exact
+from .slots import Slots
 
 
 class Block(nn.Module):
@@ -142,25 +143,21 @@ class Transformer(nn.Module):
             x = checkpointed(block, x, seen) if self.checkpointing and torch.is_grad_enabled() else block(x, seen)
         return self.norm(x, self.dtype)  # type: ignore[no-any-return]
 
-    def _embed(
-        self, tokens: Tensor, start: int = 0, padding: Padding | None = None, places: Positions | None = None
-    ) -> Tensor:
-        """Vectors that enter the blocks, of tokens from position ``start`` on (or at ``places``), padding included."""
+    def _embed(self, tokens: Tensor, cache: Cache | Slots | None = None, places: Positions | None = None) -> Tensor:
+        """Vectors that enter the blocks; ``cache`` holds what the tokens follow, ``places`` says where they stand."""
         x = exact(F.embedding(tokens, self.embedding.weight))
         x = x if self.scale == 1.0 else x * self.scale
         if self.positions is None:
             return x
+        weight = self.positions.weight
         if places is not None:
-            return x + exact(F.embedding(torch.from_numpy(places).to(tokens.device), self.positions.weight))
-        end = start + tokens.shape[1]
-        last = end - (min(padding.pads) if padding else 0)
-        if last > len(self.positions.weight):
-            what = f"{last} tokens are more than the {len(self.positions.weight)} positions that the model has learned"
+            return x + exact(F.embedding(torch.from_numpy(places).to(tokens.device), weight))
+        new = tokens.shape[1]
+        among, last = (slice(0, new), new) if cache is None else cache.places(new)
+        if last > len(weight):
+            what = f"{last} tokens are more than the {len(weight)} positions that the model has learned"
             raise UsageError(what, where="model.positions", fix="use shorter texts, or a model with rotary positions")
-        if padding is None:
-            return x + exact(self.positions.weight[start:end])
-        behind = torch.arange(start, end, device=tokens.device) - padding.tensor[:, None]
-        return x + exact(F.embedding(behind.clamp_(min=0), self.positions.weight))
+        return x + exact(weight[among] if isinstance(among, slice) else F.embedding(among, weight))
 
     def forward(self, tokens: Tensor, seen: Seen = None) -> Tensor:
         """(batch, length) ids -> logits (batch, length, vocab) in the products' dtype. ``seen`` as in ``hidden``."""
@@ -203,15 +200,17 @@ class CachingTransformer(Transformer):
         return Prepared(self, [layout.of(block.products()) for block in twin.blocks], head)
 
     @decoding()
-    def step(self, tokens: Tensor, cache: Cache, last: int | None = None) -> Tensor:
+    def step(self, tokens: Tensor, cache: Cache | Slots, last: int | Tensor | None = None) -> Tensor:
         """(batch, n) ids that follow those in the cache -> logits (batch, n, vocab); the cache grows by n.
 
-        With ``last`` only the logits of so many last tokens are computed.
+        With ``last`` only the logits of so many last tokens are computed, or those of the tokens that it indexes.
         """
-        x = self._embed(tokens, cache.length, cache.padding)
+        x = self._embed(tokens, cache)
         for block, products, layer in zip(self.blocks, cache.products, cache.layers, strict=True):
             x = block.forward(x, cache.padding, products, layer)
-        return self._capped(cache.head(self.norm(x if last is None else x[:, -last:], self.dtype)))
+        if last is not None:
+            x = x[:, last] if isinstance(last, Tensor) else x[:, -last:]
+        return self._capped(cache.head(self.norm(x, self.dtype)))
 
 
 @dataclass(frozen=True)
@@ -246,6 +245,12 @@ class Prepared:
         padding = Padding(pads, self.head.device) if pads is not None and any(pads) else None
         return Cache(layers, self.products, self.to_logits, padding)
 
-    def step(self, tokens: Tensor, cache: Cache, last: int | None = None) -> Tensor:
+    @decoding()
+    def make_slots(self) -> Slots:
+        """Sequences that the model continues together, none yet; every mixer must have ``make_slots``, too."""
+        layers = [block.mixer.make_slots(self.model.dtype) for block in self.model.blocks]
+        return Slots(self, layers, self.products, self.to_logits)
+
+    def step(self, tokens: Tensor, cache: Cache | Slots, last: int | Tensor | None = None) -> Tensor:
         """The model's."""
         return self.model.step(tokens, cache, last)

@@ -33,6 +33,7 @@ from ..attend import Angles, attend, block_pairs, capped_attend, dense_mask, tur
 from ..cache import KeyValues, Padding
 from ..cost import pointwise
 from ..layers import Matrix, Product, exact, joined, matrix_shapes
+from ..slots import SlotKeyValues
 
 
 class Attention(nn.Module):
@@ -100,7 +101,11 @@ class Attention(nn.Module):
         return joined((self.q, self.k, self.v), dtype), self.out.product(dtype)
 
     def forward(
-        self, x: Tensor, products: tuple[Product, Product], seen: Seen | Padding = None, cache: KeyValues | None = None
+        self,
+        x: Tensor,
+        products: tuple[Product, Product],
+        seen: Seen | Padding = None,
+        cache: KeyValues | SlotKeyValues | None = None,
     ) -> Tensor:
         """(batch, length, width) -> same. With a cache, ``x`` continues what the cache holds and is added to it."""
         to_qkv, to_out = products
@@ -130,7 +135,11 @@ class Attention(nn.Module):
         """Room for keys and values of ``capacity`` tokens at first; it grows as they come."""
         return KeyValues(batch, self.kv_heads, capacity, self.head_dim, dtype, self.q.weight.device)
 
-    def _continue(self, qkv: Tensor, cache: KeyValues, padding: Padding | None) -> Tensor:
+    def make_slots(self, dtype: torch.dtype) -> SlotKeyValues:
+        """The same for sequences that come and go; none yet."""
+        return SlotKeyValues(self.kv_heads, self.head_dim, dtype, self.q.weight.device)
+
+    def _continue(self, qkv: Tensor, cache: KeyValues | SlotKeyValues, padding: Padding | None) -> Tensor:
         """The newest queries over all keys, each seeing those up to itself. ``qkv`` is overwritten."""
         if self.turns:
             turn_(qkv[:, :, : self.heads + self.kv_heads], *self._turns(cache, qkv.shape[1]))
@@ -138,14 +147,14 @@ class Attention(nn.Module):
         kernel = None if self.cap is None else partial(capped_attend, scale=self.scale, cap=self.cap)
         return cache.attend(q, both, self.pattern, padding, scale=self.scale, kernel=kernel).transpose(1, 2)
 
-    def _turns(self, cache: KeyValues, length: int) -> tuple[Tensor, Tensor]:
+    def _turns(self, cache: KeyValues | SlotKeyValues, length: int) -> tuple[Tensor, Tensor]:
         """What ``turn_`` takes for the next positions, from tables that the cache keeps."""
-        end = cache.length + length
+        places, end = cache.places(length)
         if cache.turns is None or end > cache.turns.shape[1]:
             self._reach(max(end, cache.capacity))
             cos, sin = self.cos.to(cache.dtype), self.sin.to(cache.dtype)
             cache.turns = torch.stack((torch.cat((cos, cos), -1), torch.cat((-sin, sin), -1)))[:, :, None]
-        cos, sin = cache.turns[:, cache.length : end].unbind()
+        cos, sin = cache.turns[:, places].unbind()
         return cos, sin
 
     def _restricted(self, seen: Seen) -> Seen:

@@ -1,0 +1,289 @@
+"""Sequences of different lengths that one model continues together, each of which may come or go between two steps.
+
+The tokens of a step lie in one row, those of a sequence side by side: so products see all of them at once, whether a
+sequence adds one token or its whole prompt. Attention alone tells sequences apart: those that add one token are one
+batch, each longer piece is attended to by itself.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..core.contracts import Pattern
+from .cache import Attends, Padding, fused, pattern_rows
+
+
+class Piece(NamedTuple):
+    """What a step adds to one sequence.
+
+    Example:
+        >>> Piece(row=0, tokens=[5, 6, 7], wanted=1).tokens
+        [5, 6, 7]
+    """
+
+    row: int
+    """Which sequence."""
+    tokens: Sequence[int]
+    """The ids that follow what it holds; at least one."""
+    wanted: int
+    """Of so many of them, the last ones, the logits are wanted."""
+
+
+class StepPlan:
+    """Where the tokens of one step go, and whom they see. Layers of a step share it.
+
+    Args:
+        pieces: what is added, each row at most once.
+        lengths: tokens that each row holds already.
+        device: where tensors are wanted.
+
+    Attributes:
+        rows: row of each token, int64 (n,).
+        places: position of each token, int64 (n,).
+
+    Example:
+        >>> plan = StepPlan([Piece(0, [5], 1), Piece(1, [6, 7], 1)], [3, 0], torch.device("cpu"))
+        >>> plan.rows.tolist(), plan.places.tolist()
+        ([0, 1, 1], [3, 0, 1])
+    """
+
+    def __init__(self, pieces: Sequence[Piece], lengths: Sequence[int], device: torch.device) -> None:
+        counts = [len(piece.tokens) for piece in pieces]
+        starts = [lengths[piece.row] for piece in pieces]
+        firsts = np.cumsum([0, *counts]).tolist()
+        self.rows = torch.from_numpy(np.repeat([piece.row for piece in pieces], counts)).to(device)
+        places = np.concatenate([np.arange(start, start + n) for start, n in zip(starts, counts, strict=True)])
+        self.places = torch.from_numpy(places).to(device)
+        short = [i for i, count in enumerate(counts) if count == 1]
+        self.single_rows = [pieces[i].row for i in short]
+        self._starts = [starts[i] for i in short]
+        self.width = max(self.single_rows, default=-1) + 1
+        self.alone = len(short) == len(pieces) and self.single_rows == list(range(self.width))
+        self.single_tokens = torch.tensor([firsts[i] for i in short], device=device)
+        self.single_index = torch.tensor(self.single_rows, device=device)
+        self.longer = [
+            (pieces[i].row, slice(firsts[i], firsts[i + 1]), starts[i] + n) for i, n in enumerate(counts) if n > 1
+        ]
+        self.device = device
+        self._known: dict[Any, tuple[int, Tensor | None]] = {}
+
+    @property
+    def total(self) -> int:
+        """Keys that the longest of those sequences has which add one token."""
+        return max(self._starts) + 1
+
+    def singles(self, pattern: Pattern | None) -> tuple[int, Tensor | None]:
+        """The first key that any single token sees, and who sees whom from there to ``total``; None: all see all.
+
+        bool (width, 1, 1, keys); rows that add none see the first key, so that nothing in them is undefined.
+        """
+        if pattern not in self._known:
+            self._known[pattern] = self._singles(pattern)
+        return self._known[pattern]
+
+    def _singles(self, pattern: Pattern | None) -> tuple[int, Tensor | None]:
+        if pattern is None and self.alone and len(set(self._starts)) == 1:
+            return 0, None
+        seen = np.zeros((self.width, self.total), bool)
+        seen[:, 0] = True
+        if pattern is None:
+            seen[self.single_rows] = np.arange(self.total) <= np.array(self._starts)[:, None]
+        else:
+            for row, start in zip(self.single_rows, self._starts, strict=True):
+                seen[row, : start + 1] = pattern_rows(pattern, 1, start + 1)
+        first = int(np.flatnonzero(seen.any(0))[0])
+        seen = seen[:, first:]
+        return first, None if seen.all() else torch.from_numpy(seen.copy()).to(self.device)[:, None, None]
+
+    def piece(self, pattern: Pattern | None, new: int, total: int) -> tuple[int, Tensor | None]:
+        """The same for the last ``new`` of ``total`` tokens of one sequence: bool (new, keys)."""
+        key = pattern, new, total
+        if key not in self._known:
+            seen = pattern_rows(pattern, new, total)
+            first = int(np.flatnonzero(seen.any(0))[0])
+            self._known[key] = first, torch.from_numpy(seen[:, first:].copy()).to(self.device)
+        return self._known[key]
+
+
+class SlotKeyValues:
+    """Keys and values of a layer: (rows, 2 kv_heads, capacity, head_dim), each row filled in order.
+
+    What no sequence holds is zero: never undefined, and never another sequence's. On a CPU numbers are fp32, as in
+    ``cache.KeyValues``.
+
+    Args:
+        heads: key-value heads.
+        head_dim: numbers of a head.
+        dtype: of products.
+        device: where to keep them.
+
+    Attributes:
+        turns: what the mixer keeps for its positions, if anything.
+        plan: of the present step.
+
+    Example:
+        >>> layer = SlotKeyValues(2, 8, torch.float32, torch.device("cpu"))
+        >>> layer.resize(3, 16, [])
+        >>> layer.capacity
+        16
+    """
+
+    plan: StepPlan
+
+    def __init__(self, heads: int, head_dim: int, dtype: torch.dtype, device: torch.device) -> None:
+        dtype = torch.float32 if device.type == "cpu" else dtype
+        self._held = torch.zeros(0, 2 * heads, 0, head_dim, dtype=dtype, device=device)
+        self.turns: Tensor | None = None
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of keys and values, and so of attention."""
+        return self._held.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Where they lie."""
+        return self._held.device
+
+    @property
+    def capacity(self) -> int:
+        """Tokens of each row that there is room for."""
+        return self._held.shape[2]
+
+    def places(self, new: int) -> tuple[slice | Tensor, int]:
+        """Positions of the step's tokens, (1, n), and a number above the largest of them."""
+        return self.plan.places[None], self.capacity
+
+    def attend(
+        self,
+        q: Tensor,
+        both: Tensor,
+        pattern: Pattern | None = None,
+        padding: Padding | None = None,
+        scale: float | None = None,
+        kernel: Attends | None = None,
+    ) -> Tensor:
+        """Add the step's keys and values, and let each token look at those of its own sequence that it may see.
+
+        Args:
+            q: (1, heads, n, head_dim).
+            both: (1, 2 kv_heads, n, head_dim), keys before values.
+            pattern: what a position sees at most, besides itself and those before it.
+            padding: none, as rows begin at their first token.
+            scale: factor on the scores, by default 1 / sqrt(head_dim).
+            kernel: what attends, with a scale of its own; by default torch's.
+        """
+        plan, kernel = self.plan, kernel or functools.partial(fused, scale=scale)
+        self._held[plan.rows, :, plan.places] = both[0].transpose(0, 1)
+        if plan.alone:
+            return self._singles(q[0].transpose(0, 1)[:, :, None], pattern, kernel)[:, :, 0].transpose(0, 1)[None]
+        out = torch.empty_like(q)
+        if plan.single_rows:
+            some = q.new_zeros(plan.width, q.shape[1], 1, q.shape[3])
+            some[plan.single_index] = q[0].transpose(0, 1)[plan.single_tokens][:, :, None]
+            found = self._singles(some, pattern, kernel)[plan.single_index]
+            out[0, :, plan.single_tokens] = found[:, :, 0].transpose(0, 1)
+        for row, tokens, total in plan.longer:
+            first, mask = plan.piece(pattern, tokens.stop - tokens.start, total)
+            k, v = self._held[row : row + 1, :, first:total].chunk(2, 1)
+            out[:, :, tokens] = kernel(q[:, :, tokens], k, v, mask)
+        return out
+
+    def _singles(self, q: Tensor, pattern: Pattern | None, kernel: Attends) -> Tensor:
+        """(width, heads, 1, head_dim): a query of each row over that row's keys."""
+        first, mask = self.plan.singles(pattern)
+        k, v = self._held[: self.plan.width, :, first : self.plan.total].chunk(2, 1)
+        return kernel(q, k, v, mask)
+
+    def move(self, source: int, target: int, length: int) -> None:
+        """Row ``source``, of which ``length`` tokens are filled, takes the place of row ``target``."""
+        if source != target:
+            self._held[target] = 0
+            self._held[target, :, :length] = self._held[source, :, :length]
+        self._held[source] = 0
+
+    def resize(self, rows: int, capacity: int, lengths: Sequence[int]) -> None:
+        """Room for so many rows and tokens; the first rows keep their ``lengths`` tokens."""
+        held = self._held.new_zeros(rows, self._held.shape[1], capacity, self._held.shape[3])
+        for row, length in enumerate(lengths):
+            held[row, :, :length] = self._held[row, :, :length]
+        self._held = held
+
+
+class Slots:
+    """A batch of sequences that come and go, in rows 0, 1, 2 ... without gaps.
+
+    Args:
+        model: has ``step(tokens, cache, last)``.
+        layers: what each mixer keeps.
+        products: what each block multiplies by.
+        head: from vectors to logits.
+
+    Attributes:
+        lengths: tokens that each sequence holds.
+
+    Example, with ``model`` a Transformer of 257 tokens:
+        >>> slots = model.prepared(rows=2).make_slots()
+        >>> slots.reserve(rows=2, capacity=16)
+        >>> slots.join(), slots.join()
+        (0, 1)
+        >>> [logits.shape for logits in slots.step([Piece(0, [1, 2, 3], 3), Piece(1, [4], 1)])]
+        [torch.Size([3, 257]), torch.Size([1, 257])]
+        >>> slots.leave(0)  # the last one takes its place
+        >>> slots.lengths
+        [1]
+    """
+
+    padding = None
+
+    def __init__(
+        self, model: Any, layers: list[Any], products: list[tuple[Any, Any]], head: Callable[[Tensor], Tensor]
+    ) -> None:
+        self.model, self.layers, self.products, self.head = model, layers, products, head
+        self.lengths: list[int] = []
+        self.rows = self.capacity = 0
+
+    def places(self, new: int) -> tuple[slice | Tensor, int]:
+        """Positions of the step's tokens, (1, n), and a number above the largest of them."""
+        plan: StepPlan = self.layers[0].plan
+        return plan.places[None], int(plan.places.max()) + 1
+
+    def reserve(self, rows: int, capacity: int) -> None:
+        """Make room for so many sequences of so many tokens each, at least those that are there; the rest is freed."""
+        if (rows, capacity) != (self.rows, self.capacity):
+            for layer in self.layers:
+                layer.resize(rows, capacity, self.lengths)
+            self.rows, self.capacity = rows, capacity
+
+    def join(self) -> int:
+        """The row of one more sequence, for which room was reserved."""
+        self.lengths.append(0)
+        return len(self.lengths) - 1
+
+    def leave(self, row: int) -> None:
+        """A sequence goes; the last one takes its row."""
+        last = len(self.lengths) - 1
+        for layer in self.layers:
+            layer.move(last, row, self.lengths[last])
+        self.lengths[row] = self.lengths[last]
+        self.lengths.pop()
+
+    def step(self, pieces: Sequence[Piece]) -> list[Tensor]:
+        """The logits (wanted, vocab) of each piece; its sequence grows by the piece's tokens."""
+        device = self.layers[0].device
+        plan = StepPlan(pieces, self.lengths, device)
+        for layer in self.layers:
+            layer.plan = plan
+        ends = np.cumsum([len(piece.tokens) for piece in pieces])
+        wanted = [np.arange(end - piece.wanted, end) for end, piece in zip(ends, pieces, strict=True)]
+        tokens = torch.tensor([[token for piece in pieces for token in piece.tokens]]).to(device)
+        logits = self.model.step(tokens, self, torch.from_numpy(np.concatenate(wanted)).to(device))[0]
+        for piece in pieces:
+            self.lengths[piece.row] += len(piece.tokens)
+        return list(logits.split([piece.wanted for piece in pieces]))
