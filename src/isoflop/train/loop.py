@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from ..core.contracts import Batch, Outcome, Stateful
+from ..core.contracts import Batch, Listens, Outcome, Stateful
 from ..core.cost import Cost
 from ..core.errors import BudgetError, NumericsError, Stopped
 from ..ledger.budgets import Marks, StepCost
@@ -82,10 +82,14 @@ class Loop(Session):
         objective = Held(parts.objective) if isinstance(parts.objective, Stateful) else None
         self._begun = Begun(parts.batches.state_dict(), objective)
         clip, work = self.recipe.train.clip, self.cost.work
-        problem = StepProblem(parts.objective, ctx, self.next_batches(), clip, self.step, self.ahead, work)
+        ahead = None if isinstance(parts.batches, Listens) else self.ahead
+        problem = StepProblem(parts.objective, ctx, self.next_batches(), clip, self.step, ahead, work)
         self._begun.problem = problem
         parts.optimizer.set_factor(parts.schedule.factor(self.step, ctx.horizon))
         outcome = parts.optimizer.step(problem)
+        if isinstance(parts.batches, Listens):
+            for heard in problem.heard:
+                parts.batches.learn(*heard)
         if parts.averaging is not None:
             parts.averaging.update(self.step)
         wait(ctx.device)  # else the optimizer's work would be charged to whatever waits next

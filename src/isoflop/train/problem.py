@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -46,6 +47,7 @@ class StepProblem:
         passed: a first pass is through, so that the optimizer may have changed something; until then nothing has.
         units: of all its micro-batches; 0: nothing is predicted, as in a step of prompts.
         spent: the bill: what was executed so far, by ledger phase.
+        heard: the micro-batches with their losses in the first pass over each, detached.
     """
 
     def __init__(
@@ -65,6 +67,7 @@ class StepProblem:
         self._work = work
         self.passed = False
         self.spent: dict[str, Cost] = {}
+        self.heard: list[tuple[Batch, Loss]] = []
         for batch in batches:
             add_spent(self.spent, batch.spent)
 
@@ -155,6 +158,8 @@ class StepProblem:
         loss = self._objective.loss(batch)
         self.charge(forward=1, backward=backward)
         add_spent(self.spent, loss.spent)
+        if len(self.heard) < len(self._batches) and batch is self._batches[len(self.heard)]:
+            self.heard.append((batch, replace(loss, total=loss.total.detach())))
         return loss
 
     def _weights(self) -> str:

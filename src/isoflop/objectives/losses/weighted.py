@@ -69,7 +69,7 @@ class Weighted:
             terms[name] = loss.total.detach()
             terms |= {f"{name}.{inner}": term for inner, term in loss.terms.items()}
         total = sum(weight * loss.total for weight, loss in zip(self.weights, losses, strict=True))
-        return Loss(torch.as_tensor(total), terms, _summed(loss.spent for loss in losses))
+        return Loss(torch.as_tensor(total), terms, _summed(loss.spent for loss in losses), losses[0].kept)
 
     def _state(self) -> dict[str, Any]:
         return {name: objective.state_dict() for name, objective in self._stateful.items()}
