@@ -85,6 +85,12 @@ class Row:
         hidden: bool (length,), what is.
         phase: from 0.
         phases: of which that is one.
+
+    Example:
+        >>> import torch
+        >>> batch, may = TokenBatch(torch.zeros(1, 4), torch.zeros(1, 4), text_bytes=4), np.ones(4, bool)
+        >>> Row({}, batch, may, may, phase=0, phases=8).reaching(0.5, np.array([2, 0, 1, 3])).hidden.tolist()
+        [False, True, False, True]
     """
 
     at: Mapping[str, Any]
