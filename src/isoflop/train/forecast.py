@@ -5,8 +5,8 @@ holds what the backward pass will read, at its most the operands of the forward 
 place or made again: between .4 and .9 of them were measured on a CPU, for models of .1 to 2 million parameters, batches
 of 1 to 64 and lengths of 128 to 4,096. The forecast is at .65, and what is refused would not fit at .3.
 
-Time: by the FLOPs a second of a finished run of the same model, objective, optimizer and batch; without one, by a share
-of the machine's largest rate of matrix products.
+Time: by the FLOPs a second of a finished run of the same model, objective, optimizer and batch; without one, by a few
+steps on made-up ids; where those would take long, by a share of the machine's largest rate of matrix products.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ from ..ledger.peak import matmul_rate
 from ..store.names import CACHE
 from ..store.run import Run
 from .build import text_context
+from .devices import has_device
+from .trial import step_seconds
 
 HELD, LEAST = 0.65, 0.3
 """Share of the forward pass's operands that a pass holds at once: as forecast, and at the very least."""
@@ -77,9 +79,12 @@ def _forecast(recipe: Recipe, root: Path, cost: StepCost, steps: int) -> Needs:
     if runs:
         _, rate, path = max(runs, key=lambda found: found[0])
         return Needs(memory, flops / rate, f"as fast as {path}")
-    if not Device.of(recipe.train.device).is_cpu:
+    if not has_device(recipe.train.device):
         return Needs(memory, float("nan"), "")
-    rate = SHARE * matmul_rate("cpu", recipe.train.precision)
+    rate = SHARE * matmul_rate(recipe.train.device, recipe.train.precision)
+    if (trial := step_seconds(recipe, root, cost, rate)) is not None:
+        each, count = trial
+        return Needs(memory, steps * each, f"as {count} steps on made-up ids took {1000 * each:.3g} ms each")
     return Needs(memory, flops / rate, f"at {SHARE:.0%} of the matmul rate, a guess: no such run is finished here")
 
 

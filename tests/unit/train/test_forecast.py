@@ -77,9 +77,7 @@ def test_the_time_is_that_of_a_finished_run_of_the_same_work(tmp_path: Path) -> 
     assert found.text_tokens
     for other in ("optimizer=muon", "model.layers=1", "train.batch=4"):
         wider = recipe("budget.steps=50", other)
-        guess = forecast(wider, tmp_path, step_cost(wider), 50)
-        assert "a guess" in guess.source
-        assert guess.seconds > 0
+        assert str(first.path) not in forecast(wider, tmp_path, step_cost(wider), 50).source
     assert forecast(longer, tmp_path / "none", cost, 50).text_tokens is None
     assert math.isnan(forecast(longer, tmp_path, cost, 0).seconds)
 
@@ -89,3 +87,22 @@ def test_less_is_held_where_less_is_kept() -> None:
     for change in ("train.activation_checkpointing=true", "train.precision=bf16"):
         light = recipe("train.batch=64", change)
         assert needed(light, step_cost(light), HELD) < needed(plain, step_cost(plain), HELD)
+
+
+def test_a_tiny_models_time_is_measured_where_no_run_tells(tmp_path: Path) -> None:
+    """By the matmul rate alone it would take a tenth: most of a tiny step is no matrix product."""
+    tiny = recipe("model.d_model=16", "model.layers=1", "train.batch=2", "train.length=16", "budget.steps=30")
+    found = forecast(tiny, tmp_path, step_cost(tiny), 30)
+    assert re.fullmatch(r"as \d+ steps on made-up ids took [\d.]+ ms each", found.source)
+    assert not list(tmp_path.iterdir()), "a trial leaves nothing"
+    taken = train(tiny, tmp_path, threads=1).figure("seconds")
+    assert taken / 4 < found.seconds < 4 * taken
+
+
+def test_where_a_trial_would_take_long_the_machines_rate_decides(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "matmul_rate", lambda device, precision: 1e6)
+    guess = forecast(recipe(), tmp_path, step_cost(recipe()), 2)
+    assert "a guess" in guess.source
+    assert guess.seconds == pytest.approx(step_cost(recipe()).run(2).flops / 4e5)
