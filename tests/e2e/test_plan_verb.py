@@ -66,6 +66,21 @@ def test_what_cannot_be_answered_says_why(
     assert message in capsys.readouterr().err
 
 
+def test_a_plan_fits_the_terminal(
+    runs: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sentences go on in the next line; which laws have no plan is said without its place twice."""
+    asked = ["plan", runs, "--law", "chinchilla", "--compute", "1e21"]
+    assert invoke(asked) == 0
+    whole = capsys.readouterr().out
+    monkeypatch.setenv("COLUMNS", "80")
+    assert invoke(asked) == 0
+    shown = capsys.readouterr().out
+    assert max(map(len, whole.splitlines())) > 80 >= max(map(len, shown.splitlines()))
+    assert shown.split() == whole.split()
+    assert ": plan: " not in shown
+
+
 def test_a_stored_fit_takes_no_options_of_tables(runs: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert invoke(["plan", "fit.json", "--law", "kaplan", "--compute", "1e21"]) == 2
     assert "has its law and rows" in capsys.readouterr().err

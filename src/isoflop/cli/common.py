@@ -120,6 +120,19 @@ def patience_until(doing: str, say: Callable[[T], None]) -> Iterator[Callable[[T
         yield news
 
 
+def say(text: str) -> None:
+    """Print text; a line that is longer than the terminal goes on below, further in than it began."""
+    from textwrap import TextWrapper
+
+    from ..report.terminal import output
+
+    width = output().width
+    for line in text.splitlines():
+        inner = " " * (len(line) - len(line.lstrip()) + 4)
+        wrap = TextWrapper(width, subsequent_indent=inner, break_on_hyphens=False, break_long_words=False)
+        typer.echo(wrap.fill(line) if len(line) > width else line)
+
+
 def emit(value: Any) -> None:
     """Print one JSON object for machines: missing numbers are null, what the output's encoding lacks is escaped."""
     value = jsonable(value)

@@ -11,7 +11,7 @@ import typer
 from ..core.errors import UsageError
 from ..core.reading import user_path
 from .app import app
-from .common import Json, Overrides, default_verb, emit, patience
+from .common import Json, Overrides, default_verb, emit, patience, say
 from .gathered import gathered
 from .laws import Where, pairs, rows_of
 
@@ -155,9 +155,9 @@ def ask(
     if json:
         emit({**plan.to_json(), **written})
         return
-    typer.echo(str(plan))
+    say(str(plan))
     for note in written.get("recipe", {}).get("notes", ()):
-        typer.echo(note)
+        say(note)
     if made.page is not None:
         typer.echo(f"page: {made.page}")
     if made.recipe is not None:
@@ -350,7 +350,7 @@ def rehearse(
     if json:
         emit(vars(made))
     else:
-        typer.echo(str(made))
+        say(str(made))
 
 
 def _basis(source: Path, law: str, columns: str) -> Basis:
@@ -363,7 +363,7 @@ def _say(answer: Answer | Plan | Choice, json: bool) -> None:
     if json:
         emit(answer.to_json())
     else:
-        typer.echo(str(answer))
+        say(str(answer))
 
 
 def _life(text: str | None) -> Life | None:

@@ -11,7 +11,7 @@ import typer
 
 from ..core.errors import UsageError
 from .app import app
-from .common import DEFAULT_ROOT, Json, Root, emit, find_result, find_run, patience, patience_until
+from .common import DEFAULT_ROOT, Json, Root, emit, find_result, find_run, patience, patience_until, say
 
 if TYPE_CHECKING:
     from ..store.results import StudyResult
@@ -56,7 +56,7 @@ def compare(
 
         with nullcontext() if json else patience("timing a few steps of each arm"):
             planned = plan(loaded, root, workers=workers)
-        emit(planned.to_json()) if json else typer.echo(planned.text())
+        emit(planned.to_json()) if json else say(planned.text())
         return
     from ..lab.compare import compare as execute
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from functools import cache
 from typing import Any
@@ -16,6 +17,7 @@ from isoflop.core.table import Table
 from isoflop.laws import Chinchilla, DataConstrained, Farseer, Kaplan, Overtraining, PowerFloor, simulate
 from isoflop.laws.formula import Array
 from isoflop.laws.law import Fit
+from isoflop.laws.plan.answer import Figure
 from isoflop.laws.plan.best import best
 from isoflop.laws.plan.cost import TrainingCost, cost_of
 from isoflop.laws.plan.draws import basis_of
@@ -346,3 +348,16 @@ def test_a_law_without_an_interior_minimum_is_refused() -> None:
     fit = Overtraining().fit(simulate(Overtraining(), {"a": 212.0, "b": 1e-9, "E": 1.84, "eta": 0.136}, SIZES, 0.001))
     with pytest.raises((DataError, UsageError)):
         fit.plan(compute=1e21)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "said"),
+    [
+        (1e9, 1e9, "1.00e9 parameters"),  # it was given
+        (0.9e9, 1.2e9, "[9.00e8, 1.20e9] parameters"),
+        (0.99996e9, 1.00004e9, "[9.9996e8, 1.0000e9] parameters"),
+        (1e9, math.inf, "[1.00e9, open] parameters"),
+    ],
+)
+def test_an_intervals_ends_are_told_apart_or_not_shown(low: float, high: float, said: str) -> None:
+    assert str(Figure("N", 1e9, low, high, "parameters")).endswith(said)

@@ -42,7 +42,16 @@ class Figure:
     def __str__(self) -> str:
         unit = f" {self.unit}" if self.unit else ""
         note = f"  ({self.note})" if self.note else ""
-        return f"{self.name:<34}{digits(self.value):>11}   [{digits(self.low)}, {digits(self.high)}]{unit}{note}"
+        interval = f"   [{ends[0]}, {ends[1]}]" if (ends := self.ends) else ""
+        return f"{self.name:<34}{digits(self.value):>11}{interval}{unit}{note}"
+
+    @property
+    def ends(self) -> tuple[str, str] | None:
+        """The interval's two ends with as many digits as tell them apart; None where it has no width: it is given."""
+        if np.isfinite(self.high) and self.high - self.low <= _FLAT * abs(self.value):
+            return None
+        pairs = [(digits(self.low, count), digits(self.high, count)) for count in range(3, 11)]
+        return next((pair for pair in pairs if pair[0] != pair[1]), pairs[0])
 
 
 @dataclass(frozen=True)
@@ -186,14 +195,14 @@ class Plan:
         }
 
 
-def digits(value: float) -> str:
-    """Four digits; large and small numbers with an exponent."""
+def digits(value: float, count: int = 3) -> str:
+    """Large and small numbers with ``count`` digits and an exponent, others with one digit more."""
     if not np.isfinite(value):
         return "open"
     if value != 0 and not 1e-3 <= abs(value) < 1e5:
-        mantissa, _, power = f"{value:.2e}".partition("e")
+        mantissa, _, power = f"{value:.{count - 1}e}".partition("e")
         return f"{mantissa}e{int(power)}"
-    return f"{value:.4g}"
+    return f"{value:.{count + 1}g}"
 
 
 def figure(name: str, values: Array, level: float, unit: str = "", note: str = "", *, log: bool = True) -> Figure:

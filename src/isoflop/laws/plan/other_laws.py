@@ -83,7 +83,7 @@ def _asked(
             same = score.law == law_name(basis.fit.law)
             answers[score.law] = ask(basis if same else basis_of(_refitted(basis.fit, by_name[score.law]), basis.level))
         except IsoflopError as error:
-            left_out.append(f"{score.law} gives no plan: {error}")
+            left_out.append(f"{score.law} gives no plan: {error.what}")
     return answers, left_out
 
 
