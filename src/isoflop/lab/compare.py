@@ -98,7 +98,8 @@ def run_study(study: Study, executor: Executor, journal: Journal) -> tuple[list[
 
     def measure(trials: Sequence[Trial]) -> dict[Trial, float | None]:
         jobs = {trial: trial_runs(study, trial) for trial in trials}
-        done = journal.follow("tuning", [job for each in jobs.values() for job in each], executor)
+        again = _again(study, trials) if rows else ""
+        done = journal.follow("tuning", [job for each in jobs.values() for job in each], executor, again)
         rows.extend(done[job] for each in jobs.values() for job in each)
         return {trial: quality([_value(done[job]) for job in each]) for trial, each in jobs.items()}
 
@@ -106,6 +107,12 @@ def run_study(study: Study, executor: Executor, journal: Journal) -> tuple[list[
     jobs = evaluation_runs(study, tuned)
     done = journal.follow("evaluation", jobs, executor)
     return rows + [done[job] for job in jobs], tuned
+
+
+def _again(study: Study, trials: Sequence[Trial]) -> str:
+    """Why there is more tuning after the first of it."""
+    top = len(trials) > 1 and all(trial.rung == study.top for trial in trials)
+    return "at the top rung" if top else "one value more, since an optimum lay at an edge"
 
 
 def planned_runs(study: Study) -> Iterator[tuple[Role, str, int, int]]:
@@ -227,8 +234,18 @@ class Journal:
     workers: int = 1
     ahead: float = 0.0
 
-    def follow(self, phase: str, jobs: Sequence[Assignment], executor: Executor) -> dict[Assignment, RunRow]:
-        """Run jobs; the row of each. Jobs of one recipe are one run."""
+    def follow(
+        self, phase: str, jobs: Sequence[Assignment], executor: Executor, again: str = ""
+    ) -> dict[Assignment, RunRow]:
+        """Run jobs; the row of each. Jobs of one recipe are one run.
+
+        Args:
+            phase: "tuning" or "evaluation".
+            jobs: what is run.
+            executor: carries it out.
+            again: why the phase goes on after it seemed done; "" the first time.
+        """
+        named = f"{phase} ({again})" if again else phase
         by_hash = {job.recipe.hash: job for job in jobs}
         sizes = {key: job.flops for key, job in by_hash.items()}
         done: dict[str, RunRow] = {}
@@ -242,7 +259,7 @@ class Journal:
             left = sum(size for key, size in sizes.items() if key not in done)
             pace = spent / flops / self.workers if flops else 0.0
             eta = self._eta(phase, pace * left, pace * (left + self.ahead))
-            self._line(phase, len(done), len(by_hash), by_hash[row.recipe_hash].label, row, eta)
+            self._line(named, len(done), len(by_hash), by_hash[row.recipe_hash].label, row, eta)
         return {job: done[job.recipe.hash].model_copy(update={"arm": job.arm, "rung": job.rung}) for job in jobs}
 
     def _line(self, phase: str, count: int, total: int, label: str, row: RunRow, eta: str) -> None:

@@ -61,12 +61,16 @@ def judge(study: Study, rows: Sequence[RunRow], environments: Environments) -> V
 def headline(study: Study, rows: Sequence[MultiplierRow], tunings: Sequence[Tuning]) -> str:
     """The verdict: a line for each arm, its lowest rung on FLOPs with the tokens beside it and what weakens it.
 
-    A last line says what weakens the baseline, and so every arm's multiplier.
+    A line behind them says what weakens the baseline, and so every arm's multiplier; a last one, once for all optima
+    at an edge, what would try further.
     """
     lines = [_joined(_line(study, rows, arm), _weaknesses(study, tunings, arm)) for arm in study.arms]
-    weak = list(_edges(study, tunings, study.baseline))
+    weak = [_edge(study, tuning) for tuning in tunings if tuning.arm == study.baseline and tuning.edge]
     if weak:
         lines.append(f"{study.baseline} may be better than it was made here: {'; '.join(weak)}")
+    remedies = dict.fromkeys(_further(study, tuning) for tuning in tunings if tuning.edge)
+    if told := [remedy for remedy in remedies if remedy]:
+        lines.append(f"to try further: {'; '.join(told)}")
     return "\n".join(lines)
 
 
@@ -165,24 +169,23 @@ def _weaknesses(study: Study, tunings: Sequence[Tuning], arm: str) -> Iterator[s
         yield (
             f"{arm} has {ours:,} parameters and {study.baseline} {theirs:,}: arms.{arm}.overrides could make them equal"
         )
-    yield from _edges(study, tunings, arm)
+    yield from (_edge(study, tuning) for tuning in tunings if tuning.arm == arm and tuning.edge)
 
 
-def _edges(study: Study, tunings: Sequence[Tuning], arm: str) -> Iterator[str]:
-    """Where an arm's optimum lies at the edge of what was tried, and the key that would try further."""
-    for tuning in tunings:
-        if tuning.arm != arm or not tuning.edge:
-            continue
-        thin = study.tuning.top_points if tuning.rung else None
-        used = len(tuning.values) - (thin or len(study.grid(arm)))
-        if thin:
-            further = "leave tuning.top_points out to try the whole grid there"
-        elif used < study.tuning.extensions:
-            further = "not every recipe takes what lies beyond"
-        else:
-            further = f"tuning.extensions={study.tuning.extensions + 1} would try further"
-        at = f" at rung {tuning.rung}" if tuning.rung else ""
-        yield f"the best {tuning.hyper} of {arm}{at}, {tuning.chosen:g}, lies at the edge of what was tried: {further}"
+def _edge(study: Study, tuning: Tuning) -> str:
+    """That an optimum lies at the edge of what was tried, and why nobody went on where nothing would help."""
+    at = f" at rung {tuning.rung}" if tuning.rung else ""
+    why = "" if _further(study, tuning) else ", beyond which not every recipe goes"
+    return f"the best {tuning.hyper} of {tuning.arm}{at}, {tuning.chosen:g}, lies at the edge of what was tried{why}"
+
+
+def _further(study: Study, tuning: Tuning) -> str:
+    """The key that would try beyond an edge; "" if there is none."""
+    thin = study.tuning.top_points if tuning.rung else None
+    if thin:
+        return "leave tuning.top_points out, for the whole grid at the top rung"
+    used = len(tuning.values) - len(study.grid(tuning.arm))
+    return "" if used < study.tuning.extensions else f"tuning.extensions={study.tuning.extensions + 1}"
 
 
 def _crossing(study: Study, rows: Sequence[MultiplierRow], arm: str, axis: Axis) -> str:

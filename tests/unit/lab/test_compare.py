@@ -244,10 +244,10 @@ def test_an_edge_that_stays_and_a_thin_second_tuning_are_noted(tiny, planted, tm
     executor = planted({"muon": 2.0}, optimum=lambda arm, rung: 5.0 if arm == "muon" else 5e-3)
     result = compare(tiny.with_("tuning.top_points=2"), tmp_path, executor=executor, corpus={})
     assert re.search(
-        r"; but the best optimizer.lr of muon, [\d.]+, lies at the edge of what was tried: tuning.extensions=3 would "
-        r"try further$",
+        r"; but the best optimizer.lr of muon, [\d.]+, lies at the edge of what was tried$",
         result.headline.splitlines()[0],
     )
+    assert result.headline.splitlines()[-1].startswith("to try further: tuning.extensions=3; leave ")
     assert "adamw was tuned at its top rung with 2 values instead of 4" in result.notes
 
 
@@ -260,7 +260,11 @@ def test_an_edge_that_stays_and_a_thin_second_tuning_are_noted(tiny, planted, tm
             ["lr of muon, ", "lr of adamw, ", "lr of adamw at rung 2, "],
         ),
         (lambda arm, rung: 5.0 if rung else 5e-3, ("tuning.top_points=2",), ["leave tuning.top_points out"]),
-        (lambda arm, rung: 5.0 if arm == "adamw" else 5e-3, ("tuning.extensions=0",), ["tuning.extensions=1 would"]),
+        (
+            lambda arm, rung: 5.0 if arm == "adamw" else 5e-3,
+            ("tuning.extensions=0",),
+            ["to try further: tuning.extensions=1"],
+        ),
     ],
 )
 def test_every_optimum_at_an_edge_is_in_the_headline_with_its_remedy(tiny, planted, tmp_path, best, changes, told):
@@ -268,8 +272,9 @@ def test_every_optimum_at_an_edge_is_in_the_headline_with_its_remedy(tiny, plant
     assert sum(tuning.edge for tuning in result.tunings) == result.headline.count("lies at the edge of what was tried")
     for words in told:
         assert words in result.headline
+    assert result.headline.count("tuning.extensions") <= 1, "a remedy is said once for all"
     if any(tuning.edge for tuning in result.tunings if tuning.arm == "adamw"):
-        assert result.headline.splitlines()[-1].startswith("adamw may be better than it was made here: ")
+        assert result.headline.splitlines()[-2].startswith("adamw may be better than it was made here: ")
 
 
 def test_unequal_parameters_are_in_the_headline(tiny, planted, tmp_path):
