@@ -65,10 +65,10 @@ def listing(
 
 @runs_app.command()
 def studies(root: Below = DEFAULT_ROOT, json: Json = False) -> None:
-    """List the studies below a root, the newest last."""
+    """List the studies below a root, the newest last: how much more compute each baseline needs than each arm."""
     from ..store.index import studies
 
-    _list("studies", root, lambda: studies(root), ("path", "runs", "created", "headline"), json)
+    _list("studies", root, lambda: studies(root), ("path", "runs", "created", "verdict"), json)
 
 
 @runs_app.command()

@@ -10,7 +10,7 @@ import contextlib
 import os
 import sqlite3
 import stat
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -20,7 +20,7 @@ from ..core.table import Table
 from .fits import FIT, FitDocument
 from .names import INDEX, printable
 from .records import State, scale_of
-from .results import STUDY
+from .results import STUDY, MultiplierRow
 from .run import Run
 
 RUNS = {
@@ -45,13 +45,21 @@ RUNS = {
     "path": "TEXT",
     "reason": "TEXT",
 }
-STUDIES = {"name": "TEXT", "title": "TEXT", "headline": "TEXT", "runs": "INTEGER", "created": "TEXT", "path": "TEXT"}
+STUDIES = {
+    "name": "TEXT",
+    "title": "TEXT",
+    "verdict": "TEXT",
+    "headline": "TEXT",
+    "runs": "INTEGER",
+    "created": "TEXT",
+    "path": "TEXT",
+}
 FITS = ("name", "law", "source", "rows", "constants", "path")
 """Columns of ``fits``."""
 STATES = (*get_args(State), "interrupted", "unreadable")
 """What the column ``status`` may hold."""
 _TABLES = {"runs": RUNS, "studies": STUDIES}
-_VERSION = 3  # of the tables; another one on disk is thrown away
+_VERSION = 4  # of the tables; another one on disk is thrown away
 _FILES = ("resolved.json", "status.json", "result.json")  # what a row is made of
 
 
@@ -274,9 +282,19 @@ def _study_row(path: Path) -> dict[str, Any]:
         tree = read_json(path / STUDY, dict[str, Any])
         texts = {key: printable(str(tree[key])) for key in ("name", "title", "created")}
         texts["headline"] = "; ".join(printable(line) for line in str(tree["headline"]).splitlines())
-        return {**row, **texts, "runs": len(tree["runs"])}
-    except (DataError, LookupError, TypeError) as error:
-        return {**row, "headline": printable(f"unreadable: {error}")}
+        return {**row, **texts, "verdict": _verdict(tree.get("multipliers", ())), "runs": len(tree["runs"])}
+    except (DataError, LookupError, TypeError, AttributeError, ValueError) as error:
+        said = printable(f"unreadable: {error}")
+        return {**row, "headline": said, "verdict": said}
+
+
+def _verdict(rows: Iterable[Mapping[str, Any]]) -> str:
+    """The multiplier on FLOPs of each arm at its lowest rung, in a few words."""
+    lowest: dict[str, MultiplierRow] = {}
+    for row in sorted(map(MultiplierRow.model_validate, rows), key=lambda row: row.rung):
+        if row.axis == "flops" and not row.all_in:
+            lowest.setdefault(row.arm, row)
+    return ", ".join(f"{printable(arm)} {row.brief}" for arm, row in lowest.items())
 
 
 def _fit_row(place: Path) -> dict[str, Any]:

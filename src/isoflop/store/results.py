@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -117,8 +118,8 @@ class MultiplierRow(Frozen):
 
     Example:
         >>> row = MultiplierRow(arm="muon", rung=1, axis="flops", value=1.3, low=1.1, high=1.5, seeds=3)
-        >>> row.value, row.conclusive
-        (1.3, False)
+        >>> row.value, row.conclusive, row.brief
+        (1.3, False, '1.30x (not significant)')
     """
 
     arm: str
@@ -152,6 +153,17 @@ class MultiplierRow(Frozen):
         """Significant, and not on the side of 1 from which qualities that are only bounds may bring it back."""
         open_side = {"arm": self.value is not None and self.value < 1, "baseline": (self.value or 0) > 1}
         return self.significant and not open_side.get(self.bounds, False)
+
+    @property
+    def brief(self) -> str:
+        """The multiplier in a word or three; a bound is rounded so that it claims no more."""
+        if self.value is not None:
+            return f"{self.value:.2f}x" + ("" if self.significant else " (not significant)")
+        if self.bound is not None and self.censored == "above":
+            return f"> {math.floor(round(100 * self.bound, 6)) / 100:.2f}x"
+        if self.bound is not None and self.censored == "below":
+            return f"< {math.ceil(round(100 * self.bound, 6)) / 100:.2f}x"
+        return "unknown"
 
 
 class StudyResult(Frozen):

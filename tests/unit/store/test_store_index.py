@@ -18,6 +18,7 @@ from isoflop.core.reading import read_json
 from isoflop.store import index
 from isoflop.store.index import INDEX, RUNS, rebuild, runs, studies
 from isoflop.store.run import Run
+from report_sample import make_study
 from toy import recipe
 
 pytestmark = pytest.mark.usefixtures("toys")
@@ -214,9 +215,17 @@ def test_studies_are_found_by_their_result(tmp_path: Path) -> None:
     write_json(tmp_path / "demo" / "study.json", good)
     write_json(tmp_path / "broken" / "study.json", {"name": "broken"})
     rows = {row["path"]: row for row in studies(tmp_path).records()}
-    assert rows["demo"] == {**good, "title": "AB", "runs": 2, "path": "demo"}
+    assert rows["demo"] == {**good, "title": "AB", "verdict": "", "runs": 2, "path": "demo"}
     assert rows["broken"]["headline"].startswith("unreadable")
+    assert rows["broken"]["verdict"] == rows["broken"]["headline"]
     assert runs(tmp_path).rows == 0
+
+
+def test_a_studys_verdict_is_a_few_words_an_arm(tmp_path: Path) -> None:
+    """That of the lowest rung on FLOPs; a bound claims no more than is known."""
+    make_study().write(tmp_path / "demo" / "study.json")
+    (row,) = studies(tmp_path).records()
+    assert row["verdict"] == "muon 2.81x, lion < 1.00x, soap > 7.41x"
 
 
 # ---------------------------------------------------------------- reading leaves nothing behind
