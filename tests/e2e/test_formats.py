@@ -23,6 +23,7 @@ def test_every_key_has_a_meaning_and_stands_in_the_guide(kind: str) -> None:
         assert key.meaning, key.path
         assert "value" not in key.kind.split(), key
         assert f"| `{key.path}` |" in page
+    assert "``" not in commented(kind)
 
 
 @pytest.mark.parametrize("kind", PAGES)

@@ -84,7 +84,7 @@ def markdown(kind: str) -> str:
     """The guide's table of a file's keys."""
     rows = ["| key | takes | default | meaning |", "|---|---|---|---|"]
     for key in keys(document(kind)):
-        meaning = " ".join(key.meaning.split()).replace("|", "\\|").replace("``", "`")
+        meaning = _plain(key).replace("|", "\\|")
         default = f"`{key.default}`" if key.default not in ("", "-") else key.default or "must be given"
         rows.append(f"| `{key.path}` | {key.kind} | {default} | {meaning} |")
     return "\n".join(rows)
@@ -100,8 +100,13 @@ def commented(kind: str) -> str:
     ]
     for key in keys(document(kind)):
         given = f" = {key.default}" if key.default not in ("", "-") else ""
-        lines.append(f"#   {key.path}{given}  ({key.kind})  {' '.join(key.meaning.split())}".rstrip())
+        lines.append(f"#   {key.path}{given}  ({key.kind})  {_plain(key)}".rstrip())
     return "\n".join(lines) + "\n"
+
+
+def _plain(key: Key) -> str:
+    """A key's meaning on one line, without the double backticks of a docstring."""
+    return " ".join(key.meaning.split()).replace("``", "`")
 
 
 @app.command()
