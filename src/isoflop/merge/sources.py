@@ -60,9 +60,8 @@ def last_checkpoints(run: Path, count: int) -> list[Path]:
     directory = contained(run, "checkpoints")
     found = [directory / str(step) for step in steps(directory) if not damage(directory / str(step))][:count]
     if len(found) < count:
-        raise UsageError(
-            f"has {len(found)} whole checkpoints, not {count}", where=str(run), fix="set train.keep higher"
-        )
+        fix = "set train.keep higher" if found else "train it first"
+        raise UsageError(f"has {len(found)} whole checkpoints, not {count}", where=str(run), fix=fix)
     return found
 
 

@@ -86,7 +86,8 @@ def read_directory(directory: Path, stem: str = "model") -> dict[str, TensorInfo
         (2,)
     """
     if not directory.is_dir():
-        raise DataError("is no directory", where=str(directory), fix="a directory of safetensors is needed")
+        fix = "name one of safetensors, or a run's; `isoflop export RUN OUT` writes one of a run"
+        raise DataError("is no directory", where=str(directory), fix=fix)
     whole = directory / f"{stem}.safetensors"
     index = directory / f"{stem}.safetensors.index.json"
     if index.exists():
