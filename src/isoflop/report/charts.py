@@ -13,11 +13,14 @@ import altair as alt
 from ..core.scale import Scale
 from ..ledger.ledger import PHASES
 from ..store.results import MultiplierRow, StudyResult, Tuning, spent
+from .ladders import by_rung, learning
 from .sheets import asked, evaluation_ends, mean, multiplier_text, quality_title, rung_budget, verdict
 from .style import INK, OKABE_ITO, Chart, Extent, colour_scale, legend, log_scale, log_ticks, rows, shape_scale, widened
 from .text import COMPUTE, CONVENTION, TIMES, amount, axis_label, clean
 
 Figures = dict[str, Chart]
+BEFORE = "spent before"
+"""The bar of the bill that the ancestors have."""
 BREAK = " : "
 """Where a label of the multipliers goes on in a second line."""
 
@@ -29,6 +32,9 @@ def figures(result: StudyResult) -> Figures:
         found["quality"] = quality(result)
     if result.multipliers:
         found["multipliers"] = multipliers(result, asked(result))
+    for name, draw in (("by_rung", by_rung), ("learning", learning)):
+        if (chart := draw(result)) is not None:
+            found[name] = chart
     if any(run.ledger for run in result.runs):
         found["bill"] = bill(result)
     for hyper in dict.fromkeys(tuning.hyper for tuning in result.tunings):
@@ -227,12 +233,14 @@ def _factor_ticks(low: float, high: float) -> list[float]:
 
 
 def bill(result: StudyResult) -> Chart:
-    """Model FLOPs of every arm's runs, stacked by phase; the bars add up to the study's bill."""
+    """Model FLOPs of every arm's runs, stacked by phase; the bars add up to the study's bill, and its ancestors'."""
     flops: dict[tuple[str, str], float] = defaultdict(float)
     for run, phase, amounts in spent(result.runs):
         flops[clean(run.arm), clean(phase)] += amounts.get("flops", 0.0)
+    for ancestor in result.ancestors.values():
+        flops[BEFORE, "ancestors"] += sum(amounts.get("flops", 0.0) for amounts in ancestor.ledger.values())
     flops = {key: value for key, value in flops.items() if value}
-    arms = arms_of(result)
+    arms = [*arms_of(result), BEFORE]
     phases = sorted({phase for _, phase in flops}, key=lambda p: (PHASES.index(p) if p in PHASES else len(PHASES), p))
     records = [
         {"arm": arm, "phase": phase, "order": phases.index(phase), "flops": value, "spent": amount("flops", value)}

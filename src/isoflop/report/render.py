@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import re
 from functools import cache
 from pathlib import Path
@@ -42,6 +44,18 @@ def to_png(svg: str) -> bytes:
     import vl_convert
 
     return bytes(vl_convert.svg_to_png(svg, scale=2.0))
+
+
+def to_csv(spec: dict[str, Any]) -> str:
+    """The data of a specification's layers, one below the other; ``layer`` counts them."""
+    tables = [*spec.get("datasets", {}).values()]
+    columns = list(dict.fromkeys(key for table in tables for row in table for key in row))
+    file = io.StringIO()
+    writer = csv.DictWriter(file, ["layer", *columns], lineterminator="\n")
+    writer.writeheader()
+    for number, table in enumerate(tables, 1):
+        writer.writerows({"layer": number, **row} for row in table)
+    return file.getvalue()
 
 
 @cache

@@ -45,6 +45,7 @@ def configured(chart: Chart) -> Chart:
         chart.properties(width=WIDTH, background="white")
         .configure(font=FONT)
         .configure_view(stroke=None)
+        .configure_mark(aria=False)  # a chart is heard as its description and its axes; its data stand in tables
         .configure_axis(**axis)
         .configure_axisX(titleAnchor="end")
         .configure_axisY(**flat)

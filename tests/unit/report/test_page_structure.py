@@ -70,12 +70,14 @@ def test_every_section_is_there(html: str) -> None:
         "Other axes, and with tuning charged",
         "Tuning",
         "Bill",
+        "Learning curves",
+        "Noise",
         "Corpus",
-        "Recipes",
+        "Make it again",
         "Environment",
         "Data",
     ):
-        assert f"<h2>{heading}</h2>" in html
+        assert f">{heading}</h2>" in html
     for wanted in (
         make_study().title,
         "2.81x as much (95 % interval",
@@ -91,26 +93,27 @@ def test_every_section_is_there(html: str) -> None:
     specifications = page.stored("charts")
     assert isinstance(specifications, dict)
     assert sorted(drawn) == sorted(specifications)
-    assert sum(tag == "details" for tag, _ in page.tags) == 9  # study, four recipes, three processes, runs
+    assert sum(tag == "details" for tag, _ in page.tags) == 10  # other axes, study, four recipes, three processes, runs
 
 
 def test_what_a_reader_asks_first_stands_first(html: str) -> None:
     """The table at equal cost is above the fold, the multipliers on FLOPs follow; other axes are lower."""
-    order = re.findall("<h2>(.*?)</h2>", html)
+    order = re.findall("<h2 id=[^>]*>(.*?)</h2>", html)
     assert order[:3] == ["Bits per byte at equal cost", "Quality against compute", "Compute multiplier over adamw"]
     assert order.index("Bill") < order.index("Other axes, and with tuning charged")
-    first, _, rest = html.partition("<h2>Notes</h2>")
-    assert "<td>tokens</td>" not in first
+    first, _, rest = html.partition(">Notes</h2>")
+    assert ">tokens</td>" not in first
     assert "all-in" not in first.partition("<body>")[2]
-    assert "<td>tokens</td>" in rest
-    assert "<td>FLOPs, all-in</td>" in rest
+    assert ">tokens</td>" in rest
+    assert ">FLOPs, all-in</td>" in rest
 
 
 def test_nothing_is_loaded_from_anywhere(html: str) -> None:
     page = Page(html)
     for tag, attributes in page.tags:
         for name in ("src", "href", "srcset", "action", "data"):
-            assert name not in attributes or (tag, attributes[name]) == ("link", "data:,")
+            here = (attributes.get(name) or "").startswith("#") and tag == "a"
+            assert here or name not in attributes or (tag, attributes[name]) == ("link", "data:,")
     assert "@import" not in html
     assert "url(" not in html.partition("</style>")[0]
     named = set(re.findall(r"https?://([^/\"'`\s)\\]+)", html))
@@ -160,6 +163,27 @@ def test_an_edited_study_is_named_as_another() -> None:
         assert f"<dd>{study.label}</dd>" in page_of(study)
 
 
+def test_every_section_has_a_link_and_every_table_a_name(html: str) -> None:
+    """For who reads by keyboard or ear: a list of sections, named regions that can be reached, headers of all rows."""
+    page = Page(html)
+    links = [a["href"] for tag, a in page.tags if tag == "a" and a.get("class") != "skip"]
+    assert links == [f"#{a['id']}" for tag, a in page.tags if tag == "h2"]
+    assert len(set(links)) == len(links)
+    regions = [a for tag, a in page.tags if a.get("role") == "region"]
+    assert len(regions) == sum(tag == "table" for tag, _ in page.tags)
+    assert all(a["aria-label"] and a["tabindex"] == "0" for a in regions)
+    assert '<th scope="col"></th>' not in html
+    assert len([a for tag, a in page.tags if tag == "th" and a.get("scope") == "row"]) > 20
+
+
+def test_a_study_says_how_it_is_made_again(html: str) -> None:
+    text = Page(html).text
+    assert "isoflop compare study.toml --workers 2" in text
+    assert "git checkout" not in text  # two commits made its runs, one of them changed
+    once = {"e0": make_study().environments["e0"]}
+    assert "git checkout 4f0c1d200000" in Page(page_of(make_study(environments=once))).text
+
+
 def test_hostile_names_are_text() -> None:
     rows = [make_multipliers()[0].model_copy(update={"arm": HOSTILE})]
     study = make_study(
@@ -198,7 +222,9 @@ def test_write_report_leaves_a_page_and_its_charts(tmp_path: Path) -> None:
     assert write_report(tmp_path) == tmp_path / "report.html"
     names = sorted(path.name for path in (tmp_path / "charts").iterdir())
     assert names == sorted(
-        f"{n}.{s}" for n in ("bill", "multipliers", "others", "quality", "tuning_lr") for s in ("png", "svg")
+        f"{name}.{kind}"
+        for name in ("bill", "learning", "multipliers", "others", "quality", "tuning_lr")
+        for kind in ("csv", "png", "svg")
     )
     assert sorted(path.name for path in tmp_path.iterdir()) == ["charts", "report.html", "study.json"]
 
@@ -210,8 +236,8 @@ def test_a_study_without_any_result_still_has_a_page(tmp_path: Path) -> None:
     bare.write(tmp_path / "study.json")
     html = write_report(tmp_path).read_text()
     assert "vegaEmbed=" not in html  # nothing to draw
-    assert "<h2>Data</h2>" in html
-    assert "<h2>Tuning</h2>" not in html
+    assert ">Data</h2>" in html
+    assert ">Tuning</h2>" not in html
 
 
 def test_a_run_has_its_page(tmp_path: Path) -> None:
@@ -230,8 +256,10 @@ def test_a_run_has_its_page(tmp_path: Path) -> None:
     assert isinstance(data, dict)
     assert [len(data["evaluations"]), len(data["steps"])] == [4, 200]
     assert sorted(path.name for path in (directory / "charts").iterdir()) == [
+        "loss.csv",
         "loss.png",
         "loss.svg",
+        "quality.csv",
         "quality.png",
         "quality.svg",
     ]

@@ -16,8 +16,9 @@ from isoflop.core.errors import UsageError
 from isoflop.core.scale import Scale
 from isoflop.report import charts, render, style
 from isoflop.report.runs import POINTS, RunRecord, losses
+from isoflop.store.records import Ancestor
 from isoflop.store.results import MultiplierRow, StudyResult, Tuning
-from report_sample import make_run, make_run_directory, make_study
+from report_sample import make_multipliers, make_run, make_run_directory, make_study
 
 Spec = dict[str, Any]
 
@@ -42,7 +43,7 @@ def marks(spec: Spec, kind: str) -> list[tuple[Spec, list[Spec]]]:
 
 
 def test_every_chart_is_there_and_only_where_there_is_data(drawn: dict[str, Spec]) -> None:
-    assert list(drawn) == ["quality", "multipliers", "bill", "tuning_lr", "others"]
+    assert list(drawn) == ["quality", "multipliers", "learning", "bill", "tuning_lr", "others"]
     empty = make_study(runs=[], tunings=[], multipliers=[], bill={})
     assert charts.figures(empty) == {}
 
@@ -225,3 +226,39 @@ def test_charts_of_a_rising_quality_say_so_and_put_what_diverged_below() -> None
         assert all(extent.low <= y <= extent.high for y in measured + diverged)
         assert all(y < min(measured) if higher else y > max(measured) for y in diverged)
         assert diverged
+
+
+def test_learning_curves_have_the_band_of_their_seeds(drawn: dict[str, Spec]) -> None:
+    band = marks(drawn["learning"], "area")[0][1]
+    ours = [run for run in make_study().runs if (run.arm, run.rung, run.role) == ("muon", 0, "evaluation")]
+    (end,) = [record for record in band if (record["run"], record["step"]) == ("muon 0", 200)]
+    values = [run.curve[-1].value for run in ours]
+    assert (end["low"], end["high"], end["seeds"]) == (min(values), max(values), 4)
+    assert end["value"] == pytest.approx(sum(values) / 4)
+    assert len(band) == (4 + 3) * 4
+    said = drawn["learning"]["description"]
+    assert f"muon {end['value']:.3f} after 200 steps" in said
+
+
+def test_multipliers_stand_against_budgets_where_an_arm_has_several() -> None:
+    several = [row.model_copy(update={"rung": rung}) for row in make_multipliers() for rung in (0, 1)]
+    spec = specs(make_study(multipliers=several))["by_rung"]
+    records = marks(spec, "point")[0][1]
+    found = {(r["arm"], r["budget"], r["kind"]) for r in records}
+    assert found == {
+        (a, b, k) for a, k in (("muon", "exact"), ("lion", "below"), ("soap", "above")) for b in (200, 400)
+    }
+    assert "muon at 400 steps 2.81\u00d7 [2.53, 3.12]" in spec["description"]
+    assert "by_rung" not in specs(make_study())
+
+
+def test_the_bill_shows_what_was_spent_on_ancestors_before() -> None:
+    base = Ancestor(name="base", ledger={"train": {"flops": 600.0}, "optimizer": {"flops": 6.0}})
+    records = marks(specs(make_study(ancestors={"ab": base}))["bill"], "bar")[0][1]
+    assert [(r["phase"], r["flops"]) for r in records if r["arm"] == "spent before"] == [("ancestors", 606.0)]
+
+
+def test_a_charts_table_has_a_line_for_each_mark(drawn: dict[str, Spec]) -> None:
+    lines = render.to_csv(drawn["bill"]).splitlines()
+    assert lines[0] == "layer,arm,phase,order,flops,spent"
+    assert len(lines) == 1 + len(marks(drawn["bill"], "bar")[0][1])
