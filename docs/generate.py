@@ -1,6 +1,6 @@
 """Writes what is generated from the parts themselves: ``python docs/generate.py [ROOT]``, or ``make docs``.
 
-Generated are the whole of ``docs/cards.md``, the blocks between two markers of
+Generated are the whole of ``docs/cards.md`` and of ``docs/claims.md``, the blocks between two markers of
 ``docs/optimizers.md`` and of the guides on files, and the stubs by
 which editors and type checkers see the names that packages offer lazily.
 """
@@ -145,6 +145,8 @@ def between(page: Path, made: str) -> None:
 def write(root: Path) -> None:
     """Write everything that is generated below ``root``, a copy of the repository or of the files concerned."""
     if failed := invoke(["show", "--markdown", str(root / "docs" / "cards.md")]):
+        raise SystemExit(failed)
+    if failed := invoke(["claims", "--claims", str(ROOT / "claims"), "--markdown", str(root / "docs" / "claims.md")]):
         raise SystemExit(failed)
     between(root / "docs" / "optimizers.md", block())
     for page, kind in {"recipes": "recipe", "studies": "study"}.items():

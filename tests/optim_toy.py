@@ -22,7 +22,11 @@ SHAPES: dict[Role, dict[str, tuple[int, ...]]] = {
 }
 
 
-TOY: dict[str, dict[str, Any]] = {"gauss_newton": {"inner_steps": 2}, "sgd_adalayer": {"lr": 0.125}}
+TOY: dict[str, dict[str, Any]] = {
+    "gauss_newton": {"inner_steps": 2},
+    "sgd": {"lr": 0.125},
+    "sgd_adalayer": {"lr": 0.125},
+}
 """Fields of parts whose defaults are too slow, or whose rate is too large, for the toy problem of unit curvature."""
 
 

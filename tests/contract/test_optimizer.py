@@ -177,7 +177,9 @@ def other(value: Any) -> Any:
     """A legal value beside a default: what is built from it shows whether it was passed on, and in its place."""
     if isinstance(value, float):
         return 0.9 * value
-    return tuple(0.9 * each + 0.01 * at for at, each in enumerate(value)) if isinstance(value, tuple) else value
+    if isinstance(value, tuple) and all(isinstance(each, float) for each in value):
+        return tuple(0.9 * each + 0.01 * at for at, each in enumerate(value))
+    return value
 
 
 def param_groups(built: Any) -> list[dict[str, Any]]:
@@ -191,7 +193,7 @@ TRANSLATED: dict[str, dict[str, Any]] = {
     "ademamix": {"beta3_warmup": 50, "alpha_warmup": 50},
     "mars": {"lr_1d": None},
     "muon": {"eps": None},
-    "sgd_adalayer": {"lr": None, "lr_last": None},
+    "sgd_adalayer": {"lr": None, "lr_last": None, "adaptive": None},
     "shampoo": {"start_preconditioning_step": -1},
     "simplified_ademamix": {"beta1_warmup": 50},
     "sophia_g": {"every": None},
@@ -220,6 +222,8 @@ def test_parts_that_translate_their_fields_do_it_as_they_say() -> None:
     adalayer = part_of("sgd_adalayer", lr=0.25, lr_last=0.5).build(toy_context(toy_groups())).param_groups
     rates = {group["role"]: group["lr"] for group in adalayer}
     assert rates == {"embedding": 0.25, "hidden": 0.25, "bias": 0.25, "head": 0.5, "norm": 0.5}
+    head = part_of("sgd_adalayer", lr=0.25, lr_last=0.5, adaptive=("head",)).build(toy_context(toy_groups()))
+    assert {group["role"] for group in head.param_groups if group["lr"] == 0.5} == {"head"}
     sophia = part_of("sophia_g", every=7).build(toy_context(toy_groups()).having(accumulate=3))
     assert sophia.every == 7
     assert {group["bs"] for group in param_groups(sophia)} == {2 * 8 * 3}, "tokens of a step"

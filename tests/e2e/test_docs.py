@@ -15,6 +15,7 @@ ROOT = Path(__file__).parents[2]
 
 GENERATED = [
     "docs/cards.md",
+    "docs/claims.md",
     "docs/optimizers.md",
     "docs/guide/recipes.md",
     "docs/guide/studies.md",

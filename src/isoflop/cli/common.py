@@ -48,12 +48,17 @@ Overrides = Annotated[list[str] | None, typer.Argument(help="key.path=value, e.g
 DEFAULT_ROOT = Path("runs")
 
 
-def default_verb(name: str) -> type[TyperGroup]:
-    """A group whose verb ``name`` need not be said: arguments that begin with none of its verbs are that one's."""
+def default_verb(name: str, *, bare: bool = False) -> type[TyperGroup]:
+    """A group whose verb ``name`` need not be said: arguments that begin with none of its verbs are that one's.
+
+    Args:
+        name: of the verb.
+        bare: whether no arguments at all are that verb's, too, rather than a mistake.
+    """
 
     class Group(TyperGroup):
         def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-            said = not args or args[0] in (*self.commands, "--help")
+            said = args[0] in (*self.commands, "--help") if args else not bare
             return list(super().parse_args(ctx, args if said else [name, *args]))
 
     return Group

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 from pydantic import NonNegativeFloat, PositiveFloat
@@ -11,13 +11,14 @@ from pydantic import NonNegativeFloat, PositiveFloat
 from ...core.context import Context
 from ...core.contracts import OptimizerPart
 from ...core.cost import Cost
+from ...core.documents import Later
 from ...core.registry import Card, part
-from ...core.roles import Shape, numel
+from ...core.roles import Role, Shape, numel
 from ..chain import Chain
 from ..groups import Beta, Epsilon, Grid, elementwise, factor2, torch_groups
 from .adalayer import Adalayer
 
-ADAPTIVE = ("head", "norm")
+ADAPTIVE: tuple[Role, ...] = ("head", "norm")
 
 
 @part
@@ -46,10 +47,12 @@ class SGDAdalayerPart(OptimizerPart):
     """Added to the root of the second moment."""
     weight_decay: NonNegativeFloat = 0.0
     """Decay of matrices, multiplied by the learning rate; SGD's enters its momentum."""
+    adaptive: Annotated[tuple[Role, ...], Later()] = ADAPTIVE
+    """Roles of the parameters that are no matter of SGD."""
 
     def build(self, ctx: Context) -> Chain:
-        adaptive = [group for group in ctx.groups if group.role in ADAPTIVE]
-        plain = [group for group in ctx.groups if group.role not in ADAPTIVE]
+        adaptive = [group for group in ctx.groups if group.role in self.adaptive]
+        plain = [group for group in ctx.groups if group.role not in self.adaptive]
         members: list[torch.optim.Optimizer] = []
         if plain:
             groups = torch_groups(plain, self.weight_decay)
@@ -63,5 +66,5 @@ class SGDAdalayerPart(OptimizerPart):
         return elementwise(shapes, operations=6, floats=5)
 
     def state_bytes(self, shapes: Sequence[Shape]) -> int:
-        extra = sum((s.shape[0] if s.role == "head" else 1) + 1 for s in shapes if s.role in ADAPTIVE)
+        extra = sum((s.shape[0] if s.role == "head" else 1) + 1 for s in shapes if s.role in self.adaptive)
         return 4 * (numel(shapes) + extra)

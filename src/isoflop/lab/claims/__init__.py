@@ -1,0 +1,1 @@
+"""Claims: what others published, what is asked of it here, and what came out."""
