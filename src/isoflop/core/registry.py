@@ -22,6 +22,8 @@ from .errors import RecipeError, UsageError, nearest
 SLOTS: dict[str, str] = {
     "source": "data/sources",
     "tokenizer": "data/tokenizers",
+    "filter": "data/filters",
+    "scorer": "data/scorers",
     "model": "models/architectures",
     "mixer": "models/mixers",
     "feed_forward": "models/feed_forwards",

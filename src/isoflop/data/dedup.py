@@ -140,7 +140,7 @@ class Shingler:
             rolled = rolled * _FACTOR + hashes[offset : offset + len(rolled)]
         length, wanted = SHINGLE, (math.log2(len(found)) + CHANCE) / max(_entropy(hashes), 1e-9)
         while length < wanted and 4 * length <= len(found):
-            rolled = _mixed(rolled[:-length]) * _FACTOR + rolled[length:]
+            rolled = mixed(rolled[:-length]) * _FACTOR + rolled[length:]
             length *= 2
         return _bag(rolled)
 
@@ -165,7 +165,7 @@ def _bag(shingles: Hashes) -> Hashes:
     places = np.arange(len(ordered))
     starts = np.append(True, ordered[1:] != ordered[:-1])
     repeat = places - np.maximum.accumulate(np.where(starts, places, 0))
-    return np.sort(_mixed(_mixed(ordered) + repeat.astype(np.uint64)))
+    return np.sort(mixed(mixed(ordered) + repeat.astype(np.uint64)))
 
 
 def signatures(sets: Sequence[Hashes]) -> npt.NDArray[np.uint64]:
@@ -206,7 +206,7 @@ def _keyed(block: Sequence[tuple[int, Hashes]]) -> Iterator[tuple[int, Hashes, l
             yield index, shingles, []
 
 
-def _mixed(x: Hashes) -> Hashes:
+def mixed(x: Hashes) -> Hashes:
     """The finaliser of splitmix64 (Steele et al. 2014), so that min-wise hashing sees well-spread values."""
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)

@@ -6,6 +6,7 @@ name before anything is allocated.
 """
 
 from ..tokenizer import TOKENIZER, LoadsTokenizer, Storable, Tokenizer, TokenizerPart
+from .choosing import FilterPart, Scorer, ScorerPart, Verdicts
 from .data import Batch, Batches, Draws, HeldOut, KeepsText, Source, SourcePart, TokenBatch
 from .filling import Filling
 from .model import (
@@ -90,6 +91,7 @@ __all__ = [
     "Ended",
     "FeedForwardPart",
     "Filling",
+    "FilterPart",
     "Gains",
     "Guess",
     "HasLowRank",
@@ -130,6 +132,8 @@ __all__ = [
     "Resampling",
     "Rounds",
     "SchedulePart",
+    "Scorer",
+    "ScorerPart",
     "Seen",
     "Source",
     "SourcePart",
@@ -143,6 +147,7 @@ __all__ = [
     "Tokenizer",
     "TokenizerPart",
     "Treatment",
+    "Verdicts",
     "added",
     "begin_from_weights",
     "merged",

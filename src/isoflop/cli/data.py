@@ -1,0 +1,156 @@
+"""The verbs on documents in files: clean, dedup and their kin. All are gone on with where they were stopped."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ..core.errors import UsageError, nearest
+from ..core.reading import user_path
+from .app import app
+from .common import Json, emit
+
+if TYPE_CHECKING:
+    from ..data.engine.inputs import Unit
+    from ..data.engine.jobs import JobSettings
+
+data_app = typer.Typer(help="Clean, deduplicate, score, choose and tokenise documents in files.", no_args_is_help=True)
+app.add_typer(data_app, name="data")
+
+Inputs = Annotated[
+    list[str],
+    typer.Argument(help="Files, folders or patterns: JSONL (.gz, .zst), Parquet, Arrow, text.", metavar="INPUT..."),
+]
+Out = Annotated[
+    Path, typer.Option("--out", help="The output's folder; new, or to go on in.", parser=user_path, metavar="DIRECTORY")
+]
+Workers = Annotated[int | None, typer.Option("--workers", min=1, help="Processes; default: one a core.")]
+BrokenLines = Annotated[
+    int, typer.Option("--broken", min=0, help="Lines that hold no document and are only counted and listed.")
+]
+TextKey = Annotated[str, typer.Option("--key", help="Key of the text.")]
+IdKey = Annotated[str, typer.Option("--id-key", help="Key of the document's id.")]
+Format = Annotated[str, typer.Option("--format", help="Of the documents: jsonl, jsonl.gz, jsonl.zst or parquet.")]
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@contextmanager
+def started(
+    inputs: Sequence[str],
+    out: Path,
+    workers: int | None,
+    broken: int,
+    key: str,
+    id_key: str,
+    format: str,
+    json: bool,
+) -> Iterator[tuple[list[Unit], JobSettings]]:
+    """The units of the input and how to work on them, with a bar of progress while entered."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from ..data.engine.inputs import Keys, units_of
+    from ..data.engine.jobs import JobSettings
+    from ..data.engine.packed import checked_format
+
+    units = units_of(inputs)
+    columns = (BarColumn(), TextColumn("{task.percentage:>3.0f}% {task.fields[said]}"), TimeRemainingColumn())
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, disable=json or not console.is_terminal) as bar:
+        task = bar.add_task("", total=None, said="")
+
+        def tell(done: int, whole: int, counts: Mapping[str, int]) -> None:
+            said = f"{counts.get('documents', 0):,} documents, {counts.get('kept', 0):,} kept"
+            bar.update(task, completed=done, total=whole, said=said)
+
+        yield units, JobSettings(out, workers or cores(), broken, Keys(key, id_key), checked_format(format), tell)
+
+
+def shown(found: Mapping[str, Any], out: Path, json: bool) -> None:
+    """Print what came of a job."""
+    if json:
+        emit({**found, "out": str(out)})
+        return
+    counts = dict(found["counts"])
+    documents, kept = counts.pop("documents", 0), counts.pop("kept", None)
+    share = f" ({kept / documents:.1%})" if documents and kept is not None else ""
+    typer.echo(f"{documents:,} documents" + ("" if kept is None else f", {kept:,} kept{share}"))
+    for name, count in sorted(counts.items(), key=lambda pair: -pair[1]):
+        typer.echo(f"  {name.replace('_', ' ')}: {count:,}")
+    typer.echo(f"in {out}")
+
+
+@data_app.command()
+def clean(
+    inputs: Inputs,
+    out: Out,
+    chain: Annotated[str, typer.Option("--chain", help="Published filters: gopher, c4, fineweb or dclm.")] = "fineweb",
+    filters: Annotated[
+        list[str] | None,
+        typer.Option("--filter", help="Instead: a filter's name or table, in order (may come again)."),
+    ] = None,
+    workers: Workers = None,
+    broken: BrokenLines = 100,
+    key: TextKey = "text",
+    id_key: IdKey = "id",
+    format: Format = "jsonl.gz",
+    json: Json = False,
+) -> None:
+    """Drop and mend documents by published rules, in one pass; decisions and reasons are kept beside them."""
+    from ..data.engine.cleaning import chain_of, filter_of
+    from ..data.engine.cleaning import clean as run
+
+    chosen = [filter_of(text) for text in filters] if filters else chain_of(chain)
+    with started(inputs, out, workers, broken, key, id_key, format, json) as (units, settings):
+        found = run(units, chosen, settings)
+    shown(found, out, json)
+
+
+@data_app.command()
+def dedup(
+    inputs: Inputs,
+    out: Out,
+    method: Annotated[
+        str, typer.Option("--method", help="exact (whole documents) or minhash (near duplicates).")
+    ] = "minhash",
+    preset: Annotated[
+        str, typer.Option("--preset", help="Of minhash: datatrove, refinedweb, dclm, nemo, slimpajama or recall.")
+    ] = "datatrove",
+    against: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--against",
+            help="Folder of an earlier dedup, taken as seen.",
+            parser=user_path,
+            metavar="DIR",
+        ),
+    ] = None,
+    workers: Workers = None,
+    broken: BrokenLines = 100,
+    key: TextKey = "text",
+    id_key: IdKey = "id",
+    format: Format = "jsonl.gz",
+    json: Json = False,
+) -> None:
+    """Drop documents that repeat an earlier one; the folder is an index that later input may be held against."""
+    from ..data.engine.dedup import Keying
+    from ..data.engine.dedup import dedup as run
+    from ..data.engine.minhash import PRESETS
+
+    methods = ("exact", "minhash")
+    if method not in methods:
+        raise UsageError(f"no method is named {method!r}", where="--method", fix=nearest(method, methods))
+    if preset not in PRESETS:
+        raise UsageError(f"no preset is named {preset!r}", where="--preset", fix=nearest(preset, PRESETS))
+    with started(inputs, out, workers, broken, key, id_key, format, json) as (units, settings):
+        found = run(units, Keying(method, PRESETS[preset]), settings, against or ())  # type: ignore[arg-type]
+    shown(found, out, json)

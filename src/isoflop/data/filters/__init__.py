@@ -1,0 +1,1 @@
+"""Filters of documents, one file a family: published rules with their published thresholds."""
