@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from isoflop.core.context import Context
-from isoflop.core.contracts import Batch, Batches, HeldOut, Source, SourcePart, Stateful
+from isoflop.core.contracts import Batch, Batches, HeldOut, PosesPuzzles, Source, SourcePart, Stateful
 from isoflop.core.errors import DataError
 from isoflop.core.registry import get, names
 from isoflop.core.rng import Rng
@@ -59,7 +59,11 @@ def words(number: int, count: int = 80) -> str:
     return " ".join(f"w{i}" for i in Rng(2)("words").at(number).integers(0, 300, count))
 
 
-@pytest.fixture(scope="module", params=names("source"))
+TEXTUAL = [name for name in names("source") if PosesPuzzles not in get("source", name).provides]
+"""Those whose windows lie in streams of documents; rows of puzzles have their tests in unit/data/test_data_puzzles."""
+
+
+@pytest.fixture(scope="module", params=TEXTUAL)
 def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """A part, its context and its live source."""
     folder = tmp_path_factory.mktemp("input")

@@ -39,7 +39,11 @@ EXAMPLES: dict[str, Callable[[Path], dict[str, Any]]] = {
 }
 
 
-@pytest.fixture(scope="module", params=names("tokenizer"))
+PARTIAL = {"symbols"}
+"""Those that encode texts over an alphabet of their own, and no others."""
+
+
+@pytest.fixture(scope="module", params=[name for name in names("tokenizer") if name not in PARTIAL])
 def part(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> TokenizerPart:
     fields = EXAMPLES[request.param](tmp_path_factory.mktemp("tokenizer"))
     made = get("tokenizer", request.param).model_validate(fields)

@@ -24,6 +24,7 @@ SLOTS: dict[str, str] = {
     "tokenizer": "data/tokenizers",
     "filter": "data/filters",
     "scorer": "data/scorers",
+    "task": "data/tasks",
     "model": "models/architectures",
     "mixer": "models/mixers",
     "feed_forward": "models/feed_forwards",

@@ -178,6 +178,7 @@ class _Tiled:
 
 
 SourceSlot = Annotated[contracts.SourcePart, _Slot()]
+TaskSlot = Annotated[contracts.TaskPart, _Slot()]
 TokenizerSlot = Annotated[TokenizerPart, _Slot()]
 ModelSlot = Annotated[contracts.ModelPart, _Slot()]
 MixerSlot = Annotated[contracts.MixerPart, _Slot()]

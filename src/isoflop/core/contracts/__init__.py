@@ -56,6 +56,7 @@ from .parametrization import (
     owned,
 )
 from .pattern import Causal, Documents, Pattern, Seen, places_of, within
+from .task import HeldOutPuzzles, Hole, PosesPuzzles, Puzzle, TaskPart
 from .training import (
     Averaging,
     AveragingPart,
@@ -96,6 +97,8 @@ __all__ = [
     "Guess",
     "HasLowRank",
     "HeldOut",
+    "HeldOutPuzzles",
+    "Hole",
     "KeepsText",
     "LayerPart",
     "Likelihood",
@@ -124,11 +127,13 @@ __all__ = [
     "ParametrizationPart",
     "Passes",
     "Pattern",
+    "PosesPuzzles",
     "PositionPart",
     "Predicts",
     "Preparable",
     "Problem",
     "Products",
+    "Puzzle",
     "Resampling",
     "Rounds",
     "SchedulePart",
@@ -142,6 +147,7 @@ __all__ = [
     "Storable",
     "Subject",
     "SwapsWeights",
+    "TaskPart",
     "Timed",
     "TokenBatch",
     "Tokenizer",

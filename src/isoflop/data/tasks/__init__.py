@@ -1,0 +1,1 @@
+"""Tasks: puzzles whose answers can be checked, one file each."""
