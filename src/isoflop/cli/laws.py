@@ -29,7 +29,9 @@ def fit(
     table: Annotated[
         Path,
         typer.Argument(
-            help="A CSV file with a header line, a study's directory, or a root.", parser=user_path, metavar="TABLE"
+            help="A CSV or Parquet file, ours or another tracker's, a study's directory, or a root.",
+            parser=user_path,
+            metavar="TABLE",
         ),
     ],
     law: Annotated[str, typer.Option("--law", help="A law's name; auto: the best extrapolation.")] = "auto",
@@ -128,21 +130,26 @@ def _printable(name: str) -> str:
 
 
 def rows_of(source: Path, wanted: dict[str, str]) -> Table:
-    """The rows of a CSV file, a study or a root, whose columns have the wanted values; one arm of a study only."""
-    from ..core.table import Table
+    """The rows of a file, a study or a root, whose columns have the wanted values; one arm of a study only."""
+    from ..core.table_files import read_table
     from ..store.sweeps import runs_table
 
-    rows = runs_table(source) if os.path.isdir(source) else Table.read_csv(source)
+    rows = chosen(runs_table(source) if os.path.isdir(source) else read_table(source), wanted, source)
+    arms = sorted(set(rows["arm"].tolist())) if os.path.isdir(source) and "arm" in rows else []
+    if len(arms) > 1:
+        fix = f"choose one: --where arm={arms[0]} (of {', '.join(arms)})"
+        raise UsageError("a law describes one arm, the study has several", where=str(source), fix=fix)
+    return rows
+
+
+def chosen(rows: Table, wanted: dict[str, str], source: Path) -> Table:
+    """The rows whose columns have the wanted values."""
     for column, value in wanted.items():
         if column not in rows:
             raise UsageError(f"no column {column!r}", where="--where", fix=nearest(column, rows))
         rows = rows.where(rows.equal(column, value))
         if not rows.rows:
             raise DataError(f"no row has {column} = {value}", where=str(source))
-    arms = sorted(set(rows["arm"].tolist())) if os.path.isdir(source) and "arm" in rows else []
-    if len(arms) > 1:
-        fix = f"choose one: --where arm={arms[0]} (of {', '.join(arms)})"
-        raise UsageError("a law describes one arm, the study has several", where=str(source), fix=fix)
     return rows
 
 

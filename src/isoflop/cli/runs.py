@@ -13,7 +13,7 @@ from ..core.errors import UsageError, nearest
 from ..core.reading import user_path
 from ..core.scale import Scale
 from .app import app
-from .common import DEFAULT_ROOT, Json, Root, emit, find_result, find_run
+from .common import DEFAULT_ROOT, Json, Root, emit, find_result, find_run, path_argument
 
 if TYPE_CHECKING:
     from ..core.table import Table
@@ -53,7 +53,7 @@ def listing(
         if status is not None:
             raise UsageError("--status only applies to `isoflop runs` itself", where=f"runs {ctx.invoked_subcommand}")
         ctx.default_map = {
-            verb: {"root": root, "json": json} for verb in ("studies", "fits", "index", "show", "rm", "gc")
+            verb: {"root": root, "json": json} for verb in ("studies", "fits", "index", "show", "rm", "gc", "export")
         }
         return
     from ..store.index import STATES, runs
@@ -176,6 +176,28 @@ def gc(
         typer.echo(f"{path}: {size:,} bytes")
     would = "would free" if dry_run else "freed"
     typer.echo(f"{would} {total:,} bytes: optimizers' states of {len(runs)} runs; their weights and results stay")
+
+
+@runs_app.command()
+def export(
+    out: Annotated[Path, path_argument("The file to write, NAME.csv or NAME.parquet (which needs the extra data).")],
+    curves: Annotated[
+        bool, typer.Option("--curves", help="A row for each recorded step and evaluation, not for each run.")
+    ] = False,
+    root: Below = DEFAULT_ROOT,
+    json: Json = False,
+) -> None:
+    """Write all runs below a root, or their curves, as a table for other programs."""
+    from ..core.table_files import write_table
+    from ..store.curves import curves_table
+    from ..store.index import runs
+
+    table = curves_table(root) if curves else runs(root)
+    if not table.rows:
+        raise UsageError("there is no run to write", where=str(root), fix="choose another --root")
+    write_table(table, out)
+    facts = {"out": str(out), "rows": table.rows, "columns": list(table)}
+    emit(facts) if json else typer.echo(f"{out}: {table.rows:,} {'records' if curves else 'runs'}")
 
 
 def _list(what: str, root: Path, read: Callable[[], Table], columns: Sequence[str], json: bool) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, with_config
@@ -175,6 +175,20 @@ class Event(TypedDict, total=False):
     changes: list[Change | str]
     """Of kind "environment". The first release stored each as text: "threads: 1 -> 2"."""
     message: str
+
+
+def numbers(record: Mapping[str, Any], under: str = "") -> Iterator[tuple[str, float]]:
+    """The numbers of a record with their places as names: ``metrics/bits_per_byte/value``.
+
+    Example:
+        >>> dict(numbers({"kind": "step", "step": 4, "loss": 3.5, "terms": {"z_loss": 0.1}, "bound": False}))
+        {'step': 4, 'loss': 3.5, 'terms/z_loss': 0.1}
+    """
+    for key, value in record.items():
+        if isinstance(value, Mapping):
+            yield from numbers(value, f"{under}{key}/")
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            yield f"{under}{key}", value
 
 
 def scale_of(stored: Mapping[str, Any]) -> Scale:
