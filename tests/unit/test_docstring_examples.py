@@ -30,6 +30,8 @@ UNSHOWN = (
     "core/references.py",  # a recipe's ``models``: wants a run
     "core/tokenizer.py",  # no recipe names it
     "core/toml.py",  # the base of ``Recipe`` and ``Study``, which show one
+    "evals/harness.py",  # wants lm_eval
+    "lab/trackers/",  # want packages of others; ``lab.tracking`` makes them
     "pipelines/",  # documents of several runs; docs/guide/pipelines.md shows them
     "report/fits.py",  # read from directories that ``laws`` and ``train`` show how to write
     "report/runs.py",

@@ -44,6 +44,14 @@ Root = Annotated[
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
+Track = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--track",
+        help="Show it in tensorboard, wandb (offline) or trackio as well; may come again. Changes nothing of a run.",
+        metavar="TRACKER",
+    ),
+]
 Overrides = Annotated[list[str] | None, typer.Argument(help="key.path=value, e.g. optimizer=muon optimizer.lr=0.01")]
 DEFAULT_ROOT = Path("runs")
 

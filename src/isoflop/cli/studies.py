@@ -11,7 +11,7 @@ import typer
 
 from ..core.errors import UsageError
 from .app import app
-from .common import DEFAULT_ROOT, Json, Root, emit, find_result, find_run, patience, patience_until, say
+from .common import DEFAULT_ROOT, Json, Root, Track, emit, find_result, find_run, patience, patience_until, say
 
 if TYPE_CHECKING:
     from ..store.results import StudyResult
@@ -44,6 +44,7 @@ def compare(
             "(once); without the device at hand it gives FLOPs only.",
         ),
     ] = False,
+    track: Track = None,
     everything: Everything = False,
     json: Json = False,
 ) -> None:
@@ -61,7 +62,7 @@ def compare(
     from ..lab.compare import compare as execute
 
     with _telling(json) as progress:
-        result = execute(loaded, root, workers=workers, progress=progress)
+        result = execute(loaded, root, workers=workers, progress=progress, track=track or ())
     _finish(result, root, json, everything)
 
 

@@ -15,7 +15,7 @@ from ..core.errors import DataError, UsageError, shown
 from ..core.reading import user_path
 from ..report.text import duration
 from .app import app
-from .common import DEFAULT_ROOT, Json, Overrides, Root, emit, find_run, patience_until
+from .common import DEFAULT_ROOT, Json, Overrides, Root, Track, emit, find_run, patience_until
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -54,6 +54,7 @@ def train(
     threads: Threads = None,
     audit: Annotated[bool, typer.Option("--audit", help="Check the ledger against executed operations first.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what the run would cost; train nothing.")] = False,
+    track: Track = None,
     json: Json = False,
 ) -> None:
     """Train one recipe to its budget; run it again to go on where it stopped.
@@ -70,10 +71,12 @@ def train(
     if dry_run:
         _dry_run(loaded, root, json)
         return
+    from ..lab.tracking import Trackers
     from ..store.names import printable
     from ..store.records import scale_of
     from ..train.run import train as execute
 
+    follower = Trackers(track, warn=warn) if track else None
     with _progress(quiet=json) as show:
         run = execute(
             loaded,
@@ -84,6 +87,7 @@ def train(
             audit=audit,
             lengthens=True,
             progress=show,
+            follower=follower,
             warn=warn,
         )
     value, steps, flops = (run.figure(name) for name in ("value", "step", "flops"))

@@ -20,7 +20,7 @@ _LOGITS = 1 << 26
 
 
 @dataclass(frozen=True)
-class Score:
+class PairScore:
     """What a model makes of a continuation.
 
     Args:
@@ -28,7 +28,7 @@ class Score:
         greedy: each of its tokens is the likeliest at its place.
 
     Example:
-        >>> Score(logprob=-3.5, greedy=False).greedy
+        >>> PairScore(logprob=-3.5, greedy=False).greedy
         False
     """
 
@@ -66,7 +66,7 @@ class Scorer:
         self.computed = 0
 
     @torch.no_grad()
-    def score(self, pairs: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[Score]:
+    def score(self, pairs: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[PairScore]:
         """The score of each continuation, in order.
 
         Args:
@@ -78,7 +78,7 @@ class Scorer:
         """
         wanted = [self._cut(tuple(map(int, context)), tuple(map(int, new))) for context, new in pairs]
         longest_first = sorted(set(wanted), key=lambda pair: (-len(pair[0]), pair[0], -len(pair[1]), pair[1]))
-        found: dict[Pair, Score] = {}
+        found: dict[Pair, PairScore] = {}
         for start in range(0, len(longest_first), self.batch):
             for together in self._fitting(longest_first[start : start + self.batch]):
                 found.update(zip(together, self._scores(together), strict=True))
@@ -121,7 +121,7 @@ class Scorer:
         beginnings = [(context[:shared], context[shared:] + new) for context, new in pairs]
         return min(pairs, beginnings, key=_positions)
 
-    def _scores(self, pairs: list[Pair]) -> list[Score]:
+    def _scores(self, pairs: list[Pair]) -> list[PairScore]:
         split = self._split(pairs)
         targets = self._padded([rest for _, rest in split])
         logprobs, likeliest = (self._cached if self.caching else self._whole)(split, targets)
@@ -132,7 +132,7 @@ class Scorer:
         for row, ((_, rest), (_, new)) in enumerate(zip(split, pairs, strict=True)):
             mine = slice(len(rest) - len(new), len(rest))
             right = likeliest[row, mine] == targets[row, mine]
-            scores.append(Score(float(logprobs[row, mine].double().sum()), bool(right.all())))
+            scores.append(PairScore(float(logprobs[row, mine].double().sum()), bool(right.all())))
         return scores
 
     def _cached(self, split: list[Pair], targets: Tensor) -> tuple[Tensor, Tensor]:

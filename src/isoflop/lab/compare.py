@@ -21,6 +21,7 @@ from ..store.results import STUDY, RunRow, StudyResult, spent
 from .corpus import corpus_facts, epochs, passes
 from .provenance import Environments, environments_of, remarks
 from .study import Study
+from .tracking import Trackers
 from .tuning import Trial, Tuned, quality, tune
 from .verdict import findings, headline, judge
 from .workers import Assignment, Executor, LocalWorkers, Role
@@ -37,6 +38,7 @@ def compare(
     executor: Executor | None = None,
     corpus: Mapping[str, Any] | None = None,
     notes: Sequence[str] = (),
+    track: Sequence[str] = (),
 ) -> StudyResult:
     """Run a study and return its result; it also lies in its ``home(root)`` as study.json and points.csv.
 
@@ -51,6 +53,7 @@ def compare(
         executor: carries out the runs instead of local worker processes; leaves their directories under ``root``.
         corpus: facts about the corpus to be kept with the result; by default what its source says of itself.
         notes: remarks to be kept in front of the study's own.
+        track: trackers that local worker processes show the runs in (``lab.tracking``).
 
     Raises:
         NumericsError: every trial of an arm diverged.
@@ -68,7 +71,8 @@ def compare(
     root = user_path(root)
     journal = Journal(study.scale, progress, workers)
     if executor is None:
-        with LocalWorkers(root, workers) as local:
+        Trackers(track)  # a missing one is said before anything runs
+        with LocalWorkers(root, workers, track=track, group=study.name) as local:
             rows, tuned = run_study(study, local, journal)
     else:
         rows, tuned = run_study(study, executor, journal)

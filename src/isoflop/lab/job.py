@@ -1,9 +1,9 @@
 """The worker process of a study: reads jobs as JSON lines on stdin, trains them one after another, answers each.
 
 ``workers.py`` starts it with one thread, a session and a module path of its own. A job is ``{"recipe": ..., "root":
-..., "workers": ...}``; its answer is one line of JSON, a ``JobResult``. Answers go to the file descriptor that the last
-argument names and never to stdout, where anything may write: site hooks, plugins, libraries. When stdin ends (the
-parent has gone) or on SIGTERM the present run saves its state and stops.
+..., "workers": ..., "track": [...], "group": ...}``; its answer is one line of JSON, a ``JobResult``. Answers go to the
+file descriptor that the last argument names and never to stdout, where anything may write: site hooks, plugins,
+libraries. When stdin ends (the parent has gone) or on SIGTERM the present run saves its state and stops.
 """
 
 from __future__ import annotations
@@ -42,13 +42,14 @@ class JobResult(Frozen):
 def train_job(job: dict[str, Any]) -> None:
     """Train one job's recipe, or go on with it; the run's events say beside how many others, and for how long."""
     from ..train.run import train
+    from .tracking import Trackers
 
     recipe, root = Recipe.from_json(job["recipe"]), Path(job["root"])
-    run = Run.open(root, recipe)
+    run, follower = Run.open(root, recipe), Trackers(job.get("track", ()), job.get("group", ""))
     run.event("started", workers=job["workers"])
     wall, cpu = time.perf_counter(), time.process_time()
     try:
-        train(recipe, root, threads=1)
+        train(recipe, root, threads=1, follower=follower)
     finally:
         spent = {"seconds": time.perf_counter() - wall, "cpu_seconds": time.process_time() - cpu}
         run.event("ended", **spent, memory_bytes=peak_memory())

@@ -106,6 +106,8 @@ class LocalWorkers:
         count: processes.
         command: what each process executes, by default a worker that imports what this process does. The number of the
             file descriptor that takes its answers is put behind it.
+        track: trackers that show the runs (``lab.tracking``).
+        group: what trackers are told that the runs belong to.
 
     A finished run is not repeated: its directory answers, unless the text it was made on has changed (DataError). A
     part that only this process knows is refused (UsageError) before anything runs. SIGINT, SIGTERM and SIGHUP let
@@ -117,7 +119,16 @@ class LocalWorkers:
         ...     rows = list(workers([Assignment(study.run_recipe("muon", 0, 1), "muon", 0, "evaluation")]))
     """
 
-    def __init__(self, root: Path, count: int, *, command: Sequence[str] | None = None) -> None:
+    def __init__(
+        self,
+        root: Path,
+        count: int,
+        *,
+        command: Sequence[str] | None = None,
+        track: Sequence[str] = (),
+        group: str = "",
+    ) -> None:
+        self._told = {"root": str(root), "workers": count, "track": list(track), "group": group}
         self.root, self.count, self.command = root, count, interpreter(WORKER) if command is None else list(command)
         self._workers: list[_Worker] = []
         self._texts = Texts(root)
@@ -163,7 +174,7 @@ class LocalWorkers:
         for worker in self._workers:
             if worker.job is None and pending:
                 worker.job = pending.pop(0)
-                job = {"recipe": worker.job.recipe.to_json(), "root": str(self.root), "workers": self.count}
+                job = {"recipe": worker.job.recipe.to_json(), **self._told}
                 assert worker.process.stdin is not None
                 with contextlib.suppress(BrokenPipeError):  # it died: its answer will be missing
                     worker.process.stdin.write(json.dumps(job).encode() + b"\n")

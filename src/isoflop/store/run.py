@@ -62,6 +62,7 @@ class Run:
         resolved: the recipe as JSON values.
         hash: the recipe's hash (64 hex digits).
         warn: called with each warning (a damaged checkpoint, a changed environment), which also becomes an event.
+        hear: called with each metric that was recorded.
 
     Example, with ``recipe`` a recipe of nine steps:
         >>> run = Run.open("runs", recipe)
@@ -75,6 +76,7 @@ class Run:
         self.resolved = dict(resolved)
         self.hash = hash_of(self.resolved)
         self.warn: Callable[[str], None] | None = None
+        self.hear: Callable[[Mapping[str, Any]], None] | None = None
         self._next_beat = 0.0
 
     # ------------------------------------------------------------ opening
@@ -275,7 +277,10 @@ class Run:
 
     def record(self, kind: str, **values: Any) -> None:
         """Append a metric; give ``step=`` (steps completed) so that a resumed run can drop what it does again."""
-        append_jsonl(self.path / "metrics.jsonl", {"kind": kind, **values})
+        record = {"kind": kind, **values}
+        append_jsonl(self.path / "metrics.jsonl", record)
+        if self.hear is not None:
+            self.hear(record)
 
     def event(self, kind: str, **values: Any) -> None:
         """Append an event with the time."""

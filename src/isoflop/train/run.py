@@ -29,7 +29,7 @@ from .lengthen import lengthen
 from .loop import Loop
 from .memory import kept_memory
 from .session import refuse_other_corpus
-from .watch import Progress
+from .watch import Follower, Progress, following
 
 AUDITED_STEPS = 3
 
@@ -44,6 +44,7 @@ def train(
     audit: bool = False,
     lengthens: bool = False,
     progress: Callable[[Progress], None] | None = None,
+    follower: Follower | None = None,
     warn: Callable[[str], None] | None = None,
 ) -> Run:
     """Train ``recipe`` to its budget and return the finished run; a finished one is returned as it stands.
@@ -61,6 +62,7 @@ def train(
         lengthens: begin with what another run under ``root`` has of this one, if it is the same recipe with another
             budget and no step so far would have been otherwise (a constant rate; one that decays, before its decay).
         progress: called after each step.
+        follower: hears what the run records, e.g. a tracker; it changes nothing of the run.
         warn: called with each warning, e.g. a damaged checkpoint that was skipped, or a changed environment.
 
     Raises:
@@ -78,7 +80,7 @@ def train(
     run = Run.open(root, recipe, text=text, name=name)
     run.warn = warn
     say = warn or (lambda message: None)
-    with run.lock():
+    with run.lock(), following(run, follower) as begin:
         if run.status.state == "diverged":
             raise NumericsError(run.status.message, where=str(run.path))
         if run.finished:
@@ -97,7 +99,7 @@ def train(
             if lengthens:
                 lengthen(loop)
             loop.progress = progress
-            _execute(loop)
+            _execute(loop, begin)
         run.write_result({"status": "done", **loop.outcome(), **so_far.texts, "weights_sha256": weights_digest(run)})
         run.set_status("done", step=loop.step)
     return run
@@ -159,10 +161,11 @@ def _prepared(recipe: Recipe, run: Run, audit: bool, warn: Callable[[str], None]
     return loop
 
 
-def _execute(loop: Loop) -> None:
-    """Train from where the run stands to its end; what it spent is written however it ends."""
+def _execute(loop: Loop, begin: Callable[[int], None]) -> None:
+    """Train from where the run stands, which ``begin`` is told; what it spent is written however it ends."""
     peak = loop.peak
     loop.resume()
+    begin(loop.step)
     try:
         with kept_memory():
             loop()

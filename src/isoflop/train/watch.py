@@ -1,14 +1,17 @@
-"""Watching a run: what a progress bar is told, and when a run that stayed finite has diverged all the same."""
+"""Watching a run: what progress bars and trackers hear, and when a run that stayed finite diverged all the same."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from statistics import fmean, variance
+from typing import Any, Protocol
 
 from ..core.errors import NumericsError
 from ..core.scale import Scale
+from ..store.run import Run
 
 WINDOW = 10
 """Steps at a run's beginning and end whose losses are averaged to tell whether it diverged."""
@@ -43,6 +46,39 @@ class Progress:
     bound: bool
     scale: Scale
     new: bool = True
+
+
+class Follower(Protocol):
+    """Follows a run from outside. Nothing of the run depends on it: it is no part of the recipe, and must not raise."""
+
+    def begin(self, run: Run, step: int) -> None:
+        """The run is about to train from ``step`` steps on; whatever it recorded behind them will be recorded again."""
+
+    def record(self, record: Mapping[str, Any]) -> None:
+        """A line that was added to the run's ``metrics.jsonl``."""
+
+    def end(self, run: Run) -> None:
+        """The run has ended, or stopped for now: its directory says how."""
+
+
+@contextmanager
+def following(run: Run, follower: Follower | None) -> Iterator[Callable[[int], None]]:
+    """Let a follower hear what the run records, from a call of what this gives, with the steps done so far, to the end.
+
+    It hears of the end only once the run's directory says how it ended.
+    """
+
+    def begin(step: int) -> None:
+        if follower is not None:
+            follower.begin(run, step)
+            run.hear = follower.record
+
+    try:
+        yield begin
+    finally:
+        if follower is not None and run.hear is not None:
+            run.hear = None
+            follower.end(run)
 
 
 def refuse_divergence(first: Sequence[float], last: Sequence[float]) -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from isoflop.errors import NumericsError, UsageError
-from isoflop.evals.scoring import Score, Scorer
+from isoflop.evals.scoring import PairScore, Scorer
 from transformer_toys import VOCAB, context, part
 
 LENGTH = 24
@@ -43,15 +43,15 @@ class Uncached(nn.Module):
 
 
 @torch.no_grad()
-def plainly(model: nn.Module, prompt: list[int], new: list[int], length: int) -> Score:
+def plainly(model: nn.Module, prompt: list[int], new: list[int], length: int) -> PairScore:
     """One text at a time, as a formula says it."""
     seen = [*prompt, *new][-(length + 1) :]
     logits = model(torch.tensor([seen[:-1]]))[0].double().log_softmax(-1)[-len(new) :]
     total = sum(float(row[i]) for row, i in zip(logits, new, strict=True))
-    return Score(total, logits.argmax(-1).tolist() == new)
+    return PairScore(total, logits.argmax(-1).tolist() == new)
 
 
-def agree(found: list[Score], wanted: list[Score]) -> None:
+def agree(found: list[PairScore], wanted: list[PairScore]) -> None:
     assert [score.logprob for score in found] == pytest.approx([score.logprob for score in wanted], rel=2e-5, abs=2e-5)
     assert [score.greedy for score in found] == [score.greedy for score in wanted]
 
@@ -146,4 +146,4 @@ def test_the_harness_has_the_same_scores(shared: Path) -> None:
     ]
     assert len(asked) > 200
     found = Scorer(ByteGru().eval(), length=4096).score([(before, new) for before, new, _ in asked])
-    agree(found, [Score(*score) for _, _, score in asked])
+    agree(found, [PairScore(*score) for _, _, score in asked])

@@ -1,0 +1,40 @@
+"""trackio: its local database, which ``trackio show`` shows; ``TRACKIO_DIR`` says where that lies."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import trackio
+from trackio.sqlite_storage import SQLiteStorage
+
+from ..tracking import PROJECT, Tracked
+
+
+class Trackio:
+    """Logs to a run of trackio's project ``isoflop`` that bears our name and hash."""
+
+    def begin(self, run: Tracked) -> None:
+        """Open the run, or go on with it behind what it holds already."""
+        name = run.name if run.name.endswith(run.id) else f"{run.name}-{run.id}"
+        self._run: Any = trackio.init(
+            PROJECT,
+            name=name,
+            group=run.group or None,
+            config=dict(run.config),
+            resume="allow",
+            embed=False,
+            auto_log_cpu=False,
+            auto_log_gpu=False,
+        )
+        self._known: int = SQLiteStorage.get_max_step_for_run(PROJECT, name) or 0
+
+    def log(self, step: int, values: Mapping[str, float]) -> None:
+        """Add a point to each curve, but for steps that an earlier start logged: they come out the same again."""
+        if step > self._known:
+            self._run.log(dict(values), step=step)
+
+    def end(self, state: str, values: Mapping[str, float]) -> None:
+        """Add the result at the run's last step, and wait until all is written."""
+        self._run.log({f"result/{name}": value for name, value in values.items()}, step=int(values.get("step", 0)))
+        self._run.finish()
