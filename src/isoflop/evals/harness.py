@@ -35,7 +35,7 @@ from ..decode.decoders.sample import SamplePart
 from ..decode.text import SampleText
 from ..store.harness import HarnessMetric, HarnessResult
 from .harness_tasks import HarnessTask
-from .scoring import Scorer
+from .scoring import PairScorer
 
 VERSION = version("lm_eval")
 BOOTSTRAP = 1000
@@ -77,7 +77,7 @@ class HarnessModel(TemplateLM):  # type: ignore[misc]
     ) -> None:
         super().__init__()
         self.model, self.ids, self.max_length, self.batch, self.begins = model, tokenizer, length, batch, begins
-        self.scorer = Scorer(model, length=length, batch=batch, device=device)
+        self.scorer = PairScorer(model, length=length, batch=batch, device=device)
         self.seed = seed
 
     @property

@@ -39,7 +39,8 @@ class HarnessTask:
         digest: of keys and rows: what the results of a task are results of.
 
     Example:
-        >>> HarnessTask("yes_or_no", {"output_type": "multiple_choice"}, {"test": [{"query": "Is it?"}]}, "ab").splits["test"]
+        >>> task = HarnessTask("yes_or_no", {"output_type": "multiple_choice"}, {"test": [{"query": "Is it?"}]}, "ab")
+        >>> task.splits["test"]
         [{'query': 'Is it?'}]
     """
 

@@ -36,7 +36,7 @@ class PairScore:
     greedy: bool
 
 
-class Scorer:
+class PairScorer:
     """Scores continuations of contexts with a causal model.
 
     Pairs of a context and a continuation are sorted by length. What the contexts of a batch share goes through a
@@ -53,7 +53,7 @@ class Scorer:
         computed: positions that went through the model so far, padding included.
 
     Example, with ``model`` a Transformer of 257 tokens:
-        >>> scorer = Scorer(model, length=16)
+        >>> scorer = PairScorer(model, length=16)
         >>> yes, no = scorer.score([([256, 1, 2], [3]), ([256, 1, 2], [4, 5])])
         >>> yes.logprob < 0, scorer.computed  # the context once, and the one id that another follows, of two rows
         (True, 5)

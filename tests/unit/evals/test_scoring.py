@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from isoflop.errors import NumericsError, UsageError
-from isoflop.evals.scoring import PairScore, Scorer
+from isoflop.evals.scoring import PairScore, PairScorer
 from transformer_toys import VOCAB, context, part
 
 LENGTH = 24
@@ -68,7 +68,7 @@ def test_a_score_does_not_depend_on_what_is_scored_beside_it(
 ) -> None:
     whole = model(mixer=MIXERS[mixer])
     pairs = [(each, new) for each in contexts for new in news]
-    scorer = Scorer(whole if cached else Uncached(whole), length=12, batch=batch)
+    scorer = PairScorer(whole if cached else Uncached(whole), length=12, batch=batch)
     agree(scorer.score(pairs), [plainly(whole, *pair, 12) for pair in pairs])
 
 
@@ -76,18 +76,18 @@ def test_learned_positions_suffice_for_what_each_text_needs() -> None:
     """A long context beside another one's long continuation: side by side they would need more than there are."""
     whole = model(mixer={"heads": 4, "position": "none"}, positions=LENGTH)
     pairs = [([1] * 22, [2, 3]), ([4], list(range(5, 27)))]
-    agree(Scorer(whole, length=LENGTH).score(pairs), [plainly(whole, *pair, LENGTH) for pair in pairs])
+    agree(PairScorer(whole, length=LENGTH).score(pairs), [plainly(whole, *pair, LENGTH) for pair in pairs])
 
 
 def test_what_contexts_share_is_computed_once() -> None:
     whole, question = model(), list(range(10))
-    scorer = Scorer(whole, length=LENGTH)
+    scorer = PairScorer(whole, length=LENGTH)
     scorer.score([(question, [i]) for i in range(8)])
     assert scorer.computed == 10  # choices of one token need the context alone
-    scorer = Scorer(whole, length=LENGTH)
+    scorer = PairScorer(whole, length=LENGTH)
     scorer.score([(question, [i, i]) for i in range(8)] * 3)
     assert scorer.computed == 10 + 8
-    examples, scorer = list(range(16)), Scorer(whole, length=LENGTH)
+    examples, scorer = list(range(16)), PairScorer(whole, length=LENGTH)
     scorer.score([([*examples, i, 9], [j]) for i in range(4) for j in range(2)])
     assert scorer.computed == min(4 * 18, 16 + 8 * 2)  # the examples once, or each question with them
 
@@ -95,10 +95,10 @@ def test_what_contexts_share_is_computed_once() -> None:
 def test_large_vocabularies_are_scored_piece_by_piece(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = model()
     pairs = [([i], list(range(i, i + 9))) for i in range(5)]
-    before = Scorer(whole, length=LENGTH).score(pairs)
+    before = PairScorer(whole, length=LENGTH).score(pairs)
     monkeypatch.setattr("isoflop.evals.scoring._LOGITS", 2 * VOCAB)
-    agree(Scorer(whole, length=LENGTH).score(pairs), before)
-    agree(Scorer(Uncached(whole), length=LENGTH).score(pairs), before)
+    agree(PairScorer(whole, length=LENGTH).score(pairs), before)
+    agree(PairScorer(Uncached(whole), length=LENGTH).score(pairs), before)
 
 
 @pytest.mark.parametrize(
@@ -111,7 +111,7 @@ def test_large_vocabularies_are_scored_piece_by_piece(monkeypatch: pytest.Monkey
 )
 def test_what_cannot_be_scored_is_said(pair: tuple[list[int], list[int]], complaint: str) -> None:
     with pytest.raises(UsageError, match=complaint):
-        Scorer(model(), length=LENGTH).score([pair])
+        PairScorer(model(), length=LENGTH).score([pair])
 
 
 def test_a_broken_model_gives_no_scores() -> None:
@@ -119,7 +119,7 @@ def test_a_broken_model_gives_no_scores() -> None:
     with torch.no_grad():
         next(whole.parameters()).fill_(float("nan"))
     with pytest.raises(NumericsError, match="not finite"):
-        Scorer(whole, length=LENGTH).score([([1], [2])])
+        PairScorer(whole, length=LENGTH).score([([1], [2])])
 
 
 class ByteGru(nn.Module):
@@ -145,5 +145,5 @@ def test_the_harness_has_the_same_scores(shared: Path) -> None:
         for prompt, score in zip(item["prompts"], item["resps"], strict=True)
     ]
     assert len(asked) > 200
-    found = Scorer(ByteGru().eval(), length=4096).score([(before, new) for before, new, _ in asked])
+    found = PairScorer(ByteGru().eval(), length=4096).score([(before, new) for before, new, _ in asked])
     agree(found, [PairScore(*score) for _, _, score in asked])
