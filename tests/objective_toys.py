@@ -14,9 +14,10 @@ from transformer_toys import VOCAB
 
 FIELDS: dict[str, dict[str, Any]] = {
     "weighted": {"terms": [{"objective": "next_token"}, {"objective": "distill", "weight": 0.5}]},
+    "flexmdm": {"times": 1},
     "ewc": {"source": {"name": "hmm", "text_bytes": 20000}, "windows": 3},
 }
-"""Fields of parts that cannot be built by default."""
+"""Fields of parts that cannot be built by default on a small model's ids."""
 MODELS = ("teacher",)
 """Names under which parts may find other models in their context."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from types import SimpleNamespace
 from typing import Any
 
@@ -19,6 +20,7 @@ from isoflop.core.contracts import (
     Resampling,
     Stateful,
     TokenBatch,
+    Treatment,
 )
 from isoflop.core.cost import Cost
 from isoflop.core.registry import names
@@ -33,7 +35,7 @@ PARTS = names("objective")
 
 
 def batch_of(rows: int = 4, length: int = 9, masked: bool = False) -> TokenBatch:
-    ids = torch.randint(0, VOCAB - 1, (rows, length + 1), generator=torch.Generator().manual_seed(1))
+    ids = torch.randint(0, VOCAB - 2, (rows, length + 1), generator=torch.Generator().manual_seed(1))
     mask = torch.arange(rows * length).view(rows, length) % 4 != 0 if masked else None
     return TokenBatch(ids[:, :-1], ids[:, 1:], text_bytes=100, mask=mask, draws=Draws(Rng(3)))
 
@@ -43,12 +45,12 @@ def rows_of(batch: TokenBatch, rows: slice) -> TokenBatch:
     return TokenBatch(batch.inputs[rows], batch.targets[rows], 50, mask, draws=Draws(Rng(3), first=rows.start))
 
 
-def fresh() -> Context:
-    """A policy, and under every other name a frozen model of the same vocabulary and of other weights."""
+def fresh(name: str) -> Context:
+    """A policy for an objective, and under every other name a frozen model of the same vocabulary and other weights."""
     others = {
         name: part().build(context(rng=Rng(number))).requires_grad_(False) for number, name in enumerate(MODELS, 7)
     }
-    policy = part().build(context())
+    policy = part().treated(Treatment(owned=objective_of(name).owned)).build(context())
     return context(models={"policy": policy, **others}, groups=tuple(parameter_groups(policy)))
 
 
@@ -60,9 +62,16 @@ def moved(policy: Any) -> None:
             p += 0.02 * torch.randn(p.shape, generator=noise)
 
 
-@pytest.fixture(scope="module")
-def ctx() -> Context:
-    return fresh()
+@functools.cache
+def kept(owner: str) -> Context:
+    """One context for all objectives that own nothing, and one for each that does."""
+    return fresh(owner)
+
+
+@pytest.fixture
+def ctx(request: pytest.FixtureRequest) -> Context:
+    name = request.node.callspec.params["name"]
+    return kept(name if objective_of(name).owned is not None else "next_token")
 
 
 @pytest.mark.parametrize("masked", [False, True])
@@ -70,7 +79,7 @@ def ctx() -> Context:
 def test_loss_is_a_sum_over_its_units(name: str, masked: bool) -> None:
     chosen = objective_of(name)
     assert chosen.card.summary
-    own = fresh()
+    own = fresh(name)
     objective, batch = chosen.build(own), batch_of(masked=masked)
     moved(own.policy)
     assert isinstance(objective, Objective)
@@ -168,7 +177,7 @@ def test_a_loss_spends_beside_the_policy_what_was_planned(name: str, ctx: Contex
 
 @pytest.mark.parametrize("name", PARTS)
 def test_a_small_step_down_the_gradient_lowers_the_loss(name: str) -> None:
-    own = fresh()
+    own = fresh(name)
     objective, batch = objective_of(name).build(own), batch_of()
     moved(own.policy)
     parameters = list(own.policy.parameters())

@@ -244,9 +244,14 @@ class Recipe(TomlDocument):
         for name in self.models.keys() - used.keys():
             fix = nearest(name, used) if used else "leave it out"
             yield f"models.{name}: no part of this recipe uses it; {fix}"
-        if self.start is not None and self.start.vocab_size != self.vocab_size:
+        if self.start is not None and not self._takes_ids_of(self.start):
             added = f", {self.objective.extra_ids} of them its objective's" if self.objective.extra_ids else ""
             yield f"start: {self.start.run} knows {self.start.vocab_size} ids, this recipe has {self.vocab_size}{added}"
+
+    def _takes_ids_of(self, start: Start) -> bool:
+        """Whether the start knows the same ids, or lacks some that this recipe's objective adds, which are new then."""
+        lacking = self.vocab_size - start.vocab_size
+        return lacking == 0 or (0 < lacking <= self.objective.extra_ids and not start.optimizer)
 
     def _adopted(self) -> dict[str, Part]:
         """Models whose updates the parametrization takes up, by name."""

@@ -7,7 +7,7 @@ positions, and the vector at position j speaks of the gap behind the first j tok
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..core.contracts import OWNED, Filling, ModelPart, owned
-from ..core.cost import Work
+from ..core.cost import Cost, Work
 from ..core.rng import Rng
 from ..core.roles import Shape
 from ..ledger import formulas
@@ -77,19 +77,25 @@ class OwnsGapHead:
 
     def work(self, model: ModelPart, vectors: int, vocab_size: int) -> Work:
         """Exact work of the head's forward and backward on ``vectors`` vectors of a model."""
-        own = model.shapes(vocab_size)
-        added = {shape.name.removeprefix(f"{OWNED}."): shape for shape in model.treatment.owned_shapes(own)}
-        trains = {name: model.treatment.trains(shape) for name, shape in added.items()}
-        below = [shape for shape in model.all_shapes(vocab_size) if shape.role != "head" and not owned(shape.name)]
-        live = any(map(model.treatment.trains, below))  # the vectors depend on something that is trained
-        width, total = added["inner.weight"].shape[1], Work()
-        for name in ("inner", "outer"):
-            weight = f"{name}.weight"
-            rows = added[weight].shape[0]
-            total += formulas.linear(vectors, width, rows, input_gradient=live, weight_gradient=trains[weight])
-            live = live or trains[weight] or trains[f"{name}.bias"]
+        own, treatment = model.shapes(vocab_size), replace(model.treatment, owned=self)
+        below = [shape for shape in treatment.shapes(own) if shape.role != "head" and not owned(shape.name)]
+        live = any(map(treatment.trains, below))  # the vectors depend on something that is trained
+        trains = {
+            shape.name.removeprefix(f"{OWNED}."): treatment.trains(shape) for shape in treatment.owned_shapes(own)
+        }
+        width, total = own[0].shape[-1], Work()
+        for name, rows in (("inner", width), ("outer", 1)):
+            weight = trains[f"{name}.weight"]
+            total += formulas.linear(vectors, width, rows, input_gradient=live, weight_gradient=weight)
+            live = live or weight or trains[f"{name}.bias"]
             total += pointwise(vectors * rows, operations=4)
         return total
+
+
+def forward_cost(vectors: int, width: int) -> Cost:
+    """Exact cost of the head's forward pass on ``vectors`` vectors, ``width`` wide."""
+    each = [formulas.linear(vectors, width, rows) + pointwise(vectors * rows, operations=4) for rows in (width, 1)]
+    return sum((work.forward for work in each), Cost())
 
 
 def read(model: Any, filling: Filling, tokens: Tensor, lengths: Tensor, times: Tensor) -> Tensor:

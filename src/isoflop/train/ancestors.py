@@ -22,6 +22,7 @@ from ..core.contracts import (
     added,
     begin_from_weights,
     merged,
+    owned,
 )
 from ..core.errors import DataError, UsageError
 from ..core.origins import describe, fill, updates
@@ -113,7 +114,9 @@ def start_of(recipe: Recipe, root: Path) -> Found | None:
 def begin(
     model: torch.nn.Module, recipe: Recipe, found: Found | None, source: Source, ctx: Context, root: Path
 ) -> None:
-    """Give ``model`` the weights that the recipe starts from, if it does; parametrizations that it adds stay new.
+    """Give ``model`` the weights that the recipe starts from, if it does.
+
+    Parametrizations that it adds stay new, and so do ids and parameters that its objective adds.
 
     Raises:
         UsageError: they were trained on another vocabulary. DataError: a published model is another by now.
@@ -122,7 +125,11 @@ def begin(
         return
     if recipe.start.published:
         directory = _refuse_other_directory("start", recipe.start, recipe, source, root)
-        fill(directory, recipe.model, ctx, model)
+        if recipe.start.vocab_size == ctx.vocab_size:
+            fill(directory, recipe.model, ctx, model)
+        else:
+            other = fill(directory, recipe.model, ctx.having(vocab_size=recipe.start.vocab_size))
+            model.load_state_dict(_grown(other.state_dict(), model))
         begin_from_weights(model)
         return
     if found is None:
@@ -131,9 +138,20 @@ def begin(
     if recipe.start.optimizer:
         model.load_state_dict(load_tensors(found.directory / "model.safetensors"))
         return
-    own = {name: tensor for name, tensor in model.state_dict().items() if added(name)}
-    model.load_state_dict({**own, **_plain_weights(found, ctx.having(models={}, groups=()))})
+    theirs = _plain_weights(found, ctx.having(models={}, groups=(), vocab_size=recipe.start.vocab_size))
+    model.load_state_dict(_grown(theirs, model))
     begin_from_weights(model)
+
+
+def _grown(theirs: Mapping[str, torch.Tensor], model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """Weights that a model begins with, and what of its own they do not have: rows of new ids, additions, heads."""
+    ours = model.state_dict()
+    found = {name: tensor for name, tensor in ours.items() if added(name) or owned(name)}
+    for name, tensor in theirs.items():
+        if name in ours or not owned(name):  # what another objective owned is left behind
+            new = ours[name][len(tensor) :] if name in ours and tensor.dim() == 2 else tensor[:0]
+            found[name] = torch.cat((tensor.to(new.device), new)) if len(new) else tensor
+    return found
 
 
 def adopt(model: torch.nn.Module, recipe: Recipe, source: Source, ctx: Context, root: Path) -> None:
