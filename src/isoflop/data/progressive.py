@@ -75,7 +75,7 @@ def surest(hidden: Hidden, confidence: npt.NDArray[Any], count: int, block: int 
 
 
 @dataclass(frozen=True)
-class Row:
+class ShownRow:
     """A row under way.
 
     Args:
@@ -89,7 +89,7 @@ class Row:
     Example:
         >>> import torch
         >>> batch, may = TokenBatch(torch.zeros(1, 4), torch.zeros(1, 4), text_bytes=4), np.ones(4, bool)
-        >>> Row({}, batch, may, may, phase=0, phases=8).reaching(0.5, np.array([2, 0, 1, 3])).hidden.tolist()
+        >>> ShownRow({}, batch, may, may, phase=0, phases=8).reaching(0.5, np.array([2, 0, 1, 3])).hidden.tolist()
         [False, True, False, True]
     """
 
@@ -105,17 +105,17 @@ class Row:
         """Share of what may be hidden that is shown."""
         return 1 - float(self.hidden.sum() / self.may.sum())
 
-    def at_phases(self, phases: int) -> Row:
+    def at_phases(self, phases: int) -> ShownRow:
         """The row where it stands among another number of phases."""
         return self if phases == self.phases else replace(self, phase=int(self.shown * phases), phases=phases)
 
-    def reaching(self, share: float, order: npt.NDArray[np.int64]) -> Row:
+    def reaching(self, share: float, order: npt.NDArray[np.int64]) -> ShownRow:
         """The row with a share of it shown, but for one place at most, in the order of hidden places."""
         size = int(self.may.sum())
         count = max(0, min(round(share * size), size - 1) - (size - int(self.hidden.sum())))
         return self.showing(order[:count])
 
-    def showing(self, places: npt.NDArray[np.int64]) -> Row:
+    def showing(self, places: npt.NDArray[np.int64]) -> ShownRow:
         """The row with some more places shown."""
         hidden = self.hidden.copy()
         hidden[places] = False
@@ -149,7 +149,7 @@ class ProgressiveBatches:
     ) -> None:
         self._source, self._stages, self._rng = rows, stages, rng
         self._batch, self._accumulate, self._fingerprint = batch, accumulate, fingerprint
-        self._rows: list[Row] = []
+        self._rows: list[ShownRow] = []
         self._served = self._heard = 0
 
     def __iter__(self) -> Self:
@@ -173,7 +173,9 @@ class ProgressiveBatches:
             self._rows[first + number] = row or self._fresh(0, phases, draw)
         self._heard += 1
 
-    def _later(self, row: Row, confidence: npt.NDArray[Any], phases: int, draw: np.random.Generator) -> Row | None:
+    def _later(
+        self, row: ShownRow, confidence: npt.NDArray[Any], phases: int, draw: np.random.Generator
+    ) -> ShownRow | None:
         """A row one phase later; None: it is done."""
         stages, row = self._stages, row.at_phases(phases)
         if row.phase + 1 >= phases:
@@ -186,13 +188,13 @@ class ProgressiveBatches:
         row = row.showing(np.flatnonzero(row.hidden & (confidence > np.log(stages.sure))))
         return replace(row, phase=int(row.shown * phases)) if row.hidden.any() else None
 
-    def _first(self) -> list[Row]:
+    def _first(self) -> list[ShownRow]:
         """The rows of the first step, spread evenly over the phases."""
         count, phases = self._batch * self._accumulate, self._stages.at(0)
         spread = self._rng("first").at().permutation(np.arange(count) % phases)
         return [self._fresh(int(phase), phases, self._rng("first").at(1, i)) for i, phase in enumerate(spread)]
 
-    def _fresh(self, phase: int, phases: int, draw: np.random.Generator) -> Row:
+    def _fresh(self, phase: int, phases: int, draw: np.random.Generator) -> ShownRow:
         """Another row, shown by chance as much as its phase says; DataError if nothing is predicted any more."""
         for _ in range(BARREN):
             at = self._source.state_dict()
@@ -225,7 +227,7 @@ class ProgressiveBatches:
         self._source.load_state_dict(state["source"])
         self._served, self._heard = state["served"], state["heard"]
 
-    def _again(self, kept: Mapping[str, Any]) -> Row:
+    def _again(self, kept: Mapping[str, Any]) -> ShownRow:
         """A stored row."""
         self._source.load_state_dict(dict(kept["at"]))
         row = _row(kept["at"], next(self._source), kept["phase"], kept["phases"])  # type: ignore[arg-type]
@@ -236,14 +238,14 @@ class ProgressiveBatches:
         return {"corpus": self._fingerprint, "batch": self._batch, "accumulate": self._accumulate}
 
 
-def _row(at: Mapping[str, Any], batch: TokenBatch, phase: int, phases: int) -> Row:
+def _row(at: Mapping[str, Any], batch: TokenBatch, phase: int, phases: int) -> ShownRow:
     """A row of which everything is hidden."""
     shape = batch.targets.shape[1]
     may = np.ones(shape, np.bool_) if batch.mask is None else batch.mask[0].cpu().numpy()
-    return Row(at, batch, may, may.copy(), phase, phases)
+    return ShownRow(at, batch, may, may.copy(), phase, phases)
 
 
-def _joined(rows: list[Row]) -> TokenBatch:
+def _joined(rows: list[ShownRow]) -> TokenBatch:
     """The batch of some rows."""
     import torch
 

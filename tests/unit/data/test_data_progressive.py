@@ -15,7 +15,7 @@ from isoflop.core.contracts import Listens, Loss, TokenBatch
 from isoflop.core.errors import DataError, RecipeError
 from isoflop.core.recipe import Recipe
 from isoflop.core.rng import Rng
-from isoflop.data.progressive import ProgressiveBatches, Row, Stages, surest
+from isoflop.data.progressive import ProgressiveBatches, ShownRow, Stages, surest
 from isoflop.store.run import Run
 from isoflop.train.build import assemble
 
@@ -134,7 +134,7 @@ def test_phases_grow_after_the_first_interval_not_before_it() -> None:
 def test_phases_of_another_number_keep_what_is_shown() -> None:
     batch = next(Counted(0))
     may = np.ones(LENGTH, np.bool_)
-    row = Row({}, batch, may, np.arange(LENGTH) >= 6, 1, 2).at_phases(8)
+    row = ShownRow({}, batch, may, np.arange(LENGTH) >= 6, 1, 2).at_phases(8)
     assert (row.phase, row.phases, row.shown) == (4, 8, 0.5)
 
 
