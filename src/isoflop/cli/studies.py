@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..core.errors import UsageError
+from ..core.reading import user_path
 from .app import app
 from .common import DEFAULT_ROOT, Json, Root, Track, emit, find_result, find_run, patience, patience_until, say
 
@@ -83,15 +84,54 @@ def demo(
 
 @app.command()
 def report(
-    target: Annotated[str, typer.Argument(help="A study, a run or a fit: its directory or name.")],
+    target: Annotated[
+        str | None, typer.Argument(help="A study, a run or a fit: its directory or name.", show_default=False)
+    ] = None,
     root: Root = DEFAULT_ROOT,
+    all_: Annotated[
+        bool,
+        typer.Option("--all", help="One page over all runs, studies, fits and claims instead, to be searched."),
+    ] = False,
+    claims: Annotated[
+        Path, typer.Option("--claims", help="With --all: directory of claims.", parser=user_path, metavar="DIRECTORY")
+    ] = Path("claims"),
     json: Json = False,
 ) -> None:
-    """Write the report page (one HTML file, charts as SVG and PNG beside it) and print its path."""
+    """Write the report page (one HTML file, charts as SVG, PNG and CSV beside it) and print its path."""
     from ..report.page import write_report
 
+    if all_ == (target is not None):
+        raise UsageError("of what?" if target is None else "is one page or another", where="report", fix=_EITHER)
+    if target is None:
+        from ..report.index_page import write_index
+
+        page = write_index(root, _claims(claims))
+        emit({"report": str(page)}) if json else typer.echo(str(page))
+        return
     page = write_report(find_result(target, root) or find_run(target, root, "study, run or fit").path)
     emit({"report": str(page)}) if json else typer.echo(str(page))
+
+
+_EITHER = "name a study, a run or a fit, or say --all for a page over everything"
+
+
+def _claims(place: Path) -> list[dict[str, str]]:
+    """What is known of the claims in a directory; none where there is no such directory."""
+    if not place.is_dir():
+        return []
+    from ..lab.claims.page import spoken
+    from ..lab.claims.shelf import chosen
+
+    verdicts = [claim.verdict("cpu") for claim in chosen(place, [])]
+    return [
+        {
+            "name": verdict.claim.name,
+            "verdict": spoken(verdict.status, verdict.marks),
+            "statement": " ".join(verdict.claim.statement.split()),
+            "published": verdict.claim.figure,
+        }
+        for verdict in verdicts
+    ]
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from ..core.scale import Scale
 from ..ledger.ledger import AXES as LEDGER_AXES
 from ..ledger.ledger import PHASES
 from ..store.environment import process
+from ..store.progress import AskedRun, ProgressBoard
 from ..store.records import joined
 from ..store.results import STUDY, RunRow, StudyResult, spent
 from .corpus import corpus_facts, epochs, passes
@@ -69,13 +70,14 @@ def compare(
         ('muon', 1.5, True)
     """
     root = user_path(root)
-    journal = Journal(study.scale, progress, workers)
-    if executor is None:
-        Trackers(track)  # a missing one is said before anything runs
-        with LocalWorkers(root, workers, track=track, group=study.name) as local:
-            rows, tuned = run_study(study, local, journal)
-    else:
-        rows, tuned = run_study(study, executor, journal)
+    with _board(study, root, workers) as board:
+        journal = Journal(study.scale, progress, workers, board=board)
+        if executor is None:
+            Trackers(track)  # a missing one is said before anything runs
+            with LocalWorkers(root, workers, track=track, group=study.name) as local:
+                rows, tuned = run_study(study, local, journal)
+        else:
+            rows, tuned = run_study(study, executor, journal)
     corpus = dict(corpus_facts(study, root) if corpus is None else corpus)
     if "left_out" in corpus:
         notes = [*notes, str(corpus.pop("left_out"))]
@@ -93,6 +95,22 @@ def compare(
     result.table().to_csv(home / "points.csv")
     result.write(home / STUDY)
     return result
+
+
+def _board(study: Study, root: Path, workers: int) -> ProgressBoard:
+    """Where the study says what it has asked for, while it runs."""
+    return ProgressBoard(
+        root,
+        name=study.name,
+        title=study.title or study.name,
+        baseline=study.baseline,
+        arms=list(study.arms),
+        rung_axis=study.ladder.axis,
+        rungs=list(study.ladder.rungs),
+        **asdict(study.scale),
+        definition=study.to_toml(),
+        workers=workers,
+    )
 
 
 def run_study(study: Study, executor: Executor, journal: Journal) -> tuple[list[RunRow], Tuned]:
@@ -225,7 +243,7 @@ def bill(rows: Sequence[RunRow]) -> dict[str, dict[str, float]]:
 class Journal:
     """Follows runs as they end: a line each, with the time left by the FLOPs still to do and the workers there are.
 
-    ``ahead`` are the FLOPs of runs that are yet to come.
+    ``ahead`` are the FLOPs of runs that are yet to come; ``board`` is told which ones are asked for.
 
     Example:
         >>> from isoflop.core.scale import Scale
@@ -237,6 +255,7 @@ class Journal:
     say: Say | None = None
     workers: int = 1
     ahead: float = 0.0
+    board: ProgressBoard | None = None
 
     def follow(
         self, phase: str, jobs: Sequence[Assignment], executor: Executor, again: str = ""
@@ -255,8 +274,12 @@ class Journal:
         done: dict[str, RunRow] = {}
         spent = flops = 0.0
         self.ahead = max(self.ahead - sum(sizes.values()), 0.0)
+        if self.board is not None:
+            self.board.ask(map(_asked, by_hash.values()), self.ahead)
         for row in executor(list(by_hash.values())):
             done[row.recipe_hash] = row
+            if self.board is not None:
+                self.board.begun = True
             if not row.reused:
                 spent += _seconds(row)
                 flops += sizes[row.recipe_hash]
@@ -281,6 +304,18 @@ class Journal:
         if not self.ahead:
             return f"; about {_span(here)} of {phase} left"
         return f"; about {_span(here)} of {phase} left, {_span(whole)} in all"
+
+
+def _asked(job: Assignment) -> AskedRun:
+    return AskedRun(
+        arm=job.arm,
+        rung=job.rung,
+        seed=job.seed,
+        role=job.role,
+        hyper=dict(job.hyper),
+        recipe_hash=job.recipe.hash,
+        flops=job.flops,
+    )
 
 
 def _other(study: Study, place: Path) -> str:

@@ -11,6 +11,7 @@ from html import escape
 from importlib.resources import files
 from string import Template
 from typing import Any
+from urllib.parse import quote
 
 from ..core.files import jsonable
 from . import render
@@ -22,6 +23,8 @@ SHORT = 160
 """Characters of a headline that is set large."""
 WIDE = 5
 """Columns from which on a phone shows each row of a table as a block of its own."""
+AGAIN = 5
+"""Seconds after which a browser reads a live page again."""
 FEW = 4
 """Sections up to which a page needs no list of them."""
 CAPTIONS = {
@@ -54,6 +57,12 @@ CAPTIONS = {
     "loss": "Every recorded step faintly; boldly the mean of the steps within 10 % of its compute.",
 }
 
+SEARCH = (
+    '<p><label for="filter">Search in all lines</label></p>\n'
+    '<p><input type="search" id="filter" data-filter="found" autocomplete="off"></p>\n'
+    '<p class="note" id="found" role="status"></p>'
+)
+
 
 def frame(
     *,
@@ -66,6 +75,7 @@ def frame(
     data: Any,
     footer: str = CONVENTION_LONG,
     refresh: int = 0,
+    search: bool = False,
 ) -> str:
     """A whole page.
 
@@ -79,6 +89,7 @@ def frame(
         data: what the page's download holds.
         footer: what stands at its end.
         refresh: seconds after which a browser reads the page again; 0: never.
+        search: with a field that leaves only the lines of its tables that hold all words.
     """
     template = files("isoflop.report").joinpath("page.html").read_text(encoding="utf-8")
     vega = render.vega_script() if specs else ""
@@ -88,14 +99,14 @@ def frame(
     entries = "".join(f"<div><dt>{escape(k)}</dt><dd>{escape(v)}</dd></div>" for k, v in facts.items() if v)
     shown = [section for section in sections if section]
     return Template(template).substitute(
+        shape="list" if search else "report",
         script_hashes=f"{_hash(vega)} {_hash(own)}",
-        refresh=f'<meta http-equiv="refresh" content="{refresh}">\n' if refresh else "",
         kind=escape(kind),
         title=escape(clean(title)),
         headline="\n".join(f'<p class="{size}">{escape(clean(line))}</p>' for line in lines),
-        facts=f'<dl class="facts">{entries}</dl>' if entries else "",
+        facts=(f'<dl class="facts">{entries}</dl>' if entries else "") + (_refresh(refresh) if refresh else ""),
         contents=_contents(shown),
-        sections="\n".join(shown),
+        sections="\n".join([SEARCH, *shown] if search else shown),
         footer=escape(footer),
         charts=_embedded({name: render.for_page(spec) for name, spec in specs.items()}),
         data=_embedded(data),
@@ -110,6 +121,12 @@ def _contents(sections: Sequence[str]) -> str:
     found = re.findall(r'<h2 id="([^"]*)">(.*?)</h2>', "\n".join(sections))
     links = "".join(f'<li><a href="#{name}">{heading}</a></li>' for name, heading in found)
     return f'<nav aria-label="On this page"><ul>{links}</ul></nav>'
+
+
+def _refresh(seconds: int) -> str:
+    """The button with which a reader stops a live page; the page's script reads it again."""
+    words = f"Stop reading this page again every {seconds} seconds"
+    return f'\n<p><button type="button" data-refresh="{seconds}">{words}</button></p>'
 
 
 def _hash(script: str) -> str:
@@ -141,8 +158,14 @@ def figure(name: str, *, caption: bool = True) -> str:
     return f'<figure><div class="chart" data-chart="{escape(name)}"></div>{below}</figure>'
 
 
-def table_of(sheet: Sheet, heading: str = "") -> str:
-    """A sheet as a table that a phone can show, under a heading of its own if one is given; "" if it has no rows."""
+def table_of(sheet: Sheet, heading: str = "", links: Sequence[str] = ()) -> str:
+    """A sheet as a table that a phone can show; "" if it has no rows.
+
+    Args:
+        sheet: what it shows.
+        heading: one of its own, if it has one.
+        links: where the first cell of each row leads to, "" for nowhere.
+    """
     if not sheet.rows:
         return ""
     wide = len(sheet.columns) >= WIDE
@@ -151,8 +174,9 @@ def table_of(sheet: Sheet, heading: str = "") -> str:
     head = "".join(f'<th scope="col"{mark}>{label}</th>' for mark, label in zip(right, labels, strict=True))
     named = [f' data-label="{label}"' if wide else "" for label in labels]
     lines = []
-    for row in sheet.rows:
+    for row, link in zip(sheet.rows, links or [""] * len(sheet.rows), strict=True):
         first, *rest = (escape(cell) for cell in row)
+        first = f'<a href="{escape(quote(link))}">{first}</a>' if link else first
         cells = "".join(
             f"<td{mark}{name}>{cell}</td>" for mark, name, cell in zip(right[1:], named[1:], rest, strict=True)
         )

@@ -20,6 +20,7 @@ from ..store.results import STUDY, StudyResult
 from . import charts, fit_charts, inspections, plans, render
 from .fits import FitRecord
 from .html import (
+    AGAIN,
     Specs,
     bullets,
     download,
@@ -56,19 +57,19 @@ def write_report(directory: Path) -> Path:
     directory = user_path(directory)
     if os.path.lexists(directory / STUDY):
         result = StudyResult.read(directory / STUDY)
-        specs = _specifications(charts.figures(result))
+        specs = specifications(charts.figures(result))
         html = study_page(result, specs)
     elif os.path.lexists(directory / "resolved.json"):
         record = RunRecord.read(directory)
-        specs = _specifications(record.figures())
+        specs = specifications(record.figures())
         html = run_page(record, specs)
     elif os.path.lexists(directory / FIT):
         fit = FitRecord.read(directory)
-        specs = _specifications(fit_charts.figures(fit))
+        specs = specifications(fit_charts.figures(fit))
         html = fit_page(fit, specs)
     elif os.path.lexists(directory / INSPECTION):
         found = Inspection.read(directory / INSPECTION)
-        specs = _specifications(inspections.figures(found))
+        specs = specifications(inspections.figures(found))
         html = inspection_page(found, specs)
     else:
         where = str(directory)
@@ -83,12 +84,13 @@ def write_report(directory: Path) -> Path:
     return page
 
 
-def _specifications(figures: charts.Figures) -> Specs:
+def specifications(figures: charts.Figures) -> Specs:
+    """The charts as the page and the files have them, by name."""
     return {name: render.specification(chart) for name, chart in figures.items()}
 
 
-def run_page(record: RunRecord, specs: Specs) -> str:
-    """The page of a single run, with its charts' specifications by name."""
+def run_page(record: RunRecord, specs: Specs, *, refresh: bool = False) -> str:
+    """The page of a single run, with its charts' specifications by name; ``refresh``: a browser reads it again."""
     drawn = {name: figure(name, caption=name != "quality") for name in specs}
     spent = {axis: record.result[axis] for axis in ("flops", "tokens", "seconds") if axis in record.result}
     value = record.result.get("value")
@@ -121,6 +123,7 @@ def run_page(record: RunRecord, specs: Specs) -> str:
         sections=sections,
         specs=specs,
         data=data,
+        refresh=AGAIN if refresh else 0,
     )
 
 
@@ -205,4 +208,4 @@ def write_plan(found: StoredPlan, page: Path) -> None:
     Raises:
         StorageError: the disk refused.
     """
-    write_atomic(page, plan_page(found, _specifications(plans.figures(found))))
+    write_atomic(page, plan_page(found, specifications(plans.figures(found))))

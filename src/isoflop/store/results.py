@@ -252,19 +252,12 @@ class StudyResult(Frozen):
 
     def home(self, root: Path) -> Path:
         """Its directory under ``root``: ``<name>``, or ``label`` if that holds a run or another study."""
-        plain = root / self.name
-        taken = os.path.lexists(plain / "resolved.json")  # a run has the name
-        if os.path.lexists(plain / STUDY):
-            try:
-                taken = self.read(plain / STUDY).definition not in ("", self.definition)
-            except DataError:
-                taken = True
-        return root / self.label if taken else plain
+        return study_home(root, self.name, self.definition)
 
     @property
     def label(self) -> str:
         """What tells it from an edited study of the same name: ``<name>-<hash8>`` by its definition."""
-        return f"{self.name[:55]}-{digest(self.definition)[:8]}"
+        return study_label(self.name, self.definition)
 
     def table(self) -> Table:
         """One row per evaluation point, for laws and notebooks: arm, rung, seed, role, step, flops, ..., value."""
@@ -275,6 +268,23 @@ class StudyResult(Frozen):
             for r in self.runs
             for p in r.curve
         )
+
+
+def study_label(name: str, definition: str) -> str:
+    """What tells a study from an edited one of the same name."""
+    return f"{name[:55]}-{digest(definition)[:8]}"
+
+
+def study_home(root: Path, name: str, definition: str) -> Path:
+    """The directory of a study: ``<root>/<name>``, or ``study_label`` if that holds a run or another study."""
+    plain = root / name
+    taken = os.path.lexists(plain / "resolved.json")  # a run has the name
+    if os.path.lexists(plain / STUDY):
+        try:
+            taken = StudyResult.read(plain / STUDY).definition not in ("", definition)
+        except DataError:
+            taken = True
+    return root / study_label(name, definition) if taken else plain
 
 
 def spent(runs: Iterable[RunRow]) -> Iterator[tuple[RunRow, str, Mapping[str, float]]]:

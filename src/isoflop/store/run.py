@@ -200,7 +200,7 @@ class Run:
         if status.state != "running" or status.host != socket.gethostname():
             return status.state
         held = _held(self.path / "lock")
-        return "running" if (_exists(status.pid) if held is None else held) else "interrupted"
+        return "running" if (process_lives(status.pid) if held is None else held) else "interrupted"
 
     @property
     def finished(self) -> bool:
@@ -429,7 +429,8 @@ def _held(lock: Path) -> bool | None:
         os.close(handle)
 
 
-def _exists(pid: int) -> bool:
+def process_lives(pid: int) -> bool:
+    """Whether a process of this number exists on this machine."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
