@@ -184,9 +184,11 @@ def test_padding_is_nothing_and_what_lies_behind_does_not_matter() -> None:
 
 
 def test_texts_that_share_a_row_are_refused() -> None:
-    batch = TokenBatch(TEXT, TEXT, 0, columns={"documents": torch.zeros_like(TEXT)}, draws=Draws(Rng(0)))
+    alone, several = torch.tensor([[1, 1, 0], [1, 1, 0]]), torch.tensor([[1, 1, 2], [1, 1, 1]])
+    batch = TokenBatch(TEXT, TEXT, 0, alone > 0, columns={"documents": alone}, draws=Draws(Rng(0)))
+    assert made().loss(batch).total.isfinite(), "padding is no text"
     with pytest.raises(UsageError, match="cannot grow apart"):
-        made().loss(batch)
+        made().loss(TokenBatch(TEXT, TEXT, 0, columns={"documents": several}, draws=Draws(Rng(0))))
 
 
 # ---------------------------------------------------------------- what it owns

@@ -132,9 +132,15 @@ def test_references_that_lead_nowhere_are_refused(override: str, words: str, fir
         Recipe.load(tiny(BPE), override.replace("{start}", str(first.path)))
 
 
-def test_more_ids_than_the_start_knows_are_refused(first: Run, tiny: Tiny) -> None:
-    with pytest.raises(RecipeError, match=r"start: .* knows 300 ids, this recipe has 301, 1 of them its objective's"):
-        Recipe.load(tiny(BPE), f"start={first.path}", "objective=masked")
+def test_ids_that_the_start_lacks_are_those_of_the_objective_or_refused(first: Run, tiny: Tiny) -> None:
+    other = Recipe.load(tiny(BPE), f"start={first.path}", "objective=masked")
+    assert other.vocab_size == 301
+    assert other.start is not None
+    fewer = other.start.model_copy(update={"vocab_size": 299})
+    with pytest.raises(RecipeError, match=r"start: .* knows 299 ids, this recipe has 301, 1 of them its objective's"):
+        other.having(start=fewer)
+    with pytest.raises(RecipeError, match=r"start: .* knows 300 ids, this recipe has 301"):
+        other.having(start=other.start.model_copy(update={"optimizer": True}))
 
 
 @pytest.mark.parametrize("fault", ["gone", "damaged", "another"])

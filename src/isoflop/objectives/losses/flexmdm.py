@@ -73,9 +73,6 @@ class FlexMdm:
 
     def _estimate(self, batch: TokenBatch, number: int = 0, parts: int = 1) -> tuple[Tensor, Tensor]:
         """The loss of hidden tokens, and that of gaps."""
-        if "documents" in batch.columns:
-            fix = "let train.isolate_documents be false, and use a source whose rows are single texts"
-            raise UsageError("texts that share a row cannot grow apart in it", where="objective.flexmdm", fix=fix)
         t, left = self.corrupt(batch, number, parts)
         x, device = batch.targets, batch.targets.device
         targets = x.gather(1, torch.from_numpy(left.places).to(device))
@@ -100,7 +97,18 @@ class FlexMdm:
             t[row] = min((number + draw.random()) / parts, LATEST)
             comes[row], shows[row] = times_of(self.inserted, self.unmasked, draw.random(length), draw.random(length))
         may = np.ones((rows, length), np.bool_) if batch.mask is None else batch.mask.cpu().numpy()
+        if "documents" in batch.columns:
+            _refuse_several(batch.columns["documents"].cpu().numpy(), may)
         return t, left_at(t, comes, shows, may)
+
+
+def _refuse_several(documents: np.ndarray[Any, Any], may: np.ndarray[Any, Any]) -> None:
+    """UsageError if a row holds more than one text that counts; padding behind the text is one that does not."""
+    counted = np.where(may, documents, -1)
+    first = np.take_along_axis(counted, may.argmax(1)[:, None], 1)
+    if (may & (counted != first)).any():
+        fix = "let train.isolate_documents be false, and use a source whose rows are single texts"
+        raise UsageError("texts that share a row cannot grow apart in it", where="objective.flexmdm", fix=fix)
 
 
 def gap_losses(expected: Tensor, missing: Tensor) -> Tensor:
