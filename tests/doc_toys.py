@@ -65,6 +65,25 @@ def _models() -> dict[str, Any]:
     return {"ctx": ctx.having(models={"policy": model}), "model": model}
 
 
+def _serve() -> dict[str, Any]:
+    """A model of bytes behind the server, ``growing(prompt, wish)`` and what makes one."""
+    import numpy as np
+
+    from isoflop.decode.text import SampleText
+    from isoflop.serve.engine import Room
+    from isoflop.serve.sequence import Growing, Wish
+    from isoflop.serve.served import serve_model
+
+    model, tokenizer = _models()["model"], BytesPart().build(iter(()))
+
+    def growing(prompt: str, wish: Wish) -> Growing:
+        ids = tokenizer.encode(prompt).tolist()
+        return Growing(ids, wish, 0, np.random.default_rng(0), SampleText(tokenizer, ids))
+
+    served = serve_model("mine", model, tokenizer, Room(rows=2, context=32, tokens=64))
+    return {"model": model, "growing": growing, "served": served}
+
+
 def _data() -> dict[str, Any]:
     return {"ctx": context(vocab_size=257, tokenizer=BytesPart())}
 
@@ -88,6 +107,7 @@ OFFERED: dict[str, Callable[[], dict[str, Any]]] = {
     "models": _models,
     "decode": _models,
     "evals": _models,
+    "serve": _serve,
     "lab": _lab,
     "report": _lab,
     "merge": lambda: {"torch": torch, "Rng": Rng, "Path": Path, "write": write},

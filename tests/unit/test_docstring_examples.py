@@ -35,6 +35,8 @@ UNSHOWN = (
     "pipelines/",  # documents of several runs; docs/guide/pipelines.md shows them
     "report/fits.py",  # read from directories that ``laws`` and ``train`` show how to write
     "report/runs.py",
+    "serve/app.py",  # around live requests; docs/guide/serve.md shows the verb
+    "serve/server.py",
     "train/",  # live objects of a run under way; ``isoflop.train`` shows one
 )
 """Modules whose classes users do not make by themselves, and why; of all others each shows an example."""

@@ -15,7 +15,7 @@ from .app import app
 from .streams import secure_streams
 
 # isort: off
-from . import studies, watch, training, generate, doors, pipelines, claims, runs, laws, multiplier  # noqa: F401
+from . import studies, watch, training, generate, serve, doors, pipelines, claims, runs, laws, multiplier  # noqa: F401
 from . import plan, merge, reference, formats, data  # noqa: F401  (each adds its verbs, in the order of the help)
 # isort: on
 

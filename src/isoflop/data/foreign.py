@@ -14,7 +14,7 @@ import tokenizers as hf
 from ..core.errors import DataError
 from ..core.files import write_atomic
 from .document import utf8
-from .tokenizing import Ids, shared_start, unknown_id
+from .tokenizing import Ids, byte_alphabet, shared_start, unknown_id
 
 MARK = "\u2581"
 """What stands for a blank in the tokens of sentencepiece and its kin."""
@@ -56,6 +56,7 @@ class ForeignTokenizer:
             raise DataError("drops merges at random", where=str(path), fix="set its model.dropout to null")
         self.inexact, self.prefix = inexactness(description), puts_blank(description)
         self.byte_lengths = byte_lengths(tokenizer, description)
+        self._byte_level = is_byte_level(description)
 
     def encode(self, text: str) -> Ids:
         """Ids (tokens,); a lone surrogate is a DataError."""
@@ -70,6 +71,19 @@ class ForeignTokenizer:
         if any(not 0 <= i < self.vocab_size for i in ids):
             raise unknown_id(ids, self.vocab_size)
         return str(self._tokenizer.decode(list(ids), skip_special_tokens=True))
+
+    def bytes_of(self, i: int) -> bytes:
+        """See ``tokenizing.HasBytes``; of tokens with marks of blanks as nearly as ``byte_lengths``."""
+        token = self._tokenizer.id_to_token(i)
+        if token is None or not self.byte_lengths[i]:
+            return b""
+        if i in self._tokenizer.get_added_tokens_decoder():
+            return token.encode()
+        if self._byte_level:
+            return bytes(byte_alphabet()[character] for character in token)
+        if found := _BYTE.fullmatch(token):
+            return bytes([int(found[1], 16)])
+        return token.replace(MARK, " ").encode()
 
     def refuse_altered(self, texts: Sequence[str], found: Sequence[Ids]) -> None:
         """DataError if the ids of a text do not give it back."""
@@ -129,7 +143,7 @@ def special_ids(tokenizer: hf.Tokenizer) -> dict[str, int]:
 def byte_lengths(tokenizer: hf.Tokenizer, description: dict[str, Any]) -> Ids:
     """UTF-8 bytes of the text that each id stands for (vocab_size,); see ``ForeignTokenizer``."""
     added = tokenizer.get_added_tokens_decoder()
-    byte_level = any(step["type"] == "ByteLevel" for step in steps(description["pre_tokenizer"]))
+    byte_level = is_byte_level(description)
     continuing = description["model"].get("continuing_subword_prefix") or ""
     lengths: Ids = np.zeros(size_of(tokenizer), np.int64)
     for token, i in tokenizer.get_vocab(with_added_tokens=True).items():
@@ -142,6 +156,11 @@ def byte_lengths(tokenizer: hf.Tokenizer, description: dict[str, Any]) -> Ids:
         else:
             lengths[i] = len(token.removeprefix(continuing).replace(MARK, " ").encode())
     return lengths
+
+
+def is_byte_level(description: dict[str, Any]) -> bool:
+    """Whether a token's characters stand for bytes, in GPT-2's alphabet."""
+    return any(step["type"] == "ByteLevel" for step in steps(description["pre_tokenizer"]))
 
 
 def puts_blank(description: dict[str, Any]) -> str:

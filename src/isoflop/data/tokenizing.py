@@ -61,6 +61,14 @@ class WritesChats(Protocol):
         """The ``chats.ChatEncoder`` of its chat template; DataError if it has none."""
 
 
+@runtime_checkable
+class HasBytes(Protocol):
+    """A tokenizer that knows the bytes which an id stands for."""
+
+    def bytes_of(self, i: int) -> bytes:
+        """UTF-8, perhaps of a part of a character; none where the id stands for no text."""
+
+
 def alters(tokenizer: Tokenizer, text: str) -> bool:
     """Whether the ids of a text give back another one."""
     return isinstance(tokenizer, MayAlter) and not tokenizer.gives_back(tokenizer.encode(text).tolist(), text)
@@ -102,6 +110,10 @@ class Pieces:
         self.eot = eot
         self.vocab_size = len(self._pieces)
         self.byte_lengths: Ids = np.array([len(piece) for piece in self._pieces], np.int64)
+
+    def bytes_of(self, i: int) -> bytes:
+        """See ``HasBytes``."""
+        return self._pieces[i]
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of ids; ``eot`` gives nothing, bytes that are no UTF-8 (a cut character) give U+FFFD."""

@@ -1,0 +1,440 @@
+"""The scheduler: one thread that owns a model and lets all sequences at hand grow together, step by step.
+
+A sequence is admitted between two steps when there is a row and room for all the tokens that it may come to; requests
+take turns, and nothing overtakes the one whose turn it is, so that a long prompt is not starved by short ones. Prompts
+are read in chunks beside the growing of others. What is finished, cancelled or late leaves before the next step.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+import traceback
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from ..models.slots import Piece
+from .draw import draw, notes_of
+from .problems import busy, failed, late, stopping, unfit
+from .sequence import EndedBy, Failed, Growing, Job, News, PromptScored, TokenNote
+
+CHUNK = 256
+"""Tokens of prompts that one step reads at most: what those who are growing wait for."""
+_NUMBERS = 1 << 22
+"""Logits of scored prompt tokens that one step computes at most."""
+_LEAST = 64
+"""Tokens of a row that room is made for at least."""
+_IDLE = 5.0
+"""Seconds without work after which memory is given back."""
+
+
+class GrowingBatch(Protocol):
+    """Sequences in rows without gaps; see ``models.slots.Slots``."""
+
+    def reserve(self, rows: int, capacity: int) -> None: ...
+    def join(self) -> int: ...
+    def leave(self, row: int) -> None: ...
+    def step(self, pieces: Sequence[Piece]) -> list[Tensor]: ...
+
+
+@dataclass(frozen=True)
+class Room:
+    """How much may be going on at once.
+
+    Args:
+        rows: sequences that grow together.
+        context: tokens of one, its prompt included.
+        tokens: rows times the longest reservation among them, which is what the cache takes memory for.
+        waiting: sequences that wait for a row.
+
+    Example:
+        >>> Room(rows=8, context=512, tokens=4096).shape([100, 20], rows=0)
+        (2, 128)
+    """
+
+    rows: int = 16
+    context: int = 1024
+    tokens: int = 16 * 1024
+    waiting: int = 256
+
+    def shape(self, reserves: Sequence[int], rows: int) -> tuple[int, int]:
+        """Rows and tokens of each to make room for, or more than ``tokens`` altogether where it does not fit.
+
+        Args:
+            reserves: tokens of each sequence.
+            rows: that there is room for already.
+        """
+        least, longest = len(reserves), max(reserves)
+        capacity = min(self.context, max(_LEAST, _power(longest)))
+        if least * capacity > self.tokens:
+            capacity = longest
+        wanted = min(self.rows, max(_power(least), rows), self.tokens // capacity)
+        return max(least, wanted), capacity
+
+
+def _power(n: int) -> int:
+    """The smallest power of two that is at least n."""
+    return 1 << max(0, n - 1).bit_length()
+
+
+@dataclass
+class Tally:
+    """What an engine has done since it began.
+
+    Args:
+        prompt_tokens: that the model read.
+        new_tokens: that it wrote.
+        flops: model FLOPs of both.
+        steps: batches computed.
+        seconds: spent on them.
+        admitted: sequences that were given a row.
+        ended: sequences by how they ended.
+        first_seconds: from a job's making to its first new token, summed.
+        first_count: jobs in that sum.
+
+    Example:
+        >>> Tally().ended["stop"]
+        0
+    """
+
+    prompt_tokens: int = 0
+    new_tokens: int = 0
+    flops: int = 0
+    steps: int = 0
+    seconds: float = 0.0
+    admitted: int = 0
+    ended: Counter[str] = field(default_factory=Counter)
+    first_seconds: float = 0.0
+    first_count: int = 0
+
+
+class Engine:
+    """Continuous batching over one model.
+
+    Args:
+        batch: makes the rows, and makes them anew where a step failed.
+        room: how much may be going on at once.
+        ids: none from this one on is chosen.
+        eot: the id that ends a text.
+        flops: model FLOPs of reading so many tokens, of which so many last ones (or any) meet the head.
+
+    Example, with ``model`` a Transformer of 257 tokens and ``growing`` a sequence of bytes:
+        >>> from isoflop.serve.sequence import Wish
+        >>> engine = Engine(model.prepared(rows=2).make_slots, Room(rows=2, context=32, tokens=64), 256, eot=256)
+        >>> engine.start()
+        >>> told, over = [], threading.Event()
+        >>> def deliver(news):
+        ...     told.extend(news)
+        ...     over.set() if type(news[-1]).__name__ == "Over" else None
+        >>> engine.submit(Job([growing("h", Wish(budget=3))], deliver, seconds=60))
+        >>> over.wait(60), engine.stop(grace=1), engine.tally.new_tokens
+        (True, True, 3)
+    """
+
+    def __init__(
+        self,
+        batch: Callable[[], GrowingBatch],
+        room: Room,
+        ids: int,
+        eot: int,
+        flops: Callable[[int, int], int] = lambda tokens, projected: 0,
+    ) -> None:
+        self.room, self.ids, self.eot, self.tally = room, ids, eot, Tally()
+        self._make, self._batch, self._flops = batch, batch(), flops
+        self._rows = self._capacity = 0
+        self._active: list[tuple[Growing, Job]] = []
+        self._jobs: deque[Job] = deque()
+        self._news: dict[int, tuple[Job, list[News]]] = {}
+        self._changed = threading.Condition()
+        self._end: float | None = None
+        self._thread = threading.Thread(target=self._work, name="engine", daemon=True)
+
+    # ------------------------------------------------------------ for other threads
+
+    @property
+    def alive(self) -> bool:
+        """Whether it works and takes new jobs."""
+        return self._thread.is_alive() and self._end is None
+
+    @property
+    def running(self) -> int:
+        """Sequences that are growing."""
+        return len(self._active)
+
+    @property
+    def waiting(self) -> int:
+        """Sequences that wait for a row."""
+        with self._changed:
+            return sum(len(job.waiting) for job in self._jobs)
+
+    @property
+    def reserved(self) -> int:
+        """Tokens that the cache has room for now."""
+        return self._rows * self._capacity
+
+    def start(self) -> None:
+        """Begin to work."""
+        self._thread.start()
+
+    def submit(self, job: Job) -> None:
+        """Have a job done; its news come in the engine's thread.
+
+        Raises:
+            Refusal: it can never fit, too many wait already, or the engine is stopping.
+        """
+        for sequence in job.waiting:
+            if sequence.reserve > min(self.room.context, self.room.tokens):
+                raise unfit(sequence.reserve, self.room.context)
+        with self._changed:
+            if not self.alive:
+                raise stopping()
+            if self._jobs and sum(len(each.waiting) for each in self._jobs) + len(job.waiting) > self.room.waiting:
+                raise busy()
+            self._jobs.append(job)
+            self._changed.notify()
+
+    def stop(self, grace: float) -> bool:
+        """Take nothing new, let what grows go on for ``grace`` seconds; whether the thread has ended in time."""
+        with self._changed:
+            self._end = time.monotonic() + grace
+            self._changed.notify()
+        if self._thread.ident is not None:
+            self._thread.join(grace + 1)
+        return not self._thread.is_alive()
+
+    # ------------------------------------------------------------ the thread's own
+
+    def _work(self) -> None:
+        try:
+            while self._awake():
+                self._dismiss()
+                self._admit()
+                if self._active:
+                    self._try_step()
+                self._tell()
+        finally:
+            self._end = self._end or time.monotonic()
+            with self._changed:
+                jobs = dict.fromkeys([job for _, job in self._active] + list(self._jobs))
+                self._jobs.clear()
+            for job in jobs:
+                self._fail(job, stopping())
+            self._tell()
+
+    def _awake(self) -> bool:
+        """Sleep until there is something to do; whether to go on."""
+        with self._changed:
+            while not self._active and not self._jobs and self._end is None:
+                if not self._changed.wait(_IDLE) and self._rows:
+                    self._batch.reserve(0, 0)
+                    self._rows = self._capacity = 0
+            if self._end is None:
+                return True
+            return any(job.started for job in self._jobs) or (bool(self._active) and time.monotonic() < self._end)
+
+    def _dismiss(self) -> None:
+        """Whatever nobody waits for, or is late, goes."""
+        now = time.monotonic()
+        with self._changed:
+            jobs = list(dict.fromkeys([*(job for _, job in self._active), *self._jobs]))
+            stops = self._end is not None
+        for job in jobs:
+            if job.gone or now > job.deadline or (stops and (not job.started or now > (self._end or now))):
+                error = stopping() if stops else late(job.deadline - job.born)
+                self._drop(job, "cancelled" if job.gone else "failed")
+                if not job.gone:
+                    self._fail(job, error)
+
+    def _drop(self, job: Job, how: str) -> None:
+        """Take a job out, wherever it is."""
+        with self._changed:
+            if job in self._jobs:
+                self._jobs.remove(job)
+        self.tally.ended[how] += job.left
+        for row in reversed(range(len(self._active))):
+            if self._active[row][1] is job:
+                self._leave(row)
+
+    def _leave(self, row: int) -> None:
+        sequence, _ = self._active[row]
+        self._charge(sequence)
+        self._batch.leave(row)
+        self._active[row] = self._active[-1]
+        self._active.pop()
+
+    def _charge(self, sequence: Growing) -> None:
+        self.tally.flops += self._flops(sequence.fed, sequence.projected)
+
+    def _admit(self) -> None:
+        """Give rows to those whose turn it is, one sequence of a job after one of another."""
+        while len(self._active) < self.room.rows:
+            with self._changed:
+                job = self._jobs[0] if self._jobs else None
+            if job is None:
+                return
+            reserves = [sequence.reserve for sequence, _ in self._active] + [job.waiting[0].reserve]
+            rows, capacity = self.room.shape(reserves, self._rows)
+            if rows * capacity > self.room.tokens and self._active:
+                return
+            with self._changed:
+                self._jobs.popleft()
+                sequence = job.waiting.popleft()
+                if job.waiting:
+                    self._jobs.append(job)
+            job.started = True
+            self._rows, self._capacity = rows, capacity
+            try:
+                self._batch.reserve(rows, capacity)
+                self._batch.join()
+            except Exception as error:
+                self._active.append((sequence, job))
+                self._broken(error)
+                return
+            self._active.append((sequence, job))
+            self.tally.admitted += 1
+
+    def _try_step(self) -> None:
+        began = time.monotonic()
+        try:
+            self._step()
+        except Exception as error:
+            self._broken(error)
+        self.tally.steps += 1
+        self.tally.seconds += time.monotonic() - began
+
+    def _broken(self, error: Exception) -> None:
+        """A step failed, so what the cache holds is anybody's guess: those who are growing fail, others go on."""
+        traceback.print_exception(error)
+        jobs = dict.fromkeys(job for _, job in self._active)
+        for sequence, _ in self._active:
+            self._charge(sequence)
+        self._active.clear()
+        self._batch, self._rows, self._capacity = self._make(), 0, 0
+        for job in jobs:
+            self._drop(job, "failed")
+            self._fail(job, failed())
+
+    def _pieces(self) -> list[Piece]:
+        """What the next step reads: one token of each that grows, and as much of prompts as a step may."""
+        found, left, numbers = list[Piece](), CHUNK, _NUMBERS // self.ids
+        order = sorted(range(len(self._active)), key=lambda row: self._active[row][1].number)
+        for row in order:
+            sequence = self._active[row][0]
+            unfed = sequence.unfed
+            most = 1 if unfed == 1 else min(unfed, left)
+            scored = sequence.wish.scored and sequence.fed < len(sequence.prompt)
+            if scored and unfed > 1:
+                most = min(most, max(1, numbers))
+                numbers -= most
+            if most < 1:
+                continue
+            left -= most if unfed > 1 else 0
+            found.append(Piece(row, sequence.next_tokens(most), most if scored else 1))
+        return sorted(found)
+
+    def _step(self) -> None:
+        pieces = self._pieces()
+        logits = [each[:, : self.ids].float().cpu() for each in self._batch.step(pieces)]
+        ready, last, done = list[int](), list[Tensor](), list[tuple[int, EndedBy]]()
+        for piece, found in zip(pieces, logits, strict=True):
+            sequence, job = self._active[piece.row]
+            reading = sequence.fed < len(sequence.prompt)
+            if reading:
+                self.tally.prompt_tokens += len(piece.tokens)
+                if sequence.wish.scored:
+                    self._post(job, PromptScored(sequence.number, self._scores(sequence, len(piece.tokens), found)))
+            sequence.fed_with(len(piece.tokens), piece.wanted)
+            if sequence.unfed:
+                continue
+            if not sequence.wish.budget:
+                done.append((piece.row, "length"))
+                continue
+            ready.append(piece.row)
+            last.append(found[-1])
+        if ready:
+            done += self._grow(ready, torch.stack(last))
+        for row, ended in sorted(done, reverse=True):
+            self._finish(row, ended)
+
+    def _scores(self, sequence: Growing, count: int, logits: Tensor) -> list[TokenNote]:
+        """Notes of the prompt tokens that these logits foretell; before the first one there was nothing."""
+        start = sequence.fed + 1
+        targets = sequence.prompt[start : start + count]
+        notes = notes_of(logits[: len(targets)], targets, sequence.wish.logprobs or 0)
+        return [TokenNote(sequence.prompt[0]), *notes] if sequence.fed == 0 else notes
+
+    def _grow(self, rows: list[int], logits: Tensor) -> list[tuple[int, EndedBy]]:
+        """A token for each of these rows; those that end with it."""
+        finite = logits.amax(-1).isfinite().tolist()
+        for row, fine in zip(rows, finite, strict=True):
+            if not fine:
+                self._post(self._active[row][1], Failed(failed("the model's logits are not finite")))
+                self._active[row][1].cancel()
+        if not all(finite):
+            logits = torch.where(logits.amax(-1, keepdim=True).isfinite(), logits, 0.0)
+        tokens, done = draw(logits, [self._active[row][0] for row in rows]), list[tuple[int, EndedBy]]()
+        for row, token, own in zip(rows, tokens, logits, strict=True):
+            sequence, job = self._active[row]
+            if job.gone:
+                continue
+            if token == self.eot and not sequence.wish.ignore_eos:
+                done.append((row, "stop"))
+                continue
+            top = sequence.wish.logprobs
+            note = TokenNote(token) if top is None else notes_of(own[None], [token], top)[0]
+            if not sequence.ids:
+                self.tally.first_seconds += time.monotonic() - job.born
+                self.tally.first_count += 1
+            self._post(job, sequence.add(note))
+            self.tally.new_tokens += 1
+            if sequence.text.stopped:
+                done.append((row, "stop"))
+            elif len(sequence.ids) == sequence.wish.budget:
+                done.append((row, "length"))
+        return done
+
+    def _finish(self, row: int, ended: EndedBy) -> None:
+        sequence, job = self._active[row]
+        self._post(job, sequence.over(ended))
+        job.left -= 1
+        self.tally.ended[ended] += 1
+        self._leave(row)
+
+    def _fail(self, job: Job, error: Exception) -> None:
+        self._post(job, Failed(error))
+
+    def _post(self, job: Job, news: News) -> None:
+        self._news.setdefault(job.number, (job, []))[1].append(news)
+
+    def _tell(self) -> None:
+        """Deliver what has happened in this step."""
+        news, self._news = self._news, {}
+        for job, some in news.values():
+            try:
+                job.deliver(some)
+            except Exception:  # whoever listened has gone
+                job.cancel()
+
+
+def flops_of(model: Any) -> Callable[[int, int], int]:
+    """Model FLOPs of reading n tokens one after the other, of which only some meet the head.
+
+    Args:
+        model: has ``flops`` and ``head``, as ``core.contracts.Model``.
+
+    Example, with ``model`` a Transformer of 257 tokens:
+        >>> count = flops_of(model)
+        >>> count(8, 8) - count(8, 1) == 7 * 2 * 257 * 32, count(8, 8) == model.flops(1, 8).forward.flops
+        (True, True)
+    """
+    head = 2 * model.head.numel()
+
+    def count(tokens: int, projected: int) -> int:
+        return model.flops(1, tokens).forward.flops - (tokens - projected) * head if tokens else 0
+
+    return count
