@@ -17,6 +17,7 @@ from .common import DEFAULT_ROOT, Json, Root, emit, find_result, find_run, path_
 
 if TYPE_CHECKING:
     from ..core.table import Table
+    from ..store.harness import HarnessResult
 
 runs_app = typer.Typer(help="List, show and index runs.", invoke_without_command=True)
 app.add_typer(runs_app, name="runs")
@@ -98,9 +99,20 @@ def show(
     root: Below = DEFAULT_ROOT,
     json: Json = False,
 ) -> None:
-    """Show one run: status, evaluations, ledger; with --json also its recipe and environment. Or a study, or a fit."""
+    """Show one run: status, evaluations, ledger; with --json also its recipe and environment. Or a study, or a fit.
+
+    Of a published model's directory: what `isoflop eval --harness` kept of it below the root.
+    """
+    from .harness import kept_results
+
     if (place := find_result(run, root)) is not None:
         _show_result(place, json)
+        return
+    from ..store.published import is_published
+
+    tasks = kept_results(run, root)
+    if is_published(user_path(run)):
+        _show_tasks(tasks, run, json)
         return
     found = find_run(run, root)
     if json:
@@ -110,6 +122,7 @@ def show(
             "result": found.result,
             "ledger": found.ledger,
             "ancestors": {key: each.model_dump() for key, each in found.ancestors.items()},
+            "tasks": [each.model_dump(mode="json") for each in tasks],
             "recipe": found.resolved,
             "environment": found.environment,
         }
@@ -119,6 +132,20 @@ def show(
     from ..report.terminal import print_run
 
     print_run(RunRecord.read(found.path))
+    if tasks:
+        _show_tasks(tasks, run, json)
+
+
+def _show_tasks(tasks: list[HarnessResult], model: str, json: bool) -> None:
+    """Show what lm-evaluation-harness measured of a model."""
+    if json:
+        emit({"path": model, "tasks": [each.model_dump(mode="json") for each in tasks]})
+        return
+    if not tasks:
+        raise UsageError("nothing is kept of it", where=model, fix="`isoflop eval DIR --harness TASK.yaml` measures it")
+    from ..report.harness import print_harness
+
+    print_harness(tasks)
 
 
 def _show_result(place: Path, json: bool) -> None:

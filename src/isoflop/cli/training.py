@@ -212,6 +212,18 @@ def evaluate(
         list[Path] | None,
         typer.Option("--text", help="Measure on this UTF-8 text instead (may come twice).", parser=user_path),
     ] = None,
+    harness: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--harness",
+            help="Measure by lm-evaluation-harness on this task's YAML file instead (may come twice).",
+            parser=user_path,
+            metavar="TASK.yaml",
+        ),
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option("--limit", min=1, help="With --harness, only so many items of each task.")
+    ] = None,
     root: Root = DEFAULT_ROOT,
     threads: Threads = None,
     device: Device = None,
@@ -219,12 +231,21 @@ def evaluate(
 ) -> None:
     """Measure a run's newest checkpoint on its held-out text, as it was when the run began, or on another text.
 
-    A published model has no text of its own: name one.
+    A published model has no text of its own: name one. With --harness, tasks are measured and the results kept.
     """
     from ..store.names import printable
     from ..store.published import is_published
 
     use_threads(threads)
+    if limit is not None and not harness:
+        raise UsageError("--limit only applies with --harness", where="eval")
+    if harness:
+        from .harness import on_tasks
+
+        if text:
+            raise UsageError("--text and --harness exclude each other", where="eval", fix="use one of them")
+        on_tasks(lambda: usable(run, root, device), run, root, harness, limit, json)
+        return
     if text:
         recipe, step, results = _on_texts(usable(run, root, device), text)
     elif is_published(user_path(run)):
