@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from isoflop.core.errors import DataError
-from isoflop.data.engine.inputs import BrokenRow, Keys, Row, Unit, blocks, rows_of, units_of
+from isoflop.data.engine.inputs import BrokenRow, DocumentRow, Keys, Unit, blocks, rows_of, units_of
 from isoflop.data.engine.packed import FORMATS, line_writer
 
 RECORDS = [{"id": f"d{i}", "text": f"Text number {i}: \u00fc\n" * (i % 7), "n": i} for i in range(100)]
@@ -77,7 +77,7 @@ def test_text_files_are_documents_of_a_few_units(tmp_path: Path) -> None:
     units = units_of([str(tmp_path)], unit=100)
     rows = all_rows(units)
     assert 1 < len(units) < 10
-    assert [row.id for row in rows if isinstance(row, Row)] == [f"{i}.txt" for i in range(10)]
+    assert [row.id for row in rows if isinstance(row, DocumentRow)] == [f"{i}.txt" for i in range(10)]
     (broken,) = [row for row in rows if isinstance(row, BrokenRow)]
     assert broken.where == f"{tmp_path / 'bad.md'}:2"
     assert "0xff" in broken.what
@@ -132,7 +132,7 @@ def test_what_cannot_be_read_is_refused(tmp_path: Path, monkeypatch: pytest.Monk
 
 def test_a_line_is_passed_on_as_it_was() -> None:
     raw = b'{"text":"a","x":1.50,"id":7}'
-    row = Row("w", "7", "a", json.loads(raw), raw)
+    row = DocumentRow("w", "7", "a", json.loads(raw), raw)
     assert row.line() == raw
     row.text = "b"
     assert json.loads(row.line()) == {"text": "b", "x": 1.5, "id": 7}

@@ -9,7 +9,7 @@ from typing import Any
 from ...core.contracts import FilterPart
 from ...core.errors import UsageError, nearest
 from ...core.slots import part_from
-from .inputs import Row, Unit, blocks
+from .inputs import DocumentRow, Unit, blocks
 from .jobs import ATTRIBUTES, DOCUMENTS, Counts, Desk, JobSettings, conclude, json_line, opened_job, work_through
 from .pages import Pages
 
@@ -73,7 +73,7 @@ class Clean:
                         keep(row.line(desk.keys.text, desk.keys.id))
         return counts
 
-    def judged(self, rows: Sequence[Row]) -> Iterator[tuple[Row, dict[str, str], bool]]:
+    def judged(self, rows: Sequence[DocumentRow]) -> Iterator[tuple[DocumentRow, dict[str, str], bool]]:
         """Every row with the reasons why it is dropped, by filter, and whether its text was mended.
 
         Filters that follow each other without an edit all see the same documents, so that each says what it thinks of

@@ -55,7 +55,7 @@ class Unit:
 
 
 @dataclass(slots=True)
-class Row:
+class DocumentRow:
     """A document as it was found.
 
     Args:
@@ -66,7 +66,7 @@ class Row:
         raw: its line of JSON, if it was one.
 
     Example:
-        >>> Row("a.jsonl:1", "7", "some text").line()
+        >>> DocumentRow("a.jsonl:1", "7", "some text").line()
         b'{"id": "7", "text": "some text"}'
     """
 
@@ -225,7 +225,7 @@ def _cuts(path: Path, kind: Kind, size: int, unit: int) -> Iterator[tuple[int, i
     yield 0, -1, size
 
 
-def rows_of(unit: Unit, keys: Keys = Keys()) -> Iterator[Row | BrokenRow]:
+def rows_of(unit: Unit, keys: Keys = Keys()) -> Iterator[DocumentRow | BrokenRow]:
     """Every document of a unit, and what is none, in order.
 
     Raises:
@@ -283,7 +283,7 @@ def _count_lines(file: Any, stop: int) -> int:
     return count
 
 
-def _parsed(line: bytes, where: str, place: str, keys: Keys) -> Row | BrokenRow:
+def _parsed(line: bytes, where: str, place: str, keys: Keys) -> DocumentRow | BrokenRow:
     line = line.removeprefix(_BOM).strip()
     try:
         record = json.loads(line)
@@ -296,7 +296,7 @@ def _parsed(line: bytes, where: str, place: str, keys: Keys) -> Row | BrokenRow:
     return _row(record, where, place, keys, line)
 
 
-def _row(record: dict[str, Any], where: str, place: str, keys: Keys, raw: bytes) -> Row | BrokenRow:
+def _row(record: dict[str, Any], where: str, place: str, keys: Keys, raw: bytes) -> DocumentRow | BrokenRow:
     text = record.get(keys.text)
     if not isinstance(text, str):
         what = f"key {keys.text!r} holds a {type(text).__name__}, not a string"
@@ -309,10 +309,10 @@ def _row(record: dict[str, Any], where: str, place: str, keys: Keys, raw: bytes)
         except UnicodeEncodeError as error:
             return BrokenRow(where, f"holds the lone surrogate U+{ord(text[error.start]):04X}", quoted(raw))
     own = record.get(keys.id)
-    return Row(where, place if own is None else str(own), text, record, raw)
+    return DocumentRow(where, place if own is None else str(own), text, record, raw)
 
 
-def _texts(unit: Unit) -> Iterator[Row | BrokenRow]:
+def _texts(unit: Unit) -> Iterator[DocumentRow | BrokenRow]:
     for name in unit.files:
         with opened(Path(name)) as file:
             data = file.read(LARGEST + 1)
@@ -327,7 +327,7 @@ def _texts(unit: Unit) -> Iterator[Row | BrokenRow]:
             what = f"holds byte 0x{data[error.start]:02x}, which is no UTF-8"
             yield BrokenRow(f"{name}:{line}", what, quoted(data[max(0, error.start - 40) :]))
             continue
-        yield Row(name, short, text, {"text": text, "path": name})
+        yield DocumentRow(name, short, text, {"text": text, "path": name})
 
 
 def quoted(data: bytes) -> str:
@@ -335,9 +335,9 @@ def quoted(data: bytes) -> str:
     return ascii(data[:_QUOTED].decode("utf-8", "replace"))[1:-1]
 
 
-def blocks(rows: Iterable[Row], size: int = 1 << 20) -> Iterator[list[Row]]:
+def blocks(rows: Iterable[DocumentRow], size: int = 1 << 20) -> Iterator[list[DocumentRow]]:
     """Rows in order, in lists of about so many characters of text."""
-    block, held = list[Row](), 0
+    block, held = list[DocumentRow](), 0
     for row in rows:
         block.append(row)
         held += len(row.text) + 1

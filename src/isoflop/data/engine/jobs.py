@@ -20,7 +20,7 @@ from ...core.digests import digest
 from ...core.errors import DataError, UsageError
 from ...core.files import alone_in, clear_leftovers, publish_file, write_json
 from ...core.reading import read_json
-from .inputs import BrokenRow, Keys, Row, Unit, inside_none, rows_of, stamps
+from .inputs import BrokenRow, DocumentRow, Keys, Unit, inside_none, rows_of, stamps
 from .packed import line_writer
 
 JOB, SUMMARY, DONE, BROKEN = "job.json", "summary.json", "done", "broken"
@@ -93,7 +93,7 @@ class Desk:
         with line_writer(self.path(folder, number, kind), kind or self.format) as write:
             yield write
 
-    def rows(self, unit: Unit, counts: Counts) -> Iterator[Row]:
+    def rows(self, unit: Unit, counts: Counts) -> Iterator[DocumentRow]:
         """The documents of a unit; lines that hold none are counted, and written to the folder ``broken``.
 
         Raises:
@@ -102,7 +102,7 @@ class Desk:
         with ExitStack() as stack:
             write: Callable[[bytes], Any] | None = None
             for row in rows_of(unit, self.keys):
-                if isinstance(row, Row):
+                if isinstance(row, DocumentRow):
                     counts["documents"] += 1
                     counts["characters"] += len(row.text)
                     yield row

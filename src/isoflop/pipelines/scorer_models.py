@@ -1,0 +1,112 @@
+"""Trained models that scorers ask for -log p of documents, with the bill of reading and of their making."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch.nn import functional
+
+from ..core.contracts import Tokenizer
+from ..core.cost import ZERO, Cost
+from ..core.digests import digest
+from ..core.errors import UsageError
+from ..core.reading import user_path
+from ..data.tokenizing import begun, encode_many
+from ..ledger.ledger import CHARGED
+from ..store.published import is_published
+from ..store.references import find_run
+from ..store.run import Run
+from ..train.restore import Trained, published, trained
+from .judging import flops_of
+
+ROWS = 16
+"""Windows that are read at once."""
+_PROBES = ("", "The quick brown fox, 3.14 and 1,000!", "\u00fcber \u4e2d\u6587 \U0001f600", "  def f(x):\n\treturn x\n")
+
+
+def tokenizer_digest(tokenizer: Tokenizer) -> str:
+    """A digest of how a tokenizer cuts some texts, and of how many ids it has: equal for equal ones."""
+    ids = [np.asarray(each).tolist() for each in encode_many(tokenizer, list(_PROBES))]
+    return digest([tokenizer.vocab_size, tokenizer.eot, ids])
+
+
+class ReadingModel:
+    """A causal model that reads documents in windows of its own length; each window begins anew.
+
+    Args:
+        found: the model.
+        name: for messages.
+        identity: digest of its weights, or what stands for them.
+        bill: what making it cost, as JSON with ``flops`` at least.
+    """
+
+    def __init__(self, found: Trained, name: str, identity: str, bill: Mapping[str, Any]) -> None:
+        if found.tokenizer is None:
+            raise UsageError("was trained on ids that stand for no text", where=name)
+        self.found, self.name, self.identity, self.bill = found, name, identity, dict(bill)
+        self.tokenizer = found.tokenizer
+        self.tokenizer_digest = tokenizer_digest(found.tokenizer)
+        self.length, self.cost = max(found.reach, 2), ZERO
+
+    @torch.no_grad()
+    def losses(self, texts: Sequence[str]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
+        """-log p of each text and its end in nats, and the tokens that it is over."""
+        windows: list[tuple[int, npt.NDArray[np.int64]]] = []
+        counts = np.zeros(len(texts), np.int64)
+        for number, ids in enumerate(encode_many(self.tokenizer, list(texts))):
+            whole = np.append(begun(self.tokenizer, np.asarray(ids, np.int64)), self.tokenizer.eot)
+            if whole[0] != self.tokenizer.eot:
+                whole = np.append(self.tokenizer.eot, whole)
+            counts[number] = len(whole) - 1
+            windows += [(number, whole[at : at + self.length + 1]) for at in range(0, len(whole) - 1, self.length)]
+        windows.sort(key=lambda window: (len(window[1]), window[0]))
+        nats = np.zeros(len(texts))
+        for at in range(0, len(windows), ROWS):
+            batch = windows[at : at + ROWS]
+            np.add.at(nats, [number for number, _ in batch], self._read([ids for _, ids in batch]))
+        return nats, counts
+
+    def _read(self, windows: Sequence[npt.NDArray[np.int64]]) -> npt.NDArray[np.float64]:
+        length = max(len(ids) for ids in windows) - 1
+        inputs = np.full((len(windows), length), self.tokenizer.eot, np.int64)
+        targets = np.full((len(windows), length), -100, np.int64)
+        for row, ids in enumerate(windows):
+            inputs[row, : len(ids) - 1], targets[row, : len(ids) - 1] = ids[:-1], ids[1:]
+        model: Any = self.found.model
+        logits = model(torch.from_numpy(inputs).to(self.found.ctx.device)).float()
+        aim = torch.from_numpy(targets).to(logits.device)
+        losses = functional.cross_entropy(logits.flatten(0, 1), aim.flatten(), reduction="none", ignore_index=-100)
+        cost: Cost = model.flops(*inputs.shape).forward
+        self.cost = self.cost + cost
+        return losses.view(aim.shape).double().sum(1).cpu().numpy()
+
+
+def reading_model(name: str, root: Path, device: str | None = None) -> ReadingModel:
+    """The model of a run, or of a directory in Hugging Face's layout (whose making is on nobody's bill).
+
+    Args:
+        name: of the run, its hash or directory; or the directory.
+        root: directory of runs.
+        device: where it reads; default: where it was trained.
+    """
+    if is_published(user_path(name)):
+        place = user_path(name)
+        return ReadingModel(
+            published(place, device=device), name, str(place.resolve()), {"flops": 0, "published": True}
+        )
+    run = find_run(name, root)
+    return run_model(run, device)
+
+
+def run_model(run: Run, device: str | None = None) -> ReadingModel:
+    """The model of a run at its newest checkpoint, with what the run itself has spent."""
+    found = run.checkpoint()
+    if found is None:
+        raise UsageError("has no checkpoint yet", where=str(run.path), fix="train it first")
+    bill = {"run": run.hash, "step": found[0], "flops": int(flops_of([run.ledger], CHARGED))}
+    return ReadingModel(trained(run, device=device), run.path.name, f"{run.hash}:{found[0]}", bill)
