@@ -13,7 +13,7 @@ from ..core.errors import UsageError, nearest
 from ..core.reading import user_path
 from ..core.scale import Scale
 from .app import app
-from .common import DEFAULT_ROOT, Json, Root, emit, find_result, find_run, path_argument
+from .common import DEFAULT_ROOT, Json, Root, emit, find_result, find_run, path_argument, say
 
 if TYPE_CHECKING:
     from ..core.table import Table
@@ -53,15 +53,18 @@ def listing(
     if ctx.invoked_subcommand is not None:
         if status is not None:
             raise UsageError("--status only applies to `isoflop runs` itself", where=f"runs {ctx.invoked_subcommand}")
-        ctx.default_map = {
-            verb: {"root": root, "json": json} for verb in ("studies", "fits", "index", "show", "rm", "gc", "export")
-        }
+        ctx.default_map = {verb: {"root": root, "json": json} for verb in _verbs()}
         return
     from ..store.index import STATES, runs
 
     if status not in (None, *STATES):
         raise UsageError(f"no run has the status {status!r}", where="--status", fix=nearest(str(status), STATES))
     _list(f"{status} runs" if status else "runs", root, lambda: runs(root, status=status), _COLUMNS, json)
+
+
+def _verbs() -> list[str]:
+    """The verbs that take the root that was given before them."""
+    return [str(each.name or getattr(each.callback, "__name__", "")) for each in runs_app.registered_commands]
 
 
 @runs_app.command()
@@ -163,6 +166,72 @@ def _show_result(place: Path, json: bool) -> None:
         print_study(stored)
     else:
         typer.echo(stored.text)
+
+
+@runs_app.command()
+def query(
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help='E.g. "best at <= 1e12 FLOPs", "was muon tried?", optimizer=soap train.batch=64, diverged.',
+            metavar="WORDS...",
+            show_default=False,
+        ),
+    ] = None,
+    sql: Annotated[
+        str | None,
+        typer.Option(
+            "--sql", help="One SELECT instead, over runs, settings, studies, multipliers, members.", metavar="SELECT"
+        ),
+    ] = None,
+    top: Annotated[int, typer.Option("--top", min=1, help="Runs that are listed.")] = 5,
+    root: Below = DEFAULT_ROOT,
+    json: Json = False,
+) -> None:
+    """Ask what was tried, at what budget, with what result. Runs that diverged and findings against a method count."""
+    if bool(words) == (sql is not None):
+        fix = 'ask in words ("was muon tried?") or with --sql, not both'
+        raise UsageError("what is asked?" if sql is None else "is asked twice", where="runs query", fix=fix)
+    if sql is not None:
+        _select(root, sql, json)
+        return
+    from ..report import memory
+    from ..report.terminal import grid, output
+    from ..store.query import remembered_runs
+
+    answer = remembered_runs(root, " ".join(words or []))
+    if json:
+        emit({"question": vars(answer.question), "runs": answer.runs, "findings": answer.findings})
+        return
+    for line in memory.sentences(answer):
+        say(line)
+    if found := memory.found_by_studies(answer):
+        say("\nStudies found:")
+        for line in found:
+            say(f"  {line}")
+    for sheet in memory.sheets(answer, top):
+        output().print(grid(sheet))
+
+
+def _select(root: Path, sql: str, json: bool) -> None:
+    """Print what an SQL query finds: a table, or a JSON object a row."""
+    from rich.table import Table as Rows
+    from rich.text import Text
+
+    from ..report.terminal import output
+    from ..store.names import printable
+    from ..store.query import select
+
+    columns, rows = select(root, sql)
+    if json:
+        emit([dict(zip(columns, row, strict=True)) for row in rows])
+        return
+    shown = Rows(box=None, header_style="bold", pad_edge=False)
+    for column in columns:
+        shown.add_column(Text(printable(column)), overflow="fold")
+    for row in rows:
+        shown.add_row(*(Text("-" if value is None else printable(str(value))) for value in row))
+    output().print(shown)
 
 
 @runs_app.command()

@@ -7,22 +7,25 @@ nothing is lost if ``index.sqlite`` is deleted.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import sqlite3
 import stat
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
+from ..core.documents import leaves
 from ..core.errors import DataError, UsageError, nearest
 from ..core.reading import read_errors, read_json, user_path
 from ..core.table import Table
 from .fits import FIT, FitDocument
 from .names import INDEX, printable
 from .records import State, scale_of
-from .results import STUDY, MultiplierRow
+from .results import STUDY, MultiplierRow, StudyResult
 from .run import Run
 
+T = TypeVar("T")
 RUNS = {
     "id": "TEXT",
     "name": "TEXT",
@@ -54,12 +57,36 @@ STUDIES = {
     "created": "TEXT",
     "path": "TEXT",
 }
+SETTINGS = {"key": "TEXT", "value": "TEXT"}
+"""Every key of a run's recipe, defaults included, with its value as text."""
+MULTIPLIERS = {
+    "arm": "TEXT",
+    "axis": "TEXT",
+    "rung": "INTEGER",
+    "all_in": "INTEGER",
+    "value": "REAL",
+    "low": "REAL",
+    "high": "REAL",
+    "bound": "REAL",
+    "censored": "TEXT",
+    "significant": "INTEGER",
+    "seeds": "INTEGER",
+    "sentence": "TEXT",
+}
+"""What a study found, negative or not."""
+MEMBERS = {"arm": "TEXT", "rung": "INTEGER", "seed": "INTEGER", "role": "TEXT", "hash": "TEXT"}
+"""Which runs a study counts, by the hash of their recipe."""
 FITS = ("name", "law", "source", "rows", "constants", "path")
 """Columns of ``fits``."""
 STATES = (*get_args(State), "interrupted", "unreadable")
 """What the column ``status`` may hold."""
 _TABLES = {"runs": RUNS, "studies": STUDIES}
-_VERSION = 4  # of the tables; another one on disk is thrown away
+_PARTS = {
+    "runs": {"settings": SETTINGS},
+    "studies": {"multipliers": MULTIPLIERS, "members": MEMBERS},
+}
+"""Tables of several lines for each run, each study; their first column is its ``path``."""
+_VERSION = 5  # of the tables; another one on disk is thrown away
 _FILES = ("resolved.json", "status.json", "result.json")  # what a row is made of
 
 
@@ -142,14 +169,27 @@ def _select(root: Path, table: str, wanted: dict[str, Any], order: str) -> Table
 
 
 def _query(root: Path, query: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
-    """Rows of an index that was just brought up to date, in memory where none can be kept on disk or should be."""
+    """Rows of the index."""
+    return asked(root, lambda database: database.execute(query, values).fetchall())
+
+
+def asked(root: Path, work: Callable[[sqlite3.Connection], T]) -> T:
+    """What ``work`` finds in an index that was just brought up to date, in memory where none can be kept on disk.
+
+    Args:
+        root: directory of runs.
+        work: reads; an ``sqlite3.Error`` that leaves it is taken to mean that the index is broken.
+
+    Raises:
+        DataError: ``root`` is no directory.
+    """
     if not os.path.isdir(root):
         raise DataError("is no directory of runs", where=str(root), fix="choose another --root")
 
-    def ask(place: Path | None) -> list[tuple[Any, ...]]:
+    def ask(place: Path | None) -> T:
         with _connect(place) as database:
             _refresh(database, root)
-            return database.execute(query, values).fetchall()
+            return work(database)
 
     with read_errors(root):
         if not (_is_root(root) and _ours(root)):
@@ -188,7 +228,9 @@ def _ours(root: Path) -> bool:
         return True
     finally:
         database.close()
-    return tables <= set(_TABLES) and all("stamp" in columns[name] for name in tables)
+    if not tables:
+        return True
+    return {*_TABLES} <= tables <= {*_TABLES, *_parts()} and all("stamp" in columns[name] for name in _TABLES)
 
 
 def _delete(root: Path) -> None:
@@ -209,6 +251,11 @@ def _connect(root: Path | None) -> Iterator[sqlite3.Connection]:
                     database.execute(f"DROP TABLE IF EXISTS {name}")
                     fields = ", ".join(f"{column} {kind}" for column, kind in columns.items())
                     database.execute(f"CREATE TABLE {name} ({fields}, stamp TEXT, PRIMARY KEY (path))")
+                for name, columns in _parts().items():
+                    database.execute(f"DROP TABLE IF EXISTS {name}")
+                    fields = ", ".join(f"{column} {kind}" for column, kind in columns.items())
+                    database.execute(f"CREATE TABLE {name} (path TEXT, {fields})")
+                    database.execute(f"CREATE INDEX {name}_of ON {name} (path)")
                 database.execute(f"PRAGMA user_version = {_VERSION}")
         with database:
             yield database
@@ -218,14 +265,17 @@ def _connect(root: Path | None) -> Iterator[sqlite3.Connection]:
 
 def _refresh(database: sqlite3.Connection, root: Path) -> None:
     """Read what is new or changed since its row was written, forget what is gone."""
-    for table, files, row_of in (("runs", _FILES, _run_row), ("studies", (STUDY,), _study_row)):
+    kinds = (("runs", _FILES, _run_row, _run_parts), ("studies", (STUDY,), _study_row, _study_parts))
+    for table, files, row_of, parts_of in kinds:
         old = dict(database.execute(f"SELECT path, stamp FROM {table}").fetchall())
         for path in root.iterdir():
             stamp = _stamp(path, files)
             named = path.name.isprintable() and not path.name.startswith(".")
             if stamp and named and old.pop(path.name, None) != stamp:
                 _put(database, table, row_of(path), stamp)
-        database.executemany(f"DELETE FROM {table} WHERE path = ?", [(name,) for name in old])
+                _put_parts(database, table, path.name, parts_of(path))
+        for name in (table, *_PARTS[table]):
+            database.executemany(f"DELETE FROM {name} WHERE path = ?", [(path,) for path in old])
 
 
 def _put(database: sqlite3.Connection, table: str, row: dict[str, Any], stamp: str) -> None:
@@ -234,6 +284,22 @@ def _put(database: sqlite3.Connection, table: str, row: dict[str, Any], stamp: s
     full = {**row, "stamp": "" if row.get("status") == "running" else stamp}  # its process may end without a word
     values = [full.get(name) for name in names]
     database.execute(f"INSERT OR REPLACE INTO {table} ({', '.join(names)}) VALUES ({holders})", values)
+
+
+def _put_parts(
+    database: sqlite3.Connection, table: str, path: str, parts: Mapping[str, Iterable[Mapping[str, Any]]]
+) -> None:
+    """Put the lines of a run, or a study, in the place of those that it had."""
+    for name, columns in _PARTS[table].items():
+        database.execute(f"DELETE FROM {name} WHERE path = ?", (path,))
+        holders = ", ".join("?" for _ in range(1 + len(columns)))
+        lines = [(path, *(line.get(column) for column in columns)) for line in parts.get(name, ())]
+        database.executemany(f"INSERT INTO {name} VALUES ({holders})", lines)
+
+
+def _parts() -> dict[str, dict[str, str]]:
+    """The tables of several lines, with their columns."""
+    return {name: columns for tables in _PARTS.values() for name, columns in tables.items()}
 
 
 def _stamp(path: Path, files: tuple[str, ...]) -> str:
@@ -270,6 +336,20 @@ def _run_row(path: Path) -> dict[str, Any]:
         return {**row, "status": "unreadable", "reason": printable(str(error))}
 
 
+def _run_parts(path: Path) -> dict[str, list[dict[str, Any]]]:
+    """The settings of a run; none of one that cannot be read."""
+    try:
+        found = leaves(Run.read(path).resolved)
+        return {"settings": [{"key": printable(key), "value": _setting(value)} for key, value in found]}
+    except (DataError, RecursionError):
+        return {}
+
+
+def _setting(value: Any) -> str:
+    """A recipe's value as it is compared with words."""
+    return printable(value if isinstance(value, str) else json.dumps(value))
+
+
 def _scale(result: Mapping[str, Any]) -> dict[str, Any]:
     scale = scale_of(result)
     told = {"unit": printable(scale.unit), "higher_is_better": int(scale.higher_is_better)}
@@ -286,6 +366,20 @@ def _study_row(path: Path) -> dict[str, Any]:
     except (DataError, LookupError, TypeError, AttributeError, ValueError) as error:
         said = printable(f"unreadable: {error}")
         return {**row, "headline": said, "verdict": said}
+
+
+def _study_parts(path: Path) -> dict[str, list[dict[str, Any]]]:
+    """What a study found and the runs that it counts; nothing of one that cannot be read."""
+    try:
+        result = StudyResult.read(path / STUDY)
+    except DataError:
+        return {}
+    found = [{**row.model_dump(), "arm": printable(row.arm)} for row in result.multipliers]
+    members = [{**row.model_dump(include={*MEMBERS}), "hash": row.recipe_hash} for row in result.runs]
+    return {
+        "multipliers": [{**row, "sentence": printable(row["sentence"])} for row in found],
+        "members": [{**row, "arm": printable(row["arm"])} for row in members],
+    }
 
 
 def _verdict(rows: Iterable[Mapping[str, Any]]) -> str:
