@@ -49,6 +49,7 @@ EXAMPLES: dict[str, Callable[[Path], dict[str, Any]]] = {
     "jsonl": records,
     "stdlib": small_library,
     "packed": lambda folder: {"source": {"name": "jsonl", **records(folder)}},
+    "padded": lambda folder: {"source": {"name": "jsonl", **records(folder)}},
     "progressive": lambda folder: {"source": {"name": "pcfg", "text_bytes": 20_000}},
     "pcfg": lambda folder: {"text_bytes": 20_000},
     "hmm": lambda folder: {"text_bytes": 20_000, "mean_bytes": 100.0},
