@@ -70,7 +70,7 @@ def _serve() -> dict[str, Any]:
     import numpy as np
 
     from isoflop.decode.text import SampleText
-    from isoflop.serve.engine import Room
+    from isoflop.serve.room import Room
     from isoflop.serve.sequence import Growing, Wish
     from isoflop.serve.served import serve_model
 

@@ -15,7 +15,7 @@ import torch
 
 import published_toys
 from isoflop.serve.app import Front, Limits
-from isoflop.serve.engine import Room
+from isoflop.serve.room import Room
 from isoflop.serve.served import ServedModel, serve_model
 from isoflop.serve.server import Door, HttpServer
 from isoflop.train.restore import Trained, published

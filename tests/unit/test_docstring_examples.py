@@ -37,6 +37,7 @@ UNSHOWN = (
     "report/runs.py",
     "serve/app.py",  # around live requests; docs/guide/serve.md shows the verb
     "serve/server.py",
+    "serve/streaming.py",
     "train/",  # live objects of a run under way; ``isoflop.train`` shows one
 )
 """Modules whose classes users do not make by themselves, and why; of all others each shows an example."""

@@ -16,7 +16,7 @@ from .common import DEFAULT_ROOT, Root
 from .training import Device, Threads, usable, use_threads, warn
 
 if TYPE_CHECKING:
-    from ..serve.engine import Room
+    from ..serve.room import Room
     from ..serve.served import ServedModel
     from ..train.restore import Trained
 
@@ -30,10 +30,10 @@ class _Limits(BaseModel):
 
     tokens: Annotated[int, Field(ge=2)] | None = None
     queue: Annotated[int, Field(ge=0)] = 256
-    connections: Annotated[int, Field(ge=1)] = 128
+    connections: Annotated[int, Field(ge=1)] = 64
     seconds: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 300.0
     idle: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 30.0
-    body: Annotated[int, Field(ge=1024)] = 4 << 20
+    body: Annotated[int, Field(ge=1024)] = 2 << 20
 
     @classmethod
     def of(cls, given: list[str]) -> _Limits:
@@ -155,7 +155,7 @@ def _served(name: str, found: Trained, weights: str | None, room: Callable[[Trai
 
 
 def _room(found: Trained, slots: int, context: int | None, limits: _Limits) -> Room:
-    from ..serve.engine import Room
+    from ..serve.room import Room
 
     length = context or found.reach
     if (known := getattr(found.recipe.model, "positions", None)) is not None and length > known:

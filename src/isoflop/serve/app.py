@@ -5,33 +5,38 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hmac
-import json
-import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
+import anyio
+import anyio.to_thread
 from starlette.applications import Starlette
-from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from .answers import WrittenAnswer
 from .metrics import CONTENT_TYPE, Book
-from .problems import Refusal, failed, stopping, unknown_model
+from .problems import Refusal, busy, failed, late, stopping, unknown_model
 from .requests import ChatRequest, CompletionRequest, GenerationRequest, read
-from .sequence import Failed, Job, News
+from .sequence import Job
 from .served import Asked, ServedModel
+from .streaming import EventStream, Json, Mail, disconnected
 
 if TYPE_CHECKING:
     from starlette.types import Message, Receive, Scope, Send
 
+T = TypeVar("T")
 PATHS = ("/v1/completions", "/v1/chat/completions", "/v1/models", "/health", "/metrics")
 _OPEN = ("/health",)
 """Paths that need no key."""
 _MARGIN = 5.0
 """Seconds beyond a request's limit in which a client must have taken its answer."""
+NOTED = 1 << 20
+"""Log-probabilities that one request may ask for; all that are being answered may ask for four times as many."""
+_THREADS = 4
+"""Bodies that are read, and answers that are written out, at the same time."""
 
 
 @dataclass(frozen=True)
@@ -46,10 +51,10 @@ class Limits:
 
     Example:
         >>> Limits().body
-        4194304
+        2097152
     """
 
-    body: int = 4 << 20
+    body: int = 2 << 20
     body_seconds: float = 20.0
     seconds: float = 300.0
     hosts: tuple[str, ...] = ()
@@ -77,7 +82,8 @@ class Front:
         connections: Callable[[], int] = lambda: 0,
     ) -> None:
         self.models, self.limits, self.key, self.book = list(models), limits, key, Book()
-        self.connections = connections
+        self.connections, self._noted = connections, 0
+        self._threads, self._chats = anyio.CapacityLimiter(_THREADS), anyio.CapacityLimiter(1)
 
     @property
     def healthy(self) -> bool:
@@ -88,7 +94,7 @@ class Front:
 
     async def health(self, request: Request) -> Response:
         """Whether requests are served."""
-        return JSONResponse({"status": "ok"}) if self.healthy else JSONResponse({"status": "stopping"}, 503)
+        return Json({"status": "ok"}) if self.healthy else Json({"status": "stopping"}, 503)
 
     async def metrics(self, request: Request) -> Response:
         """What was done so far."""
@@ -96,11 +102,11 @@ class Front:
 
     async def list_models(self, request: Request) -> Response:
         """The models that are served."""
-        return JSONResponse({"object": "list", "data": [_about(served) for served in self.models]})
+        return Json({"object": "list", "data": [_about(served) for served in self.models]})
 
     async def one_model(self, request: Request) -> Response:
         """One of them."""
-        return JSONResponse(_about(self._named(request.path_params["name"])))
+        return Json(_about(self._named(request.path_params["name"])))
 
     async def completions(self, request: Request) -> Response:
         """Go on from prompts."""
@@ -114,26 +120,44 @@ class Front:
 
     async def _generate(self, request: Request, kind: type[GenerationRequest]) -> Response:
         body = await self._body(request)
-        served, asked = await run_in_threadpool(self._understood, body, kind)
-        del body
+        served, asked = await self._aside(lambda: self._understood(body, kind), kind is ChatRequest)
         answer, mail = WrittenAnswer(served, asked), Mail()
         job = Job(asked.sequences, mail.deliver, self.limits.seconds)
-        served.engine.submit(job)
-        watch = asyncio.create_task(_disconnected(request.receive))
-        stream = False
+        end = contextlib.ExitStack()
+        end.enter_context(self._keeping(asked.noted))
+        end.callback(job.cancel)
         try:
+            served.engine.submit(job)
+            watch = asyncio.create_task(disconnected(request.receive))
+            end.callback(watch.cancel)
             first = await mail.news(watch)
             if asked.request.stream:
-                stream = True
-                return _Stream(answer, mail, job, watch, first)
+                return EventStream(answer, mail, watch, first, end.pop_all())
             answer.take(first)
             while answer.left:
                 answer.take(await mail.news(watch))
-            return JSONResponse(await run_in_threadpool(answer.whole))
+            return await self._aside(lambda: Json(answer.whole()))
         finally:
-            if not stream:
-                job.cancel()
-                watch.cancel()
+            end.close()
+
+    async def _aside(self, work: Callable[[], T], chat: bool = False) -> T:
+        """In a thread, so that others are answered meanwhile; a slow chat template keeps only other chats waiting."""
+        limiter = self._chats if chat else self._threads
+        return await anyio.to_thread.run_sync(work, abandon_on_cancel=True, limiter=limiter)
+
+    @contextlib.contextmanager
+    def _keeping(self, noted: int) -> Iterator[None]:
+        """Room for so many log-probabilities."""
+        if noted > NOTED:
+            what = f"{noted} log-probabilities may have to be given; at most {NOTED} are in one request"
+            raise Refusal(400, what, param="logprobs")
+        if self._noted + noted > 4 * NOTED:
+            raise busy("Too many log-probabilities are asked for at the same time; try again in a moment")
+        self._noted += noted
+        try:
+            yield
+        finally:
+            self._noted -= noted
 
     def _understood(self, body: bytes, kind: type[GenerationRequest]) -> tuple[ServedModel, Asked]:
         request = read(body, kind)
@@ -189,93 +213,6 @@ class Front:
             raise Refusal(401, what, code="invalid_api_key", headers={"www-authenticate": "Bearer"})
 
 
-class Mail:
-    """News of a job, from the engine's thread to the event loop."""
-
-    def __init__(self) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._queue: asyncio.Queue[list[News]] = asyncio.Queue()
-
-    def deliver(self, news: list[News]) -> None:
-        """In the engine's thread: RuntimeError where the loop has ended."""
-        self._loop.call_soon_threadsafe(self._queue.put_nowait, news)
-
-    async def news(self, watch: asyncio.Task[None]) -> list[News]:
-        """All that has come since, at least something.
-
-        Raises:
-            Refusal: the job has failed.
-            ClientDisconnect: ``watch`` is done first.
-        """
-        if self._queue.empty():
-            waiting = asyncio.create_task(self._queue.get())
-            try:
-                await asyncio.wait({waiting, watch}, return_when=asyncio.FIRST_COMPLETED)
-                if not waiting.done():
-                    raise ClientDisconnect
-                found = list(waiting.result())
-            finally:
-                waiting.cancel()
-        else:
-            found = []
-        while not self._queue.empty():
-            found += self._queue.get_nowait()
-        for each in found:
-            if isinstance(each, Failed):
-                raise each.error
-        return found
-
-
-class _Stream(Response):
-    """Server-sent events of an answer; the client's going, or its not reading, ends the job."""
-
-    def __init__(
-        self, answer: WrittenAnswer, mail: Mail, job: Job, watch: asyncio.Task[None], first: list[News]
-    ) -> None:
-        super().__init__(media_type="text/event-stream", headers={"cache-control": "no-cache"})
-        del self.headers["content-length"]
-        self._answer, self._mail, self._job, self._watch, self._first = answer, mail, job, watch, first
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        try:
-            left = self._job.deadline - time.monotonic() + _MARGIN
-            async with asyncio.timeout(left):
-                await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-                async for piece in self._events():
-                    await send({"type": "http.response.body", "body": piece, "more_body": True})
-                await send({"type": "http.response.body", "body": b"", "more_body": False})
-        except (ClientDisconnect, TimeoutError):
-            pass  # nobody reads it
-        finally:
-            self._job.cancel()
-            self._watch.cancel()
-
-    async def _events(self) -> AsyncIterator[bytes]:
-        news = self._first
-        try:
-            while True:
-                if pieces := b"".join(map(_event, self._answer.chunks(self._answer.take(news)))):
-                    yield pieces
-                if not self._answer.left:
-                    break
-                news = await self._mail.news(self._watch)
-        except Refusal as error:
-            yield _event(error.body())
-            return
-        if (last := self._answer.last_chunk()) is not None:
-            yield _event(last)
-        yield b"data: [DONE]\n\n"
-
-
-def _event(value: dict[str, Any]) -> bytes:
-    return b"data: " + json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace") + b"\n\n"
-
-
-async def _disconnected(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
-
-
 def _about(served: ServedModel) -> dict[str, Any]:
     own = {"context_length": served.engine.room.context}
     return {"id": served.name, "object": "model", "created": served.created, "owned_by": "isoflop", **own}
@@ -283,7 +220,7 @@ def _about(served: ServedModel) -> dict[str, Any]:
 
 def _oversized(most: int) -> Refusal:
     what = f"The body is larger than the server's limit of {most} bytes"
-    return Refusal(413, what, code="body_too_large", headers={"connection": "close"})
+    return Refusal(413, what, code="body_too_large")  # the rest is read and thrown away, so that this can be read
 
 
 class Guard:
@@ -309,10 +246,15 @@ class Guard:
                 status = message["status"]
             await send(message)
 
+        limits = self._front.limits
         try:
             try:
                 self._front.admit(scope)
-                await self._app(scope, receive, sent)
+                async with asyncio.timeout(limits.body_seconds + limits.seconds + _MARGIN):
+                    await self._app(scope, receive, sent)
+            except TimeoutError:
+                if not status:
+                    await _refusal(late(limits.seconds))(scope, receive, sent)
             except ClientDisconnect:
                 status = status or 499
             except Refusal as error:
@@ -335,8 +277,8 @@ class Guard:
             self._front.book.add(known, status)
 
 
-def _refusal(error: Refusal) -> JSONResponse:
-    return JSONResponse(error.body(), error.status, headers=error.headers)
+def _refusal(error: Refusal) -> Json:
+    return Json(error.body(), error.status, headers=error.headers)
 
 
 async def _refused(request: Request, error: Exception) -> Response:

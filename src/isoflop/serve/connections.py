@@ -13,7 +13,9 @@ from .problems import Refusal
 _TICK = 1.0
 """Seconds between two looks at a connection."""
 _LINGER = 5.0
-"""Seconds in which a client must take the rest of what was written when its connection is closed."""
+"""Seconds in which a client must take more of what was written when its connection is closed."""
+_LAST = 60.0
+"""Seconds in which it must have taken all of that."""
 
 
 def guarded(most: int, idle: float) -> type[asyncio.Protocol]:
@@ -28,7 +30,8 @@ def guarded(most: int, idle: float) -> type[asyncio.Protocol]:
         """One connection."""
 
         _quiet_since = 0.0
-        _closing_since: float | None = None
+        _closing_since = _progress = 0.0
+        _unsent = 0
         _watch: asyncio.TimerHandle | None = None
 
         def connection_made(self, transport: Any) -> None:
@@ -62,8 +65,12 @@ def guarded(most: int, idle: float) -> type[asyncio.Protocol]:
             now = self.loop.time()
             self._watch = self.loop.call_later(_TICK, self._look)
             if self.transport.is_closing():
+                left = self.transport.get_write_buffer_size()
                 self._closing_since = self._closing_since or now
-                if now - self._closing_since > _LINGER:
+                if left < self._unsent or not self._progress:
+                    self._progress = now
+                self._unsent = left
+                if now - self._progress > _LINGER or now - self._closing_since > _LAST:
                     self.transport.abort()
             elif (self.cycle is None or self.cycle.response_complete) and now - self._quiet_since > idle:
                 self.transport.close()

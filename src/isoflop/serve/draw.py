@@ -56,9 +56,36 @@ def _shaped(row: Tensor, sequence: Growing) -> Tensor:
     if sequence.counts and (wish.presence_penalty or wish.frequency_penalty):
         counts = torch.tensor(list(sequence.counts.values()), dtype=row.dtype)
         row[torch.tensor(list(sequence.counts))] -= wish.presence_penalty + wish.frequency_penalty * counts
-    for i, added in wish.bias.items():
-        row[i] += added
+    if wish.bias:
+        ids, added = _added(sequence)
+        row[ids] += added
     return row
+
+
+def _added(sequence: Growing) -> tuple[Tensor, Tensor]:
+    """The biases of a sequence's wish, made into tensors once."""
+    bias = sequence.wish.bias
+    found: tuple[Tensor, Tensor] = sequence.biases or (torch.tensor(list(bias)), torch.tensor(list(bias.values())))
+    sequence.biases = found
+    return found
+
+
+def new_notes(logits: Tensor, tokens: Sequence[int], tops: Sequence[int | None]) -> list[TokenNote]:
+    """What the model thought of each new token, where somebody asked.
+
+    Args:
+        logits: (tokens, ids), fp32.
+        tokens: one for each row.
+        tops: so many of the likeliest are noted with each; None: nothing is.
+    """
+    found = [TokenNote(token) for token in tokens]
+    wanted = [i for i, top in enumerate(tops) if top is not None]
+    if wanted:
+        most = max(tops[i] or 0 for i in wanted)
+        notes = notes_of(logits[wanted], [tokens[i] for i in wanted], most)
+        for i, note in zip(wanted, notes, strict=True):
+            found[i] = TokenNote(note.id, note.logprob, note.top[: tops[i]])
+    return found
 
 
 def notes_of(logits: Tensor, tokens: Sequence[int], top: int) -> list[TokenNote]:

@@ -10,25 +10,23 @@ from __future__ import annotations
 import threading
 import time
 import traceback
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from ..models.slots import Piece
-from .draw import draw, notes_of
+from .draw import draw, new_notes, notes_of
 from .problems import busy, failed, late, stopping, unfit
+from .room import Room, Tally
 from .sequence import EndedBy, Failed, Growing, Job, News, PromptScored, TokenNote
 
 CHUNK = 256
 """Tokens of prompts that one step reads at most: what those who are growing wait for."""
 _NUMBERS = 1 << 22
 """Logits of scored prompt tokens that one step computes at most."""
-_LEAST = 64
-"""Tokens of a row that room is made for at least."""
 _IDLE = 5.0
 """Seconds without work after which memory is given back."""
 
@@ -40,77 +38,6 @@ class GrowingBatch(Protocol):
     def join(self) -> int: ...
     def leave(self, row: int) -> None: ...
     def step(self, pieces: Sequence[Piece]) -> list[Tensor]: ...
-
-
-@dataclass(frozen=True)
-class Room:
-    """How much may be going on at once.
-
-    Args:
-        rows: sequences that grow together.
-        context: tokens of one, its prompt included.
-        tokens: rows times the longest reservation among them, which is what the cache takes memory for.
-        waiting: sequences that wait for a row.
-
-    Example:
-        >>> Room(rows=8, context=512, tokens=4096).shape([100, 20], rows=0)
-        (2, 128)
-    """
-
-    rows: int = 16
-    context: int = 1024
-    tokens: int = 16 * 1024
-    waiting: int = 256
-
-    def shape(self, reserves: Sequence[int], rows: int) -> tuple[int, int]:
-        """Rows and tokens of each to make room for, or more than ``tokens`` altogether where it does not fit.
-
-        Args:
-            reserves: tokens of each sequence.
-            rows: that there is room for already.
-        """
-        least, longest = len(reserves), max(reserves)
-        capacity = min(self.context, max(_LEAST, _power(longest)))
-        if least * capacity > self.tokens:
-            capacity = longest
-        wanted = min(self.rows, max(_power(least), rows), self.tokens // capacity)
-        return max(least, wanted), capacity
-
-
-def _power(n: int) -> int:
-    """The smallest power of two that is at least n."""
-    return 1 << max(0, n - 1).bit_length()
-
-
-@dataclass
-class Tally:
-    """What an engine has done since it began.
-
-    Args:
-        prompt_tokens: that the model read.
-        new_tokens: that it wrote.
-        flops: model FLOPs of both.
-        steps: batches computed.
-        seconds: spent on them.
-        admitted: sequences that were given a row.
-        ended: sequences by how they ended.
-        first_seconds: from a job's making to its first new token, summed.
-        first_count: jobs in that sum.
-
-    Example:
-        >>> Tally().ended["stop"]
-        0
-    """
-
-    prompt_tokens: int = 0
-    new_tokens: int = 0
-    flops: int = 0
-    steps: int = 0
-    seconds: float = 0.0
-    admitted: int = 0
-    ended: Counter[str] = field(default_factory=Counter)
-    first_seconds: float = 0.0
-    first_count: int = 0
 
 
 class Engine:
@@ -235,7 +162,7 @@ class Engine:
                     self._rows = self._capacity = 0
             if self._end is None:
                 return True
-            return any(job.started for job in self._jobs) or (bool(self._active) and time.monotonic() < self._end)
+            return bool(self._active or self._jobs)  # the late among them are dismissed
 
     def _dismiss(self) -> None:
         """Whatever nobody waits for, or is late, goes."""
@@ -377,16 +304,16 @@ class Engine:
                 self._active[row][1].cancel()
         if not all(finite):
             logits = torch.where(logits.amax(-1, keepdim=True).isfinite(), logits, 0.0)
-        tokens, done = draw(logits, [self._active[row][0] for row in rows]), list[tuple[int, EndedBy]]()
-        for row, token, own in zip(rows, tokens, logits, strict=True):
+        grown = [self._active[row][0] for row in rows]
+        tokens, done = draw(logits, grown), list[tuple[int, EndedBy]]()
+        notes = new_notes(logits, tokens, [sequence.wish.logprobs for sequence in grown])
+        for row, token, note in zip(rows, tokens, notes, strict=True):
             sequence, job = self._active[row]
             if job.gone:
                 continue
             if token == self.eot and not sequence.wish.ignore_eos:
                 done.append((row, "stop"))
                 continue
-            top = sequence.wish.logprobs
-            note = TokenNote(token) if top is None else notes_of(own[None], [token], top)[0]
             if not sequence.ids:
                 self.tally.first_seconds += time.monotonic() - job.born
                 self.tally.first_count += 1
@@ -419,22 +346,3 @@ class Engine:
                 job.deliver(some)
             except Exception:  # whoever listened has gone
                 job.cancel()
-
-
-def flops_of(model: Any) -> Callable[[int, int], int]:
-    """Model FLOPs of reading n tokens one after the other, of which only some meet the head.
-
-    Args:
-        model: has ``flops`` and ``head``, as ``core.contracts.Model``.
-
-    Example, with ``model`` a Transformer of 257 tokens:
-        >>> count = flops_of(model)
-        >>> count(8, 8) - count(8, 1) == 7 * 2 * 257 * 32, count(8, 8) == model.flops(1, 8).forward.flops
-        (True, True)
-    """
-    head = 2 * model.head.numel()
-
-    def count(tokens: int, projected: int) -> int:
-        return model.flops(1, tokens).forward.flops - (tokens - projected) * head if tokens else 0
-
-    return count

@@ -57,9 +57,8 @@ def unfit(tokens: int, context: int) -> Refusal:
     return Refusal(400, what, param="prompt", code="context_length_exceeded")
 
 
-def busy() -> Refusal:
+def busy(what: str = "Too many requests are waiting; try again in a moment") -> Refusal:
     """Too much is waiting."""
-    what = "Too many requests are waiting; try again in a moment"
     return Refusal(429, what, code="queue_full", kind="rate_limit_error", headers={"retry-after": "1"})
 
 

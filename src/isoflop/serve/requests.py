@@ -14,6 +14,8 @@ TOP_LOGPROBS = 20
 """Alternatives beside a token at most."""
 STOPS = 16
 """Strings that end a text at most."""
+LONGEST_STOP = 256
+"""Characters of one at most."""
 _IGNORED = {"user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key", "parallel_tool_calls"}
 """Parameters that say nothing of the text."""
 _HARMLESS: dict[str, tuple[Any, ...]] = {
@@ -83,8 +85,8 @@ class GenerationRequest(BaseModel):
 
     def check(self) -> None:
         """Refuse what no single field tells."""
-        if len(self.stops) > STOPS or any(not each or len(each) > 1000 for each in self.stops):
-            raise invalid(f"stop must be 1 to {STOPS} strings of 1 to 1000 characters", "stop")
+        if len(self.stops) > STOPS or any(not each or len(each) > LONGEST_STOP for each in self.stops):
+            raise invalid(f"stop must be 1 to {STOPS} strings of 1 to {LONGEST_STOP} characters", "stop")
         if self.stream_options is not None and not self.stream:
             raise invalid("stream_options is only allowed where stream is true", "stream_options")
 

@@ -7,7 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -182,9 +182,10 @@ class Growing:
     """
 
     def __init__(
-        self, prompt: Sequence[int], wish: Wish, number: int, generator: np.random.Generator, text: SampleText
+        self, prompt: list[int], wish: Wish, number: int, generator: np.random.Generator, text: SampleText
     ) -> None:
-        self.prompt, self.wish, self.number, self.generator, self.text = list(prompt), wish, number, generator, text
+        self.prompt, self.wish, self.number, self.generator, self.text = prompt, wish, number, generator, text
+        self.biases: Any = None
         self.ids: list[int] = []
         self.fed = self.projected = 0
         self.counts: dict[int, int] = {}
@@ -193,6 +194,13 @@ class Growing:
     def reserve(self) -> int:
         """Tokens that a cache may have to hold of it."""
         return len(self.prompt) + self.wish.budget
+
+    @property
+    def noted(self) -> int:
+        """Log-probabilities that may have to be kept of it."""
+        if self.wish.logprobs is None:
+            return 0
+        return (self.wish.budget + len(self.prompt) * self.wish.scored) * (self.wish.logprobs + 1)
 
     @property
     def unfed(self) -> int:

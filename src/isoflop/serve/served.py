@@ -13,11 +13,12 @@ from typing import Any
 from ..core.contracts import Preparable, Tokenizer
 from ..core.errors import DataError
 from ..core.rng import Rng
-from ..data.tokenizing import WritesChats, as_prompt
+from ..data.tokenizing import WritesChats, as_prompt, beginning
 from ..decode.text import SampleText
-from .engine import Engine, GrowingBatch, Room, flops_of
+from .engine import Engine, GrowingBatch
 from .problems import invalid, unfit
 from .requests import ChatRequest, CompletionRequest, GenerationRequest
+from .room import Room, flops_of
 from .separate import Separate
 from .sequence import Growing, Wish, prompt_tail
 from .token_names import TokenNames
@@ -67,6 +68,11 @@ class Asked:
     def prompt_of(self, sequence: int) -> Prompt:
         """The prompt of a choice."""
         return self.prompts[sequence // self.request.n]
+
+    @cached_property
+    def noted(self) -> int:
+        """Log-probabilities that may have to be kept until it is answered."""
+        return sum(sequence.noted for sequence in self.sequences)
 
     @cached_property
     def prompt_tokens(self) -> int:
@@ -175,10 +181,9 @@ class ServedModel:
         self._bounded(len(text))
         try:
             ids = as_prompt(self.tokenizer, text)
-            plain = self.tokenizer.encode(text).tolist()
         except DataError as error:
             raise invalid(f"prompt: {error.what}", "prompt") from error
-        return Prompt(ids, len(ids) - len(plain), text)
+        return Prompt(ids, len(beginning(self.tokenizer)) or 1, text)
 
     def _of_ids(self, ids: list[int]) -> Prompt:
         vocabulary = self.tokenizer.vocab_size

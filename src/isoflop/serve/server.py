@@ -43,7 +43,7 @@ class Door:
 
     host: str = "127.0.0.1"
     port: int = 8000
-    connections: int = 128
+    connections: int = 64
     idle: float = 30.0
 
     @property
