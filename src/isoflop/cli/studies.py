@@ -15,6 +15,8 @@ from .app import app
 from .common import DEFAULT_ROOT, Json, Root, Track, emit, find_result, find_run, patience, patience_until, say
 
 if TYPE_CHECKING:
+    from ..lab.study import Study
+    from ..lab.workers import Assignment
     from ..store.results import StudyResult
 
 Workers = Annotated[int, typer.Option("--workers", min=1, help="Worker processes, one thread each.")]
@@ -48,11 +50,32 @@ def compare(
     track: Track = None,
     everything: Everything = False,
     json: Json = False,
+    export: Annotated[
+        Path | None,
+        typer.Option(
+            "--export-runs",
+            help="Write the recipes of the runs that it waits for now, to be made elsewhere; make none here.",
+            parser=user_path,
+            metavar="DIRECTORY",
+        ),
+    ] = None,
+    made: Annotated[
+        Path | None,
+        typer.Option(
+            "--import-runs",
+            help="Take its runs that were made below another root, each checked by digest; make none here.",
+            parser=user_path,
+            metavar="DIRECTORY",
+        ),
+    ] = None,
 ) -> None:
     """Run a study: how much more compute would the baseline have needed? Finished runs are not repeated."""
     from ..lab.study import Study
 
     loaded = Study.load(study, *(overrides or []), *([] if device is None else [f"recipe.train.device={device}"]))
+    if export is not None or made is not None:
+        _elsewhere(loaded, root, made, export, json)
+        return
     if dry_run:
         from ..lab.plan import plan
 
@@ -65,6 +88,42 @@ def compare(
     with _telling(json) as progress:
         result = execute(loaded, root, workers=workers, progress=progress, track=track or ())
     _finish(result, root, json, everything)
+
+
+def _elsewhere(study: Study, root: Path, made: Path | None, export: Path | None, json: bool) -> None:
+    """Take runs that were made elsewhere, then write out those that the study waits for."""
+    from ..core.errors import DataError
+    from ..lab.elsewhere import Imported, export_runs, import_runs, missing_runs
+
+    found = Imported() if made is None else import_runs(study, root, made)
+    wanted = missing_runs(study, root) if export is None else export_runs(study, root, export)
+    if json:
+        kept, ids = [str(place) for place in found.kept], [job.recipe.id for job in wanted]
+        emit({"kept": kept, "refused": found.refused, "left": found.other, "wanted": ids})
+    elif made is not None:
+        rest = f"; {len(found.other)} left there: not finished, or not this study's" if found.other else ""
+        say(f"{len(found.kept)} runs taken from {made}{rest}")
+    if not json:
+        say(_next(study, wanted, export))
+    if found.refused:
+        told = "; ".join(f"{name}: {why}" for name, why in found.refused.items())
+        raise DataError(f"{len(found.refused)} runs were refused: {told}", where=str(made))
+
+
+def _next(study: Study, wanted: list[Assignment], export: Path | None) -> str:
+    """What is to be done next."""
+    if not wanted:
+        return "every run is there: `isoflop compare` of the same study concludes it"
+    if export is None:
+        return f"it waits for {len(wanted)} more runs: --export-runs DIRECTORY writes them out"
+    phase = "evaluation" if any(job.role == "evaluation" for job in wanted) else "tuning"
+    after = "" if phase == "evaluation" else "; what they tell decides which runs follow"
+    loop = f'for file in {export}/*.toml; do isoflop train "$file" --root made --threads 1; done'
+    return (
+        f"{len(wanted)} runs of {phase} written to {export}{after}\n"
+        f"make them: {loop}\n"
+        "bring them back: the same command with --import-runs made"
+    )
 
 
 @app.command()
