@@ -32,7 +32,7 @@ test: $(DEV)  ## lint, types, and every test but the slow ones
 test-slow: $(DEV)  ## the tests that take minutes (kill tests, coverage studies)
 	OMP_NUM_THREADS=1 $(RUN)/pytest -m slow
 
-test-ecosystem: $(OTHERS)  ## round trips with transformers and PEFT, in an environment of its own
+test-ecosystem: $(OTHERS)  ## round trips with transformers, PEFT, lm_eval and trackers, in an environment of its own
 	ISOFLOP_ECOSYSTEM=1 OMP_NUM_THREADS=1 $(ECOSYSTEM)/bin/pytest -n 2 --dist worksteal tests/ecosystem
 
 lint: $(DEV)  ## ruff and mypy only
@@ -66,5 +66,5 @@ $(DEV): $(BASE)
 $(OTHERS): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(ECOSYSTEM)
 	$(ECOSYSTEM)/bin/python -m pip install --quiet $(EXTRA_INDEX) "$(TORCH)"
-	$(ECOSYSTEM)/bin/python -m pip install --quiet $(EXTRA_INDEX) -c constraints.txt -e ".[dev,hf]"
+	$(ECOSYSTEM)/bin/python -m pip install --quiet $(EXTRA_INDEX) -c constraints.txt -e ".[ecosystem]"
 	@touch $@

@@ -1,5 +1,5 @@
-"""These tests need the libraries of others (extra ``hf``); ``make test-ecosystem`` has them in an environment of its
-own and demands them, elsewhere the tests are skipped."""
+"""These tests need the libraries of others (extra ``ecosystem``); ``make test-ecosystem`` has them in an environment of
+its own and demands them, elsewhere the tests are skipped."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import warnings
 
 import pytest
 
-LIBRARIES = ("transformers", "peft")
+LIBRARIES = ("transformers", "peft", "lm_eval", "tensorboard", "wandb", "trackio")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -34,7 +34,7 @@ class Tracked:
         directory: of the run.
         root: of all runs.
         config: the recipe as JSON values.
-        step: steps done; what the tracker was told of later ones will be told again.
+        step: steps done; what the tracker was told of this one and later ones will be told again.
 
     Example:
         >>> Tracked("9f2c", "base-9f2c", "", Path("runs/base-9f2c"), Path("runs"), {"seed": 1}, step=0).config["seed"]
@@ -120,9 +120,9 @@ class Trackers:
         before = {event.get("tracker") for event in run.events(EVENT)}
         for name in list(self._live):
             self._try(name, lambda tracker: tracker.begin(tracked))
-            missed = [] if name in before or name not in self._live else run.metrics()
-            for record in missed:
-                self._try(name, _logging(record))
+            for record in run.metrics():  # all of it to who is new, else what the last checkpoint's step had recorded
+                if name not in before or record.get("step") == step:
+                    self._try(name, _logging(record))
             if name in self._live and name not in before:
                 run.event(EVENT, tracker=name)
 

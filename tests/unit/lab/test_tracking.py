@@ -78,7 +78,7 @@ def test_one_that_comes_later_is_told_what_it_missed(tiny_recipe: str, tmp_path:
         Trackers(["pad"]).begin(run, 3)
     first, second = pads
     assert [step for step, _ in first.logged] == [record["step"] for record in run.metrics()]
-    assert second.logged == [], "it knows them already"
+    assert {step for step, _ in second.logged} == {3}, "it knows the others already"
 
 
 def test_a_tracker_that_fails_stops_no_run_and_is_told_once(tiny_recipe: str, tmp_path: Path, pads: list[Pad]) -> None:

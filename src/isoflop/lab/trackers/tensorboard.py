@@ -15,12 +15,12 @@ FOLDER = "tensorboard"
 
 
 class TensorBoard:
-    """Writes scalars, and the recipe as a text. Whatever an earlier process wrote beyond the present step is hidden."""
+    """Writes scalars, and the recipe as a text. What an earlier process wrote from the present step on is hidden."""
 
     def begin(self, run: Tracked) -> None:
         """Open a new event file beside those that there are."""
         folder = run.directory / FOLDER
-        anew = run.step + 1 if folder.exists() else None
+        anew = run.step if folder.exists() else None
         self._writer: Any = SummaryWriter(str(folder), purge_step=anew)
         if anew is None:
             recipe = json.dumps(run.config, indent=1).replace("\n", "\n    ")

@@ -27,14 +27,16 @@ class Trackio:
             auto_log_cpu=False,
             auto_log_gpu=False,
         )
-        self._known: int = SQLiteStorage.get_max_step_for_run(PROJECT, name) or 0
+        logs = SQLiteStorage.get_logs(PROJECT, name, run_id=None)
+        self._known = {(log.get("step"), key) for log in logs for key in log}
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
-        """Add a point to each curve, but for steps that an earlier start logged: they come out the same again."""
-        if step > self._known:
-            self._run.log(dict(values), step=step)
+        """Add a point to each curve that an earlier start did not log: those come out the same again."""
+        new = {name: value for name, value in values.items() if (step, name) not in self._known}
+        if new:
+            self._run.log(new, step=step)
 
     def end(self, state: str, values: Mapping[str, float]) -> None:
         """Add the result at the run's last step, and wait until all is written."""
-        self._run.log({f"result/{name}": value for name, value in values.items()}, step=int(values.get("step", 0)))
+        self.log(int(values.get("step", 0)), {f"result/{name}": value for name, value in values.items()})
         self._run.finish()
