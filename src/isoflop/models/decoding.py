@@ -69,12 +69,23 @@ class WeightLayout:
             return partial(F.linear, weight=weight, bias=bias)
         if self.weights == "int8":
             return _rounded(weight, bias)
-        if self.rows == 1 and weight.dtype == torch.float32:  # one vector reads columns in order fastest (measured)
-            return partial(F.linear, weight=weight.t().contiguous().t(), bias=bias)
+        if self.rows == 1 and weight.dtype == torch.float32:
+            return partial(F.linear, weight=_in_order(weight), bias=bias)
         if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
             return partial(F.linear, weight=weight, bias=bias)
         layout = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), _ROWS)
         return partial(_multiply, torch.ops.mkldnn._linear_pointwise.default, layout, bias)
+
+
+def _in_order(weight: Tensor) -> Tensor:
+    """The weight as one vector reads it fastest from memory: by its longer side, 1.2 to 2.1 times as fast as the other.
+
+    One column after another, a product reads and writes all of its result each time, which short columns do not pay
+    for; one row after another, it sums a row's numbers up, which short rows do not pay for. The middle Llama of
+    benchmarks/generate.py takes 1.07 times as long by columns alone.
+    """
+    rows, columns = weight.shape
+    return weight.t().contiguous().t() if rows >= columns else weight.contiguous()
 
 
 def _multiply(kernel: Callable[..., Tensor], layout: Any, bias: Tensor | None, x: Tensor) -> Tensor:
