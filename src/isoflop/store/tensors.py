@@ -336,8 +336,8 @@ def pieces(numel: int, length: int = PIECE) -> Iterator[tuple[int, int]]:
 
 def refuse_not_finite(values: Tensor, info: TensorInfo) -> None:
     """NumericsError that names tensor and file if a value is NaN or infinite."""
-    # A finite sum proves finite terms and reads memory once; only an overflow of the sum needs the second look. bf16 has
-    # the range of fp32, in which torch adds it up, and a sum that is asked for in fp32 takes three times as long.
+    # A finite sum proves finite terms and reads memory once; only an overflow of the sum needs the second look. bf16
+    # has the range of fp32, in which torch adds it up; a sum that is asked for in fp32 takes three times as long.
     wide = values.dtype if values.dtype == torch.bfloat16 else torch.promote_types(values.dtype, torch.float32)
     if bool(torch.isfinite(values.sum(dtype=wide))):
         return
