@@ -119,7 +119,7 @@ LONGEST = {
 
 
 def pytest_configure() -> None:
-    """Signals end this process as in a terminal: below ``nohup`` SIGHUP is ignored, and tests that send it would wait."""
+    """Signals end this process as in a terminal; below ``nohup`` SIGHUP does not, and its tests would wait for ever."""
     for number, usual in ((signal.SIGHUP, signal.SIG_DFL), (signal.SIGINT, signal.default_int_handler)):
         if signal.getsignal(number) is signal.SIG_IGN:
             signal.signal(number, usual)

@@ -126,7 +126,8 @@ def test_state_survives_a_round_trip(name: str) -> None:
 
 # ---------------------------------------------------------------- the start
 
-SIZES = [(64, 2), (64, 16), (64, 257), (64, 8192), (192, 257), (512, 1024), (1024, 16), (1024, 8192)]
+SIZES = [(64, 2), (64, 16), (64, 257), (64, 8192), (192, 257), (512, 1024)]
+WIDE = [pytest.param(*size, marks=pytest.mark.slow) for size in ((1024, 16), (1024, 8192))]
 """Width and vocabulary."""
 
 
@@ -160,7 +161,7 @@ def above_uniform(name: str, fields: dict[str, Any], vocab: int) -> list[float]:
     return found
 
 
-@pytest.mark.parametrize(("width", "vocab"), SIZES)
+@pytest.mark.parametrize(("width", "vocab"), SIZES + WIDE)
 @pytest.mark.parametrize(("name", "fields"), starts())
 def test_the_first_loss_is_near_that_of_a_uniform_guess(
     name: str, fields: dict[str, Any], width: int, vocab: int
