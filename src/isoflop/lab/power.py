@@ -6,6 +6,7 @@ Seeds tell the noise, so it is taken from studies of the same baseline that exis
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from ..core.errors import DataError, IsoflopError
 from ..core.recipe import Recipe
@@ -23,8 +25,10 @@ from .estimate import interpolation_error
 from .study import Study
 
 POWER = 0.8
-DRAWS = 40_000
-"""Simulated studies; a chance of 80 % is right to 0.2 %."""
+DRAWS = 10_000
+"""Simulated studies; a chance of 80 % is right to 0.4 %."""
+TRIED = 48
+"""Multipliers that are tried for the smallest that is found."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,7 @@ class Noise:
         per_doubling: what doubling the budget gains the baseline, in the same unit.
         curve: standard error of a mean log multiplier that comes from the curve between rungs.
         source: where this is known from.
+        bend: how fast the gain falls along the ladder: by exp(-bend) for each e-fold of the budget.
 
     Example:
         >>> noise = Noise(seed_sd=0.02, per_doubling=0.15)
@@ -47,6 +52,7 @@ class Noise:
     per_doubling: float
     curve: float = 0.0
     source: str = "the study's [expect], for no study of this baseline exists yet"
+    bend: float = 0.0
 
     @property
     def log_sd(self) -> float:
@@ -125,7 +131,7 @@ def shown_by(result: StudyResult, source: str) -> Noise | None:
     with suppress(DataError):
         spent = [[float(ends[seed, rung].flops) for rung in rungs] for seed in seeds]
         curve = interpolation_error(zip(spent, quality, strict=True))
-        return Noise(sd, gain, curve, f"the {len(seeds)} seeds of {source}")
+        return Noise(sd, gain, curve, f"the {len(seeds)} seeds of {source}", bend=bend_of(gains.mean(axis=0), spent[0]))
     return None
 
 
@@ -146,7 +152,8 @@ def sights(
     found = []
     for row in rows:
         low, high = (end / flops[row] for end in ends)
-        found.append(Sight(*row, low, high, *chances(noise.log_sd, count, len(rows), low, high, noise.curve)))
+        seen = chances(noise.log_sd, count, len(rows), low, high, noise.curve, noise.bend)
+        found.append(Sight(*row, low, high, *seen))
     return tuple(found)
 
 
@@ -157,7 +164,7 @@ def least(seen: Sequence[Sight]) -> float | None:
 
 
 def chances(
-    sd: float, seeds: int, comparisons: int, low: float, high: float, curve: float = 0.0
+    sd: float, seeds: int, comparisons: int, low: float, high: float, curve: float = 0.0, bend: float = 0.0
 ) -> tuple[float | None, float]:
     """The smallest multiplier that is found with a chance of 80 %, and the chance of only a bound if it is 1.
 
@@ -171,23 +178,106 @@ def chances(
         low: the least multiplier that the ladder can measure; one below it is only a bound.
         high: the largest that it can measure.
         curve: standard error of the mean log multiplier that all seeds share.
+        bend: how fast the baseline's gain falls along the ladder, as ``Noise`` has it: what is noise of the quality is
+            the more noise of the multiplier the farther up the baseline must go.
 
     Example:
         >>> smallest, bounded = chances(sd=0.1, seeds=3, comparisons=1, low=0.5, high=4.0)
         >>> 1 < smallest < 2, bounded < 0.01
         (True, True)
     """
-    noise = sd * Rng(0)("power").at().standard_normal((DRAWS, seeds))
-    noise += curve * Rng(0)("curve").at().standard_normal((DRAWS, 1))
-    half = half_width(noise, 1 - (1 - LEVEL) / comparisons, curve)
-    first, last = math.log(low) - noise.min(axis=1), math.log(high) - noise.max(axis=1)
-    bounded = 1 - float(np.mean((first <= 0) & (last >= 0)))
-    found_from = np.maximum(first, half - noise.mean(axis=1))  # the log multipliers at which a draw is found
-    some = found_from <= last
-    starts, stops = np.sort(found_from[some]), np.sort(last[some])
-    found = np.arange(1, len(starts) + 1) - np.searchsorted(stops, starts)
-    enough = np.flatnonzero(found >= POWER * DRAWS)
-    return (math.exp(starts[enough[0]]) if len(enough) else None), bounded
+    chance = Chance(sd, seeds, comparisons, low, high, curve, bend)
+    bounded = float(np.mean(chance.drawn(1.0)[1]))
+    tried = np.exp(np.linspace(0.0, math.log(high), TRIED)[1:]).tolist() if high > 1 else []
+    before = 1.0
+    for multiplier in tried:
+        if chance.found(multiplier) >= POWER:
+            return _refined(chance, before, multiplier), bounded
+        before = multiplier
+    return None, bounded
+
+
+@dataclass(frozen=True)
+class Chance:
+    """How likely a study is to find an effect: noise of quality carried through a baseline that gains ever less.
+
+    With u = log m, quality falls as v(u) = (1 - exp(-bend u)) / bend, whose slope is 1 at the arm's own place; a seed's
+    u is then v^-1(v(log m) + noise). At a rung the noise is that of two runs; between rungs the curve is a mean of
+    several, and quieter: halfway a cubic weighs them 9/16, 9/16, -1/16, -1/16, whose squares sum to .64. At a share t
+    of the way the curve's variance is 1 - 1.44 t (1 - t) of a run's, smeared by the noise itself.
+
+    Args:
+        sd: standard deviation of one seed's log multiplier at m = 1.
+        seeds: evaluation runs of an arm at a rung.
+        comparisons: rows that Holm's correction is over.
+        low: the least multiplier that the ladder can measure.
+        high: the largest.
+        curve: standard error of the mean log multiplier that all seeds share.
+        bend: how fast the gain falls.
+
+    Example:
+        >>> chance = Chance(sd=0.1, seeds=5, comparisons=1, low=0.5, high=4.0, bend=0.3)
+        >>> chance.found(1.05) < 0.5 < 0.9 < chance.found(1.4)
+        True
+    """
+
+    sd: float
+    seeds: int
+    comparisons: int
+    low: float
+    high: float
+    curve: float = 0.0
+    bend: float = 0.0
+
+    @functools.cached_property
+    def noise(self) -> npt.NDArray[np.float64]:
+        """Of quality, (draws, seeds)."""
+        return np.asarray(self.sd * Rng(0)("power").at().standard_normal((DRAWS, self.seeds)))
+
+    @functools.cached_property
+    def curves(self) -> npt.NDArray[np.float64]:
+        """Errors of the curve, (draws, 1), which all seeds of a study share."""
+        return np.asarray(self.curve * Rng(0)("curve").at().standard_normal((DRAWS, 1)))
+
+    def drawn(self, multiplier: float) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
+        """Log multipliers of the seeds, and which studies have one off the ladder."""
+        noise = self.noise * math.sqrt(self._variance(multiplier) / self._variance(1.0))
+        if self.bend > 0:
+            v = -math.expm1(-self.bend * math.log(multiplier)) / self.bend + noise
+            u = -np.log(np.maximum(1 - self.bend * v, 1e-12)) / self.bend + self.curves
+        else:
+            u = math.log(multiplier) + noise + self.curves
+        return u, np.any((u < math.log(self.low)) | (u > math.log(self.high)), axis=1)
+
+    def _variance(self, multiplier: float) -> float:
+        """Of the difference of two runs, in units of one run's, at a multiplier's place between the rungs."""
+        turn = 2 * math.pi * math.log2(multiplier / self.low)
+        smeared = math.exp(-2 * (math.pi * self.sd / math.log(2)) ** 2)  # of t (1 - t) = 1/6 - cos(2 pi t) / pi^2 - ...
+        return 2 - 1.44 * (1 / 6 - smeared * math.cos(turn) / math.pi**2)
+
+    def found(self, multiplier: float) -> float:
+        """The chance that no seed is censored and the corrected interval lies on the effect's side of 1."""
+        u, off = self.drawn(multiplier)
+        half = half_width(u, 1 - (1 - LEVEL) / self.comparisons, self.curve)
+        mean = u.mean(axis=1) * (1 if multiplier >= 1 else -1)
+        return float(np.mean((mean > half) & ~off))
+
+
+def _refined(chance: Chance, short: float, enough: float) -> float:
+    """The multiplier between two at which an effect begins to be found."""
+    for _ in range(12):
+        middle = math.sqrt(short * enough)
+        short, enough = (short, middle) if chance.found(middle) >= POWER else (middle, enough)
+    return enough
+
+
+def bend_of(gains: npt.NDArray[np.float64], spent: Sequence[float]) -> float:
+    """How fast the gains of successive rungs fall, per e-fold of what they spent; 0 where they do not."""
+    if np.any(gains <= 0):
+        return 0.0
+    places = np.log(spent)
+    between = (places[1:] + places[:-1]) / 2
+    return max(0.0, -float(np.polyfit(between, np.log(gains), 1)[0]))
 
 
 def _spread(result: StudyResult) -> float | None:

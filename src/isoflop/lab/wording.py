@@ -75,6 +75,7 @@ def _bound(row: MultiplierRow, baseline: str) -> tuple[str, str]:
     assert row.bound is not None
     some = f"{row.censored_seeds} of {row.seeds} seeds"
     counted = ", counted as if at it" if row.censored_seeds < row.seeds else ""
+    counted += f"; the end of a {100 * row.bound_level:.3g} % interval" if row.bound_level else ""
     if row.censored == "above":
         factor = f"more than {math.floor(round(100 * row.bound, 6)) / 100:.2f}x"
         return factor, f"{some} end beyond the top of {baseline}'s ladder{counted}"

@@ -113,8 +113,9 @@ class MultiplierRow(Frozen):
     """Compute-equivalent gain of one arm at one rung on one axis (DESIGN: the multiplier, exactly).
 
     ``value``, ``low`` and ``high`` are None when any seed is censored; then ``bound`` holds with ``censored``:
-    "above": the multiplier is > bound; "below": it is < bound. It is the geometric mean over all seeds, each censored
-    one at its own limit; None where seeds are censored on both sides ("mixed").
+    "above": the multiplier is > bound; "below": it is < bound. Of seeds all censored it is their limit; of some,
+    the end of an interval around the mean over all seeds, each censored one at its own limit; None where seeds are
+    censored on both sides ("mixed").
 
     Example:
         >>> row = MultiplierRow(arm="muon", rung=1, axis="flops", value=1.3, low=1.1, high=1.5, seeds=3)
@@ -140,6 +141,9 @@ class MultiplierRow(Frozen):
     """The interval excludes 1."""
     censored: Literal["", "above", "below", "mixed"] = ""
     bound: float | None = None
+    bound_level: float | None = None
+    """Level of the interval whose end ``bound`` is, where some seeds are censored; None: where all are. Results of
+    before have none: their bound is the mean itself."""
     censored_seeds: int = 0
     bounds: Literal["", "arm", "baseline", "both"] = ""
     """Whose qualities are bounds. Of an arm's, the multiplier is at least the one given; of a baseline's, at most."""

@@ -106,7 +106,8 @@ def test_a_ratio_of_two_arms_is_paired_over_seeds():
     assert not finding(ratio, study_result(soap=bounded, shampoo=shampoo)).known, "bounds are never divided"
 
 
-def test_a_bound_decides_only_where_every_seed_is_off_the_ladder():
+def test_a_bound_decides_where_it_is_one():
+    """The mean of seeds of which some are censored is none, as results of before have it."""
     ratio = ClaimBar(says="s", study="m", ratio=Ratio(arm="soap", axis="steps"), at_least=1.2)
     whole = {"bound": 2.0, "censored": "above", "censored_seeds": 3}
     assert outcome(ratio, finding(ratio, study_result(soap=whole))) == "reproduced in size"

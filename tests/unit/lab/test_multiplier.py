@@ -121,15 +121,19 @@ def test_a_multiplier_beyond_the_ladder_is_only_a_bound():
     )
 
 
+def end_of(planted: list[float], limit: float, side: int) -> float:
+    """Where a 99 % interval ends around seeds of which those beyond the limit stand at it."""
+    logs = np.log([min(m, limit) if side > 0 else max(m, limit) for m in planted])
+    return math.exp(logs.mean() - side * half_width(logs, 0.99))
+
+
 def test_a_bound_counts_every_seed_and_the_censored_ones_at_their_limits():
-    """The geometric mean is at least that, and may well lie below what one censored seed alone says."""
+    """The geometric mean is no bound: it is as likely as not beyond the true multiplier."""
     (row,) = multipliers(study({"arm": [9.0, 12.0, 30.0, 3.0]}), baseline="base", axis="flops")
-    assert (row.censored, row.bound, row.censored_seeds) == ("above", pytest.approx((8**3 * 3) ** 0.25), 3)
+    assert (row.censored, row.bound, row.censored_seeds) == ("above", pytest.approx(end_of([9, 12, 30, 3.0], 8, 1)), 3)
     assert row.per_seed == [None, None, None, pytest.approx(3.0)]
-    told = (
-        "needs more than 6.26x as much for the same bits per byte (3 of 4 seeds end beyond the top of base's ladder, "
-    )
-    assert f"{told}counted as if at it)" in row.sentence
+    assert f"needs more than {math.floor(100 * row.bound) / 100:.2f}x as much for the same" in row.sentence
+    assert "3 of 4 seeds end beyond the top of base's ladder, counted as if at it; the end of a 99 %" in row.sentence
 
 
 @given(planted=st.lists(st.floats(0.2, 40), min_size=3, max_size=5), cost=st.sampled_from([1.0, 1.25, 2.0]))
@@ -159,9 +163,9 @@ def test_an_arm_that_may_be_better_is_not_said_to_fall_short(planted, cost):
     (row,) = multipliers(study({"arm": planted}, cost=cost), baseline="base", axis="flops")
     short = sum(m * cost < 1 for m in planted)
     assert (row.censored, row.censored_seeds) == ("below", short)
-    assert row.bound == pytest.approx(math.prod(max(m, 1 / cost) for m in planted) ** (1 / len(planted)))
+    assert row.bound == pytest.approx(end_of(planted, 1 / cost, -1) if short < len(planted) else 1 / cost)
     assert "takes more" not in row.sentence
-    limits = ", counted as if at it" if short < len(planted) else ""
+    limits = ", counted as if at it; the end of a 99 % interval" if short < len(planted) else ""
     told = f"({short} of {len(planted)} seeds end at or below the start of base's ladder{limits})"
     assert row.sentence.startswith("arm's place in compute is known only as a bound: base needs less than ")
     assert told in row.sentence
@@ -169,10 +173,9 @@ def test_an_arm_that_may_be_better_is_not_said_to_fall_short(planted, cost):
 
 def test_a_bound_below_one_is_not_said_to_save():
     (row,) = multipliers(study({"arm": [2.0, 2.0, 0.5]}, cost=10.0), baseline="base", axis="flops")
-    assert (row.censored, row.bound) == ("above", pytest.approx((0.8 * 0.8 * 0.5) ** (1 / 3)))
-    assert row.sentence.startswith(
-        "arm's place in compute is known only as a bound: base needs more than 0.68x as much for"
-    )
+    assert (row.censored, row.bound) == ("above", pytest.approx(end_of([2.0, 2.0, 0.5], 0.8, 1)))
+    told = f"base needs more than {math.floor(100 * row.bound) / 100:.2f}x as much for"
+    assert row.sentence.startswith(f"arm's place in compute is known only as a bound: {told}")
 
 
 def test_seeds_on_both_sides_of_the_ladder_give_no_bound():
@@ -476,7 +479,12 @@ def test_a_diverged_baseline_run_only_shortens_its_seeds_curve():
         for r in runs
     ]
     (row,) = multipliers(broken, baseline="base", axis="flops")
-    assert (row.censored, row.censored_seeds, row.bound) == ("above", 1, pytest.approx((4 * 6 * 6) ** (1 / 3)))
+    assert (row.censored, row.censored_seeds, row.bound) == (
+        "above",
+        1,
+        pytest.approx(end_of([6.0, 6, 6], 4, 1), abs=3),
+    )
+    assert row.bound < (4 * 6 * 6) ** (1 / 3)
 
 
 def row_at(rung: int, value: float, low: float, high: float) -> MultiplierRow:

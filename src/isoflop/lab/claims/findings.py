@@ -137,7 +137,7 @@ def _of_row(row: MultiplierRow) -> Finding:
     if row.value is not None and row.low is not None and row.high is not None:
         return Finding(row.value, row.low, row.high, seeds)
     note = f"{row.censored_seeds} of {row.seeds} seeds lie off the ladder: only a bound is known"
-    if row.bound is None or row.censored_seeds < row.seeds:
+    if row.bound is None or (row.censored_seeds < row.seeds and row.bound_level is None):
         return Finding(math.nan, -math.inf, math.inf, seeds, note=note)
     low, high = (row.bound, math.inf) if row.censored == "above" else (-math.inf, row.bound)
     return Finding(math.nan, low, high, seeds, note=note)
