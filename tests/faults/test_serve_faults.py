@@ -129,7 +129,23 @@ def test_other_paths_methods_and_types(client: Client) -> None:
 @given(
     st.dictionaries(
         st.sampled_from(
-            "prompt max_tokens temperature top_p top_k n stop seed logprobs echo stream logit_bias min_p user x".split()
+            [
+                "prompt",
+                "max_tokens",
+                "temperature",
+                "top_p",
+                "top_k",
+                "n",
+                "stop",
+                "seed",
+                "logprobs",
+                "echo",
+                "stream",
+                "logit_bias",
+                "min_p",
+                "user",
+                "x",
+            ]
         ),
         st.recursive(
             st.none() | st.booleans() | st.integers(-3, 70) | st.floats() | st.text(max_size=4),

@@ -80,6 +80,7 @@ def read_task(path: str | Path) -> HarnessTask:
     kept = {
         key: value for key, value in config.items() if key not in ("dataset_path", "dataset_name", "dataset_kwargs")
     }
+    kept.setdefault("doc_to_text", "")  # which the harness wants even where a whole text is scored
     return HarnessTask(name, kept, splits, digest([kept, splits]))
 
 
