@@ -20,7 +20,7 @@ from isoflop.train.build import assemble, cost_and_steps
 from isoflop.train.restore import trained
 from isoflop.train.run import train
 
-SEEDS, STEPS, SAMPLES, PAIRS = (1, 2, 3), 800, 1000, 12
+SEEDS, STEPS, SAMPLES, PAIRS = (1, 2, 3), 500, 400, 12
 LENGTH = 2 * PAIRS + 1  # with an end of text behind the longest word
 TASK = {"name": "brackets", "kinds": 2, "pairs": [1, PAIRS]}
 ENDS = {"masked": "all", "flexmdm": "none"}

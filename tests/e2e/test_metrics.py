@@ -55,6 +55,9 @@ def test_a_value_is_read_everywhere_as_its_metric_means_it(
     assert f" {unit}, after step 4" in lines[0]
     assert lines[1].endswith(" tokens" if higher else " bytes")
     assert lines[1].count("<= ") == int(bound)
+    how = "an upper bound, the mean over 2 random masks of each window"
+    assert (lines[-1].startswith(f"  {how}; ") and " FLOPs, +- is one standard error" in lines[-1]) == bound
+    assert all((how in str(record["metrics"])) == bound for record in run.metrics("evaluation"))
     assert invoke(["eval", "tiny", *root, "--json"]) == 0
     (told, *_) = json.loads(capsys.readouterr().out).values()
     assert meant.items() <= told.items()

@@ -262,6 +262,8 @@ def evaluate(
         typer.echo(f"{part.name}: {_measured(part, found)} {part.scale.unit}{when}")
         for name, domain in found.domains.items():
             typer.echo(f"  {printable(name)}: {_measured(part, domain)} over {domain.n:,} {part.counts}")
+        if found.how:
+            typer.echo(f"  {found.how}; {found.cost.flops:.3g} FLOPs, +- is one standard error over text and samples")
 
 
 def _on_own_text(run: Run, device: str | None) -> tuple[Recipe, int, dict[str, Measurement]]:

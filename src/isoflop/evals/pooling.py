@@ -42,6 +42,7 @@ def over_domains(data: Mapping[str, HeldOut], rng: Rng, measure: Callable[[HeldO
         bound=any(domain.bound for domain in domains.values()),
         domains=domains,
         cost=sum((domain.cost for domain in domains.values()), Cost()),
+        how=next(iter(domains.values())).how,
     )
 
 

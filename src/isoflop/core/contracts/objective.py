@@ -88,6 +88,7 @@ class Likelihood(Protocol):
 
     Attributes:
         bound: what ``nll`` gives is an upper bound of -log p.
+        how: where it is estimated, how, and from how many samples, as it reads after a value; need not be there.
     """
 
     bound: bool

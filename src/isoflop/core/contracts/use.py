@@ -29,6 +29,7 @@ class Measurement:
         bound: it is a bound: what it stands for is at least as good.
         domains: the same, broken down.
         cost: what measuring cost.
+        how: how it was estimated, as it reads after a value; "" where nothing was.
 
     Example:
         >>> Measurement(value=2.1, stderr=0.01, n=4000).bound
@@ -41,6 +42,7 @@ class Measurement:
     bound: bool = False
     domains: Mapping[str, Measurement] = field(default_factory=dict)
     cost: Cost = field(default_factory=Cost)
+    how: str = ""
 
 
 Ended = Literal["stop", "told", "budget"]
@@ -161,7 +163,7 @@ class MetricPart(Part):
         """What a run keeps of a measurement, as JSON values; a domain keeps its value alone."""
         domains = {name: domain.value for name, domain in measured.domains.items()}
         figures = {"value": measured.value, "stderr": measured.stderr, "n": measured.n, "bound": measured.bound}
-        return {**figures, **asdict(self.scale), "domains": domains}
+        return {**figures, **asdict(self.scale), "domains": domains} | ({"how": measured.how} if measured.how else {})
 
     @abstractmethod
     def build(self, ctx: Context) -> Metric: ...

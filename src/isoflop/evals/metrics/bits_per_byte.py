@@ -54,7 +54,8 @@ class BitsPerByte:
             sizes.append(batch.text_bytes)
             cost += sum(nll.spent.values(), Cost())
         size = heldout.text_bytes
-        return Measurement(math.fsum(bits) / size, ratio_error(bits, sizes, size), size, objective.bound, cost=cost)
+        value, error, how = math.fsum(bits) / size, ratio_error(bits, sizes, size), getattr(objective, "how", "")
+        return Measurement(value, error, size, objective.bound, cost=cost, how=how)
 
 
 @part

@@ -40,7 +40,7 @@ class FlexMdm:
 
     Example::
 
-        objective = FlexMdm(model, FlexMdmPart().filling(vocab_size))
+        objective = FlexMdm(model, FlexMdmPart(times=4).filling(53))  # a model of 53 ids
         bound = objective.nll(batch).total  # nats, at least -log p in expectation
 
     Args:
@@ -53,6 +53,7 @@ class FlexMdm:
 
     def __init__(self, policy: Any, filling: Filling, samples: int = 8) -> None:
         self.policy, self.filling, self.samples = policy, filling, samples
+        self.how = f"an upper bound, the mean over {samples} random times of each window"
         self.inserted, self.unmasked = course(filling.inserted), course(filling.unmasked)
 
     def loss(self, batch: TokenBatch) -> Loss:

@@ -66,6 +66,11 @@ class Masked:
         self.policy, self.filling, self.corruption = policy, filling, corruption
         self.samples, self.focal, self.estimate = samples, focal, estimate
         self.bound = estimate != "exact"
+        self.how = {
+            "masks": f"an upper bound, the mean over {samples} random masks of each window",
+            "orders": f"an upper bound, the mean over {samples} random orders of each window, token by token",
+            "exact": "the mean of p over all orders of each window, enumerated",
+        }[estimate]
 
     def loss(self, batch: TokenBatch) -> Loss:
         hidden, weight = self.corrupt(batch)

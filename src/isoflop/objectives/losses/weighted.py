@@ -55,7 +55,7 @@ class Weighted:
         self.objectives, self.weights, self.names = tuple(objectives), tuple(weights), tuple(names)
         first = self.objectives[0]
         if isinstance(first, Likelihood):
-            self.bound, self.nll = first.bound, first.nll
+            self.bound, self.nll, self.how = first.bound, first.nll, getattr(first, "how", "")
         if isinstance(first, Predicts):
             self.predict = first.predict
         self._stateful = {n: o for n, o in zip(names, objectives, strict=True) if isinstance(o, Stateful)}
