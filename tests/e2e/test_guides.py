@@ -18,7 +18,7 @@ import pytest
 from isoflop.cli.main import invoke
 
 GUIDE = Path(__file__).parents[2] / "docs" / "guide"
-PAGES = ("train", "generate", "compare", "report", "objective", "optimizers")
+PAGES = ("train", "generate", "compare", "report", "objective", "optimizers", "diffusion")
 FENCE = re.compile(r"(?:`([\w./-]+)`:\n\n)?```(\w*)\n(.*?)```", re.DOTALL)
 
 
@@ -112,6 +112,7 @@ SAID = {
     "compare": ("report.html", "freed", "muon", "squared-relu"),
     "report": ("columns guessed", "loss at N=1e+09, D=2e+10", "report.html"),
     "objective": ("z_loss", "bits per byte"),
+    "diffusion": ("<= ", "8 random masks of each window", "8 random times of each window"),
     "optimizers": ("['hidden.weight']", "did you mean lr", "minimise the negative", "is the state of Lion"),
 }
 
