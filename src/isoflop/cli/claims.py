@@ -9,7 +9,7 @@ import typer
 
 from ..core.reading import user_path
 from .app import app
-from .common import DEFAULT_ROOT, Json, Root, default_verb, emit
+from .common import DEFAULT_ROOT, Json, Root, default_verb, emit, say
 
 if TYPE_CHECKING:
     from ..lab.claims.shelf import ShelvedClaim
@@ -47,7 +47,7 @@ def listing(
         from ..lab.claims.page import write_page
 
         write_page(place, markdown)
-        typer.echo(str(markdown))
+        say(str(markdown))
         return
     verdicts = [claim.verdict(scale) for claim in chosen(place, names or [])]
     if json:
@@ -56,7 +56,7 @@ def listing(
     for verdict in verdicts:
         _line(verdict)
     total = sum(verdict.cpu_seconds for verdict in verdicts)
-    typer.echo(f"{len(verdicts)} claims; their runs took {total / 3600:.1f} hours of one core")
+    say(f"{len(verdicts)} claims; their runs took {total / 3600:.1f} hours of one core")
 
 
 @claims_app.command()
@@ -97,7 +97,7 @@ def run(
     if dry_run:
         for claim in wanted:
             left = [label for label in claim.claim.studies if again or not claim.place(label, scale).exists()]
-            typer.echo(f"{claim.claim.name}: {', '.join(left) or 'nothing'}")
+            say(f"{claim.claim.name}: {', '.join(left) or 'nothing'}")
         return
     failed = run_claims(
         wanted, root, scale=scale, jobs=jobs, nice=nice, again=again, say=lambda line: typer.echo(line, err=True)
@@ -114,7 +114,7 @@ def _line(verdict: ClaimVerdict) -> None:
     told = verdict.headline.partition(": ")[2]
     if verdict.missing:
         told = f"to be run: {', '.join(verdict.missing)}"
-    typer.echo(f"{verdict.claim.name}: {spoken(verdict.status, verdict.marks)}{': ' + told if told else ''}")
+    say(f"{verdict.claim.name}: {spoken(verdict.status, verdict.marks)}{': ' + told if told else ''}")
 
 
 def _show(claim: ShelvedClaim, verdict: ClaimVerdict) -> None:
@@ -141,4 +141,4 @@ def _show(claim: ShelvedClaim, verdict: ClaimVerdict) -> None:
         lines.append(f"to be run: {', '.join(verdict.missing)}")
     lines += ["", f"{verdict.cpu_seconds / 60:.0f} minutes of a core, {verdict.flops:.3e} model FLOPs", command(claim)]
     lines += own.remarks
-    typer.echo("\n".join(lines))
+    say("\n".join(lines))

@@ -15,6 +15,7 @@ from .app import app
 from .common import DEFAULT_ROOT, Json, Root, Track, emit, find_result, find_run, patience, patience_until, say
 
 if TYPE_CHECKING:
+    from ..lab.plan import StudyPlan
     from ..lab.study import Study
     from ..lab.workers import Assignment
     from ..store.results import StudyResult
@@ -47,6 +48,14 @@ def compare(
             "(once); without the device at hand it gives FLOPs only.",
         ),
     ] = False,
+    detect: Annotated[
+        float | None,
+        typer.Option(
+            "--detect",
+            help="Run nothing; say which rungs, seeds and arms' rungs find this multiplier (e.g. 1.2) with a chance of "
+            "80 %, and what they cost.",
+        ),
+    ] = None,
     track: Track = None,
     everything: Everything = False,
     json: Json = False,
@@ -76,11 +85,11 @@ def compare(
     if export is not None or made is not None:
         _elsewhere(loaded, root, made, export, json)
         return
+    if detect is not None:
+        _detect(loaded, study, detect, root, workers, json)
+        return
     if dry_run:
-        from ..lab.plan import plan
-
-        with nullcontext() if json else patience("timing a few steps of each arm"):
-            planned = plan(loaded, root, workers=workers)
+        planned = _planned(loaded, root, workers, json)
         emit(planned.to_json()) if json else say(planned.text())
         return
     from ..lab.compare import compare as execute
@@ -88,6 +97,24 @@ def compare(
     with _telling(json) as progress:
         result = execute(loaded, root, workers=workers, progress=progress, track=track or ())
     _finish(result, root, json, everything)
+
+
+def _planned(study: Study, root: Path, workers: int, json: bool) -> StudyPlan:
+    from ..lab.plan import plan
+
+    with nullcontext() if json else patience("timing a few steps of each arm"):
+        return plan(study, root, workers=workers)
+
+
+def _detect(study: Study, source: str, detect: float, root: Path, workers: int, json: bool) -> None:
+    """Print the form of a study that finds an effect, and its plan."""
+    from ..lab.proposal import propose
+
+    proposal = propose(study, detect, root)
+    if not json:
+        say(proposal.text(source, study.scale.unit) + "\n")
+    planned = _planned(study.with_(*proposal.overrides), root, workers, json)
+    emit({"proposal": proposal.to_json(), "plan": planned.to_json()}) if json else say(planned.text())
 
 
 def _elsewhere(study: Study, root: Path, made: Path | None, export: Path | None, json: bool) -> None:
