@@ -24,7 +24,8 @@ from transformer_toys import VOCAB, context, part
 
 FIELDS: dict[str, dict[str, Any]] = {}
 """Fields of parts that cannot be built by default."""
-PARTS = names("metric")
+PARTS = [name for name in names("metric") if "source" not in get("metric", name).needs]
+"""Those that any held-out text can be measured by; metrics of puzzles have tests of their own."""
 
 
 def part_of(name: str) -> MetricPart:

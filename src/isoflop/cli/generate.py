@@ -26,7 +26,13 @@ if TYPE_CHECKING:
     from ..train.restore import Trained
 
 SAMPLE = "sample"
-"""The default decoder."""
+"""The default decoder of models that write from left to right."""
+FILL = "top_probability"
+"""That of models that fill in what is hidden."""
+INFILL = "infill=true"
+"""What ``--infill`` stands for among the changes of a decoder, though it is none of its fields."""
+_GAP = re.compile(r"<gap(?::([1-9][0-9]*))?>")
+"""Where a prompt is to be filled in, and with how many tokens."""
 _WITHOUT_ZERO = re.compile(r"^([+-]?)\.(?=[0-9])")
 """The beginning of a number that TOML would not take, as .7."""
 EVERY = 2.0
@@ -38,8 +44,10 @@ class _Generate(TyperCommand):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         own = {name for param in self.params for name in param.opts}
-        flags = {flag: name for flag, name in _flags(_decoder(args)).items() if flag not in own}
-        return super().parse_args(ctx, _rewritten(args, flags))
+        named = _decoder(args)
+        known = _flags(named) if named else _flags(FILL) | _flags(SAMPLE)
+        flags = {flag: name for flag, name in known.items() if flag not in own}
+        return super().parse_args(ctx, _rewritten(args, {**flags, "--infill": "infill"}))
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         super().format_help(ctx, formatter)
@@ -47,16 +55,18 @@ class _Generate(TyperCommand):
         fields = _fields(SAMPLE)
         shown = {flag: fields[name] for flag, name in _flags(SAMPLE).items() if flag not in own}
         width = max(map(len, shown))
+        typer.echo(" --infill fills in the prompt's gaps: <gap:5> are five tokens, <gap> as many as --tokens says.")
+        typer.echo(" It needs a model that was trained to fill in (objective masked).\n")
         typer.echo(f" Fields of the decoder {SAMPLE}; those of another --decoder are flags in the same way:\n")
         for flag, field in shown.items():
             typer.echo(f"   {flag:<{width}}  {field.description}")
 
 
 def _decoder(args: list[str]) -> str:
-    """The decoder that a command line names."""
+    """The decoder that a command line names; "" if it names none."""
     given = [after for a, after in pairwise(args) if a == "--decoder"]
     given += [a.partition("=")[2] for a in args if a.startswith("--decoder=")]
-    return next((each for each in reversed(given) if not _CHANGE.match(each)), SAMPLE)
+    return next((each for each in reversed(given) if not _CHANGE.match(each)), "")
 
 
 def _flags(decoder: str) -> dict[str, str]:
@@ -75,7 +85,9 @@ def _rewritten(args: list[str], flags: dict[str, str]) -> list[str]:
         if flag not in flags:
             found.append(arg)
             continue
-        if not equals:
+        if not equals and flag == "--infill":
+            value = "true"
+        elif not equals:
             switch = not waiting or waiting[0].startswith("--")
             value = "true" if switch else waiting.pop(0)
         value = _WITHOUT_ZERO.sub(r"\g<1>0.", value)
@@ -107,6 +119,7 @@ class _Task:
         budget: most new tokens of a sample.
         seed: of the draws.
         stops: strings that end a sample.
+        infill: prompts have gaps, which are filled in.
     """
 
     found: Trained
@@ -114,6 +127,7 @@ class _Task:
     budget: int
     seed: int
     stops: tuple[str, ...]
+    infill: bool = False
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -127,10 +141,12 @@ class _Task:
     def run(self, prompts: Sequence[str], first: int = 0, aloud: bool = False) -> Iterator[dict[str, Any]]:
         """A record of each sample of the prompts from number ``first`` on; with ``aloud`` its text is printed, too."""
         from ..core.rng import Rng
-        from ..data.tokenizing import as_prompt
         from ..decode.text import SampleText
 
-        encoded = [as_prompt(self.tokenizer, prompt) for prompt in prompts[first:]]
+        if self.infill:
+            yield from self._filled(prompts, first, aloud)
+            return
+        encoded = [[*self._beginning(), *self._ids(prompt)] for prompt in prompts[first:]]
         self._check(encoded)
         texts: dict[tuple[int, int], SampleText] = {}
 
@@ -154,9 +170,64 @@ class _Task:
                 typer.echo(rest)
             yield _record(each, prompts[each.prompt], text.text)
 
-    def _check(self, encoded: Sequence[Sequence[int]]) -> None:
+    def _filled(self, prompts: Sequence[str], first: int, aloud: bool) -> Iterator[dict[str, Any]]:
+        """A record of each sample of prompts with gaps."""
+        from ..core.rng import Rng
+
+        templates = [self._template(prompt, number) for number, prompt in enumerate(prompts[first:], first)]
+        self._check(templates)
+        decoder: Any = self.decoder.build(self.found.ctx)
+        for each in decoder.infill(self.found.model, iter(templates), Rng(self.seed), first=first):
+            prompt, left, gaps = prompts[each.prompt], list(each.ids), list[str]()
+            for size in self._sizes(prompt):
+                gaps.append(self.tokenizer.decode(left[:size]))
+                left = left[size:]
+            waiting = iter(gaps)
+            text = _GAP.sub(lambda found, waiting=waiting: next(waiting), prompt)  # type: ignore[misc]
+            if aloud:
+                typer.echo(text)
+            yield _record(each, prompt, text) | {"gaps": gaps}
+
+    def _sizes(self, prompt: str) -> list[int]:
+        """Tokens of each gap."""
+        return [int(found[1] or self.budget) for found in _GAP.finditer(prompt)]
+
+    def _template(self, prompt: str, number: int) -> list[int | None]:
+        """The ids of a prompt, None for each token of a gap."""
+        sizes = self._sizes(prompt)
+        if not sizes:
+            fix = "mark one by <gap:5> (five tokens) or <gap> (as many as --tokens says)"
+            raise UsageError("has no gap to fill in", where=f"prompt {number}", fix=fix)
+        template: list[int | None] = list(self._beginning())
+        for piece, size in zip(_GAP.split(prompt)[::2], [*sizes, 0], strict=True):
+            template += [*self._ids(piece), *[None] * size]
+        return template
+
+    def _ids(self, text: str) -> list[int]:
+        """The ids of a piece of text, without what comes before every text."""
+        from ..data.tokenizing import beginning
+
+        ids: list[int] = self.tokenizer.encode(text).tolist()
+        before = list(beginning(self.tokenizer))
+        return ids[len(before) :] if before and ids[: len(before)] == before else ids
+
+    def _beginning(self) -> list[int]:
+        """What the model saw before each text in training."""
+        from ..core.contracts import PosesPuzzles
+        from ..data.tokenizing import as_prompt
+
+        filling = self.found.ctx.filling
+        whole = filling is not None and not filling.shifted and PosesPuzzles in self.found.recipe.source.provides
+        return [] if whole else as_prompt(self.tokenizer, "")
+
+    def _check(self, encoded: Sequence[Sequence[int | None]]) -> None:
         length, reach = max(map(len, encoded), default=0), self.found.reach
-        if length > reach:
+        if self.found.ctx.filling is not None and not self.infill:
+            length += self.budget
+            if length > reach:
+                what = f"prompt and sample are {length:,} tokens, and the model was trained on {reach:,} at a time"
+                warn(f"{what}: expect worse text")
+        elif length > reach:
             which = "the prompt" if len(encoded) == 1 else "the longest prompt"
             what = f"{which} has {length:,} tokens, and the model was trained on {reach:,} at a time"
             warn(f"{what}: expect worse text")
@@ -167,13 +238,14 @@ class _Task:
 
         fields = {**self.decoder.model_dump(mode="json"), "batch": None}  # which changes nothing
         facts = [run, self.found.recipe.hash, self.found.step, fields, self.budget, self.seed, self.stops]
-        return digest(facts)[:16]
+        return digest([*facts, "infill"] if self.infill else facts)[:16]
 
 
 def _record(each: Completion, prompt: str, text: str) -> dict[str, Any]:
     found: dict[str, Any] = {"index": each.prompt, "sample": each.sample, "prompt": prompt, "text": text}
     ended = "stop" if each.ended == "told" else each.ended
     found |= {"tokens": len(each.ids), "ended": ended}
+    found |= {"calls": each.calls, "flops": each.cost.flops} if each.calls else {}
     return found | ({"logprobs": each.logprobs} if each.logprobs else {})
 
 
@@ -208,28 +280,40 @@ def generate(
     """Write text with a run's newest checkpoint, or with a published model."""
     from ..core.slots import part_from
 
-    given = decoder or []
-    changes = [each for each in given if _CHANGE.match(each)]
-    chosen = cast(
-        "DecoderPart", part_from("decoder", next((d for d in given[::-1] if d not in changes), SAMPLE), *changes)
-    )
+    infill = INFILL in (decoder or [])
+    named, changes = _chosen([each for each in decoder or [] if each != INFILL])
+    if named:  # what is wrong with it is said before a model is read
+        part_from("decoder", named, *changes)
     if prompt is not None and prompts is not None:
         raise UsageError("--prompt and --prompts exclude each other", where="generate", fix="use one of them")
     many = None if prompts is None else prompts_of(prompts[0])
     use_threads(threads)
     found = usable(run, root, device)
+    filling = found.ctx.filling
+    chosen = cast("DecoderPart", part_from("decoder", named or (SAMPLE if filling is None else FILL), *changes))
     if unmet := found.recipe.unmet(chosen):
         raise UsageError("; ".join(unmet), where=run, fix="choose another --decoder (isoflop show decoder)")
+    if why := chosen.misfit(filling):
+        raise UsageError(f"the decoder {chosen.name} {why}", where=run)
+    if infill and filling is None:
+        what = "writes from left to right, and cannot fill in gaps"
+        raise UsageError(what, where=run, fix="train one with objective=masked")
     assert found.tokenizer is not None
     if chosen.stop is None and not ignore_eos:
         chosen = chosen.model_copy(update={"stop": found.tokenizer.eot})
     if chosen.ids is None:  # what its objective added stands for no text
         chosen = chosen.model_copy(update={"ids": found.tokenizer.vocab_size})
-    task = _Task(found, chosen, tokens, seed, tuple(stop or ()))
+    task = _Task(found, chosen, tokens, seed, tuple(stop or ()), infill)
     if many is None or prompts is None:
         _show(task, text_of_stdin() if prompt == STANDARD else prompt or "", json)
     else:
         _write(task, many, prompts[1], task.job(run))
+
+
+def _chosen(given: list[str]) -> tuple[str, list[str]]:
+    """The decoder that is named last, "" if none is, and the changes to its fields."""
+    changes = [each for each in given if _CHANGE.match(each)]
+    return next((each for each in given[::-1] if each not in changes), ""), changes
 
 
 def _show(task: _Task, prompt: str, json: bool) -> None:
@@ -238,13 +322,14 @@ def _show(task: _Task, prompt: str, json: bool) -> None:
         records = [{k: v for k, v in found.items() if k not in ("index", "sample")} for found in task.run([prompt])]
         emit(records[0] if task.samples == 1 else records)
     elif task.samples == 1:
-        typer.echo(prompt, nl=False)
+        typer.echo("" if task.infill else prompt, nl=False)
         sys.stdout.flush()
         for found in task.run([prompt], aloud=True):
             _say_logprobs(found)
     else:
         for found in task.run([prompt]):
-            typer.echo(f"sample {found['sample'] + 1} of {task.samples}:\n{prompt}{found['text']}\n")
+            text = found["text"] if task.infill else prompt + found["text"]
+            typer.echo(f"sample {found['sample'] + 1} of {task.samples}:\n{text}\n")
             _say_logprobs(found)
 
 

@@ -15,7 +15,7 @@ from ..core.reading import parse_json, read_bytes, read_jsonl, user_path
 
 STANDARD = "-"
 """Names standard input, or standard output."""
-OURS = ("index", "sample", "prompt", "text", "tokens", "ended", "logprobs", "job")
+OURS = ("index", "sample", "prompt", "text", "tokens", "ended", "logprobs", "calls", "flops", "gaps", "job")
 """Keys of an output line; all others are the input line's."""
 _SHOWN = 3  # broken lines that an error names
 

@@ -40,6 +40,7 @@ class Context:
         isolate_documents: whether training batches say which document each token belongs to.
         models: live models by name; "policy" is the one being trained ("teacher", "prior" ... are others).
         groups: the policy's trainable parameters by role.
+        filling: how the policy fills in what is hidden (``contracts.Filling``); None: it writes from left to right.
     """
 
     rng: Rng
@@ -56,6 +57,7 @@ class Context:
     isolate_documents: bool = False
     models: Mapping[str, Any] = field(default_factory=dict)
     groups: tuple[Group, ...] = ()
+    filling: Any = None
 
     @property
     def policy(self) -> Any:

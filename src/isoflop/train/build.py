@@ -109,12 +109,12 @@ def text_context(recipe: Recipe, root: Path) -> Context:
 
 def base_context(recipe: Recipe, root: Path, vocab_size: int | None = None) -> Context:
     """The context of a recipe before any live part exists; ``vocab_size`` where the recipe need not be asked."""
-    settings = recipe.train
+    settings, vocab_size = recipe.train, vocab_size or recipe.vocab_size
     return Context(
         rng=recipe.rng,
         cache=root / CACHE,
         tokenizer=recipe.tokenizer,
-        vocab_size=vocab_size or recipe.vocab_size,
+        vocab_size=vocab_size,
         batch=settings.batch,
         length=settings.length,
         accumulate=settings.accumulate,
@@ -122,6 +122,7 @@ def base_context(recipe: Recipe, root: Path, vocab_size: int | None = None) -> C
         precision=settings.precision,
         compile=settings.compile,
         isolate_documents=settings.isolate_documents,
+        filling=recipe.objective.filling(vocab_size),
     )
 
 

@@ -15,6 +15,7 @@ from ..registry import Part
 from ..rng import Rng
 from ..scale import Scale
 from .data import HeldOut
+from .filling import Filling
 from .objective import Objective
 
 
@@ -59,6 +60,8 @@ class Completion:
         ids: the new ids, without the prompt and without the stop.
         logprobs: natural log-probability of each under the model itself; empty where nobody asked.
         ended: why it ends.
+        cost: of the model's passes for it, where the decoder tells.
+        calls: how many those were.
     """
 
     prompt: int
@@ -66,6 +69,8 @@ class Completion:
     ids: list[int]
     logprobs: list[float]
     ended: Ended
+    cost: Cost = field(default_factory=Cost)
+    calls: int = 0
 
 
 class Listener(Protocol):
@@ -109,6 +114,14 @@ class DecoderPart(Part):
 
     @abstractmethod
     def build(self, ctx: Context | None = None) -> Decoder: ...
+
+    def misfit(self, filling: Filling | None) -> str:
+        """Why it cannot write with a model of such conventions, as a sentence's end; "" if it can.
+
+        Args:
+            filling: how the model fills in what is hidden; None: it writes from left to right, as by default a decoder.
+        """
+        return "" if filling is None else "writes from left to right, and the model fills in what is hidden; use margin"
 
 
 @dataclass(frozen=True)

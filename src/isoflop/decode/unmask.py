@@ -1,0 +1,285 @@
+"""Writing with a model that fills in hidden tokens: the loop that all its decoders share.
+
+A text lies there whole, with hidden tokens in it. Each call of the model gives a distribution for every hidden one; a
+decoder chooses which of them are drawn now (``UnmaskPart``), and these are shown from then on. Which ones are chosen
+never depends on what is drawn for them in the same call: so with one token a call, at temperature 1, texts have exactly
+the law that the model's conditionals define, in whatever order they are written.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..core.contracts import Completion, Ended, Filling, Listener, Model
+from ..core.cost import Cost
+from ..core.errors import NumericsError, UsageError
+from ..core.registry import get
+from ..core.rng import Rng
+from .canvas import Canvas
+
+Template = Sequence["int | None"]
+"""Ids of a text, None where a token is to be filled in."""
+Guide = Callable[[Tensor, Tensor], Tensor]
+"""From logits (batch, length, ids) and tokens (batch, length) to the logits that are drawn from."""
+Watch = Callable[[int, int, int, int], None]
+"""Is told the prompt, the sample, the place in its template and the token of whatever is shown, as it is shown."""
+
+
+@dataclass
+class SampleInHand:
+    """One sample as it is filled in.
+
+    Args:
+        prompt: number of the prompt.
+        sample: number among the prompt's samples.
+        template: what it was at the beginning.
+        generator: its random numbers.
+        cost: of the model's calls for it.
+        calls: how many those were.
+        ended: why it ends; None: it does not yet.
+        told: how many of its hidden tokens, from the left, were told.
+
+    Example:
+        >>> SampleInHand(0, 0, [5, None, None], np.random.default_rng(0)).holes
+        [1, 2]
+    """
+
+    prompt: int
+    sample: int
+    template: Template
+    generator: np.random.Generator
+    cost: Cost = field(default_factory=Cost)
+    calls: int = 0
+    ended: Ended | None = None
+    told: int = 0
+
+    @property
+    def holes(self) -> list[int]:
+        """Places that are to be filled in."""
+        return [place for place, token in enumerate(self.template) if token is None]
+
+
+class Unmask:
+    """Fills in hidden tokens, batched, with texts of any lengths side by side.
+
+    ``complete`` goes on from prompts as every decoder does; ``infill`` takes templates, in which any tokens may be
+    hidden. What is drawn for a sample does not depend on what else is in the batch.
+
+    Args:
+        how: an ``UnmaskPart``: which tokens are shown when, and how they are drawn.
+        filling: the model's conventions; None: its last id is the mask, and every position sees every other.
+
+    Attributes:
+        guide: changes logits before anything is chosen or drawn; None: nothing does.
+        watch: is told every token as it is shown, in whatever order; None: nobody is.
+
+    Example, with ``model`` a Transformer over bytes:
+        >>> from isoflop.decode.decoders.margin import MarginPart
+        >>> decoder = MarginPart(per_call=2).build()
+        >>> [len(found.ids) for found in decoder.infill(model, [[104, None, 105, None, None]], Rng(0))]
+        [3]
+    """
+
+    def __init__(self, how: Any, filling: Filling | None = None) -> None:
+        self.how, self._filling = how, filling
+        self.guide: Guide | None = None
+        self.watch: Watch | None = None
+
+    @property
+    def group(self) -> int:
+        """Prompts that are decoded together."""
+        return max(1, int(self.how.batch) // int(self.how.samples))
+
+    def generate(self, model: Any, prompts: Sequence[Sequence[int]], budget: int, rng: Rng) -> list[list[int]]:
+        """The new ids of ``complete``: one list a sample, those of a prompt side by side."""
+        return [found.ids for found in self.complete(model, prompts, budget, rng)]
+
+    def complete(
+        self,
+        model: Any,
+        prompts: Iterable[Sequence[int]],
+        budget: int,
+        rng: Rng,
+        *,
+        first: int = 0,
+        listen: Listener | None = None,
+    ) -> Iterator[Completion]:
+        """``budget`` hidden tokens behind each prompt, filled in; what follows the first stop is left out.
+
+        Args:
+            model: a ``Model`` that fills in.
+            prompts: ids.
+            budget: new tokens of a sample.
+            rng: of the draws: sample s of prompt i has those of ``rng.at(s, i)``.
+            first: number of the first prompt.
+            listen: is told each new token as soon as all before it are known, and ends its sample by returning True.
+
+        Raises:
+            UsageError: a prompt holds the mask, or the budget is smaller than one call's tokens.
+        """
+        if 0 < budget < self.how.least:
+            what = f"a budget of {budget} tokens is smaller than one call, which shows {self.how.least}"
+            raise UsageError(what, where="generate", fix="lower decoder.per_call, or allow more tokens")
+        templates = ([*prompt, *[None] * budget] for prompt in prompts)
+        yield from self._run(model, templates, rng, first, listen, infilling=False)
+
+    def infill(
+        self,
+        model: Any,
+        templates: Iterable[Template],
+        rng: Rng,
+        *,
+        first: int = 0,
+        listen: Listener | None = None,
+    ) -> Iterator[Completion]:
+        """What is hidden in each template, from left to right, as the ids of a completion.
+
+        Args:
+            model: a ``Model`` that fills in.
+            templates: ids, None where one is hidden.
+            rng: of the draws.
+            first: number of the first template.
+            listen: is told each filled in token as soon as all before it are known.
+
+        Raises:
+            UsageError: a template hides nothing or holds the mask, or hides the first token of a model that reads on.
+        """
+        return self._run(model, templates, rng, first, listen, infilling=True)
+
+    # ------------------------------------------------------------ the loop
+
+    def _run(
+        self,
+        model: Any,
+        templates: Iterable[Template],
+        rng: Rng,
+        first: int,
+        listen: Listener | None,
+        *,
+        infilling: bool,
+    ) -> Iterator[Completion]:
+        filling, how = self.filling_of(model), self.how
+        numbered = enumerate(templates, first)
+        while group := list(itertools.islice(numbered, self.group)):
+            for number, template in group:
+                _check(template, number, filling, infilling)
+            rows = [SampleInHand(i, s, t, rng.at(step=s, sample=i)) for i, t in group for s in range(how.samples)]
+            for start in range(0, len(rows), how.batch):
+                together = rows[start : start + how.batch]
+                filled = self._decode(model, filling, together, listen, None if infilling else how.stop)
+                for row, ids in zip(together, filled, strict=True):
+                    yield Completion(row.prompt, row.sample, ids, [], row.ended or "budget", row.cost, row.calls)
+
+    def filling_of(self, model: Any) -> Filling:
+        """The conventions of a model."""
+        if self._filling is not None:
+            return self._filling
+        mask, full = model.head.shape[0] - 1, get("pattern", "full")
+        return Filling(mask=mask, ids=mask, pattern=full())  # type: ignore[arg-type]
+
+    @torch.no_grad()
+    def _decode(
+        self, model: Any, filling: Filling, rows: list[SampleInHand], listen: Listener | None, stop: int | None
+    ) -> list[list[int]]:
+        """Fill in the rows, which belong to one batch."""
+        every, canvas = rows, Canvas.of([row.template for row in rows], filling, self.how.block, model.head.device)
+        held = {id(row): row.template for row in rows}
+        while True:
+            self._tell(canvas, rows, listen, stop)
+            going = [i for i, row in enumerate(rows) if row.ended is None and canvas.left[i]]
+            if len(going) < len(rows) and (not going or 2 * len(going) <= len(rows)):
+                for row, ids in zip(rows, canvas.texts(), strict=True):
+                    held[id(row)] = ids
+                if not going:
+                    break
+                canvas, rows = canvas.select(going), [rows[i] for i in going]
+            chosen = self.how.blind(canvas, [row.generator for row in rows])
+            if chosen is None or bool(chosen.any()):
+                logits = self._logits(model, filling, canvas, rows)
+                shown = self.how.advance(canvas, logits, [row.generator for row in rows], chosen)
+                self._show(canvas, rows, shown)
+            canvas.stepped()
+        return [[int(held[id(row)][place] or 0) for place in row.holes[: self._kept(row)]] for row in every]
+
+    def _kept(self, row: SampleInHand) -> int:
+        """Hidden tokens of a finished row that are its sample's: all, or those that were told before it was ended."""
+        return row.told if row.ended is not None else len(row.holes)
+
+    def _logits(self, model: Any, filling: Filling, canvas: Canvas, rows: list[SampleInHand]) -> Tensor:
+        """Logits (batch, length, ids) of one call, charged to the rows."""
+        documents = canvas.documents(ahead=self.how.ahead)
+        logits = filling.logits(model, canvas.tokens, documents).float()
+        passes = 1
+        if self.how.guidance:
+            without = torch.where(canvas.given, filling.mask, canvas.tokens)
+            blind = filling.logits(model, without, documents).float()
+            logits, passes = _apart(logits, blind, self.how.guidance), 2
+        if self.guide is not None:
+            logits = self.guide(logits, canvas.tokens)
+        limit = self.how.ids
+        if limit is not None and limit < logits.shape[-1]:
+            logits = logits[..., :limit]
+        if not torch.isfinite(logits.amax(-1)[canvas.hidden]).all():
+            fix = "the run's weights are not finite or have grown too large: train it again at a lower rate"
+            raise NumericsError("the model's logits are not finite", where="generate", fix=fix)
+        for row, cost in zip(rows, _costs(model, filling, canvas), strict=True):
+            done = row.ended is not None  # then it is only there for company
+            cost = Cost(0, cost.executed) if done else cost
+            row.cost, row.calls = row.cost + cost * passes, row.calls + passes * (not done)
+        return logits
+
+    def _show(self, canvas: Canvas, rows: list[SampleInHand], shown: Tensor) -> None:
+        if self.watch is None:
+            return
+        for i, place in shown.nonzero().tolist():
+            self.watch(rows[i].prompt, rows[i].sample, place, int(canvas.tokens[i, place]))
+
+    def _tell(self, canvas: Canvas, rows: list[SampleInHand], listen: Listener | None, stop: int | None) -> None:
+        """Tell each row's tokens that are certain, up to the first that is hidden; a stop or the listener ends it."""
+        tokens, hidden = canvas.tokens.tolist(), canvas.hidden.tolist()
+        for i, row in enumerate(rows):
+            if self.how.rewrites and any(hidden[i]):
+                continue
+            holes = row.holes
+            while row.ended is None and row.told < len(holes) and not hidden[i][holes[row.told]]:
+                token = tokens[i][holes[row.told]]
+                if token == stop:
+                    row.ended = "stop"
+                    break
+                row.told += 1
+                if listen is not None and listen(row.prompt, row.sample, token):
+                    row.ended = "told"
+
+
+def _check(template: Template, number: int, filling: Filling, infilling: bool) -> None:
+    where = f"generate: {'template' if infilling else 'prompt'} {number}"
+    if infilling and None not in template:
+        raise UsageError("hides nothing that could be filled in", where=where, fix="leave a gap")
+    if filling.mask in template:
+        fix = "hidden tokens are said by gaps, not by the mask's id"
+        raise UsageError(f"holds the mask's id {filling.mask}, which stands for no text", where=where, fix=fix)
+    if filling.shifted and (not template or template[0] is None):
+        what = "hides its first token, and this model predicts each token from the position before it"
+        raise UsageError(what, where=where, fix="begin it with the end-of-text id")
+
+
+def _apart(logits: Tensor, blind: Tensor, weight: float) -> Tensor:
+    """Classifier-free guidance: away from what is predicted without the prompt (Nie et al. 2025, arXiv 2410.18514)."""
+    finite = torch.isfinite(logits)
+    return torch.where(finite, logits + weight * (logits - blind.where(finite, logits)), logits)
+
+
+def _costs(model: Any, filling: Filling, canvas: Canvas) -> list[Cost]:
+    """What one call costs for each row: its own text's model FLOPs, and what is executed with the batch's padding."""
+    if not isinstance(model, Model):
+        return [Cost()] * len(canvas.sizes)
+    executed = model.flops(1, canvas.tokens.shape[1], filling.pattern).forward.executed
+    own = {size: model.flops(1, size, filling.pattern).forward for size in set(canvas.sizes)}
+    return [Cost(own[n].flops, executed, own[n].elementwise, own[n].moved) for n in canvas.sizes]

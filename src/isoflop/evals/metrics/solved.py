@@ -1,0 +1,136 @@
+"""Solve rate: how often a decoder fills held-out puzzles in rightly, by the task's own judgement."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar
+
+from pydantic import PositiveInt
+
+from ...core.context import Context
+from ...core.contracts import (
+    Completion,
+    Decoder,
+    Filling,
+    HeldOut,
+    HeldOutPuzzles,
+    Measurement,
+    MetricPart,
+    PosesPuzzles,
+    Puzzle,
+    Subject,
+)
+from ...core.cost import Cost
+from ...core.errors import UsageError
+from ...core.registry import Card, part
+from ...core.rng import Rng
+from ...core.slots import DecoderSlot
+from ...data.puzzles import pieces
+from ...decode.unmask import Unmask
+from ..pooling import over_domains, ratio_error
+
+
+class SolveRate:
+    """Share of held-out puzzles whose filled text is right.
+
+    A decoder of hidden tokens fills in the holes; one that writes from left to right goes on from the prompt, so each
+    puzzle must end in its only hole.
+
+    Args:
+        decoder: how puzzles are filled in.
+        puzzles: of each level at most.
+
+    Example, with ``model`` a Transformer over bytes and ``ctx`` its context:
+        >>> from isoflop.data.puzzles import PuzzleText
+        >>> from isoflop.data.tasks.addition import AdditionPart
+        >>> from isoflop.data.tokenizers.bytes import Bytes
+        >>> from isoflop.decode.decoders.margin import MarginPart
+        >>> asked = PuzzleText(AdditionPart(digits=1), (Puzzle("1+1=02", ((4, 6),), "easy"),), Bytes(), "none", None)
+        >>> found = SolveRate(MarginPart().build(), 10).measure(Subject(model, None, ctx), {"easy": asked}, Rng(0))
+        >>> found.value, found.n
+        (0.0, 1)
+    """
+
+    def __init__(self, decoder: Decoder, puzzles: int) -> None:
+        self.decoder, self.puzzles = decoder, puzzles
+
+    def measure(self, subject: Subject, data: Mapping[str, HeldOut], rng: Rng) -> Measurement:
+        """Let the policy fill in held-out puzzles, each level apart."""
+        return over_domains(data, rng, lambda heldout, own: self._level(subject, heldout, own))
+
+    def _level(self, subject: Subject, heldout: HeldOut, rng: Rng) -> Measurement:
+        assert isinstance(heldout, HeldOutPuzzles), "the recipe has checked that the source poses puzzles"
+        asked, hits, cost = heldout.puzzles[: self.puzzles], list[float](), Cost()
+        for puzzle, found in zip(asked, self._answers(subject, heldout, len(asked), rng), strict=True):
+            hits.append(float(heldout.task.right(puzzle, filled(puzzle, found.ids, heldout))))
+            cost += found.cost
+        ones = [1.0] * len(hits)
+        return Measurement(sum(hits) / len(hits), ratio_error(hits, ones), len(hits), cost=cost)
+
+    def _answers(self, subject: Subject, heldout: HeldOutPuzzles, count: int, rng: Rng) -> Iterator[Completion]:
+        templates = list(itertools.islice(heldout.templates(), count))
+        filling, eot = subject.ctx.filling, heldout.tokenizer.eot
+        if isinstance(self.decoder, Unmask):
+            behind = [eot] if isinstance(filling, Filling) and filling.shifted else []
+            yield from self.decoder.infill(subject.model, [[*behind, *template] for template in templates], rng)
+            return
+        for number, (puzzle, template) in enumerate(zip(heldout.puzzles, templates, strict=False)):
+            if puzzle.prompt is None:
+                what = "a puzzle shows something behind a hole, and this decoder writes from left to right"
+                raise UsageError(what, where="metrics", fix="use a layout that asks first, or a model that fills in")
+            shown = [i for i in template if i is not None]
+            room = len(template) - len(shown)
+            yield from self.decoder.complete(subject.model, [[eot, *shown]], room + 1, rng, first=number)
+
+
+def filled(puzzle: Puzzle, ids: list[int], heldout: HeldOutPuzzles) -> str:
+    """The puzzle's text with ids in its holes, each hole's up to its first end of text.
+
+    Args:
+        puzzle: the question.
+        ids: what a decoder gave, of all holes in order.
+        heldout: where the puzzle is from.
+    """
+    sizes = [len(piece) for piece, hidden in pieces(puzzle, heldout.tokenizer, heldout.slots) if hidden]
+    if len(sizes) == 1:
+        sizes = [len(ids)]
+    answers, left, eot = list[str](), iter(ids), heldout.tokenizer.eot
+    for size in sizes:
+        own = list(itertools.islice(left, size))
+        answers.append(heldout.tokenizer.decode(list(itertools.takewhile(lambda i: i != eot, own))))
+    return puzzle.filled(answers)
+
+
+@part
+class SolvedPart(MetricPart):
+    """Solve rate on held-out puzzles, each level apart and their mean, weighted by puzzles.
+
+    The levels are the task's, so that a hard tail shows by itself. A recipe may measure the same weights by one decoder
+    only; ``SolveRate`` takes any other.
+
+    Example:
+        >>> SolvedPart(decoder={"name": "margin"}).decoder.name, SolvedPart.higher_is_better
+        ('margin', True)
+    """
+
+    decoder: DecoderSlot
+    """How puzzles are filled in; `sample` for models that write from left to right."""
+    puzzles: PositiveInt = 200
+    """Puzzles of each level at most."""
+    card = Card(
+        summary="Share of held-out puzzles that a decoder fills in rightly, as the task's oracle judges.",
+        equation="solved = mean_i [right(puzzle_i, decode(question_i))]",
+        cost="the decoder's passes over each puzzle",
+    )
+    unit: ClassVar[str] = "of puzzles solved"
+    higher_is_better: ClassVar[bool] = True
+    counts: ClassVar[str] = "puzzles"
+    needs: ClassVar[dict[str, frozenset[type]]] = {"source": frozenset({PosesPuzzles})}
+
+    def check(self, recipe: Any) -> list[str]:
+        why = self.decoder.misfit(recipe.objective.filling(recipe.vocab_size))
+        return [f"metrics: solved's decoder {self.decoder.name} {why}"] if why else []
+
+    def build(self, ctx: Context) -> SolveRate:
+        return SolveRate(self.decoder.build(ctx), self.puzzles)

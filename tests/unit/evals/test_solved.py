@@ -1,0 +1,72 @@
+"""Solve rate: the task judges, level by level, for decoders of both kinds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from isoflop.core.context import Context
+from isoflop.core.contracts import Filling, Subject
+from isoflop.core.errors import RecipeError
+from isoflop.core.recipe import Recipe
+from isoflop.core.rng import Rng
+from isoflop.data.tasks.addition import AdditionPart
+from isoflop.decode.decoders.margin import MarginPart
+from isoflop.evals.metrics.solved import SolveRate
+from isoflop.models.patterns.full import FullPattern
+
+TREE: dict[str, Any] = {
+    "source": {"name": "task", "task": {"name": "addition", "digits": 2}, "examples": 20, "heldout": 6},
+    "tokenizer": {"name": "symbols", "symbols": "0123456789+="},
+    "model": "transformer",
+    "objective": "masked",
+    "metrics": [{"name": "solved", "decoder": "margin"}],
+    "budget": {"steps": 1},
+    "train": {"batch": 4, "length": 9},
+}
+
+
+class Knows(torch.nn.Module):
+    """Adds easy sums rightly, and says 0 wherever a carry runs far."""
+
+    def __init__(self, task: AdditionPart) -> None:
+        super().__init__()
+        self.task, self.head = task, torch.nn.Parameter(torch.zeros(14, 1))
+
+    def forward(self, tokens: Any, seen: Any = None) -> Any:
+        out = torch.zeros(*tokens.shape, 14)
+        for row, ids in enumerate(tokens.tolist()):
+            a, b = ("".join(map(str, ids[i : i + 2])) for i in (0, 3))
+            answer = str(int(a) + int(b)).zfill(3) if int(a[1]) + int(b[1]) < 10 else "000"
+            for place, digit in enumerate(answer, 6):
+                out[row, place, int(digit)] = 9.0
+        return out
+
+
+def test_each_level_is_judged_by_the_task(tmp_path: Path) -> None:
+    recipe = Recipe.from_json(TREE)
+    filling = Filling(mask=13, ids=13, pattern=FullPattern())
+    ctx = Context(Rng(0), tmp_path, recipe.tokenizer, 14, batch=4, length=9, filling=filling)
+    source: Any = recipe.source.build(ctx)
+    model = Knows(source.task)
+    subject = Subject(model, None, ctx)  # type: ignore[arg-type]
+    found = SolveRate(MarginPart().build(ctx), 6).measure(subject, source.heldout(), Rng(0))
+    held = source.heldout()
+    right = {
+        level: sum(int(p.text[1]) + int(p.text[4]) < 10 for p in held[level].puzzles) / len(held[level].puzzles)
+        for level in held
+    }
+    assert {level: measured.value for level, measured in found.domains.items()} == right
+    assert found.n == sum(len(level.puzzles) for level in held.values())
+
+
+def test_a_decoder_that_does_not_fit_the_objective_is_refused() -> None:
+    with pytest.raises(RecipeError, match="decoder sample writes from left to right"):
+        Recipe.from_json({**TREE, "metrics": [{"name": "solved", "decoder": "sample"}]})
+    with pytest.raises(RecipeError, match="decoder margin fills in what is hidden"):
+        Recipe.from_json({**TREE, "objective": "next_token"})
+    with pytest.raises(RecipeError, match="needs source to be PosesPuzzles"):
+        Recipe.from_json({**TREE, "source": "stdlib"})
