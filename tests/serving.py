@@ -113,6 +113,6 @@ def running(
         yield Client(port)
     finally:
         server.stop()
-        thread.join(20)
+        thread.join(60)
         assert not thread.is_alive()
         torch.set_num_threads(before)

@@ -9,7 +9,7 @@ import warnings
 
 import pytest
 
-LIBRARIES = ("transformers", "peft", "lm_eval", "tensorboard", "wandb", "trackio")
+LIBRARIES = ("transformers", "peft", "lm_eval", "tensorboard", "wandb", "trackio", "openai")
 
 
 def pytest_configure(config: pytest.Config) -> None:

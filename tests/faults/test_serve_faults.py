@@ -40,7 +40,7 @@ def served(found: Trained) -> ServedModel:
 
 @pytest.fixture(scope="module")
 def client(served: ServedModel) -> Iterator[Client]:
-    with running(served, limits=Limits(body=20_000, body_seconds=1.0, seconds=30), door=Door(port=0, idle=1)) as client:
+    with running(served, limits=Limits(body=20_000, body_seconds=5, seconds=60), door=Door(port=0, idle=2)) as client:
         yield client
 
 
@@ -180,7 +180,7 @@ def test_whoever_does_not_speak_is_let_go(client: Client) -> None:
     assert status_of(waiting) == 408
     assert status_of(silent) == 0
     assert status_of(begun) == 0
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 30
     for each in (silent, begun, waiting, nonsense):
         each.close()
 
@@ -236,7 +236,7 @@ def test_those_who_leave_make_room_at_once(found: Trained, monkeypatch: pytest.M
 
 def test_a_full_queue_says_so_and_a_late_request_is_ended(found: Trained, monkeypatch: pytest.MonkeyPatch) -> None:
     served = toy_served(found, Room(rows=1, context=64, tokens=64, waiting=2))
-    with running(served, limits=Limits(seconds=1.5)) as client:
+    with running(served, limits=Limits(seconds=4)) as client:
         slowly = Slowly(served, monkeypatch)
         statuses: list[int] = []
 
@@ -249,7 +249,7 @@ def test_a_full_queue_says_so_and_a_late_request_is_ended(found: Trained, monkey
             wait_for(lambda number=number: served.engine.running + served.engine.waiting == number)
         status, _, kind = client.raw(COMPLETIONS, GOOD)
         assert (status, kind) == (429, "application/json")
-        time.sleep(1.6)
+        time.sleep(4.1)
         slowly.going.set()
         for thread in threads:
             thread.join()
@@ -313,6 +313,7 @@ def test_a_page_that_calls_this_machine_by_another_name_is_refused(found: Traine
 
 
 def test_what_runs_when_the_server_stops_is_finished_or_told(found: Trained, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("isoflop.serve.server.GRACE", 40)
     served = toy_served(found, Room(rows=2, context=64, tokens=128, waiting=9))
     said: dict[str, tuple[int, bytes, str]] = {}
     with running(served) as client:
