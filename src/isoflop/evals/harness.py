@@ -27,7 +27,7 @@ from lm_eval.models.utils import normalize_gen_kwargs
 from lm_eval.tasks import TaskManager
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
-from ..core.contracts import Tokenizer
+from ..core.contracts import Cacheable, Tokenizer
 from ..core.errors import IsoflopError, UsageError, nearest, trace
 from ..core.rng import Rng
 from ..data.tokenizing import as_prompt, beginning
@@ -118,6 +118,8 @@ class HarnessModel(TemplateLM):  # type: ignore[misc]
 
     def generate_until(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[str]:
         """Text that follows each context, up to a stop string or the most tokens that its task wants."""
+        if not isinstance(self.model, Cacheable):
+            raise UsageError("the model keeps no cache, so it writes no text", where="generate_until")
         alike: dict[str, list[int]] = {}
         for place, request in enumerate(requests):
             alike.setdefault(json.dumps(request.args[1], sort_keys=True, default=str), []).append(place)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-import jinja2.meta
 import yaml
+from jinja2.exceptions import SecurityError
+from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from ..core.digests import digest
 from ..core.errors import DataError, UsageError, nearest
@@ -23,6 +23,8 @@ FORMS = ("loglikelihood", "loglikelihood_rolling", "generate_until", "multiple_c
 _TEMPLATES = ("doc_to_text", "doc_to_target", "doc_to_choice")
 _SPLITS = ("test_split", "validation_split", "training_split", "fewshot_split")
 _YAML = 1 << 20
+_RENDERED = (*_TEMPLATES, "doc_to_image", "doc_to_audio", "doc_to_decontamination_query", "gen_prefix", "description")
+_UNDEFINED = re.compile(r"'(\w+)' is undefined")
 _TAG = re.compile(r"tag '(![^']*)'")
 
 Row = dict[str, Any]
@@ -76,7 +78,7 @@ def read_task(path: str | Path) -> HarnessTask:
         if split not in files:
             raise UsageError(f"{key}: no data_files are named {split!r}", where=str(path), fix=nearest(split, files))
     splits = {split: _rows(files[split]) for split in dict.fromkeys(wanted.values())}
-    _check_fields(config, form, {split: (files[split], rows) for split, rows in splits.items()}, path)
+    _check_rows(config, form, {split: (files[split], rows) for split, rows in splits.items()}, path)
     kept = {
         key: value for key, value in config.items() if key not in ("dataset_path", "dataset_name", "dataset_kwargs")
     }
@@ -142,41 +144,67 @@ def _lines(file: Path) -> list[bytes]:
     return data.splitlines()
 
 
-def _check_fields(
+def _check_rows(
     config: Mapping[str, Any], form: str, splits: Mapping[str, tuple[Sequence[Path], Sequence[Row]]], path: Path
 ) -> None:
-    """DataError for a row that lacks a field which a template uses; UsageError for a template that is missing."""
-    needed = ["doc_to_text", "doc_to_target"]
-    if form == "loglikelihood_rolling":
-        needed = ["doc_to_target"]
-    elif form == "multiple_choice":
-        needed.append("doc_to_choice")
+    """Fill every template in for every row, in Jinja's sandbox: the harness does it outside of one.
+
+    Raises:
+        UsageError: a template is missing, is none, or does what only a program may.
+        DataError: a row lacks a field that a template uses.
+    """
+    needed = {"loglikelihood_rolling": ("doc_to_target",), "multiple_choice": _TEMPLATES}.get(form, _TEMPLATES[:2])
     if missing := [key for key in needed if config.get(key) is None]:
         raise UsageError(f"{missing[0]}: is missing, a task of {form} needs it", where=str(path))
     for files, rows in splits.values():
-        common = set.union(*(set(row) for row in rows))
-        fields = {field: key for key in _TEMPLATES for field in _fields(config.get(key), common, f"{path}: {key}")}
+        fields = set.union(*(set(row) for row in rows))
+        templates = [(key, text, _compiled(text, f"{path}: {key}")) for key, text in _texts(config)]
         for number, row in enumerate(rows, 1):
-            if lacking := [field for field in fields if field not in row]:
-                what = f"row {number} has no field {lacking[0]!r}, which {fields[lacking[0]]} uses"
-                raise DataError(what, where=", ".join(map(str, files)), fix=nearest(lacking[0], row))
+            for key, text, template in templates:
+                known = text not in fields or text in row
+                lacking = _lacking(template, row, f"{path}: {key}") if text not in fields else "" if known else text
+                if lacking:
+                    what = f"row {number} has no field {lacking!r}, which {key} uses"
+                    raise DataError(what, where=", ".join(map(str, files)), fix=nearest(lacking, row))
 
 
-def _fields(template: Any, known: set[str], where: str) -> Iterator[str]:
-    """The fields of a row that a template uses: a Jinja text, the name of a field, a list of either."""
-    if isinstance(template, list | dict):
-        for each in template if isinstance(template, list) else template.values():
-            yield from _fields(each, known, where)
-    elif isinstance(template, str):
-        if template in known:
-            yield template
-            return
-        try:
-            yield from sorted(jinja2.meta.find_undeclared_variables(jinja2.Environment().parse(template)))
-        except jinja2.TemplateError as error:
-            raise UsageError(f"is no template ({error})", where=where) from None
+def _texts(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Every text of a task that the harness fills in, with its key."""
+    for key in _RENDERED:
+        told = config.get(key)
+        for each in told if isinstance(told, list) else told.values() if isinstance(told, dict) else [told]:
+            if isinstance(each, str):
+                yield key, each
+    if isinstance(shots := config.get("fewshot_config"), dict):
+        yield from ((f"fewshot_config.{key}", text) for key, text in _texts(shots))
 
 
-def canonical(task: HarnessTask) -> str:
-    """A task's keys as JSON."""
-    return json.dumps(dict(task.config), sort_keys=True, default=str)
+def _compiled(text: str, where: str) -> jinja2.Template:
+    try:
+        return _SANDBOX.from_string(text)
+    except jinja2.TemplateError as error:
+        raise UsageError(f"is no template ({error})", where=where) from None
+
+
+def _lacking(template: jinja2.Template, row: Row, where: str) -> str:
+    """The field that a template wants of a row and does not find; "" if it has all."""
+    try:
+        template.render(**row)
+    except jinja2.UndefinedError as error:
+        found = _UNDEFINED.search(str(error))
+        return found[1] if found else str(error)
+    except SecurityError as error:
+        raise UsageError(f"would run code ({error})", where=where, fix="use fields and filters alone") from None
+    except Exception as error:  # whatever a template's arithmetic comes to
+        what = f"cannot be filled in ({type(error).__name__}: {error})"
+        raise UsageError(what, where=where) from None
+    return ""
+
+
+def _regex_replace(text: str, pattern: str, repl: str, count: int = 0) -> str:
+    """The one filter that the harness adds to Jinja's."""
+    return re.sub(pattern, repl, text, count=count)
+
+
+_SANDBOX = ImmutableSandboxedEnvironment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
+_SANDBOX.filters["regex_replace"] = _regex_replace

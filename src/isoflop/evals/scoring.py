@@ -128,11 +128,11 @@ class PairScorer:
         if not logprobs.isfinite().all():
             fix = "the model's weights are not finite or have grown too large"
             raise NumericsError("the model's logits are not finite", where="scoring", fix=fix)
+        logprobs, right = logprobs.cpu(), (likeliest == targets).cpu()
         scores = []
         for row, ((_, rest), (_, new)) in enumerate(zip(split, pairs, strict=True)):
             mine = slice(len(rest) - len(new), len(rest))
-            right = likeliest[row, mine] == targets[row, mine]
-            scores.append(PairScore(float(logprobs[row, mine].double().sum()), bool(right.all())))
+            scores.append(PairScore(float(logprobs[row, mine].double().sum()), bool(right[row, mine].all())))
         return scores
 
     def _cached(self, split: list[Pair], targets: Tensor) -> tuple[Tensor, Tensor]:

@@ -11,6 +11,7 @@ import numpy as np
 from ..core.errors import DataError, UsageError, nearest
 from ..core.scale import Scale
 from ..core.table import Table
+from ..laws.formula import Array
 from ..laws.guesses import candidates
 from ..laws.tables import rename
 from ..store.results import Axis, MultiplierRow, Point, RunRow
@@ -24,6 +25,8 @@ _ALIKE: dict[Axis, tuple[tuple[str, str], ...]] = {
     "steps": (("batch", "steps of different batches cannot be compared"),),
 }
 """By axis, the columns in which all runs must agree, and why."""
+
+_WANTED = "it needs three seeds, each with a value there and three rungs of the baseline's"
 
 
 @dataclass(frozen=True)
@@ -104,14 +107,19 @@ def foreign_multipliers(
         raise UsageError(f"no run's arm is {baseline!r}", where="--baseline", fix=nearest(baseline, set(arms)))
     scale = Scale(unit or _said(known, "unit") or measured, _higher(known, higher_is_better))
     runs = _runs(_ends(known, axes[0]), axes)
-    rows, refusals = list[MultiplierRow](), dict[str, str]()
+    rows, refusals, notes = list[MultiplierRow](), dict[str, str](), list[str]()
     facts = {arm: Facts(parameters=0, tokens_per_step=0, tokenizer="") for arm in sorted(set(arms))}
     for axis in axes:
         if why := _differing(known, axis) or illegal(axis, facts, runs, baseline) or _thin(runs, baseline):
             refusals[axis] = why
         else:
-            rows += multipliers(runs, baseline=baseline, axis=axis, scale=scale)
-    return ForeignResult(rows, refusals, _taken_on_trust(known, [axis for axis in axes if axis not in refusals]))
+            found = multipliers(runs, baseline=baseline, axis=axis, scale=scale)
+            judged = {(row.arm, row.rung) for row in found}
+            left = sorted({(run.arm, run.rung) for run in runs if run.arm != baseline} - judged)
+            notes += [f"no multiplier of {arm} at rung {rung} on {axis}: {_WANTED}" for arm, rung in left]
+            rows += found
+    trusted = _taken_on_trust(known, [axis for axis in axes if axis not in refusals])
+    return ForeignResult(rows, refusals, [*notes, *trusted])
 
 
 def _with_usual_names(table: Table) -> Table:
@@ -147,7 +155,7 @@ def _ends(table: Table, axis: Axis) -> Table:
 
 
 def _runs(table: Table, axes: list[Axis]) -> list[RunRow]:
-    amounts = {axis: table.numbers(axis) for axis in axes}
+    amounts = {axis: _whole(table.numbers(axis)) for axis in axes}
     values, seeds = table.numbers("value"), _seeds(table)
     arms, rungs = table.texts("arm").tolist(), _rungs(table, axes[0])
     for axis, column in (*amounts.items(), ("value", values)):
@@ -174,6 +182,14 @@ def _runs(table: Table, axes: list[Axis]) -> list[RunRow]:
             )
         )
     return runs
+
+
+def _whole(amounts: Array) -> Array:
+    """Amounts in a unit so small that rounding to whole ones changes nothing: only their ratios count."""
+    known = amounts[np.isfinite(amounts) & (amounts > 0)]
+    if not known.size or (known == np.round(known)).all():
+        return amounts
+    return amounts * (2.0**40 / float(known.min()))
 
 
 def _seeds(table: Table) -> list[int]:

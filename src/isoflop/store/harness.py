@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import model_validator
 
 from ..core.documents import Frozen
-from ..core.files import append_jsonl, mend_jsonl
+from ..core.files import append_jsonl, disk_errors, mend_jsonl
 from ..core.reading import read_jsonl
 
 HARNESS = "harness.jsonl"
@@ -79,7 +79,9 @@ class HarnessResult(Frozen):
 
 
 def store(file: Path, results: Iterable[HarnessResult]) -> None:
-    """Add results to a file."""
+    """Add results to a file, whose folder is made if needed."""
+    with disk_errors(file):
+        file.parent.mkdir(parents=True, exist_ok=True)
     mend_jsonl(file)
     for result in results:
         made = datetime.now(UTC).isoformat(timespec="seconds")

@@ -66,6 +66,14 @@ def test_a_file_may_include_another(tmp_path: Path) -> None:
         ({"test_split": "tests"}, "no data_files are named 'tests'; did you mean test"),
         ({"doc_to_choice": None}, "doc_to_choice: is missing, a task of multiple_choice needs it"),
         ({"doc_to_text": "{{query"}, "doc_to_text: is no template"),
+        ({"doc_to_text": "{{query.__class__.__mro__}}"}, "doc_to_text: would run code"),
+        ({"description": "{{''.__class__.__base__.__subclasses__()}}"}, "description: would run code"),
+        (
+            {"fewshot_config": {"doc_to_text": "{{query.__init__.__globals__}}"}},
+            "fewshot_config.doc_to_text: would run",
+        ),
+        ({"doc_to_text": "{{query + 1}}"}, "doc_to_text: cannot be filled in (TypeError"),
+        ({"doc_to_text": "{% for i in range(10000000) %}x{% endfor %}"}, "doc_to_text: cannot be filled in (Overflow"),
     ],
 )
 def test_a_task_that_cannot_be_made_is_said(tmp_path: Path, changes: dict[str, Any], complaint: str) -> None:
@@ -117,3 +125,9 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         read_task(path)
     with pytest.raises(DataError, match=r"none\.yaml"):
         read_task(tmp_path / "none.yaml")
+
+
+def test_templates_may_ask_whether_a_field_is_there(tmp_path: Path) -> None:
+    asks = "{% if hint is defined %}{{hint}}{% endif %}{% for i in range(2) %}{{i}}{% endfor %}"
+    asks += "{{query|regex_replace('=', '')}}"
+    assert read_task(write(tmp_path, doc_to_text=asks)).splits["test"] == ROWS

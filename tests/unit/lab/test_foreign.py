@@ -53,6 +53,20 @@ def test_the_planted_multiplier_is_found_with_and_without_named_rungs() -> None:
         ]
 
 
+def test_the_unit_of_an_axis_does_not_matter() -> None:
+    whole = foreign_multipliers(table(), "adamw").multipliers
+    in_exaflops = foreign_multipliers(table(lambda row: {**row, "flops": row["flops"] / 1e18}), "adamw").multipliers
+    for one, other in zip(whole, in_exaflops, strict=True):
+        assert (other.value, other.low, other.high) == pytest.approx((one.value, one.low, one.high), rel=1e-9)
+
+
+def test_a_cell_that_cannot_be_judged_is_named() -> None:
+    some = table().where([not (row["arm"] == "muon" and row["rung"] == 1 and row["seed"] == 2) for row in rows()])
+    found = foreign_multipliers(some, "adamw")
+    assert [row.rung for row in found.multipliers] == [0]
+    assert found.notes[0].startswith("no multiplier of muon at rung 1 on flops: it needs three seeds")
+
+
 def test_more_may_be_better() -> None:
     turned = table(lambda row: {**row, "value": -row["value"]}, higher_is_better=1, unit="score")
     found = foreign_multipliers(turned, "adamw")
