@@ -18,7 +18,7 @@ import pytest
 from isoflop.cli.main import invoke
 
 GUIDE = Path(__file__).parents[2] / "docs" / "guide"
-PAGES = ("train", "generate", "compare", "report", "objective", "optimizers", "diffusion")
+PAGES = ("train", "generate", "compare", "report", "memory", "objective", "optimizers", "diffusion")
 FENCE = re.compile(r"(?:`([\w./-]+)`:\n\n)?```(\w*)\n(.*?)```", re.DOTALL)
 
 
@@ -110,7 +110,8 @@ SAID = {
     "train": ("goes on from", "texts/002.txt", "report.html", "removed"),
     "generate": ("The first", "sample 3 of 3", "log-probability", '"ended"', "6 of them new", "0 of them new", "1 1 "),
     "compare": ("report.html", "freed", "muon", "squared-relu"),
-    "report": ("columns guessed", "loss at N=1e+09, D=2e+10", "report.html"),
+    "report": ("columns guessed", "loss at N=1e+09, D=2e+10", "report.html", "index.html"),
+    "memory": ("Best: ", "Yes: 2 runs (2 done).", "No: no run here has 'soap'", "12 runs of tuning written to out"),
     "objective": ("z_loss", "bits per byte"),
     "diffusion": ("<= ", "8 random masks of each window", "8 random times of each window"),
     "optimizers": ("['hidden.weight']", "did you mean lr", "minimise the negative", "is the state of Lion"),
