@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from isoflop.core.context import Context
-from isoflop.core.contracts import Filling, Subject
+from isoflop.core.contracts import Completion, DecoderPart, Filling, Subject
 from isoflop.core.errors import RecipeError
 from isoflop.core.recipe import Recipe
 from isoflop.core.rng import Rng
@@ -53,7 +53,7 @@ def test_each_level_is_judged_by_the_task(tmp_path: Path) -> None:
     source: Any = recipe.source.build(ctx)
     model = Knows(source.task)
     subject = Subject(model, None, ctx)  # type: ignore[arg-type]
-    found = SolveRate(MarginPart().build(ctx), 6).measure(subject, source.heldout(), Rng(0))
+    found = SolveRate(MarginPart(), 6).measure(subject, source.heldout(), Rng(0))
     held = source.heldout()
     right = {
         level: sum(int(p.text[1]) + int(p.text[4]) < 10 for p in held[level].puzzles) / len(held[level].puzzles)
@@ -61,6 +61,41 @@ def test_each_level_is_judged_by_the_task(tmp_path: Path) -> None:
     }
     assert {level: measured.value for level, measured in found.domains.items()} == right
     assert found.n == sum(len(level.puzzles) for level in held.values())
+
+
+class Writes(torch.nn.Module):
+    """Stands for a decoder's model: what it says depends on nothing."""
+
+    head = torch.nn.Parameter(torch.zeros(13, 1))
+
+
+class Scripted(DecoderPart):
+    """Says a fixed string of ids after each prompt, as long as it is let."""
+
+    name = "scripted"
+    said: tuple[int, ...]
+
+    def build(self, ctx: Any = None) -> Any:
+        return self
+
+    def complete(self, model: Any, prompts: Any, budget: int, rng: Any, *, first: int = 0, listen: Any = None) -> Any:
+        for i, prompt in enumerate(prompts, first):
+            assert prompt[0] == 12, "a prompt follows an end of text"
+            ids: list[int] = []
+            for token in self.said[:budget]:
+                ids.append(token)
+                if listen(i, 0, token):
+                    break
+            yield Completion(i, 0, ids, [], "told")
+
+
+def test_a_decoder_that_writes_is_given_as_much_room_as_the_answer_takes(tmp_path: Path) -> None:
+    recipe = Recipe.from_json({**TREE, "objective": "next_token", "metrics": ["bits_per_byte"]})
+    ctx = Context(Rng(0), tmp_path, recipe.tokenizer, 13, batch=4, length=9)
+    source: Any = recipe.source.build(ctx)
+    found = SolveRate(Scripted(said=(0, 4, 6, 9, 9)), 6).measure(Subject(Writes(), None, ctx), source.heldout(), Rng(0))  # type: ignore[arg-type]
+    held = source.heldout()
+    assert found.value == sum(p.text.endswith("=046") for d in held.values() for p in d.puzzles) / found.n
 
 
 def test_a_decoder_that_does_not_fit_the_objective_is_refused() -> None:

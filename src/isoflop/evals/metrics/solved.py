@@ -11,7 +11,7 @@ from pydantic import PositiveInt
 from ...core.context import Context
 from ...core.contracts import (
     Completion,
-    Decoder,
+    DecoderPart,
     Filling,
     HeldOut,
     HeldOutPuzzles,
@@ -47,12 +47,12 @@ class SolveRate:
         >>> from isoflop.data.tokenizers.bytes import Bytes
         >>> from isoflop.decode.decoders.margin import MarginPart
         >>> asked = PuzzleText(AdditionPart(digits=1), (Puzzle("1+1=02", ((4, 6),), "easy"),), Bytes(), "none", None)
-        >>> found = SolveRate(MarginPart().build(), 10).measure(Subject(model, None, ctx), {"easy": asked}, Rng(0))
+        >>> found = SolveRate(MarginPart(), 10).measure(Subject(model, None, ctx), {"easy": asked}, Rng(0))
         >>> found.value, found.n
         (0.0, 1)
     """
 
-    def __init__(self, decoder: Decoder, puzzles: int) -> None:
+    def __init__(self, decoder: DecoderPart, puzzles: int) -> None:
         self.decoder, self.puzzles = decoder, puzzles
 
     def measure(self, subject: Subject, data: Mapping[str, HeldOut], rng: Rng) -> Measurement:
@@ -70,18 +70,26 @@ class SolveRate:
 
     def _answers(self, subject: Subject, heldout: HeldOutPuzzles, count: int, rng: Rng) -> Iterator[Completion]:
         templates = list(itertools.islice(heldout.templates(), count))
-        filling, eot = subject.ctx.filling, heldout.tokenizer.eot
-        if isinstance(self.decoder, Unmask):
-            behind = [eot] if isinstance(filling, Filling) and filling.shifted else []
-            yield from self.decoder.infill(subject.model, [[*behind, *template] for template in templates], rng)
+        filling, tokenizer = subject.ctx.filling, heldout.tokenizer
+        stop = None if heldout.task.fixed else tokenizer.eot
+        part = self.decoder.model_copy(update={"stop": stop, "ids": tokenizer.vocab_size})
+        decoder = part.build(subject.ctx)
+        if isinstance(decoder, Unmask):
+            behind = [tokenizer.eot] if isinstance(filling, Filling) and filling.shifted else []
+            yield from decoder.infill(subject.model, [[*behind, *template] for template in templates], rng)
             return
-        for number, (puzzle, template) in enumerate(zip(heldout.puzzles, templates, strict=False)):
-            if puzzle.prompt is None:
-                what = "a puzzle shows something behind a hole, and this decoder writes from left to right"
-                raise UsageError(what, where="metrics", fix="use a layout that asks first, or a model that fills in")
-            shown = [i for i in template if i is not None]
-            room = len(template) - len(shown)
-            yield from self.decoder.complete(subject.model, [[eot, *shown]], room + 1, rng, first=number)
+        if any(puzzle.prompt is None for puzzle in heldout.puzzles[:count]):
+            what = "a puzzle shows something behind a hole, and this decoder writes from left to right"
+            raise UsageError(what, where="metrics", fix="use a layout that asks first, or a model that fills in")
+        rooms = [template.count(None) if heldout.task.fixed else heldout.task.longest + 1 for template in templates]
+        prompts = [[tokenizer.eot, *(i for i in template if i is not None)] for template in templates]
+        written = [0] * count
+
+        def listen(prompt: int, sample: int, token: int) -> bool:
+            written[prompt] += 1
+            return written[prompt] == rooms[prompt]
+
+        yield from decoder.complete(subject.model, prompts, max(rooms), rng, listen=listen)
 
 
 def filled(puzzle: Puzzle, ids: list[int], heldout: HeldOutPuzzles) -> str:
@@ -133,4 +141,4 @@ class SolvedPart(MetricPart):
         return [f"metrics: solved's decoder {self.decoder.name} {why}"] if why else []
 
     def build(self, ctx: Context) -> SolveRate:
-        return SolveRate(self.decoder.build(ctx), self.puzzles)
+        return SolveRate(self.decoder, self.puzzles)
