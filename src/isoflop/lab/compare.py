@@ -20,6 +20,7 @@ from ..store.progress import AskedRun, ProgressBoard
 from ..store.records import joined
 from ..store.results import STUDY, RunRow, StudyResult, spent
 from .corpus import corpus_facts, epochs, passes
+from .factors import interactions, told
 from .provenance import Environments, environments_of, remarks
 from .study import Study
 from .tracking import Trackers
@@ -192,6 +193,7 @@ def conclude(
     """The result of a study whose runs are done: multipliers on every legal axis, refusals, bill, notes, headline."""
     now, scale = process(), study.scale
     verdict = judge(study, rows, environments)
+    pairs = interactions(study.factors, verdict.rows)
     lowest = {arm: min(study.rungs_of(arm)) for arm in study.everyone}
     return StudyResult(
         name=study.name,
@@ -205,6 +207,7 @@ def conclude(
         runs=list(rows),
         tunings=tuned.all,
         multipliers=verdict.rows,
+        interactions=pairs,
         estimator="cubic",
         refusals=verdict.refusals,
         arm_refusals=verdict.arm_refusals,
@@ -212,6 +215,7 @@ def conclude(
         notes=[
             *notes,
             *verdict.notes,
+            *told(pairs),
             *findings(study, rows, verdict.rows),
             *remarks(rows, environments, now),
             *study.caveats,

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PrivateAttr, model_validator
 
-from ..core.documents import Describes, Section, leaves
+from ..core.documents import Describes, Later, Section, leaves
 from ..core.errors import RecipeError, nearest
 from ..core.placing import placed
 from ..core.recipe import Budget, Name, Recipe
@@ -20,6 +20,7 @@ from ..core.registry import Part
 from ..core.scale import Scale
 from ..core.toml import TomlDocument, locate, read
 from ..store.names import reserved
+from .factors import Factors, with_arms
 
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Grid = Annotated[tuple[PositiveFloat, ...], Field(min_length=3)]
@@ -152,6 +153,8 @@ class Study(TomlDocument):
     recipe: Annotated[dict[str, Any], Describes(Recipe)]
     """The baseline's recipe without name, seed and budget; or a recipe's file, or the name of a shipped one."""
     ladder: Ladder
+    factors: Annotated[Factors | None, Later()] = None
+    """Two changes, made each alone and together: three arms, and whether the two do more together than apart."""
     arms: Annotated[dict[Name, Arm], Field(min_length=1)]
     seeds: Annotated[tuple[Seed, ...], Field(min_length=3)]
     """Seeds of the evaluation runs."""
@@ -171,6 +174,11 @@ class Study(TomlDocument):
         if problems := [*self._structure()] or [*self._recipes()] or [*self._grids()]:
             raise ValueError("\n".join(problems))
         return self
+
+    @classmethod
+    def completed(cls, tree: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
+        """The arms that follow from the factors."""
+        return with_arms(tree), {}
 
     @classmethod
     def placed(cls, tree: dict[str, Any], folder: Path) -> dict[str, Any]:

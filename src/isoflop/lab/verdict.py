@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
+from ..core.documents import leaves
 from ..core.roles import numel
 from ..ledger.ledger import CHARGED
 from ..store.results import Axis, MultiplierRow, RunRow, Tuning
 from .multiplier import AXES, Facts, crossing, illegal, multipliers
 from .provenance import Environments
-from .study import Study
+from .study import OWN, Study
 from .wording import NOUNS, amount, interval
 
 
@@ -104,6 +105,7 @@ def findings(study: Study, rows: Sequence[RunRow], found: Sequence[MultiplierRow
             f"{', '.join(above)}: above the lowest rung {study.tuning.hyper} is still the lowest rung's, while "
             f"{study.baseline} was tuned again at its top: that can only favour {study.baseline}"
         )
+    notes += [change for arm in study.arms if (change := _unsaid(study, arm))]
     for arm in study.arms:
         short = [row for row in found if row.arm == arm and not row.all_in and row.censored in ("below", "mixed")]
         if short and study.rungs_of(arm) == (0,):
@@ -113,6 +115,24 @@ def findings(study: Study, rows: Sequence[RunRow], found: Sequence[MultiplierRow
             )
         notes += [turn for axis in AXES if (turn := _crossing(study, found, arm, axis))]
     return notes
+
+
+def _unsaid(study: Study, arm: str) -> str:
+    """What an arm's recipe changes beyond its overrides: keys that both have, with other values, that none names."""
+    ours, theirs = (dict(leaves(study.base(each).to_json())) for each in (arm, study.baseline))
+    written = [change.partition("=") for change in study.arms[arm].overrides]
+    changed = [
+        key
+        for key, value in ours.items()
+        if key in theirs and theirs[key] != value and key not in (*OWN, study.tuning.hyper) and key[-5:] != ".name"
+    ]
+    named = {path.strip() for path, _, _ in written}
+    silent = [
+        f"{key} from {theirs[key]} to {ours[key]}"
+        for key in changed
+        if key not in named and not any(key.rpartition(".")[2] in value for _, _, value in written)
+    ]
+    return f"{arm} changes more than it says: {', '.join(silent)}" if silent else ""
 
 
 def _refused(

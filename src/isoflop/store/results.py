@@ -170,6 +170,31 @@ class MultiplierRow(Frozen):
         return "unknown"
 
 
+class InteractionRow(Frozen):
+    """Whether two changes do more together than apart: the multiplier of both over the product of each one's.
+
+    Example:
+        >>> row = InteractionRow(arms=["muon", "wsd"], axis="flops", rung=1, seeds=3, value=1.1, low=1.0, high=1.2)
+        >>> row.value
+        1.1
+    """
+
+    arms: list[str]
+    """The two changes."""
+    axis: Axis
+    rung: int
+    seeds: int
+    value: float | None = None
+    """Above 1: more than the product. None where a seed is censored."""
+    low: float | None = None
+    high: float | None = None
+    """Ends of the 95 % interval."""
+    p: float | None = None
+    """Two-sided p-value of no interaction."""
+    sentence: str = ""
+    """The row in words."""
+
+
 class StudyResult(Frozen):
     """Everything that a report shows. ``schema_version`` counts incompatible changes of this file's form.
 
@@ -197,6 +222,8 @@ class StudyResult(Frozen):
     runs: list[RunRow]
     tunings: list[Tuning] = []
     multipliers: list[MultiplierRow] = []
+    interactions: list[InteractionRow] = []
+    """Of a table of factors."""
     estimator: Literal["chord", "cubic"] = "chord"
     """How the baseline's rungs are joined: straight lines, their error in no interval, or cubics, theirs in each."""
     refusals: dict[str, str] = {}
