@@ -252,15 +252,24 @@ def score(
     source: Source,
     compute: Annotated[float, _number("--compute", "Pre-training FLOPs.")],
     names: Annotated[str, typer.Option("--names", help="Column that names the models of a table.")] = "",
+    dates: Annotated[
+        str, typer.Option("--dates", help="Column of their dates: how earlier frontiers held for later models.")
+    ] = "",
     columns: Columns = "",
     json: Json = False,
 ) -> None:
     """The score that a compute attains, and the models above it (of a table with C and score)."""
     from ..core.table import Table
+    from ..laws.plan.answer import Plan
+    from ..laws.plan.score import later
     from ..laws.plan.score import score as attained
 
     named = Table.read_csv(source).texts(names).tolist() if names else []
-    _say(attained(_basis(source, "frontier", columns), compute, named), json)
+    answers = [attained(_basis(source, "frontier", columns), compute, named)]
+    if dates:
+        renames = pairs(columns, "--columns", "N=params,D=tokens")
+        answers.append(later(Table.read_csv(source), dates, renames, answers[0].level))
+    _say(Plan(tuple(answers), "frontier") if dates else answers[0], json)
 
 
 @plans.command()

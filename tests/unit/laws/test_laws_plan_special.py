@@ -21,7 +21,7 @@ from isoflop.laws.plan.best import best, loss_at
 from isoflop.laws.plan.draws import Basis, basis_of
 from isoflop.laws.plan.pools import pools
 from isoflop.laws.plan.qat import qat_start
-from isoflop.laws.plan.score import score
+from isoflop.laws.plan.score import later, score
 from isoflop.laws.plan.sparse import sparse
 from isoflop.laws.plan.transfer import transferred
 from isoflop.laws.plan.verb import basis_from, pools_from
@@ -109,6 +109,32 @@ def test_the_attainable_score_names_the_models_above() -> None:
     if len(above):
         most = above[np.argmax((basis.fit.problem.y - basis.fit.predict(basis.fit.table))[above])]
         assert any(f"model {most} " in text for text in made.warnings)
+
+
+def dated(drift: float, rows: int = 250) -> Table:
+    """Scores below a frontier that rises by ``drift`` over the year."""
+    rng = np.random.default_rng(5)
+    c, year = 10 ** rng.uniform(21, 25, rows), np.sort(rng.random(rows))
+    best = 0.2 + 0.5 / (1 + np.exp(-1.5 * (np.log10(c) - 23))) + drift * year
+    day = [str(np.datetime64("2024-01-01") + int(365 * t)) for t in year]
+    return Table({"C": c, "score": best * rng.beta(8, 1, rows), "day": np.asarray(day)})
+
+
+def test_later_models_are_held_against_the_frontier_of_earlier_ones() -> None:
+    still, moved = later(dated(0.0), "day"), later(dated(0.4), "day")
+    assert [figure.name for figure in still.figures] == [figure.name for figure in moved.figures]
+    assert all(figure.low <= 0.98 <= figure.high for figure in still.figures)
+    assert not still.warnings
+    assert min(figure.high for figure in moved.figures) < 0.98
+    assert "the frontier moved" in moved.warnings[0]
+
+
+def test_dates_that_are_none_are_named() -> None:
+    rows = dated(0.0, 20)
+    with pytest.raises(DataError, match="row 1: 'soon' is no date"):
+        later({**rows, "day": np.asarray(["soon"] * 20)}, "day")
+    with pytest.raises(DataError, match="too few dates"):
+        later({**rows, "day": np.asarray(["2024-01-01"] * 20)}, "day")
 
 
 def pool_table(noise: float = 0.002) -> Table:

@@ -1,20 +1,28 @@
-"""The score that a compute attains: a high quantile over models, and which models lie above it."""
+"""The score that a compute attains: a high quantile over models, which models lie above it, and whether it lasts."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from itertools import pairwise
+from typing import Any
 
 import numpy as np
+from scipy.stats import binomtest
 
-from ...core.errors import UsageError
-from ..formula import law_name
-from .answer import Answer, digits, figure
+from ...core.errors import DataError, UsageError
+from ..formula import Array, law_name
+from ..tables import as_table
+from .answer import Answer, Figure, digits, figure
 from .batch import inside
 from .draws import Basis
 from .limits import check_positive
 
 # As many as one reads.
 _NAMED = 5
+
+# Stretches of time with equally many rows: the frontier of all earlier ones is held against each but the first.
+_STRETCHES = 5
 
 
 def score(basis: Basis, compute: float, names: Sequence[str] = ()) -> Answer:
@@ -47,6 +55,67 @@ def score(basis: Basis, compute: float, names: Sequence[str] = ()) -> Answer:
     at = fit.problem.x["C"]
     best = [f"above it: {names[i]} (+{excess[i]:.3g} at C {digits(at[i])})" for i in order if len(names)]
     found = figure("score", values, basis.level, note=reached, log=False)
-    said = "models of later dates are drawn like those of the table; the date drift is not in the interval"
+    said = (
+        "models of later dates are drawn like those of the table; the date drift is not in the interval (see --dates)"
+    )
     question = f"score that {100 * quantile:g} % of models of C = {digits(compute)} FLOPs stay below"
     return Answer(question, (found,), said, end, basis.level, None, (*warnings, *basis.vague, *best))
+
+
+def later(rows: Mapping[str, Any], dates: str, columns: Mapping[str, str] | None = None, level: float = 0.9) -> Answer:
+    """How many of later models stay below the frontier of earlier ones: whether a score attained today is tomorrow's.
+
+    The rows are cut by date into five stretches of about as many rows. The frontier of all rows before a stretch is
+    fitted, and the share of the stretch's rows that lie on or below it is to be the fit's quantile.
+
+    Args:
+        rows: C, score, and the column of dates.
+        dates: that column: ISO 8601, e.g. 2025-03-31, with or without a time.
+        columns: the law's column name -> the table's.
+        level: level of the intervals (Wilson's, of a share), a share.
+
+    Raises:
+        DataError: a date that cannot be read, dates with fewer than five stretches, or rows that no law is fitted to.
+
+    Example:
+        >>> rng = np.random.default_rng(0)
+        >>> c = 10 ** rng.uniform(21, 25, 200)
+        >>> day = [f"2025-{1 + i // 20:02}-{1 + i % 20:02}" for i in range(200)]
+        >>> made = later({"C": c, "score": 0.1 * rng.random(200), "day": day}, "day")
+        >>> [figure.name for figure in made.figures][0]
+        'after 2025-02-20'
+    """
+    from .verb import fit_from
+
+    table = as_table(rows)
+    when = _days(table.texts(dates).tolist(), dates)
+    ends = np.sort(when)[[len(when) * (i + 1) // _STRETCHES - 1 for i in range(_STRETCHES)]]
+    if len(np.unique(ends)) < _STRETCHES:
+        raise DataError(f"has too few dates for {_STRETCHES} stretches", where=dates, fix="give days, not years")
+    figures, quantile = [], 0.0
+    for last, end in pairwise(ends):
+        fit = fit_from(table.where(when <= last), "frontier", None, columns)
+        now, quantile = table.where((when > last) & (when <= end)), fit.settings.tau
+        given = {name: (columns or {}).get(name, name) for name in ("C", "score")}
+        below = now[given["score"]] <= fit.predict({"C": now[given["C"]]})
+        count, there = int(below.sum()), len(below)
+        low, high = binomtest(count, there).proportion_ci(level, method="wilson")
+        seen = f"{there - count} of {there} rows above; {quantile:g} was asked for"
+        figures.append(Figure(f"after {last}", count / there, float(low), float(high), note=seen))
+    off = [figure for figure in figures if not figure.low <= quantile <= figure.high]
+    worst = [f"the frontier moved: it held {100 * f.value:.3g} % {f.name}, not {100 * quantile:g} %" for f in off]
+    question = "share of later models below the frontier of all earlier ones"
+    said = "rows of one stretch are independent; many models of one family are not"
+    return Answer(question, tuple(figures), said, f"the last date, {ends[-1]}", level, None, tuple(worst))
+
+
+def _days(texts: Sequence[str], column: str) -> Array:
+    """Dates as days."""
+    found = []
+    for row, text in enumerate(texts, 1):
+        try:
+            found.append(datetime.fromisoformat(text.strip()).date())
+        except ValueError:
+            fix = "write days as 2025-03-31"
+            raise DataError(f"row {row}: {text!r} is no date", where=column, fix=fix) from None
+    return np.asarray(found, "datetime64[D]")
