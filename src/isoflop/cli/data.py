@@ -122,7 +122,7 @@ def dedup(
     inputs: Inputs,
     out: Out,
     method: Annotated[
-        str, typer.Option("--method", help="exact (whole documents) or minhash (near duplicates).")
+        str, typer.Option("--method", help="exact (whole documents), minhash (near ones), bloom (paragraphs).")
     ] = "minhash",
     preset: Annotated[
         str, typer.Option("--preset", help="Of minhash: datatrove, refinedweb, dclm, nemo, slimpajama or recall.")
@@ -148,13 +148,21 @@ def dedup(
     from ..data.engine.dedup import dedup as run
     from ..data.engine.minhash import PRESETS
 
-    methods = ("exact", "minhash")
+    methods = ("exact", "minhash", "bloom")
     if method not in methods:
         raise UsageError(f"no method is named {method!r}", where="--method", fix=nearest(method, methods))
     if preset not in PRESETS:
         raise UsageError(f"no preset is named {preset!r}", where="--preset", fix=nearest(preset, PRESETS))
+    if method == "bloom" and against:
+        raise UsageError("is for exact and minhash", where="--against", fix="give both inputs in one call")
     with started(inputs, out, workers, broken, key, id_key, format, json) as (units, settings):
-        found = run(units, Keying(method, PRESETS[preset]), settings, against or ())  # type: ignore[arg-type]
+        if method == "bloom":
+            from ..data.engine.bloom import BloomSettings, bloom
+
+            characters = sum(unit.size * (1 if unit.kind in ("lines", "text") else 4) for unit in units)
+            found = bloom(units, BloomSettings(expected=max(characters // 5, 1000)), settings)
+        else:
+            found = run(units, Keying(method, PRESETS[preset]), settings, against or ())  # type: ignore[arg-type]
     shown(found, out, json)
 
 
@@ -266,3 +274,108 @@ def selection_of(given: Mapping[str, str]) -> Selection:
         except (KeyError, ValueError, OverflowError):
             raise UsageError(f"{name} is {text!r}", where="--keep", fix=f"e.g. {SELECTION}") from None
     return Selection(**values)
+
+
+@data_app.command()
+def decontaminate(
+    inputs: Inputs,
+    out: Out,
+    tests: Annotated[list[str], typer.Option("--tests", help="Files of tests, of any keys (may come again).")],
+    workers: Workers = None,
+    broken: BrokenLines = 100,
+    key: TextKey = "text",
+    id_key: IdKey = "id",
+    format: Format = "jsonl.gz",
+    json: Json = False,
+) -> None:
+    """Drop documents that share 13 words in a row with a test."""
+    from ..data.engine.contamination import decontaminate as run
+    from ..data.engine.inputs import units_of
+
+    with started(inputs, out, workers, broken, key, id_key, format, json) as (units, settings):
+        found = run(units, units_of(tests), settings)
+    shown(found, out, json)
+    if not json and found["items_too_short"]:
+        typer.echo(f"{found['items_too_short']:,} texts of tests are too short to be looked for")
+
+
+@data_app.command()
+def mix(
+    sources: Annotated[list[str], typer.Argument(help="PATH=SHARE, e.g. books/=0.7 web.parquet=0.3.")],
+    out: Out,
+    bytes: Annotated[int, typer.Option("--bytes", min=1, help="Of text in all.")],
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Another one draws other documents.")] = 0,
+    workers: Workers = None,
+    broken: BrokenLines = 100,
+    key: TextKey = "text",
+    id_key: IdKey = "id",
+    format: Format = "jsonl.gz",
+    json: Json = False,
+) -> None:
+    """Draw documents of several sources by shares of text; each is named by its source, under `domain`."""
+    from ..data.engine.inputs import units_of
+    from ..data.engine.mixing import mix as run
+
+    shares: dict[str, float] = {}
+    for each in sources:
+        name, _, share = each.rpartition("=")
+        try:
+            shares[name] = float(share)
+        except ValueError:
+            raise UsageError("is not of the form PATH=SHARE", where=each, fix="e.g. books/=0.7") from None
+    with started(list(shares), out, workers, broken, key, id_key, format, json) as (_, settings):
+        found = run({name: units_of([name]) for name in shares}, shares, bytes, settings, seed=seed)
+    shown(found, out, json)
+
+
+@data_app.command()
+def stats(
+    inputs: Inputs,
+    out: Out,
+    count: Annotated[str, typer.Option("--count", help="A key of records whose values are counted.")] = "domain",
+    workers: Workers = None,
+    broken: BrokenLines = 100,
+    key: TextKey = "text",
+    id_key: IdKey = "id",
+    json: Json = False,
+) -> None:
+    """Count documents, words, lengths, scripts, equal texts and equal ids."""
+    from ..data.engine.statistics import histogram, statistics
+
+    with started(inputs, out, workers, broken, key, id_key, "jsonl", json) as (units, settings):
+        found = statistics(units, settings, count)
+    if json:
+        emit({**found, "out": str(out)})
+        return
+    plain = {name: value for name, value in found["counts"].items() if not name.startswith("length.")}
+    shown({"counts": plain}, out, json)
+    typer.echo("documents by characters, from:")
+    for line in histogram(found["counts"]):
+        typer.echo(line)
+
+
+@data_app.command()
+def build(
+    inputs: Inputs,
+    out: Out,
+    tokenizer: Annotated[str, typer.Option("--tokenizer", help="A tokenizer's name or table.")] = "bytes",
+    heldout: Annotated[float, typer.Option("--heldout", help="Share of documents held out, by a hash.")] = 0.05,
+    domain: Annotated[str, typer.Option("--domain", help="What held-out text is evaluated under.")] = "text",
+    workers: Workers = None,
+    broken: BrokenLines = 100,
+    key: TextKey = "text",
+    id_key: IdKey = "id",
+    json: Json = False,
+) -> None:
+    """Tokenise documents into shards, which the source `built` trains on."""
+    from ..core.contracts import TokenizerPart
+    from ..core.slots import part_from
+    from ..data.engine.building import build as run
+
+    part = part_from("tokenizer", tokenizer)
+    assert isinstance(part, TokenizerPart)
+    if not 0 < heldout < 1:
+        raise UsageError(f"is {heldout}, no share", where="--heldout", fix="e.g. 0.05")
+    with started(inputs, out, workers, broken, key, id_key, "jsonl", json) as (units, settings):
+        found = run(units, part, settings, share=heldout, domain=domain)
+    shown(found, out, json)

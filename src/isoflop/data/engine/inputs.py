@@ -235,7 +235,7 @@ def rows_of(unit: Unit, keys: Keys = Keys()) -> Iterator[DocumentRow | BrokenRow
         yield from _texts(unit)
     elif unit.kind in ("lines", "packed"):
         path = Path(unit.files[0])
-        for number, line in _lines(unit) if unit.kind == "lines" else packed_lines(path):
+        for number, line in lines_in(unit):
             if line is None:
                 yield BrokenRow(f"{path}:{number}", f"is longer than {LARGEST:,} bytes", "")
             elif line.strip():
@@ -244,6 +244,11 @@ def rows_of(unit: Unit, keys: Keys = Keys()) -> Iterator[DocumentRow | BrokenRow
         path = Path(unit.files[0])
         for number, record in unpacked(path, unit.kind, unit.start, unit.stop):
             yield _row(record, f"{path}: row {number}", f"{path.name}:{number}", keys, b"")
+
+
+def lines_in(unit: Unit) -> Iterator[tuple[int, bytes | None]]:
+    """Line number and bytes of the lines that begin within a unit, packed or not; None for one that is too long."""
+    return _lines(unit) if unit.kind == "lines" else packed_lines(Path(unit.files[0]))
 
 
 def _lines(unit: Unit) -> Iterator[tuple[int, bytes | None]]:

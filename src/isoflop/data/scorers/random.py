@@ -14,15 +14,15 @@ from ...core.digests import document_hash
 from ...core.registry import Card, part
 
 
-class Chance:
+class RandomScores:
     """A number in [0, 1) by each document's text alone: the same text, the same number, wherever it lies.
 
     Args:
         seed: another one gives other numbers.
 
     Example:
-        >>> one, two = Chance(0).score([("a", "text"), ("b", "text")]).tolist()
-        >>> one == two, one == Chance(1).score([("a", "text")]).tolist()[0]
+        >>> one, two = RandomScores(0).score([("a", "text"), ("b", "text")]).tolist()
+        >>> one == two, one == RandomScores(1).score([("a", "text")]).tolist()[0]
         (True, False)
     """
 
@@ -49,5 +49,5 @@ class RandomPart(ScorerPart):
     """Another one draws anew."""
     card = Card(summary="A uniform number by a hash of the document's text.", equation="score ~ U[0, 1)", cost="none")
 
-    def build(self, texts: Mapping[str, Iterable[str]], models: Mapping[str, Any]) -> Chance:
-        return Chance(self.seed)
+    def build(self, texts: Mapping[str, Iterable[str]], models: Mapping[str, Any]) -> RandomScores:
+        return RandomScores(self.seed)
