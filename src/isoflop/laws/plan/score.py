@@ -82,8 +82,8 @@ def later(rows: Mapping[str, Any], dates: str, columns: Mapping[str, str] | None
         >>> c = 10 ** rng.uniform(21, 25, 200)
         >>> day = [f"2025-{1 + i // 20:02}-{1 + i % 20:02}" for i in range(200)]
         >>> made = later({"C": c, "score": 0.1 * rng.random(200), "day": day}, "day")
-        >>> [figure.name for figure in made.figures][0]
-        'after 2025-02-20'
+        >>> made.figures[0].name, made.warnings  # it stands still
+        ('after 2025-02-20', ())
     """
     from .verb import fit_from
 
