@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -9,6 +10,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from isoflop.compress.weights import WeightPart
 from isoflop.core.contracts import Parametrization, ParametrizationPart, Timed, TokenBatch, Treatment, merged
 from isoflop.core.cost import Work
 from isoflop.core.errors import RecipeError
@@ -27,10 +29,15 @@ FIELDS: dict[str, dict[str, Any]] = {
     "lora": {"rank": 3, "rank_stabilized": True},
     "dora": {"rank": 3},
     "cat": {"adapters": ("a", "b")},
+    "composed": {"parts": ("nm", "integer")},
 }
 PARTS = names("parametrization")
+WEIGHTS = [name for name in PARTS if issubclass(get("parametrization", name), WeightPart) or name == "composed"]
+"""Those that put another weight in a weight's place: one is tried in every way, since they share how they do it."""
+MANY = [name for name in PARTS if name not in WEIGHTS or name == "soft_threshold"]
+FEW = [name for name in WEIGHTS if name not in MANY]
 FEED_FORWARDS = names("feed_forward")
-ROWS, COLUMNS = 6, 10
+ROWS, COLUMNS = 6, 12
 FROZEN: list[tuple[str, ...]] = [
     (), ("embedding",), ("hidden",), ("norm", "embedding"), ("head",), ("blocks.0.*", "embedding"),
     ("*.q.weight", "*.gate.weight"), ("embedding", "norm", "hidden"),
@@ -71,16 +78,24 @@ def test_it_meets_its_protocol_and_bakes_in_what_it_computes(name: str) -> None:
     stir(live)
     weight = torch.randn(ROWS, COLUMNS, generator=torch.Generator().manual_seed(2))
     x = torch.randn(5, COLUMNS, generator=torch.Generator().manual_seed(3))
-    if isinstance(live, Timed):
-        live.at(10, 10)
+    for module in live.modules():
+        if isinstance(module, Timed):
+            module.at(10, 10)
+    live.eval()
     with torch.no_grad():
         torch.testing.assert_close(live.product(weight, torch.float32)(x), x @ live.finalize(weight).T)
     assert live.product(weight, torch.bfloat16)(x.bfloat16()).dtype == torch.bfloat16
 
 
-@pytest.mark.parametrize("frozen", FROZEN, ids=str)
-@pytest.mark.parametrize("name", [*PARTS, None])
-@pytest.mark.parametrize("fields", [{}, {"tied": True}, *({"feed_forward": name} for name in FEED_FORWARDS)], ids=str)
+EVERY: list[Any] = [
+    *itertools.product(
+        [{}, {"tied": True}, *({"feed_forward": name} for name in FEED_FORWARDS)], [*MANY, None], FROZEN
+    ),
+    *itertools.product([{}, {"feed_forward": "gelu"}], FEW, [(), ("*.q.weight", "*.gate.weight")]),
+]
+
+
+@pytest.mark.parametrize(("fields", "name", "frozen"), EVERY, ids=str)
 def test_work_is_what_is_executed_whatever_is_frozen(fields: Any, name: str | None, frozen: tuple[str, ...]) -> None:
     treatment = Treatment(None if name is None else part_of(name), frozen)
     part = model_part(treatment, **fields)
@@ -142,11 +157,16 @@ def test_a_part_is_told_which_of_its_own_parameters_are_frozen(frozen: tuple[str
             assert (p.grad is not None) == p.requires_grad, parameter
 
 
-@pytest.mark.parametrize("arrangement", ["pre_norm", "parallel", "sandwich"])
-@pytest.mark.parametrize(
-    "frozen", [*FROZEN, ("embedding", "norm", "*.feed_forward.*"), ("embedding", "norm", "*.mixer.*")]
-)
-@pytest.mark.parametrize("name", [*PARTS, None])
+HELD: list[tuple[str, ...]] = [
+    *FROZEN, ("embedding", "norm", "*.feed_forward.*"), ("embedding", "norm", "*.mixer.*")
+]  # fmt: skip
+CHECKPOINTED: list[Any] = [
+    *itertools.product([*MANY, None], HELD, ["pre_norm", "parallel", "sandwich"]),
+    *itertools.product(FEW, [()], ["pre_norm"]),
+]
+
+
+@pytest.mark.parametrize(("name", "frozen", "arrangement"), CHECKPOINTED, ids=str)
 def test_checkpointed_activations_give_the_same_gradients_for_a_bill_that_is_exact(
     name: str | None, frozen: tuple[str, ...], arrangement: str
 ) -> None:
@@ -183,10 +203,15 @@ def test_merged_weights_give_the_logits_of_the_parametrized_model(name: str) -> 
     for module in model.modules():
         if isinstance(module, Timed):
             module.at(1, 1)
-    plain = model_part(Treatment()).build(context())
+    model.eval()
+    plain = model_part(Treatment(part_of(name)) if name == "mx" else Treatment()).build(
+        context()
+    )  # it rounds activations
     plain.load_state_dict(merged(model))
     with torch.no_grad():
         torch.testing.assert_close(plain(batch().inputs), model(batch().inputs), rtol=0, atol=1e-5)
+        if isinstance(part_of(name), WeightPart):
+            assert torch.equal(plain(batch().inputs), model(batch().inputs))
         cache = model.make_cache(2, 11)
         torch.testing.assert_close(model.step(batch().inputs, cache), model(batch().inputs), rtol=0, atol=1e-5)
 
@@ -202,7 +227,8 @@ TINY = (
 
 @pytest.mark.parametrize("name", [name for name in PARTS if not part_of(name).adopts])
 def test_it_trains_under_audit_and_loads_again(name: str, tmp_path: Path) -> None:
-    recipe = Recipe.load("small", *TINY, f"parametrization={name}")
+    written = '["nm", "integer"]' if name == "composed" else name
+    recipe = Recipe.load("small", *TINY, f"parametrization={written}")
     run = train(recipe, tmp_path, audit=True)
     assert run.result["status"] == "done"
     live = trained(run).model

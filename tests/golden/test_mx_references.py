@@ -59,7 +59,7 @@ def test_every_block_is_microxcalings(shared: Path) -> None:
             format, case = rest
             inputs = stored[f"in__{case}"]
             found = mx.encode(inputs, format).scales
-            blocks = mx._Layout.of(inputs, -1, 32)
+            blocks = mx.Blocks.of(inputs, -1, 32)
             some = blocks.split(inputs).abs().amax(1).reshape(blocks.scales) > 0  # a block of zeros may have any scale
             if case != "special_nonfinite":
                 assert torch.equal(found[some], expected[some]), key

@@ -167,13 +167,18 @@ def powers(bytes_: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
 
 
 @dataclass(frozen=True)
-class _Layout:
+class Blocks:
     """How a tensor lies in blocks: as (rows, block, inner), the last block of an axis filled up with zeros.
 
-    Args:
+    Attributes:
         shape: of the tensor.
         axis: along which its blocks lie, not negative.
         block: elements of one.
+
+    Example:
+        >>> blocks = Blocks.of(torch.ones(2, 40), axis=-1, block=32)
+        >>> blocks.split(torch.ones(2, 40)).shape, blocks.scales
+        (torch.Size([4, 32, 1]), (2, 2))
     """
 
     shape: tuple[int, ...]
@@ -181,7 +186,8 @@ class _Layout:
     block: int
 
     @classmethod
-    def of(cls, x: Tensor, axis: int, block: int) -> _Layout:
+    def of(cls, x: Tensor, axis: int, block: int) -> Blocks:
+        """Those of a tensor. UsageError: it is not of real floating point, or has no such axis."""
         if not x.is_floating_point():
             raise UsageError(f"wants real floating point numbers, not {x.dtype}", where="mx", fix="convert them first")
         if block < 1:
@@ -198,6 +204,7 @@ class _Layout:
 
     @property
     def inner(self) -> int:
+        """Numbers behind each other along the axes behind that of the blocks."""
         return math.prod(self.shape[self.axis + 1 :])
 
     @property
@@ -303,7 +310,7 @@ def quantise(
         >>> quantise(gains)[0].item(), quantise(gains, scale="rceil")[0].item()
         (0.875, 0.9375)
     """
-    element, layout = element_of(format), _Layout.of(x, axis, block)
+    element, layout = element_of(format), Blocks.of(x, axis, block)
     with torch.no_grad():
         blocks = layout.split(x.detach())
         wide = torch.float64 if x.dtype == torch.float64 else torch.float32
@@ -316,7 +323,7 @@ def quantise(
             count = len(inverse[piece])
             scaled = torch.mul(blocks[piece], inverse[piece], out=work[:count])
             torch.mul(round_(scaled, element, rounding, scratch[:count]), power[piece], out=made[piece])
-        return layout.join(made).reshape(x.shape)
+        return layout.join(made).reshape(x.shape).contiguous()
 
 
 def _inverse(bytes_: Tensor) -> Tensor:
@@ -353,7 +360,7 @@ class MxTensor:
     def decode(self, dtype: torch.dtype = torch.float32) -> Tensor:
         """The numbers that the codes stand for; exact in fp32."""
         values = element_of(self.format).values().to(self.codes.device)[self.codes.long()]
-        layout = _Layout.of(values, self.axis, self.block)
+        layout = Blocks.of(values, self.axis, self.block)
         power = powers(self.scales).reshape(-1, 1, layout.inner)
         return layout.join(layout.split(values) * power).reshape(self.codes.shape).to(dtype)
 
@@ -377,7 +384,7 @@ def encode(
 
     The codes of a block that holds a NaN or an infinity are 0, and its scale is NaN.
     """
-    element, layout = element_of(format), _Layout.of(x, axis, block)
+    element, layout = element_of(format), Blocks.of(x, axis, block)
     with torch.no_grad():
         blocks = layout.split(x.detach().to(torch.float64 if x.dtype == torch.float64 else torch.float32))
         bytes_ = scale_bytes(_magnitude(blocks), element, scale)
@@ -451,7 +458,7 @@ def damage(
     rounding: Rounding = "even",
 ) -> Damage:
     """How much a tensor loses in a format; arguments are ``quantise``'s. A tensor of zeros loses nothing."""
-    element, layout = element_of(format), _Layout.of(x, axis, block)
+    element, layout = element_of(format), Blocks.of(x, axis, block)
     before = layout.split(x.detach().double())
     after = layout.split(quantise(x.double(), format, axis=axis, block=block, scale=scale, rounding=rounding))
     magnitude = _magnitude(before)

@@ -32,7 +32,7 @@ from .slots import (
     ModelSlot,
     ObjectiveSlot,
     OptimizerSlot,
-    ParametrizationSlot,
+    ParametrizationsSlot,
     ScheduleSlot,
     SourceSlot,
     TokenizerSlot,
@@ -170,8 +170,9 @@ class Recipe(TomlDocument):
     optimizer: OptimizerSlot = "adamw"  # type: ignore[assignment]
     schedule: ScheduleSlot = "cosine"  # type: ignore[assignment]
     averaging: AveragingSlot | None = None
-    parametrization: ParametrizationSlot | None = None
-    """What stands in for the products of the matrices within the blocks, e.g. integer weights or LoRA."""
+    parametrization: ParametrizationsSlot | None = None
+    """What stands in for the products of the matrices within the blocks, e.g. integer weights or LoRA; or a list of
+    such parts in order, e.g. ["nm", "integer"]."""
     freeze: Annotated[tuple[str, ...], Later()] = ()
     """Parameters that are not trained: roles (embedding, head, norm, hidden, bias, a part's own) or name patterns."""
     metrics: tuple[MetricSlot, ...] = ("bits_per_byte",)  # type: ignore[assignment]
@@ -207,7 +208,7 @@ class Recipe(TomlDocument):
 
     def _frozen(self) -> list[str]:
         """Rules that freeze nothing, or everything."""
-        if not self.freeze and (self.parametrization is None or self.parametrization.targets == ("*",)):
+        if not self.freeze and (self.parametrization is None or self.parametrization.everywhere):
             return []
         shapes = self.model.shapes(self.vocab_size)
         problems = [
@@ -215,13 +216,8 @@ class Recipe(TomlDocument):
             for rule in self.freeze
             if all(Treatment(freeze=(rule,)).trains(shape) for shape in self.policy.all_shapes(self.vocab_size))
         ]
-        if (part := self.parametrization) is not None:
-            each = [(target, Treatment(part.model_copy(update={"targets": (target,)}))) for target in part.targets]
-            problems += [
-                f"parametrization.targets: {target!r} matches no matrix within the blocks"
-                for target, only in each
-                if not any(only.of(shape) for shape in shapes)
-            ]
+        if self.parametrization is not None:
+            problems += self.parametrization.matches(shapes)
         if not problems and not self.policy.trained_shapes(self.vocab_size):
             problems.append("freeze: leaves nothing to train")
         return problems

@@ -177,6 +177,24 @@ class _Tiled:
         )
 
 
+class _Ordered(_Slot):
+    """Marks a field that holds a part, or a list of them in order, which is the part ``composed``; of one, that one."""
+
+    def __get_pydantic_core_schema__(self, base: type[Part], handler: GetCoreSchemaHandler) -> CoreSchema:
+        def read(value: Any, context: Any) -> Any:
+            if isinstance(value, list | tuple) and len(value) != 1:
+                value = {"name": "composed", "parts": list(value)}
+            return resolve(base.slot, value[0] if isinstance(value, list | tuple) else value, context)
+
+        one = {"type": base.slot}
+        schema = {"anyOf": [one, {"type": "array", "items": one, "minItems": 1}]}
+        return core_schema.with_info_plain_validator_function(
+            lambda value, info: read(value, info.context),
+            serialization=core_schema.simple_ser_schema("any"),
+            metadata={"pydantic_js_functions": [lambda _, __: schema]},
+        )
+
+
 SourceSlot = Annotated[contracts.SourcePart, _Slot()]
 TaskSlot = Annotated[contracts.TaskPart, _Slot()]
 TokenizerSlot = Annotated[TokenizerPart, _Slot()]
@@ -193,6 +211,7 @@ ObjectiveSlot = Annotated[contracts.ObjectivePart, _Slot()]
 OptimizerSlot = Annotated[contracts.OptimizerPart, _Slot()]
 ScheduleSlot = Annotated[contracts.SchedulePart, _Slot()]
 ParametrizationSlot = Annotated[contracts.ParametrizationPart, _Slot()]
+ParametrizationsSlot = Annotated[contracts.ParametrizationPart, _Ordered()]
 AveragingSlot = Annotated[contracts.AveragingPart, _Slot()]
 MetricSlot = Annotated[contracts.MetricPart, _Slot()]
 DecoderSlot = Annotated[contracts.DecoderPart, _Slot()]

@@ -48,6 +48,15 @@ class TorchRule(Generic[O]):
         self.optimizer.step()
         return outcome
 
+    def curvature(self, parameter: torch.Tensor) -> torch.Tensor | None:
+        """The second moment of a parameter's gradient, where the optimizer keeps one as Adam does."""
+        state = self.optimizer.state.get(parameter, {})
+        if "exp_avg_sq" not in state:
+            return None
+        group = next(g for g in self.optimizer.param_groups if any(p is parameter for p in g["params"]))
+        found: torch.Tensor = state["exp_avg_sq"] / (1 - group["betas"][1] ** float(state["step"]))
+        return found
+
     def evaluation_weights(self) -> AbstractContextManager[None]:
         """The optimizer's own, if it trains at one point and is evaluated at another."""
         inner: Any = self.optimizer

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Container, Iterable, Mapping
+from collections.abc import Callable, Container, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 
 from ..core.contracts import Passes
-from ..core.cost import Cost, Work, add_spent
+from ..core.cost import ZERO, Cost, Work, add_spent
 from ..core.errors import BudgetError
 from ..core.recipe import Budget, Recipe
 
@@ -28,6 +29,7 @@ class StepCost:
         work: of the objective on one micro-batch.
         charges: what else the loss of one micro-batch costs, by ledger phase.
         once: what the first loss of the run costs beside, by ledger phase.
+        stages: (first step, work from there on) of a run of so many steps; None: all steps cost ``work``.
         accumulate: micro-batches of one step.
         tokens: predicted by one step of full batches.
         updates: what the optimizer and the averaging do in the first n steps.
@@ -47,22 +49,30 @@ class StepCost:
     updates: Callable[[int], Cost] = field(compare=False)
     passes: Callable[[int], Passes] = field(compare=False)
     once: Mapping[str, Cost] = field(default_factory=dict)
+    stages: Callable[[int], Sequence[tuple[int, Work]]] | None = field(default=None, compare=False)
+
+    def work_at(self, t: int, horizon: int) -> Work:
+        """Of the objective on one micro-batch in step ``t`` (from 0) of a run of ``horizon`` steps."""
+        if self.stages is None:
+            return self.work
+        return [work for start, work in self.stages(horizon) if start <= t][-1]
 
     def update(self, t: int) -> Cost:
         """What the optimizer and the averaging do in step ``t`` (from 0)."""
         return self.updates(t + 1) - self.updates(t)
 
     def phases(self, steps: int) -> dict[str, Cost]:
-        """What the first ``steps`` steps of a run cost, by ledger phase."""
-        passes, own = self.passes(steps), steps * self.accumulate
-        forward, backward = own + passes.forward, own + passes.backward
-        losses = own + passes.losses
-        spent = {
-            "train": self.work.forward * forward + self.work.backward * backward,
-            "recompute": self.work.recompute * backward,
-            "optimizer": self.updates(steps),
-            **{phase: cost * losses for phase, cost in self.charges.items()},
-        }
+        """What the first ``steps`` steps of a run cost, by ledger phase; where they differ, a run of so many steps."""
+        staged = ((0, self.work),) if self.stages is None else self.stages(steps)
+        ends = [min(start, steps) for start, _ in staged[1:]] + [steps]
+        spent: dict[str, Cost] = {"train": ZERO, "recompute": ZERO, "optimizer": self.updates(steps)}
+        for (start, work), end in zip(staged, ends, strict=True):
+            own, passes = (end - min(start, end)) * self.accumulate, self.passes(end) - self.passes(min(start, end))
+            forward, backward = own + passes.forward, own + passes.backward
+            spent["train"] += work.forward * forward + work.backward * backward
+            spent["recompute"] += work.recompute * backward
+        losses = steps * self.accumulate + self.passes(steps).losses
+        spent |= {phase: cost * losses for phase, cost in self.charges.items()}
         if steps:
             add_spent(spent, self.once)
         return spent
@@ -91,7 +101,22 @@ def step_cost(recipe: Recipe) -> StepCost:
         updates=lambda steps: updates(before + steps) - updates(before) + average * steps,
         passes=lambda steps: passes(before + steps) - passes(before),
         once=recipe.objective.once(recipe),
+        stages=_stages(recipe),
     )
+
+
+def _stages(recipe: Recipe) -> Callable[[int], Sequence[tuple[int, Work]]] | None:
+    """The work of each stage of a run, where a parametrization makes steps that cost less than others."""
+    treatment, train = recipe.policy.treatment, recipe.train
+    if len(treatment.stages(LONGEST)) == 1:
+        return None
+
+    @cache
+    def work(stage: Hashable) -> Work:
+        model = recipe.model.treated(treatment.priced(stage))
+        return recipe.objective.work(model, train.batch, train.length, recipe.vocab_size)
+
+    return lambda horizon: [(start, work(stage)) for start, stage in treatment.stages(horizon)]
 
 
 def steps_within(budget: Budget, cost: StepCost, text_bytes: Iterable[int] | None = None) -> int:

@@ -23,6 +23,6 @@ def checkpointed(block: nn.Module, x: Tensor, *rest: Any) -> Tensor:
         x: its input, the only one that is kept.
         rest: its other arguments, kept as they are.
     """
-    plain = not any(module.parametrization for module in block.modules() if isinstance(module, Matrix))
+    plain = not any(module.parametrization is not None for module in block.modules() if isinstance(module, Matrix))
     done: Tensor = checkpoint(block, x, *rest, use_reentrant=False, preserve_rng_state=False, early_stop=plain)
     return done

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..core.contracts import as_matrix
 from .kernels import gated_linear
 from .layers import Matrix, Product
 
@@ -138,10 +139,12 @@ def laid_out(module: M, layout: WeightLayout) -> M:
     twin._parameters, twin._modules = dict(module._parameters), dict(module._modules)
     for name, child in module._modules.items():
         twin._modules[name] = None if child is None else laid_out(child, layout)
+    own = getattr(module, "parametrization", None)
+    if own is not None and not getattr(own, "operands", None):
+        weight = as_matrix(own.finalize, module.get_parameter("weight").detach()).detach()
+        twin.weight = nn.Parameter(weight, requires_grad=False)
+        del twin._modules["parametrization"]
+        vars(twin)["parametrization"] = None
     if isinstance(module, Matrix):
-        assert isinstance(twin, Matrix)
-        part, weight = module.parametrization, module.weight.detach()
-        twin.weight = nn.Parameter(weight if part is None else part.finalize(weight).detach(), requires_grad=False)
-        twin.parametrization = None
-        twin.product = lambda dtype: layout.of(Matrix.product(twin, dtype))  # type: ignore[method-assign]
+        twin.product = lambda dtype: layout.of(Matrix.product(twin, dtype))  # type: ignore[assignment,arg-type]
     return twin

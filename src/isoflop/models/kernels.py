@@ -1,4 +1,4 @@
-"""Where a handwritten gradient pays: the weights' cast, norm, gated unit (attention has a file of its own).
+"""Where a handwritten gradient pays: the weights' cast, rounded products, norm, gated unit (attention: ``attend.py``).
 
 Each function has a plain form in torch's operations, ``reference_*``: the tests believe it, compiled code uses it (the
 compiler fuses it better than by hand), and so does ``torch.func`` (which differentiates it in its own ways). Eager code
@@ -17,6 +17,9 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 from torch.nn import functional as F
+
+from ..core.contracts import Operands
+from ..core.errors import UsageError
 
 # torch's annotations of Function are untyped; every class below is private and reached through a typed function.
 # mypy: disable-error-code="no-untyped-call, no-any-return, misc"
@@ -93,6 +96,56 @@ class _Fuse(Function):
     @first_order
     def backward(ctx: Any, grad: Tensor) -> Any:
         return (None, *grad.to(ctx.dtype).split(ctx.rows))
+
+
+def linear(
+    x: Tensor, weight: Tensor, bias: Tensor | None = None, operands: Operands | None = None, dtype: Any = None
+) -> Tensor:
+    """x weight' + bias, as every weight of a model is multiplied.
+
+    Args:
+        x: (..., columns).
+        weight: (rows, columns), in the type of ``x``; with ``operands`` as it is kept.
+        bias: (rows,).
+        operands: what becomes of the operands of this product and of the two of its gradient.
+        dtype: of those; None: that of ``x``.
+    """
+    if operands is None:
+        return F.linear(x, weight, bias)
+    if functional():
+        raise UsageError(
+            "torch.func differentiates products whose operands are rounded as if they were not",
+            where="parametrization",
+            fix="use an optimizer that needs a gradient alone, or round weights only",
+        )
+    apply = torch.compiler.disable(_RoundedLinear.apply)  # its roundings work on pieces that fit the cache
+    found = apply(x, weight, operands, dtype or x.dtype)
+    return found if bias is None else found + bias
+
+
+class _RoundedLinear(Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, operands: Operands, dtype: torch.dtype) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.operands, ctx.dtype = operands, dtype
+        rows = operands.of("forward", "x", x.flatten(0, -2), -1, dtype)
+        found = F.linear(rows, operands.of("forward", "w", weight, -1, dtype))
+        return found.view(*x.shape[:-1], len(weight))
+
+    @staticmethod
+    @first_order
+    def backward(ctx: Any, grad: Tensor) -> Any:
+        """Each operand is rounded anew along the axis that its product sums over."""
+        x, weight = ctx.saved_tensors
+        of, dtype, rows = ctx.operands.of, ctx.dtype, grad.flatten(0, -2)
+        grad_x = grad_weight = None
+        if ctx.needs_input_grad[0]:
+            grad_x = of("input", "g", rows, -1, dtype) @ of("input", "w", weight, 0, dtype)
+            grad_x = grad_x.view(x.shape).to(x.dtype)
+        if ctx.needs_input_grad[1]:
+            grad_weight = of("weight", "g", rows, 0, dtype).t() @ of("weight", "x", x.flatten(0, -2), 0, dtype)
+            grad_weight = grad_weight.to(weight.dtype)
+        return grad_x, grad_weight, None, None
 
 
 # ---------------------------------------------------------------- norm

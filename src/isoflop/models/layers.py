@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..core.contracts import EffectiveWeight, as_matrix
 from ..core.rng import Rng
 from ..core.roles import Role, Shape
-from .kernels import fuse, rms_norm
+from .kernels import fuse, linear, rms_norm
 
 Product = Callable[[Tensor], Tensor]
 """From (..., columns) to (..., rows) vectors: a weight's product, or what stands in its place."""
@@ -57,13 +58,31 @@ class Matrix(nn.Module):
         self.bias = nn.Parameter(torch.zeros(rows)) if bias else None
         self.parametrization: Any = None
 
+    @property
+    def reads(self) -> bool:
+        """Whether its weight is read as a weight: nothing takes its product's place, or rounds its operands."""
+        own = self.parametrization
+        return own is None or (isinstance(own, EffectiveWeight) and own.operands is None)
+
+    def read(self) -> Tensor:
+        """The weight that stands in its place (rows, columns), fp32."""
+        return read(self)
+
     def product(self, dtype: torch.dtype) -> Product:
         """x -> x W' + bias with operands in ``dtype``; a parametrization puts something in the product's place."""
-        bias = None if self.bias is None else self.bias.to(dtype)
-        if self.parametrization is None:
-            return partial(F.linear, weight=fuse((self.weight,), dtype), bias=bias)
-        product: Product = self.parametrization.product(self.weight, dtype)
+        bias, own = None if self.bias is None else self.bias.to(dtype), self.parametrization
+        if self.reads:
+            return partial(F.linear, weight=fuse((self.read(),), dtype), bias=bias)
+        if isinstance(own, EffectiveWeight):
+            return partial(linear, weight=self.read(), bias=bias, operands=own.operands, dtype=dtype)
+        product: Product = own.product(self.weight, dtype)
         return product if bias is None else lambda x: product(x) + bias
+
+
+def read(module: Any) -> Tensor:
+    """The weight of a module as it is read: its own, or what its parametrization puts in that one's place."""
+    own, weight = module.parametrization, module.weight
+    return weight if own is None else as_matrix(own.effective, weight)
 
 
 def matrix_shapes(name: str, rows: int, columns: int, bias: bool = False) -> list[Shape]:
@@ -75,20 +94,22 @@ def matrix_shapes(name: str, rows: int, columns: int, bias: bool = False) -> lis
 def joined(matrices: Sequence[Matrix], dtype: torch.dtype) -> Product:
     """The products of several matrices with the same vectors, side by side in the last dimension.
 
-    One product where all are plain and are trained, or not, together; either all have a bias or none has.
+    One product where all are read as weights and are trained, or not, together; either all have a bias or none has.
     """
-    if plain_alike(matrices):
+    if (weights := read_alike(matrices)) is not None:
         biases = [matrix.bias.to(dtype) for matrix in matrices if matrix.bias is not None]
-        weight = fuse(tuple(matrix.weight for matrix in matrices), dtype)
+        weight = fuse(weights, dtype)
         return partial(F.linear, weight=weight, bias=torch.cat(biases) if biases else None)
     products = [matrix.product(dtype) for matrix in matrices]
     return lambda x: torch.cat([product(x) for product in products], -1)
 
 
-def plain_alike(matrices: Sequence[Matrix]) -> bool:
-    """Whether no matrix is parametrized, and all are trained or all are frozen."""
-    trained = {matrix.weight.requires_grad for matrix in matrices}
-    return len(trained) == 1 and all(matrix.parametrization is None for matrix in matrices)
+def read_alike(matrices: Sequence[Matrix]) -> tuple[Tensor, ...] | None:
+    """The weights of matrices that may share a product: all are read as weights, and all need a gradient or none."""
+    if not all(matrix.reads for matrix in matrices):
+        return None
+    weights = tuple(matrix.read() for matrix in matrices)
+    return weights if len({weight.requires_grad for weight in weights}) == 1 else None
 
 
 def exact(x: Tensor) -> Tensor:
@@ -118,9 +139,11 @@ class RmsNorm(nn.Module):
         super().__init__()
         self.eps = eps
         self.weight = nn.Parameter(torch.full((width,), 1 - self.origin))
+        self.parametrization: Any = None
 
     def forward(self, x: Tensor, dtype: torch.dtype) -> Tensor:
-        gain = self.weight + self.origin if self.origin else self.weight
+        gain = self.weight if self.parametrization is None else read(self)
+        gain = gain + self.origin if self.origin else gain
         return rms_norm(x, gain, self.eps, dtype)
 
 

@@ -129,9 +129,9 @@ class Transformer(nn.Module):
         self.unembedding = None if tied else Matrix(vocab_size, width, role="head")
 
     @property
-    def head(self) -> nn.Parameter:
+    def head(self) -> Tensor:
         """Weight (vocab, width) that turns ``hidden`` into logits."""
-        return (self.embedding if self.unembedding is None else self.unembedding).weight
+        return (self.embedding if self.unembedding is None else self.unembedding).read()
 
     def hidden(self, tokens: Tensor, seen: Seen = None) -> Tensor:
         """(batch, length) ids -> (batch, length, width) vectors before the head, in the products' dtype.
@@ -145,11 +145,11 @@ class Transformer(nn.Module):
 
     def _embed(self, tokens: Tensor, cache: Cache | Slots | None = None, places: Positions | None = None) -> Tensor:
         """Vectors that enter the blocks; ``cache`` holds what the tokens follow, ``places`` says where they stand."""
-        x = exact(F.embedding(tokens, self.embedding.weight))
+        x = exact(F.embedding(tokens, self.embedding.read()))
         x = x if self.scale == 1.0 else x * self.scale
         if self.positions is None:
             return x
-        weight = self.positions.weight
+        weight = self.positions.read()
         if places is not None:
             return x + exact(F.embedding(torch.from_numpy(places).to(tokens.device), weight))
         new = tokens.shape[1]
@@ -234,7 +234,7 @@ class Prepared:
     to_logits: Callable[[Tensor], Tensor]
 
     @property
-    def head(self) -> nn.Parameter:
+    def head(self) -> Tensor:
         """The model's."""
         return self.model.head
 

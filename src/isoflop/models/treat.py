@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from torch import nn
 
-from ..core.contracts import OWNED, PLACE, Treatment, begin_from_weights
+from ..core.contracts import OWNED, PLACE, Treatment, begin_from_weights, matrix_of
 from ..core.rng import Rng
 from ..core.roles import Shape, role_of
 from .layers import Matrix
 
 
 def treat(model: nn.Module, treatment: Treatment, rng: Rng) -> None:
-    """Give the targeted matrices their parametrizations and the model its additions, then freeze what is not trained.
+    """Give the targeted weights their parametrizations and the model its additions, then freeze what is not trained.
 
     Args:
         model: just built, its weights drawn.
@@ -23,12 +23,18 @@ def treat(model: nn.Module, treatment: Treatment, rng: Rng) -> None:
         >>> [name for name, p in model.named_parameters() if not p.requires_grad]
         ['embedding.weight']
     """
+    made: list[tuple[nn.Module, nn.Module]] = []
     for name, module in list(model.named_modules()):
-        if isinstance(module, Matrix):
-            part = treatment.of(Shape(f"{name}.weight", module.role, tuple(module.weight.shape)))
-            if part is not None:
-                rows, columns = module.weight.shape
-                setattr(module, PLACE, part.build(rows, columns, rng(name)))
+        if PLACE not in vars(module):  # it lets nothing stand in its weight's place
+            continue
+        shape = Shape(f"{name}.weight", role_of(model, f"{name}.weight"), tuple(module.get_parameter("weight").shape))
+        part = treatment.of(shape)
+        if part is not None:
+            own = part.build(*matrix_of(shape), rng(name))
+            setattr(module, PLACE, own)
+            made.append((own, module))
+    if treatment.parametrization is not None:
+        treatment.parametrization.join(made)
     begin_from_weights(model)
     if treatment.owned is not None:
         width = next(m.weight.shape[1] for m in model.modules() if isinstance(m, Matrix) and m.role == "embedding")

@@ -78,7 +78,7 @@ def evaluated(
     with evaluation_weights(optimizer, averaging):
         weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     model.load_state_dict(weights)
-    return model, ctx
+    return model.eval(), ctx
 
 
 def other_models(recipe: Recipe, source: Source, ctx: Context, root: Path) -> dict[str, torch.nn.Module]:

@@ -17,7 +17,7 @@ from ..store.run import Run
 from .ancestors import adopt, begin, other_models, resume_optimizer, start_of, trained_tokenizer
 from .devices import refuse_missing
 from .loop import Loop
-from .parts import Parts, Watched
+from .parts import Parts, Watched, give_curvature
 from .problem import training_rule
 
 WALKED, WALKED_TOKENS = 200, 1 << 22
@@ -48,6 +48,7 @@ def assemble(recipe: Recipe, run: Run, source: Source | None = None) -> Loop:
     watched = Watched.of(ctx, watched.asked)
     optimizer = training_rule(recipe.optimizer.build(watched))
     resume_optimizer(optimizer, recipe, start)
+    give_curvature(model, optimizer)
     parts = Parts(
         source=source,
         batches=source.batches(watched),

@@ -81,9 +81,10 @@ class Loop(Session):
         tell(parts.timed, self.step, ctx.horizon)
         objective = Held(parts.objective) if isinstance(parts.objective, Stateful) else None
         self._begun = Begun(parts.batches.state_dict(), objective)
-        clip, work = self.recipe.train.clip, self.cost.work
+        clip, work = self.recipe.train.clip, self.cost.work_at(self.step, ctx.horizon)
         ahead = None if isinstance(parts.batches, Listens) else self.ahead
-        problem = StepProblem(parts.objective, ctx, self.next_batches(), clip, self.step, ahead, work)
+        given = (clip, self.step, ahead, work, parts.penalties)
+        problem = StepProblem(parts.objective, ctx, self.next_batches(), *given)
         self._begun.problem = problem
         parts.optimizer.set_factor(parts.schedule.factor(self.step, ctx.horizon))
         outcome = parts.optimizer.step(problem)

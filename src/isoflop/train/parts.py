@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import torch
 
 from ..core.context import Context
 from ..core.contracts import (
+    PLACE,
+    AddsGradient,
     Averaging,
     Batches,
+    Curvature,
     Metric,
     Objective,
     Optimizer,
@@ -21,7 +24,9 @@ from ..core.contracts import (
     Source,
     Stateful,
     SwapsWeights,
+    TakesCurvature,
     Timed,
+    as_matrix,
 )
 
 
@@ -54,6 +59,11 @@ class Parts:
         """The model's modules that change with time."""
         return timed(self.model)
 
+    @cached_property
+    def penalties(self) -> list[Penalty]:
+        """Weights whose parametrizations have a penalty of their own, each with the rule of its gradient."""
+        return penalties(self.model)
+
     @property
     def stateful(self) -> dict[str, Stateful]:
         """Those that hold state beside the model's weights, by the name under which a checkpoint keeps it."""
@@ -69,6 +79,36 @@ class Parts:
 def timed(model: torch.nn.Module) -> list[Timed]:
     """The modules of a model that change with time."""
     return [module for module in model.modules() if isinstance(module, Timed)]
+
+
+Penalty = tuple[torch.nn.Parameter, Callable[[torch.Tensor], torch.Tensor | None]]
+"""A weight, and what is added to its gradient as a function of it."""
+
+
+def penalties(model: torch.nn.Module) -> list[Penalty]:
+    """Trained weights of a model whose parametrizations add to their gradient."""
+    owners = [module for module in model.modules() if isinstance(getattr(module, PLACE, None), AddsGradient)]
+    weights = [(module.get_parameter("weight"), getattr(module, PLACE)) for module in owners]
+    return [(weight, partial(as_matrix, own.own_gradient)) for weight, own in weights if weight.requires_grad]
+
+
+def give_curvature(model: torch.nn.Module, optimizer: Optimizer) -> None:
+    """Tell the parametrizations that want it where their weight's curvature is to be had."""
+    for module in model.modules():
+        own = getattr(module, PLACE, None)
+        if isinstance(own, TakesCurvature) and isinstance(optimizer, Curvature):
+            own.take_curvature(partial(optimizer.curvature, module.get_parameter("weight")))
+
+
+@contextmanager
+def in_use(model: torch.nn.Module) -> Iterator[None]:
+    """While entered, the model computes as it does in use: parametrizations give what they will be baked into."""
+    before = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(before)
 
 
 def tell(modules: Iterable[Timed], step: int, horizon: int) -> None:

@@ -25,6 +25,7 @@ from ..core.contracts import (
 from ..core.cost import Cost, Work, add_spent
 from ..core.errors import NumericsError, UsageError
 from ..core.torch_rule import TorchRule
+from .parts import Penalty
 
 
 class StepProblem:
@@ -42,6 +43,7 @@ class StepProblem:
         step: the step's number, which keys what is drawn at random in it.
         ahead: gives the micro-batches of the next step, without taking them from the stream.
         work: what one pass of the objective over one micro-batch costs.
+        penalties: of parametrizations, whose gradients are added to those of the loss.
 
     Attributes:
         passed: a first pass is through, so that the optimizer may have changed something; until then nothing has.
@@ -59,12 +61,13 @@ class StepProblem:
         step: int = 0,
         ahead: Callable[[], Sequence[Batch]] | None = None,
         work: Work = Work(),
+        penalties: Sequence[Penalty] = (),
     ) -> None:
         self._objective, self._ctx, self._clip, self._step, self._ahead = objective, ctx, clip, step, ahead
         self._batches = [batch.drawing(Draws(ctx.rng, step, number)) for number, batch in enumerate(batches)]
         self.units = sum(batch.units for batch in batches)
         self._divisor = max(1, self.units)
-        self._work = work
+        self._work, self._penalties = work, penalties
         self.passed = False
         self.spent: dict[str, Cost] = {}
         self.heard: list[tuple[Batch, Loss]] = []
@@ -77,7 +80,7 @@ class StepProblem:
         Raises:
             NumericsError: the loss or a gradient is not finite; names the parameters, changes nothing.
         """
-        return self._backward(self._batches, self._clip)
+        return self._backward(self._batches, self._clip, self._penalties)
 
     def resample(self) -> Outcome:
         """As ``backward``, but with targets drawn from the model's own predictions, and unclipped.
@@ -113,7 +116,8 @@ class StepProblem:
         """
         if self._ahead is None:
             raise UsageError("nothing is known of the data of the next step")
-        problem = StepProblem(self._objective, self._ctx, self._ahead(), self._clip, self._step + 1, work=self._work)
+        rest = self._work, self._penalties
+        problem = StepProblem(self._objective, self._ctx, self._ahead(), self._clip, self._step + 1, None, *rest)
         problem.spent = self.spent  # one bill; what making the batches cost is charged in their own step
         return problem
 
@@ -124,7 +128,7 @@ class StepProblem:
         if backward:
             add_spent(self.spent, {"recompute": work.recompute * backward})
 
-    def _backward(self, batches: Sequence[Batch], clip: float) -> Outcome:
+    def _backward(self, batches: Sequence[Batch], clip: float, penalties: Sequence[Penalty] = ()) -> Outcome:
         for group in self._ctx.groups:
             for p in group.params:
                 p.grad = None
@@ -136,6 +140,10 @@ class StepProblem:
             totals.append(loss.total.detach())
             for name, term in loss.terms.items():
                 terms.setdefault(name, []).append(term)
+        for weight, gradient in penalties:
+            own = gradient(weight.detach())
+            if own is not None and weight.grad is not None:
+                weight.grad.add_(own)
         # Only now is a number read: a GPU that is waited for has nothing left to do.
         total = sum(torch.stack(totals).cpu().tolist())
         if not math.isfinite(total):

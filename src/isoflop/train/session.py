@@ -16,7 +16,7 @@ from ..core.scale import Scale
 from ..ledger.budgets import Marks
 from ..ledger.ledger import Ledger
 from ..store.run import Run
-from .parts import Parts, evaluation_weights, tell
+from .parts import Parts, evaluation_weights, in_use, tell
 from .problem import StepProblem
 from .signals import held_off
 from .state import Held, load_tensors, load_tree, save_tensors, save_tree
@@ -82,7 +82,7 @@ class Session:
     def measure(self) -> dict[str, Measurement]:
         """Every metric of the recipe, with the evaluation weights."""
         heldout, rng = self.parts.source.heldout(), self.recipe.rng("evaluation")
-        with evaluation_weights(self.parts.optimizer, self.parts.averaging):
+        with evaluation_weights(self.parts.optimizer, self.parts.averaging), in_use(self.parts.model):
             subject = Subject(self.parts.model, self.parts.objective, self.ctx)
             return {name: metric.measure(subject, heldout, rng(name)) for name, metric in self.parts.metrics}
 

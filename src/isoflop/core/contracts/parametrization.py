@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, ClassVar, Protocol, Self, runtime_checkable
 
@@ -57,6 +57,58 @@ class Parametrization(Protocol):
 
     def finalize(self, weight: Tensor) -> Tensor:
         """The plain weight (rows, columns), fp32, whose product is what was trained, as it is now."""
+
+
+@runtime_checkable
+class Operands(Protocol):
+    """What becomes of the operands of a weight's three products: x W' forward, g W and g' x backward.
+
+    Equal policies may share a product.
+    """
+
+    def of(self, product: str, operand: str, tensor: Tensor, axis: int, dtype: torch.dtype) -> Tensor:
+        """An operand as it is multiplied.
+
+        Args:
+            product: "forward", "input" (the input's gradient) or "weight" (the weight's).
+            operand: "x" the input, "w" the weight or "g" the output's gradient.
+            tensor: 2-D, in any type.
+            axis: of the tensor, the one that the product sums over.
+            dtype: of the result.
+        """
+
+
+@runtime_checkable
+class EffectiveWeight(Protocol):
+    """A parametrization that puts another weight in a weight's place, wherever that is read, before any cast.
+
+    So it stands in for heads, embeddings and gains as well, not for products alone, and several can follow each other.
+    Its module is in training mode while it is trained; otherwise it gives what ``finalize`` gives.
+
+    Attributes:
+        operands: what becomes of the operands of the weight's products; None: they stay as they are.
+    """
+
+    operands: Operands | None
+
+    def effective(self, weight: Tensor) -> Tensor:
+        """The weight in its place (rows, columns), fp32, differentiable; of a gain rows = 1."""
+
+
+@runtime_checkable
+class AddsGradient(Protocol):
+    """A parametrization with a penalty of its own, as a rule for its gradient."""
+
+    def own_gradient(self, weight: Tensor) -> Tensor | None:
+        """What is added to the weight's gradient (rows, columns) once a step, before clipping; None: nothing yet."""
+
+
+@runtime_checkable
+class TakesCurvature(Protocol):
+    """A parametrization whose rule needs the loss's curvature along each weight."""
+
+    def take_curvature(self, curvature: Callable[[], Tensor | None]) -> None:
+        """``curvature()`` gives the optimizer's estimate for its weight, None while there is none; told once."""
 
 
 @runtime_checkable
@@ -137,8 +189,13 @@ def merged(model: torch.nn.Module) -> dict[str, Tensor]:
     for name, module in model.named_modules():
         parametrization = getattr(module, PLACE, None)
         if parametrization is not None:
-            weights[f"{name}.weight"] = parametrization.finalize(module.weight).detach()
+            weights[f"{name}.weight"] = as_matrix(parametrization.finalize, module.weight).detach()
     return weights
+
+
+def as_matrix(function: Callable[[Tensor], Tensor], weight: Tensor) -> Tensor:
+    """``function`` of a weight (rows, columns); a gain (columns,) goes through it as one row."""
+    return function(weight) if weight.ndim == 2 else function(weight[None])[0]
 
 
 class ParametrizationPart(Part):
@@ -153,6 +210,48 @@ class ParametrizationPart(Part):
 
     targets: tuple[str, ...] = ("*",)
     """Which matrices within the blocks: patterns of their names, e.g. "*.mixer.*" or "*.q"."""
+
+    def of(self, shape: Shape) -> ParametrizationPart | None:
+        """What makes the parametrization of a parameter: itself, or None where it leaves the parameter plain."""
+        if shape.role not in self.placed or len(shape.shape) > 2 or not shape.name.endswith("weight"):
+            return None
+        if shape.role == "hidden" and len(shape.shape) != 2:
+            return None
+        module = shape.name.removesuffix(".weight")
+        return self if any(fnmatchcase(module, target) for target in self.targets) else None
+
+    @property
+    def placed(self) -> tuple[str, ...]:
+        """Roles of the parameters that it may stand in for."""
+        return ("hidden",)
+
+    @property
+    def everywhere(self) -> bool:
+        """Whether it takes whatever it may stand in for."""
+        return self.targets == ("*",)
+
+    def matches(self, shapes: Sequence[Shape]) -> list[str]:
+        """Problems of its targets in a model: patterns that match nothing."""
+        each = [(target, self.model_copy(update={"targets": (target,)})) for target in self.targets]
+        return [
+            f"parametrization.targets: {target!r} matches no matrix within the blocks"
+            for target, only in each
+            if not any(only.of(shape) for shape in shapes)
+        ]
+
+    def stages(self, horizon: int) -> tuple[tuple[int, Hashable], ...]:
+        """(first step, stage) of a run of ``horizon`` steps, in order: stages have prices of their own. By default one.
+
+        A step's price is that of the products which its masks leave; how many, a stage says.
+        """
+        return ((0, None),)
+
+    def priced(self, stage: Hashable) -> Self:
+        """This part as it is priced in one of its stages."""
+        return self
+
+    def join(self, members: Sequence[tuple[torch.nn.Module, torch.nn.Module]]) -> None:
+        """Told once all of a model's (parametrization, module with its ``weight``) that it made; by default nothing."""
 
     @property
     def adopts(self) -> tuple[str, ...]:
@@ -189,6 +288,11 @@ class ParametrizationPart(Part):
         """
 
 
+def matrix_of(shape: Shape) -> tuple[int, int]:
+    """(rows, columns) of a parameter as parametrizations see it; a gain is one row."""
+    return (1, *shape.shape) if len(shape.shape) == 1 else shape.shape  # type: ignore[return-value]
+
+
 @dataclass(frozen=True)
 class Treatment:
     """How a model's weights are held in training: which are parametrized, and which are frozen.
@@ -213,11 +317,16 @@ class Treatment:
 
     def of(self, shape: Shape) -> ParametrizationPart | None:
         """The parametrization of a parameter, if it has one."""
+        return None if self.parametrization is None or owned(shape.name) else self.parametrization.of(shape)
+
+    def stages(self, horizon: int) -> tuple[tuple[int, Hashable], ...]:
+        """(first step, stage) of a run of ``horizon`` steps; see ``ParametrizationPart.stages``."""
+        return ((0, None),) if self.parametrization is None else self.parametrization.stages(horizon)
+
+    def priced(self, stage: Hashable) -> Treatment:
+        """The treatment as it is priced in one of its stages."""
         part = self.parametrization
-        if part is None or shape.role != "hidden" or len(shape.shape) != 2 or owned(shape.name):
-            return None
-        module = shape.name.removesuffix(".weight")
-        return part if any(fnmatchcase(module, target) for target in part.targets) else None
+        return self if part is None else replace(self, parametrization=part.priced(stage))
 
     def trains(self, shape: Shape) -> bool:
         """Whether a parameter is trained."""
@@ -245,11 +354,11 @@ class Treatment:
     def added_to(self, shape: Shape) -> list[Shape]:
         """The parameters that a parametrization adds to a weight."""
         part, module = self.of(shape), shape.name.removesuffix(".weight")
-        own = [] if part is None else part.shapes(*shape.shape)
+        own = [] if part is None else part.shapes(*matrix_of(shape))
         return [Shape(f"{module}.{PLACE}.{s.name}", s.role, s.shape) for s in own]
 
     def own(self, shape: Shape) -> frozenset[str]:
         """Names, within its parametrization, of the trained parameters that one adds to a weight."""
         part = self.of(shape)
-        found = [] if part is None else zip(part.shapes(*shape.shape), self.added_to(shape), strict=True)
+        found = [] if part is None else zip(part.shapes(*matrix_of(shape)), self.added_to(shape), strict=True)
         return frozenset(own.name for own, added in found if self.trains(added))

@@ -33,6 +33,14 @@ class SwapsWeights(Protocol):
     def evaluation_weights(self) -> AbstractContextManager[None]: ...
 
 
+@runtime_checkable
+class Curvature(Protocol):
+    """An optimizer that estimates the loss's curvature along each weight: the mean of squared gradients."""
+
+    def curvature(self, parameter: torch.Tensor) -> torch.Tensor | None:
+        """Of one parameter, in its shape, not to be changed; None while there is none (before the first step)."""
+
+
 # ---------------------------------------------------------------- the step
 
 

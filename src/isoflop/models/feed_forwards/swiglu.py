@@ -12,7 +12,7 @@ from ...core.context import Context
 from ...core.registry import Card, part
 from ..gated import GatedFeedForward, GatedPart
 from ..kernels import fuse, gated_linear
-from ..layers import Product, plain_alike
+from ..layers import Product, read_alike
 
 
 class SwiGlu(GatedFeedForward):
@@ -28,8 +28,8 @@ class SwiGlu(GatedFeedForward):
         return F.silu(x)
 
     def gated(self, dtype: torch.dtype) -> Product:
-        if self.gate.bias is None and plain_alike((self.gate, self.up)):
-            return partial(gated_linear, weight=fuse((self.gate.weight, self.up.weight), dtype))
+        if self.gate.bias is None and (weights := read_alike((self.gate, self.up))) is not None:
+            return partial(gated_linear, weight=fuse(weights, dtype))
         return super().gated(dtype)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -11,6 +13,7 @@ from ...core.cost import Work
 from ...core.registry import Card, part
 from ...core.roles import Shape
 from ..cost import pointwise
+from ..layers import read
 
 
 class LayerNorm(nn.Module):
@@ -34,9 +37,10 @@ class LayerNorm(nn.Module):
         self.eps = eps
         self.weight = nn.Parameter(torch.ones(width))
         self.bias = nn.Parameter(torch.zeros(width)) if bias else None
+        self.parametrization: Any = None
 
     def forward(self, x: Tensor, dtype: torch.dtype) -> Tensor:
-        return F.layer_norm(x, self.weight.shape, self.weight, self.bias, self.eps).to(dtype)
+        return F.layer_norm(x, self.weight.shape, read(self), self.bias, self.eps).to(dtype)
 
 
 def reference(x: Tensor, weight: Tensor, bias: Tensor | None, eps: float) -> Tensor:

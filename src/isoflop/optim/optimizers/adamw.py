@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 from pydantic import NonNegativeFloat, PositiveFloat
 
 from ...core.context import Context
-from ...core.contracts import OptimizerPart
+from ...core.contracts import Curvature, OptimizerPart, Stateful
 from ...core.cost import Cost
 from ...core.registry import Card, part
 from ...core.roles import Shape, numel
@@ -41,6 +41,7 @@ class AdamWPart(OptimizerPart):
         cost="no matmul FLOPs; 2 floats of state a parameter",
     )
     search: ClassVar[Grid] = {"lr": factor2(1.25e-4, 3.2e-2)}
+    provides = frozenset({Stateful, Curvature})
     shardable = True
 
     lr: PositiveFloat = 4e-3
