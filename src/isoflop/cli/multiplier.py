@@ -17,12 +17,12 @@ from .laws import Where, chosen, pairs
 
 @app.command()
 def multiplier(
-    table: Annotated[
-        Path,
+    tables: Annotated[
+        list[Path],
         typer.Argument(
-            help="A CSV or Parquet file: a row a run, or curves as W&B and TensorBoard export them.",
+            help="CSV or Parquet files: a row a run, or curves as W&B and TensorBoard export them.",
             parser=user_path,
-            metavar="TABLE",
+            metavar="TABLE...",
         ),
     ],
     baseline: Annotated[str, typer.Option("--baseline", help="The arm that the others are compared with.")],
@@ -42,16 +42,16 @@ def multiplier(
 
     Columns: arm, seed, value (the quality), an axis (flops, tokens, steps ...), and rung, or runs count by amount.
     """
-    from ..core.table_files import named_by, read_table
+    from ..core.table_files import joined, named_by, read_table
     from ..lab.foreign import foreign_multipliers
 
     renames = pairs(columns, "--columns", "arm=optimizer,flops=C")
-    if os.path.isdir(table):
+    for folder in filter(os.path.isdir, tables):
         fix = "name a file: `isoflop runs export runs.csv` writes one of a root of runs"
-        raise DataError("is a folder, not a table", where=str(table), fix=fix)
-    rows = read_table(table)
+        raise DataError("is a folder, not a table", where=str(folder), fix=fix)
+    rows = joined([read_table(table) for table in tables])
     if names:
         rows = named_by(rows, names, renames.pop("run", "run"))
-    rows = chosen(rows, pairs(where, "--where", "state=finished"), table)
+    rows = chosen(rows, pairs(where, "--where", "state=finished"), tables[0])
     found = foreign_multipliers(rows, baseline, columns=renames, higher_is_better=higher_is_better or None)
     emit(found.to_json()) if json else typer.echo(found.text)

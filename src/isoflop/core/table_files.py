@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +88,18 @@ def _of_chart(table: Table) -> Table | None:
     if not rows:
         raise DataError("its curves hold no point", where="table", fix="export the chart again with its runs shown")
     return Table.from_records(rows)
+
+
+def joined(tables: Sequence[Table]) -> Table:
+    """The rows of several tables, one after another; a column that a table lacks is missing there.
+
+    Example:
+        >>> joined([Table({"run": ["a"], "loss": [2.0]}), Table({"run": ["b"], "loss": [3.0]})])["run"].tolist()
+        ['a', 'b']
+    """
+    if len(tables) == 1:
+        return tables[0]
+    return Table.from_records(row for table in tables for row in table.records())
 
 
 def named_by(table: Table, pattern: str, column: str = "run") -> Table:

@@ -153,3 +153,17 @@ def test_the_verb_reads_what_another_tracker_exported(tmp_path: Path, capsys: py
     assert "muon saves steps" in capsys.readouterr().out
     assert invoke(["multiplier", str(tmp_path), "--baseline", "adamw"]) == 3
     assert "is a folder, not a table" in capsys.readouterr().err
+
+
+def test_the_verb_takes_a_file_for_each_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As TensorBoard downloads them, each named after its run."""
+    for row in rows():
+        name = f"run-{row['arm']}-r{row['rung']}-s{row['seed']}-tag-loss.csv"
+        points = [(0.5, row["value"] + 1), (1.0, row["value"])]
+        lines = ["Wall time,Step,Value", *(f"17e8,{share * row['flops'] / 1e12!r},{y!r}" for share, y in points)]
+        (tmp_path / name).write_text("\n".join(lines))
+    files = sorted(map(str, tmp_path.glob("*.csv")))
+    asked = ["--baseline", "adamw", "--names", "{arm}-r{rung}-s{seed}", "--columns", "steps=Step,value=loss", "--json"]
+    assert invoke(["multiplier", *files, *asked]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [row["value"] for row in found["multipliers"]] == pytest.approx([SAVES, SAVES], rel=0.03)

@@ -39,7 +39,9 @@ def test_an_example_runs_and_leaves_an_objective(cls: type) -> None:
     batch = TokenBatch(ids[:, :-1], ids[:, 1:], text_bytes=16, draws=Draws(Rng(0)))
     chosen = part().treated(Treatment(owned=FlexMdmPart().owned if cls is FlexMdm else None))
     model, teacher = (chosen.build(context(rng=Rng(seed))) for seed in (0, 1))
-    names: dict[str, Any] = {known.__name__: known for known in (*CLASSES, Filling, FlexMdmPart, FullPattern, Pull, Rng, parameter_groups)}
+    names: dict[str, Any] = {
+        known.__name__: known for known in (*CLASSES, Filling, FlexMdmPart, FullPattern, Pull, Rng, parameter_groups)
+    }
     names |= {"batch": batch, "model": model, "teacher": teacher, "old_windows": repeat(batch)}
     exec(compile(example(cls), cls.__name__, "exec"), names)
     assert torch.isfinite(names["objective"].loss(batch).total)
