@@ -116,3 +116,20 @@ def test_twenty_kills_end_with_the_same_bytes(undisturbed: tuple[Path, Path, str
 
         survives(recipe, root, name, kill)
         assert digest(root, name) == expected
+
+
+PCFG = '{name="pcfg", text_bytes=20000, heldout_bytes=300}'
+STATEFUL = {
+    "a stream that listens": (f'source={{name="progressive", phases=4, source={PCFG}}}', "objective=masked"),
+    "parameters that an objective owns": (f"source={PCFG}", "objective={name='flexmdm', times=4}"),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", STATEFUL)
+def test_what_diffusion_keeps_survives_a_kill(kind: str, tiny: Callable[..., Path], tmp_path: Path) -> None:
+    recipe = tiny("budget.steps=24", "train.checkpoints=8", "train.accumulate=2", *STATEFUL[kind])
+    root = tmp_path / "runs"
+    assert start(command(recipe, root, "undisturbed")).wait() == 0
+    assert survives(recipe, root, "killed", lambda: start(command(recipe, root, "killed"), kill_at=70).wait())
+    assert digest(root, "killed") == digest(root, "undisturbed")
