@@ -1,6 +1,6 @@
 """A new method is ONE file: in a plugin of somebody else's it trains under audit, and survives a SIGKILL to the byte.
 
-To hold another slot to this, add a row to ``ROWS``.
+To hold another slot to this, add a row to ``ROWS``; plugins of several slots train together, which costs one run.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import pytest
 
-from plugin_files import one_file
+from plugin_files import files, one_file
 
 
 class Row(NamedTuple):
@@ -30,8 +30,8 @@ class Row(NamedTuple):
 PAGE = (Path(__file__).parents[2] / "CONTRIBUTING.md").read_text()
 OPTIMIZER, SCHEDULE = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 ROWS = {
-    "optimizer": Row(OPTIMIZER, ("optimizer=somebodys_method",)),  # a part without a name has its file's
-    "schedule": Row(SCHEDULE, ('schedule={name="somebodys_method", period=7}',)),
+    "optimizer": Row(OPTIMIZER, ("optimizer=optimizer_method",)),  # a part without a name has its file's
+    "schedule": Row(SCHEDULE, ('schedule={name="schedule_method", period=7}',)),
     "norm": Row(
         """
 import torch
@@ -112,6 +112,8 @@ class RowScalePart(ParametrizationPart):
     ),
 }
 """Slot -> its row."""
+TOGETHER = [("optimizer", "schedule", "norm", "pattern"), ("parametrization",)]
+"""Slots whose plugins train together: Muon, which the parametrization's own parameters are to meet, is no plugin."""
 
 
 def start(arguments: list[str], environment: dict[str, str]) -> subprocess.Popen[str]:
@@ -135,16 +137,16 @@ def killed_after_a_checkpoint(process: subprocess.Popen[str], run: Path) -> bool
     return not (run / "result.json").exists()
 
 
-@pytest.mark.parametrize("slot", ROWS)
-def test_one_file_trains_under_audit_and_resumes_to_the_same_bytes(
-    slot: str, tiny: Callable[..., Path], tmp_path: Path
+@pytest.mark.parametrize("slots", TOGETHER, ids=",".join)
+def test_a_file_a_slot_trains_under_audit_and_resumes_to_the_same_bytes(
+    slots: tuple[str, ...], tiny: Callable[..., Path], tmp_path: Path
 ) -> None:
-    row = ROWS[slot]
-    environment, root = one_file(tmp_path / "plugin", row.source), tmp_path / "runs"
+    environment = files(tmp_path / "plugins", {slot: ROWS[slot].source for slot in slots})
+    overrides, root = [text for slot in slots for text in ROWS[slot].overrides], tmp_path / "runs"
     recipe = str(tiny("budget.steps=120", "train.checkpoints=12", "model.layers=2"))
 
     def command(name: str, *flags: str) -> list[str]:
-        return ["train", recipe, *row.overrides, "--root", str(root), "--name", name, "--threads", "1", *flags]
+        return ["train", recipe, *overrides, "--root", str(root), "--name", name, "--threads", "1", *flags]
 
     finish(start(command("undisturbed", "--audit"), environment))
     assert killed_after_a_checkpoint(start(command("killed"), environment), root / "killed")
@@ -155,6 +157,10 @@ def test_one_file_trains_under_audit_and_resumes_to_the_same_bytes(
         assert result["status"] == "done"
         results.append(result["weights_sha256"])
     assert results[0] == results[1]
+
+
+def test_every_slots_plugin_is_trained() -> None:
+    assert sorted(slot for slots in TOGETHER for slot in slots) == sorted(ROWS)
 
 
 def test_the_pages_package_declares_its_modules() -> None:
