@@ -87,7 +87,11 @@ class Trained:
 
         Raises:
             DataError: another model that the objective needs is gone.
+            UsageError: it is a published model that fills in, whose likelihood no objective of its recipe knows.
         """
+        if self.ctx.filling is not None and self.recipe.objective.filling(self.ctx.vocab_size) is None:
+            what = "is a published model that fills in: what it says of a text's likelihood is not measured here"
+            raise UsageError(what, where=str(self.ctx.cache.parent), fix="isoflop generate writes with it")
         root, source = self.ctx.cache.parent, SimpleNamespace(tokenizer=self.tokenizer)
         others = other_models(self.recipe, cast(Source, source), self.ctx, root)
         ctx = self.ctx.having(models={**self.ctx.models, **others})
@@ -129,7 +133,8 @@ def published(directory: Path, *, device: str | None = None, precision: str = "f
         DataError: it cannot be read. UsageError: no tokenizer lies in it.
     """
     facts = describe(str(directory), directory.parent, None)
-    parts = facts["resolved"]
+    parts = dict(facts["resolved"])
+    filling = parts.pop("filling", None)
     if "tokenizer" not in parts:
         fix = "copy tokenizer.json and tokenizer_config.json there"
         raise UsageError("holds no tokenizer", where=str(directory), fix=fix)
@@ -138,7 +143,7 @@ def published(directory: Path, *, device: str | None = None, precision: str = "f
     recipe = StoredRecipe.from_json(tree, source=str(directory))
     refuse_missing(recipe.train.device)
     tokenizer = recipe.tokenizer.build(iter(()))
-    ctx = base_context(recipe, directory.parent, facts["vocab_size"])
+    ctx = base_context(recipe, directory.parent, facts["vocab_size"]).having(filling=filling)
     model = fill(directory, recipe.model, ctx).eval().requires_grad_(False)
     return Trained(recipe, 0, model, tokenizer, ctx.having(models={"policy": model}), facts["context"])
 

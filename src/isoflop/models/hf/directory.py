@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ...core.context import Context
-from ...core.contracts import ModelPart
+from ...core.contracts import Filling, ModelPart
 from ...core.digests import digest, digest_file
 from ...core.errors import DataError
 from ...core.reading import user_path
@@ -68,7 +68,12 @@ class Published:
     @property
     def context(self) -> int:
         """Tokens of the longest text that it is meant for."""
-        return self.part.positions or self.config.whole("max_position_embeddings", 2048)
+        return self.part.positions or self.config.whole(self.family.context_key, 2048)
+
+    @property
+    def filling(self) -> Filling | None:
+        """How it fills in what is hidden; None: it writes from left to right."""
+        return self.family.filling(self.config)
 
     @property
     def has_tokenizer(self) -> bool:
@@ -223,6 +228,8 @@ def describe(directory: Path, wanted: str | None = None) -> dict[str, Any]:
     resolved: dict[str, Any] = {"model": found.part.model_dump(mode="json")}
     if found.has_tokenizer:
         resolved["tokenizer"] = _tokenizer(found)
+    if found.filling is not None:
+        resolved["filling"] = found.filling
     return {
         "run": str(found.path),
         "recipe": configuration,

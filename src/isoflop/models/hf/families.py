@@ -19,9 +19,12 @@ from .family import GATED, PLAIN, Family, Sizes, Tree, canonical, differences
 from .gpt2 import Gpt2
 from .gpt_neox import GptNeoX
 from .llama import FAMILIES as LLAMA_LIKE
+from .masked import FILLING
 
 FAMILIES: Mapping[str, Family] = {family.model_type: family for family in (*LLAMA_LIKE, Gpt2(), GptNeoX())}
 """By ``model_type``, in the order in which a family for a model is looked for."""
+READ: Mapping[str, Family] = {**FAMILIES, **{family.model_type: family for family in FILLING}}
+"""Those that are read: these, and families of models that fill in, which nothing is written as."""
 _FEED_FORWARDS = {str(tree["name"]) for tree in (*GATED.values(), *PLAIN.values())}
 
 
@@ -34,13 +37,13 @@ def family_of(config: Config) -> Family:
     name = config.tree.get("model_type")
     if config.tree.get("quantization_config"):
         raise config.problem("quantization_config", "is there: quantised weights are not read", "take the plain model")
-    if isinstance(name, str) and name in FAMILIES:
-        return FAMILIES[name]
+    if isinstance(name, str) and name in READ:
+        return READ[name]
     if name is None:
-        raise config.problem("model_type", "is missing", f"known are {', '.join(FAMILIES)}")
+        raise config.problem("model_type", "is missing", f"known are {', '.join(READ)}")
     said = config.tree.get("architectures")
     what = f"is {name!r}" + (f" ({said[0]})" if isinstance(said, list) and said else "")
-    fix = nearest(str(name), FAMILIES)
+    fix = nearest(str(name), READ)
     raise config.problem(
         "model_type", f"{what}, a family that is not known here, and no code of a directory is run", fix
     )

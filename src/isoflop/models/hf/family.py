@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ...core.contracts import FeedForwardPart, MixerPart
+from ...core.contracts import FeedForwardPart, Filling, MixerPart
 from ..architectures.transformer import TransformerPart
 from .config import Config
 from .layouts import SAME, Entry
@@ -64,8 +64,10 @@ class Family(ABC):
         prefix: what the names of all tensors but the head's begin with; absent where the bare model was saved.
         ignored: patterns of tensors without parameters, e.g. stored masks.
         tied: whether the head is the embedding where the configuration does not say.
+        context_key: where the configuration says how many tokens a text may have.
     """
 
+    context_key = "max_position_embeddings"
     model_type: str
     architecture: str
     prefix: str
@@ -79,6 +81,10 @@ class Family(ABC):
     @abstractmethod
     def write(self, part: TransformerPart, sizes: Sizes) -> Tree:
         """A configuration that says of ``part`` what it can say, without the keys that all families share."""
+
+    def filling(self, config: Config) -> Filling | None:
+        """How its models fill in what is hidden; None: they write from left to right."""
+        return None
 
     @abstractmethod
     def entries(self, part: TransformerPart) -> list[Entry]:
