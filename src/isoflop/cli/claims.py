@@ -139,6 +139,6 @@ def _show(claim: ShelvedClaim, verdict: ClaimVerdict) -> None:
         lines.append(f"- {bar.says}{beside}: {found.outcome + ': ' if found else ''}{asked}")
     if verdict.missing:
         lines.append(f"to be run: {', '.join(verdict.missing)}")
-    lines += ["", f"{verdict.cpu_seconds / 60:.0f} minutes of a core, {verdict.flops:.3e} model FLOPs", command(claim)]
+    lines += ["", f"{verdict.cpu_seconds / 60:.1f} minutes of a core, {verdict.flops:.3e} model FLOPs", command(claim)]
     lines += own.remarks
     say("\n".join(lines))

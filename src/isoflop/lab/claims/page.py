@@ -103,7 +103,7 @@ def _section(claim: ShelvedClaim, verdict: ClaimVerdict, here: str) -> Iterator[
     for remark in own.remarks:
         yield f"{_flat(remark)} "
     files = [f"[{label}]({here}/{own.name}/{label}.json)" for label in own.studies if label not in verdict.missing]
-    made = f"Results: {', '.join(files)}; {verdict.cpu_seconds / 60:.0f} minutes of a core. " if files else ""
+    made = f"Results: {', '.join(files)}; {verdict.cpu_seconds / 60:.1f} minutes of a core. " if files else ""
     yield f"{made}`{command(claim)}`"
 
 
