@@ -80,7 +80,11 @@ def compare(
 ) -> None:
     """Run a study: how much more compute would the baseline have needed? Finished runs are not repeated."""
     from ..lab.study import Study
+    from ..lab.targets import is_target_study
 
+    if is_target_study(study):
+        _targets(study, overrides or [], root, workers, json)
+        return
     loaded = Study.load(study, *(overrides or []), *([] if device is None else [f"recipe.train.device={device}"]))
     if export is not None or made is not None:
         _elsewhere(loaded, root, made, export, json)
@@ -97,6 +101,23 @@ def compare(
     with _telling(json) as progress:
         result = execute(loaded, root, workers=workers, progress=progress, track=track or ())
     _finish(result, root, json, everything)
+
+
+def _targets(study: str, overrides: list[str], root: Path, workers: int, json: bool) -> None:
+    """Run a study of batch sizes."""
+    from ..lab.targets import TargetStudy, run_targets
+
+    def progress(line: str) -> None:
+        typer.echo(line, err=True)
+
+    result = run_targets(TargetStudy.load(study, *overrides), root, workers=workers, say=progress)
+    if json:
+        emit(result.model_dump(mode="json"))
+        return
+    for name, values in result.values.items():
+        say(f"{name}: {', '.join(f'{value:.4g}' for value in values)}")
+    for note in result.notes:
+        say(f"· {note}")
 
 
 def _planned(study: Study, root: Path, workers: int, json: bool) -> StudyPlan:

@@ -60,6 +60,22 @@ class Widths(Section):
     """How much worse than the best is still good, in the unit of the first metric."""
 
 
+class OtherValue(Section):
+    """A value of another study of the claim, to be subtracted seed by seed.
+
+    Example:
+        >>> OtherValue(study="short", value="log2_critical_batch").study
+        'short'
+    """
+
+    example = '{ study = "short", value = "log2_critical_batch" }'
+
+    study: Name
+    """Label of the study."""
+    value: str
+    """Name of its value."""
+
+
 class ClaimBar(Section):
     """What must come out, in numbers. One of ``ratio``, ``terms``, ``stated``, ``widths`` and ``value`` is measured.
 
@@ -89,6 +105,8 @@ class ClaimBar(Section):
     """Of a pipeline: how wide the ranges of good values are."""
     value: str | None = None
     """Of what is neither study nor pipeline: one of the values that it measures, by name."""
+    less: OtherValue | None = None
+    """Of a value: another study's value that is subtracted, seed by seed."""
     at_least: float | None = None
     """The size: the interval must lie at or above it."""
     at_most: float | None = None
@@ -129,8 +147,8 @@ class ClaimBar(Section):
             yield "give at_least or at_most: without a size decided before the run there is nothing to meet"
         elif self.null is not None and self.size is not None and self.sense * (self.size - self.null) < 0:
             yield f"direction: {self.null:g} is harder to reach than the size {self.size:g}"
-        if self.exact and self.value is None:
-            yield "exact: only a value can be exact"
+        if self.value is None and (self.exact or self.less is not None):
+            yield "exact, less: only of a value"
 
 
 class GivenScale(Section):
@@ -211,6 +229,8 @@ class Claim(TomlDocument):
             if bar.study not in self.studies:
                 what = nearest(bar.study, list(self.studies))
                 yield f"bars.{number}.study: the claim has no study {bar.study!r}; {what}"
+            if bar.less is not None and bar.less.study not in self.studies:
+                yield f"bars.{number}.less.study: the claim has no study {bar.less.study!r}"
             yield from (f"bars.{number}: {problem}" for problem in bar.problems())
 
     def overrides(self, scale: str) -> tuple[str, ...]:

@@ -55,13 +55,14 @@ def nothing(note: str) -> Finding:
     return Finding(math.nan, -math.inf, math.inf, note=note)
 
 
-def finding(bar: ClaimBar, result: Stored, level: float = LEVEL) -> Finding:
+def finding(bar: ClaimBar, result: Stored, level: float = LEVEL, other: Stored | None = None) -> Finding:
     """What a result says about a bar.
 
     Args:
         bar: what is asked.
         result: of the bar's study.
         level: confidence level of the interval; a study's multipliers have that of their own correction.
+        other: the result of the study whose value is subtracted, if one is.
 
     Raises:
         DataError: the result holds nothing of what the bar names.
@@ -69,7 +70,15 @@ def finding(bar: ClaimBar, result: Stored, level: float = LEVEL) -> Finding:
     if isinstance(result, StudyResult):
         return _ratio(_wanted(bar.ratio, bar, "ratio"), result)
     if isinstance(result, MeasuredResult):
-        return _value(_wanted(bar.value, bar, "value"), result, None if bar.exact else level)
+        values = _values(_wanted(bar.value, bar, "value"), result)
+        if bar.less is not None and isinstance(other, MeasuredResult):
+            taken = _values(bar.less.value, other)
+            if len(taken) != len(values):
+                return nothing(f"{len(values)} and {len(taken)} seeds cannot be paired")
+            values = [value - less for value, less in zip(values, taken, strict=True)]
+        if bar.exact:  # what follows from a formula must hold in every seed
+            return Finding(float(np.mean(values)), min(values), max(values), tuple(values))
+        return mean_of(values, level)
     if bar.stated is not None:
         return _stated(bar.stated, result, level)
     if bar.widths is not None:
@@ -143,13 +152,10 @@ def _of_row(row: MultiplierRow) -> Finding:
     return Finding(math.nan, low, high, seeds, note=note)
 
 
-def _value(name: str, result: MeasuredResult, level: float | None) -> Finding:
+def _values(name: str, result: MeasuredResult) -> list[float]:
     if name not in result.values:
-        raise DataError(f"the script measured no {name!r}; {nearest(name, list(result.values))}", where=result.name)
-    values = result.values[name]
-    if level is None:  # what follows from a formula must hold in every seed
-        return Finding(float(np.mean(values)), min(values), max(values), tuple(values))
-    return mean_of(values, level)
+        raise DataError(f"nothing measured {name!r}; {nearest(name, list(result.values))}", where=result.name)
+    return result.values[name]
 
 
 def _stated(says: str, result: PipelineResult, level: float) -> Finding:

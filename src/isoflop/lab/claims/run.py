@@ -27,6 +27,7 @@ from ...pipelines.run import run as run_pipeline
 from ...store.environment import process
 from ...store.measured import MeasuredResult
 from ..compare import Say, compare
+from ..targets import TargetStudy, run_targets
 from ..workers import ONE_THREAD, interpreter
 from .claim import CPU
 from .shelf import ShelvedClaim
@@ -112,6 +113,8 @@ def _made(shelved: ShelvedClaim, label: str, root: Path, scale: str, jobs: int, 
     study = shelved.study(label, *shelved.claim.overrides(scale))
     if isinstance(study, Pipeline):
         return lambda: run_pipeline(study, root, progress=say)
+    if isinstance(study, TargetStudy):
+        return lambda: run_targets(study, root, workers=jobs, say=say)
     return lambda: compare(study, root, workers=jobs, progress=say)
 
 

@@ -24,6 +24,7 @@ from ...store.measured import MeasuredResult
 from ...store.pipelines import PipelineResult
 from ...store.results import StudyResult, spent
 from ..study import Study
+from ..targets import TargetStudy
 from .claim import CLAIM, CPU, Claim
 from .findings import Stored
 from .verdicts import ClaimVerdict, judged
@@ -32,7 +33,9 @@ FROZEN = "frozen.json"
 """What a claim's bars were when its first run began."""
 INDEX = "index.toml"
 """The systems whose claims are looked at, each with its status."""
-Kind = Literal["study", "pipeline", "script"]
+Kind = Literal["study", "pipeline", "targets", "script"]
+Document = Study | Pipeline | TargetStudy
+DOCUMENTS: dict[str, type[Document]] = {"study": Study, "pipeline": Pipeline, "targets": TargetStudy}
 
 
 class Freeze(Frozen):
@@ -118,7 +121,7 @@ class ShelvedClaim:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._studies: dict[str, Study | Pipeline] = {}
+        self._studies: dict[str, Document] = {}
         self.claim = Claim.load(folder / CLAIM)
         if self.claim.name != folder.name:
             what = f"name: is {self.claim.name!r}, but the claim's directory is {folder.name!r}"
@@ -137,11 +140,11 @@ class ShelvedClaim:
         if file.suffix == ".py":
             return "script"
         tree, _ = read(file)
-        return "pipeline" if "stages" in tree else "study"
+        return "pipeline" if "stages" in tree else "targets" if "batches" in tree else "study"
 
-    def study(self, label: str, *overrides: str) -> Study | Pipeline:
+    def study(self, label: str, *overrides: str) -> Document:
         """One of its studies that is no script."""
-        document = Pipeline if self.kind(label) == "pipeline" else Study
+        document = DOCUMENTS[self.kind(label)]
         if overrides:
             return document.load(self.file(label), *overrides)
         if label not in self._studies:
@@ -161,8 +164,8 @@ class ShelvedClaim:
         place = self.place(label, scale)
         if not place.exists():
             return None
-        kinds = {"study": StudyResult, "pipeline": PipelineResult, "script": MeasuredResult}
-        return cast(Stored, read_json(place, kinds[self.kind(label)]))
+        kinds = {"study": StudyResult, "pipeline": PipelineResult}
+        return cast(Stored, read_json(place, kinds.get(self.kind(label), MeasuredResult)))
 
     def results(self, scale: str = CPU) -> dict[str, Stored]:
         """The results that there are, by label."""
@@ -206,10 +209,13 @@ class ShelvedClaim:
 
     def _edited(self, label: str, result: Stored) -> str:
         """Where a study's file differs from what was run; "" where it does not."""
-        if isinstance(result, MeasuredResult):
+        if self.kind(label) == "script" and isinstance(result, MeasuredResult):
             return "" if digest_file(self.file(label)) == result.script else "the script's text"
         try:
             now = self.study(label)
+            if isinstance(now, TargetStudy) or isinstance(result, MeasuredResult):
+                same = isinstance(now, TargetStudy) and getattr(result, "script", "") == now.identity
+                return "" if same else "its recipe, batches, rates or target"
             kind = Study if isinstance(now, Study) else Pipeline
             if now.to_toml() == result.definition:
                 return ""

@@ -138,7 +138,7 @@ def judged(claim: Claim, results: Mapping[str, Stored]) -> tuple[str, tuple[Judg
     if any(label not in results for label in claim.studies):
         return PLANNED, ()
     level = 1 - (1 - LEVEL) / sum(bar.decides for bar in claim.bars)
-    bars = tuple(_judged(bar, results[bar.study], level) for bar in claim.bars)
+    bars = tuple(_judged(bar, results, level) for bar in claim.bars)
     return weakest([each.outcome for each in bars if each.bar.decides]), bars
 
 
@@ -147,6 +147,7 @@ def weakest(outcomes: Sequence[Outcome]) -> Outcome:
     return max(outcomes, key=OUTCOMES.index)
 
 
-def _judged(bar: ClaimBar, result: Stored, level: float) -> JudgedBar:
-    found = finding(bar, result)
-    return JudgedBar(bar, found, outcome(bar, found, finding(bar, result, level)))
+def _judged(bar: ClaimBar, results: Mapping[str, Stored], level: float) -> JudgedBar:
+    result, other = results[bar.study], None if bar.less is None else results[bar.less.study]
+    found = finding(bar, result, other=other)
+    return JudgedBar(bar, found, outcome(bar, found, finding(bar, result, level, other)))

@@ -1,0 +1,98 @@
+"""Steps to a target on planted curves: the critical batch that was planted comes out."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from isoflop.core.errors import NumericsError, RecipeError
+from isoflop.lab.claims.claim import ClaimBar
+from isoflop.lab.claims.findings import finding
+from isoflop.lab.targets import RESULT, TargetStudy, critical_batch, run_targets, steps_to
+from isoflop.store.results import Point, RunRow
+
+TOML = """
+name = "sizes"
+target = 2.6
+batches = [1, 2, 4, 8, 16, 32]
+tokens = 65536
+evaluations = 32
+seeds = [1, 2, 3]
+tuning_seeds = [101]
+rates = [0.004, 0.008, 0.016]
+
+[recipe]
+schedule = "constant"
+source = { name = "hmm", text_bytes = 20000, heldout_bytes = 2000 }
+tokenizer = "bytes"
+model = { name = "transformer", d_model = 16, layers = 1, mixer = { name = "attention", heads = 2 } }
+train = { length = 16 }
+"""
+NOISE = 8.0
+"""Steps to a quality are as many as without noise, times 1 + NOISE / batch."""
+
+
+def planted(assignments):
+    """Loss falls as a power of steps / (1 + NOISE / batch); the middle rate is the best."""
+    for job in assignments:
+        batch, horizon = job.recipe.train.batch, job.recipe.budget.steps
+        miss = 1 + 0.1 * math.log2(job.hyper["optimizer.lr"] / 0.008) ** 2 + 0.001 * (job.seed % 3)
+        curve = []
+        for k in range(1, 33):
+            step = max(1, horizon * k // 32)
+            value = 2 + 3 * (step / (1 + NOISE / batch) / miss) ** -0.5
+            spent = dict.fromkeys(("flops", "hardware_flops", "tokens", "text_bytes"), step)
+            curve.append(Point(step=step, **spent, seconds=1.0, value=value, stderr=None))
+        name = job.recipe.hash
+        common = {"run": name, "recipe_hash": name, "arm": job.arm, "rung": job.rung, "seed": job.seed}
+        yield RunRow(**common, role=job.role, status="done", curve=curve, cpu_seconds=1.0)
+
+
+def test_the_planted_critical_batch_comes_out(tmp_path):
+    study = TargetStudy.from_toml(TOML)
+    result = run_targets(study, tmp_path, executor=planted)
+    sizes = (1 + NOISE / 1) * 1 * 1.2 - NOISE  # E(B) = S (B + NOISE), least at B = 1
+    assert result.values["critical_batch"] == pytest.approx([sizes] * 3, rel=0.12)
+    assert result.values["steps_8"] == pytest.approx([25 * 2 * 2] * 3, abs=55)
+    assert result.notes[0] == "rates: 1 0.008, 2 0.008, 4 0.008, 8 0.008, 16 0.008, 32 0.008"
+    assert (tmp_path / "sizes" / RESULT).exists()
+    bar = {"says": "s", "study": "a", "value": "critical_batch", "at_least": 1.0}
+    assert finding(ClaimBar.model_validate(bar), result).value == pytest.approx(sizes, rel=0.12)
+    less = {**bar, "less": {"study": "b", "value": "critical_batch"}}
+    assert finding(ClaimBar.model_validate(less), result, other=result).value == 0.0
+
+
+def test_a_target_that_no_rate_reaches_is_told(tmp_path):
+    with pytest.raises(NumericsError, match="no rate of batch 1 reached 2"):
+        run_targets(TargetStudy.from_toml(TOML, "target=2.0"), tmp_path, executor=planted)
+
+
+def test_a_run_that_falls_short_gives_its_steps_as_a_bound():
+    (row,) = planted(_one(TargetStudy.from_toml(TOML)))
+    steps, reached = steps_to(row, 2.0)
+    assert (steps, reached) == (pytest.approx(row.curve[-1].step), False)
+
+
+def _one(study):
+    from isoflop.lab.workers import Assignment
+
+    return [Assignment(study.recipe_of(8, 1, 0.008), "batch 8", 0, "evaluation", {"optimizer.lr": 0.008})]
+
+
+def test_a_critical_batch_beyond_the_largest_is_said_to_be():
+    assert critical_batch([1, 2, 4], [100, 50, 25], 1.2) == (4.0, "above")
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ("batches=[4, 2, 8]", "batches: must ascend"),
+        ("tuning_seeds=[1]", "also an evaluation seed"),
+        ('recipe.schedule="cosine"', "needs a horizon"),
+        ("recipe.train.length=0", "recipe"),
+    ],
+)
+def test_an_unfair_study_is_refused(change, complaint):
+    with pytest.raises(RecipeError, match=complaint):
+        TargetStudy.from_toml(TOML, change)
