@@ -91,7 +91,9 @@ def quality(result: StudyResult) -> Chart:
         layers.append(gap.mark_rule(strokeDash=[5, 3], strokeWidth=1.5).encode(x=x, x2="x2:Q"))
         beyond = alt.Chart(rows(gap for gap in gaps if gap["side"] == "above")).encode(y=y, color=colour, x="x2:Q")
         layers.append(beyond.mark_point(shape="triangle-right", size=80, strokeWidth=2, opacity=1))
-    return alt.layer(*layers).properties(height=400, description="Held-out quality against training compute")
+    reached = "; ".join(f"{clean(each['arm'])} {each['value']:.3f} at {each['rung']}" for each in means)
+    description = f"Held-out {clean(result.unit)} against training compute, means over seeds: {reached}."
+    return alt.layer(*layers).properties(height=400, description=description)
 
 
 def _named(arms: list[str], gaps: list[dict[str, Any]]) -> alt.Legend:
@@ -203,7 +205,8 @@ def multipliers(result: StudyResult, listed: Sequence[MultiplierRow]) -> Chart:
         x=x, shape=alt.Shape("kind:N", scale=shapes, legend=None), tooltip=tooltip
     )
     height = 40 * len(records) + 10
-    description = "Compute multipliers with their intervals"
+    told = "; ".join(record["row"].replace(BREAK, " ") for record in records)
+    description = f"Multipliers with their intervals: {told}."
     return alt.layer(one, interval, ticks, points, arrows).properties(height=height, description=description)
 
 
@@ -255,8 +258,17 @@ def bill(result: StudyResult) -> Chart:
         color=alt.Color("phase:N", scale=_phase_scale(phases), sort=phases, legend=legend(phases, offset=8)),
         order=alt.Order("order:Q"),
         tooltip=["arm:N", "phase:N", "spent:N"],
-    ).properties(height=44 * len({r["arm"] for r in records}) + 10, description="Bill by arm and phase")
+    ).properties(height=44 * len({r["arm"] for r in records}) + 10, description=_billed(records))
     return chart
+
+
+def _billed(records: list[dict[str, Any]]) -> str:
+    """The bill in words."""
+    totals: dict[str, float] = defaultdict(float)
+    for record in records:
+        totals[record["arm"]] += record["flops"]
+    told = "; ".join(f"{arm} {amount('flops', flops)}" for arm, flops in totals.items())
+    return f"FLOPs of all runs by arm: {told}."
 
 
 def _phase_scale(phases: list[str]) -> alt.Scale:
@@ -295,7 +307,8 @@ def tuning_curves(curves: list[Tuning], arms: list[str], scale: Scale) -> Chart:
     rings = drawn("chosen").mark_point(size=220, strokeWidth=2, opacity=1).encode(tooltip=measured)
     crosses = drawn("diverged").mark_point(shape="cross", angle=45, size=110, opacity=1, filled=True)
     layers = alt.layer(lines, points, rings, crosses.encode(tooltip=tooltip))
-    return layers.properties(height=300, description=f"Tuning of {hyper}")
+    chosen = "; ".join(f"{clean(each.arm)} at rung {each.rung} chose {each.chosen:.3g}" for each in curves)
+    return layers.properties(height=300, description=f"Tuning of {hyper}: {chosen}.")
 
 
 def _trials(curves: list[Tuning], scale: Scale) -> tuple[list[dict[str, Any]], Extent]:

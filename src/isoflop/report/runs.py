@@ -137,7 +137,7 @@ def losses(steps: Table) -> Chart:
     y = alt.Y("loss:Q", scale=extent.scale(), axis=extent.axis("training loss, nats a token"))
     raw = alt.Chart(rows(points)).mark_line(color=INK, strokeWidth=1, opacity=0.25).encode(x=x, y=y)
     mean = alt.Chart(rows(smooth)).mark_line(color=OKABE_ITO[0], strokeWidth=2).encode(x=x, y=y)
-    return alt.layer(raw, mean).properties(height=300, description="Training loss against compute")
+    return alt.layer(raw, mean).properties(height=300, description=_told("Training loss", [p["loss"] for p in smooth]))
 
 
 def evaluations(table: Table, scale: Scale, *, bound: bool = False) -> Chart:
@@ -165,7 +165,15 @@ def evaluations(table: Table, scale: Scale, *, bound: bool = False) -> Chart:
     )
     shape = alt.Shape("of:N", scale=shape_scale(names), legend=key)
     mark = base.mark_point(filled=True, size=60, opacity=1).encode(shape=shape, tooltip=tooltip)
-    return alt.layer(base.mark_line(strokeWidth=2), mark).properties(height=300, description="Held-out quality")
+    return alt.layer(base.mark_line(strokeWidth=2), mark).properties(
+        height=300, description=_told(f"Held-out {scale.unit}", [p["value"] for p in points if p["of"] == whole])
+    )
+
+
+def _told(what: str, values: list[Any]) -> str:
+    """A curve in words."""
+    ends = f", from {values[0]:.3f} to {values[-1]:.3f}" if len(values) > 1 else ""
+    return f"{what} against compute{ends}."
 
 
 def _compute_axis(extent: tuple[float, float]) -> alt.X:

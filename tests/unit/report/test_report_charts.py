@@ -262,3 +262,15 @@ def test_a_charts_table_has_a_line_for_each_mark(drawn: dict[str, Spec]) -> None
     lines = render.to_csv(drawn["bill"]).splitlines()
     assert lines[0] == "layer,arm,phase,order,flops,spent"
     assert len(lines) == 1 + len(marks(drawn["bill"], "bar")[0][1])
+
+
+def test_every_chart_can_be_heard(drawn: dict[str, Spec]) -> None:
+    """Its description tells what it shows, and no mark is read out by itself."""
+    for name, words in (
+        ("quality", "adamw 2.854 at 200 steps"),
+        ("multipliers", "muon, FLOPs 2.81\u00d7 [2.53, 3.12]"),
+        ("bill", "adamw 32.4 TFLOP"),
+        ("tuning_lr", "soap at rung 0 chose 0.006"),
+    ):
+        assert words in drawn[name]["description"], drawn[name]["description"]
+        assert drawn[name]["config"]["mark"] == {"aria": False}
