@@ -92,24 +92,24 @@ def serve(
         raise UsageError(f"the package {error.name} is missing", where="isoflop serve", fix=fix) from error
     limits = _Limits.of(limit or [])
     door = Door(host, port, limits.connections, limits.idle)
-    opened = door.open()
-    if not door.local and not api_key:
-        warn(f"anybody who reaches {host} can use the models: set {KEY}")
     use_threads(threads)
-    served = [
-        _served(name, usable(place, root, device), weights, lambda found: _room(found, slots, context, limits))
-        for name, place in _named(models).items()
-    ]
-    hosts = ("127.0.0.1", "localhost", "[::1]") if door.local else ()
-    front = Front(served, Limits(body=limits.body, seconds=limits.seconds, hosts=hosts), api_key or None)
-    server = HttpServer(front, door)
-    shown = f"[{host}]" if ":" in host else host
-    address = f"http://{shown}:{opened.getsockname()[1]}/v1"
-    for each in served:
-        room = each.engine.room
-        what = f"{room.rows} sequences of at most {room.context:,} tokens, {room.tokens:,} altogether"
-        typer.echo(f"{each.name}: {what}")
-    server.run(opened, lambda: typer.echo(f"serving at {address}; ctrl-C ends it"))
+    with door.open() as opened:
+        if not door.local and not api_key:
+            warn(f"anybody who reaches {host} can use the models: set {KEY}")
+        served = [
+            _served(name, usable(place, root, device), weights, lambda found: _room(found, slots, context, limits))
+            for name, place in _named(models).items()
+        ]
+        hosts = ("127.0.0.1", "localhost", "[::1]") if door.local else ()
+        front = Front(served, Limits(body=limits.body, seconds=limits.seconds, hosts=hosts), api_key or None)
+        server = HttpServer(front, door)
+        for each in served:
+            room = each.engine.room
+            what = f"{room.rows} sequences of at most {room.context:,} tokens, {room.tokens:,} altogether"
+            typer.echo(f"{each.name}: {what}")
+        shown = f"[{host}]" if ":" in host else host
+        address = f"http://{shown}:{opened.getsockname()[1]}/v1"
+        server.run(opened, lambda: typer.echo(f"serving at {address}; ctrl-C ends it"))
     if server.signal is not None:
         raise Stopped(server.signal, where="after " + _done(served))
 
