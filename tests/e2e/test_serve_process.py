@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -200,6 +200,15 @@ def test_more_context_than_a_model_has_positions_is_refused(tmp_path: Path, caps
     toy_model(tmp_path / "gpt", "gpt2")
     assert invoke(["serve", str(tmp_path / "gpt"), "--port", "0", "--context", "41"]) == 2
     assert "the model has learned 40 positions; use at most 40" in capsys.readouterr().err
+
+
+def test_a_model_that_fills_in_is_refused(
+    tiny: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = str(tmp_path / "runs")
+    assert invoke(["train", str(tiny("budget.steps=1")), "objective=masked", "--root", root, "--name", "a"]) == 0
+    assert invoke(["serve", "a", "--root", root, "--port", "0"]) == 2
+    assert "a: fills in what is hidden, and only what writes from left to right is served" in capsys.readouterr().err
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may open every port")

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import re
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -111,3 +115,13 @@ def test_many_of_them_at_once_leave_and_stay(client: Any, server: Client) -> Non
         if i % 3:
             how = {"max_tokens": 40, "temperature": 0, "extra_body": {"ignore_eos": True}}
             assert text == client.completions.create(model="mine", prompt=[i + 1, 7], **how).choices[0].text
+
+
+def test_the_pages_example_works(server: Client) -> None:
+    """But for the port, the key and the length of the text."""
+    page = (Path(__file__).parents[2] / "docs" / "guide" / "serve.md").read_text()
+    (example,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    script = example.replace(":8000", f":{server.port}").replace('"none"', repr(KEY))
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout

@@ -140,6 +140,9 @@ def _served(name: str, found: Trained, weights: str | None, room: Callable[[Trai
 
     if unmet := found.recipe.unmet(get("decoder", "sample")()):
         raise UsageError("; ".join(unmet), where=name, fix="serve another model")
+    if found.ctx.filling is not None:
+        what = "fills in what is hidden, and only what writes from left to right is served"
+        raise UsageError(what, where=name, fix="isoflop generate writes with it")
     assert found.tokenizer is not None
     known = room(found)
     return serve_model(
