@@ -69,3 +69,26 @@ def test_what_cannot_be_done_is_said(
     Path("a.jsonl").write_text('{"text": "one"}\n{"text": torn\n{"text": "two"}\n')
     assert invoke(["data", *arguments, "--workers", "1"]) == code
     assert what in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_run_is_measured_on_local_tasks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("texts.jsonl").write_text("".join(json.dumps({"text": f"text number {i} of some"}) + "\n" for i in range(40)))
+    source, model = '{name="jsonl", paths="texts.jsonl"}', '{name="transformer", d_model=16, layers=1}'
+    settings = ["tokenizer=bytes", "budget.steps=1", "train.batch=2", "train.length=32", "model.mixer.heads=1"]
+    assert invoke(["train", "small", f"source={source}", f"model={model}", *settings, "--name", "tiny"]) == 0
+    Path("choice.jsonl").write_text(json.dumps({"query": "a", "choices": ["b", "cc"], "gold": 1}) + "\n" * 2)
+    Path("sums.jsonl").write_text(json.dumps({"question": "1 + 1 =", "answer": "2"}))
+    capsys.readouterr()
+    assert invoke(["eval", "tiny", "--task", "choice.jsonl", "--task", "sums.jsonl"]) == 0
+    said = capsys.readouterr().out
+    assert "choice (1): sum " in said
+    assert "character" in said
+    assert "ECE" in said
+    assert "sums (1): exact 0.0000" in said
+    assert invoke(["eval", "tiny", "--task", "choice.jsonl", "--json"]) == 0
+    (task,) = json.loads(capsys.readouterr().out)["tasks"]
+    assert task["sum"]["right"] in ([0], [1])
+    assert invoke(["eval", "tiny", "--task", "choice.jsonl", "--text", "texts.jsonl"]) == 2

@@ -221,8 +221,17 @@ def evaluate(
             metavar="TASK.yaml",
         ),
     ] = None,
+    task: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--task",
+            help="Measure on this task in JSON Lines instead: choices, or answers that are checked (may come twice).",
+            parser=user_path,
+            metavar="TASK.jsonl",
+        ),
+    ] = None,
     limit: Annotated[
-        int | None, typer.Option("--limit", min=1, help="With --harness, only so many items of each task.")
+        int | None, typer.Option("--limit", min=1, help="With --harness or --task, only so many items of each task.")
     ] = None,
     root: Root = DEFAULT_ROOT,
     threads: Threads = None,
@@ -237,8 +246,15 @@ def evaluate(
     from ..store.published import is_published
 
     use_threads(threads)
-    if limit is not None and not harness:
-        raise UsageError("--limit only applies with --harness", where="eval")
+    if limit is not None and not harness and not task:
+        raise UsageError("--limit only applies with --harness and --task", where="eval")
+    if task:
+        from .tasks import on_local_tasks
+
+        if text or harness:
+            raise UsageError("--task excludes --text and --harness", where="eval", fix="use one of them")
+        on_local_tasks(lambda: usable(run, root, device), run, task, limit, json)
+        return
     if harness:
         from .harness import on_tasks
 

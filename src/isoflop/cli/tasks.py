@@ -1,0 +1,87 @@
+"""What ``isoflop eval --task`` does: tasks in local JSON Lines, measured and said with their standard errors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from ..core.errors import UsageError
+from .common import emit
+
+if TYPE_CHECKING:
+    from ..evals.local_tasks import TaskScore
+    from ..train.restore import Trained
+
+BUDGET = 256
+"""Tokens of a written answer, at most."""
+
+
+def on_local_tasks(
+    load: Callable[[], Trained], name: str, files: Sequence[Path], limit: int | None, json: bool
+) -> None:
+    """Measure a model on tasks and say how it did.
+
+    Args:
+        load: loads the model, once nothing else is known to be amiss.
+        name: as the user named it.
+        files: of the tasks.
+        limit: only so many items of each, the first ones.
+        json: print JSON.
+    """
+    from dataclasses import replace
+
+    from ..evals.local_tasks import LocalTask, measure_task
+    from ..evals.scoring import PairScorer
+
+    tasks = [LocalTask.read(file) for file in files]
+    found = load()
+    if found.tokenizer is None or any(pattern is not None for pattern in found.recipe.objective.patterns):
+        raise UsageError("does not say how likely a text is, left to right", where=name, fix="measure a causal model")
+    scorer = PairScorer(found.model, length=found.reach, device=found.ctx.device)
+    rows: list[dict[str, Any]] = []
+    for task in tasks:
+        items = task.items[:limit] if limit else task.items
+        score = measure_task(replace(task, items=items), scorer, found.tokenizer, _writer(found))
+        rows.append({"task": task.name, "kind": task.kind, "items": len(items), **_figures(score)})
+        if not json:
+            said = ", ".join(f"{norm} {score.accuracy(norm):.4f} ± {score.stderr(norm):.4f}" for norm in score.right)
+            error = rows[-1].get("calibration_error")
+            typer.echo(f"{task.name} ({len(items):,}): {said}" + (f"; ECE {error:.4f}" if error is not None else ""))
+    if json:
+        emit({"model": name, "step": found.step, "tasks": rows})
+
+
+def _figures(score: TaskScore) -> dict[str, Any]:
+    from ..evals.calibration import calibration_error, top
+
+    figures: dict[str, Any] = {
+        norm: {"accuracy": score.accuracy(norm), "stderr": score.stderr(norm), "right": score.right[norm].astype(int)}
+        for norm in score.right
+    }
+    if score.probabilities is not None and score.probabilities.shape[1] > 1:
+        figures["calibration_error"] = calibration_error(*top(score.probabilities, score.gold))
+    return figures
+
+
+def _writer(found: Trained) -> Callable[[Sequence[str]], Sequence[str]]:
+    """From questions to answers: the likeliest token each time."""
+
+    def write(questions: Sequence[str]) -> Sequence[str]:
+        from ..core.contracts import DecoderPart
+        from ..core.rng import Rng
+        from ..core.slots import part_from
+        from ..data.tokenizing import as_prompt, continuation
+
+        tokenizer = found.tokenizer
+        assert tokenizer is not None
+        part = part_from("decoder", "sample", "temperature=0", f"stop={tokenizer.eot}")
+        assert isinstance(part, DecoderPart)
+        prompts = [as_prompt(tokenizer, question) for question in questions]
+        decoder = part.build(found.ctx)
+        ids = decoder.generate(found.model, prompts, min(BUDGET, max(found.reach // 2, 1)), Rng(0)("answers"))
+        return ["".join(continuation(tokenizer, prompt, new)) for prompt, new in zip(prompts, ids, strict=True)]
+
+    return write
