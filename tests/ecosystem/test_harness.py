@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -15,6 +16,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from tokenizers import Tokenizer, processors
 from torch import Tensor, nn
 
 from isoflop.cli.main import invoke
@@ -218,6 +220,31 @@ def test_a_directory_gives_what_its_run_gives(run: Run, exported: Path, tasks: M
         assert figures(measured(other, tasks[form])) == pytest.approx(
             figures(measured(ours(run), tasks[form])), rel=1e-6
         )
+
+
+@pytest.mark.parametrize("puts", ["nothing", "a token of its own"])
+def test_texts_of_a_published_model_begin_as_its_tokenizer_says(
+    puts: str, exported: Path, tasks: Mapping[str, Path], tmp_path: Path
+) -> None:
+    """GPT-2's puts nothing before a text; Llama's puts a token there that ends no text."""
+    from isoflop.evals.harness import HarnessModel
+
+    directory = Path(shutil.copytree(exported, tmp_path / "model"))
+    tokenizer = Tokenizer.from_file(str(directory / "tokenizer.json"))
+    first = tokenizer.id_to_token(0 if puts == "a token of its own" else 256)
+    tokenizer.add_special_tokens([first])
+    template = processors.TemplateProcessing(single=f"{first} $A", special_tokens=[(first, 0)])
+    tokenizer.post_processor = template if puts == "a token of its own" else processors.Sequence([])
+    tokenizer.save(str(directory / "tokenizer.json"))
+    config = json.loads((directory / "tokenizer_config.json").read_text())
+    (directory / "tokenizer_config.json").write_text(json.dumps({**config, "bos_token": first}))
+    found, other = published(directory), theirs(directory)
+    assert found.tokenizer is not None
+    mine = HarnessModel(found.model, found.tokenizer, length=found.reach, batch=8)
+    assert mine.tok_encode("ab") == other.tok_encode("ab")
+    assert len(mine.tok_encode("ab")) == (3 if puts == "a token of its own" else 2)
+    for form in FORMS:
+        assert figures(measured(mine, tasks[form])) == pytest.approx(figures(measured(other, tasks[form])), rel=2e-5)
 
 
 def test_results_are_kept_and_shown(

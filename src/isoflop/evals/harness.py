@@ -30,7 +30,6 @@ from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 from ..core.contracts import Cacheable, Tokenizer
 from ..core.errors import IsoflopError, UsageError, nearest, trace
 from ..core.rng import Rng
-from ..data.tokenizing import as_prompt, beginning
 from ..decode.decoders.sample import SamplePart
 from ..decode.text import SampleText
 from ..store.harness import HarnessMetric, HarnessResult
@@ -51,8 +50,8 @@ class HarnessModel(TemplateLM):  # type: ignore[misc]
 
     All kinds of requests are answered: log-likelihoods of continuations (multiple choice among them) and of whole
     texts, and text that is generated. Contexts that several requests share go through the model once. Texts begin as
-    they did in training, with the end of another text or what the tokenizer puts there, as with the harness' own class
-    for Hugging Face models on an exported directory; so both give the same numbers.
+    with the harness' own class for Hugging Face models on an exported directory, so that both give the same numbers:
+    with what a published tokenizer puts there, if anything; with ours as in training, with the end of another text.
 
     Args:
         model: a causal model.
@@ -60,7 +59,7 @@ class HarnessModel(TemplateLM):  # type: ignore[misc]
         length: tokens that it sees at most; longer contexts lose their beginning.
         batch: requests that are worked on together at most.
         device: where the model is.
-        begins: whether texts begin as they did in training; otherwise nothing is put before a context.
+        begins: whether texts begin so; otherwise nothing is put before a context.
         seed: of generated text, where a task draws it.
     """
 
@@ -87,14 +86,16 @@ class HarnessModel(TemplateLM):  # type: ignore[misc]
     @property
     def prefix_token_id(self) -> int:
         """What stands before a text that has no context."""
-        return (*beginning(self.ids), self.ids.eot)[0]
+        bos: int | None = getattr(self.ids, "bos", None)
+        return self.ids.eot if bos is None else bos
 
     def tok_encode(self, string: str, add_special_tokens: bool | None = None, **kwargs: Any) -> list[int]:
         """Ids of a text; with those that begin it unless they are not wanted."""
+        ids: list[int] = self.ids.encode(string).tolist()
         if add_special_tokens is False or not self.begins:
-            ids: list[int] = self.ids.encode(string).tolist()
             return ids
-        return as_prompt(self.ids, string)
+        before: list[int] = list(getattr(self.ids, "before", (self.ids.eot,)))
+        return ids if ids[: len(before)] == before else before + ids
 
     def _loglikelihood_tokens(
         self, requests: Sequence[tuple[Any, list[int], list[int]]], **kwargs: Any

@@ -29,6 +29,8 @@ class PretrainedTokenizer(ForeignTokenizer):
 
     Attributes:
         starts: ids that the model expects before every text, e.g. that of ``<s>``; usually none or one.
+        before: ids that the library puts before a text: ``starts``, or the end of another text.
+        bos: the id of the token that the directory names as a text's beginning, whether it is put there or not.
         chat_template: the Jinja template of conversations, if the directory has one.
         special_tokens: special tokens by their keys, as templates know them ("bos_token", "eos_token", ...).
         remarks: what a user should know of it, as sentences.
@@ -54,12 +56,13 @@ class PretrainedTokenizer(ForeignTokenizer):
         before, _ = around(tokenizer)
         super().__init__(tokenizer, directory.end_of_text(tokenizer, eot), directory.file)
         self._directory, self._written = directory, written
-        self.starts = () if before == (self.eot,) else before
+        self.before, self.starts = before, () if before == (self.eot,) else before
         if written == "tokens":  # an end of text may lie anywhere: each text has a beginning of its own
             tokenizer.encode_special_tokens = False
             self.starts = self.starts or (self.eot,)
         self.chat_template = directory.chat_template
         self.special_tokens = directory.named_tokens()
+        self.bos: int | None = tokenizer.token_to_id(self.special_tokens.get("bos_token", ""))
         self.remarks = [ESTIMATES.format(self.inexact)] if self.inexact else []
         self._chats: ChatEncoder | None = None
         if vocab_size is not None:
