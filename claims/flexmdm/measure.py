@@ -1,4 +1,8 @@
-"""Balanced brackets of random length: masked diffusion of padded words against one that inserts, at equal FLOPs."""
+"""Balanced brackets of random length: masked diffusion of padded words against one that inserts, at equal FLOPs.
+
+Places are told by learned positions: by rotary ones alone a row of masks looks the same everywhere. A first run without
+them, stopped after a seed, had 0.26 balanced at distance 0.50 (padded) and 0.11 at 0.45 (growing).
+"""
 
 from __future__ import annotations
 
@@ -20,7 +24,7 @@ from isoflop.train.build import assemble, cost_and_steps
 from isoflop.train.restore import trained
 from isoflop.train.run import train
 
-SEEDS, STEPS, SAMPLES, PAIRS = (1, 2, 3), 500, 400, 12
+SEEDS, STEPS, SAMPLES, PAIRS = (1, 2, 3), 250, 300, 8
 LENGTH = 2 * PAIRS + 1  # with an end of text behind the longest word
 TASK = {"name": "brackets", "kinds": 2, "pairs": [1, PAIRS]}
 ENDS = {"masked": "all", "flexmdm": "none"}
@@ -35,7 +39,7 @@ def recipe_of(objective: str, seed: int, budget: dict[str, Any], **changes: Any)
             "seed": seed,
             "source": source,
             "tokenizer": {"name": "symbols", "symbols": "()[]"},
-            "model": {"name": "transformer", "d_model": 64, "layers": 3, "mixer": mixer},
+            "model": {"name": "transformer", "d_model": 64, "layers": 3, "mixer": mixer, "positions": LENGTH + 1},
             "objective": objective,
             "optimizer": {"name": "adamw", "lr": 0.003},
             "budget": budget,

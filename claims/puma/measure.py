@@ -1,7 +1,8 @@
 """Steps to solve as many small Sudokus: random masks against masks that follow where the model is sure.
 
 Both arms train the same model on the same puzzles with the same loss and cost a step; they differ in what is hidden.
-Every hundred steps, held-out puzzles are filled in greedily, one cell a call, where the model is surest.
+Every fifty steps, held-out puzzles are filled in greedily, one cell a call, where the model is surest. Places are told by learned positions: by rotary ones alone a grid of masks looks
+the same everywhere, and in a first run 1,400 steps solved 0.31 to 0.40 (random) and 0.21 (progressive, one seed).
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from isoflop.core.rng import Rng
 from isoflop.store.run import Run
 from isoflop.train.build import assemble
 
-SEEDS, STEPS, EVERY, FEW = (1, 2, 3), 1400, 100, 5
+SEEDS, STEPS, EVERY, FEW = (1, 2, 3), 500, 50, 5
 TASK = {"name": "task", "task": {"name": "sudoku", "size": 4}, "examples": 20_000, "heldout": 100}
 ARMS = {"random": TASK, "progressive": {"name": "progressive", "source": TASK, "phases": 8}}
 SCORES = {
@@ -39,7 +40,7 @@ def recipe_of(arm: str, seed: int) -> Recipe:
             "seed": seed,
             "source": ARMS[arm],
             "tokenizer": {"name": "symbols", "symbols": "01234"},
-            "model": {"name": "transformer", "d_model": 64, "layers": 2, "mixer": mixer},
+            "model": {"name": "transformer", "d_model": 64, "layers": 2, "mixer": mixer, "positions": 16},
             "objective": {"name": "masked", "corruption": "count"},
             "optimizer": {"name": "adamw", "lr": 0.003},
             "schedule": {"name": "warmup"},
