@@ -3,9 +3,9 @@
 Both arms train the same model on the same puzzles with the same loss and cost a step; they differ in what is hidden.
 Every fifty steps, held-out puzzles are filled in greedily, one cell a call, where the model is surest.
 
-Places are told by learned positions: by rotary ones alone a grid of masks looks the same everywhere. A first run without
-them solved 0.36, 0.31 and 0.35 of the puzzles by margin after 1,400 steps on random masks, and 0.21 and 0.20 on
-progressive ones, where it was stopped.
+Places are told by learned positions: by rotary ones alone a grid of masks looks the same everywhere. A first run
+without them solved 0.36, 0.31 and 0.35 of the puzzles by margin after 1,400 steps on random masks, and 0.21 and 0.20
+on progressive ones, where it was stopped.
 """
 
 from __future__ import annotations

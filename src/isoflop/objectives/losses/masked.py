@@ -209,7 +209,8 @@ class MaskedPart(ObjectivePart):
     """Masked diffusion with a mask id of its own; by default the plain bound with weight 1 / p.
 
     Trains a model to write in any order, several tokens at a time, or between what is there. Started from an
-    autoregressive run (``start``) with ``shifted``, it goes on where that model predicts.
+    autoregressive run (``start``) with ``shifted``, it goes on where that model predicts. Give the model learned
+    ``positions``: by rotary ones alone a row of masks looks the same everywhere.
 
     Example:
         >>> MaskedPart().filling(vocab_size=258).mask, MaskedPart(block=16).pattern.name
