@@ -14,6 +14,7 @@ import torch
 from isoflop.core.rng import Rng
 from isoflop.data.tokenizing import as_prompt
 from isoflop.decode.decoders.sample import Sample
+from isoflop.serve.separate import Separate
 from isoflop.train.restore import Trained
 from serving import Client, running, toy_model, toy_served
 
@@ -204,3 +205,16 @@ def test_log_probabilities_are_json_whatever_they_are(client: Client) -> None:
     )
     json.loads(raw[1], parse_constant=lambda name: pytest.fail(name))
     assert math.isfinite(json.loads(raw[1])["choices"][0]["logprobs"]["token_logprobs"][1])
+
+
+def test_a_model_that_cannot_batch_is_served_one_by_one(found: Trained, client: Client) -> None:
+    """The scheduler is the same; each sequence has a cache of its own."""
+    served = toy_served(found)
+    served.engine._make = lambda: Separate(found.model)
+    served.engine._batch = served.engine._make()
+    body = {"prompt": [[1, 2, 3], [4], [5] * 30], "max_tokens": 9, "temperature": 0, "logprobs": 1, "echo": True}
+    with running(served) as other:
+        mine, theirs = client.complete(**body)["choices"], other.complete(**body)["choices"]
+    assert [choice["text"] for choice in mine] == [choice["text"] for choice in theirs]
+    for a, b in zip(mine, theirs, strict=True):
+        assert a["logprobs"]["token_logprobs"][1:] == pytest.approx(b["logprobs"]["token_logprobs"][1:], abs=1e-4)

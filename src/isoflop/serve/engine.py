@@ -205,7 +205,7 @@ class Engine:
             if job is None:
                 return
             reserves = [sequence.reserve for sequence, _ in self._active] + [job.waiting[0].reserve]
-            rows, capacity = self.room.shape(reserves, self._rows)
+            rows, capacity = self.room.shape(reserves, self._rows, self._capacity)
             if rows * capacity > self.room.tokens and self._active:
                 return
             with self._changed:

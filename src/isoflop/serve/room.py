@@ -22,7 +22,7 @@ class Room:
         waiting: sequences that wait for a row.
 
     Example:
-        >>> Room(rows=8, context=512, tokens=4096).shape([100, 20], rows=0)
+        >>> Room(rows=8, context=512, tokens=4096).shape([100, 20])
         (2, 128)
     """
 
@@ -31,19 +31,23 @@ class Room:
     tokens: int = 16 * 1024
     waiting: int = 256
 
-    def shape(self, reserves: Sequence[int], rows: int) -> tuple[int, int]:
+    def shape(self, reserves: Sequence[int], rows: int = 0, capacity: int = 0) -> tuple[int, int]:
         """Rows and tokens of each to make room for, or more than ``tokens`` altogether where it does not fit.
+
+        What there is stays as long as it will do: to make room anew copies all that is kept.
 
         Args:
             reserves: tokens of each sequence.
             rows: that there is room for already.
+            capacity: tokens of each of them.
         """
         least, longest = len(reserves), max(reserves)
-        capacity = min(self.context, max(_LEAST, _power(longest)))
-        if least * capacity > self.tokens:
-            capacity = longest
-        wanted = min(self.rows, max(_power(least), rows), self.tokens // capacity)
-        return max(least, wanted), capacity
+        if least <= rows and longest <= capacity and rows * capacity <= self.tokens:
+            return rows, capacity
+        wanted = min(self.context, max(_LEAST, _power(longest), capacity))
+        if least * wanted > self.tokens:
+            wanted = longest
+        return max(least, min(self.rows, max(_power(least), rows), self.tokens // wanted)), wanted
 
 
 def _power(n: int) -> int:
