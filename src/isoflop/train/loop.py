@@ -82,15 +82,15 @@ class Loop(Session):
         objective = Held(parts.objective) if isinstance(parts.objective, Stateful) else None
         self._begun = Begun(parts.batches.state_dict(), objective)
         clip, work = self.recipe.train.clip, self.cost.work_at(self.step, ctx.horizon)
-        ahead = None if isinstance(parts.batches, Listens) else self.ahead
-        given = (clip, self.step, ahead, work, parts.penalties)
+        hears = parts.batches if isinstance(parts.batches, Listens) else None
+        given = (clip, self.step, self.ahead if hears is None else None, work, parts.penalties)
         problem = StepProblem(parts.objective, ctx, self.next_batches(), *given)
         self._begun.problem = problem
         parts.optimizer.set_factor(parts.schedule.factor(self.step, ctx.horizon))
         outcome = parts.optimizer.step(problem)
-        if isinstance(parts.batches, Listens):
+        if hears is not None:
             for heard in problem.heard:
-                parts.batches.learn(*heard)
+                hears.learn(*heard)
         if parts.averaging is not None:
             parts.averaging.update(self.step)
         wait(ctx.device)  # else the optimizer's work would be charged to whatever waits next
