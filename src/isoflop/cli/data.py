@@ -122,7 +122,7 @@ def dedup(
     inputs: Inputs,
     out: Out,
     method: Annotated[
-        str, typer.Option("--method", help="exact (whole documents), minhash (near ones), bloom (paragraphs).")
+        str, typer.Option("--method", help="exact, minhash (near ones), bloom (paragraphs) or substring.")
     ] = "minhash",
     preset: Annotated[
         str, typer.Option("--preset", help="Of minhash: datatrove, refinedweb, dclm, nemo, slimpajama or recall.")
@@ -148,12 +148,12 @@ def dedup(
     from ..data.engine.dedup import dedup as run
     from ..data.engine.minhash import PRESETS
 
-    methods = ("exact", "minhash", "bloom")
+    methods = ("exact", "minhash", "bloom", "substring")
     if method not in methods:
         raise UsageError(f"no method is named {method!r}", where="--method", fix=nearest(method, methods))
     if preset not in PRESETS:
         raise UsageError(f"no preset is named {preset!r}", where="--preset", fix=nearest(preset, PRESETS))
-    if method == "bloom" and against:
+    if method in ("bloom", "substring") and against:
         raise UsageError("is for exact and minhash", where="--against", fix="give both inputs in one call")
     with started(inputs, out, workers, broken, key, id_key, format, json) as (units, settings):
         if method == "bloom":
@@ -161,6 +161,10 @@ def dedup(
 
             characters = sum(unit.size * (1 if unit.kind in ("lines", "text") else 4) for unit in units)
             found = bloom(units, BloomSettings(expected=max(characters // 5, 1000)), settings)
+        elif method == "substring":
+            from ..data.engine.substring import substrings
+
+            found = substrings(units, settings)
         else:
             found = run(units, Keying(method, PRESETS[preset]), settings, against or ())  # type: ignore[arg-type]
     shown(found, out, json)
