@@ -15,7 +15,8 @@ from transformer_toys import VOCAB, context, part
 
 FIELDS: dict[str, dict[str, Any]] = {}
 """Fields of parts that cannot be built by default."""
-PARTS = names("decoder")
+PARTS = [name for name in names("decoder") if name != "insertion"]
+"""Those that any Transformer can write by; inserting needs a head of its own (unit/decode/test_insertion)."""
 PROMPTS = [[5, 7, 9, 11], [1], [3, 3, 8]]
 
 
