@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -142,12 +143,20 @@ def planned_runs(study: Study) -> Iterator[tuple[Role, str, int, int]]:
     """Phase, arm, rung and number of a study's runs, but for those that an optimum at an edge may add."""
     tuning = study.tuning
     for arm in study.everyone:
-        yield "tuning", arm, 0, len(study.grid(arm)) * len(tuning.seeds)
+        yield "tuning", arm, 0, trials_of(study, arm) * len(tuning.seeds)
     top = tuning.top_points or len(study.grid(study.baseline))
     yield "tuning", study.baseline, study.top, top * len(tuning.seeds)
     for arm in study.everyone:
         for rung in study.rungs_of(arm):
             yield "evaluation", arm, rung, len(study.seeds)
+
+
+def trials_of(study: Study, arm: str) -> int:
+    """Trials of an arm at the lowest rung, those of knobs among them."""
+    knobs = [len(values) for values in study.tuning.knobs.values()]
+    if study.tuning.search == "joint":
+        return math.prod([len(study.grid(arm)), *knobs])
+    return len(study.grid(arm)) + sum(knobs)
 
 
 def planned_flops(study: Study) -> int:
@@ -161,11 +170,9 @@ def planned_flops(study: Study) -> int:
 
 def trial_runs(study: Study, trial: Trial) -> list[Assignment]:
     """The runs of one tuning trial, one for each tuning seed."""
-    hyper = {study.tuning.hyper: trial.value}
-    return [
-        Assignment(study.run_recipe(trial.arm, trial.rung, seed, trial.value), trial.arm, trial.rung, "tuning", hyper)
-        for seed in study.tuning.seeds
-    ]
+    hyper = {study.tuning.hyper: trial.value, **dict(trial.knobs)}
+    recipes = [study.run_recipe(trial.arm, trial.rung, seed, trial.value, trial.knobs) for seed in study.tuning.seeds]
+    return [Assignment(recipe, trial.arm, trial.rung, "tuning", hyper) for recipe in recipes]
 
 
 def evaluation_runs(study: Study, tuned: Tuned) -> list[Assignment]:
@@ -175,8 +182,9 @@ def evaluation_runs(study: Study, tuned: Tuned) -> list[Assignment]:
         for rung in study.rungs_of(arm):
             value = tuned.value(study, arm, rung)
             for seed in study.seeds:
-                recipe = study.run_recipe(arm, rung, seed, value)
-                jobs.append(Assignment(recipe, arm, rung, "evaluation", {study.tuning.hyper: value}))
+                recipe = study.run_recipe(arm, rung, seed, value, tuned.chosen(arm))
+                hyper = {study.tuning.hyper: value, **dict(tuned.chosen(arm))}
+                jobs.append(Assignment(recipe, arm, rung, "evaluation", hyper))
     return jobs
 
 
@@ -194,7 +202,7 @@ def conclude(
     now, scale = process(), study.scale
     verdict = judge(study, rows, environments)
     pairs = interactions(study.factors, verdict.rows)
-    lowest = {arm: min(study.rungs_of(arm)) for arm in study.everyone}
+    lowest, seed = {arm: min(study.rungs_of(arm)) for arm in study.everyone}, study.seeds[0]
     return StudyResult(
         name=study.name,
         title=study.title or study.name,
@@ -224,7 +232,7 @@ def conclude(
         ancestors=joined(row.ancestors for row in rows),
         corpus=dict(corpus),
         recipes={
-            arm: study.run_recipe(arm, rung, study.seeds[0], tuned.value(study, arm, rung)).to_toml()
+            arm: study.run_recipe(arm, rung, seed, tuned.value(study, arm, rung), tuned.chosen(arm)).to_toml()
             for arm, rung in lowest.items()
         },
         definition=study.to_toml(),

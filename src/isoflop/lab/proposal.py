@@ -10,6 +10,7 @@ from typing import Any
 
 from ..core.errors import UsageError
 from ..ledger.budgets import step_cost, steps_within
+from .compare import trials_of
 from .power import POWER, Chance, Noise, noise_of
 from .study import Study
 
@@ -125,8 +126,9 @@ class _Costs:
     def total(self, rungs: int, at: int, seeds: int) -> float:
         """Of all planned runs."""
         study, baseline = self.study, self.study.baseline
-        trials = len(study.tuning.seeds) * len(study.grid(baseline))
-        top = trials if study.tuning.top_points is None else len(study.tuning.seeds) * study.tuning.top_points
+        trials = len(study.tuning.seeds) * trials_of(study, baseline)
+        whole = len(study.tuning.seeds) * len(study.grid(baseline))
+        top = whole if study.tuning.top_points is None else len(study.tuning.seeds) * study.tuning.top_points
         tuning = trials * sum(self.lowest.values()) + top * self.run(baseline, rungs - 1)
         ladder = sum(self.run(baseline, rung) for rung in range(rungs))
         return tuning + seeds * (ladder + sum(self.run(arm, at) for arm in study.arms))

@@ -24,6 +24,9 @@ from .factors import Factors, with_arms
 
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Grid = Annotated[tuple[PositiveFloat, ...], Field(min_length=3)]
+Knob = Annotated[tuple[float, ...], Field(min_length=2)]
+Knobs = tuple[tuple[str, float], ...]
+"""Chosen values of a study's knobs, by key path."""
 OWN = ("name", "seed", "budget")
 """Keys of a run's recipe that the study sets itself."""
 
@@ -110,6 +113,10 @@ class Tune(Section):
     """Arm -> its trials, ascending, where the search space's are not wanted."""
     seeds: Annotated[tuple[Seed, ...], Field(min_length=1)]
     """Never among the study's seeds."""
+    knobs: Annotated[dict[str, Knob], Field(max_length=2), Later()] = {}
+    """Key paths of up to two more numbers, each with the values that every arm tries."""
+    search: Annotated[Literal["coordinate", "joint"], Later()] = "coordinate"
+    """How knobs are searched: one after another at the best ``hyper`` so far, or every one with every."""
     extensions: NonNegativeInt = 2
     """How often every arm gets one more trial because some optimum lies at the edge of its grid."""
     top_points: Annotated[int, Field(ge=2)] | None = None
@@ -166,8 +173,8 @@ class Study(TomlDocument):
     kind = "study"
     mistaken = ("budget", "is a recipe, not a study: `isoflop train {source}` runs it")
 
-    _made: dict[tuple[str, float | None], Recipe] = PrivateAttr(default_factory=dict)
-    """Recipes by arm and tuned value (None: as written), at the lowest rung and the first seed."""
+    _made: dict[tuple[str, float | None, Knobs], Recipe] = PrivateAttr(default_factory=dict)
+    """Recipes by arm, tuned value (None: as written) and knobs, at the lowest rung and the first seed."""
 
     @model_validator(mode="after")
     def _sound(self) -> Study:
@@ -213,36 +220,37 @@ class Study(TomlDocument):
         """The rungs that an arm is evaluated at: all for the baseline."""
         return tuple(range(self.top + 1)) if arm == self.baseline else self.arms[arm].rungs
 
-    def base(self, arm: str, value: float | None = None) -> Recipe:
+    def base(self, arm: str, value: float | None = None, knobs: Knobs = ()) -> Recipe:
         """An arm's recipe at the lowest rung and the first seed, built once for each tuned value.
 
         Args:
             arm: the baseline or an arm, by name.
             value: of the tuned hyper-parameter; None: as the recipe has it.
+            knobs: further values; what is left out is as the recipe has it.
 
         Raises:
             RecipeError: every problem of the recipe.
         """
-        if (arm, value) not in self._made:
+        if (arm, value, knobs) not in self._made:
             source = f"{self.name}: {arm}"
             if value is not None:
                 tree = self.base(arm).to_json()
-                changes: tuple[str, ...] = (f"{self.tuning.hyper}={value!r}",)
+                changes = (f"{self.tuning.hyper}={value!r}", *(f"{key}={chosen!r}" for key, chosen in knobs))
             else:
                 budget = self.ladder.budget(0).model_dump(mode="json", exclude_none=True)
                 tree = {**self.recipe, "name": f"{self.name}-{arm}"[:64], "seed": self.seeds[0], "budget": budget}
                 changes = () if arm == self.baseline else self.arms[arm].overrides
-            self._made[arm, value] = Recipe.from_json(tree, *changes, source=source)
-        return self._made[arm, value]
+            self._made[arm, value, knobs] = Recipe.from_json(tree, *changes, source=source)
+        return self._made[arm, value, knobs]
 
-    def run_recipe(self, arm: str, rung: int, seed: int, value: float | None = None) -> Recipe:
+    def run_recipe(self, arm: str, rung: int, seed: int, value: float | None = None, knobs: Knobs = ()) -> Recipe:
         """The recipe of one run: the arm's ``base`` with that seed and that rung's budget; RecipeError if not legal."""
-        return self.base(arm, value).having(seed=seed, budget=self.ladder.budget(rung))
+        return self.base(arm, value, knobs).having(seed=seed, budget=self.ladder.budget(rung))
 
-    def allows(self, arm: str, value: float) -> bool:
-        """Whether the arm's recipe takes ``value`` for the tuned hyper-parameter."""
+    def allows(self, arm: str, value: float, knobs: Knobs = ()) -> bool:
+        """Whether the arm's recipe takes ``value`` for the tuned hyper-parameter, and those values of knobs."""
         try:
-            self.base(arm, value)
+            self.base(arm, value, knobs)
         except RecipeError:
             return False
         return True
@@ -326,6 +334,7 @@ class Study(TomlDocument):
                 yield f"tuning: {arm}: {problem}"
             else:
                 sizes[arm] = len(self.grid(arm))
+                yield from self._knobs(arm)
                 for value in self.grid(arm):
                     if not self.allows(arm, value):
                         yield f"tuning: {arm} does not take {self.tuning.hyper} = {value!r}"
@@ -334,6 +343,17 @@ class Study(TomlDocument):
             yield f"tuning.grids: every arm must get the same number of trials ({counts})"
         if len(sizes) == len(self.everyone):
             yield from self._alike()
+
+    def _knobs(self, arm: str) -> Iterator[str]:
+        """Knobs that an arm does not have, or values that it does not take."""
+        for key, values in self.tuning.knobs.items():
+            if key == self.tuning.hyper or list(values) != sorted(set(values)):
+                yield f"tuning.knobs.{key}: {'is tuning.hyper' if key == self.tuning.hyper else 'values must ascend'}"
+                continue
+            for value in values:
+                if not self.allows(arm, self.grid(arm)[0], ((key, value),)):
+                    yield f"tuning.knobs: {arm} does not take {key} = {value!r}: every arm gets the same trials"
+                    break
 
     def _alike(self) -> Iterator[str]:
         """Arms whose runs would be the baseline's own, whatever value tuning chooses."""

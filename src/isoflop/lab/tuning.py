@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,7 +11,7 @@ from ..core.errors import NumericsError
 from ..core.scale import Scale
 from ..store.records import UNSAID
 from ..store.results import Tuning
-from .study import Study
+from .study import Knobs, Study
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,7 @@ class Trial:
     arm: str
     rung: int
     value: float
+    knobs: Knobs = ()
 
 
 Measure = Callable[[Sequence[Trial]], Mapping[Trial, float | None]]
@@ -57,6 +59,7 @@ class Search:
     grid: Sequence[float]
     quality: dict[float, float | None] = field(default_factory=dict)
     scale: Scale = UNSAID
+    knobs: Knobs = ()
 
     def run(self, measure: Measure) -> None:
         run_all([self], measure)
@@ -90,6 +93,11 @@ class Search:
         beside = min((values[at - 1], values[at + 1]), key=self._cost)
         return _tidy(math.sqrt(self.best * beside))
 
+    @property
+    def least(self) -> float:
+        """What its best value costs; infinite if all diverged."""
+        return math.inf if self.best is None else self._cost(self.best)
+
     def _cost(self, value: float) -> float:
         """What values are ranked by, lower is better; a diverged one comes last."""
         quality = self.quality[value]
@@ -117,7 +125,7 @@ class Search:
 
 @dataclass(frozen=True)
 class Tuned:
-    """What tuning chose. ``low`` is by arm, ``top`` the baseline's at its top rung.
+    """What tuning chose. ``low`` is by arm, ``top`` the baseline's at its top rung, ``knobs`` what else was chosen.
 
     Example, with ``study`` a tiny study, and ``executor`` one that computes qualities instead of training:
         >>> from isoflop.lab.compare import Journal, run_study
@@ -128,10 +136,16 @@ class Tuned:
 
     low: Mapping[str, Tuning]
     top: Tuning
+    knobs: Mapping[str, Knobs] = field(default_factory=dict)
+    knob_tunings: tuple[Tuning, ...] = ()
 
     @property
     def all(self) -> list[Tuning]:
-        return [*self.low.values(), self.top]
+        return [*self.low.values(), self.top, *self.knob_tunings]
+
+    def chosen(self, arm: str) -> Knobs:
+        """The values of an arm's knobs."""
+        return self.knobs.get(arm, ())
 
     def value(self, study: Study, arm: str, rung: int) -> float:
         """The value that an arm runs with at a rung; the baseline's is interpolated in log between its two tunings."""
@@ -155,6 +169,8 @@ def tune(study: Study, measure: Measure) -> Tuned:
         NumericsError: every trial of an arm diverged.
     """
     plan, scale = study.tuning, study.scale
+    if plan.knobs:
+        return _with_knobs(study, measure)
     low = [Search(arm, 0, study.grid(arm), scale=scale) for arm in study.everyone]
     top = Search(study.baseline, study.top, study.grid(study.baseline), scale=scale)
     run_all(low if plan.top_points else [*low, top], measure)  # together, so that no worker idles
@@ -167,13 +183,92 @@ def tune(study: Study, measure: Measure) -> Tuned:
     return Tuned({search.arm: search.stored(plan.hyper) for search in low}, top.stored(plan.hyper))
 
 
+def _with_knobs(study: Study, measure: Measure) -> Tuned:
+    """``tune`` where more numbers than one are searched; the top rung takes those chosen at the lowest."""
+    plan, scale = study.tuning, study.scale
+    search = _jointly if plan.search == "joint" else _by_coordinate
+    low, found = search(study, measure)
+    knobs = {each.arm: each.knobs for each in low} if plan.search == "joint" else _chosen_of(found)
+    top = Search(study.baseline, study.top, study.grid(study.baseline), scale=scale, knobs=knobs[study.baseline])
+    if plan.top_points:
+        top.grid = around(low[0], plan.top_points)
+    top.run(measure)
+    if not plan.top_points:
+        widen([top], study, measure)
+    stored = {each.arm: each.stored(plan.hyper) for each in low}
+    return Tuned(stored, top.stored(plan.hyper), knobs, tuple(found))
+
+
+def _jointly(study: Study, measure: Measure) -> tuple[list[Search], list[Tuning]]:
+    """Every value of every knob with every value of the grid; the best search of each arm, and each knob's profile."""
+    plan = study.tuning
+    combinations = [tuple(zip(plan.knobs, values, strict=True)) for values in itertools.product(*plan.knobs.values())]
+    every = [
+        Search(arm, 0, study.grid(arm), scale=study.scale, knobs=knobs)
+        for arm in study.everyone
+        for knobs in combinations
+    ]
+    run_all(every, measure)
+    best = [min((s for s in every if s.arm == arm), key=lambda s: s.least) for arm in study.everyone]
+    widen(best, study, measure)
+    profiles = []
+    for chosen in best:
+        for key, values in plan.knobs.items():
+            own = [s for s in every if s.arm == chosen.arm]
+            least = {v: min((s for s in own if (key, v) in s.knobs), key=lambda s: s.least) for v in values}
+            quality = {v: None if s.best is None else s.quality[s.best] for v, s in least.items()}
+            profiles.append(_profile(chosen.arm, key, quality, dict(chosen.knobs)[key]))
+    return best, profiles
+
+
+def _by_coordinate(study: Study, measure: Measure) -> tuple[list[Search], list[Tuning]]:
+    """The grid first, at the recipes' own knobs; then one knob after another, at the best found so far."""
+    plan = study.tuning
+    low = [Search(arm, 0, study.grid(arm), scale=study.scale) for arm in study.everyone]
+    run_all(low, measure)
+    widen(low, study, measure)
+    chosen: dict[str, Knobs] = {each.arm: () for each in low}
+    profiles = []
+    for key, values in plan.knobs.items():
+        trials = {}
+        for each in low:
+            if each.best is None:
+                each.stored(plan.hyper)  # says that all diverged
+            for value in values:
+                assert each.best is not None
+                knobs = (*chosen[each.arm], (key, value))
+                trials[each.arm, value] = Trial(each.arm, 0, each.best, knobs)
+        found = measure(list(trials.values()))
+        for each in low:
+            quality = {value: found[trials[each.arm, value]] for value in values}
+            costs = {v: math.inf if q is None else study.scale.cost(q) for v, q in quality.items()}
+            best = min(values, key=lambda value: costs[value])
+            profiles.append(_profile(each.arm, key, quality, best))
+            chosen[each.arm] = (*chosen[each.arm], (key, best))
+    return low, profiles
+
+
+def _profile(arm: str, key: str, quality: Mapping[float, float | None], chosen: float) -> Tuning:
+    values = list(quality)
+    edge = len(values) > 2 and chosen in (values[0], values[-1])
+    return Tuning(arm=arm, rung=0, hyper=key, values=values, quality=list(quality.values()), chosen=chosen, edge=edge)
+
+
+def _chosen_of(profiles: Sequence[Tuning]) -> dict[str, Knobs]:
+    """Arm -> its knobs, from what each was found to be best at."""
+    chosen: dict[str, Knobs] = {}
+    for profile in profiles:
+        chosen[profile.arm] = (*chosen.get(profile.arm, ()), (profile.hyper, profile.chosen))
+    return chosen
+
+
 def widen(searches: Sequence[Search], study: Study, measure: Measure) -> None:
     """Add a trial to every search for as long as one has its optimum at an edge and more are allowed."""
     for _ in range(study.tuning.extensions):
         if not any(search.edge for search in searches):
             return
         added = [(search, search.further()) for search in searches]
-        if not all(study.allows(search.arm, value) for search, value in added):
+        if not all(study.allows(search.arm, value, search.knobs) for search, value in added):
             return
         for search, value in added:
             search.grid = [*search.grid, value]
@@ -182,7 +277,7 @@ def widen(searches: Sequence[Search], study: Study, measure: Measure) -> None:
 
 def run_all(searches: Sequence[Search], measure: Measure) -> None:
     """Run whatever of the searches' grids has not been tried, in one go."""
-    missing = [(s, Trial(s.arm, s.rung, v)) for s in searches for v in s.grid if v not in s.quality]
+    missing = [(s, Trial(s.arm, s.rung, v, s.knobs)) for s in searches for v in s.grid if v not in s.quality]
     found = measure([trial for _, trial in missing])
     for search, trial in missing:
         search.quality[trial.value] = found[trial]

@@ -124,7 +124,10 @@ def _unsaid(study: Study, arm: str) -> str:
     changed = [
         key
         for key, value in ours.items()
-        if key in theirs and theirs[key] != value and key not in (*OWN, study.tuning.hyper) and key[-5:] != ".name"
+        if key in theirs
+        and theirs[key] != value
+        and key not in (*OWN, *study.tuning.knobs, study.tuning.hyper)
+        and key[-5:] != ".name"
     ]
     named = {path.strip() for path, _, _ in written}
     silent = [
@@ -201,6 +204,8 @@ def _edge(study: Study, tuning: Tuning) -> str:
 
 def _further(study: Study, tuning: Tuning) -> str:
     """The key that would try beyond an edge; "" if there is none."""
+    if tuning.hyper != study.tuning.hyper:
+        return f"more values of tuning.knobs.{tuning.hyper}"
     thin = study.tuning.top_points if tuning.rung else None
     if thin:
         return "leave tuning.top_points out, for the whole grid at the top rung"
