@@ -170,6 +170,13 @@ def test_focal_weighs_what_is_predicted_well_less(model: Any) -> None:
     torch.testing.assert_close(focal.kept["confidence"], plain.kept["confidence"])
 
 
+@pytest.mark.parametrize("weight", ["linear", "uniform"])
+def test_what_is_measured_is_the_bound_whatever_training_weighs(model: Any, weight: Any) -> None:
+    plain, other = (Masked(model, FULL, Corruption(weight=w)) for w in ("bound", weight))
+    assert torch.equal(plain.nll(batch_of(TEXT, 4)).total, other.nll(batch_of(TEXT, 4)).total)
+    assert not torch.equal(plain.loss(batch_of(TEXT, 4)).total, other.loss(batch_of(TEXT, 4)).total)
+
+
 def test_a_source_that_hides_hears_how_sure_the_model_is(model: Any) -> None:
     hidden = torch.tensor([[True, False, True, False], [False, False, False, True]])
     objective = Masked(model, FULL)

@@ -7,6 +7,7 @@ the mean of -log p over all orders in which the tokens could be written one by o
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -90,7 +91,10 @@ class Masked:
 
     def _by_masks(self, batch: TokenBatch) -> Loss:
         """The mean of ``samples`` estimates, whose times lie in as many equal parts of (0, 1)."""
-        total = sum(self._loss(batch, *self.corrupt(batch, i, self.samples)) for i in range(self.samples))
+        assert batch.draws is not None, "a metric hands its batches their random numbers"
+        may, bound, device = _may(batch), replace(self.corruption, weight="bound"), batch.targets.device
+        drawn = (bound.draw(may, batch.draws, i, self.samples) for i in range(self.samples))
+        total = sum(self._loss(batch, *(torch.from_numpy(x).to(device) for x in pair)) for pair in drawn)
         spent = self._pass(*batch.targets.shape) * self.samples
         return Loss(torch.as_tensor(total / self.samples), spent={"evaluation": spent})
 
@@ -160,19 +164,19 @@ class Masked:
             return vectors.view(len(x), -1, 2, filling.block, vectors.shape[-1])[:, :, 0].flatten(1, 2)
         return vectors[:, :-1] if filling.shifted else vectors
 
-    def corrupt(self, batch: TokenBatch, number: int = 0, parts: int = 1) -> tuple[Tensor, Tensor]:
-        """What is hidden, and the weight of each position's loss.
+    def corrupt(self, batch: TokenBatch) -> tuple[Tensor, Tensor]:
+        """What is hidden in a step of training, and the weight of each position's loss.
 
         Returns:
             ``hidden`` bool and ``weight`` float32, both (batch, length); the weight is 0 where nothing is hidden.
         """
         assert batch.draws is not None, "a step or a metric hands its batches their random numbers"
         may = _may(batch)
-        if HIDDEN in batch.columns and parts == 1:
+        if HIDDEN in batch.columns:
             hidden = batch.columns[HIDDEN].cpu().numpy() & may
             weight = given(hidden, may)
         else:
-            hidden, weight = self.corruption.draw(may, batch.draws, number, parts)
+            hidden, weight = self.corruption.draw(may, batch.draws)
         device = batch.targets.device
         return torch.from_numpy(hidden).to(device), torch.from_numpy(weight).to(device)
 
