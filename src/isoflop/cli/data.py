@@ -15,6 +15,7 @@ from ..core.reading import user_path
 from .app import app
 from .common import DEFAULT_ROOT, Json, Root, emit
 from .laws import pairs
+from .training import warn
 
 if TYPE_CHECKING:
     from ..data.engine.inputs import Unit
@@ -211,6 +212,9 @@ def score(
     with started(inputs, out, workers, broken, key, id_key, "jsonl.gz", json) as (units, settings):
         found = run(units, part, settings, texts, models, sample)
     shown(found, out, json)
+    if inside := found["counts"].get("also_fitted_to"):
+        said = f"{inside:,} documents of the pool are among those that the scorer was fitted to"
+        warn(f"{said}: they come first; `isoflop data decontaminate` drops them")
     if not json:
         typer.echo("model FLOPs: " + ", ".join(f"{name} {flops:.4g}" for name, flops in flops_of(found).items()))
 

@@ -67,6 +67,14 @@ def test_texts_are_asked_for(units: list[Unit], tmp_path: Path) -> None:
         score(units, get("scorer", "dsir")(), JobSettings(tmp_path / "s"), {}, {})  # type: ignore[arg-type]
 
 
+def test_documents_that_a_scorer_was_fitted_to_are_counted_in_the_pool(units: list[Unit], tmp_path: Path) -> None:
+    part = get("scorer", "dsir")(buckets=64)
+    found = score(units, part, JobSettings(tmp_path / "s"), {"target": units[:1]}, {})  # type: ignore[arg-type]
+    texts = {json.loads(line)["text"] for line in Path(units[0].files[0]).read_text().splitlines()}
+    every = [json.loads(line)["text"] for unit in units for line in Path(unit.files[0]).read_text().splitlines()]
+    assert found["counts"]["also_fitted_to"] == sum(text in texts for text in every) >= 30
+
+
 def test_the_sample_does_not_depend_on_the_order_of_files(units: list[Unit]) -> None:
     assert sample_of(units, Keys(), 10) == sample_of(units[::-1], Keys(), 10)
     assert len(sample_of(units, Keys(), 1000)) == 90

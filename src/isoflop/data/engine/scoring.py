@@ -58,6 +58,7 @@ class Scoring:
 
     Args:
         scorer: live.
+        known: hashes of the documents that it was fitted to: those of the pool among them are counted.
 
     Example:
         >>> from isoflop.data.scorers.length import Length
@@ -66,6 +67,7 @@ class Scoring:
     """
 
     scorer: Scorer
+    known: frozenset[bytes] = frozenset()
 
     def __call__(self, unit: Unit, desk: Desk) -> Counts:
         counts, before = Counts(), asdict(self.scorer.cost)
@@ -75,6 +77,7 @@ class Scoring:
                 if not np.isfinite(found).all():
                     where = block[int(np.flatnonzero(~np.isfinite(found))[0])].where
                     raise NumericsError("its score is not finite", where=where, fix="drop it, or mend the scorer")
+                counts["also_fitted_to"] += sum(document_hash(row.text) in self.known for row in block)
                 for row, score in zip(block, found.tolist(), strict=True):
                     note(json_line({"id": row.id, "score": score, "bytes": len(row.text.encode())}))
         counts.update({f"cost.{key}": value - before[key] for key, value in asdict(self.scorer.cost).items()})
@@ -90,6 +93,9 @@ def score(
     sample: int = SAMPLE,
 ) -> dict[str, Any]:
     """Score every document; what scoring, and what the scorer is made of, has cost is in the summary.
+
+    So is how many documents of the pool are among those that the scorer was fitted to (``also_fitted_to``): they lie on
+    top of any ranking, and say nothing of the rest. Decontaminate the pool, or leave them out.
 
     Args:
         units: of the input.
@@ -126,7 +132,8 @@ def score(
         live = part.build(given, models)
         built = asdict(live.cost)
         alone = JobSettings(**{**settings.__dict__, "workers": 1}) if models else settings
-        counts = work_through(units, Scoring(live), alone)
+        known = frozenset(document_hash(text) for name in texts for text in given[name])
+        counts = work_through(units, Scoring(live, known), alone)
         spent = {key: counts.pop(f"cost.{key}", 0) for key in built}
         bills = {name: model.bill for name, model in sorted(models.items())}
         facts = {"scorer": what["scorer"], "fitting": built, "scoring": spent, "models": bills}
