@@ -1,4 +1,4 @@
-"""Steps to solve as many small Sudokus: random masks against masks that follow where the model is sure.
+"""Steps to solve half of small Sudokus: random masks against masks that follow where the model is sure.
 
 Both arms train the same model on the same puzzles with the same loss and cost a step; they differ in what is hidden.
 Every fifty steps, held-out puzzles are filled in greedily, one cell a call, where the model is surest.
@@ -25,8 +25,8 @@ from isoflop.core.rng import Rng
 from isoflop.store.run import Run
 from isoflop.train.build import assemble
 
-SEEDS, STEPS, EVERY, FEW = (1, 2, 3), 500, 50, 5
-TASK = {"name": "task", "task": {"name": "sudoku", "size": 4}, "examples": 20_000, "heldout": 100}
+SEEDS, STEPS, EVERY, LEVEL, FEW = (1, 2, 3), 350, 50, 0.5, 5
+TASK = {"name": "task", "task": {"name": "sudoku", "size": 4}, "examples": 12_000, "heldout": 100}
 ARMS = {"random": TASK, "progressive": {"name": "progressive", "source": TASK, "phases": 8}}
 SCORES = {
     "margin": lambda top, draw: top[..., 0] - top[..., 1],
@@ -86,19 +86,12 @@ def curve(arm: str, seed: int, folder: Path) -> tuple[dict[str, list[float]], di
     return rates, {"random_order": float(by_chance.mean()), "hard": float(found["margin"][few].mean())}
 
 
-def smooth(rates: list[float]) -> list[float]:
-    """The mean of three evaluations side by side, at the middle one's steps; none at both ends."""
-    return [float(np.mean(rates[i - 1 : i + 2])) for i in range(1, len(rates) - 1)]
-
-
-def ratio(random: list[float], own: list[float]) -> float:
-    """How many times as many steps random masks take to their last smoothed rate; 0.5 where it is not reached."""
-    target, curve = smooth(random)[-1], smooth(own)
-    for number, (before, after) in enumerate(pairwise(curve), 1):
-        if after >= target:
-            share = (target - before) / (after - before) if after > before else 1.0
-            return (STEPS - EVERY) / (EVERY * (number + share))
-    return 0.5
+def steps_to(rates: list[float]) -> float:
+    """Steps at which the level is first reached, by a straight line between evaluations; beyond the end: the end."""
+    for number, (before, after) in enumerate(pairwise(rates)):
+        if after >= LEVEL:
+            return EVERY * (number + (LEVEL - before) / (after - before))
+    return float(STEPS)
 
 
 def main(out: str) -> None:
@@ -112,7 +105,7 @@ def main(out: str) -> None:
     for seed in SEEDS:
         (random, random_end), (own, own_end) = (curve(arm, seed, folder) for arm in ARMS)
         for name in ("margin", "top"):
-            values[f"ratio_{name}"].append(ratio(random[name], own[name]))
+            values[f"ratio_{name}"].append(steps_to(random[name]) / steps_to(own[name]))
             notes.append(f"seed {seed}, {name}: random {random[name]}, progressive {own[name]}")
         for name in ("random_order", "hard"):
             values[f"{name}_gain"].append(own_end[name] - random_end[name])
