@@ -171,8 +171,8 @@ def verify(run: Run, recipe: Recipe) -> None:
     Raises:
         DataError: it is not what its recipe makes, or not whole; says what differs.
 
-    Example, with ``recipe`` a recipe of nine steps:
-        >>> from isoflop.store.run import Run
+    Example, with ``study`` a tiny study:
+        >>> recipe = study.run_recipe("muon", 0, 1)
         >>> verify(Run.open("runs", recipe), recipe)
         Traceback (most recent call last):
         isoflop.core.errors.DataError: ...: is not finished

@@ -40,7 +40,14 @@ OTHERS = "Other axes, and with tuning charged"
 
 
 def study_page(result: StudyResult, specs: Specs) -> str:
-    """The page of a study, with its charts' specifications by name."""
+    """The page of a study, with its charts' specifications by name.
+
+    Example, with ``study`` a tiny study, and ``executor`` one that computes qualities instead of training:
+        >>> from isoflop.lab.compare import compare
+        >>> result = compare(study, "runs", executor=executor, corpus={})
+        >>> "isoflop compare study.toml" in study_page(result, {})
+        True
+    """
     drawn = {name: figure(name) for name in specs}
     notes = [*refusal_lines(result), *(clean(note) for note in result.notes)]
     tuning = [html for name, html in drawn.items() if name.startswith("tuning")]

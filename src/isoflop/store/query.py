@@ -148,8 +148,10 @@ def remembered_runs(root: str | Path, question: MemoryQuestion | str) -> MemoryA
     Example, with ``recipe`` a recipe of nine steps:
         >>> from isoflop.store.run import Run
         >>> run = Run.open("runs", recipe)
-        >>> [row["status"] for row in remembered_runs("runs", "was seed=9 tried?").runs], run.resolved["seed"]
-        ([], 3)
+        >>> [row["status"] for row in remembered_runs("runs", f"was seed={recipe.seed} tried?").runs]
+        ['created']
+        >>> remembered_runs("runs", "was seed=9 tried?").runs
+        []
     """
     found = MemoryQuestion.parse(question) if isinstance(question, str) else question
     return asked(user_path(root), lambda database: _answer(database, found))
