@@ -14,7 +14,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from isoflop.serve.app import Limits
+from isoflop.serve.app import Front, Limits
 from isoflop.serve.engine import Engine
 from isoflop.serve.requests import CompletionRequest
 from isoflop.serve.room import Room
@@ -126,7 +126,7 @@ def test_other_paths_methods_and_types(client: Client) -> None:
     assert refused(client, COMPLETIONS, GOOD, headers={"content-length": "x"})[0] == 400
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.dictionaries(
         st.sampled_from([*CompletionRequest.model_fields, "user", "suffix", "x"]),
@@ -395,3 +395,22 @@ def test_an_engine_that_has_ended_takes_nothing(served: ServedModel) -> None:
     engine = Engine(lambda: served.engine._batch, ROOM, 304, 0)
     assert not engine.alive
     assert engine.stop(0)
+
+
+@pytest.mark.slow
+def test_a_stream_that_nobody_reads_is_given_up(found: Trained, monkeypatch: pytest.MonkeyPatch) -> None:
+    """More is written than fits between the two: neither the request nor its connection may last."""
+    monkeypatch.setattr("isoflop.serve.app._MARGIN", 0.5)
+    monkeypatch.setattr("isoflop.serve.connections._LINGER", 1.0)
+    served = toy_served(found, Room(rows=32, context=64, tokens=32 * 64, waiting=99))
+    fronts, made = list[Front](), Front.__init__
+    monkeypatch.setattr(Front, "__init__", lambda self, *given: (fronts.append(self), made(self, *given))[1])
+    with running(served, limits=Limits(seconds=12, body_seconds=1)) as client:
+        body = json.dumps({**GOOD, "max_tokens": 60, "n": 100, "logprobs": 20, "stream": True}).encode()
+        with client.socket() as connection:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            connection.sendall(head(f"content-length: {len(body)}") + body)
+            wait_for(lambda: served.engine.running > 0)
+            wait_for(lambda: served.engine.running + served.engine.waiting == 0, 60)
+            wait_for(lambda: fronts[0]._noted == 0, 60)
+            wait_for(lambda: "isoflop_connections 1\n" in client.ask("/metrics")[1], 60)

@@ -22,7 +22,7 @@ from .problems import Refusal, busy, failed, late, stopping, unknown_model
 from .requests import ChatRequest, CompletionRequest, GenerationRequest, read
 from .sequence import Job
 from .served import Asked, ServedModel
-from .streaming import EventStream, Json, Mail, disconnected
+from .streaming import EventStream, Json, Mail, at_last, disconnected
 
 if TYPE_CHECKING:
     from starlette.types import Message, Receive, Scope, Send
@@ -254,7 +254,7 @@ class Guard:
                     await self._app(scope, receive, sent)
             except TimeoutError:
                 if not status:
-                    await _refusal(late(limits.seconds))(scope, receive, sent)
+                    await at_last(_refusal(late(limits.seconds))(scope, receive, sent))
             except ClientDisconnect:
                 status = status or 499
             except Refusal as error:
@@ -262,8 +262,7 @@ class Guard:
                     await _refusal(error)(scope, receive, sent)
             except asyncio.CancelledError:
                 if not status:
-                    with contextlib.suppress(Exception):
-                        await _refusal(stopping())(scope, receive, sent)
+                    await at_last(_refusal(stopping())(scope, receive, sent))
                 raise
             except Exception:
                 import traceback

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from typing import TYPE_CHECKING, Any
 
 from starlette.requests import ClientDisconnect
@@ -93,8 +93,8 @@ class EventStream(Response):
                     await send({"type": "http.response.body", "body": piece, "more_body": True})
                 await send({"type": "http.response.body", "body": b"", "more_body": False})
             except asyncio.CancelledError:  # the server ends, or the client has not read for too long
-                with contextlib.suppress(Exception):
-                    await send({"type": "http.response.body", "body": _event(stopping().body()), "more_body": False})
+                last = {"type": "http.response.body", "body": _event(stopping().body()), "more_body": False}
+                await at_last(send(last))
                 raise
 
     async def _events(self) -> AsyncIterator[bytes]:
@@ -116,6 +116,13 @@ class EventStream(Response):
 
 def _event(value: dict[str, Any]) -> bytes:
     return b"data: " + json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace") + b"\n\n"
+
+
+async def at_last(sending: Awaitable[None]) -> None:
+    """Send something to a client that may not read any more: after a second it is let be."""
+    with contextlib.suppress(Exception):
+        async with asyncio.timeout(1.0):
+            await sending
 
 
 async def disconnected(receive: Receive) -> None:
