@@ -3,8 +3,9 @@
     python benchmarks/mx.py [--smoke] [--pairs 20] [--microxcaling CHECKOUT] [--json benchmarks/results/mx.json]
 
 One thread, fp32. ``formats``: 2,048 x 512 numbers quantised and dequantised in blocks of 32 along the last axis;
-torchao and microxcaling do the same in the same process, in turn. Reported are medians, and medians of the pairs'
-ratios. torchao is not among our extras: `pip install torchao==0.18.0` beside this package.
+torchao and microxcaling do the same in the same process, in turn. ``linear``: 2,048 tokens through 512 x 512 weights,
+both passes, all six operands rounded, beside fp32. Reported are medians, and medians of the pairs' ratios. torchao is
+not among our extras: `pip install torchao==0.18.0` beside this package.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ from typing import Any
 import torch
 
 from isoflop.compress import mx
+from isoflop.core.registry import get
+from isoflop.models import kernels
 from optim_step import environment
 
 Act = Callable[[], Any]
@@ -99,6 +102,20 @@ def formats(pairs: int, checkout: Path | None, rows: int) -> dict[str, dict[str,
     return found
 
 
+def linear(pairs: int, tokens: int) -> dict[str, float]:
+    """Seconds of both passes of a linear layer: fp32, and with six MXFP8 operands."""
+    draw = torch.Generator().manual_seed(0)
+    x = torch.randn(tokens, COLUMNS, generator=draw, requires_grad=True)
+    w = torch.nn.Parameter(torch.randn(COLUMNS, COLUMNS, generator=draw))
+    grad = torch.randn(tokens, COLUMNS, generator=draw)
+    policy = get("parametrization", "mx")().policy  # type: ignore[attr-defined]
+    acts: dict[str, Act] = {
+        "ours": lambda: kernels.linear(x, w, operands=policy).backward(grad),
+        "fp32": lambda: kernels.linear(x, w).backward(grad),
+    }
+    return summary(together(acts, pairs))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--smoke", action="store_true", help="few numbers, once")
@@ -112,6 +129,7 @@ def main() -> None:
         "environment": environment(),
         "pairs": pairs,
         "formats": formats(pairs, args.microxcaling, rows),
+        "linear": linear(pairs, rows),
     }
     text = json.dumps(found, indent=1)
     print(text)

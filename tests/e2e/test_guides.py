@@ -18,7 +18,7 @@ import pytest
 from isoflop.cli.main import invoke
 
 GUIDE = Path(__file__).parents[2] / "docs" / "guide"
-PAGES = ("train", "generate", "compare", "report", "memory", "objective", "optimizers", "diffusion")
+PAGES = ("train", "generate", "compare", "report", "memory", "objective", "optimizers", "diffusion", "compress")
 FENCE = re.compile(r"(?:`([\w./-]+)`:\n\n)?```(\w*)\n(.*?)```", re.DOTALL)
 
 
@@ -107,6 +107,7 @@ def reader(tmp_path: Path, corpus: Path, cache: Path, monkeypatch: pytest.Monkey
 
 
 SAID = {
+    "compress": ("4.5 bits a weight", "collapsed", "a llama"),
     "train": ("goes on from", "texts/002.txt", "report.html", "removed"),
     "generate": ("The first", "sample 3 of 3", "log-probability", '"ended"', "6 of them new", "0 of them new", "1 1 "),
     "compare": ("report.html", "freed", "muon", "squared-relu"),

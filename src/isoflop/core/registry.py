@@ -41,6 +41,7 @@ SLOTS: dict[str, str] = {
     "law": "laws/forms",
     "parametrization": "compress/parametrizations",
     "merge": "merge/methods",
+    "transform": "compress/transforms",
 }
 
 

@@ -5,16 +5,18 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import tomli_w
+from torch import Tensor
 
 from .. import __version__
 from ..core.contracts import Tokenizer, merged
 from ..core.digests import digest
 from ..core.errors import DataError, UsageError
-from ..core.files import disk_errors, write_atomic
+from ..core.files import disk_errors, write_atomic, write_json
 from ..core.reading import user_path
 from ..data.exported import write_tokenizer
 from ..data.tokenizing import beginning
@@ -32,6 +34,29 @@ from ..store.tensors import CARRIED
 from ..train.restore import trained
 
 CARD = "README.md"
+COMPRESSION = "compression.json"
+"""What was done to the weights of a directory that compression made."""
+
+
+@dataclass(frozen=True)
+class WeightChange:
+    """What is done to a model's weights on their way out.
+
+    Args:
+        of: the weights by our names -> those that are written.
+        record: JSON values that say what it is, kept beside the weights.
+
+    Example:
+        >>> WeightChange(of=lambda weights: weights, record=[]).record
+        []
+    """
+
+    of: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]]
+    record: Any
+
+    def keep(self, directory: Path) -> None:
+        """Say beside the weights what was done to them."""
+        write_json(directory / COMPRESSION, self.record)
 
 
 def publish_run(
@@ -41,6 +66,7 @@ def publish_run(
     dtype: str = "float32",
     context: int | None = None,
     warn: Callable[[str], None] | None = None,
+    change: WeightChange | None = None,
 ) -> Form:
     """Write a run's model as it is evaluated, whatever it was trained with baked in, with its tokenizer and a card.
 
@@ -50,6 +76,7 @@ def publish_run(
         dtype: of the weights: "float32", "bfloat16" or "float16".
         context: tokens of the longest text that it is meant for; default: as it was trained, or as its start was.
         warn: called with each warning, e.g. a damaged checkpoint that was skipped.
+        change: what is done to the weights on their way.
 
     Raises:
         UsageError: no family of published models is like this one, or the run has no checkpoint yet.
@@ -68,21 +95,30 @@ def publish_run(
         if found.tokenizer is not None:
             write_tokenizer(found.tokenizer, directory)
         write_atomic(directory / CARD, card(run, form, step, digests["model.safetensors"]))
+        if change is not None:
+            change.keep(directory)
 
     return export(
         recipe.model,
-        merged(found.model),
+        merged(found.model) if change is None else change.of(merged(found.model)),
         out,
         context=context or _context(run),
         family=_family(run),
         ids=_ids(found.tokenizer),
-        identity={"recipe": run.hash, "checkpoint": dict(digests), "version": __version__},
+        identity={"recipe": run.hash, "checkpoint": dict(digests), "version": __version__, **_changed(change)},
         dtype=dtype,
         beside=beside,
     )
 
 
-def publish_directory(directory: Path, out: Path, *, dtype: str = "float32", context: int | None = None) -> Form:
+def publish_directory(
+    directory: Path,
+    out: Path,
+    *,
+    dtype: str = "float32",
+    context: int | None = None,
+    change: WeightChange | None = None,
+) -> Form:
     """Write a published model anew: in another type, or from an older layout. Arguments are ``publish_run``'s."""
     source = Published(directory)
     model, config = source.model(), source.config
@@ -91,19 +127,25 @@ def publish_directory(directory: Path, out: Path, *, dtype: str = "float32", con
         for name in CARRIED:
             if (directory / name).is_file():
                 shutil.copyfile(directory / name, target / name)
+        if change is not None:
+            change.keep(target)
 
     ids = [config.tree.get(key) for key in ("bos_token_id", "eos_token_id")]
     return export(
         source.part,
-        dict(model.named_parameters()),
+        dict(model.named_parameters()) if change is None else change.of(dict(model.named_parameters())),
         out,
         context=context or source.context,
         family=source.family.model_type,
         ids=Ids(*ids),
-        identity={"source": list(source.identity()), "version": __version__},
+        identity={"source": list(source.identity()), "version": __version__, **_changed(change)},
         dtype=dtype,
         beside=beside,
     )
+
+
+def _changed(change: WeightChange | None) -> dict[str, Any]:
+    return {} if change is None else {"change": change.record}
 
 
 def publish_gguf(write: Callable[[Path], Form], out: Path, kind: str = "f16") -> tuple[Form, list[str]]:

@@ -19,7 +19,17 @@ THRESHOLD = new_role("threshold", decays=True)
 
 
 def soft_threshold(weight: Tensor, s: Tensor, form: Literal["sigmoid", "exp"] = "sigmoid") -> Tensor:
-    """sign(w) max(|w| - g(s), 0) with g = sigmoid or exp, differentiable in both."""
+    """sign(w) max(|w| - g(s), 0) with g = sigmoid or exp, differentiable in both.
+
+    Args:
+        weight: any shape.
+        s: one number, any shape that broadcasts.
+        form: g.
+
+    Example:
+        >>> soft_threshold(torch.tensor([1.0, -0.25]), torch.tensor(0.0)).tolist()
+        [0.5, -0.0]
+    """
     level = torch.sigmoid(s) if form == "sigmoid" else torch.exp(s)
     return weight.sign() * torch.relu(weight.abs() - level)
 

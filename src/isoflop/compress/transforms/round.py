@@ -1,0 +1,61 @@
+"""Rounding to nearest: integers, small floats and MX formats, without data."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import PositiveInt
+from torch import Tensor
+
+from ...core.registry import Card, part
+from ..grids import Grid, floats, integers
+from ..mx import FORMATS, Blocks, Scale, element_of, quantise
+from ..transform import TransformPart
+
+Kind = Literal[
+    "int2", "int3", "int4", "int5", "int6", "int7", "int8",
+    "fp4_e2m1", "fp6_e2m3", "fp6_e3m2", "fp8_e4m3", "fp8_e5m2",
+    "mxfp8_e4m3", "mxfp8_e5m2", "mxfp6_e3m2", "mxfp6_e2m3", "mxfp4_e2m1", "mxint8", "mxint4",
+]  # fmt: skip
+
+
+@part
+class RoundPart(TransformPart):
+    """Rounds weights to the nearest point of a grid: the baseline that every method of quantisation is held against.
+
+    Example:
+        >>> import torch
+        >>> RoundPart(format="int4", block=2).apply("w", torch.tensor([[7.0, 3.2]])).tolist()
+        [[7.0, 3.0]]
+    """
+
+    stores = True
+
+    format: Kind = "int4"
+    """int2 to int8 and fp...: scales of 16 bits; mx...: scales that are powers of two, 8 bits."""
+    block: PositiveInt = 32
+    """Weights of a row that share a scale."""
+    scale: Scale = "floor"
+    """Of MX formats: the rule of a block's scale."""
+    card = Card(
+        summary="Rounds each weight to the nearest point of its format, scales by block",
+        equation="W' = s round(W / s), s = max |W_block| / largest element; in MX s is a power of two",
+        paper="OCP MX v1.0 for mx formats",
+        cost="one pass over the weights; no data",
+    )
+
+    @property
+    def grid(self) -> Grid:
+        """Points and scales, but of MX formats."""
+        element = integers(int(self.format[3:])) if self.format.startswith("int") else floats(self.format)  # type: ignore[arg-type]
+        return Grid(element, self.block)
+
+    def apply(self, name: str, weight: Tensor) -> Tensor:
+        if self.format in FORMATS:
+            return quantise(weight, self.format, block=self.block, scale=self.scale)
+        return self.grid.rounded(weight)
+
+    def bits(self, weight: Tensor) -> float:
+        each, scale = (element_of(self.format).bits, 8) if self.format in FORMATS else (self.grid.element.bits, 16)
+        blocks = Blocks.of(weight, -1, min(self.block, weight.shape[1]))
+        return each * weight.numel() + scale * len(weight) * blocks.count
