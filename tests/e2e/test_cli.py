@@ -97,10 +97,11 @@ def test_studies_are_listed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert json.loads(out(capsys, "runs", "studies", *root, "--json")) == []
     study = {"name": "duel", "title": "A duel", "headline": "twice", "created": "2026-01-01", "runs": [1, 2]}
     (tmp_path / "duel").mkdir()
-    (tmp_path / "duel" / "study.json").write_text(json.dumps(study))
+    found = {"arm": "muon", "rung": 0, "axis": "flops", "value": 2.0, "seeds": 3}
+    (tmp_path / "duel" / "study.json").write_text(json.dumps({**study, "multipliers": [found]}))
     (row,) = json.loads(out(capsys, "runs", "studies", *root, "--json"))
-    assert row == {**study, "runs": 2, "path": "duel"}
-    assert "twice" in out(capsys, "runs", "studies", *root)
+    assert row == {**study, "verdict": "muon 2.00x (not significant)", "runs": 2, "path": "duel"}
+    assert "muon 2.00x" in out(capsys, "runs", "studies", *root)
 
 
 def test_what_is_said_before_a_verb_of_runs_holds_behind_it(
