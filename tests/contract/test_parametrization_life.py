@@ -189,3 +189,10 @@ def test_ties_keep_the_first() -> None:
 def test_what_cannot_be_is_refused_in_one_line(changes: list[str], message: str) -> None:
     with pytest.raises(RecipeError, match=message):
         Recipe.load("small", *TINY, *changes)
+
+
+def test_a_mask_from_the_first_step_on_is_charged_as_one() -> None:
+    masked = step_cost(Recipe.load("small", *TINY, 'parametrization={name="nm", n=1, m=4, rule="sr_ste"}'))
+    late = step_cost(Recipe.load("small", *TINY, 'parametrization={name="nm", n=1, m=4, dense_share=0.25}'))
+    assert masked.work_at(0, 12).forward.flops == late.work_at(11, 12).forward.flops
+    assert masked.run(12).flops < late.run(12).flops

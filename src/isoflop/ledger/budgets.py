@@ -90,11 +90,13 @@ def step_cost(recipe: Recipe) -> StepCost:
     """
     train = recipe.train
     shapes = recipe.policy.trained_shapes(recipe.vocab_size)
+    treatment = recipe.policy.treatment
+    first = recipe.model.treated(treatment.priced(treatment.stages(LONGEST)[0][1]))
     updates = recipe.optimizer.cost_of(shapes)
     passes, before = recipe.optimizer.passes_of(train.accumulate), recipe.taken
     average = recipe.averaging.cost(shapes) if recipe.averaging is not None else Cost()
     return StepCost(
-        work=recipe.objective.work(recipe.policy, train.batch, train.length, recipe.vocab_size),
+        work=recipe.objective.work(first, train.batch, train.length, recipe.vocab_size),
         charges=recipe.objective.charges(recipe),
         accumulate=train.accumulate,
         tokens=train.batch * train.length * train.accumulate,
