@@ -92,7 +92,7 @@ def mutated(text: str, draw: random.Random) -> str:
 
 
 @contextmanager
-def at_once(seconds: int = 20) -> Iterator[None]:
+def at_once(seconds: int = 60) -> Iterator[None]:
     def late(*_: object) -> None:
         raise KeyboardInterrupt
 

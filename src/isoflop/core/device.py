@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import resource
+import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 KINDS = ["cpu", "cuda", "mps", "xpu"]
 """Kinds of devices that a recipe may name."""
@@ -43,3 +46,13 @@ class Device:
 def physical_memory() -> int:
     """Bytes of this machine's main memory."""
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def peak_memory() -> int:
+    """Bytes of main memory that this process has held at most; what a run before it held counts too."""
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        # The count that POSIX offers begins, on Linux, with what the parent held when it started this process.
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
+    except (OSError, StopIteration):
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import os
 import queue
-import resource
 import signal
 import sys
 import threading
@@ -20,6 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
+from ..core.device import peak_memory
 from ..core.documents import Frozen
 from ..core.errors import IsoflopError, NumericsError, Stopped, trace
 from ..core.recipe import Recipe
@@ -53,11 +53,6 @@ def train_job(job: dict[str, Any]) -> None:
     finally:
         spent = {"seconds": time.perf_counter() - wall, "cpu_seconds": time.process_time() - cpu}
         run.event("ended", **spent, memory_bytes=peak_memory())
-
-
-def peak_memory() -> int:
-    """Bytes of main memory that this process has held at most; what a run before it held counts too."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def answer(task: Callable[[dict[str, Any]], None], job: dict[str, Any]) -> JobResult:

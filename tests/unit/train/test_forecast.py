@@ -19,12 +19,13 @@ from isoflop.train.run import train
 
 SOURCE = ('source={name="hmm", text_bytes=200000, heldout_bytes=2000}', "tokenizer=bytes", "budget.steps=2")
 PEAK = """
-import resource, sys
+import sys
 from pathlib import Path
+from isoflop.core.device import peak_memory
 from isoflop.core.recipe import Recipe
 from isoflop.train.run import train
 train(Recipe.load("small", *sys.argv[2:]), Path(sys.argv[1]), threads=1)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024))
+print(peak_memory())
 """
 
 
