@@ -24,7 +24,9 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from http.client import HTTPConnection
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -242,24 +244,26 @@ def main() -> None:
             gate = f"  gate {GATE}x the loop" if connections == 8 else ""
             ratios = ", ".join(f"{ratio:.2f}x {name}" for name, ratio in row["ratio"].items())
             print(f"{connections:2} connections: {ratios}  {rate} tokens/cpu-s{gate}", flush=True)
+            if arguments.json:
+                keep(arguments.json, shape, load, rows)
     finally:
         for side in sides.values():
             side.end()
-    if arguments.json:
-        from dataclasses import asdict
-        from importlib.metadata import version
 
-        result = {
-            "environment": {**environment(), "transformers": version("transformers")},
-            "load_before": load,
-            "load_after": os.getloadavg()[0],
-            "shape": asdict(shape),
-            "slots": SLOTS,
-            "prompt": PROMPT,
-            "new": [LEAST, MOST],
-            "rows": rows,
-        }
-        write_json(arguments.json, json.loads(json.dumps(result, default=str)))
+
+def keep(path: Path, shape: Shape, load: float, rows: list[dict[str, Any]]) -> None:
+    """Write what was measured so far."""
+    result = {
+        "environment": {**environment(), "transformers": version("transformers")},
+        "load_before": load,
+        "load_after": os.getloadavg()[0],
+        "shape": asdict(shape),
+        "slots": SLOTS,
+        "prompt": PROMPT,
+        "new": [LEAST, MOST],
+        "rows": rows,
+    }
+    write_json(path, json.loads(json.dumps(result, default=str)))
 
 
 if __name__ == "__main__":
