@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ..core.errors import DataError, NumericsError
 from ..core.files import disk_errors, write_atomic, write_json
+from ..core.processes import end_with_parent
 from ..store.tensor_writer import Output, open_output, partial_path, refuse_without_room
 from ..store.tensors import DTYPES, PIECE, Flat, HeldTensor, Stored, as_bytes, pieces
 from .card import card
@@ -109,7 +110,7 @@ def _shared(plan: MergePlan, left: Sequence[int], overview: object, output: Outp
         least = loads.index(min(loads))
         shares[least].append(number)
         loads[least] += plan.layout.tensors[plan.tasks[number].name].bytes
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(workers, get_context("spawn"), end_with_parent) as pool:
         jobs = [pool.submit(_share, plan.recipe, output.path, share, overview) for share in shares if share]
         for job in jobs:
             yield from job.result()

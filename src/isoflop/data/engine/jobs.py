@@ -19,6 +19,7 @@ from typing import Any, Protocol
 from ...core.digests import digest
 from ...core.errors import DataError, UsageError
 from ...core.files import alone_in, clear_leftovers, publish_file, write_json
+from ...core.processes import end_with_parent
 from ...core.reading import read_json
 from .inputs import BrokenRow, DocumentRow, Keys, Unit, inside_none, rows_of, stamps
 from .packed import line_writer
@@ -217,6 +218,7 @@ def _alone_on_a_core() -> None:
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # ctrl-C goes to all; the first process ends the others
     os.environ["OMP_NUM_THREADS"] = "1"
+    end_with_parent()
 
 
 def _first_broken(out: Path) -> Iterator[BrokenRow]:
