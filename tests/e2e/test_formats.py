@@ -32,8 +32,12 @@ def test_the_guides_examples_load_and_their_commands_run(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     page = (GUIDE / PAGES[kind]).read_text()
-    (example,) = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)
+    example, *additions = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)
     assert document(kind).from_toml(example).name == "mine"
+    for section in additions:  # in the place of the example's, if it has it
+        head = section.splitlines()[0]
+        rest = re.sub(rf"^{re.escape(head)}\n(?:(?!\[).*\n)*", "", example, flags=re.MULTILINE)
+        assert document(kind).from_toml(rest + section).name == "mine"
     Path("mine.toml").write_text(example)
     for line in re.findall(r"^isoflop .*$", page, re.MULTILINE):
         verb, file, *changes = shlex.split(line)[1:-1]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from pydantic import NonNegativeInt, PositiveInt
 
@@ -38,9 +38,9 @@ class TaskSourcePart(SourcePart):
     """Held-out puzzles of each level; no training puzzle asks the same."""
     train_levels: tuple[str, ...] = ()
     """Levels of the training puzzles; by default all."""
-    ends: Ends | None = None
+    ends: Literal["auto", "none", "one", "all"] = "auto"
     """Ends of text that are predicted behind a puzzle: "none", "one", or "all" that fit into a row, so that a model
-    which fills in learns lengths, too. By default none where answers are of known length, else one."""
+    which fills in learns lengths, too. "auto" is none where answers are of known length, else one."""
     slots: PositiveInt | None = None
     """Tokens that each hole is filled up to, with ends of text: how models that fill in are given holes of unknown
     length. By default a hole is as long as its answer."""
@@ -62,7 +62,7 @@ class TaskSourcePart(SourcePart):
 
     def ends_of(self) -> Ends:
         """What ``ends`` comes to."""
-        return self.ends or ("none" if self.task.fixed else "one")
+        return self.ends if self.ends != "auto" else "none" if self.task.fixed else "one"
 
     def check(self, recipe: Any) -> list[str]:
         found = []
