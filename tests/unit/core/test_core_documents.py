@@ -95,7 +95,8 @@ def needed(tmp_path_factory):
         tmp_path_factory.mktemp("published") / "toy", tokenizer_toys.byte_level(), eos_token="<|endoftext|>"
     )
     read = {name: {"paths": __file__} for name in ("jsonl", "text", "files")}
-    return {**read, "pretrained": {"path": str(published)}, "progressive": {"source": "hmm"}, "task": {"task": "sudoku"}}
+    others = {"progressive": {"source": "hmm"}, "task": {"task": "sudoku"}}
+    return {**read, **others, "pretrained": {"path": str(published)}}
 
 
 BESIDE = {"progressive": ["objective=masked"], "task": ["tokenizer=bytes"]}
