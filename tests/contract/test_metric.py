@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from isoflop.core.contracts import Draws, Measurement, Metric, MetricPart, Subject
+from isoflop.core.contracts import Draws, Measurement, Metric, MetricPart, Subject, Treatment
 from isoflop.core.errors import DataError, RecipeError
 from isoflop.core.recipe import Recipe
 from isoflop.core.registry import get, names
@@ -50,7 +50,8 @@ TEXTS = {"a": heldout(41 * 16 + 5), "b": heldout(40 * 16, 1)}
 
 def subject_of(objective: str) -> Subject:
     ctx = context()
-    ctx = ctx.having(models={name: part().build(ctx) for name in ("policy", *MODELS)})
+    treated = part().treated(Treatment(owned=objective_of(objective).owned))
+    ctx = ctx.having(models={name: treated.build(ctx) for name in ("policy", *MODELS)})
     return Subject(ctx.policy, objective_of(objective).build(ctx), ctx)
 
 

@@ -168,7 +168,9 @@ def test_a_dry_run_says_what_it_would_cost_and_trains_nothing(
     assert spent["hardware_flops"] == facts["hardware_flops"]
     text = out(capsys, "train", str(tiny()), "optimizer=muon", *root, "--dry-run")
     assert "12 steps" in text
-    assert re.search(r"about [\d.]+ m?s? ?.*of training \(.*a guess.*GB of memory at its peak", text)
+    assert re.search(
+        r"about [\d.]+ m?s? ?.*of training \(as \d+ steps on made-up ids took.*GB of memory at its peak", text
+    )
     again = out(capsys, "train", str(tiny()), "seed=99", *root, "--dry-run")
     assert "of training (as fast as " in again
     assert re.search(r"\d+\.\d\d passes over the training text of [\d,]+ tokens", again)

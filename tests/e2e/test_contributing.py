@@ -72,7 +72,7 @@ def test_a_file_in_the_folder_is_all_that_is_needed(tmp_path: Path) -> None:
     package = shutil.copytree(
         Path(isoflop.__file__).parent, tmp_path / "src/isoflop", ignore=shutil.ignore_patterns("__pycache__")
     )
-    for folder in ("docs", "tests"):
+    for folder in ("claims", "docs", "tests"):
         shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
     for file in ("CONTRIBUTING.md", "pyproject.toml"):
         shutil.copy(ROOT / file, tmp_path)

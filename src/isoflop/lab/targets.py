@@ -48,7 +48,7 @@ class TargetStudy(TomlDocument):
         ... seeds = [1, 2, 3]
         ... tuning_seeds = [101]
         ... rates = [0.004, 0.008, 0.016]
-        ... recipe = { schedule = "constant", train = { length = 32 } }'''
+        ... recipe = { source = "stdlib", model = "transformer", schedule = "constant", train = { length = 32 } }'''
         >>> TargetStudy.from_toml(text).recipe_of(8, 1, 0.008).budget
         Budget(flops=None, steps=256, tokens=None, text_bytes=None, seconds=None)
     """

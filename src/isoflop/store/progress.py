@@ -104,6 +104,7 @@ class ProgressBoard:
         now = datetime.now(UTC).isoformat(timespec="seconds")
         self.state = StudyProgress(**facts, started=now, pid=os.getpid(), host=socket.gethostname())
         self.home = study_home(root, self.state.name, self.state.definition)
+        self._first = not root.exists()
         self.begun = False
         """Whether a run has come back: else a refusal leaves nothing."""
 
@@ -115,6 +116,8 @@ class ProgressBoard:
             with suppress(OSError):
                 (self.home / PROGRESS).unlink()
                 self.home.rmdir()  # unless there is more in it
+                if self._first:
+                    self.home.parent.rmdir()
 
     def ask(self, runs: Iterable[AskedRun], ahead: float) -> None:
         """Say that these runs are asked for now.

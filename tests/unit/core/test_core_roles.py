@@ -84,15 +84,15 @@ def test_shapes() -> None:
 def test_a_module_may_bring_a_role_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(roles, "_DECAYS", dict(roles._DECAYS))
     model = Toy()
-    model.blocks[0].inner[1].role = "threshold"
+    model.blocks[0].inner[1].role = "cut_off"
     with pytest.raises(ValueError, match="lies below no module with a role"):
         parameter_groups(model)
-    threshold = new_role("threshold", decays=True)
-    assert new_role("threshold", decays=True) == threshold
+    cut_off = new_role("cut_off", decays=True)
+    assert new_role("cut_off", decays=True) == cut_off
     new_role("scale", decays=False)
-    assert [group.role for group in parameter_groups(model)] == [*ROLES, "threshold"]
-    assert [decays(role) for role in (*ROLES, "threshold", "scale")] == [True, True, False, True, False, True, False]
-    for taken, says in (("threshold", False), ("norm", True), ("hidden", False)):
+    assert [group.role for group in parameter_groups(model)] == [*ROLES, "cut_off"]
+    assert [decays(role) for role in (*ROLES, "cut_off", "scale")] == [True, True, False, True, False, True, False]
+    for taken, says in (("cut_off", False), ("norm", True), ("hidden", False)):
         with pytest.raises(UsageError, match=f"there is a role '{taken}' already"):
             new_role(taken, decays=says)
     with pytest.raises(UsageError, match="no name of a role"):

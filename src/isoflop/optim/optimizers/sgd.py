@@ -13,6 +13,7 @@ from ...core.contracts import OptimizerPart
 from ...core.cost import Cost
 from ...core.registry import Card, part
 from ...core.roles import Shape
+from ..chain import Chain
 from ..groups import Beta, Grid, elementwise, factor2, state_bytes, torch_groups
 
 
@@ -37,9 +38,9 @@ class SGDPart(OptimizerPart):
     weight_decay: NonNegativeFloat = 0.0
     """Decay of matrices; it enters the momentum with the gradient."""
 
-    def build(self, ctx: Context) -> torch.optim.SGD:
+    def build(self, ctx: Context) -> Chain:
         groups = torch_groups(ctx.groups, self.weight_decay)
-        return torch.optim.SGD(groups, lr=self.lr, momentum=self.momentum, fused=True)
+        return Chain([torch.optim.SGD(groups, lr=self.lr, momentum=self.momentum, fused=True)])
 
     def cost(self, shapes: Sequence[Shape]) -> Cost:
         return elementwise(shapes, operations=6 if self.momentum else 4, floats=5 if self.momentum else 3)
