@@ -64,7 +64,7 @@ ALONE = 'objective={name="somebodys_method", base=0.7}'
 SUMMED = 'objective={name="weighted", terms=[{objective="somebodys_method"}, {objective="masked", weight=0.1}]}'
 
 
-@pytest.mark.parametrize("objective", [ALONE, SUMMED])
+@pytest.mark.parametrize("objective", [pytest.param(ALONE, marks=pytest.mark.slow), SUMMED])
 def test_one_file_is_trained_audited_and_resumed_to_the_same_bytes(
     objective: str, tiny: Callable[..., Path], tmp_path: Path
 ) -> None:
