@@ -12,8 +12,12 @@ from isoflop.core.registry import names
 from isoflop.store.run import Run
 from killing import rewind
 
+LONG = {"gauss_newton"}
+"""Those whose steps take a hundred times as long as others'."""
+EVERY = [pytest.param(name, marks=pytest.mark.slow) if name in LONG else name for name in names("optimizer")]
 
-@pytest.mark.parametrize("name", names("optimizer"))
+
+@pytest.mark.parametrize("name", EVERY)
 def test_an_optimizer_learns_with_its_defaults_and_resumes_to_the_same_bytes(
     name: str, tiny: Callable[..., Path], tmp_path: Path
 ) -> None:

@@ -99,7 +99,7 @@ def test_a_sweep_is_warned_of_and_its_best_rows_give_the_law(
     assert invoke([*line, "--best-of", "N,D"]) == 2
 
 
-@pytest.mark.parametrize("count", [2, 5, 20])
+@pytest.mark.parametrize("count", [2, 5, pytest.param(20, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("noise", [0.002, 0.01])
 def test_repetitions_are_no_sweep(count: int, noise: float) -> None:
     rows = np.repeat(np.arange(64), count)

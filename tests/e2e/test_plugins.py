@@ -15,8 +15,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-import pytest
-
 from plugin_files import files, one_file
 
 
@@ -108,12 +106,10 @@ class RowScalePart(ParametrizationPart):
         scaled = Work(forward=Cost(elementwise=rows * columns))
         return scaled + formulas.linear(tokens, columns, rows, input_gradient=live, weight_gradient=needed)
 """,
-        ("parametrization=mine", "optimizer=muon", "optimizer.weight_decay=0.1"),
+        ("parametrization=mine",),
     ),
 }
 """Slot -> its row."""
-TOGETHER = [("optimizer", "schedule", "norm", "pattern"), ("parametrization",)]
-"""Slots whose plugins train together: Muon, which the parametrization's own parameters are to meet, is no plugin."""
 
 
 def start(arguments: list[str], environment: dict[str, str]) -> subprocess.Popen[str]:
@@ -137,12 +133,11 @@ def killed_after_a_checkpoint(process: subprocess.Popen[str], run: Path) -> bool
     return not (run / "result.json").exists()
 
 
-@pytest.mark.parametrize("slots", TOGETHER, ids=",".join)
 def test_a_file_a_slot_trains_under_audit_and_resumes_to_the_same_bytes(
-    slots: tuple[str, ...], tiny: Callable[..., Path], tmp_path: Path
+    tiny: Callable[..., Path], tmp_path: Path
 ) -> None:
-    environment = files(tmp_path / "plugins", {slot: ROWS[slot].source for slot in slots})
-    overrides, root = [text for slot in slots for text in ROWS[slot].overrides], tmp_path / "runs"
+    environment = files(tmp_path / "plugins", {slot: row.source for slot, row in ROWS.items()})
+    overrides, root = [text for row in ROWS.values() for text in row.overrides], tmp_path / "runs"
     recipe = str(tiny("budget.steps=120", "train.checkpoints=12", "model.layers=2"))
 
     def command(name: str, *flags: str) -> list[str]:
@@ -157,10 +152,6 @@ def test_a_file_a_slot_trains_under_audit_and_resumes_to_the_same_bytes(
         assert result["status"] == "done"
         results.append(result["weights_sha256"])
     assert results[0] == results[1]
-
-
-def test_every_slots_plugin_is_trained() -> None:
-    assert sorted(slot for slots in TOGETHER for slot in slots) == sorted(ROWS)
 
 
 def test_the_pages_package_declares_its_modules() -> None:
