@@ -27,7 +27,7 @@ test: $(DEV)  ## lint, types, and every test but the slow ones
 	$(RUN)/ruff check .
 	$(RUN)/ruff format --check .
 	$(RUN)/mypy
-	OMP_NUM_THREADS=1 $(RUN)/pytest -n 3 --dist worksteal
+	OMP_NUM_THREADS=1 $(RUN)/pytest -n 2 --dist worksteal
 
 test-slow: $(DEV)  ## the tests that take minutes (kill tests, coverage studies)
 	OMP_NUM_THREADS=1 $(RUN)/pytest -m slow
