@@ -138,7 +138,7 @@ def ask(
     rows = source if stored else rows_of(source, pairs(where, "--where", "arm=muon"))
     asked = {name: value for name, value in vars(question).items() if name != "requests"}
     with patience("planning"):
-        fit = fit_from(rows, law, None, pairs(columns, "--columns", "N=params,D=tokens"))
+        fit = fit_from(rows, law, None, _renames(columns))
         plan = plan_from(fit, life=_life(question.requests), **asked)
     if made.gpus is not None:
         from ..laws.plan.machines import on_machines
@@ -264,12 +264,14 @@ def score(
     from ..laws.plan.score import later
     from ..laws.plan.score import score as attained
 
-    named = Table.read_csv(source).texts(names).tolist() if names else []
-    answers = [attained(_basis(source, "frontier", columns), compute, named)]
-    if dates:
-        renames = pairs(columns, "--columns", "N=params,D=tokens")
-        answers.append(later(Table.read_csv(source), dates, renames, answers[0].level))
-    _say(Plan(tuple(answers), "frontier") if dates else answers[0], json)
+    basis = _basis(source, "frontier", columns)
+    rows = Table.read_csv(source) if names or dates else None  # of a stored fit there is none to be named or dated
+    now = attained(basis, compute, rows.texts(names).tolist() if rows is not None and names else [])
+    if rows is None or not dates:
+        _say(now, json)
+        return
+    then = later(rows, dates, _renames(columns), basis.level)
+    _say(Plan((now, then), "frontier"), json)
 
 
 @plans.command()
@@ -365,7 +367,11 @@ def rehearse(
 def _basis(source: Path, law: str, columns: str) -> Basis:
     from ..laws.plan.verb import basis_from
 
-    return basis_from(source, law, pairs(columns, "--columns", "N=params,D=tokens"))
+    return basis_from(source, law, _renames(columns))
+
+
+def _renames(columns: str) -> dict[str, str]:
+    return pairs(columns, "--columns", "N=params,D=tokens")
 
 
 def _say(answer: Answer | Plan | Choice, json: bool) -> None:

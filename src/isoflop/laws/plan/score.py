@@ -17,6 +17,7 @@ from .answer import Answer, Figure, digits, figure
 from .batch import inside
 from .draws import Basis
 from .limits import check_positive
+from .verb import fit_from
 
 # As many as one reads.
 _NAMED = 5
@@ -85,8 +86,6 @@ def later(rows: Mapping[str, Any], dates: str, columns: Mapping[str, str] | None
         >>> made.figures[0].name, made.warnings  # it stands still
         ('after 2025-02-20', ())
     """
-    from .verb import fit_from
-
     table = as_table(rows)
     when = _days(table.texts(dates).tolist(), dates)
     ends = np.sort(when)[[len(when) * (i + 1) // _STRETCHES - 1 for i in range(_STRETCHES)]]
