@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -164,12 +164,9 @@ def bloom(units: Sequence[Unit], how: BloomSettings, settings: JobSettings) -> d
     facts = dict(how.__dict__)
     with opened_job(settings, units, {"verb": "dedup", "method": "bloom", "bloom": facts}):
         work = BloomDedup(how)
-        done = {unit.number for unit in units if (settings.out / "done" / f"{unit.number:05d}.json").exists()}
-        desk = Desk(settings.out, settings.keys, settings.format, settings.broken)
         for unit in units:
-            if unit.number in done:  # fill the filter as it was
-                for row in desk.rows(unit, Counts()):
+            if settings.desk.done(unit.number).exists():  # fill the filter as it was
+                for row in settings.desk.rows(unit, Counts()):
                     work.kept(row.text)
-        alone = JobSettings(**{**settings.__dict__, "workers": 1})
-        counts = work_through(units, work, alone)
+        counts = work_through(units, work, replace(settings, workers=1))
         return conclude(settings, counts, verb="dedup", method="bloom", bloom=facts)

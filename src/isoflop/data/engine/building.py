@@ -14,14 +14,14 @@ import numpy as np
 from ...core.contracts import TOKENIZER, Storable, Tokenizer, TokenizerPart
 from ...core.digests import digest, digest_file
 from ...core.errors import DataError, UsageError
-from ...core.files import publish_directory, write_json
+from ...core.files import publish_directory, publish_file, write_json
 from ..corpus import Amount, CorpusManifest
 from ..document import group_of
 from ..shards import seal, token_type
 from ..split import point
 from ..tokenizing import MayAlter, beginning, encode_many
 from .inputs import Unit, blocks
-from .jobs import Counts, Desk, JobSettings, array_file, conclude, opened_job, work_through
+from .jobs import Counts, Desk, JobSettings, conclude, opened_job, work_through
 from .scoring import sample_of
 
 CORPUS, BUILT, TOKENS = "corpus", "built.json", "tokens"
@@ -51,7 +51,7 @@ class Tokenising:
         with ExitStack() as stack:
             files = {}
             for side in SIDES:
-                partial = stack.enter_context(array_file(desk.path(TOKENS, unit.number, side)))
+                partial = stack.enter_context(publish_file(desk.path(TOKENS, unit.number, side)))
                 files[side] = stack.enter_context(partial.open("wb"))
             for block in blocks(desk.rows(unit, counts)):
                 rows = [row for row in block if row.text.strip()]

@@ -25,11 +25,11 @@ from .jobs import (
     Counts,
     Desk,
     JobSettings,
-    array_file,
     conclude,
     json_line,
     opened_job,
     work_through,
+    write_array,
 )
 from .minhash import MinHash
 from .pages import Pages
@@ -68,11 +68,9 @@ class Keying:
             keys.append(made[0])
             signatures.append(made[1])
         empty = self.arrays([])
-        with array_file(desk.path(KEYS, unit.number, "npy")) as partial, partial.open("wb") as file:
-            np.save(file, np.concatenate([empty[0], *keys]))
+        write_array(desk.path(KEYS, unit.number, "npy"), np.concatenate([empty[0], *keys]))
         if self.agreement:
-            with array_file(desk.path(SIGNATURES, unit.number, "npy")) as partial, partial.open("wb") as file:
-                np.save(file, np.concatenate([empty[1], *signatures]))
+            write_array(desk.path(SIGNATURES, unit.number, "npy"), np.concatenate([empty[1], *signatures]))
         return counts
 
     def arrays(self, texts: Sequence[str]) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint32]]:
@@ -152,17 +150,19 @@ def dedup(units: Sequence[Unit], keying: Keying, settings: JobSettings, against:
     index = [str(folder.resolve()) for folder in against]
     with opened_job(settings, units, {**what, "against": index}):
         work_through(units, keying, settings, KEYED)
-        verdict, starts = _verdict(units, keying, settings.out, against)
+        verdict, starts = _verdict(units, keying, settings.desk, against)
         counts = work_through(units, Sieve(str(verdict), starts), settings)
         return conclude(settings, counts, **what, against=index)
 
 
-def _verdict(units: Sequence[Unit], keying: Keying, out: Path, against: Sequence[Path]) -> tuple[Path, tuple[int, ...]]:
+def _verdict(
+    units: Sequence[Unit], keying: Keying, desk: Desk, against: Sequence[Path]
+) -> tuple[Path, tuple[int, ...]]:
     """The file that says what becomes of every document, and where each unit's begin."""
-    files = [out / KEYS / f"part-{unit.number:05d}.npy" for unit in units]
+    files = [desk.path(KEYS, unit.number, "npy") for unit in units]
     sizes = [len(np.load(file, mmap_mode="r")) for file in files]
     starts = tuple(np.cumsum([0, *sizes[:-1]]).tolist())
-    place = out / VERDICT
+    place = desk.out / VERDICT
     if not place.exists():
         earlier = [kept for folder in against for kept in _kept(folder)]
         parts = [*((file, known) for file, known in earlier), *((file, None) for file in files)]
@@ -171,8 +171,7 @@ def _verdict(units: Sequence[Unit], keying: Keying, out: Path, against: Sequence
         own = first[before:]
         verdict = np.where(own >= before, own - before, -own - 2)
         verdict[verdict == np.arange(len(own))] = KEEP
-        with array_file(place) as partial, partial.open("wb") as file:
-            np.save(file, verdict)
+        write_array(place, verdict)
     return place, starts
 
 

@@ -14,6 +14,7 @@ from glob import glob, has_magic
 from pathlib import Path
 from typing import Any, Literal
 
+from ...core.digests import digest
 from ...core.errors import DataError, UsageError
 from ...core.reading import LARGEST, opened, user_path
 from .packed import packed_lines, row_groups, unpacked
@@ -358,6 +359,11 @@ def stamps(units: Iterable[Unit]) -> list[list[Any]]:
     files = dict.fromkeys(name for unit in units for name in unit.files)
     found = [(name, os.stat(name)) for name in files]
     return [[os.path.abspath(name), known.st_size, known.st_mtime_ns] for name, known in found]
+
+
+def cut_of(units: Iterable[Unit]) -> str:
+    """What tells whether input was cut into the same units: a digest."""
+    return digest([[unit.kind, len(unit.files), unit.start, unit.stop] for unit in units])
 
 
 def inside_none(out: Path, units: Iterable[Unit]) -> None:

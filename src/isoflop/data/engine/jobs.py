@@ -6,6 +6,7 @@ is done.
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
 from collections import Counter
@@ -16,12 +17,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from ...core.digests import digest
+import numpy as np
+import numpy.typing as npt
+
 from ...core.errors import DataError, UsageError
 from ...core.files import alone_in, clear_leftovers, publish_file, write_json
 from ...core.processes import end_with_parent
-from ...core.reading import read_json
-from .inputs import BrokenRow, DocumentRow, Keys, Unit, inside_none, rows_of, stamps
+from ...core.reading import read_json, read_jsonl
+from .inputs import BrokenRow, DocumentRow, Keys, Unit, cut_of, inside_none, rows_of, stamps
 from .packed import line_writer
 
 JOB, SUMMARY, DONE, BROKEN = "job.json", "summary.json", "done", "broken"
@@ -63,6 +66,11 @@ class JobSettings:
     format: str = "jsonl.gz"
     progress: Progress | None = None
 
+    @property
+    def desk(self) -> Desk:
+        """Where each unit is worked on."""
+        return Desk(self.out, self.keys, self.format, self.broken)
+
 
 @dataclass(frozen=True)
 class Desk:
@@ -86,7 +94,11 @@ class Desk:
 
     def path(self, folder: str, number: int, kind: str | None = None) -> Path:
         """The file of a unit in one of the job's folders."""
-        return self.out / folder / f"part-{number:05d}.{kind or self.format}"
+        return part_file(self.out / folder, number, kind or self.format)
+
+    def done(self, number: int, stage: str = DONE) -> Path:
+        """The file of a unit's counts: it is there when that stage of the unit is done."""
+        return self.out / stage / f"{number:05d}.json"
 
     @contextmanager
     def writer(self, folder: str, number: int, kind: str | None = None) -> Iterator[Callable[[bytes], Any]]:
@@ -116,10 +128,13 @@ class Desk:
                 write(json_line({"where": row.where, "what": row.what, "quote": row.quote}))
 
 
+def part_file(folder: Path, number: int, kind: str) -> Path:
+    """The file of a unit in a folder."""
+    return folder / f"part-{number:05d}.{kind}"
+
+
 def json_line(value: Any) -> bytes:
     """Compact JSON, keys as given."""
-    import json
-
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
 
 
@@ -140,9 +155,8 @@ def opened_job(settings: JobSettings, units: Sequence[Unit], what: Mapping[str, 
         what: everything that decides the output, as JSON.
     """
     inside_none(settings.out, units)
-    cut = [[unit.kind, len(unit.files), unit.start, unit.stop] for unit in units]
     keys = {"text": settings.keys.text, "id": settings.keys.id}
-    job = {**what, "format": settings.format, "keys": keys, "files": stamps(units), "units": digest(cut)}
+    job = {**what, "format": settings.format, "keys": keys, "files": stamps(units), "units": cut_of(units)}
     with alone_in(settings.out):
         place = settings.out / JOB
         if place.exists():
@@ -172,9 +186,9 @@ def work_through(units: Sequence[Unit], work: UnitWork, settings: JobSettings, s
     Raises:
         DataError: too many lines hold no document, or a file cannot be read.
     """
-    desk = Desk(settings.out, settings.keys, settings.format, settings.broken)
+    desk = settings.desk
     total, whole, done = Counts(), sum(unit.size for unit in units), 0
-    places = {unit.number: settings.out / stage / f"{unit.number:05d}.json" for unit in units}
+    places = {unit.number: desk.done(unit.number, stage) for unit in units}
     waiting = [unit for unit in units if not places[unit.number].exists()]
     for unit in units:
         if places[unit.number].exists():
@@ -222,8 +236,6 @@ def _alone_on_a_core() -> None:
 
 
 def _first_broken(out: Path) -> Iterator[BrokenRow]:
-    from ...core.reading import read_jsonl
-
     for path in sorted((out / BROKEN).glob("part-*.jsonl")):
         for known in read_jsonl(path, dict[str, str]):
             yield BrokenRow(**known)
@@ -236,8 +248,7 @@ def conclude(settings: JobSettings, counts: Counts, **facts: Any) -> dict[str, A
     return found
 
 
-@contextmanager
-def array_file(path: Path) -> Iterator[Path]:
-    """A file for an array, there when it is whole."""
-    with publish_file(path) as partial:
-        yield partial
+def write_array(path: Path, array: npt.NDArray[Any]) -> None:
+    """Write an array as an ``.npy`` file, which is there when it is whole."""
+    with publish_file(path) as partial, partial.open("wb") as file:
+        np.save(file, array)

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from ...core.digests import document_hash
 from ...core.errors import DataError, UsageError
 from .inputs import Unit
-from .jobs import DOCUMENTS, Counts, Desk, JobSettings, array_file, conclude, opened_job, work_through
+from .jobs import DOCUMENTS, Counts, Desk, JobSettings, conclude, opened_job, work_through, write_array
 
 DRAWN = "drawn.npy"
 
@@ -36,8 +36,7 @@ class Measuring:
         for row in desk.rows(unit, counts):
             place = int.from_bytes(document_hash(f"{self.seed}:{row.text}")[:8], "big") / 2.0**64
             found.append((place, len(row.text.encode())))
-        with array_file(desk.path("measured", unit.number, "npy")) as partial, partial.open("wb") as file:
-            np.save(file, np.array(found, np.float64).reshape(-1, 2))
+        write_array(desk.path("measured", unit.number, "npy"), np.array(found, np.float64).reshape(-1, 2))
         return counts
 
 
@@ -107,8 +106,7 @@ def mix(
     what = {"verb": "mix", "shares": [[name, shares[name]] for name in names], "bytes": bytes, "seed": seed, "as": key}
     with opened_job(settings, units, what):
         work_through(units, Measuring(seed), settings, "measured-units")
-        desk = Desk(settings.out, settings.keys, settings.format, settings.broken)
-        below = []
+        desk, below = settings.desk, []
         for number, name in enumerate(names):
             mine = [np.load(desk.path("measured", u.number, "npy")) for u in units if of[u.number] == number]
             below.append(_below(np.concatenate(mine), bytes * shares[name] / sum(shares.values()), name))

@@ -6,7 +6,7 @@ import gzip
 import heapq
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,7 +18,7 @@ from ...core.digests import digest, document_hash
 from ...core.errors import DataError, NumericsError, UsageError
 from ...core.reading import read_json
 from ...core.rng import Rng
-from .inputs import DocumentRow, Keys, Unit, blocks, rows_of, stamps
+from .inputs import DocumentRow, Keys, Unit, blocks, cut_of, rows_of, stamps
 from .jobs import (
     DOCUMENTS,
     JOB,
@@ -26,11 +26,12 @@ from .jobs import (
     Counts,
     Desk,
     JobSettings,
-    array_file,
     conclude,
     json_line,
     opened_job,
+    part_file,
     work_through,
+    write_array,
 )
 
 SCORES, CHOSEN = "scores", "chosen.npy"
@@ -131,7 +132,7 @@ def score(
         given["pool"] = sample_of(units, settings.keys, sample) if part.fits or part.name == "clusters" else []
         live = part.build(given, models)
         built = asdict(live.cost)
-        alone = JobSettings(**{**settings.__dict__, "workers": 1}) if models else settings
+        alone = replace(settings, workers=1) if models else settings
         known = frozenset(document_hash(text) for name in texts for text in given[name])
         counts = work_through(units, Scoring(live, known), alone)
         spent = {key: counts.pop(f"cost.{key}", 0) for key in built}
@@ -300,12 +301,11 @@ def scores_in(folder: Path, units: Sequence[Unit]) -> tuple[list[int], npt.NDArr
     if not (folder / SUMMARY).exists() or not (folder / SCORES).is_dir():
         raise UsageError("holds no finished scores", where=str(folder), fix="run `isoflop data score` first")
     known = read_json(folder / JOB, dict[str, Any])
-    cut = digest([[unit.kind, len(unit.files), unit.start, unit.stop] for unit in units])
-    if known["files"] != stamps(units) or known["units"] != cut:
+    if known["files"] != stamps(units) or known["units"] != cut_of(units):
         raise UsageError("holds scores of other files, or of these before they changed", where=str(folder))
     counts, found, sizes = list[int](), list[float](), list[int]()
     for unit in units:
-        with gzip.open(folder / SCORES / f"part-{unit.number:05d}.jsonl.gz") as file:
+        with gzip.open(part_file(folder / SCORES, unit.number, "jsonl.gz")) as file:
             lines = [json.loads(line) for line in file]
         counts.append(len(lines))
         found += [line["score"] for line in lines]
@@ -330,8 +330,7 @@ def select(units: Sequence[Unit], scores: Path, choice: Selection, settings: Job
         place = settings.out / CHOSEN
         if not place.exists():
             groups = _groups(units, settings.keys, choice.key) if choice.key is not None else None
-            with array_file(place) as partial, partial.open("wb") as file:
-                np.save(file, choice.choose(values, sizes, groups))
+            write_array(place, choice.choose(values, sizes, groups))
         kept = np.load(place, mmap_mode="r")
         counted = work_through(units, Taking(str(place), starts), settings)
         least, highest = (float(f(values[kept])) if kept.any() else None for f in (np.min, np.max))

@@ -12,7 +12,7 @@ import numpy as np
 
 from ...core.digests import document_hash
 from .inputs import Unit, blocks
-from .jobs import Counts, Desk, JobSettings, array_file, conclude, opened_job, work_through
+from .jobs import Counts, Desk, JobSettings, conclude, opened_job, work_through, write_array
 from .pages import Pages
 
 HASHES = "hashes"
@@ -45,8 +45,7 @@ class Describing:
                 if self.key in row.record:
                     counts[f"{self.key}.{str(row.record[self.key])[:40]}"] += 1
                 hashes.append(document_hash(row.text)[:8] + document_hash(row.id)[:8])
-        with array_file(desk.path(HASHES, unit.number, "npy")) as partial, partial.open("wb") as file:
-            np.save(file, np.frombuffer(b"".join(hashes), "<u8").reshape(-1, 2))
+        write_array(desk.path(HASHES, unit.number, "npy"), np.frombuffer(b"".join(hashes), "<u8").reshape(-1, 2))
         return counts
 
 
@@ -84,8 +83,7 @@ def statistics(units: Sequence[Unit], settings: JobSettings, key: str = "domain"
     """
     with opened_job(settings, units, {"verb": "stats", "key": key}):
         counts = work_through(units, Describing(key), settings)
-        files = [settings.out / HASHES / f"part-{unit.number:05d}.npy" for unit in units]
-        hashes = np.concatenate([np.load(file) for file in files])
+        hashes = np.concatenate([np.load(settings.desk.path(HASHES, unit.number, "npy")) for unit in units])
         for column, name in enumerate(("equal_texts", "equal_ids")):
             counts[name] = len(hashes) - len(np.unique(hashes[:, column]))
         return conclude(settings, counts, verb="stats")

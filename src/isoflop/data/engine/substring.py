@@ -16,6 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ...core.errors import UsageError
+from ...core.files import publish_file
+from ...core.reading import read_json
 from ..dedup import mixed
 from .inputs import Unit
 from .jobs import (
@@ -24,11 +26,11 @@ from .jobs import (
     Counts,
     Desk,
     JobSettings,
-    array_file,
     conclude,
     json_line,
     opened_job,
     work_through,
+    write_array,
 )
 
 Bytes = npt.NDArray[np.uint8]
@@ -104,8 +106,7 @@ class Fingerprinting:
             mine = np.empty(len(at), _FIELDS)
             mine["hash"], mine["text"], mine["at"] = hashes[at], number, at
             found.append(mine)
-        with array_file(desk.path(PRINTS, unit.number, "npy")) as partial, partial.open("wb") as file:
-            np.save(file, np.concatenate(found))
+        write_array(desk.path(PRINTS, unit.number, "npy"), np.concatenate(found))
         return counts
 
 
@@ -247,14 +248,13 @@ def substrings(units: Sequence[Unit], settings: JobSettings, least: int = 100) -
         raise UsageError(f"{least} bytes are too few", where="substrings", fix=f"take {K + 1} or more")
     with opened_job(settings, units, {"verb": "dedup", "method": "substring", "least": least}):
         counted = work_through(units, Fingerprinting(least), settings, "fingerprinted")
-        desk = Desk(settings.out, settings.keys, settings.format, settings.broken)
-        sizes = [_documents(settings.out / "fingerprinted" / f"{unit.number:05d}.json") for unit in units]
+        desk = settings.desk
+        sizes = [_documents(desk.done(unit.number, "fingerprinted")) for unit in units]
         starts = np.cumsum([0, *sizes])[:-1]
         if not (settings.out / f"{SOURCES}.npy").exists():
             parts = [np.load(desk.path(PRINTS, unit.number, "npy"), mmap_mode="r") for unit in units]
             found = matches(parts, starts)
-            with array_file(settings.out / f"{MATCHES}.npy") as partial, partial.open("wb") as file:
-                np.save(file, found)
+            write_array(settings.out / f"{MATCHES}.npy", found)
             _write_sources(units, desk, starts, np.unique(found["source"]), settings.out)
         work = Cutting(str(settings.out), tuple(starts.tolist()), least)
         counts = work_through(units, work, settings)
@@ -262,8 +262,6 @@ def substrings(units: Sequence[Unit], settings: JobSettings, least: int = 100) -
 
 
 def _documents(path: Path) -> int:
-    from ...core.reading import read_json
-
     return int(read_json(path, dict[str, int]).get("documents", 0))
 
 
@@ -271,7 +269,7 @@ def _write_sources(units: Sequence[Unit], desk: Desk, starts: Places, wanted: Pl
     """The texts that others are held against, one after the other, and where each lies: (number, start, bytes)."""
     index, at = list[tuple[int, int, int]](), 0
     known = set(wanted.tolist())
-    with array_file(out / f"{SOURCES}.bin") as partial, partial.open("wb") as file:
+    with publish_file(out / f"{SOURCES}.bin") as partial, partial.open("wb") as file:
         for unit, start in zip(units, starts.tolist(), strict=True):
             for number, row in enumerate(desk.rows(unit, Counts()), start):
                 if number in known:
@@ -279,5 +277,4 @@ def _write_sources(units: Sequence[Unit], desk: Desk, starts: Places, wanted: Pl
                     file.write(data)
                     index.append((number, at, len(data)))
                     at += len(data)
-    with array_file(out / f"{SOURCES}.npy") as partial, partial.open("wb") as file:
-        np.save(file, np.array(index, np.int64).reshape(-1, 3))
+    write_array(out / f"{SOURCES}.npy", np.array(index, np.int64).reshape(-1, 3))
