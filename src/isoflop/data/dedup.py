@@ -26,9 +26,9 @@ import numpy.typing as npt
 
 from ..core.digests import document_hash
 from ..core.rng import Rng
+from .hashing import FACTOR, Hashes, mixed, ngrams
 from .units import units
 
-Hashes = npt.NDArray[np.uint64]
 Deduplicate = Literal["near", "exact"] | None
 """Which duplicates are dropped: near ones as well as exact ones, exact ones only, or none."""
 
@@ -38,7 +38,6 @@ BANDS, ROWS = 14, 8
 NEAR = 0.7
 SHORTEST = 33  # units from which on one changed unit anywhere leaves J >= NEAR: (n - 9) / (n + 1)
 CROWD = 16
-_FACTOR = np.uint64(0x9E3779B97F4A7C15)  # the odd integer next to 2^64 / golden ratio
 _BLOCK = 1 << 15  # shingles hashed at once: 256 KiB, which stays in the second-level cache
 
 
@@ -135,12 +134,10 @@ class Shingler:
         if len(self._known) > 1_000_000:
             self._known.clear()
         hashes = np.fromiter(map(self._hash, found), np.uint64, len(found))
-        rolled = np.zeros(len(found) - SHINGLE + 1, np.uint64)
-        for offset in range(SHINGLE):
-            rolled = rolled * _FACTOR + hashes[offset : offset + len(rolled)]
+        rolled = ngrams(hashes, SHINGLE)
         length, wanted = SHINGLE, (math.log2(len(found)) + CHANCE) / max(_entropy(hashes), 1e-9)
         while length < wanted and 4 * length <= len(found):
-            rolled = mixed(rolled[:-length]) * _FACTOR + rolled[length:]
+            rolled = mixed(rolled[:-length]) * FACTOR + rolled[length:]
             length *= 2
         return _bag(rolled)
 
@@ -204,10 +201,3 @@ def _keyed(block: Sequence[tuple[int, Hashes]]) -> Iterator[tuple[int, Hashes, l
             yield index, shingles, [band.to_bytes(1, "big") + bands[band].tobytes() for band in range(BANDS)]
         else:
             yield index, shingles, []
-
-
-def mixed(x: Hashes) -> Hashes:
-    """The finaliser of splitmix64 (Steele et al. 2014), so that min-wise hashing sees well-spread values."""
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return x ^ (x >> np.uint64(31))

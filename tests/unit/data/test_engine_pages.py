@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from isoflop.data.engine.minhash import MinHash
-from isoflop.data.engine.pages import Pages, ngrams, within
+from isoflop.data.engine.pages import Pages, within
 from isoflop.data.engine.repeats import Repeats, lines_of, paragraphs_of
+from isoflop.data.hashing import ngrams
 
 TEXT = st.text(st.sampled_from("ab \n.'3,-\u00fc\u4e2d\u2019_#"), max_size=40)
 WORDS = st.lists(st.sampled_from(["a", "b", "cc", "d"]), max_size=40).map(" ".join)

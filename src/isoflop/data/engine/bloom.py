@@ -17,12 +17,10 @@ import numpy as np
 import numpy.typing as npt
 
 from ...core.errors import UsageError
-from ..dedup import Hashes, mixed
+from ..hashing import FACTOR, Hashes, mixed, ngrams
 from .inputs import Unit, blocks
 from .jobs import ATTRIBUTES, DOCUMENTS, Counts, Desk, JobSettings, conclude, json_line, opened_job, work_through
-from .pages import Pages, ngrams
-
-_FACTOR = np.uint64(0x9E3779B97F4A7C15)
+from .pages import Pages
 
 
 @dataclass(frozen=True)
@@ -76,7 +74,7 @@ class BloomFilter:
         self.table = np.zeros(self.bits // 8 + 1, np.uint8)
 
     def _places(self, grams: Hashes) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint8]]:
-        step = mixed(grams ^ _FACTOR) | np.uint64(1)
+        step = mixed(grams ^ FACTOR) | np.uint64(1)
         probe = np.arange(self.probes, dtype=np.uint64)
         places = (mixed(grams)[:, None] + step[:, None] * probe) % np.uint64(self.bits)
         return places >> np.uint64(3), (np.uint8(1) << (places & np.uint64(7)).astype(np.uint8)).astype(np.uint8)

@@ -12,12 +12,12 @@ import numpy as np
 import numpy.typing as npt
 
 from ...core.errors import DataError
-from ..dedup import Hashes
+from ..hashing import Hashes, ngrams
 from .features import batches
 from .inputs import DocumentRow, Unit, blocks, lines_in, rows_of, stamps
 from .jobs import ATTRIBUTES, DOCUMENTS, Counts, Desk, JobSettings, conclude, json_line, opened_job, work_through
 from .packed import unpacked
-from .pages import Pages, ngrams, within
+from .pages import Pages, within
 
 WORDS, FEWEST = 13, 8
 """Words of a run; items of fewer, down to the second, are looked for as a whole."""

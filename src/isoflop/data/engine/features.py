@@ -7,10 +7,10 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from .pages import Pages, ngrams, within
+from ..hashing import FACTOR, ngrams
+from .pages import Pages, within
 
 Array = npt.NDArray[np.float64]
-_MASK = np.uint64(0x9E3779B97F4A7C15)
 _BATCH = 1 << 20  # characters at a time
 
 
@@ -18,7 +18,7 @@ def hashed(texts: Sequence[str], buckets: int) -> tuple[npt.NDArray[np.int64], n
     """Buckets of every word and pair of neighbours, text by text, and where those of each text begin, (texts + 1,)."""
     pages = Pages(texts)
     words, pairs = pages.words, within(pages.words, 2)
-    two = ngrams(pages.word_hashes, 2)[pairs] ^ _MASK
+    two = ngrams(pages.word_hashes, 2)[pairs] ^ FACTOR
     text = np.concatenate([words.text, words.text[:-1][pairs] if len(words.text) else words.text])
     found = (np.concatenate([pages.word_hashes, two]) % np.uint64(buckets)).astype(np.int64)
     order = np.argsort(text, kind="stable")

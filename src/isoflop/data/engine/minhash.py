@@ -15,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ...core.rng import Rng
-from ..dedup import Hashes, mixed
-from .pages import Pages, ngrams, within
+from ..hashing import Hashes, mixed, ngrams
+from .pages import Pages, within
 
 Minima = npt.NDArray[np.uint32]
 _BLOCK = 1 << 14  # shingles hashed at once: they stay in the first-level caches

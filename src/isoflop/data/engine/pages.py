@@ -18,12 +18,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..dedup import Hashes, mixed
+from ..hashing import FACTOR, Hashes, mixed
 
 Places = npt.NDArray[np.int64]
 WORD, ALPHA, SPACE, DIGIT, SYMBOL = 1, 2, 4, 8, 16
 """Bits of a character's class: of a word, a letter, white space, a digit, and a mark that alone makes no word."""
-_FACTOR = np.uint64(0x9E3779B97F4A7C15)
 _ASSIGNED = 0x33000  # code points from here on are no letters, but for variation selectors
 _LONG = 32  # characters of a word from which on it is hashed as a whole
 _MARKS = "!/—”:％１〈&(、━\\【#%「」，】；+^]~“《„';’{|∶´[=-`*．（–？！：$～«〉,><》)?）。…@_.\"}►»"
@@ -152,24 +151,13 @@ class Pages:
         left[long] = 0
         active, k = np.flatnonzero(left > 0), 0
         while len(active):
-            found[active] = found[active] * _FACTOR + codes[spans.starts[active] + k].astype(np.uint64) + np.uint64(1)
+            found[active] = found[active] * FACTOR + codes[spans.starts[active] + k].astype(np.uint64) + np.uint64(1)
             k += 1
             active = active[left[active] > k]
         for place in long.tolist():
             piece = codes[spans.starts[place] : spans.stops[place]].astype(np.uint32).tobytes()
             found[place] = int.from_bytes(hashlib.blake2b(piece, digest_size=8).digest(), "little")
         return mixed(found)
-
-
-def ngrams(hashes: Hashes, n: int) -> Hashes:
-    """uint64 (len - n + 1,): hashes of runs of n pieces, across texts' borders too."""
-    if len(hashes) < n:
-        return np.empty(0, np.uint64)
-    rolled = np.zeros(len(hashes) - n + 1, np.uint64)
-    for offset in range(n):
-        rolled *= _FACTOR
-        rolled += hashes[offset : offset + len(rolled)]
-    return rolled
 
 
 def within(spans: Spans, n: int) -> npt.NDArray[np.bool_]:

@@ -11,11 +11,10 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from ..dedup import mixed
+from ..hashing import FACTOR, mixed
 from .pages import Pages, Places
 
 _BUCKETS = 20  # bits of the table by which most n-grams are seen to be the only ones of their kind
-_FACTOR = np.uint64(0x9E3779B97F4A7C15)
 
 
 def duplicates(pieces: Sequence[str]) -> tuple[int, int]:
@@ -79,7 +78,7 @@ class Repeats:
             places = places[places + self.n <= len(text)]
             keys = np.zeros(len(places), np.uint64)
             for offset in range(self.n):
-                keys = keys * _FACTOR + self._keys[places + offset]
+                keys = keys * FACTOR + self._keys[places + offset]
             keys = mixed(keys)
             bucket = (keys >> np.uint64(64 - _BUCKETS)).astype(np.int64)
             several = np.bincount(bucket, minlength=1 << _BUCKETS)[bucket] > 1

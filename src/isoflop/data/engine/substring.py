@@ -18,7 +18,7 @@ import numpy.typing as npt
 from ...core.errors import UsageError
 from ...core.files import publish_file
 from ...core.reading import read_json
-from ..dedup import mixed
+from ..hashing import FACTOR, mixed
 from .inputs import Unit
 from .jobs import (
     ATTRIBUTES,
@@ -40,7 +40,6 @@ K = 50
 AT_ONCE = 1 << 23
 """Fingerprints that are sorted at once: some 300 MB."""
 PRINTS, MATCHES, SOURCES = "fingerprints", "matches", "sources"
-_FACTOR = 0x9E3779B97F4A7C15
 _FIELDS = np.dtype([("hash", "<u8"), ("text", "<i8"), ("at", "<i8")])
 _MATCH = np.dtype([("text", "<i8"), ("at", "<i8"), ("source", "<i8"), ("source_at", "<i8")])
 
@@ -53,13 +52,13 @@ def rolled(data: Bytes) -> npt.NDArray[np.uint64]:
     while span <= K:
         if K & span:
             pieces.append((span, power))
-        step = np.uint64(pow(_FACTOR, span, 2**64))
+        step = np.uint64(pow(int(FACTOR), span, 2**64))
         power = power[:-span] * step + power[span:] if len(power) > span else power[:0]
         span *= 2
     count, at = len(data) - K + 1, 0
     found = np.zeros(count, np.uint64)
     for size, hashes in pieces:
-        found = found * np.uint64(pow(_FACTOR, size, 2**64)) + hashes[at : at + count]
+        found = found * np.uint64(pow(int(FACTOR), size, 2**64)) + hashes[at : at + count]
         at += size
     return mixed(found)
 
