@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,6 +14,7 @@ from ..core.errors import UsageError, nearest
 from ..core.reading import user_path
 from .app import app
 from .common import DEFAULT_ROOT, Json, Root, emit
+from .gathered import gathered
 from .laws import pairs
 from .training import warn
 
@@ -32,30 +33,24 @@ Inputs = Annotated[
 Out = Annotated[
     Path, typer.Option("--out", help="The output's folder; new, or to go on in.", parser=user_path, metavar="DIRECTORY")
 ]
-Workers = Annotated[int | None, typer.Option("--workers", min=1, help="Processes; default: one a core.")]
-BrokenLines = Annotated[
-    int, typer.Option("--broken", min=0, help="Lines that hold no document and are only counted and listed.")
-]
-TextKey = Annotated[str, typer.Option("--key", help="Key of the text.")]
-IdKey = Annotated[str, typer.Option("--id-key", help="Key of the document's id.")]
 Format = Annotated[str, typer.Option("--format", help="Of the documents: jsonl, jsonl.gz, jsonl.zst or parquet.")]
 
 
-def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+@dataclass(frozen=True)
+class Reading:
+    """How documents are read, and by how many."""
+
+    workers: Annotated[int | None, typer.Option("--workers", min=1, help="Processes; default: one a core.")] = None
+    broken: Annotated[
+        int, typer.Option("--broken", min=0, help="Lines that hold no document and are only counted and listed.")
+    ] = 100
+    key: Annotated[str, typer.Option("--key", help="Key of the text.")] = "text"
+    id_key: Annotated[str, typer.Option("--id-key", help="Key of the document's id.")] = "id"
 
 
 @contextmanager
 def started(
-    inputs: Sequence[str],
-    out: Path,
-    workers: int | None,
-    broken: int,
-    key: str,
-    id_key: str,
-    format: str,
-    json: bool,
+    inputs: Sequence[str], out: Path, reading: Reading, format: str, json: bool
 ) -> Iterator[tuple[list[Unit], JobSettings]]:
     """The units of the input and how to work on them, with a bar of progress while entered."""
     from rich.console import Console
@@ -64,8 +59,9 @@ def started(
     from ..data.engine.inputs import Keys, units_of
     from ..data.engine.jobs import JobSettings
     from ..data.engine.packed import checked_format
+    from ..store.environment import cores
 
-    units = units_of(inputs)
+    units, keys = units_of(inputs), Keys(reading.key, reading.id_key)
     columns = (BarColumn(), TextColumn("{task.percentage:>3.0f}% {task.fields[said]}"), TimeRemainingColumn())
     console = Console(stderr=True)
     with Progress(*columns, console=console, disable=json or not console.is_terminal) as bar:
@@ -75,7 +71,8 @@ def started(
             said = f"{counts.get('documents', 0):,} documents, {counts.get('kept', 0):,} kept"
             bar.update(task, completed=done, total=whole, said=said)
 
-        yield units, JobSettings(out, workers or cores(), broken, Keys(key, id_key), checked_format(format), tell)
+        workers = reading.workers or cores()
+        yield units, JobSettings(out, workers, reading.broken, keys, checked_format(format), tell)
 
 
 def shown(found: Mapping[str, Any], out: Path, json: bool) -> None:
@@ -93,18 +90,17 @@ def shown(found: Mapping[str, Any], out: Path, json: bool) -> None:
 
 
 @data_app.command()
+@gathered
 def clean(
     inputs: Inputs,
     out: Out,
+    *,
     chain: Annotated[str, typer.Option("--chain", help="Published filters: gopher, c4, fineweb or dclm.")] = "fineweb",
     filters: Annotated[
         list[str] | None,
         typer.Option("--filter", help="Instead: a filter's name or table, in order (may come again)."),
     ] = None,
-    workers: Workers = None,
-    broken: BrokenLines = 100,
-    key: TextKey = "text",
-    id_key: IdKey = "id",
+    reading: Reading,
     format: Format = "jsonl.gz",
     json: Json = False,
 ) -> None:
@@ -113,15 +109,17 @@ def clean(
     from ..data.engine.cleaning import clean as run
 
     chosen = [filter_of(text) for text in filters] if filters else chain_of(chain)
-    with started(inputs, out, workers, broken, key, id_key, format, json) as (units, settings):
+    with started(inputs, out, reading, format, json) as (units, settings):
         found = run(units, chosen, settings)
     shown(found, out, json)
 
 
 @data_app.command()
+@gathered
 def dedup(
     inputs: Inputs,
     out: Out,
+    *,
     method: Annotated[
         str, typer.Option("--method", help="exact, minhash (near ones), bloom (paragraphs) or substring.")
     ] = "minhash",
@@ -137,10 +135,7 @@ def dedup(
             metavar="DIR",
         ),
     ] = None,
-    workers: Workers = None,
-    broken: BrokenLines = 100,
-    key: TextKey = "text",
-    id_key: IdKey = "id",
+    reading: Reading,
     format: Format = "jsonl.gz",
     json: Json = False,
 ) -> None:
@@ -156,7 +151,7 @@ def dedup(
         raise UsageError(f"no preset is named {preset!r}", where="--preset", fix=nearest(preset, PRESETS))
     if method in ("bloom", "substring") and against:
         raise UsageError("is for exact and minhash", where="--against", fix="give both inputs in one call")
-    with started(inputs, out, workers, broken, key, id_key, format, json) as (units, settings):
+    with started(inputs, out, reading, format, json) as (units, settings):
         if method == "bloom":
             from ..data.engine.bloom import BloomSettings, bloom
 
@@ -172,9 +167,11 @@ def dedup(
 
 
 @data_app.command()
+@gathered
 def score(
     inputs: Inputs,
     out: Out,
+    *,
     scorer: Annotated[str, typer.Option("--scorer", help="A scorer's name or table (`isoflop show scorer`).")],
     text: Annotated[
         list[str] | None,
@@ -185,10 +182,7 @@ def score(
         typer.Option("--model", help="Models it asks: NAME=RUN, or a Hugging Face directory (may come again)."),
     ] = None,
     sample: Annotated[int, typer.Option("--sample", min=2, help="Documents of the pool it sees first.")] = 100_000,
-    workers: Workers = None,
-    broken: BrokenLines = 100,
-    key: TextKey = "text",
-    id_key: IdKey = "id",
+    reading: Reading,
     root: Root = DEFAULT_ROOT,
     json: Json = False,
 ) -> None:
@@ -209,7 +203,7 @@ def score(
         from ..pipelines.scorer_models import reading_model
 
         models[name] = reading_model(place, root)
-    with started(inputs, out, workers, broken, key, id_key, "jsonl.gz", json) as (units, settings):
+    with started(inputs, out, reading, "jsonl.gz", json) as (units, settings):
         found = run(units, part, settings, texts, models, sample)
     shown(found, out, json)
     if inside := found["counts"].get("also_fitted_to"):
@@ -232,18 +226,17 @@ SELECTION = "ratio=8, bytes=1e9, documents=1000, repeats=4, rule=batched, batch=
 
 
 @data_app.command()
+@gathered
 def select(
     inputs: Inputs,
     out: Out,
+    *,
     scores: Annotated[Path, typer.Option("--scores", help="Folder of `score`.", parser=user_path, metavar="DIRECTORY")],
     keep: Annotated[
         list[str],
         typer.Option("--keep", help=f"How much and by which rule, of {SELECTION}.", metavar="KEY=VALUE,..."),
     ],
-    workers: Workers = None,
-    broken: BrokenLines = 100,
-    key: TextKey = "text",
-    id_key: IdKey = "id",
+    reading: Reading,
     format: Format = "jsonl.gz",
     json: Json = False,
 ) -> None:
@@ -252,7 +245,7 @@ def select(
     from ..data.engine.scoring import select as run
 
     selection = selection_of(pairs(keep, "--keep", "ratio=8,rule=batched"))
-    with started(inputs, out, workers, broken, key, id_key, format, json) as (units, settings):
+    with started(inputs, out, reading, format, json) as (units, settings):
         found = run(units, scores, selection, settings)
     shown(found, out, json)
     if not json:
@@ -285,14 +278,13 @@ def selection_of(given: Mapping[str, str]) -> Selection:
 
 
 @data_app.command()
+@gathered
 def decontaminate(
     inputs: Inputs,
     out: Out,
+    *,
     tests: Annotated[list[str], typer.Option("--tests", help="Files of tests, of any keys (may come again).")],
-    workers: Workers = None,
-    broken: BrokenLines = 100,
-    key: TextKey = "text",
-    id_key: IdKey = "id",
+    reading: Reading,
     format: Format = "jsonl.gz",
     json: Json = False,
 ) -> None:
@@ -300,7 +292,7 @@ def decontaminate(
     from ..data.engine.contamination import decontaminate as run
     from ..data.engine.inputs import units_of
 
-    with started(inputs, out, workers, broken, key, id_key, format, json) as (units, settings):
+    with started(inputs, out, reading, format, json) as (units, settings):
         found = run(units, units_of(tests), settings)
     shown(found, out, json)
     if not json and found["items_too_short"]:
@@ -308,15 +300,14 @@ def decontaminate(
 
 
 @data_app.command()
+@gathered
 def mix(
     sources: Annotated[list[str], typer.Argument(help="PATH=SHARE, e.g. books/=0.7 web.parquet=0.3.")],
     out: Out,
+    *,
     bytes: Annotated[int, typer.Option("--bytes", min=1, help="Of text in all.")],
     seed: Annotated[int, typer.Option("--seed", min=0, help="Another one draws other documents.")] = 0,
-    workers: Workers = None,
-    broken: BrokenLines = 100,
-    key: TextKey = "text",
-    id_key: IdKey = "id",
+    reading: Reading,
     format: Format = "jsonl.gz",
     json: Json = False,
 ) -> None:
@@ -331,26 +322,25 @@ def mix(
             shares[name] = float(share)
         except ValueError:
             raise UsageError("is not of the form PATH=SHARE", where=each, fix="e.g. books/=0.7") from None
-    with started(list(shares), out, workers, broken, key, id_key, format, json) as (_, settings):
+    with started(list(shares), out, reading, format, json) as (_, settings):
         found = run({name: units_of([name]) for name in shares}, shares, bytes, settings, seed=seed)
     shown(found, out, json)
 
 
 @data_app.command()
+@gathered
 def stats(
     inputs: Inputs,
     out: Out,
+    *,
     count: Annotated[str, typer.Option("--count", help="A key of records whose values are counted.")] = "domain",
-    workers: Workers = None,
-    broken: BrokenLines = 100,
-    key: TextKey = "text",
-    id_key: IdKey = "id",
+    reading: Reading,
     json: Json = False,
 ) -> None:
     """Count documents, words, lengths, scripts, equal texts and equal ids."""
     from ..data.engine.statistics import histogram, statistics
 
-    with started(inputs, out, workers, broken, key, id_key, "jsonl", json) as (units, settings):
+    with started(inputs, out, reading, "jsonl", json) as (units, settings):
         found = statistics(units, settings, count)
     if json:
         emit({**found, "out": str(out)})
@@ -363,16 +353,15 @@ def stats(
 
 
 @data_app.command()
+@gathered
 def build(
     inputs: Inputs,
     out: Out,
+    *,
     tokenizer: Annotated[str, typer.Option("--tokenizer", help="A tokenizer's name or table.")] = "bytes",
     heldout: Annotated[float, typer.Option("--heldout", help="Share of documents held out, by a hash.")] = 0.05,
     domain: Annotated[str, typer.Option("--domain", help="What held-out text is evaluated under.")] = "text",
-    workers: Workers = None,
-    broken: BrokenLines = 100,
-    key: TextKey = "text",
-    id_key: IdKey = "id",
+    reading: Reading,
     json: Json = False,
 ) -> None:
     """Tokenise documents into shards, which the source `built` trains on."""
@@ -384,6 +373,6 @@ def build(
     assert isinstance(part, TokenizerPart)
     if not 0 < heldout < 1:
         raise UsageError(f"is {heldout}, no share", where="--heldout", fix="e.g. 0.05")
-    with started(inputs, out, workers, broken, key, id_key, "jsonl", json) as (units, settings):
+    with started(inputs, out, reading, "jsonl", json) as (units, settings):
         found = run(units, part, settings, share=heldout, domain=domain)
     shown(found, out, json)
