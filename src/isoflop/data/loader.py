@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
@@ -139,18 +139,15 @@ class WindowBatches(EpochBatches):
         self._counts, self._starts = counts, starts
 
     def _batch_of(self, windows: list[int]) -> TokenBatch:
-        import torch
-
         firsts = [window * self._length for window in windows]
         places = [slice(first, first + self._length + 1) for first in firsts]
         rows = np.stack([self._tokens[place] for place in places]).astype(np.int64)
         counts = None if self._counts is None else np.stack([self._counts[place][1:] for place in places])
-        batch = as_batch(rows[:, :-1], rows[:, 1:], self._byte_lengths, self._device, counts)
-        if self._starts is None:
-            return batch
-        inputs = np.array(firsts)[:, None] + np.arange(self._length)
-        documents = np.searchsorted(self._starts, inputs, "right") - np.searchsorted(self._starts, inputs[:, :1])
-        return replace(batch, columns={"documents": torch.from_numpy(documents).to(batch.inputs.device)})
+        documents = None
+        if self._starts is not None:
+            inputs = np.array(firsts)[:, None] + np.arange(self._length)
+            documents = np.searchsorted(self._starts, inputs, "right") - np.searchsorted(self._starts, inputs[:, :1])
+        return as_batch(rows[:, :-1], rows[:, 1:], self._byte_lengths, self._device, counts, documents)
 
 
 @dataclass
@@ -231,6 +228,7 @@ def as_batch(
     byte_lengths: npt.NDArray[np.int64],
     device: str = "cpu",
     counts: npt.NDArray[np.bool_] | None = None,
+    documents: Ids | None = None,
 ) -> TokenBatch:
     """A batch of (batch, length) ids; ``counts`` marks the targets that count (None: all).
 
@@ -240,6 +238,7 @@ def as_batch(
         byte_lengths: UTF-8 bytes of each id (vocab_size,).
         device: where it lies.
         counts: bool (batch, length), the targets that count; None: all.
+        documents: (batch, length), the number of each input's document, for a column; None: there is none.
 
     Example:
         >>> batch = as_batch(np.array([[1, 2]]), np.array([[2, 3]]), np.array([0, 1, 1, 2]))
@@ -262,4 +261,5 @@ def as_batch(
         targets=moved(targets),
         text_bytes=int(sizes[counts].sum() if partial else sizes.sum()),
         mask=moved(counts) if partial and counts is not None else None,
+        columns={} if documents is None else {"documents": moved(documents)},
     )

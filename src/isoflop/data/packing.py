@@ -8,7 +8,7 @@ that are shorter than a window it leaves well below a hundredth of the positions
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -61,8 +61,7 @@ class Packing:
                 is predicted lies in no window.
         """
         starts, stops, longer = stream.starts, stream.stops, int((stream.stops - stream.starts > length).sum())
-        counts = np.ones(len(stream.tokens), np.bool_) if stream.counts is None else stream.counts
-        before = np.concatenate([[0], np.cumsum(counts)])  # tokens that count before each place
+        before = stream.counted()
         counted = int((before[stops + 1] - before[starts + 1]).sum())
         if overlong == "cut":
             stops = np.minimum(stops, starts + length)
@@ -147,18 +146,6 @@ class PackedBatches(EpochBatches):
         return {**super()._place(), "windows": self.windows}
 
     def _batch_of(self, windows: list[int]) -> TokenBatch:
-        import torch
-
-        shape, eot = (len(windows), self._packing.length), self._stream.tokenizer.eot
-        inputs, targets = (np.full(shape, eot, np.int64) for _ in range(2))
-        counts, documents = np.zeros(shape, np.bool_), np.zeros(shape, np.int64)
-        for row, window in enumerate(windows):
-            done = number = 0
-            for number, (start, stop) in enumerate(self._packing.pieces(window), 1):
-                place = slice(done, done := done + stop - start)
-                inputs[row, place] = self._stream.tokens[start:stop]
-                targets[row, place] = self._stream.tokens[start + 1 : stop + 1]
-                counts[row, place] = True if self._stream.counts is None else self._stream.counts[start + 1 : stop + 1]
-                documents[row, place] = number
-        batch = as_batch(inputs, targets, self._stream.tokenizer.byte_lengths, self._device, counts)
-        return replace(batch, columns={"documents": torch.from_numpy(documents).to(batch.inputs.device)})
+        pieces = [self._packing.pieces(window) for window in windows]
+        inputs, targets, counts, documents = self._stream.rows(pieces, self._packing.length)
+        return as_batch(inputs, targets, self._stream.tokenizer.byte_lengths, self._device, counts, documents)

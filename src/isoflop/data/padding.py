@@ -8,7 +8,7 @@ LLaDA, arXiv 2502.09992, section 2.3).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -47,8 +47,7 @@ class DocumentRows:
     def of(cls, stream: Stream, length: int, every: bool = True) -> DocumentRows:
         """Rows of all documents of which something is predicted in their first ``length`` targets."""
         stops = np.minimum(stream.stops, stream.starts + length)
-        counts = np.ones(len(stream.tokens), np.bool_) if stream.counts is None else stream.counts
-        before = np.concatenate([[0], np.cumsum(counts)])
+        before = stream.counted()
         return cls(stream, np.flatnonzero(before[stops + 1] > before[stream.starts + 1]), length, every)
 
     @property
@@ -58,22 +57,15 @@ class DocumentRows:
 
     def batch(self, numbers: Sequence[int], device: str = "cpu") -> TokenBatch:
         """Some rows, by their numbers among those chosen."""
-        import torch
-
-        shape, eot = (len(numbers), self.length), self.stream.tokenizer.eot
-        inputs, targets = np.full(shape, eot, np.int64), np.full(shape, eot, np.int64)
-        counts, documents = np.full(shape, self.every, np.bool_), np.zeros(shape, np.int64)
-        for row, document in enumerate(self.chosen[list(numbers)].tolist()):
-            start = int(self.stream.starts[document])
-            stop = min(int(self.stream.stops[document]), start + self.length)
-            place, followed = slice(0, stop - start), slice(start + 1, stop + 1)
-            inputs[row, place], targets[row, place] = self.stream.tokens[start:stop], self.stream.tokens[followed]
-            counts[row, place] = True if self.stream.counts is None else self.stream.counts[followed]
-            documents[row, place] = 1
-        batch = as_batch(inputs, targets, self.stream.tokenizer.byte_lengths, device, counts)
+        documents = self.chosen[list(numbers)]
+        starts = self.stream.starts[documents]
+        stops = np.minimum(self.stream.stops[documents], starts + self.length)
+        pieces = [[piece] for piece in zip(starts.tolist(), stops.tolist(), strict=True)]
+        inputs, targets, counts, inside = self.stream.rows(pieces, self.length)
+        lengths = self.stream.tokenizer.byte_lengths
         if self.every:
-            return batch
-        return replace(batch, columns={"documents": torch.from_numpy(documents).to(batch.inputs.device)})
+            return as_batch(inputs, targets, lengths, device, counts | (inside == 0))
+        return as_batch(inputs, targets, lengths, device, counts, inside)
 
 
 class PaddedBatches(EpochBatches):

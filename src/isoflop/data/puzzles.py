@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -189,15 +189,11 @@ class Rows:
 
     def batch(self, rows: Sequence[int] | slice, byte_lengths: Ids, device: str) -> TokenBatch:
         """Some rows as a batch; each follows an end of text."""
-        import torch
-
         targets, counts, sizes = self.ids[rows], self.counts[rows], self.sizes[rows]
         inputs = np.concatenate([np.full((len(targets), 1), self.eot, np.int64), targets[:, :-1]], 1)
-        made = as_batch(inputs, targets, byte_lengths, device, counts)
-        if (sizes == targets.shape[1]).all():
-            return made
-        documents = (np.arange(targets.shape[1]) < sizes[:, None]).astype(np.int64)
-        return replace(made, columns={"documents": torch.from_numpy(documents).to(made.inputs.device)})
+        padded = (sizes < targets.shape[1]).any()
+        documents = (np.arange(targets.shape[1]) < sizes[:, None]).astype(np.int64) if padded else None
+        return as_batch(inputs, targets, byte_lengths, device, counts, documents)
 
 
 def pieces(puzzle: Puzzle, tokenizer: Tokenizer, slots: int | None) -> Iterator[tuple[Ids, bool]]:

@@ -167,6 +167,36 @@ class Stream:
         counted = lengths if self.counts is None else lengths * self.counts
         return np.add.reduceat(counted, self.starts).astype(np.int64)
 
+    def counted(self) -> Ids:
+        """int64 (n + 1,): tokens that count before each place."""
+        counts = np.ones(len(self.tokens), np.bool_) if self.counts is None else self.counts
+        return np.concatenate([[0], np.cumsum(counts)])
+
+    def rows(self, pieces: Sequence[Sequence[tuple[int, int]]], length: int) -> tuple[Ids, Ids, Counts, Ids]:
+        """Pieces of documents laid out in rows, which ends of text fill up.
+
+        Args:
+            pieces: of each row, the place of each piece's first input and of its last target; together no more than
+                ``length`` targets.
+            length: of a row.
+
+        Returns:
+            Inputs, targets, which of these count, and the number of each one's piece, from 1, or 0 where there is
+            none: all (rows, length).
+        """
+        shape = (len(pieces), length)
+        inputs, targets = (np.full(shape, self.tokenizer.eot, np.int64) for _ in range(2))
+        counts, numbers = np.zeros(shape, np.bool_), np.zeros(shape, np.int64)
+        for row, each in enumerate(pieces):
+            done = 0
+            for number, (start, stop) in enumerate(each, 1):
+                place = slice(done, done := done + stop - start)
+                inputs[row, place] = self.tokens[start:stop]
+                targets[row, place] = self.tokens[start + 1 : stop + 1]
+                counts[row, place] = True if self.counts is None else self.counts[start + 1 : stop + 1]
+                numbers[row, place] = number
+        return inputs, targets, counts, numbers
+
     def pairs(self, chosen: Sequence[int] | None = None) -> Iterator[tuple[str, str]]:
         """Prompt ("" where there is none) and what follows it, of every document or of the chosen ones, ascending."""
         wanted = range(len(self.starts)) if chosen is None else chosen
