@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any
 
 from ...core.context import Context
-from ...core.contracts import SourcePart, Stateful
 from ...core.registry import Card, part
-from ...core.slots import SourceSlot
 from ..corpus import Corpus
-from ..loader import HeldOutText
 from ..packing import Overlong, PackedBatches, Packing
+from ..relaid import Relaid, RelaidTextPart
 from ..text_source import TextSourcePart
 
 
-class Packed:
+class Packed(Relaid[Corpus]):
     """A live corpus whose training windows are packed; everything else is the corpus' own.
 
     Example:
@@ -28,20 +26,17 @@ class Packed:
     """
 
     def __init__(self, corpus: Corpus, ctx: Context, overlong: Overlong) -> None:
-        self.corpus, self.overlong = corpus, overlong
-        self.fingerprint = corpus.fingerprint
+        super().__init__(corpus)
+        self.overlong = overlong
         self.packing = Packing.of(corpus.stream("train"), ctx.length, overlong)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.corpus, name)
 
     def batches(self, ctx: Context) -> PackedBatches:
         """Training batches of ``ctx.batch`` packed windows, in the order of ctx.rng("data")."""
         packing = self.packing
         if ctx.length != packing.length:  # other lengths than the run's own are asked for by tests of the data only
-            packing = Packing.of(self.corpus.stream("train"), ctx.length, self.overlong)
+            packing = Packing.of(self.source.stream("train"), ctx.length, self.overlong)
         return PackedBatches(
-            self.corpus.stream("train"),
+            self.source.stream("train"),
             packing,
             batch=ctx.batch,
             rng=ctx.rng("data"),
@@ -49,15 +44,11 @@ class Packed:
             device=ctx.device,
         )
 
-    def heldout(self) -> dict[str, HeldOutText]:
-        """The corpus' own: held-out text is not packed."""
-        return dict(self.corpus.heldout())
-
     def describe(self) -> dict[str, Any]:
         """The corpus' own JSON, and how it is packed."""
         packing = self.packing
         figures = {"windows": packing.windows, "padding": packing.padding, "overlong": packing.overlong}
-        return {**self.corpus.describe(), "packing": {**figures, "dropped_tokens": packing.dropped}}
+        return {**self.source.describe(), "packing": {**figures, "dropped_tokens": packing.dropped}}
 
     @property
     def remarks(self) -> list[str]:
@@ -67,11 +58,11 @@ class Packed:
             done = "split" if self.overlong == "split" else f"cut ({packing.dropped:,} tokens are left out)"
             said = f"; {packing.overlong:,} documents are longer than a window and are {done}"
         windows = f"{packing.windows:,} windows of {packing.length:,} tokens"
-        return [*self.corpus.remarks, f"{windows} are packed, {packing.padding:.1%} of them padding{said}"]
+        return [*self.source.remarks, f"{windows} are packed, {packing.padding:.1%} of them padding{said}"]
 
 
 @part
-class PackedPart(SourcePart):
+class PackedPart(RelaidTextPart):
     """Another source's documents, packed into training windows. They do not see each other, whatever else is set.
 
     Each window holds whole documents, the longest first; positions that are left over are padding, which is computed
@@ -84,9 +75,6 @@ class PackedPart(SourcePart):
         'split'
     """
 
-    provides: ClassVar[frozenset[type]] = frozenset({Stateful})
-    source: SourceSlot
-    """Where the documents come from: any source of text."""
     overlong: Overlong = "split"
     """What becomes of a document that is longer than a window: "split" into several, or "cut" after the first."""
     card = Card(
@@ -97,16 +85,6 @@ class PackedPart(SourcePart):
         cost="the windows' full price, padding included: a run says what share that is, usually below 1 % where most "
         "documents are much shorter than a window",
     )
-
-    @property
-    def predicts_all(self) -> bool:
-        return False
-
-    @property
-    def text(self) -> TextSourcePart:
-        """The source of the documents, which the recipe has found to be one of text."""
-        assert isinstance(self.source, TextSourcePart)
-        return self.source
 
     def check(self, recipe: Any) -> list[str]:
         problems = []
@@ -119,10 +97,5 @@ class PackedPart(SourcePart):
             )
         return problems
 
-    def build(self, ctx: Context) -> Packed:
-        return Packed(self.text.build(ctx), ctx, self.overlong)
-
-    def kept(self, fingerprint: str, ctx: Context) -> Packed | None:
-        """The source of old with that fingerprint, if the cache holds it still (``core.contracts.KeepsText``)."""
-        found = self.text.kept(fingerprint, ctx)
-        return None if found is None else Packed(found, ctx, self.overlong)
+    def laid_out(self, corpus: Corpus, ctx: Context) -> Packed:
+        return Packed(corpus, ctx, self.overlong)

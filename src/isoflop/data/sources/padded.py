@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any
 
 from ...core.context import Context
-from ...core.contracts import SourcePart, Stateful
 from ...core.errors import DataError
 from ...core.registry import Card, part
-from ...core.slots import SourceSlot
 from ..corpus import Corpus
-from ..loader import HeldOutText
 from ..padding import DocumentRows, PaddedBatches
 from ..puzzles import Ends
+from ..relaid import Relaid, RelaidTextPart
 from ..text_source import TextSourcePart
 
 
-class Padded:
+class Padded(Relaid[Corpus]):
     """A live corpus whose training rows are single documents; everything else is the corpus' own.
 
     Example, with ``ctx`` a context of two rows of 16:
@@ -27,14 +25,12 @@ class Padded:
     """
 
     def __init__(self, corpus: Corpus, ctx: Context, ends: Ends) -> None:
-        self.corpus, self.ends, self.fingerprint = corpus, ends, corpus.fingerprint
+        super().__init__(corpus)
+        self.ends = ends
         self.rows = self._rows(ctx.length)
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.corpus, name)
-
     def _rows(self, length: int) -> DocumentRows:
-        return DocumentRows.of(self.corpus.stream("train"), length, self.ends == "all")
+        return DocumentRows.of(self.source.stream("train"), length, self.ends == "all")
 
     def batches(self, ctx: Context) -> PaddedBatches:
         """Training batches of ``ctx.batch`` documents, in the order of ctx.rng("data"); DataError if there are none."""
@@ -42,12 +38,9 @@ class Padded:
         if not len(rows.chosen):
             what = f"holds no document of which anything is predicted in {ctx.length} tokens"
             raise DataError(what, where="source", fix="lengthen train.length, or shorten the prompts")
-        rng, named = ctx.rng("data"), {"fingerprint": self.fingerprint, "device": ctx.device}
-        return PaddedBatches(rows, batch=ctx.batch, rng=rng, **named)
-
-    def heldout(self) -> dict[str, HeldOutText]:
-        """The corpus' own: held-out text is not padded."""
-        return dict(self.corpus.heldout())
+        return PaddedBatches(
+            rows, batch=ctx.batch, rng=ctx.rng("data"), fingerprint=self.fingerprint, device=ctx.device
+        )
 
     @property
     def remarks(self) -> list[str]:
@@ -55,13 +48,13 @@ class Padded:
         rows = self.rows
         said = f"; {rows.cut:,} documents are longer and are cut" if rows.cut else ""
         return [
-            *self.corpus.remarks,
+            *self.source.remarks,
             f"each row of {rows.length:,} tokens holds one of {len(rows.chosen):,} documents{said}",
         ]
 
 
 @part
-class PaddedPart(SourcePart):
+class PaddedPart(RelaidTextPart):
     """Another source's documents, a row each, filled up with ends of text that are predicted, too.
 
     Use it to fine-tune a model that fills in on answers: it is given more places than an answer takes, and learns that
@@ -73,9 +66,6 @@ class PaddedPart(SourcePart):
         'all'
     """
 
-    provides: ClassVar[frozenset[type]] = frozenset({Stateful})
-    source: SourceSlot
-    """Where the documents come from: any source of text."""
     ends: Ends = "all"
     """Ends of text that are predicted behind a document: "all" of its row, or "one"."""
     card = Card(
@@ -86,16 +76,6 @@ class PaddedPart(SourcePart):
         "longer than a row are cut",
         cost="full rows, whatever documents fill of them: choose a length that most fit into, not a much longer one",
     )
-
-    @property
-    def predicts_all(self) -> bool:
-        return False
-
-    @property
-    def text(self) -> TextSourcePart:
-        """The source of the documents, which the recipe has found to be one of text."""
-        assert isinstance(self.source, TextSourcePart)
-        return self.source
 
     def check(self, recipe: Any) -> list[str]:
         problems = []
@@ -109,10 +89,5 @@ class PaddedPart(SourcePart):
             )
         return problems
 
-    def build(self, ctx: Context) -> Padded:
-        return Padded(self.text.build(ctx), ctx, self.ends)
-
-    def kept(self, fingerprint: str, ctx: Context) -> Padded | None:
-        """The source of old with that fingerprint, if the cache holds it still (``core.contracts.KeepsText``)."""
-        found = self.text.kept(fingerprint, ctx)
-        return None if found is None else Padded(found, ctx, self.ends)
+    def laid_out(self, corpus: Corpus, ctx: Context) -> Padded:
+        return Padded(corpus, ctx, self.ends)

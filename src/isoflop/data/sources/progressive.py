@@ -7,13 +7,14 @@ from typing import Annotated, Any, ClassVar
 from pydantic import Field, NonNegativeInt, PositiveInt
 
 from ...core.context import Context
-from ...core.contracts import HeldOut, KeepsText, Source, SourcePart, Stateful
+from ...core.contracts import KeepsText, Source, SourcePart, Stateful
 from ...core.registry import Card, part
 from ...core.slots import SourceSlot
 from ..progressive import ProgressiveBatches, Stages
+from ..relaid import Relaid
 
 
-class Progressive:
+class Progressive(Relaid[Source]):
     """A live source whose training rows are shown progressively; everything else is that source's own.
 
     Example, with ``ctx`` a context of two rows of 16:
@@ -24,11 +25,8 @@ class Progressive:
     """
 
     def __init__(self, source: Source, stages: Stages) -> None:
-        self.source, self.stages = source, stages
-        self.fingerprint = source.fingerprint
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.source, name)
+        super().__init__(source)
+        self.stages = stages
 
     def batches(self, ctx: Context) -> ProgressiveBatches:
         """Training batches of ``ctx.batch`` rows, which hear the loss of each."""
@@ -40,10 +38,6 @@ class Progressive:
             rng=ctx.rng("progressive"),
             fingerprint=self.fingerprint,
         )
-
-    def heldout(self) -> dict[str, HeldOut]:
-        """The source's own."""
-        return dict(self.source.heldout())
 
 
 @part
