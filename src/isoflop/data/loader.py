@@ -7,7 +7,7 @@ prompt, the prompt is seen and not predicted: its tokens, as targets, do not cou
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -65,13 +65,7 @@ class EpochBatches(ABC):
 
     def load_state_dict(self, state: dict[str, Any], /) -> None:
         """Go to a stored position; another corpus, batch or length is a DataError."""
-        for name, value in self._place().items():
-            if state.get(name) != value:
-                raise DataError(
-                    f"has changed since the position was stored: {name} was {state.get(name)}, is {value}",
-                    where="source",
-                    fix="bring the old text and tokenizer back, or start a new run",
-                )
+        refuse_changed(state, self._place(), "the position was")
         self._position = int(state["position"])
 
     def _place(self) -> dict[str, Any]:
@@ -82,6 +76,23 @@ class EpochBatches(ABC):
         if self._order[0] != epoch:
             self._order = (epoch, self._rng.at(epoch).permutation(self.windows))
         return int(self._order[1][place])
+
+
+def refuse_changed(state: Mapping[str, Any], place: Mapping[str, Any], what: str) -> None:
+    """DataError if a stored state was in another place.
+
+    Args:
+        state: as it was stored.
+        place: what must be as it was then, by name.
+        what: was stored, with its verb, for the message.
+    """
+    for name, value in place.items():
+        if state.get(name) != value:
+            raise DataError(
+                f"has changed since {what} stored: {name} was {state.get(name)}, is {value}",
+                where="source",
+                fix="bring the old text and tokenizer back, or start a new run",
+            )
 
 
 class WindowBatches(EpochBatches):

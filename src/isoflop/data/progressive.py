@@ -17,6 +17,7 @@ import numpy.typing as npt
 from ..core.contracts import Batches, Loss, TokenBatch
 from ..core.errors import DataError
 from ..core.rng import Rng
+from .loader import refuse_changed
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -216,13 +217,7 @@ class ProgressiveBatches:
 
     def load_state_dict(self, state: dict[str, Any], /) -> None:
         """Take up a stored state; another corpus or another number of rows is a DataError."""
-        for name, value in self._place().items():
-            if state.get(name) != value:
-                raise DataError(
-                    f"has changed since the rows were stored: {name} was {state.get(name)}, is {value}",
-                    where="source",
-                    fix="bring the old text and tokenizer back, or start a new run",
-                )
+        refuse_changed(state, self._place(), "the rows were")
         self._rows = [self._again(kept) for kept in state["rows"]]
         self._source.load_state_dict(state["source"])
         self._served, self._heard = state["served"], state["heard"]
