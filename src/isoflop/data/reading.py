@@ -49,7 +49,7 @@ def files_of(patterns: Sequence[str]) -> dict[Path, bool]:
     for pattern in patterns:
         place = user_path(pattern)
         if has_magic(pattern) and not os.path.exists(place):
-            matches = [path for path in map(Path, _matches(place)) if path.is_file()]
+            matches = [path for path in map(Path, matches_of(place)) if path.is_file()]
             if not matches:
                 raise DataError("matches no file", where=pattern, fix="check source.paths; quote it in a shell")
             for path in matches:
@@ -63,7 +63,7 @@ def files_of(patterns: Sequence[str]) -> dict[Path, bool]:
     return found
 
 
-def _matches(pattern: Path) -> list[str]:
+def matches_of(pattern: Path) -> list[str]:
     """What matches a glob pattern, sorted. Of ``[old]/*.txt``, a folder that is really called ``[old]`` is meant."""
     known = pattern.anchor
     for piece in pattern.parts[bool(known) :]:

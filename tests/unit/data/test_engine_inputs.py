@@ -38,6 +38,12 @@ def test_every_kind_of_file_gives_the_same_rows(tmp_path: Path, kind: str) -> No
     assert written(again, kind).read_bytes() == (tmp_path / f"a.{kind}").read_bytes()
 
 
+def test_files_of_a_folder_that_is_called_as_a_pattern_are_found(tmp_path: Path) -> None:
+    (tmp_path / "[old]").mkdir()
+    path = written(tmp_path / "[old]", "jsonl")
+    assert [unit.files for unit in units_of([f"{tmp_path}/[old]/*.jsonl"])] == [(str(path),)]
+
+
 def test_a_saved_dataset_is_read(tmp_path: Path) -> None:
     import pyarrow as pa
 

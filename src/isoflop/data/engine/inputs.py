@@ -10,13 +10,14 @@ import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from glob import glob, has_magic
+from glob import has_magic
 from pathlib import Path
 from typing import Any, Literal
 
 from ...core.digests import digest
 from ...core.errors import DataError, UsageError
 from ...core.reading import LARGEST, opened, user_path
+from ..reading import matches_of
 from .packed import packed_lines, row_groups, unpacked
 
 Kind = Literal["lines", "packed", "parquet", "arrow", "text"]
@@ -188,7 +189,7 @@ def _files(patterns: Sequence[str]) -> Iterator[Path]:
         elif place.exists():
             yield place
         elif has_magic(pattern):
-            matches = sorted(path for path in map(Path, glob(str(place), recursive=True)) if path.is_file())
+            matches = sorted(path for path in map(Path, matches_of(place)) if path.is_file())
             if not matches:
                 raise DataError("matches no file", where=pattern, fix="quote it in a shell")
             yield from matches
