@@ -63,7 +63,7 @@ class SudokuPart(TaskPart):
 
     @property
     def board(self) -> Board:
-        return _board(self.size)
+        return _BOARDS[self.size]
 
     @property
     def symbols(self) -> str:
@@ -150,10 +150,6 @@ class SudokuPart(TaskPart):
 
 
 _BOARDS = {n: Board(n) for n in GIVENS}
-
-
-def _board(size: int) -> Board:
-    return _BOARDS[size]
 
 
 def _runs(hidden: list[bool]) -> tuple[tuple[int, int], ...]:
