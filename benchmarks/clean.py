@@ -8,13 +8,12 @@ already, ours are read, unpacked, written and packed.
 from __future__ import annotations
 
 import argparse
-import json
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
-from dedup import environment, peer, sample  # beside this file
+from dedup import peer, report, sample  # beside this file
 from isoflop.data.engine.cleaning import chain_of, clean
 from isoflop.data.engine.inputs import units_of
 from isoflop.data.engine.jobs import JobSettings
@@ -57,10 +56,7 @@ def main() -> None:
             rows["times datatrove"] = (
                 rows["isoflop, the peer's documents"]["mb_per_second"] / rows["datatrove"]["mb_per_second"]
             )
-    result = {"environment": environment(), "rows": rows}
-    print(json.dumps(result, indent=1))
-    if asked.json:
-        asked.json.write_text(json.dumps(result, indent=1) + "\n")
+    report(rows, asked.json)
 
 
 if __name__ == "__main__":

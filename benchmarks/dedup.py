@@ -13,7 +13,6 @@ import argparse
 import gzip
 import json
 import os
-import platform
 import random
 import re
 import resource
@@ -27,16 +26,18 @@ from typing import Any
 from isoflop.data.engine.dedup import Keying, dedup
 from isoflop.data.engine.inputs import DocumentRow, rows_of, units_of
 from isoflop.data.engine.jobs import JobSettings
+from isoflop.store.environment import environment
 
 BESIDE = Path(__file__).parent
 
 
-def environment() -> dict[str, Any]:
-    """Where and when."""
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, cwd=BESIDE, check=False)
-    now = datetime.now(UTC).isoformat(timespec="seconds")
-    load = os.getloadavg()[0]
-    return {"date": now, "commit": commit.stdout.strip(), "python": platform.python_version(), "load": load}
+def report(rows: dict[str, Any], out: Path | None) -> None:
+    """Print what came of a benchmark, with where and when, and write it to a file if one is named."""
+    now, load = datetime.now(UTC).isoformat(timespec="seconds"), os.getloadavg()[0]
+    result = json.dumps({"environment": {**environment(), "date": now, "load": load}, "rows": rows}, indent=1)
+    print(result)
+    if out:
+        out.write_text(result + "\n")
 
 
 def sample(files: list[str], megabytes: float, out: Path) -> int:
@@ -168,10 +169,7 @@ def main() -> None:
                 for tool, (s, b, recall) in rows.items()
             }
             rows["pairs"] = len(near)
-    result = {"environment": environment(), "rows": rows}
-    print(json.dumps(result, indent=1))
-    if asked.json:
-        asked.json.write_text(json.dumps(result, indent=1) + "\n")
+    report(rows, asked.json)
 
 
 if __name__ == "__main__":
