@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -15,6 +17,7 @@ from isoflop.data.engine.allocation import Clusters, shares, waterfill
 from isoflop.data.engine.inputs import Keys, Unit, units_of
 from isoflop.data.engine.jobs import JobSettings
 from isoflop.data.engine.scoring import Selection, flops_of, sample_of, score, select
+from isoflop.data.scorers.length import Length, LengthPart
 
 DRAW = np.random.default_rng(3)
 VALUES, SIZES = DRAW.normal(size=500), DRAW.integers(1, 50, 500)
@@ -31,6 +34,21 @@ def units(tmp_path: Path) -> list[Unit]:
 def texts_in(folder: Path) -> list[str]:
     lines = [line for path in sorted((folder / "documents").iterdir()) for line in path.read_text().splitlines()]
     return [json.loads(line)["text"] for line in lines]
+
+
+def test_every_scorer_may_read_a_sample_of_the_pool(units: list[Unit], tmp_path: Path) -> None:
+    """Whatever it is called and however little else it wants."""
+    seen: list[int] = []
+
+    class OfThePoolPart(LengthPart):
+        name: ClassVar[str] = "of_the_pool"
+
+        def build(self, texts: Mapping[str, Iterable[str]], models: Mapping[str, Any]) -> Length:
+            seen.extend(len(list(texts["pool"])) for _ in range(2))
+            return Length()
+
+    score(units, OfThePoolPart(), JobSettings(tmp_path / "s"), {}, {}, sample=50)
+    assert seen == [50, 50]
 
 
 def test_a_selection_by_stored_scores(units: list[Unit], tmp_path: Path) -> None:

@@ -61,8 +61,8 @@ class ScorerPart(Part):
     """How much a document is worth to a model that is to be trained.
 
     Class attributes:
-        fits: what it needs to see before it scores, each the name of a field that holds paths of documents.
-        models: how many trained models it reads.
+        fits: names of documents that it needs to see before it scores.
+        uses: names of trained models that it asks.
     """
 
     slot: ClassVar[str] = "scorer"
@@ -73,6 +73,6 @@ class ScorerPart(Part):
         """The live scorer.
 
         Args:
-            texts: the documents of each field of ``fits``, and a sample of the pool as ``pool``.
+            texts: the documents by the names in ``fits``, and a sample of the pool as ``pool``.
             models: trained models by the names in ``uses``.
         """

@@ -7,6 +7,7 @@ import heapq
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -129,7 +130,7 @@ def score(
     }
     with opened_job(settings, units, what):
         given: dict[str, Any] = {name: _Texts(each, settings.keys) for name, each in texts.items()}
-        given["pool"] = sample_of(units, settings.keys, sample) if part.fits or part.name == "clusters" else []
+        given["pool"] = _Sample(units, settings.keys, sample)
         live = part.build(given, models)
         built = asdict(live.cost)
         alone = replace(settings, workers=1) if models else settings
@@ -153,6 +154,21 @@ class _Texts:
                 if not isinstance(row, DocumentRow):
                     raise DataError(f"{row.what}: {row.quote}", where=row.where, fix="repair or drop that line")
                 yield row.text
+
+
+class _Sample(_Texts):
+    """A sample of them, drawn when a scorer first reads it: most never do."""
+
+    def __init__(self, units: Sequence[Unit], keys: Keys, most: int) -> None:
+        super().__init__(units, keys)
+        self.most = most
+
+    @cached_property
+    def drawn(self) -> list[str]:
+        return sample_of(self.units, self.keys, self.most)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.drawn)
 
 
 Rule = Literal["global", "batched"]
