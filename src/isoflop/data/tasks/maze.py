@@ -60,9 +60,7 @@ class MazePart(TaskPart):
 
     @property
     def longest(self) -> int:
-        around = _neighbours(self.size, self.maze)
-        farthest = max(len(_way(around, cell, other)) for cell in (0,) for other in range(len(around)))
-        return (max(self.goals) - 1) * 2 * (farthest - 1) + 1  # no two cells lie further apart than twice that
+        return (max(self.goals) - 1) * 2 * (_farthest(self.size, self.maze) - 1) + 1
 
     @property
     def levels(self) -> tuple[str, ...]:
@@ -128,6 +126,13 @@ def _symbols(size: int, seed: int) -> tuple[str, ...]:
     signs = [chr(code) for code in range(ord("!"), ord("~") + 1)]
     count = len(_neighbours(size, seed))
     return tuple((signs + [chr(_FIRST + i) for i in range(max(0, count - len(signs)))])[:count])
+
+
+@functools.lru_cache(32)
+def _farthest(size: int, seed: int) -> int:
+    """Cells of the longest shortest path from the first open cell; no two lie further apart than twice its steps."""
+    around = _neighbours(size, seed)
+    return max(len(_way(around, 0, other)) for other in range(len(around)))
 
 
 def _way(around: tuple[tuple[int, ...], ...], start: int, end: int) -> list[int]:
