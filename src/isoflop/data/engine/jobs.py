@@ -1,4 +1,4 @@
-"""UnitWork on units, each once: killed and started again, by one process or many, it leaves the same bytes.
+"""Work on units, each once: killed and started again, by one process or many, it leaves the same bytes.
 
 What a unit gives lies in files that are named after its number and appear whole; its counts come last and say that it
 is done.
@@ -147,7 +147,7 @@ def too_many(row: BrokenRow, count: int) -> DataError:
 
 @contextmanager
 def opened_job(settings: JobSettings, units: Sequence[Unit], what: Mapping[str, Any]) -> Iterator[None]:
-    """UnitWork in a job's folder alone; UsageError if it holds another job, or this one of other files.
+    """Work in a job's folder alone; UsageError if it holds another job, or this one of other files.
 
     Args:
         settings: where.

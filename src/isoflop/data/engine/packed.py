@@ -120,7 +120,7 @@ def row_groups(path: Path) -> list[int]:
 
 
 def unpacked(path: Path, kind: str, start: int, stop: int) -> Iterator[tuple[int, dict[str, Any]]]:
-    """DocumentRow number from 1 and record of a Parquet file's row groups, or of an Arrow file."""
+    """Row number from 1 and record of a Parquet file's row groups, or of an Arrow file."""
     with table_errors(path) as pa:
         number = 0
         if kind == "parquet":
