@@ -8,7 +8,6 @@ the law that the model's conditionals define, in whatever order they are written
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,6 +21,7 @@ from ..core.cost import Cost
 from ..core.errors import NumericsError, UsageError
 from ..core.registry import get
 from ..core.rng import Rng
+from .batching import Batched
 from .canvas import Canvas
 
 Template = Sequence["int | None"]
@@ -66,7 +66,7 @@ class SampleInHand:
         return [place for place, token in enumerate(self.template) if token is None]
 
 
-class Unmask:
+class Unmask(Batched):
     """Fills in hidden tokens, batched, with texts of any lengths side by side.
 
     ``complete`` goes on from prompts as every decoder does; ``infill`` takes templates, in which any tokens may be
@@ -88,18 +88,10 @@ class Unmask:
     """
 
     def __init__(self, how: Any, filling: Filling | None = None) -> None:
+        super().__init__(how.samples, how.batch)
         self.how, self._filling = how, filling
         self.guide: Guide | None = None
         self.watch: Watch | None = None
-
-    @property
-    def group(self) -> int:
-        """Prompts that are decoded together."""
-        return max(1, int(self.how.batch) // int(self.how.samples))
-
-    def generate(self, model: Any, prompts: Sequence[Sequence[int]], budget: int, rng: Rng) -> list[list[int]]:
-        """The new ids of ``complete``: one list a sample, those of a prompt side by side."""
-        return [found.ids for found in self.complete(model, prompts, budget, rng)]
 
     def complete(
         self,
@@ -165,17 +157,12 @@ class Unmask:
         *,
         infilling: bool,
     ) -> Iterator[Completion]:
-        filling, how = self.filling_of(model), self.how
-        numbered = enumerate(templates, first)
-        while group := list(itertools.islice(numbered, self.group)):
-            for number, template in group:
-                _check(template, number, filling, infilling)
-            rows = [SampleInHand(i, s, t, rng.at(step=s, sample=i)) for i, t in group for s in range(how.samples)]
-            for start in range(0, len(rows), how.batch):
-                together = rows[start : start + how.batch]
-                filled = self._decode(model, filling, together, listen, None if infilling else how.stop)
-                for row, ids in zip(together, filled, strict=True):
-                    yield Completion(row.prompt, row.sample, ids, [], row.ended or "budget", row.cost, row.calls)
+        filling = self.filling_of(model)
+        given = (_checked(template, number, filling, infilling) for number, template in enumerate(templates, first))
+        for rows in self.batches(given, first, rng, SampleInHand):
+            filled = self._decode(model, filling, rows, listen, None if infilling else self.how.stop)
+            for row, ids in zip(rows, filled, strict=True):
+                yield Completion(row.prompt, row.sample, ids, [], row.ended or "budget", row.cost, row.calls)
 
     def filling_of(self, model: Any) -> Filling:
         """The conventions of a model."""
@@ -258,7 +245,7 @@ class Unmask:
                     row.ended = "told"
 
 
-def _check(template: Template, number: int, filling: Filling, infilling: bool) -> None:
+def _checked(template: Template, number: int, filling: Filling, infilling: bool) -> Template:
     where = f"generate: {'template' if infilling else 'prompt'} {number}"
     if infilling and None not in template:
         raise UsageError("hides nothing that could be filled in", where=where, fix="leave a gap")
@@ -268,6 +255,7 @@ def _check(template: Template, number: int, filling: Filling, infilling: bool) -
     if filling.shifted and (not template or template[0] is None):
         what = "hides its first token, and this model predicts each token from the position before it"
         raise UsageError(what, where=where, fix="begin it with the end-of-text id")
+    return template
 
 
 def _apart(logits: Tensor, blind: Tensor, weight: float) -> Tensor:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..core.contracts import Cacheable, Preparable
 from ..core.errors import NumericsError, UsageError
+from ..decode.batching import side_by_side
 
 Ids = tuple[int, ...]
 Pair = tuple[Ids, Ids]
@@ -138,26 +139,21 @@ class PairScorer:
     def _cached(self, split: list[Pair], targets: Tensor) -> tuple[Tensor, Tensor]:
         """Log-probability of each target (rows, n), and the likeliest ids there. Stems go through the model once."""
         stems = list(dict.fromkeys(stem for stem, _ in split))
-        longest, n = max(map(len, stems)), targets.shape[1]
-        pads = [longest - len(stem) for stem in stems]
-        cache = self.model.make_cache(len(stems), longest + n - 1, pads=pads if any(pads) else None)
-        tokens = torch.tensor([[0] * pad + list(stem) for pad, stem in zip(pads, stems, strict=True)])
+        n = targets.shape[1]
+        cache, behind = side_by_side(self.model, stems, n - 1, self.device)
+        self.computed += len(stems) * max(map(len, stems))
         place = {stem: row for row, stem in enumerate(stems)}
         rows = [place[stem] for stem, _ in split]
-        first = self._step(tokens.to(self.device), cache, 1)[rows]
+        first = behind[rows][:, None]
         cache.select(rows)
         pieces = [_chosen(first, targets[:, :1])]
         at_once = max(1, _LOGITS // (len(rows) * first.shape[-1]))
         for start in range(0, n - 1, at_once):
             seen = targets[:, start : min(start + at_once, n - 1)]
-            pieces.append(_chosen(self._step(seen, cache), targets[:, start + 1 : start + 1 + seen.shape[1]]))
+            self.computed += seen.numel()
+            pieces.append(_chosen(self.model.step(seen, cache), targets[:, start + 1 : start + 1 + seen.shape[1]]))
         logprobs, likeliest = zip(*pieces, strict=True)
         return torch.cat(logprobs, 1), torch.cat(likeliest, 1)
-
-    def _step(self, tokens: Tensor, cache: Any, last: int | None = None) -> Tensor:
-        self.computed += tokens.numel()
-        logits: Tensor = self.model.step(tokens, cache, last)
-        return logits
 
     def _whole(self, split: list[Pair], targets: Tensor) -> tuple[Tensor, Tensor]:
         """The same with a model that keeps no cache: the texts are padded on their right, where nothing looks back."""

@@ -92,6 +92,11 @@ def test_a_sample_depends_on_its_own_numbers_alone() -> None:
     assert together == alone
 
 
+def test_it_says_how_many_prompts_it_decodes_together() -> None:
+    """Whoever goes on with a file of samples begins where a batch would have begun."""
+    assert (decoder(samples=4, batch=32).group, decoder(samples=4, batch=2).group) == (8, 1)
+
+
 def test_a_model_that_does_not_insert_is_refused() -> None:
     made = InsertionPart().build()
     with pytest.raises(UsageError, match="does not insert"):

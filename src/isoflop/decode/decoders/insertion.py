@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,13 +11,14 @@ import torch
 from pydantic import NonNegativeFloat, PositiveInt
 
 from ...core.context import Context
-from ...core.contracts import Completion, DecoderPart, Filling, Listener, Model
+from ...core.contracts import Completion, DecoderPart, Ended, Filling, Listener, Model
 from ...core.cost import Cost
 from ...core.courses import course
 from ...core.errors import UsageError
 from ...core.registry import Card, part
 from ...core.rng import Rng
 from ...models.insertion import expected_gaps, read, token_logits
+from ..batching import Batched
 from ..unmask_part import gumbel_max
 
 
@@ -80,7 +80,7 @@ class GrowingText:
         return sorted(window, key=lambda place: -margins[place])[:count]
 
 
-class Insertion:
+class Insertion(Batched):
     """Writes with a model that inserts, from a prompt or from nothing; see ``core.contracts.Decoder``.
 
     Args:
@@ -93,11 +93,8 @@ class Insertion:
     """
 
     def __init__(self, how: InsertionPart, filling: Filling | None) -> None:
+        super().__init__(how.samples, how.batch)
         self.how, self.filling = how, filling
-
-    def generate(self, model: Any, prompts: Sequence[Sequence[int]], budget: int, rng: Rng) -> list[list[int]]:
-        """The new ids of ``complete``."""
-        return [found.ids for found in self.complete(model, prompts, budget, rng)]
 
     def complete(
         self,
@@ -122,25 +119,24 @@ class Insertion:
         Raises:
             UsageError: the model does not insert.
         """
-        numbered = enumerate(prompts, first)
-        while group := list(itertools.islice(numbered, max(1, self.how.batch // self.how.samples))):
-            rows = [GrowingText(i, s, p, rng.at(step=s, sample=i)) for i, p in group for s in range(self.how.samples)]
-            for start in range(0, len(rows), self.how.batch):
-                together = rows[start : start + self.how.batch]
-                if budget:
-                    self._grow(model, together, budget)
-                yield from (self._told(row, listen) for row in together)
+        for rows in self.batches(prompts, first, rng, GrowingText):
+            if budget:
+                self._grow(model, rows, budget)
+            yield from (self._told(row, listen) for row in rows)
 
     def _told(self, row: GrowingText, listen: Listener | None) -> Completion:
         ids: list[int] = []
+        ended: Ended = "budget"
         for token in row.ids:
             assert token is not None, "the last step shows everything"
             if token == self.how.stop:
-                return Completion(row.prompt, row.sample, ids, [], "stop", row.cost, self.how.steps)
+                ended = "stop"
+                break
             ids.append(token)
             if listen is not None and listen(row.prompt, row.sample, token):
-                return Completion(row.prompt, row.sample, ids, [], "told", row.cost, self.how.steps)
-        return Completion(row.prompt, row.sample, ids, [], "budget", row.cost, self.how.steps)
+                ended = "told"
+                break
+        return Completion(row.prompt, row.sample, ids, [], ended, row.cost, self.how.steps)
 
     @torch.no_grad()
     def _grow(self, model: Any, rows: list[GrowingText], budget: int) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Literal
@@ -18,6 +17,7 @@ from ...core.errors import NumericsError, UsageError
 from ...core.registry import Card, part
 from ...core.rng import Rng
 from .. import filters
+from ..batching import Batched, side_by_side
 
 _ROOM = 1024  # new tokens that the cache has room for at first: it grows with what is generated, not with the budget
 _NUMBERS = 1 << 17  # logits that are worked on at once: more of them leave the processor's caches
@@ -36,7 +36,7 @@ class _Row:
     ended: Ended | None = None
 
 
-class Sample:
+class Sample(Batched):
     """Autoregressive decoding of a Cacheable model.
 
     ``generate`` is all that most need, ``complete`` says more of each sample and takes prompts one by one; ``choose``
@@ -78,13 +78,10 @@ class Sample:
         logprobs: bool = False,
         weights: Literal["int8"] | None = None,
     ) -> None:
+        super().__init__(samples, batch)
         self.temperature, self.top_k, self.top_p, self.stop, self.ids = temperature, top_k, top_p, stop, ids
         self.min_p, self.typical, self.repetition_penalty = min_p, typical, repetition_penalty
-        self.samples, self.batch, self.logprobs, self.weights = samples, batch, logprobs, weights
-
-    def generate(self, model: Any, prompts: Sequence[Sequence[int]], budget: int, rng: Rng) -> list[list[int]]:
-        """The new ids of ``complete``: one list a sample, those of a prompt side by side."""
-        return [found.ids for found in self.complete(model, prompts, budget, rng)]
+        self.logprobs, self.weights = logprobs, weights
 
     def complete(
         self,
@@ -113,22 +110,11 @@ class Sample:
             UsageError: a prompt is empty, or the model has no other weights than its own.
         """
         rows = min(self.batch, self.samples * len(prompts)) if isinstance(prompts, Sequence) else self.batch
-        model, numbered = self._prepared(model, rows), enumerate(prompts, first)
-        while group := list(itertools.islice(numbered, self.group)):
-            for i, prompt in group:
-                if not len(prompt):
-                    where, fix = f"generate: prompt {i}", "begin it with the end-of-text id"
-                    raise UsageError("a prompt is empty", where=where, fix=fix)
-            made = [_Row(i, s, prompt, rng.at(step=s, sample=i)) for i, prompt in group for s in range(self.samples)]
-            for start in range(0, len(made), self.batch):
-                together = made[start : start + self.batch]
-                self._decode(model, together, budget, listen)
-                yield from (Completion(r.prompt, r.sample, r.ids, r.logprobs, r.ended or "budget") for r in together)
-
-    @property
-    def group(self) -> int:
-        """Prompts that are decoded together."""
-        return max(1, self.batch // self.samples)
+        model = self._prepared(model, rows)
+        given = (_begun(prompt, number) for number, prompt in enumerate(prompts, first))
+        for together in self.batches(given, first, rng, _Row):
+            self._decode(model, together, budget, listen)
+            yield from (Completion(r.prompt, r.sample, r.ids, r.logprobs, r.ended or "budget") for r in together)
 
     def _prepared(self, model: Any, rows: int) -> Any:
         if isinstance(model, Preparable):
@@ -143,14 +129,10 @@ class Sample:
         """Fill the rows, which belong to one batch."""
         if budget < 1 or not rows:
             return
-        prompts = list({row.prompt: row.given for row in rows}.items())
-        longest = max(len(given) for _, given in prompts)
-        pads = [longest - len(given) for _, given in prompts]
-        cache = model.make_cache(len(prompts), longest + min(budget - 1, _ROOM), pads=pads if any(pads) else None)
-        tokens = [[0] * pad + list(given) for pad, (_, given) in zip(pads, prompts, strict=True)]
-        logits = model.step(self._tensor(model, tokens), cache, 1)[:, -1]
+        prompts, device = {row.prompt: row.given for row in rows}, model.head.device
+        cache, logits = side_by_side(model, list(prompts.values()), min(budget - 1, _ROOM), device)
         if len(rows) > len(prompts):
-            place = {i: place for place, (i, _) in enumerate(prompts)}
+            place = {i: place for place, i in enumerate(prompts)}
             taken = [place[row.prompt] for row in rows]
             cache.select(taken)
             logits = logits[taken]
@@ -163,10 +145,8 @@ class Sample:
             if 2 * len(going) <= len(rows):  # until then the others walk on for company: to copy a cache takes time
                 rows, seen = [rows[i] for i in going], None if seen is None else seen[going]
                 cache.select(going)
-            logits = model.step(self._tensor(model, [row.ids[-1:] or [0] for row in rows]), cache, 1)[:, -1]
-
-    def _tensor(self, model: Any, tokens: list[list[int]]) -> Tensor:
-        return torch.tensor(tokens).to(model.head.device)
+            newest = torch.tensor([row.ids[-1:] or [0] for row in rows]).to(device)
+            logits = model.step(newest, cache, 1)[:, -1]
 
     def _seen(self, rows: list[_Row], logits: Tensor) -> Tensor | None:
         """Which ids each row holds: bool (rows, vocab); None where nobody asks."""
@@ -229,6 +209,13 @@ class Sample:
         cumulative = torch.softmax(scores, -1).cumsum(-1)
         target = uniform.to(cumulative.dtype)[:, None] * cumulative[:, -1:]
         return torch.searchsorted(cumulative, target, right=True).squeeze(1).clamp_(max=logits.shape[-1] - 1)
+
+
+def _begun(prompt: Sequence[int], number: int) -> Sequence[int]:
+    if not len(prompt):
+        fix = "begin it with the end-of-text id"
+        raise UsageError("a prompt is empty", where=f"generate: prompt {number}", fix=fix)
+    return prompt
 
 
 Share = Annotated[float, Field(gt=0, le=1)]
