@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -45,6 +46,7 @@ class SampleInHand:
         calls: how many those were.
         ended: why it ends; None: it does not yet.
         told: how many of its hidden tokens, from the left, were told.
+        text: what it has become, where it is done.
 
     Example:
         >>> SampleInHand(0, 0, [5, None, None], np.random.default_rng(0)).holes
@@ -59,8 +61,9 @@ class SampleInHand:
     calls: int = 0
     ended: Ended | None = None
     told: int = 0
+    text: list[int] = field(default_factory=list)
 
-    @property
+    @cached_property
     def holes(self) -> list[int]:
         """Places that are to be filled in."""
         return [place for place, token in enumerate(self.template) if token is None]
@@ -177,13 +180,12 @@ class Unmask(Batched):
     ) -> list[list[int]]:
         """Fill in the rows, which belong to one batch."""
         every, canvas = rows, Canvas.of([row.template for row in rows], filling, self.how.block, model.head.device)
-        held = {id(row): row.template for row in rows}
         while True:
             self._tell(canvas, rows, listen, stop)
-            going = [i for i, row in enumerate(rows) if row.ended is None and canvas.left[i]]
+            going = [i for i, left in enumerate(canvas.left.tolist()) if left and rows[i].ended is None]
             if len(going) < len(rows) and (not going or 2 * len(going) <= len(rows)):
-                for row, ids in zip(rows, canvas.texts(), strict=True):
-                    held[id(row)] = ids
+                for row, text in zip(rows, canvas.texts(), strict=True):
+                    row.text = text
                 if not going:
                     break
                 canvas, rows = canvas.select(going), [rows[i] for i in going]
@@ -193,11 +195,8 @@ class Unmask(Batched):
                 shown = self.how.advance(canvas, logits, [row.generator for row in rows], chosen)
                 self._show(canvas, rows, shown)
             canvas.stepped()
-        return [[int(held[id(row)][place] or 0) for place in row.holes[: self._kept(row)]] for row in every]
-
-    def _kept(self, row: SampleInHand) -> int:
-        """Hidden tokens of a finished row that are its sample's: all, or those that were told before it was ended."""
-        return row.told if row.ended is not None else len(row.holes)
+        # A row that was ended keeps what it had told, another one keeps all.
+        return [[row.text[place] for place in row.holes[: row.told if row.ended else None]] for row in every]
 
     def _logits(self, model: Any, filling: Filling, canvas: Canvas, rows: list[SampleInHand]) -> Tensor:
         """Logits (batch, length, ids) of one call, charged to the rows."""
