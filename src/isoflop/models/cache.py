@@ -71,23 +71,75 @@ def pattern_rows(pattern: Pattern | None, new: int, total: int) -> Bools:
     return within(pattern, None).rows(total - new, total, total)  # type: ignore[union-attr]
 
 
-@functools.lru_cache(256)
-def _reach(pattern: Pattern | None, new: int, total: int) -> tuple[int, Bools | None]:
-    """The first key that any of the last ``new`` tokens sees, and who sees whom from there; None: all see all."""
-    seen = pattern_rows(pattern, new, total)
+def reach(seen: Bools) -> tuple[int, Bools | None]:
+    """The first key that any query sees, and who sees whom from there, (queries, keys); None: all see all."""
     first = int(np.flatnonzero(seen.any(0))[0])
     return first, None if seen[:, first:].all() else seen[:, first:].copy()
 
 
-class KeyValues:
-    """Keys and values of the tokens seen so far: (batch, 2 kv_heads, capacity, head_dim), filled in order.
+@functools.lru_cache(256)
+def _reach(pattern: Pattern | None, new: int, total: int) -> tuple[int, Bools | None]:
+    return reach(pattern_rows(pattern, new, total))
 
-    When there is no room left it is doubled. On a CPU numbers are fp32 whatever the products' dtype: torch's attention
-    is several times quicker there, and one query's is bound by calls and not by memory.
+
+class HeldKeyValues:
+    """Keys and values of a layer: (rows, 2 kv_heads, capacity, head_dim), keys before values.
+
+    On a CPU numbers are fp32 whatever the products' dtype: torch's attention is several times quicker there, and one
+    query's is bound by calls and not by memory.
+
+    Args:
+        rows: sequences.
+        heads: key-value heads.
+        capacity: tokens of each.
+        head_dim: numbers of a head.
+        dtype: of products.
+        device: where to keep them.
+
+    Attributes:
+        turns: what the mixer keeps for its positions, if anything.
+
+    Example:
+        >>> HeldKeyValues(1, 2, 4, 8, torch.bfloat16, torch.device("cpu")).dtype
+        torch.float32
+    """
+
+    def __init__(
+        self, rows: int, heads: int, capacity: int, head_dim: int, dtype: torch.dtype, device: torch.device
+    ) -> None:
+        dtype = torch.float32 if device.type == "cpu" else dtype
+        self._held = torch.empty(rows, 2 * heads, capacity, head_dim, dtype=dtype, device=device)
+        self.turns: Tensor | None = None
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of keys and values, and so of attention."""
+        return self._held.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Where they lie."""
+        return self._held.device
+
+    @property
+    def capacity(self) -> int:
+        """Tokens of each row that there is room for."""
+        return self._held.shape[2]
+
+
+class KeyValues(HeldKeyValues):
+    """Those of the tokens seen so far, filled in order; when there is no room left it is doubled.
+
+    Args:
+        batch: sequences.
+        heads: key-value heads.
+        capacity: tokens that there is room for at first.
+        head_dim: numbers of a head.
+        dtype: of products.
+        device: where to keep them.
 
     Attributes:
         length: tokens seen.
-        turns: what the mixer keeps for its positions, if anything.
 
     Example:
         >>> cache = KeyValues(1, 2, 4, 8, torch.float32, torch.device("cpu"))
@@ -99,20 +151,8 @@ class KeyValues:
     def __init__(
         self, batch: int, heads: int, capacity: int, head_dim: int, dtype: torch.dtype, device: torch.device
     ) -> None:
-        dtype = torch.float32 if device.type == "cpu" else dtype
-        self._held = torch.empty(batch, 2 * heads, capacity, head_dim, dtype=dtype, device=device)
+        super().__init__(batch, heads, capacity, head_dim, dtype, device)
         self.length = 0
-        self.turns: Tensor | None = None
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Of keys and values, and so of attention."""
-        return self._held.dtype
-
-    @property
-    def capacity(self) -> int:
-        """Tokens that there is room for."""
-        return self._held.shape[2]
 
     def places(self, new: int) -> tuple[slice | Tensor, int]:
         """Positions of the next ``new`` tokens, padding included, and a number above the largest of them."""

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ..core.contracts import Pattern
-from .cache import Attends, Padding, fused, pattern_rows
+from .cache import Attends, HeldKeyValues, Padding, fused, pattern_rows, reach
 
 
 class Piece(NamedTuple):
@@ -97,25 +97,22 @@ class StepPlan:
         else:
             for row, start in zip(self.single_rows, self._starts, strict=True):
                 seen[row, : start + 1] = pattern_rows(pattern, 1, start + 1)
-        first = int(np.flatnonzero(seen.any(0))[0])
-        seen = seen[:, first:]
-        return first, None if seen.all() else torch.from_numpy(seen.copy()).to(self.device)[:, None, None]
+        first, rows = reach(seen)
+        return first, None if rows is None else torch.from_numpy(rows).to(self.device)[:, None, None]
 
     def piece(self, pattern: Pattern | None, new: int, total: int) -> tuple[int, Tensor | None]:
         """The same for the last ``new`` of ``total`` tokens of one sequence: bool (new, keys)."""
         key = pattern, new, total
         if key not in self._known:
-            seen = pattern_rows(pattern, new, total)
-            first = int(np.flatnonzero(seen.any(0))[0])
-            self._known[key] = first, torch.from_numpy(seen[:, first:].copy()).to(self.device)
+            first, rows = reach(pattern_rows(pattern, new, total))
+            self._known[key] = first, None if rows is None else torch.from_numpy(rows).to(self.device)
         return self._known[key]
 
 
-class SlotKeyValues:
-    """Keys and values of a layer: (rows, 2 kv_heads, capacity, head_dim), each row filled in order.
+class SlotKeyValues(HeldKeyValues):
+    """Those of sequences that come and go, each row filled in order.
 
-    What no sequence holds is zero: never undefined, and never another sequence's. On a CPU numbers are fp32, as in
-    ``cache.KeyValues``.
+    What no sequence holds is zero: never undefined, and never another sequence's.
 
     Args:
         heads: key-value heads.
@@ -124,7 +121,6 @@ class SlotKeyValues:
         device: where to keep them.
 
     Attributes:
-        turns: what the mixer keeps for its positions, if anything.
         plan: of the present step.
 
     Example:
@@ -137,24 +133,7 @@ class SlotKeyValues:
     plan: StepPlan
 
     def __init__(self, heads: int, head_dim: int, dtype: torch.dtype, device: torch.device) -> None:
-        dtype = torch.float32 if device.type == "cpu" else dtype
-        self._held = torch.zeros(0, 2 * heads, 0, head_dim, dtype=dtype, device=device)
-        self.turns: Tensor | None = None
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Of keys and values, and so of attention."""
-        return self._held.dtype
-
-    @property
-    def device(self) -> torch.device:
-        """Where they lie."""
-        return self._held.device
-
-    @property
-    def capacity(self) -> int:
-        """Tokens of each row that there is room for."""
-        return self._held.shape[2]
+        super().__init__(0, heads, 0, head_dim, dtype, device)
 
     def places(self, new: int) -> tuple[slice | Tensor, int]:
         """Positions of the step's tokens, (1, n), and a number above the largest of them."""
