@@ -12,6 +12,8 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.nn import functional as F
 
+from ..core.contracts import Pattern
+from ..core.cost import Cost
 from ..models.attend import softly_capped
 from ..models.kernels import first_order, functional
 
@@ -134,6 +136,23 @@ def _chunks(
 def cap_of(model: Any) -> float | None:
     """What bounds a model's logits softly; None: nothing does."""
     return getattr(model, "cap", None)
+
+
+def pass_cost(policy: Any, rows: int, fed: int, pattern: Pattern | None, predicted: int, ids: int) -> Cost:
+    """What a forward pass costs whose logits are computed in part.
+
+    Args:
+        policy: a ``Model``.
+        rows: of the batch.
+        fed: positions of each.
+        pattern: who sees whom among them.
+        predicted: positions of each whose logits are computed.
+        ids: of which so many are.
+    """
+    vocab, width = policy.head.shape
+    left_out = 2 * rows * width * (fed * vocab - predicted * ids)
+    forward: Cost = policy.flops(rows, fed, pattern).forward
+    return forward - Cost(left_out, left_out)
 
 
 def cap_in_place(logits: Tensor, cap: float) -> Tensor:

@@ -19,7 +19,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from ..core.contracts import Draws
+from ..core.contracts import Draws, TokenBatch
 from ..core.courses import CourseName, course
 
 Hidden = npt.NDArray[np.bool_]
@@ -28,6 +28,14 @@ Kind = Literal["bernoulli", "stratified", "count"]
 Weighing = Literal["bound", "linear", "uniform"]
 LATE = 1.05
 """The weight "linear" is this minus the hidden share, which is (T - t) / T at steps t of T = 20 (Ye et al. 2024)."""
+
+
+def may_be_hidden(batch: TokenBatch) -> Hidden:
+    """The targets that may be hidden, bool (batch, length): those that count."""
+    if batch.mask is None:
+        return np.ones(tuple(batch.targets.shape), np.bool_)
+    counts: Hidden = batch.mask.cpu().numpy()
+    return counts
 
 
 @dataclass(frozen=True)

@@ -20,12 +20,13 @@ from torch import Tensor
 
 from ...core.context import Context
 from ...core.contracts import Filling, Likelihood, Loss, ModelPart, ObjectivePart, Owned, Pattern, TokenBatch
-from ...core.cost import Cost, Work
+from ...core.cost import Work
 from ...core.courses import CourseName, course
 from ...core.errors import UsageError
 from ...core.registry import Card, get, part
 from ...models.insertion import OwnsGapHead, expected_gaps, forward_cost, read
-from ..linear_cross_entropy import cap_of, linear_cross_entropy
+from ..linear_cross_entropy import cap_of, linear_cross_entropy, pass_cost
+from ..masking import may_be_hidden
 from ..vanishing import LATEST, Left, left_at, times_of
 
 LEAST = 1e-6
@@ -66,10 +67,8 @@ class FlexMdm:
         """The mean of ``samples`` estimates, whose times lie in as many equal parts of (0, 1)."""
         total = sum(torch.stack(self._estimate(batch, i, self.samples)).sum() for i in range(self.samples))
         rows, length = batch.targets.shape
-        ids, width = self.policy.head.shape
-        flops = 2 * rows * width * ((length + 1) * ids - length * self.filling.ids)  # logits that are not computed
-        forward = self.policy.flops(rows, length + 1, self.filling.pattern).forward - Cost(flops, flops)
-        spent = (forward + forward_cost(rows * (length + 1), width)) * self.samples
+        forward = pass_cost(self.policy, rows, length + 1, self.filling.pattern, length, self.filling.ids)
+        spent = (forward + forward_cost(rows * (length + 1), self.policy.head.shape[1])) * self.samples
         return Loss(torch.as_tensor(total / self.samples), spent={"evaluation": spent})
 
     def _estimate(self, batch: TokenBatch, number: int = 0, parts: int = 1) -> tuple[Tensor, Tensor]:
@@ -97,7 +96,7 @@ class FlexMdm:
             draw = batch.draws.at("insert" if parts == 1 else f"insert {number}", row)
             t[row] = min((number + draw.random()) / parts, LATEST)
             comes[row], shows[row] = times_of(self.inserted, self.unmasked, draw.random(length), draw.random(length))
-        may = np.ones((rows, length), np.bool_) if batch.mask is None else batch.mask.cpu().numpy()
+        may = may_be_hidden(batch)
         if "documents" in batch.columns:
             _refuse_several(batch.columns["documents"].cpu().numpy(), may)
         return t, left_at(t, comes, shows, may)

@@ -10,7 +10,6 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Annotated, Any, Literal
 
-import numpy as np
 import torch
 from pydantic import NonNegativeFloat, PositiveInt
 from torch import Tensor
@@ -24,8 +23,8 @@ from ...core.documents import Later
 from ...core.errors import DataError
 from ...core.registry import Card, get, part
 from ...models.attend import softly_capped
-from ..linear_cross_entropy import cap_of, cross_entropy, linear_cross_entropy
-from ..masking import Corruption, Kind, Weighing, given
+from ..linear_cross_entropy import cap_of, cross_entropy, linear_cross_entropy, pass_cost
+from ..masking import Corruption, Kind, Weighing, given, may_be_hidden
 from ..orders import MOST, LogP, drawn_ranks, enumerated, in_order
 
 Estimate = Literal["masks", "orders", "exact"]
@@ -92,7 +91,7 @@ class Masked:
     def _by_masks(self, batch: TokenBatch) -> Loss:
         """The mean of ``samples`` estimates, whose times lie in as many equal parts of (0, 1)."""
         assert batch.draws is not None, "a metric hands its batches their random numbers"
-        may, bound, device = _may(batch), replace(self.corruption, weight="bound"), batch.targets.device
+        may, bound, device = may_be_hidden(batch), replace(self.corruption, weight="bound"), batch.targets.device
         drawn = (bound.draw(may, batch.draws, i, self.samples) for i in range(self.samples))
         total = sum(self._loss(batch, *(torch.from_numpy(x).to(device) for x in pair)) for pair in drawn)
         spent = self._pass(*batch.targets.shape) * self.samples
@@ -101,7 +100,7 @@ class Masked:
     def _row(self, batch: TokenBatch, row: int) -> tuple[float, int]:
         """-log p of one row in random orders, or over all of them, and how many rows the model saw for that."""
         assert batch.draws is not None
-        may, block = _may(batch)[row], self.filling.block
+        may, block = may_be_hidden(batch)[row], self.filling.block
         if not may.any():
             return 0.0, 0
         log_p = self.log_p(batch, row)
@@ -125,11 +124,7 @@ class Masked:
 
     def _pass(self, rows: int, length: int) -> Cost:
         """What a forward pass over so many windows costs."""
-        fed, pattern = _fed(self.filling, length)
-        ids, width = self.policy.head.shape
-        flops = 2 * rows * width * (fed * ids - length * self.filling.ids)  # logits that are not computed
-        forward: Cost = self.policy.flops(rows, fed, pattern).forward
-        return forward - Cost(flops, flops)
+        return pass_cost(self.policy, rows, *_fed(self.filling, length), length, self.filling.ids)
 
     def _loss(self, batch: TokenBatch, hidden: Tensor, weight: Tensor, best: Tensor | None = None) -> Tensor:
         head, cap = self.policy.head[: self.filling.ids], cap_of(self.policy)
@@ -171,7 +166,7 @@ class Masked:
             ``hidden`` bool and ``weight`` float32, both (batch, length); the weight is 0 where nothing is hidden.
         """
         assert batch.draws is not None, "a step or a metric hands its batches their random numbers"
-        may = _may(batch)
+        may = may_be_hidden(batch)
         if HIDDEN in batch.columns:
             hidden = batch.columns[HIDDEN].cpu().numpy() & may
             weight = given(hidden, may)
@@ -179,14 +174,6 @@ class Masked:
             hidden, weight = self.corruption.draw(may, batch.draws)
         device = batch.targets.device
         return torch.from_numpy(hidden).to(device), torch.from_numpy(weight).to(device)
-
-
-def _may(batch: TokenBatch) -> np.ndarray[Any, np.dtype[np.bool_]]:
-    """The targets that may be hidden: those that count."""
-    if batch.mask is None:
-        return np.ones(tuple(batch.targets.shape), np.bool_)
-    counts: np.ndarray[Any, np.dtype[np.bool_]] = batch.mask.cpu().numpy()
-    return counts
 
 
 def _seen_by(batch: TokenBatch) -> list[tuple[str, Tensor]]:
