@@ -1,12 +1,20 @@
-"""Texts that a decoder writes from nothing, beside held-out ones that were hidden whole."""
+"""Texts that a metric has a decoder write: whether it can, and samples from nothing beside held-out ones."""
 
 from __future__ import annotations
 
-from ..core.contracts import DecoderPart, HeldOut, HeldOutPuzzles, Subject
+from typing import Any
+
+from ..core.contracts import DecoderPart, HeldOut, HeldOutPuzzles, MetricPart, Subject
 from ..core.cost import Cost
 from ..core.errors import UsageError
 from ..core.rng import Rng
 from ..decode.unmask import Unmask
+
+
+def decoder_misfits(metric: MetricPart, decoder: DecoderPart, recipe: Any) -> list[str]:
+    """What keeps the decoder of a metric from writing with a recipe's model; see ``Part.check``."""
+    why = decoder.misfit(recipe.objective.filling(recipe.vocab_size))
+    return [f"metrics: {metric.name}'s decoder {decoder.name} {why}"] if why else []
 
 
 def written(

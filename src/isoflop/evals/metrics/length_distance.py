@@ -14,7 +14,7 @@ from ...core.contracts import DecoderPart, HeldOut, Measurement, MetricPart, Pos
 from ...core.registry import Card, part
 from ...core.rng import Rng
 from ...core.slots import DecoderSlot
-from ..samples import written
+from ..samples import decoder_misfits, written
 
 
 def total_variation(ours: Sequence[int], theirs: Sequence[int]) -> float:
@@ -83,8 +83,7 @@ class LengthDistancePart(MetricPart):
     needs: ClassVar[dict[str, frozenset[type]]] = {"source": frozenset({PosesPuzzles})}
 
     def check(self, recipe: Any) -> list[str]:
-        why = self.decoder.misfit(recipe.objective.filling(recipe.vocab_size))
-        return [f"metrics: length_distance's decoder {self.decoder.name} {why}"] if why else []
+        return decoder_misfits(self, self.decoder, recipe)
 
     def build(self, ctx: Context) -> LengthDistance:
         return LengthDistance(self.decoder, self.samples)

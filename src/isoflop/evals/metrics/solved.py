@@ -29,6 +29,7 @@ from ...core.slots import DecoderSlot
 from ...data.puzzles import pieces
 from ...decode.unmask import Unmask
 from ..pooling import over_domains, ratio_error
+from ..samples import decoder_misfits
 
 
 class SolveRate:
@@ -137,8 +138,7 @@ class SolvedPart(MetricPart):
     needs: ClassVar[dict[str, frozenset[type]]] = {"source": frozenset({PosesPuzzles})}
 
     def check(self, recipe: Any) -> list[str]:
-        why = self.decoder.misfit(recipe.objective.filling(recipe.vocab_size))
-        return [f"metrics: solved's decoder {self.decoder.name} {why}"] if why else []
+        return decoder_misfits(self, self.decoder, recipe)
 
     def build(self, ctx: Context) -> SolveRate:
         return SolveRate(self.decoder, self.puzzles)

@@ -12,7 +12,7 @@ from ...core.contracts import DecoderPart, HeldOut, Measurement, MetricPart, Pos
 from ...core.registry import Card, part
 from ...core.rng import Rng
 from ...core.slots import DecoderSlot
-from ..samples import written
+from ..samples import decoder_misfits, written
 
 
 class UniqueValid:
@@ -64,8 +64,7 @@ class UniqueValidPart(MetricPart):
     needs: ClassVar[dict[str, frozenset[type]]] = {"source": frozenset({PosesPuzzles})}
 
     def check(self, recipe: Any) -> list[str]:
-        why = self.decoder.misfit(recipe.objective.filling(recipe.vocab_size))
-        return [f"metrics: unique_valid's decoder {self.decoder.name} {why}"] if why else []
+        return decoder_misfits(self, self.decoder, recipe)
 
     def build(self, ctx: Context) -> UniqueValid:
         return UniqueValid(self.decoder, self.samples)
