@@ -297,13 +297,13 @@ class Engine:
 
     def _grow(self, rows: list[int], logits: Tensor) -> list[tuple[int, EndedBy]]:
         """A token for each of these rows; those that end with it."""
-        finite = logits.amax(-1).isfinite().tolist()
-        for row, fine in zip(rows, finite, strict=True):
-            if not fine:
-                self._post(self._active[row][1], Failed(failed("the model's logits are not finite")))
-                self._active[row][1].cancel()
-        if not all(finite):
-            logits = torch.where(logits.amax(-1, keepdim=True).isfinite(), logits, 0.0)
+        finite = logits.amax(-1).isfinite()
+        if not finite.all():
+            for row, fine in zip(rows, finite.tolist(), strict=True):
+                if not fine:
+                    self._fail(self._active[row][1], failed("the model's logits are not finite"))
+                    self._active[row][1].cancel()
+            logits = torch.where(finite[:, None], logits, 0.0)
         grown = [self._active[row][0] for row in rows]
         tokens, done = draw(logits, grown), list[tuple[int, EndedBy]]()
         notes = new_notes(logits, tokens, [sequence.wish.logprobs for sequence in grown])
