@@ -161,8 +161,10 @@ def _check_rows(
         templates = [(key, text, _compiled(text, f"{path}: {key}")) for key, text in _texts(config)]
         for number, row in enumerate(rows, 1):
             for key, text, template in templates:
-                known = text not in fields or text in row
-                lacking = _lacking(template, row, f"{path}: {key}") if text not in fields else "" if known else text
+                if text in fields:  # a field's name, not a template
+                    lacking = "" if text in row else text
+                else:
+                    lacking = _lacking(template, row, f"{path}: {key}")
                 if lacking:
                     what = f"row {number} has no field {lacking!r}, which {key} uses"
                     raise DataError(what, where=", ".join(map(str, files)), fix=nearest(lacking, row))
