@@ -269,6 +269,10 @@ def test_help_and_version_are_quick_to_reach_without_torch() -> None:
         "from isoflop.cli.main import invoke\n"
         "assert invoke(['--help']) == 0 and invoke(['train', '--help']) == 0 and invoke(['--version']) == 0\n"
         "assert 'torch' not in sys.modules\n"
+        "import isoflop.report.memory\n"
+        "from isoflop.cli.common import say\n"
+        "say('a line')\n"
+        "assert 'altair' not in sys.modules, 'text alone needs no library of charts'\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
 

@@ -111,10 +111,7 @@ def run(
 def _line(verdict: ClaimVerdict) -> None:
     from ..lab.claims.page import spoken
 
-    told = verdict.headline.partition(": ")[2]
-    if verdict.missing:
-        told = f"to be run: {', '.join(verdict.missing)}"
-    say(f"{verdict.claim.name}: {spoken(verdict.status, verdict.marks)}{': ' + told if told else ''}")
+    say(f"{verdict.claim.name}: {spoken(verdict.status, verdict.marks)}: {verdict.told}")
 
 
 def _show(claim: ShelvedClaim, verdict: ClaimVerdict) -> None:

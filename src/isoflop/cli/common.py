@@ -89,8 +89,13 @@ def find_result(name: str, root: Path) -> Path | None:
     from ..store.fits import FIT
     from ..store.results import STUDY
 
+    return find_holding(name, root, FIT, STUDY)
+
+
+def find_holding(name: str, root: Path, *files: str) -> Path | None:
+    """The directory that ``name`` means, itself or below ``root``, if it holds one of the files; else None."""
     places = (user_path(name), root / name)
-    return next((place for place in places if any(os.path.lexists(place / file) for file in (FIT, STUDY))), None)
+    return next((place for place in places if any(os.path.lexists(place / file) for file in files)), None)
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -82,10 +83,15 @@ def compare(
     from ..lab.study import Study
     from ..lab.targets import is_target_study
 
+    changes = [*(overrides or []), *([] if device is None else [f"recipe.train.device={device}"])]
     if is_target_study(study):
-        _targets(study, overrides or [], root, workers, json)
+        foreign = {"--dry-run": dry_run, "--detect": detect, "--track": track, "--export-runs": export}
+        for option, given in {**foreign, "--import-runs": made}.items():
+            if given:
+                raise UsageError(f"is a study of batch sizes, which has no {option}", where=study, fix="leave it out")
+        _targets(study, changes, root, workers, json)
         return
-    loaded = Study.load(study, *(overrides or []), *([] if device is None else [f"recipe.train.device={device}"]))
+    loaded = Study.load(study, *changes)
     if export is not None or made is not None:
         _elsewhere(loaded, root, made, export, json)
         return
@@ -107,10 +113,8 @@ def _targets(study: str, overrides: list[str], root: Path, workers: int, json: b
     """Run a study of batch sizes."""
     from ..lab.targets import TargetStudy, run_targets
 
-    def progress(line: str) -> None:
-        typer.echo(line, err=True)
-
-    result = run_targets(TargetStudy.load(study, *overrides), root, workers=workers, say=progress)
+    told = partial(typer.echo, err=True)
+    result = run_targets(TargetStudy.load(study, *overrides), root, workers=workers, say=told)
     if json:
         emit(result.model_dump(mode="json"))
         return

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ..core.errors import DataError, UsageError
-from ..core.reading import user_path
 from .app import app
-from .common import DEFAULT_ROOT, Json, Root, emit, find_result, find_run
+from .common import DEFAULT_ROOT, Json, Root, emit, find_holding, find_result, find_run
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from ..store.run import Run
+
+    Look = Callable[[], tuple[str, RenderableType, bool]]
+    """What is seen now: a line, all of it, and whether it goes on."""
 
 LIVE = "live.html"
 MOVED = """<!doctype html>
@@ -42,31 +44,35 @@ def watch(
     json: Json = False,
 ) -> None:
     """Follow a study or a run from another terminal; it is read from its directory and never disturbed."""
-    place = _under_way(target, root)
+    from ..store.progress import PROGRESS
+
+    place = find_holding(target, root, PROGRESS)
     if place is None:
         if find_result(target, root) is not None:
             raise UsageError("is done", where=target, fix=f"`isoflop report {target}` writes its page")
         run = find_run(target, root, "study or run that is under way")
-        look: Callable[[], tuple[str, RenderableType, bool]] = lambda: _look_at_run(run, page=page)  # noqa: E731
+        if json:
+            emit(_facts(run))
+            return
+        look: Look = partial(_look_at_run, run, page=page)
     elif json:
         from ..report.live import LiveStudy
 
         emit(LiveStudy.read(root, place).facts())
         return
     else:
-        look = lambda: _look_at_study(root, place, page=page)  # noqa: E731
-    _follow(look, every, once=once or json)
+        look = partial(_look_at_study, root, place, page=page)
+    _follow(look, every, once=once)
 
 
-def _under_way(target: str, root: Path) -> Path | None:
-    """The directory of the study under way that a name means; None if it means none."""
-    from ..store.progress import PROGRESS
+def _facts(run: Run) -> dict[str, Any]:
+    """Where a run stands, as JSON values; ``value``: of its newest evaluation."""
+    status, evaluated = run.status, run.metrics("evaluation")
+    value = evaluated[-1].get("value") if evaluated else None
+    return {"run": str(run.path), "state": run.state, "step": status.step, "horizon": status.horizon, "value": value}
 
-    places = (user_path(target), root / target)
-    return next((place for place in places if os.path.lexists(place / PROGRESS)), None)
 
-
-def _follow(look: Callable[[], tuple[str, RenderableType, bool]], every: float, *, once: bool) -> None:
+def _follow(look: Look, every: float, *, once: bool) -> None:
     """Show what ``look`` sees until nothing is under way any more: a line where it says something new, or a table."""
     from rich.live import Live
 
@@ -108,7 +114,8 @@ def _look_at_study(root: Path, place: Path, *, page: bool) -> tuple[str, Rendera
             raise
         return _ended(place, page=page)
     head = live.headline()
-    _write(place, live_page(live), page=page)
+    if page:
+        _write(place, live_page(live))
     return head, Group(Text(head, style="bold"), *map(grid, live.sheets())), live.state == "running"
 
 
@@ -123,12 +130,13 @@ def _ended(place: Path, *, page: bool) -> tuple[str, RenderableType, bool]:
     result = StudyResult.read(place / STUDY)
     if page:
         write_report(place)
-        _write(place, MOVED, page=True)
+        _write(place, MOVED)
     return Text(result.headline).plain, study(result), False
 
 
 def _look_at_run(run: Run, *, page: bool) -> tuple[str, RenderableType, bool]:
-    from ..report.page import run_page, specifications
+    from ..report.page import run_page
+    from ..report.render import specifications
     from ..report.runs import RunRecord
     from ..report.terminal import run as shown
 
@@ -136,13 +144,12 @@ def _look_at_run(run: Run, *, page: bool) -> tuple[str, RenderableType, bool]:
     status = run.status
     goes_on = record.state == "running"
     if page:
-        _write(run.path, run_page(record, specifications(record.figures()), refresh=goes_on), page=True)
+        _write(run.path, run_page(record, specifications(record.figures()), refresh=goes_on))
     steps = f"step {status.step:,}" + (f" of {status.horizon:,}" if status.horizon else "")
     return f"{record.name}: {record.state}, {steps}", shown(record), goes_on
 
 
-def _write(place: Path, html: str, *, page: bool) -> None:
-    if page:
-        from ..core.files import write_atomic
+def _write(place: Path, html: str) -> None:
+    from ..core.files import write_atomic
 
-        write_atomic(place / LIVE, html)
+    write_atomic(place / LIVE, html)

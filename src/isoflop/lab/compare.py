@@ -287,7 +287,7 @@ class Journal:
         spent = flops = 0.0
         self.ahead = max(self.ahead - sum(sizes.values()), 0.0)
         if self.board is not None:
-            self.board.ask(map(_asked, by_hash.values()), self.ahead)
+            self.board.ask(map(asked_run, by_hash.values()), self.ahead)
         for row in executor(list(by_hash.values())):
             done[row.recipe_hash] = row
             if self.board is not None:
@@ -318,7 +318,8 @@ class Journal:
         return f"; about {_span(here)} of {phase} left, {_span(whole)} in all"
 
 
-def _asked(job: Assignment) -> AskedRun:
+def asked_run(job: Assignment) -> AskedRun:
+    """A run as files tell others that it is asked for."""
     return AskedRun(
         arm=job.arm,
         rung=job.rung,

@@ -21,7 +21,7 @@ from ..store.checkpoint import damage
 from ..store.names import printable
 from ..store.results import RunRow
 from ..store.run import Run, run_directories
-from .compare import Journal, run_study
+from .compare import Journal, asked_run, run_study
 from .corpus import Texts
 from .study import Study
 from .workers import Assignment, finished, row_of
@@ -102,19 +102,7 @@ def export_runs(study: Study, root: Path, out: Path) -> list[Assignment]:
         return []
     for job in jobs:
         write_atomic(out / f"{job.recipe.id}.toml", job.recipe.to_toml())
-    wanted = [
-        {
-            "file": f"{job.recipe.id}.toml",
-            "recipe_hash": job.recipe.hash,
-            "arm": job.arm,
-            "rung": job.rung,
-            "seed": job.seed,
-            "role": job.role,
-            "hyper": dict(job.hyper),
-            "flops": job.flops,
-        }
-        for job in jobs
-    ]
+    wanted = [{"file": f"{job.recipe.id}.toml", **asked_run(job).model_dump(mode="json")} for job in jobs]
     write_json(out / WANTED, {"study": study.name, "definition": study.to_toml(), "runs": wanted})
     return jobs
 

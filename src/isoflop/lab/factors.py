@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any
 
 import numpy as np
@@ -40,14 +40,14 @@ class Factors(Section):
 
     def arms(self) -> dict[str, dict[str, Any]]:
         """The three arms, as a study writes them."""
-        (one, first), (other, second) = self.changes.items()
-        made = {one: first, other: second, together(one, other): (*first, *second)}
-        return {name: {"overrides": list(changes), "rungs": list(self.rungs)} for name, changes in made.items()}
+        return _arms(self.changes, list(self.rungs))
 
 
-def together(one: str, other: str) -> str:
-    """Name of the arm with both changes."""
-    return f"{one}-and-{other}"[:64]
+def _arms(changes: Mapping[str, Sequence[str]], rungs: Any) -> dict[str, dict[str, Any]]:
+    """Each of two changes as an arm, and the arm with both."""
+    (one, first), (other, second) = changes.items()
+    made = {one: first, other: second, f"{one}-and-{other}"[:64]: (*first, *second)}
+    return {name: {"overrides": list(own), "rungs": rungs} for name, own in made.items()}
 
 
 def with_arms(tree: dict[str, Any]) -> dict[str, Any]:
@@ -57,13 +57,10 @@ def with_arms(tree: dict[str, Any]) -> dict[str, Any]:
     changes = factors.get("changes")
     if not isinstance(changes, dict) or len(changes) != 2 or not all(isinstance(c, list) for c in changes.values()):
         return tree
-    (one, first), (other, second) = changes.items()
-    rungs = factors.get("rungs", [0])
-    made = {one: first, other: second, together(one, other): [*first, *second]}
     arms = tree.get("arms", {})
     if not isinstance(arms, dict):
         return tree
-    return {**tree, "arms": {**{name: {"overrides": own, "rungs": rungs} for name, own in made.items()}, **arms}}
+    return {**tree, "arms": {**_arms(changes, factors.get("rungs", [0])), **arms}}
 
 
 def interactions(factors: Factors | None, rows: Sequence[MultiplierRow]) -> list[InteractionRow]:

@@ -187,14 +187,13 @@ def chances(
         (True, True)
     """
     chance = Chance(sd, seeds, comparisons, low, high, curve, bend)
-    bounded = float(np.mean(chance.drawn(1.0)[1]))
     tried = np.exp(np.linspace(0.0, math.log(high), TRIED)[1:]).tolist() if high > 1 else []
     before = 1.0
     for multiplier in tried:
         if chance.found(multiplier) >= POWER:
-            return _refined(chance, before, multiplier), bounded
+            return _refined(chance, before, multiplier), chance.bounded
         before = multiplier
-    return None, bounded
+    return None, chance.bounded
 
 
 @dataclass(frozen=True)
@@ -248,6 +247,11 @@ class Chance:
         else:
             u = math.log(multiplier) + noise + self.curves
         return u, np.any((u < math.log(self.low)) | (u > math.log(self.high)), axis=1)
+
+    @property
+    def bounded(self) -> float:
+        """The chance of no more than a bound if the arm is just as good as the baseline."""
+        return float(np.mean(self.drawn(1.0)[1]))
 
     def _variance(self, multiplier: float) -> float:
         """Of the difference of two runs, in units of one run's, at a multiplier's place between the rungs."""

@@ -143,7 +143,7 @@ def _chance(costs: _Costs, noise: Noise, detect: float, rungs: int, at: int, see
         if not low < detect < high:
             return 0.0
         chance = Chance(noise.log_sd, seeds, len(study.arms), low, high, noise.curve, noise.bend)
-        if float(chance.drawn(1.0)[1].mean()) > 1 - POWER:  # an arm that is just as good would be no more than a bound
+        if chance.bounded > 1 - POWER:  # an arm that is just as good would be no more than a bound
             return 0.0
         found = min(found, chance.found(detect))
     return found

@@ -24,6 +24,7 @@ from ..core.errors import NumericsError, RecipeError
 from ..core.files import write_atomic, write_json
 from ..core.reading import user_path
 from ..core.recipe import Name, Recipe, Train
+from ..core.scale import Scale
 from ..core.toml import TomlDocument, locate, read
 from ..store.environment import process
 from ..store.measured import MeasuredResult
@@ -99,6 +100,11 @@ class TargetStudy(TomlDocument):
         if problems:
             raise ValueError("\n".join(problems))
         return self
+
+    @property
+    def scale(self) -> Scale:
+        """What the target is measured on: the runs' first metric."""
+        return self.recipe_of(self.batches[0], self.seeds[0], self.rates[0]).metrics[0].scale
 
     @property
     def identity(self) -> str:
@@ -248,8 +254,7 @@ def _carried_out(
 
 def _chosen(study: TargetStudy, rows: Done) -> dict[int, float]:
     """Batch -> the rate that reached the target in the fewest steps, over the tuning seeds."""
-    cost = study.recipe_of(study.batches[0], study.seeds[0], study.rates[0]).metrics[0].scale.cost
-    chosen = {}
+    chosen, cost = {}, study.scale.cost
     for batch in study.batches:
         needed = {}
         for rate in study.rates:
@@ -267,8 +272,7 @@ def _chosen(study: TargetStudy, rows: Done) -> dict[int, float]:
 
 
 def _concluded(study: TargetStudy, chosen: Mapping[int, float], rows: Done) -> MeasuredResult:
-    cost = study.recipe_of(study.batches[0], study.seeds[0], study.rates[0]).metrics[0].scale.cost
-    values: dict[str, list[float]] = {}
+    values, cost = dict[str, list[float]](), study.scale.cost
     notes = [f"rates: {', '.join(f'{batch} {rate:g}' for batch, rate in chosen.items())}"]
     for batch, rate in chosen.items():
         if rate in (study.rates[0], study.rates[-1]):

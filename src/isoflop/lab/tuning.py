@@ -187,8 +187,7 @@ def _with_knobs(study: Study, measure: Measure) -> Tuned:
     """``tune`` where more numbers than one are searched; the top rung takes those chosen at the lowest."""
     plan, scale = study.tuning, study.scale
     search = _jointly if plan.search == "joint" else _by_coordinate
-    low, found = search(study, measure)
-    knobs = {each.arm: each.knobs for each in low} if plan.search == "joint" else _chosen_of(found)
+    low, knobs, found = search(study, measure)
     top = Search(study.baseline, study.top, study.grid(study.baseline), scale=scale, knobs=knobs[study.baseline])
     if plan.top_points:
         top.grid = around(low[0], plan.top_points)
@@ -199,8 +198,12 @@ def _with_knobs(study: Study, measure: Measure) -> Tuned:
     return Tuned(stored, top.stored(plan.hyper), knobs, tuple(found))
 
 
-def _jointly(study: Study, measure: Measure) -> tuple[list[Search], list[Tuning]]:
-    """Every value of every knob with every value of the grid; the best search of each arm, and each knob's profile."""
+Searched = tuple[list[Search], dict[str, Knobs], list[Tuning]]
+"""The best search of each arm at the lowest rung, each arm's knobs, and each knob's profile."""
+
+
+def _jointly(study: Study, measure: Measure) -> Searched:
+    """Every value of every knob with every value of the grid."""
     plan = study.tuning
     combinations = [tuple(zip(plan.knobs, values, strict=True)) for values in itertools.product(*plan.knobs.values())]
     every = [
@@ -218,10 +221,10 @@ def _jointly(study: Study, measure: Measure) -> tuple[list[Search], list[Tuning]
             least = {v: min((s for s in own if (key, v) in s.knobs), key=lambda s: s.least) for v in values}
             quality = {v: None if s.best is None else s.quality[s.best] for v, s in least.items()}
             profiles.append(_profile(chosen.arm, key, quality, dict(chosen.knobs)[key]))
-    return best, profiles
+    return best, {each.arm: each.knobs for each in best}, profiles
 
 
-def _by_coordinate(study: Study, measure: Measure) -> tuple[list[Search], list[Tuning]]:
+def _by_coordinate(study: Study, measure: Measure) -> Searched:
     """The grid first, at the recipes' own knobs; then one knob after another, at the best found so far."""
     plan = study.tuning
     low = [Search(arm, 0, study.grid(arm), scale=study.scale) for arm in study.everyone]
@@ -245,21 +248,13 @@ def _by_coordinate(study: Study, measure: Measure) -> tuple[list[Search], list[T
             best = min(values, key=lambda value: costs[value])
             profiles.append(_profile(each.arm, key, quality, best))
             chosen[each.arm] = (*chosen[each.arm], (key, best))
-    return low, profiles
+    return low, chosen, profiles
 
 
 def _profile(arm: str, key: str, quality: Mapping[float, float | None], chosen: float) -> Tuning:
     values = list(quality)
     edge = len(values) > 2 and chosen in (values[0], values[-1])
     return Tuning(arm=arm, rung=0, hyper=key, values=values, quality=list(quality.values()), chosen=chosen, edge=edge)
-
-
-def _chosen_of(profiles: Sequence[Tuning]) -> dict[str, Knobs]:
-    """Arm -> its knobs, from what each was found to be best at."""
-    chosen: dict[str, Knobs] = {}
-    for profile in profiles:
-        chosen[profile.arm] = (*chosen.get(profile.arm, ()), (profile.hyper, profile.chosen))
-    return chosen
 
 
 def widen(searches: Sequence[Search], study: Study, measure: Measure) -> None:

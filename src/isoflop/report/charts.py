@@ -14,7 +14,7 @@ from ..core.scale import Scale
 from ..ledger.ledger import PHASES
 from ..store.results import MultiplierRow, StudyResult, Tuning, spent
 from .ladders import by_rung, learning
-from .sheets import asked, evaluation_ends, mean, multiplier_text, quality_title, rung_budget, verdict
+from .sheets import arms_of, asked, evaluation_ends, mean, multiplier_text, quality_title, rung_budget, verdict
 from .style import INK, OKABE_ITO, Chart, Extent, colour_scale, legend, log_scale, log_ticks, rows, shape_scale, widened
 from .text import COMPUTE, CONVENTION, TIMES, amount, axis_label, clean
 
@@ -44,11 +44,6 @@ def figures(result: StudyResult) -> Figures:
     if others := asked(result, others=True):
         found["others"] = multipliers(result, others)
     return found
-
-
-def arms_of(result: StudyResult) -> list[str]:
-    """The baseline, then the other arms, as they are coloured everywhere."""
-    return [clean(name) for name in dict.fromkeys([result.baseline, *result.arms])]
 
 
 # ---------------------------------------------------------------- quality against compute

@@ -17,8 +17,7 @@ from ..store.pipelines import PIPELINE, PipelineResult
 from ..store.progress import unfinished
 from .html import frame, section, table_of
 from .sheets import Sheet
-from .style import known
-from .text import amount, clean, moment
+from .text import amount, clean, known, moment
 
 INDEX_PAGE = "index.html"
 Claims = Sequence[Mapping[str, Any]]

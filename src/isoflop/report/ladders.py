@@ -10,16 +10,12 @@ from typing import Any
 import altair as alt
 
 from ..store.results import MultiplierRow, Point, StudyResult
-from .sheets import Sheet, asked, evaluation_ends, mean, multiplier_text, quality_title, rung_budget, verdict
+from .sheets import Sheet, arms_of, asked, evaluation_ends, mean, multiplier_text, quality_title, rung_budget, verdict
 from .style import INK, Chart, Extent, colour_scale, legend, log_scale, log_ticks, rows, shape_scale, widened
 from .text import COMPUTE, NOTHING, TIMES, clean, signed
 
 LEAST = 2
 """Evaluations within a run from which on there is a curve to see, and rungs from which on there is a trend."""
-
-
-def _arms(result: StudyResult) -> list[str]:
-    return [clean(name) for name in dict.fromkeys([result.baseline, *result.arms])]
 
 
 # ---------------------------------------------------------------- learning curves
@@ -33,7 +29,7 @@ def learning(result: StudyResult) -> Chart | None:
     records = list(_learned(result))
     if not records:
         return None
-    arms = _arms(result)
+    arms = arms_of(result)
     x_range = widened([record["flops"] for record in records], 0.04)
     extent = Extent.of((record[key] for record in records for key in ("low", "high")), 0.05)
     x_axis = alt.Axis(title=list(COMPUTE), values=log_ticks(*x_range), format="~s")
@@ -100,7 +96,7 @@ def by_rung(result: StudyResult) -> Chart | None:
         return None
     records = [_rung_record(result, row) for row in listed]
     exact = [record for record in records if record["kind"] == "exact"]
-    arms = _arms(result)
+    arms = arms_of(result)
     budgets = [result.rungs[rung] for rung in sorted({row.rung for row in listed})]
     x_axis = alt.Axis(title=f"budget of the arm, {clean(result.rung_axis)}", values=budgets, format="~s")
     x = alt.X("budget:Q", scale=log_scale(*widened(budgets, 0.12)), axis=x_axis)

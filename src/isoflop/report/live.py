@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,9 +17,9 @@ from ..store.progress import AskedRun, StudyProgress
 from ..store.results import Point, RunRow, StudyResult
 from ..store.run import Run
 from . import charts, render
-from .html import AGAIN, Specs, figure, frame, section, table_of, titled
+from .html import AGAIN, figure, frame, section, table_of, titled
 from .ladders import learning, noise_sheet
-from .sheets import Sheet, rung_budget
+from .sheets import Sheet, evaluation_ends, rung_budget
 from .text import amount, clean, duration, moment
 
 ENDED = ("done", "diverged")
@@ -116,16 +116,14 @@ class LiveStudy:
         groups: dict[tuple[str, str, int], list[FollowedRun]] = defaultdict(list)
         for run in self.runs:
             groups[run.asked.role, run.asked.arm, run.asked.rung].append(run)
-        lines = []
+        lines, so_far = [], self.result()
         for (role, arm, rung), found in groups.items():
             values = [run.points[-1].value for run in found if run.state == "done" and run.points]
             best = sum(values) / len(values) if role == "evaluation" and values else self._best(values)
             states = Counter(run.state for run in found)
             told = ", ".join(f"{count} {state}" for state, count in states.items())
-            scale = self.result().scale
-            lines.append(
-                (clean(arm), role, rung_budget(self.result(), rung), told, "" if best is None else scale.text(best))
-            )
+            said = "" if best is None else so_far.scale.text(best)
+            lines.append((clean(arm), role, rung_budget(so_far, rung), told, said))
         unit = clean(self.progress.unit)
         note = "Of tuning the best so far, of evaluation the mean over the seeds that are done."
         return Sheet("Runs", ("arm", "phase", "budget", "runs", unit), lines, frozenset({4}), note)
@@ -135,13 +133,13 @@ class LiveStudy:
         return pick(values) if values else None
 
     def _under_way(self) -> Sheet:
-        lines = []
+        lines, so_far = [], self.result()
         for run in self.runs:
             if run.state not in (*ENDED, "waiting"):
                 value = run.points[-1].value if run.points else None
                 place = f"{run.step:,} of {run.horizon:,}" if run.horizon else f"{run.step:,}"
-                budget = rung_budget(self.result(), run.asked.rung)
-                said = "" if value is None else self.result().scale.text(value)
+                budget = rung_budget(so_far, run.asked.rung)
+                said = "" if value is None else so_far.scale.text(value)
                 lines.append((clean(run.asked.arm), budget, run.label, run.state, place, said))
         columns = ("arm", "budget", "run", "state", "step", clean(self.progress.unit))
         return Sheet("Under way", columns, lines, frozenset({4, 5}))
@@ -179,12 +177,12 @@ class LiveStudy:
 
 def live_page(live: LiveStudy) -> str:
     """The page of a study under way, which a browser reads again every few seconds."""
-    figures = {}
+    figures, so_far = {}, live.result()
     if (curves := learning(live.result(unfinished=True))) is not None:
         figures["learning"] = curves
-    if "quality" in (so_far := charts.figures(live.result())):
-        figures["quality"] = so_far["quality"]
-    specs: Specs = {name: render.specification(chart) for name, chart in figures.items()}
+    if evaluation_ends(so_far):
+        figures["quality"] = charts.quality(so_far)
+    specs = render.specifications(figures)
     drawn = {name: figure(name) for name in specs}
     progress = live.progress
     facts = {
@@ -198,7 +196,7 @@ def live_page(live: LiveStudy) -> str:
         *(section(sheet.title, table_of(sheet)) for sheet in live.sheets()),
         section("Learning curves", drawn.get("learning", "")),
         section("Quality against compute", drawn.get("quality", "")),
-        section(*titled(noise_sheet(live.result()))),
+        section(*titled(noise_sheet(so_far))),
     ]
     return frame(
         kind="isoflop study, under way",
@@ -220,14 +218,13 @@ def _followed(root: Path, asked: AskedRun, place: str | None) -> FollowedRun:
         run = Run.read(root / place)
         status = run.status
         followed.state, followed.step, followed.horizon = run.state, status.step, status.horizon
-        records = run.metrics()
-        followed.points = list(_points(record for record in records if record.get("kind") == "evaluation"))
+        followed.points = list(_points(run.metrics("evaluation")))
         ended = sum(each.get("seconds", 0.0) for each in run.events("ended")) if followed.state in ENDED else 0.0
         followed.seconds = ended or (followed.points[-1].seconds if followed.points else 0.0)
     return followed
 
 
-def _points(records: Iterator[dict[str, Any]]) -> Iterator[Point]:
+def _points(records: Iterable[Mapping[str, Any]]) -> Iterator[Point]:
     for record in records:
         with suppress(ValidationError):
             yield Point(**{key: record[key] for key in Point.model_fields if key in record})

@@ -7,10 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ..core.scale import Scale
-from ..store.query import MemoryAnswer, by_budget
+from ..store.query import MemoryAnswer, by_budget, merit
 from .sheets import Sheet
-from .style import known
-from .text import NOTHING, amount, clean
+from .text import NOTHING, amount, clean, known
 
 TOP = 5
 """Runs that are listed, unless more are wanted."""
@@ -57,7 +56,7 @@ def sheets(answer: MemoryAnswer, top: int = TOP) -> Iterator[Sheet]:
 def _budget_sheet(runs: Sequence[Row]) -> Sheet:
     lines = []
     for (budget, _), rows in by_budget(runs).items():
-        best = next((row for row in runs if row in rows and known(row["value"]) is not None), None)
+        best = min((row for row in rows if known(row["value"]) is not None), key=merit, default=None)
         rates = sorted({rate for row in rows if (rate := known(row["lr"])) is not None})
         spread = NOTHING if not rates else f"{rates[0]:.3g}" + (f" to {rates[-1]:.3g}" if len(rates) > 1 else "")
         seeds = len({row["seed"] for row in rows})

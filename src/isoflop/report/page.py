@@ -57,19 +57,19 @@ def write_report(directory: Path) -> Path:
     directory = user_path(directory)
     if os.path.lexists(directory / STUDY):
         result = StudyResult.read(directory / STUDY)
-        specs = specifications(charts.figures(result))
+        specs = render.specifications(charts.figures(result))
         html = study_page(result, specs)
     elif os.path.lexists(directory / "resolved.json"):
         record = RunRecord.read(directory)
-        specs = specifications(record.figures())
+        specs = render.specifications(record.figures())
         html = run_page(record, specs)
     elif os.path.lexists(directory / FIT):
         fit = FitRecord.read(directory)
-        specs = specifications(fit_charts.figures(fit))
+        specs = render.specifications(fit_charts.figures(fit))
         html = fit_page(fit, specs)
     elif os.path.lexists(directory / INSPECTION):
         found = Inspection.read(directory / INSPECTION)
-        specs = specifications(inspections.figures(found))
+        specs = render.specifications(inspections.figures(found))
         html = inspection_page(found, specs)
     else:
         where = str(directory)
@@ -82,11 +82,6 @@ def write_report(directory: Path) -> Path:
     page = directory / "report.html"
     write_atomic(page, html)
     return page
-
-
-def specifications(figures: charts.Figures) -> Specs:
-    """The charts as the page and the files have them, by name."""
-    return {name: render.specification(chart) for name, chart in figures.items()}
 
 
 def run_page(record: RunRecord, specs: Specs, *, refresh: bool = False) -> str:
@@ -208,4 +203,4 @@ def write_plan(found: StoredPlan, page: Path) -> None:
     Raises:
         StorageError: the disk refused.
     """
-    write_atomic(page, plan_page(found, specifications(plans.figures(found))))
+    write_atomic(page, plan_page(found, render.specifications(plans.figures(found))))

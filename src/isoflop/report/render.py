@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import re
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,11 @@ def save(chart: Chart, path: Path) -> None:
 def specification(chart: Chart) -> dict[str, Any]:
     """The styled Vega-Lite specification of a chart, ``WIDTH`` pixels wide."""
     return dict(configured(chart).to_dict())
+
+
+def specifications(charts: Mapping[str, Chart]) -> dict[str, dict[str, Any]]:
+    """The charts as pages and files have them, by name."""
+    return {name: specification(chart) for name, chart in charts.items()}
 
 
 def for_page(spec: dict[str, Any]) -> dict[str, Any]:

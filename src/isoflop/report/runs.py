@@ -20,7 +20,6 @@ from .style import (
     Chart,
     Extent,
     colour_scale,
-    known,
     legend,
     log_scale,
     log_ticks,
@@ -28,7 +27,7 @@ from .style import (
     shape_scale,
     widened,
 )
-from .text import COMPUTE, amount, clean
+from .text import COMPUTE, amount, clean, known
 
 POINTS = 800
 """Points of the loss curve that are drawn; more are averaged in groups."""

@@ -38,6 +38,11 @@ def told_apart(result: StudyResult) -> str:
     return clean(result.label if result.definition else result.name)
 
 
+def arms_of(result: StudyResult) -> list[str]:
+    """The baseline, then the other arms, as they are coloured everywhere."""
+    return [clean(name) for name in dict.fromkeys([result.baseline, *result.arms])]
+
+
 def rung_budget(result: StudyResult, rung: int) -> str:
     """A rung's budget ("400 steps", "1.2 TFLOP"), or only its number where the ladder does not know it."""
     if not 0 <= rung < len(result.rungs):

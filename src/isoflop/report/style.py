@@ -10,7 +10,7 @@ from typing import Any
 import altair as alt
 
 from ..core.scale import Scale
-from .text import clean
+from .text import clean, known
 
 Chart = alt.Chart | alt.LayerChart | alt.FacetChart
 INK = "currentColor"
@@ -21,8 +21,6 @@ SHAPES = ("circle", "square", "triangle-up", "diamond", "triangle-down", "cross"
 FONT = "system-ui, 'Helvetica Neue', Arial, 'Liberation Sans', sans-serif"
 _FAR = 690.0
 """Logarithm of the largest number that is drawn, and less that of the smallest: beyond, floats end."""
-_MOST = 1e300
-"""The largest number that is drawn on a linear axis: drawing what lies far beyond ends the whole process."""
 WIDTH = 720
 """Width in pixels of a chart as a file; on the page it follows its container."""
 
@@ -192,12 +190,3 @@ def _datum(value: Any) -> Any:
     if isinstance(value, int | float) and not isinstance(value, bool):
         return known(value)
     return value
-
-
-def known(value: Any) -> float | None:
-    """A measured number as a float; None where there is none, or none that has a place on an axis."""
-    try:
-        number = float("nan" if value is None else value)
-    except OverflowError:
-        return None
-    return number if abs(number) <= _MOST else None

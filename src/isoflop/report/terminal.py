@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from typing import TYPE_CHECKING
 
 from rich import box
 from rich.console import Console, Group, RenderableType
@@ -11,7 +12,6 @@ from rich.table import Table as Grid
 from rich.text import Text
 
 from ..store.results import StudyResult
-from .runs import RunRecord
 from .sheets import (
     Sheet,
     ancestor_sheet,
@@ -25,6 +25,9 @@ from .sheets import (
     tuning_sheet,
 )
 from .text import clean, flatten
+
+if TYPE_CHECKING:
+    from .runs import RunRecord  # which draws charts, too: whoever only prints needs no library for that
 
 BILL = ("flops", "hardware_flops", "steps", "tokens", "seconds")
 """Axes that fit a narrow terminal; the page has them all."""

@@ -45,12 +45,23 @@ AXES = {
     "text_bytes": AxisName("text bytes", "B"),
     "seconds": AxisName("seconds", "s"),
 }
+_MOST = 1e300
+"""The largest number that is drawn on a linear axis: drawing what lies far beyond ends the whole process."""
 _PREFIXES = ["", "k", "M", "G", "T", "P", "E", "Z", "Y"]
 
 
 def clean(value: Any) -> str:
     """One line of text without control or bidirectional characters, whatever ``value`` holds."""
     return printable(str(value))
+
+
+def known(value: Any) -> float | None:
+    """A measured number as a float; None where there is none, or none that has a place on an axis."""
+    try:
+        number = float("nan" if value is None else value)
+    except OverflowError:
+        return None
+    return number if abs(number) <= _MOST else None
 
 
 def clean_lines(text: str) -> str:

@@ -88,6 +88,8 @@ _PARTS = {
 """Tables of several lines for each run, each study; their first column is its ``path``."""
 _VERSION = 5  # of the tables; another one on disk is thrown away
 _FILES = ("resolved.json", "status.json", "result.json")  # what a row is made of
+PartLines = Mapping[str, Iterable[Mapping[str, Any]]]
+"""Table of several lines -> those of one run, or of one study."""
 
 
 def runs(root: str | Path, *, status: str | None = None, name: str | None = None, order: str = "created") -> Table:
@@ -265,15 +267,15 @@ def _connect(root: Path | None) -> Iterator[sqlite3.Connection]:
 
 def _refresh(database: sqlite3.Connection, root: Path) -> None:
     """Read what is new or changed since its row was written, forget what is gone."""
-    kinds = (("runs", _FILES, _run_row, _run_parts), ("studies", (STUDY,), _study_row, _study_parts))
-    for table, files, row_of, parts_of in kinds:
+    for table, files, lines_of in (("runs", _FILES, _run_lines), ("studies", (STUDY,), _study_lines)):
         old = dict(database.execute(f"SELECT path, stamp FROM {table}").fetchall())
         for path in root.iterdir():
             stamp = _stamp(path, files)
             named = path.name.isprintable() and not path.name.startswith(".")
             if stamp and named and old.pop(path.name, None) != stamp:
-                _put(database, table, row_of(path), stamp)
-                _put_parts(database, table, path.name, parts_of(path))
+                row, parts = lines_of(path)
+                _put(database, table, row, stamp)
+                _put_parts(database, table, path.name, parts)
         for name in (table, *_PARTS[table]):
             database.executemany(f"DELETE FROM {name} WHERE path = ?", [(path,) for path in old])
 
@@ -286,9 +288,7 @@ def _put(database: sqlite3.Connection, table: str, row: dict[str, Any], stamp: s
     database.execute(f"INSERT OR REPLACE INTO {table} ({', '.join(names)}) VALUES ({holders})", values)
 
 
-def _put_parts(
-    database: sqlite3.Connection, table: str, path: str, parts: Mapping[str, Iterable[Mapping[str, Any]]]
-) -> None:
+def _put_parts(database: sqlite3.Connection, table: str, path: str, parts: PartLines) -> None:
     """Put the lines of a run, or a study, in the place of those that it had."""
     for name, columns in _PARTS[table].items():
         database.execute(f"DELETE FROM {name} WHERE path = ?", (path,))
@@ -312,10 +312,19 @@ def _stamp(path: Path, files: tuple[str, ...]) -> str:
     return "; ".join(found)
 
 
-def _run_row(path: Path) -> dict[str, Any]:
+def _run_lines(path: Path) -> tuple[dict[str, Any], PartLines]:
+    """The row of a run, and its settings; none of one that cannot be read."""
     row = {"path": path.name, "id": "", "name": printable(path.name), "hash": "", "created": ""}
     try:
         run = Run.read(path)
+    except DataError as error:
+        return {**row, "status": "unreadable", "reason": printable(str(error))}, {}
+    return _run_row(run, row), {"settings": _settings(run)}
+
+
+def _run_row(run: Run, row: dict[str, Any]) -> dict[str, Any]:
+    """The row with all that the run knows; a broken one is unreadable."""
+    try:
         row |= {"id": run.id, "name": run.label, "hash": run.hash}
         row |= {slot: printable(run.resolved[slot]["name"]) for slot in ("optimizer", "model")}
         row |= {"budget": printable(", ".join(f"{axis}={limit}" for axis, limit in run.resolved["budget"].items()))}
@@ -336,13 +345,12 @@ def _run_row(path: Path) -> dict[str, Any]:
         return {**row, "status": "unreadable", "reason": printable(str(error))}
 
 
-def _run_parts(path: Path) -> dict[str, list[dict[str, Any]]]:
-    """The settings of a run; none of one that cannot be read."""
+def _settings(run: Run) -> list[dict[str, Any]]:
+    """Every key of a run's recipe; none of one that is nested too deeply."""
     try:
-        found = leaves(Run.read(path).resolved)
-        return {"settings": [{"key": printable(key), "value": _setting(value)} for key, value in found]}
-    except (DataError, RecursionError):
-        return {}
+        return [{"key": printable(key), "value": _setting(value)} for key, value in leaves(run.resolved)]
+    except RecursionError:
+        return []
 
 
 def _setting(value: Any) -> str:
@@ -356,10 +364,20 @@ def _scale(result: Mapping[str, Any]) -> dict[str, Any]:
     return {**told, "bound": int(result.get("bound", False))}
 
 
-def _study_row(path: Path) -> dict[str, Any]:
+def _study_lines(path: Path) -> tuple[dict[str, Any], PartLines]:
+    """The row of a study, what it found and the runs that it counts; one of another version has a row alone."""
+    try:
+        result = StudyResult.read(path / STUDY)
+    except DataError:
+        return _study_row(path), {}
+    return _study_row(path, dict(result)), _study_parts(result)
+
+
+def _study_row(path: Path, known: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """The row of a study, from what is known of it or else from as much of its file as can be read."""
     row = {"path": path.name, "name": printable(path.name), "title": "", "created": ""}
     try:
-        tree = read_json(path / STUDY, dict[str, Any])
+        tree = read_json(path / STUDY, dict[str, Any]) if known is None else known
         texts = {key: printable(str(tree[key])) for key in ("name", "title", "created")}
         texts["headline"] = "; ".join(printable(line) for line in str(tree["headline"]).splitlines())
         return {**row, **texts, "verdict": _verdict(tree.get("multipliers", ())), "runs": len(tree["runs"])}
@@ -368,12 +386,7 @@ def _study_row(path: Path) -> dict[str, Any]:
         return {**row, "headline": said, "verdict": said}
 
 
-def _study_parts(path: Path) -> dict[str, list[dict[str, Any]]]:
-    """What a study found and the runs that it counts; nothing of one that cannot be read."""
-    try:
-        result = StudyResult.read(path / STUDY)
-    except DataError:
-        return {}
+def _study_parts(result: StudyResult) -> PartLines:
     found = [{**row.model_dump(), "arm": printable(row.arm)} for row in result.multipliers]
     members = [{**row.model_dump(include={*MEMBERS}), "hash": row.recipe_hash} for row in result.runs]
     return {

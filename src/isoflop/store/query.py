@@ -207,27 +207,24 @@ def _answer(database: sqlite3.Connection, question: MemoryQuestion) -> MemoryAns
     if question.states:
         conditions.append(f"runs.status IN ({', '.join('?' * len(question.states))})")
         values += question.states
-    unknown = []
+    unknown, named = [], list[set[str]]()
     for key, value in question.settings:
-        paths = _having(database, key, value)
-        if not paths:
+        named.append(_having(database, key, value))
+        if not named[-1]:
             unknown.append(f"{key} = {value}{_others(database, key)}")
-        conditions.append(f"runs.path IN ({', '.join('?' * len(paths))})")
-        values += paths
     for word in question.words:
-        paths = _named(database, word)
-        if not paths:
+        named.append(_named(database, word))
+        if not named[-1]:
             unknown.append(f"{word!r}{_alike(database, word)}")
-        conditions.append(f"runs.path IN ({', '.join('?' * len(paths))})")
-        values += paths
     columns = [*RUNS]
     query = f"SELECT {', '.join(columns)} FROM runs WHERE {' AND '.join(conditions)} ORDER BY created, path"
     rows = [dict(zip(columns, row, strict=True)) for row in database.execute(query, values).fetchall()]
-    rows.sort(key=_merit)
+    rows = [row for row in rows if all(row["path"] in paths for paths in named)]
+    rows.sort(key=merit)
     return MemoryAnswer(question, rows, _findings(database, question, rows), unknown)
 
 
-def _merit(row: Mapping[str, Any]) -> tuple[Any, ...]:
+def merit(row: Mapping[str, Any]) -> tuple[Any, ...]:
     """What runs are ordered by: the best of each unit first, those without a value last."""
     value = row["value"]
     if value is None:
@@ -235,10 +232,10 @@ def _merit(row: Mapping[str, Any]) -> tuple[Any, ...]:
     return (0, row["unit"] or "", -value if row["higher_is_better"] else value)
 
 
-def _having(database: sqlite3.Connection, key: str, value: str) -> list[str]:
+def _having(database: sqlite3.Connection, key: str, value: str) -> set[str]:
     """Runs whose recipe has a value at a key path, or at a path that ends with it; a slot alone means its name."""
     query = "SELECT DISTINCT path, value FROM settings WHERE key IN (?, ?) OR key LIKE ? ESCAPE '\\'"
-    return [path for path, text in database.execute(query, _keys(key)) if _same(text, value)]
+    return {path for path, text in database.execute(query, _keys(key)) if _same(text, value)}
 
 
 def _keys(key: str) -> tuple[str, str, str]:
@@ -268,7 +265,7 @@ def _others(database: sqlite3.Connection, key: str) -> str:
     return f" (tried: {', '.join(values)})"
 
 
-def _named(database: sqlite3.Connection, word: str) -> list[str]:
+def _named(database: sqlite3.Connection, word: str) -> set[str]:
     """Runs that a word is about: a value of their recipe, a part of their name, or the arm of a study."""
     query = """
         SELECT path FROM settings WHERE lower(value) = lower(?1)
@@ -276,7 +273,7 @@ def _named(database: sqlite3.Connection, word: str) -> list[str]:
         UNION SELECT runs.path FROM runs JOIN members ON members.hash = runs.hash
             WHERE lower(members.arm) = lower(?1) OR members.path = ?1
     """
-    return [path for (path,) in database.execute(query, (word,))]
+    return {path for (path,) in database.execute(query, (word,))}
 
 
 def _alike(database: sqlite3.Connection, word: str) -> str:

@@ -6,6 +6,7 @@ import math
 
 import pytest
 
+from isoflop.cli.main import invoke
 from isoflop.core.errors import NumericsError, RecipeError
 from isoflop.lab.claims.claim import ClaimBar
 from isoflop.lab.claims.findings import finding
@@ -82,6 +83,31 @@ def _one(study):
 
 def test_a_critical_batch_beyond_the_largest_is_said_to_be():
     assert critical_batch([1, 2, 4], [100, 50, 25], 1.2) == (4.0, "above")
+
+
+@pytest.mark.parametrize(
+    "option",
+    [["--dry-run"], ["--detect", "1.2"], ["--track", "wandb"], ["--export-runs", "out"], ["--import-runs", "made"]],
+)
+def test_what_such_a_study_cannot_do_is_refused_and_nothing_runs(option, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("isoflop.lab.targets.run_targets", lambda *given, **named: pytest.fail("it ran"))
+    (tmp_path / "sizes.toml").write_text(TOML)
+    assert invoke(["compare", str(tmp_path / "sizes.toml"), "--root", str(tmp_path / "runs"), *option]) == 2
+    assert f"a study of batch sizes, which has no {option[0]}" in capsys.readouterr().err
+
+
+def test_its_runs_are_made_on_the_device_that_is_asked_for(tmp_path, monkeypatch, capsys):
+    asked = []
+
+    def noted(study, root, **named):
+        asked.append(study.recipe_of(8, 1, 0.008).train.device)
+        return run_targets(study, root, executor=planted)
+
+    monkeypatch.setattr("isoflop.lab.targets.run_targets", noted)
+    (tmp_path / "sizes.toml").write_text(TOML)
+    assert invoke(["compare", str(tmp_path / "sizes.toml"), "--root", str(tmp_path), "--device", "cuda"]) == 0
+    assert asked == ["cuda"]
+    assert "critical_batch: " in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +16,7 @@ from isoflop.core.files import write_json
 from isoflop.report.index_page import index_page, write_index
 from isoflop.report.live import LiveStudy, live_page
 from isoflop.store.progress import PROGRESS, AskedRun, ProgressBoard
-from isoflop.store.run import Run
+from isoflop.store.run import Run, run_directories
 from report_sample import make_run, make_study
 from toy import recipe
 
@@ -114,6 +115,13 @@ def test_watch_follows_it_from_another_terminal(root: Path, capsys: pytest.Captu
     make_study(name="duel").write(root / "duel" / "study.json")
     assert invoke(["watch", "duel", "--root", str(root)]) == 2
     assert "isoflop report duel" in capsys.readouterr().err
+
+
+def test_watch_tells_programs_where_a_run_stands(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = next(run for run in map(Run.read, run_directories(root)) if run.state == "stopped")
+    assert invoke(["watch", str(run.path), "--root", str(root), "--json"]) == 0
+    facts = {"state": "stopped", "step": 100, "horizon": 200, "value": run.metrics("evaluation")[-1]["value"]}
+    assert json.loads(capsys.readouterr().out) == {"run": str(run.path), **facts}
 
 
 def entries(html: str) -> Iterator[str]:

@@ -208,7 +208,7 @@ def test_an_axis_is_always_a_finite_range_with_finite_ticks(values: list[Any], s
     extent = style.Extent.of(values, share)
     assert math.isfinite(extent.low)
     assert extent.low < extent.high < math.inf
-    assert extent.log == all(v > 0 for v in values if style.known(v) is not None)
+    assert extent.log == all(v > 0 for v in values if text.known(v) is not None)
     assert extent.raised(0.2).high >= extent.high
     strict(json.dumps([extent.scale().to_dict(), extent.axis("t").to_dict()]))
 

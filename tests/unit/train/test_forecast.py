@@ -18,6 +18,7 @@ from isoflop.train.forecast import HELD, LEAST, PROCESS, forecast, needed, refus
 from isoflop.train.run import train
 
 SOURCE = ('source={name="hmm", text_bytes=200000, heldout_bytes=2000}', "tokenizer=bytes", "budget.steps=2")
+TINY = ("model.d_model=16", "model.layers=1", "train.batch=2", "train.length=16")
 PEAK = """
 import sys
 from pathlib import Path
@@ -92,7 +93,7 @@ def test_less_is_held_where_less_is_kept() -> None:
 
 def test_a_tiny_models_time_is_measured_where_no_run_tells(tmp_path: Path) -> None:
     """By the matmul rate alone it would take a tenth: most of a tiny step is no matrix product."""
-    tiny = recipe("model.d_model=16", "model.layers=1", "train.batch=2", "train.length=16", "budget.steps=30")
+    tiny = recipe(*TINY, "budget.steps=30")
     found = forecast(tiny, tmp_path, step_cost(tiny), 30)
     assert re.fullmatch(r"as \d+ steps on made-up ids took [\d.]+ ms each", found.source)
     assert not list(tmp_path.iterdir()), "a trial leaves nothing"
@@ -107,3 +108,22 @@ def test_where_a_trial_would_take_long_the_machines_rate_decides(
     guess = forecast(recipe(), tmp_path, step_cost(recipe()), 2)
     assert "a guess" in guess.source
     assert guess.seconds == pytest.approx(step_cost(recipe()).run(2).flops / 4e5)
+
+
+def test_a_fault_of_the_trial_is_not_taken_for_a_recipe_that_cannot_be_tried(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*given: object) -> None:
+        raise TypeError("a fault of ours")
+
+    monkeypatch.setattr("isoflop.train.trial.assemble", broken)
+    with pytest.raises(TypeError, match="a fault of ours"):
+        forecast(recipe(*TINY), tmp_path, step_cost(recipe(*TINY)), 2)
+
+
+def test_an_objective_of_somebody_elses_is_not_tried_on_made_up_ids(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may want another kind of batch."""
+    monkeypatch.setattr("isoflop.train.trial.shipped", lambda part: part.slot != "objective")
+    assert "a guess" in forecast(recipe(*TINY), tmp_path, step_cost(recipe(*TINY)), 2).source

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ...core.files import write_atomic
 from .claim import CLAIM
-from .shelf import IndexedSystem, ShelvedClaim, index_of, names, shelved
+from .shelf import IndexedSystem, ShelvedClaim, chosen, index_of
 from .verdicts import ClaimVerdict
 
 HEAD = """\
@@ -29,15 +29,15 @@ def page(folder: Path) -> str:
         >>> text = page(Path("claims"))  # doctest: +SKIP
     """
     here = f"../{folder.name}"
-    claims = {name: shelved(folder, name) for name in names(folder)}
+    claims = {each.claim.name: each for each in chosen(folder, [])}
     verdicts = {name: each.verdict() for name, each in claims.items()}
     index = index_of(folder)
     systems = index.systems if index is not None else ()
-    lines = [HEAD, *_counts(systems, verdicts), "", *_table(systems, claims, verdicts, here)]
+    lines = [HEAD, *_counts(systems, verdicts), "", *_table(systems, verdicts, here)]
     more = [name for name in claims if name not in {system.claim for system in systems}]
     if more:
         lines += ["", "Besides these, claims of no system in the list:", "", "| claim | status | what came out |"]
-        lines += ["|---|---|---|", *(_own(claims[name], verdicts[name], here) for name in more)]
+        lines += ["|---|---|---|", *(_row(*_own(verdicts[name], here)) for name in more)]
     for name, verdict in verdicts.items():
         lines += ["", *_section(claims[name], verdict, here)]
     return "\n".join(lines) + "\n"
@@ -64,24 +64,25 @@ def _status(system: IndexedSystem, verdicts: dict[str, ClaimVerdict]) -> str:
     return verdicts[system.claim].status if system.claim in verdicts else system.status
 
 
-def _table(
-    systems: Iterable[IndexedSystem], claims: dict[str, ShelvedClaim], verdicts: dict[str, ClaimVerdict], here: str
-) -> Iterator[str]:
+def _table(systems: Iterable[IndexedSystem], verdicts: dict[str, ClaimVerdict], here: str) -> Iterator[str]:
     yield "| system | status | what came out, or why nothing did |"
     yield "|---|---|---|"
     for system in systems:
         if system.claim is None:
-            yield f"| {_cell(system.name)} | {system.status} | {_cell(system.planned or system.out_of_scope)} |"
+            yield _row(_cell(system.name), system.status, _cell(system.planned or system.out_of_scope))
         else:
-            own = _own(claims[system.claim], verdicts[system.claim], here).split("|")
-            yield f"| {_cell(system.name)} ({own[1].strip()}) |{'|'.join(own[2:])}"
+            links, status, told = _own(verdicts[system.claim], here)
+            yield _row(f"{_cell(system.name)} ({links})", status, told)
 
 
-def _own(claim: ShelvedClaim, verdict: ClaimVerdict, here: str) -> str:
-    name = claim.claim.name
-    told = verdict.headline.partition(": ")[2] or (f"to be run: {', '.join(verdict.missing)}")
-    status = spoken(verdict.status, verdict.marks)
-    return f"| [{name}](#{name}), [files]({here}/{name}/{CLAIM}) | {_cell(status)} | {_cell(told)} |"
+def _own(verdict: ClaimVerdict, here: str) -> tuple[str, str, str]:
+    """What leads to a claim, its status, and what came out, as cells."""
+    name, status = verdict.claim.name, spoken(verdict.status, verdict.marks)
+    return f"[{name}](#{name}), [files]({here}/{name}/{CLAIM})", _cell(status), _cell(verdict.told)
+
+
+def _row(*cells: str) -> str:
+    return f"| {' | '.join(cells)} |"
 
 
 def _section(claim: ShelvedClaim, verdict: ClaimVerdict, here: str) -> Iterator[str]:

@@ -293,20 +293,22 @@ def shelved(folder: Path, name: str) -> ShelvedClaim:
         folder: the directory of claims.
         name: of the claim.
     """
-    known = names(folder)
-    if name not in known:
-        raise UsageError("no such claim", where=name, fix=nearest(name, known))
-    return ShelvedClaim(folder / name)
+    (found,) = chosen(folder, [name])
+    return found
 
 
 def chosen(folder: Path, wanted: list[str]) -> list[ShelvedClaim]:
-    """The claims that were asked for, or all; in order.
+    """The claims that were asked for, or all, in order; UsageError where there is none of a name.
 
     Args:
         folder: the directory of claims.
         wanted: names; none: all.
     """
-    return [shelved(folder, name) for name in (wanted or names(folder))]
+    known = names(folder)
+    for name in wanted:
+        if name not in known:
+            raise UsageError("no such claim", where=name, fix=nearest(name, known))
+    return [ShelvedClaim(folder / name) for name in wanted or known]
 
 
 def facts(verdict: ClaimVerdict) -> dict[str, Any]:

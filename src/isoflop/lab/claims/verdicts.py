@@ -95,11 +95,16 @@ class ClaimVerdict:
     @property
     def headline(self) -> str:
         """The status with what was found for the weakest deciding bar."""
-        deciding = [bar for bar in self.bars if bar.bar.decides]
-        if not deciding:
-            return self.status
+        return f"{self.status}: {self.told}" if self.bars else self.status
+
+    @property
+    def told(self) -> str:
+        """What was found for the weakest deciding bar, or which studies are to be run."""
+        if not self.bars:
+            return f"to be run: {', '.join(self.missing)}"
+        deciding = [judged for judged in self.bars if judged.bar.decides]
         worst = max(deciding, key=lambda judged: OUTCOMES.index(judged.outcome))
-        return f"{self.status}: {worst.bar.says}: {worst.text()}"
+        return f"{worst.bar.says}: {worst.text()}"
 
 
 def outcome(bar: ClaimBar, found: Finding, corrected: Finding | None = None) -> Outcome:
