@@ -401,6 +401,14 @@ def test_groups_may_be_added_and_closures_are_evaluated(name: str) -> None:
 
 @pytest.mark.parametrize("name", CLASSES)
 def test_empty_parameters_are_fine(name: str) -> None:
-    p = torch.nn.Parameter(torch.ones(0, 3))
-    p.grad = torch.ones(0, 3)
-    CLASSES[name]([("w", p)], **arguments(name)).step()
+    """Alone, and beside one that is not empty: that one moves, and no mean over nothing reaches it."""
+    empty, full = torch.nn.Parameter(torch.ones(0, 3)), torch.nn.Parameter(torch.ones(4, 3))
+    for named in ([("empty", empty)], [("empty", empty), ("full", full)]):
+        optimizer = CLASSES[name](named, **arguments(name))
+        for _ in range(9):  # rectified ones rest at first
+            for _, p in named:
+                p.grad = torch.ones_like(p)
+            optimizer.step()
+    assert empty.shape == (0, 3)
+    assert bool(full.isfinite().all())
+    assert not torch.equal(full, torch.ones(4, 3))

@@ -175,6 +175,7 @@ def test_ties_keep_the_first() -> None:
         (['parametrization=["mx", "nm"]'], "put it last"),
         (['parametrization=["lora", "nm"]'], "use it alone"),
         (['parametrization=["nm", "nm"]'], "names nm twice"),
+        (['parametrization={name="composed", parts=["nm", "integer"], targets=["*.nowhere"]}'], "matches no matrix"),
         (['parametrization={name="integer", roles=["head"]}', "model.tied=true"], "a tied head is the embedding"),
         (
             ['parametrization={name="integer", begin=0.5}', "budget={seconds=5}", "schedule=constant"],

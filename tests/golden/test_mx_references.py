@@ -6,19 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pytest
 import torch
 
+from compress_tables import tables
 from isoflop.compress import mx
-
-
-def tables(shared: Path, name: str) -> dict[str, torch.Tensor]:
-    path = shared / "data/compress" / name
-    if not path.exists():
-        pytest.skip(f"no {name} below ISOFLOP_SHARED/data/compress")
-    with np.load(path) as stored:
-        return {key: torch.from_numpy(stored[key]) for key in stored.files}
 
 
 def same(ours: torch.Tensor, theirs: torch.Tensor) -> bool:

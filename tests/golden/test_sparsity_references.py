@@ -5,21 +5,13 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
+from compress_tables import tables
 from isoflop.compress.parametrizations.nm import NMPart
 from isoflop.compress.parametrizations.soft_threshold import soft_threshold
 from isoflop.compress.sparsity import budget_masks, decay, decayed, group_mask, timetable
-
-
-def tables(shared: Path, name: str) -> dict[str, torch.Tensor]:
-    path = shared / "data/compress" / name
-    if not path.exists():
-        pytest.skip(f"no {name} below ISOFLOP_SHARED/data/compress")
-    with np.load(path) as stored:
-        return {key: torch.from_numpy(stored[key]) for key in stored.files}
 
 
 def test_masks_and_fading_are_the_authors(shared: Path) -> None:

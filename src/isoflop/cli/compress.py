@@ -35,10 +35,11 @@ def compress(
     """Round, or thin out, a trained model's weights: `isoflop show transform` lists how. Runs are measured again."""
     from ..compress.transform import TransformPart
     from ..core.slots import part_from
-    from ..pipelines.compressing import compress_directory, compress_run, inspected, source_of
+    from ..pipelines.compressing import compress_directory, compress_run, inspected
+    from ..store.published import is_published
 
-    directory = source_of(user_path(model))
-    source = directory or find_run(model, root)
+    directory = user_path(model)
+    source = directory if is_published(directory) else find_run(model, root)
     if inspect is not None:
         found = inspected(source, inspect)
         if json:
@@ -52,11 +53,10 @@ def compress(
         fix = """e.g. --with '{name="round", format="int4"}' --out small"""
         raise UsageError("wants --with and --out, or --inspect", where="compress", fix=fix)
     parts = [part for text in using if isinstance(part := part_from("transform", text), TransformPart)]
-    made = (
-        compress_directory(directory, parts, out)
-        if directory is not None
-        else compress_run(find_run(model, root), parts, out, warn)
-    )
+    if isinstance(source, Path):
+        made = compress_directory(source, parts, out)
+    else:
+        made = compress_run(source, parts, out, warn)
     if json:
         emit({"out": str(out), **{key: value for key, value in asdict(made).items() if key != "scale"}})
     else:

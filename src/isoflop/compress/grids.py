@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .mx import Element, element_of, round_
+from .elements import Element, element_of, round_
 
 Float = Literal["fp4_e2m1", "fp6_e2m3", "fp6_e3m2", "fp8_e4m3", "fp8_e5m2"]
 """Formats of small floats by the names of their fields."""
@@ -40,11 +40,6 @@ class Grid:
 
     element: Element
     block: int | None = None
-
-    @property
-    def bits(self) -> float:
-        """Bits a weight, its part of a scale of 16 bits included; scales of whole rows are not counted."""
-        return self.element.bits + (16 / self.block if self.block else 0)
 
     def split(self, weight: Tensor) -> Tensor:
         """(rows, blocks, block) of a weight (rows, columns); the last block is filled up with zeros."""

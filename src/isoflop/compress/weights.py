@@ -58,16 +58,45 @@ class WeightForm(nn.Module):
         return lambda x: F.linear(x, cast)
 
 
+class JointForm(WeightForm):
+    """Base of the modules that act on all of a model's weights together: the first of them leads.
+
+    Example:
+        >>> class Counted(JointForm):
+        ...     def trained(self, weight):
+        ...         return weight / len(self.members)
+        >>> first, second = Counted(), Counted()
+        >>> for each in (first, second):
+        ...     each.join([(first, None), (second, None)])
+        >>> first.leads, second.leads, first.effective(torch.ones(1, 1)).item()
+        (True, False, 0.5)
+    """
+
+    members: tuple[tuple[Self, Any], ...] = ()
+    """Each of them with the module whose ``weight`` it stands in for; none until it is told."""
+
+    def join(self, members: Sequence[tuple[Self, Any]]) -> None:
+        """Know all members."""
+        self.members = tuple(members)
+
+    @property
+    def leads(self) -> bool:
+        """Whether it is the one that acts for all."""
+        return bool(self.members) and self.members[0][0] is self
+
+
 class WeightPart(ParametrizationPart):
     """Base of the parts that put another weight in a weight's place.
 
     Class attributes:
         operations: elementwise operations a weight, once a micro-batch.
         dense: weights that a mask leaves out get a gradient all the same, so that its product skips nothing.
+        last: it changes the operands of products, so that of several parts it is the last one.
     """
 
     operations: ClassVar[int] = 6
     dense: ClassVar[bool] = True
+    last: ClassVar[bool] = False
 
     roles: Annotated[tuple[Literal["hidden", "embedding", "head", "norm"], ...], Later()] = ("hidden",)
     """Whose weights: hidden (the matrices within the blocks), embedding, head, norm (gains). All others are exempt."""
@@ -91,6 +120,11 @@ class WeightPart(ParametrizationPart):
     def shapes(self, rows: int, columns: int) -> list[Shape]:
         return []
 
+    def join(self, members: Sequence[tuple[nn.Module, nn.Module]]) -> None:
+        for form, _ in members:
+            if isinstance(form, JointForm):
+                form.join(members)  # type: ignore[arg-type]
+
     def priced(self, stage: Hashable) -> Self:
         if not isinstance(stage, Fraction):
             return self
@@ -99,13 +133,10 @@ class WeightPart(ParametrizationPart):
         return copy
 
     def work(self, tokens: int, rows: int, columns: int, *, trained: bool, live: bool, own: frozenset[str]) -> Work:
-        through = formulas.linear(tokens, columns, rows, input_gradient=live, weight_gradient=False)
-        needed = trained or bool(own)
-        gradient = formulas.linear(tokens, columns, rows, input_gradient=False, weight_gradient=needed).backward
-        kept = self.kept(rows, columns)
-        forward, backward = skipped(through.forward, kept), skipped(through.backward, kept)
-        gradient = gradient if self.dense else skipped(gradient, kept)
-        return Work(forward=forward, backward=backward + gradient) + self.made(tokens, rows, columns)
+        needed, kept = trained or bool(own), self.kept(rows, columns)
+        masked = Fraction(1) if self.dense else kept
+        product = masked_product(tokens, rows, columns, live=live, trained=needed, kept=kept, masked=masked)
+        return product + self.made(tokens, rows, columns)
 
     def made(self, tokens: int, rows: int, columns: int) -> Work:
         """Work of making the weight, or whatever else is not a product."""
@@ -116,9 +147,27 @@ class WeightPart(ParametrizationPart):
         return self._kept
 
 
-def skipped(cost: Cost, kept: Fraction) -> Cost:
-    """A product's cost without what its mask skips; what is executed on dense kernels stays."""
-    return replace(cost, flops=cost.flops * kept.numerator // kept.denominator)
+def masked_product(
+    tokens: int, rows: int, columns: int, *, live: bool, trained: bool, kept: Fraction, masked: Fraction
+) -> Work:
+    """Work of a product and its gradients without what masks skip; what is executed on dense kernels stays.
+
+    Args:
+        tokens: vectors that the weight is applied to.
+        rows: of the weight.
+        columns: of the weight.
+        live: the input needs a gradient.
+        trained: the weight needs a gradient.
+        kept: share of the weights that the product and its input's gradient need.
+        masked: share of the weights that get a gradient.
+    """
+
+    def skipped(cost: Cost, kept: Fraction) -> Cost:
+        return replace(cost, flops=cost.flops * kept.numerator // kept.denominator)
+
+    through = formulas.linear(tokens, columns, rows, input_gradient=live, weight_gradient=False)
+    gradient = formulas.linear(tokens, columns, rows, input_gradient=False, weight_gradient=trained).backward
+    return Work(skipped(through.forward, kept), skipped(through.backward, kept) + skipped(gradient, masked))
 
 
 def needs_horizon(recipe: Any, shares: dict[str, float]) -> list[str]:
@@ -127,13 +176,3 @@ def needs_horizon(recipe: Any, shares: dict[str, float]) -> list[str]:
         return []
     what = "is a share of the run, whose length a budget in seconds leaves open; use 0 or another budget"
     return [f"parametrization.{key}: {what}" for key, share in shares.items() if share]
-
-
-def refuse_blocks(recipe: Any, part: ParametrizationPart, block: int, what: str) -> list[str]:
-    """Problems of blocks along a row that do not divide the rows of the weights that a part takes."""
-    return [
-        f"parametrization: {what} of {block} do not divide the {shape.shape[-1]} columns of {shape.name}; use another "
-        "size, or other targets"
-        for shape in recipe.model.shapes(recipe.vocab_size)
-        if part.of(shape) is not None and shape.shape[-1] % block
-    ][:1]

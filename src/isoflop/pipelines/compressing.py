@@ -14,7 +14,6 @@ from ..core.contracts import merged
 from ..core.errors import UsageError
 from ..core.scale import Scale
 from ..models.hf.directory import Published
-from ..store.published import is_published
 from ..store.records import scale_of
 from ..store.run import Run
 from ..train.restore import restore, trained
@@ -74,7 +73,7 @@ def compress_run(
     plain = found.recipe.model.build(found.ctx).eval()
     name = found.recipe.metrics[0].name
     before = found.measure(heldout)[name].value
-    plain.load_state_dict(merged(found.model) | dict(made.tensors))
+    plain.load_state_dict(made.tensors)
     after = replace(found, model=plain, ctx=found.ctx.having(models={"policy": plain})).measure(heldout)[name].value
     publish_run(run, out, warn=warn, change=WeightChange(lambda weights: made.tensors, _record(parts)))
     scale = scale_of(run.result) if run.result else found.recipe.metrics[0].scale
@@ -118,8 +117,3 @@ def _refuse_existing(out: Path) -> None:
 
 def _record(parts: Sequence[TransformPart]) -> list[object]:
     return [part.model_dump(mode="json") for part in parts]
-
-
-def source_of(name: Path) -> Path | None:
-    """The directory of a published model that a name means; None: it means a run."""
-    return name if is_published(name) else None

@@ -17,8 +17,7 @@ from ...core.registry import Card, part
 from ...core.rng import Rng
 from ...core.roles import Shape
 from ...core.slots import ParametrizationSlot
-from ...ledger import formulas
-from ..weights import WeightForm, WeightPart, skipped
+from ..weights import WeightForm, WeightPart, masked_product
 
 
 class Composed(WeightForm):
@@ -97,7 +96,7 @@ class ComposedPart(ParametrizationPart):
         return self.targets == ("*",) and all(inner.everywhere for inner in self.parts)
 
     def matches(self, shapes: Sequence[Shape]) -> list[str]:
-        return [problem for inner in self.parts for problem in inner.matches(shapes)]
+        return [problem for inner in self.parts for problem in inner.matches(shapes)] or super().matches(shapes)
 
     def of(self, shape: Shape) -> ParametrizationPart | None:
         if not any(fnmatchcase(shape.name.removesuffix(".weight"), target) for target in self.targets):
@@ -124,8 +123,8 @@ class ComposedPart(ParametrizationPart):
                 problems.append(
                     f"parametrization.{i}: {inner.name} takes a product's place, not a weight's; use it alone"
                 )
-            elif inner.name == "mx" and i < len(self.parts) - 1:
-                problems.append(f"parametrization.{i}: mx rounds the operands of products; put it last")
+            elif inner.last and i < len(self.parts) - 1:
+                problems.append(f"parametrization.{i}: {inner.name} rounds the operands of products; put it last")
         names = [inner.name for inner in self.parts]
         problems += [f"parametrization: names {name} twice" for name in sorted(set(names)) if names.count(name) > 1]
         return problems
@@ -147,10 +146,8 @@ class ComposedPart(ParametrizationPart):
 
     def work(self, tokens: int, rows: int, columns: int, *, trained: bool, live: bool, own: frozenset[str]) -> Work:
         weights = [inner for inner in self.parts if isinstance(inner, WeightPart)]
-        product = formulas.linear(tokens, columns, rows, input_gradient=live, weight_gradient=False)
-        dense = formulas.linear(tokens, columns, rows, input_gradient=False, weight_gradient=trained or bool(own))
         kept = min((inner.kept(rows, columns) for inner in weights), default=Fraction(1))
         masked = min((inner.kept(rows, columns) for inner in weights if not inner.dense), default=Fraction(1))
-        backward = skipped(product.backward, kept) + skipped(dense.backward, masked)
-        made = sum((inner.made(tokens, rows, columns) for inner in weights), Work())
-        return Work(forward=skipped(product.forward, kept), backward=backward) + made
+        needed = trained or bool(own)
+        product = masked_product(tokens, rows, columns, live=live, trained=needed, kept=kept, masked=masked)
+        return product + sum((inner.made(tokens, rows, columns) for inner in weights), Work())

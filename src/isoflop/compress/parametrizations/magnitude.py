@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable
 from fnmatch import fnmatchcase
 from fractions import Fraction
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 import torch
 from pydantic import Field, PositiveInt, PrivateAttr
-from torch import Tensor, nn
+from torch import Tensor
 
 from ...core.contracts import ParametrizationPart
 from ...core.registry import Card, part
 from ...core.rng import Rng
 from ...core.roles import Shape
 from ..sparsity import budget_masks, kept_of
-from ..weights import Share, WeightForm, WeightPart, needs_horizon
+from ..weights import JointForm, Share, WeightPart, needs_horizon
 
 Density = Annotated[float, Field(ge=0, le=1)]
 
 
-class Pruned(WeightForm):
+class Pruned(JointForm):
     """A weight under a mask that shrinks by levels; what is pruned stays zero and gets no gradient.
 
     Args:
@@ -45,15 +45,10 @@ class Pruned(WeightForm):
         self.part = part
         self.register_buffer("mask", torch.ones(rows, columns, dtype=torch.bool))
         self.register_buffer("level", torch.tensor(0))  # a level is not pruned twice when a run is taken up
-        self._members: Sequence[tuple[Pruned, Any]] = ()
-
-    def join(self, members: Sequence[tuple[Pruned, Any]]) -> None:
-        """Know all masks of the model; the first of them prunes them all."""
-        self._members = tuple(members)
 
     def at(self, step: int, horizon: int) -> None:
         """Prune to the level of a step, if that is not done yet."""
-        if not self._members or self._members[0][0] is not self:
+        if not self.leads:
             return
         level = self.part.level(step, horizon)
         if level > int(self.level):
@@ -63,10 +58,10 @@ class Pruned(WeightForm):
     @torch.no_grad()
     def _prune(self, level: int) -> None:
         """The largest of what is left, of each matrix or of all together."""
-        own = [member for member, _ in self._members]
+        own = [member for member, _ in self.members]
         sizes = [
             torch.where(member.mask, module.weight.detach().view(member.mask.shape).abs(), -1.0)
-            for member, module in self._members
+            for member, module in self.members
         ]
         if self.part.budget == "global":
             masks = budget_masks(sizes, self.part.kept_at(level))
@@ -181,8 +176,3 @@ class MagnitudePart(WeightPart):
 
     def build(self, rows: int, columns: int, rng: Rng) -> Pruned:
         return Pruned(rows, columns, self)
-
-    def join(self, members: Sequence[tuple[nn.Module, nn.Module]]) -> None:
-        for own, _ in members:
-            if isinstance(own, Pruned):
-                own.join(members)  # type: ignore[arg-type]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
 from pydantic import PositiveInt, PrivateAttr
@@ -14,10 +14,9 @@ from ...core.cost import Cost, Work
 from ...core.registry import Card, part
 from ...core.rng import Rng
 from ...core.roles import Shape
-from ..mx import Rounding, Scale, quantise
+from ..elements import Format, Rounding
+from ..mx import Scale, quantise
 from ..weights import WeightForm, WeightPart, straight_through
-
-Format = Literal["mxfp8_e4m3", "mxfp8_e5m2", "mxfp6_e3m2", "mxfp6_e2m3", "mxfp4_e2m1", "mxint8", "mxint4"]
 
 
 @dataclass(frozen=True)
@@ -116,6 +115,7 @@ class MxPart(WeightPart):
         cost="rounding each operand, about 3 ns a number on a CPU; the products are not made faster here",
     )
     operations: ClassVar[int] = 12
+    last: ClassVar[bool] = True
 
     @property
     def policy(self) -> MxOperands:

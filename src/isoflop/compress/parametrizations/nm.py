@@ -114,10 +114,14 @@ class NMPart(WeightPart):
         """The first pattern."""
         return patterns(self.structure, self.n, self.m)[0]
 
+    def _phases(self, horizon: int) -> tuple[int, int, dict[int, tuple[int, int]]]:
+        """Steps before the first pattern, steps at the end with a hard mask, and the first step of each pattern."""
+        dense, tune = math.ceil(self.dense_share * horizon), math.floor(self.tune * horizon)
+        return dense, tune, timetable(self.structure, self.n, self.m, horizon, dense, tune)
+
     def state(self, step: int, horizon: int) -> tuple[tuple[int, int] | None, float]:
         """The pattern of a step (None: no mask yet), and what is left of pruned weights."""
-        dense, tune = math.ceil(self.dense_share * horizon), math.floor(self.tune * horizon)
-        table = timetable(self.structure, self.n, self.m, horizon, dense, tune)
+        dense, tune, table = self._phases(horizon)
         if step < dense:
             return None, 1.0
         pattern = [pattern for start, pattern in table.items() if start <= step][-1]
@@ -126,11 +130,10 @@ class NMPart(WeightPart):
         return pattern, decay("linear" if self.rule == "linear" else "exponential", self.rate, step - dense)
 
     def stages(self, horizon: int) -> tuple[tuple[int, Hashable], ...]:
-        dense, tune = math.ceil(self.dense_share * horizon), math.floor(self.tune * horizon)
+        dense, tune, table = self._phases(horizon)
         hard = horizon - tune
         if self.rule == "linear" and self.rate:
             hard = min(hard, dense + math.ceil(1 / self.rate))
-        table = timetable(self.structure, self.n, self.m, horizon, dense, tune)
         starts = {max(start, hard) if self.fades else start: Fraction(*pattern) for start, pattern in table.items()}
         found = sorted(({0: Fraction(1)} | starts).items())
         return tuple((start, kept) for start, kept in found if start < horizon or not start)

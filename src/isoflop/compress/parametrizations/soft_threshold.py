@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -13,7 +12,7 @@ from torch import Tensor, nn
 from ...core.registry import Card, part
 from ...core.rng import Rng
 from ...core.roles import Shape, new_role
-from ..weights import Share, WeightForm, WeightPart, needs_horizon
+from ..weights import JointForm, Share, WeightPart, needs_horizon
 
 THRESHOLD = new_role("threshold", decays=True)
 
@@ -34,7 +33,7 @@ def soft_threshold(weight: Tensor, s: Tensor, form: Literal["sigmoid", "exp"] = 
     return weight.sign() * torch.relu(weight.abs() - level)
 
 
-class SoftThreshold(WeightForm):
+class SoftThreshold(JointForm):
     """A weight with a threshold of its own, trained and decayed.
 
     Args:
@@ -54,15 +53,10 @@ class SoftThreshold(WeightForm):
         self.part = part
         self.threshold = nn.Parameter(torch.full((1, 1), part.initial))
         self.register_buffer("shifted", torch.tensor(-1))  # a step is not taken twice when a run is taken up
-        self._members: Sequence[tuple[SoftThreshold, Any]] = ()
-
-    def join(self, members: Sequence[tuple[SoftThreshold, Any]]) -> None:
-        """Know all thresholds of the model; the first of them leads the controller."""
-        self._members = tuple(members)
 
     def at(self, step: int, horizon: int) -> None:
         """Shift all thresholds together, so that as many weights are zero as this step wants."""
-        if self.part.sparsity is None or not self.training or not self._members or self._members[0][0] is not self:
+        if self.part.sparsity is None or not self.training or not self.leads:
             return
         wanted = self.part.wanted(step, horizon)
         if wanted > 0 and step > int(self.shifted):
@@ -73,14 +67,14 @@ class SoftThreshold(WeightForm):
     def _shift(self, wanted: float) -> None:
         """A weight is zero where g^-1(|w|) <= s: the shift is a quantile of g^-1(|w|) - s."""
         gaps = []
-        for own, module in self._members:
+        for own, module in self.members:
             size = module.weight.detach().abs().flatten()
             level = torch.logit(size.clamp(max=1 - 1e-6)) if self.part.form == "sigmoid" else size.log()
             gaps.append(level - own.threshold.flatten())
         every = torch.cat(gaps)
         shift = every.kthvalue(max(1, math.ceil(wanted * every.numel()))).values
         if bool(torch.isfinite(shift)):
-            for own, _ in self._members:
+            for own, _ in self.members:
                 own.threshold.add_(shift)
 
     def trained(self, weight: Tensor) -> Tensor:
@@ -135,8 +129,3 @@ class SoftThresholdPart(WeightPart):
 
     def shapes(self, rows: int, columns: int) -> list[Shape]:
         return [Shape("threshold", THRESHOLD, (1, 1))]
-
-    def join(self, members: Sequence[tuple[nn.Module, nn.Module]]) -> None:
-        for own, _ in members:
-            if isinstance(own, SoftThreshold):
-                own.join(members)  # type: ignore[arg-type]

@@ -8,15 +8,12 @@ from pydantic import PositiveInt
 from torch import Tensor
 
 from ...core.registry import Card, part
-from ..grids import Grid, floats, integers
-from ..mx import FORMATS, Blocks, Scale, element_of, quantise
+from ..elements import FORMATS, Format, element_of
+from ..grids import Float, Grid, floats, integers
+from ..mx import Blocks, Scale, quantise
 from ..transform import TransformPart
 
-Kind = Literal[
-    "int2", "int3", "int4", "int5", "int6", "int7", "int8",
-    "fp4_e2m1", "fp6_e2m3", "fp6_e3m2", "fp8_e4m3", "fp8_e5m2",
-    "mxfp8_e4m3", "mxfp8_e5m2", "mxfp6_e3m2", "mxfp6_e2m3", "mxfp4_e2m1", "mxint8", "mxint4",
-]  # fmt: skip
+Kind = Literal["int2", "int3", "int4", "int5", "int6", "int7", "int8", Float, Format]
 
 
 @part
