@@ -8,7 +8,7 @@ from typing import Any, get_args
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from isoflop.compress import mx
@@ -66,6 +66,7 @@ def literal(numbers: list[float], format: str, rule: str, rounding: str) -> list
 
 @pytest.mark.parametrize("format", FORMATS)
 @settings(max_examples=25, deadline=None)
+@example(numbers=[1.9375], rule="even", rounding="floor")
 @given(
     numbers=st.one_of(st.lists(NEAR, min_size=1, max_size=6), st.lists(FINITE, min_size=1, max_size=4)),
     rule=st.sampled_from(RULES),
@@ -78,8 +79,9 @@ def test_a_block_is_what_the_standard_says(format: str, numbers: list[float], ru
     assert packed.decode().tolist() == made.tolist()
     if any(numbers):
         assert packed.scales.item() - 127 == literal_scale(numbers, mx.FORMATS[format], rule)
-    again = mx.quantise(made, format, scale=rule, rounding=rounding)
-    assert again.tolist() == made.tolist(), "what is rounded stays"
+    again = mx.encode(made, format, scale=rule, rounding=rounding)
+    if again.scales.tolist() == packed.scales.tolist():  # a largest value rounded down may get a smaller scale, and clip
+        assert again.decode().tolist() == made.tolist(), "what is rounded stays"
 
 
 def drawn(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:

@@ -169,8 +169,8 @@ def test_rows_are_read_again_only_where_something_changed(tmp_path: Path, monkey
     made = [make(tmp_path, f"seed={seed}", value=float(seed)) for seed in range(3)]
     runs(tmp_path)
     read: list[str] = []
-    original = index._run_row
-    monkeypatch.setattr(index, "_run_row", lambda path: read.append(path.name) or original(path))
+    original = index._run_lines
+    monkeypatch.setattr(index, "_run_lines", lambda path: read.append(path.name) or original(path))
     runs(tmp_path)
     assert read == []
     made[1].set_status("failed")
