@@ -80,7 +80,7 @@ def test_a_block_is_what_the_standard_says(format: str, numbers: list[float], ru
     if any(numbers):
         assert packed.scales.item() - 127 == literal_scale(numbers, mx.FORMATS[format], rule)
     again = mx.encode(made, format, scale=rule, rounding=rounding)
-    if again.scales.tolist() == packed.scales.tolist():  # a largest value rounded down may get a smaller scale, and clip
+    if again.scales.tolist() == packed.scales.tolist():  # what is rounded down may get a smaller scale, and clip
         assert again.decode().tolist() == made.tolist(), "what is rounded stays"
 
 
