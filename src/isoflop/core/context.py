@@ -41,6 +41,7 @@ class Context:
         models: live models by name; "policy" is the one being trained ("teacher", "prior" ... are others).
         groups: the policy's trainable parameters by role.
         filling: how the policy fills in what is hidden (``contracts.Filling``); None: it writes from left to right.
+        make: whether what the cache lacks is made; otherwise asking for it raises ``errors.NotMade``.
     """
 
     rng: Rng
@@ -58,6 +59,7 @@ class Context:
     models: Mapping[str, Any] = field(default_factory=dict)
     groups: tuple[Group, ...] = ()
     filling: Any = None
+    make: bool = True
 
     @property
     def policy(self) -> Any:

@@ -51,6 +51,10 @@ class DataError(IsoflopError):
     exit_code = 3
 
 
+class NotMade(DataError):
+    """Derived data that a cache does not hold, and that was not to be made (``Context.make``)."""
+
+
 class StorageError(DataError):
     """The disk refused a write (no space, no permission)."""
 

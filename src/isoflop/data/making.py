@@ -18,7 +18,7 @@ from typing import Any
 from ..core.context import Context
 from ..core.contracts import TOKENIZER, Storable, TokenizerPart
 from ..core.digests import digest, digest_file, document_hash
-from ..core.errors import DataError
+from ..core.errors import DataError, NotMade
 from ..core.files import PARTIAL, disk_errors, publish_directory, take_lock
 from ..core.reading import read_json
 from ..core.tokenizer import GivenTokenizer, ReadsFiles
@@ -61,6 +61,7 @@ def prepare(
 
     Raises:
         DataError: no documents, nothing to hold out, text that cannot be encoded, a damaged shard in the cache.
+        NotMade: the cache does not hold it, and ``ctx.make`` is False.
 
     Example, with ``ctx`` a context that reads bytes:
         >>> documents = [Document(f"text number {i}", "text", str(i), f"{i:032x}") for i in range(40)]
@@ -83,6 +84,8 @@ def prepare(
     key = digest(made_from)[:32]
     directory = ctx.cache / "corpora" / key
     if not directory.exists():
+        if not ctx.make:
+            raise NotMade("no text of these settings has been read yet", where=str(directory), fix="train on it once")
         with _alone(directory):
             if not directory.exists():  # another process may have made it while we waited
                 _make(directory, documents, tokenizer, ctx, deduplicate, heldout_share)

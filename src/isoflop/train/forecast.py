@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from ..core.device import Device, physical_memory
-from ..core.errors import BudgetError, IsoflopError
+from ..core.errors import BudgetError, IsoflopError, NotMade
 from ..core.recipe import Recipe
 from ..core.roles import TRAINING_BYTES, numel
 from ..ledger.budgets import StepCost
@@ -51,7 +51,7 @@ class Needs:
         memory: bytes at the peak, on the run's device.
         seconds: of training; NaN where the run's device is not here, or the budget is itself in seconds.
         source: what the time is known from.
-        text_tokens: of the training text; None where nothing below the root has read one yet, 0 where there is none.
+        text_tokens: of the training text; None where no run below the root has read it yet, 0 where there is none.
     """
 
     memory: int
@@ -65,7 +65,10 @@ def forecast(recipe: Recipe, root: Path, cost: StepCost, steps: int) -> Needs:
     found = _forecast(recipe, root, cost, steps)
     if not (root / CACHE).is_dir():
         return found
-    source = recipe.source.build(text_context(recipe, root))
+    try:
+        source = recipe.source.build(text_context(recipe, root).having(make=False))
+    except NotMade:  # reading a large text, or making one up, may take longer than an answer may
+        return found
     facts: dict[str, Any] = source.describe() if hasattr(source, "describe") else {}
     return replace(found, text_tokens=sum(int(each["tokens"]) for each in facts.get("train", {}).values()))
 

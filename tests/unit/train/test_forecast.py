@@ -81,6 +81,10 @@ def test_the_time_is_that_of_a_finished_run_of_the_same_work(tmp_path: Path) -> 
         wider = recipe("budget.steps=50", other)
         assert str(first.path) not in forecast(wider, tmp_path, step_cost(wider), 50).source
     assert forecast(longer, tmp_path / "none", cost, 50).text_tokens is None
+    texts = sorted(tmp_path.glob("cache/corpora/*"))
+    unread = recipe("budget.steps=50", "source.text_bytes=90001")
+    assert forecast(unread, tmp_path, cost, 50).text_tokens is None
+    assert sorted(tmp_path.glob("cache/corpora/*")) == texts != [], "a forecast makes no text"
     assert math.isnan(forecast(longer, tmp_path, cost, 0).seconds)
 
 
