@@ -33,7 +33,7 @@ def compress(
     json: Json = False,
 ) -> None:
     """Round, or thin out, a trained model's weights: `isoflop show transform` lists how. Runs are measured again."""
-    from ..compress.transform import TransformPart
+    from ..core.contracts import TransformPart
     from ..core.slots import part_from
     from ..pipelines.compressing import compress_directory, compress_run, inspected
     from ..store.published import is_published

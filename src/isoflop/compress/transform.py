@@ -1,33 +1,25 @@
-"""The slot of transforms: one model in, one out, tensor by tensor."""
+"""What transforms of trained models share: matrix by matrix, and one after the other."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from itertools import pairwise
-from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from ..core.contracts import Calibration, PlainModel, TransformPart
 from ..core.errors import NumericsError, UsageError
-from ..core.registry import Part
 
 KEPT_BITS = 16.0
 """Bits of a weight that no transform stores in fewer: it can be written as bf16."""
 
 
-class TransformPart(Part):
-    """Changes the weights of a trained model.
-
-    Class attributes:
-        stores: whether it says in how many bits its weights are stored; it is the last one then.
-    """
-
-    slot: ClassVar[str] = "transform"
-    stores: ClassVar[bool] = False
+class WeightTransformPart(TransformPart):
+    """Base of the parts that change matrices, each by itself."""
 
     targets: tuple[str, ...] = ("blocks.*",)
     """Which matrices: patterns of their names. Gains and biases stay as they are."""
@@ -36,6 +28,25 @@ class TransformPart(Part):
         """Whether it changes a tensor."""
         module = name.removesuffix(".weight")
         return module != name and len(shape) == 2 and any(fnmatchcase(module, target) for target in self.targets)
+
+    def taken(self, model: PlainModel) -> list[str]:
+        """Names of the matrices that it changes; UsageError if there are none."""
+        found = [name for name, tensor in model.tensors.items() if self.takes(name, tensor.shape)]
+        if not found:
+            example = _example(model.tensors)
+            raise UsageError(f"{', '.join(self.targets)} matches no matrix (e.g. {example})", where="--with")
+        return found
+
+    def transform(self, model: PlainModel, text: Calibration | None) -> PlainModel:
+        made = {name: self.apply(name, model.tensors[name].float()) for name in self.taken(model)}
+        return self.storing(model, made)
+
+    def storing(self, model: PlainModel, made: dict[str, Tensor]) -> PlainModel:
+        """The model with changed matrices, in the type that they had."""
+        return model.having(
+            {name: weight.to(model.tensors[name].dtype) for name, weight in made.items()},
+            {name: self.bits(weight) for name, weight in made.items()},
+        )
 
     @abstractmethod
     def apply(self, name: str, weight: Tensor) -> Tensor:
@@ -51,58 +62,58 @@ class Transformed:
     """What transforms made of a model.
 
     Args:
-        tensors: all tensors by name.
-        bits: a weight of those that were changed.
+        model: as it became.
+        bits: a weight of those that were changed; of those that are left where none was.
         bytes: of the whole model, what was not changed in bf16.
-        changed: names of those that were.
 
     Example:
-        >>> Transformed({}, bits=4.5, bytes=100, changed=()).bits
+        >>> Transformed(model=None, bits=4.5, bytes=100).bits
         4.5
     """
 
-    tensors: Mapping[str, Tensor]
+    model: PlainModel
     bits: float
     bytes: int
-    changed: tuple[str, ...]
 
 
 @torch.no_grad()
-def transformed(tensors: Mapping[str, Tensor], parts: Sequence[TransformPart]) -> Transformed:
-    """What transforms make of a model's tensors, one after the other; none of the tensors given is changed.
+def transformed(model: PlainModel, parts: Sequence[TransformPart], text: Calibration | None = None) -> Transformed:
+    """What transforms make of a model, one after the other; none of the tensors given is changed.
 
     Args:
-        tensors: by our names.
+        model: without parametrizations.
         parts: in order.
+        text: what to watch it on, for those that do.
 
     Raises:
-        UsageError: none of them changes anything, or one follows a part that has said how weights are stored.
+        UsageError: one of them changes nothing, watches where there is no text, or follows a part that has said how
+            weights are stored.
         NumericsError: a tensor is not finite.
     """
     for before, after in pairwise(parts):
         if before.stores:
             what = f"{after.name} would change what {before.name} has rounded"
             raise UsageError(what, where="--with", fix=f"put {before.name} last")
-    made, total, changed = {}, 0.0, []
-    for name, tensor in tensors.items():
+    for part in parts:
+        if part.watches and text is None:
+            what = f"{part.name} watches the model on text, of which a directory has none"
+            raise UsageError(what, where="--with", fix="compress the run that the model came from")
+    _refuse_infinite(model)
+    for part in parts:
+        model = part.transform(model, text)
+    _refuse_infinite(model)
+    sizes = {name: tensor.numel() for name, tensor in model.tensors.items()}
+    total = sum(model.bits.get(name, KEPT_BITS * size) for name, size in sizes.items())
+    changed = sum(sizes[name] for name in model.bits)
+    return Transformed(model, sum(model.bits.values()) / changed if changed else KEPT_BITS, round(total / 8))
+
+
+def _refuse_infinite(model: PlainModel) -> None:
+    for name, tensor in model.tensors.items():
         if not bool(torch.isfinite(tensor).all()):
             raise NumericsError(
                 f"tensor {name!r} holds NaN or infinity", where="compress", fix="use another checkpoint"
             )
-        using = [part for part in parts if part.takes(name, tensor.shape)]
-        weight, bits = tensor, KEPT_BITS * tensor.numel()
-        for part in using:
-            weight = part.apply(name, weight.float()).to(tensor.dtype)
-            bits = part.bits(weight)
-        made[name] = weight
-        total += bits
-        if using:
-            changed.append((name, bits, tensor.numel()))
-    if not changed:
-        targets = sorted({target for part in parts for target in part.targets})
-        raise UsageError(f"{', '.join(targets)} matches no matrix (e.g. {_example(tensors)})", where="--with")
-    bits = sum(bits for _, bits, _ in changed) / sum(numel for *_, numel in changed)
-    return Transformed(made, bits, round(total / 8), tuple(name for name, *_ in changed))
 
 
 def _example(names: Iterable[str]) -> str:

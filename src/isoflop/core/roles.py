@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
 from .errors import UsageError
@@ -53,8 +53,44 @@ def decays(role: Role) -> bool:
 
 
 @dataclass(frozen=True)
+class Axis:
+    """What a dimension of a parameter runs over: each unit of it is ``each`` numbers side by side.
+
+    Parameters with an axis of the same name are cut together. ``width`` and ``vocabulary`` are those of the whole
+    model; any other belongs to the layer that names it.
+
+    Args:
+        name: of the axis, e.g. "hidden".
+        each: numbers of a unit, e.g. those of a head.
+
+    Example:
+        >>> Axis("heads", each=8).within("blocks.0.mixer").name
+        'blocks.0.mixer.heads'
+    """
+
+    name: str
+    each: int = 1
+
+    def within(self, module: str) -> Axis:
+        """The axis as a model calls it of which ``module`` is a part."""
+        return self if self in (WIDTH, VOCABULARY) else Axis(f"{module}.{self.name}", self.each)
+
+
+WIDTH = Axis("width")
+"""The model's vectors."""
+VOCABULARY = Axis("vocabulary")
+"""The token ids."""
+
+
+@dataclass(frozen=True)
 class Shape:
-    """Name, role and shape of one parameter.
+    """Name, role and shape of one parameter, and what its dimensions run over.
+
+    Args:
+        name: of the parameter.
+        role: of the parameter.
+        shape: of the parameter.
+        axes: one for each dimension; none where nobody has named them.
 
     Example:
         >>> Shape("q.weight", "hidden", (32, 32)).numel
@@ -64,10 +100,15 @@ class Shape:
     name: str
     role: Role
     shape: tuple[int, ...]
+    axes: tuple[Axis, ...] = field(default=(), compare=False)
 
     @property
     def numel(self) -> int:
         return math.prod(self.shape)
+
+    def within(self, module: str) -> Shape:
+        """The same parameter as a model calls it of which ``module`` is a part."""
+        return Shape(f"{module}.{self.name}", self.role, self.shape, tuple(axis.within(module) for axis in self.axes))
 
 
 @dataclass(frozen=True)

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Annotated
+from typing import Annotated, Self
 
 import torch
 from pydantic import PositiveInt
 from torch import Tensor, nn
 
-from ..core.contracts import FeedForwardPart, Pattern, Products, Step
+from ..core.contracts import FeedForwardPart, Kept, Pattern, Products, Step
 from ..core.documents import Later
-from ..core.roles import Shape
+from ..core.roles import WIDTH, Axis, Shape
 from .cost import pointwise
 from .layers import Matrix, Product, matrix_shapes
 
@@ -64,12 +64,15 @@ class GatedPart(FeedForwardPart):
         return self.hidden or -(-8 * width // 48) * 16
 
     def shapes(self, width: int) -> list[Shape]:
-        hidden = self.inner(width)
+        hidden, inward = self.inner(width), (Axis("hidden"), WIDTH)
         return [
-            *matrix_shapes("gate", hidden, width, self.bias),
-            *matrix_shapes("up", hidden, width, self.bias),
-            *matrix_shapes("down", width, hidden, self.bias),
+            *matrix_shapes("gate", hidden, width, self.bias, inward),
+            *matrix_shapes("up", hidden, width, self.bias, inward),
+            *matrix_shapes("down", width, hidden, self.bias, inward[::-1]),
         ]
+
+    def sliced(self, kept: Kept, width: int) -> Self:
+        return self.model_copy(update={"hidden": len(kept.get("hidden", range(self.inner(width))))})
 
     def steps(self, batch: int, length: int, width: int, pattern: Pattern | None = None) -> list[Step]:
         gated = pointwise(batch * length * self.inner(width), operations=5)

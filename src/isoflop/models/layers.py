@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from ..core.contracts import EffectiveWeight, as_matrix
 from ..core.rng import Rng
-from ..core.roles import Role, Shape
+from ..core.roles import Axis, Role, Shape
 from .kernels import fuse, linear, rms_norm
 
 Product = Callable[[Tensor], Tensor]
@@ -85,10 +85,20 @@ def read(module: Any) -> Tensor:
     return weight if own is None else as_matrix(own.effective, weight)
 
 
-def matrix_shapes(name: str, rows: int, columns: int, bias: bool = False) -> list[Shape]:
-    """Names, roles and shapes of the parameters of a ``Matrix`` within the blocks."""
-    weight = Shape(f"{name}.weight", "hidden", (rows, columns))
-    return [weight, Shape(f"{name}.bias", "bias", (rows,))] if bias else [weight]
+def matrix_shapes(
+    name: str, rows: int, columns: int, bias: bool = False, axes: tuple[Axis, Axis] | None = None
+) -> list[Shape]:
+    """Names, roles and shapes of the parameters of a ``Matrix`` within the blocks.
+
+    Args:
+        name: of the matrix within its layer.
+        rows: width of the output.
+        columns: width of the input.
+        bias: whether it has one.
+        axes: what rows and columns run over; a layer whose matrices do not say it cannot be cut.
+    """
+    weight = Shape(f"{name}.weight", "hidden", (rows, columns), axes or ())
+    return [weight, Shape(f"{name}.bias", "bias", (rows,), weight.axes[:1])] if bias else [weight]
 
 
 def joined(matrices: Sequence[Matrix], dtype: torch.dtype) -> Product:

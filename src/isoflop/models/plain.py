@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Annotated
+from typing import Annotated, Self
 
 import torch
 from pydantic import PositiveInt
 from torch import Tensor, nn
 
-from ..core.contracts import FeedForwardPart, Pattern, Products, Step
+from ..core.contracts import FeedForwardPart, Kept, Pattern, Products, Step
 from ..core.documents import Later
-from ..core.roles import Shape
+from ..core.roles import WIDTH, Axis, Shape
 from .cost import pointwise
 from .layers import Matrix, Product, matrix_shapes
 
@@ -60,7 +60,11 @@ class PlainPart(FeedForwardPart):
 
     def shapes(self, width: int) -> list[Shape]:
         hidden = self.inner(width)
-        return matrix_shapes("up", hidden, width, self.bias) + matrix_shapes("down", width, hidden, self.bias)
+        up = matrix_shapes("up", hidden, width, self.bias, (Axis("hidden"), WIDTH))
+        return up + matrix_shapes("down", width, hidden, self.bias, (WIDTH, Axis("hidden")))
+
+    def sliced(self, kept: Kept, width: int) -> Self:
+        return self.model_copy(update={"hidden": len(kept.get("hidden", range(self.inner(width))))})
 
     def steps(self, batch: int, length: int, width: int, pattern: Pattern | None = None) -> list[Step]:
         activated = pointwise(batch * length * self.inner(width), operations=4)

@@ -9,8 +9,8 @@ from pathlib import Path
 from torch import Tensor
 
 from ..compress.mx import Damage, damage
-from ..compress.transform import TransformPart, transformed
-from ..core.contracts import merged
+from ..compress.transform import transformed
+from ..core.contracts import PlainModel, TransformPart, merged
 from ..core.errors import UsageError
 from ..core.scale import Scale
 from ..models.hf.directory import Published
@@ -69,15 +69,15 @@ def compress_run(
     _refuse_existing(out)
     heldout = restore(run, device="cpu").parts.source.heldout()
     found = trained(run, device="cpu", warn=warn)
-    made = transformed(merged(found.model), parts)
-    plain = found.recipe.model.build(found.ctx).eval()
+    made = transformed(PlainModel(found.recipe.model, found.ctx.vocab_size, merged(found.model)), parts)
+    plain = made.model.part.build(found.ctx).eval()
     name = found.recipe.metrics[0].name
     before = found.measure(heldout)[name].value
-    plain.load_state_dict(made.tensors)
+    plain.load_state_dict(dict(made.model.tensors))
     after = replace(found, model=plain, ctx=found.ctx.having(models={"policy": plain})).measure(heldout)[name].value
-    publish_run(run, out, warn=warn, change=WeightChange(lambda weights: made.tensors, _record(parts)))
+    publish_run(run, out, warn=warn, change=WeightChange(lambda model: made.model, _record(parts)))
     scale = scale_of(run.result) if run.result else found.recipe.metrics[0].scale
-    return Compressed(made.bits, made.bytes, len(made.changed), before, after, scale)
+    return Compressed(made.bits, made.bytes, len(made.model.bits), before, after, scale)
 
 
 def compress_directory(directory: Path, parts: Sequence[TransformPart], out: Path) -> Compressed:
@@ -92,12 +92,12 @@ def compress_directory(directory: Path, parts: Sequence[TransformPart], out: Pat
         raise UsageError(what, where=str(directory), fix="compress the model that it was made from")
     kept = []
 
-    def change(weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        kept.append(transformed(weights, parts))
-        return kept[0].tensors
+    def change(model: PlainModel) -> PlainModel:
+        kept.append(transformed(model, parts))
+        return kept[0].model
 
     publish_directory(directory, out, change=WeightChange(change, _record(parts)))
-    return Compressed(kept[0].bits, kept[0].bytes, len(kept[0].changed))
+    return Compressed(kept[0].bits, kept[0].bytes, len(kept[0].model.bits))
 
 
 def inspected(source: Run | Path, format: str, block: int = 32) -> list[tuple[str, Damage]]:

@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import tomli_w
-from torch import Tensor
 
 from .. import __version__
-from ..core.contracts import Tokenizer, merged
+from ..core.contracts import PlainModel, Tokenizer, merged
 from ..core.digests import digest
 from ..core.errors import DataError, UsageError
 from ..core.files import disk_errors, write_atomic, write_json
@@ -43,15 +42,15 @@ class WeightChange:
     """What is done to a model's weights on their way out.
 
     Args:
-        of: the weights by our names -> those that are written.
+        of: the model -> the one that is written.
         record: JSON values that say what it is, kept beside the weights.
 
     Example:
-        >>> WeightChange(of=lambda weights: weights, record=[]).record
+        >>> WeightChange(of=lambda model: model, record=[]).record
         []
     """
 
-    of: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]]
+    of: Callable[[PlainModel], PlainModel]
     record: Any
 
     def keep(self, directory: Path) -> None:
@@ -98,9 +97,11 @@ def publish_run(
         if change is not None:
             change.keep(directory)
 
+    model = _changed_model(PlainModel(recipe.model, found.ctx.vocab_size, merged(found.model)), change)
+    assert isinstance(model.part, TransformerPart)
     return export(
-        recipe.model,
-        merged(found.model) if change is None else change.of(merged(found.model)),
+        model.part,
+        model.tensors,
         out,
         context=context or _context(run),
         family=_family(run),
@@ -131,9 +132,11 @@ def publish_directory(
             change.keep(target)
 
     ids = [config.tree.get(key) for key in ("bos_token_id", "eos_token_id")]
+    made = _changed_model(PlainModel(source.part, source.vocab_size, dict(model.named_parameters())), change)
+    assert isinstance(made.part, TransformerPart)
     return export(
-        source.part,
-        dict(model.named_parameters()) if change is None else change.of(dict(model.named_parameters())),
+        made.part,
+        made.tensors,
         out,
         context=context or source.context,
         family=source.family.model_type,
@@ -142,6 +145,10 @@ def publish_directory(
         dtype=dtype,
         beside=beside,
     )
+
+
+def _changed_model(model: PlainModel, change: WeightChange | None) -> PlainModel:
+    return model if change is None else change.of(model)
 
 
 def _changed(change: WeightChange | None) -> dict[str, Any]:

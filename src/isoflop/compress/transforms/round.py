@@ -11,13 +11,13 @@ from ...core.registry import Card, part
 from ..elements import FORMATS, Format, element_of
 from ..grids import Float, Grid, floats, integers
 from ..mx import Blocks, Scale, quantise
-from ..transform import TransformPart
+from ..transform import WeightTransformPart
 
 Kind = Literal["int2", "int3", "int4", "int5", "int6", "int7", "int8", Float, Format]
 
 
 @part
-class RoundPart(TransformPart):
+class RoundPart(WeightTransformPart):
     """Rounds weights to the nearest point of a grid: the baseline that every method of quantisation is held against.
 
     Example:

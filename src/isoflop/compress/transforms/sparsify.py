@@ -7,11 +7,11 @@ from torch import Tensor
 
 from ...core.registry import Card, part
 from ..sparsity import budget_masks, group_mask
-from ..transform import KEPT_BITS, TransformPart
+from ..transform import KEPT_BITS, WeightTransformPart
 
 
 @part
-class SparsifyPart(TransformPart):
+class SparsifyPart(WeightTransformPart):
     """Sets the smallest weights to zero: a share of each matrix, or all but N of each M of a row.
 
     Example:

@@ -14,6 +14,7 @@ from .model import (
     Cacheable,
     FeedForwardPart,
     Gains,
+    Kept,
     LayerPart,
     MixerPart,
     Model,
@@ -62,6 +63,7 @@ from .parametrization import (
     owned,
 )
 from .pattern import Causal, Documents, Pattern, Seen, places_of, within
+from .slicing import LAYER, PlainModel, Sliceable
 from .task import HeldOutPuzzles, Hole, PosesPuzzles, Puzzle, TaskPart
 from .training import (
     Averaging,
@@ -76,9 +78,11 @@ from .training import (
     Stateful,
     SwapsWeights,
 )
+from .transform import Calibration, TransformPart
 from .use import Completion, Decoder, DecoderPart, Ended, Listener, Measurement, Metric, MetricPart, Subject
 
 __all__ = [
+    "LAYER",
     "OWNED",
     "PLACE",
     "TOKENIZER",
@@ -91,6 +95,7 @@ __all__ = [
     "Batches",
     "BeginsFromWeight",
     "Cacheable",
+    "Calibration",
     "Causal",
     "Completion",
     "Curvature",
@@ -110,6 +115,7 @@ __all__ = [
     "HeldOutPuzzles",
     "Hole",
     "KeepsText",
+    "Kept",
     "LayerPart",
     "Likelihood",
     "Linearizing",
@@ -138,6 +144,7 @@ __all__ = [
     "ParametrizationPart",
     "Passes",
     "Pattern",
+    "PlainModel",
     "PosesPuzzles",
     "PositionPart",
     "Predicts",
@@ -151,6 +158,7 @@ __all__ = [
     "Scorer",
     "ScorerPart",
     "Seen",
+    "Sliceable",
     "Source",
     "SourcePart",
     "Stateful",
@@ -164,6 +172,7 @@ __all__ = [
     "TokenBatch",
     "Tokenizer",
     "TokenizerPart",
+    "TransformPart",
     "Treatment",
     "Verdicts",
     "added",

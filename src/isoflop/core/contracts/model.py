@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, Self, runtime_checkable
 
@@ -11,6 +11,7 @@ from pydantic import PrivateAttr
 
 from ..context import Context
 from ..cost import Work
+from ..errors import UsageError
 from ..registry import Part
 from ..roles import Shape
 from .parametrization import Treatment
@@ -19,6 +20,10 @@ from .pattern import Pattern, Seen
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
+
+
+Kept = Mapping[str, Sequence[int]]
+"""By axis the units of it that stay, ascending; axes that are not given stay whole."""
 
 
 @runtime_checkable
@@ -178,6 +183,18 @@ class LayerPart(Part):
     def problems(self, width: int) -> list[str]:
         """Why it cannot be built at this width, each "key: what; what to do"."""
         return []
+
+    def sliced(self, kept: Kept, width: int) -> Self:
+        """The same layer with fewer units on some of its axes; all sizes that follow from the width are then said.
+
+        Args:
+            kept: by axis, as its shapes name them, the units that stay.
+            width: of the vectors before anything is cut.
+
+        Raises:
+            UsageError: it cannot be cut so.
+        """
+        raise UsageError(f"{self.slot} {self.name} cannot be cut", where="model", fix="leave it whole")
 
 
 class NormPart(Part):

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self, TypeVar
 
 from pydantic import Field, PositiveFloat, PositiveInt
 
 from ...core.context import Context
-from ...core.contracts import Cacheable, FeedForwardPart, LayerPart, MixerPart, ModelPart, Pattern
+from ...core.contracts import LAYER, Cacheable, FeedForwardPart, Kept, LayerPart, MixerPart, ModelPart, Pattern
 from ...core.cost import Work
 from ...core.device import Device, physical_memory
 from ...core.documents import Later
 from ...core.registry import Card, Part, part
-from ...core.roles import TRAINING_BYTES, Shape, numel
+from ...core.roles import TRAINING_BYTES, VOCABULARY, WIDTH, Axis, Shape, numel
 from ...core.slots import ArrangementSlot, FeedForwardsSlot, MixersSlot, NormSlot
 from ..cost import pointwise
 from ..pricing import Walk
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ...core.recipe import Recipe
     from ..transformer import Transformer
 
+Inner = TypeVar("Inner", bound=Part)
 LARGEST = 2**44
 """Bytes of training state (16 TiB) beyond which a recipe for another device is taken for a mistake."""
 MOST_LAYERS = 4096
@@ -77,6 +78,7 @@ class TransformerPart(ModelPart):
         cost="6 FLOPs a matrix parameter and token, and attention; 16 bytes a parameter in training",
     )
     version: ClassVar[int] = 2
+    stack: ClassVar[str] = "blocks"
 
     def current_version(self) -> int:
         """2 where tied: version 1 started with all gains before the head at 1. Untied, nothing changed."""
@@ -155,14 +157,40 @@ class TransformerPart(ModelPart):
         return walk.work
 
     def shapes(self, vocab_size: int) -> list[Shape]:
-        table = (vocab_size, self.d_model)
-        found = [Shape("embedding.weight", "embedding", table)]
+        table, axes = (vocab_size, self.d_model), (VOCABULARY, WIDTH)
+        found = [Shape("embedding.weight", "embedding", table, axes)]
         if self.positions is not None:
-            found.append(Shape("positions.weight", "embedding", (self.positions, self.d_model)))
+            rows = (self.positions, self.d_model)
+            found.append(Shape("positions.weight", "embedding", rows, (Axis("positions"), WIDTH)))
         for i, inners in enumerate(self.blocks()):
-            found += [Shape(f"blocks.{i}.{s.name}", s.role, s.shape) for s in self._block_shapes(*inners)]
+            found += [shape.within(f"{self.stack}.{i}") for shape in self._block_shapes(*inners)]
         found += self._norm_shapes("norm")
-        return found if self.tied else [*found, Shape("unembedding.weight", "head", table)]
+        return found if self.tied else [*found, Shape("unembedding.weight", "head", table, axes)]
+
+    def sliced(self, kept: Kept) -> Self:
+        """See ``Sliceable``. Of a tied model the factor on embedded tokens stays what it was."""
+        blocks = self.blocks()
+        layers = kept.get(LAYER, range(len(blocks)))
+        sizes: dict[str, Any] = {"layers": len(layers)}
+        for place, name in enumerate(("mixer", "feed_forward")):
+            sizes[name] = self._alike(
+                [self._cut_layer(blocks[i][place], f"{self.stack}.{i}.{name}.", kept) for i in layers]
+            )
+        if WIDTH.name in kept:
+            sizes["d_model"] = len(kept[WIDTH.name])
+            sizes["embedding_scale"] = self.embedding_scale or (self.d_model**0.5 if self.tied else None)
+        return self.model_copy(update=sizes)
+
+    def _cut_layer(self, layer: Inner, prefix: str, kept: Kept) -> Inner:
+        own = {axis.removeprefix(prefix): units for axis, units in kept.items() if axis.startswith(prefix)}
+        assert isinstance(layer, LayerPart)
+        return layer.sliced(own, self.d_model) if own or WIDTH.name in kept else layer
+
+    @staticmethod
+    def _alike(parts: list[Inner]) -> Inner | tuple[Inner, ...]:
+        """Parts of all blocks, as ``mixer`` and ``feed_forward`` say them."""
+        period = next(n for n in range(1, len(parts) + 1) if all(part == parts[i % n] for i, part in enumerate(parts)))
+        return parts[0] if period == 1 else tuple(parts[:period])
 
     def _block_shapes(self, mixer: MixerPart, feed_forward: FeedForwardPart) -> list[Shape]:
         """One block's parameters, named within it."""
@@ -170,11 +198,11 @@ class TransformerPart(ModelPart):
         found: list[Shape] = []
         for name in self.arrangement.modules():
             own = inners[name].shapes(self.d_model) if name in inners else self.norm.shapes(self.d_model)
-            found += [Shape(f"{name}.{s.name}", s.role, s.shape) for s in own]
+            found += [shape.within(name) for shape in own]
         return found
 
     def _norm_shapes(self, name: str) -> list[Shape]:
-        return [Shape(f"{name}.{s.name}", s.role, s.shape) for s in self.norm.shapes(self.d_model)]
+        return [shape.within(name) for shape in self.norm.shapes(self.d_model)]
 
     def check(self, recipe: Recipe) -> list[str]:
         mixers, feed_forwards = placed("model.mixer", self.mixer), placed("model.feed_forward", self.feed_forward)
@@ -212,9 +240,6 @@ class TransformerPart(ModelPart):
                 "use a smaller d_model or fewer layers"
             )
         return found
-
-
-Inner = TypeVar("Inner", bound=Part)
 
 
 def tiles(parts: Inner | tuple[Inner, ...]) -> tuple[Inner, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Self
 
 import torch
 from pydantic import PositiveFloat, PositiveInt
@@ -14,6 +14,7 @@ from ...core.contracts import (
     Cacheable,
     Documents,
     Gains,
+    Kept,
     MixerPart,
     Pattern,
     PositionPart,
@@ -25,8 +26,9 @@ from ...core.contracts import (
 )
 from ...core.contracts.pattern import Positions
 from ...core.documents import Later
+from ...core.errors import UsageError
 from ...core.registry import Card, part
-from ...core.roles import Shape
+from ...core.roles import WIDTH, Axis, Shape
 from ...core.slots import NormSlot, PatternSlot, PositionSlot
 from ...ledger import formulas
 from ..attend import Angles, attend, block_pairs, capped_attend, dense_mask, turn_
@@ -287,15 +289,26 @@ class AttentionPart(MixerPart):
 
     def shapes(self, width: int) -> list[Shape]:
         heads, kv_heads, head_dim = self.dimensions(width)
+        queries, keys = Axis("heads", head_dim), Axis("kv_heads", head_dim)
         found = [
-            *matrix_shapes("q", heads * head_dim, width, self.bias),
-            *matrix_shapes("k", kv_heads * head_dim, width, self.bias),
-            *matrix_shapes("v", kv_heads * head_dim, width, self.bias),
-            *matrix_shapes("out", width, heads * head_dim, self.out_bias),
+            *matrix_shapes("q", heads * head_dim, width, self.bias, (queries, WIDTH)),
+            *matrix_shapes("k", kv_heads * head_dim, width, self.bias, (keys, WIDTH)),
+            *matrix_shapes("v", kv_heads * head_dim, width, self.bias, (keys, WIDTH)),
+            *matrix_shapes("out", width, heads * head_dim, self.out_bias, (WIDTH, queries)),
         ]
-        for name, size in zip(("q_norm", "k_norm"), self._normed(width), strict=False):
-            found += [Shape(f"{name}.{s.name}", s.role, s.shape) for s in self.qk_norm_by.shapes(size)]
+        for name, axis, size in zip(("q_norm", "k_norm"), (queries, keys), self._normed(width), strict=False):
+            own = axis if self.qk_norm_whole else Axis("head_dim")
+            found += [Shape(f"{name}.{s.name}", s.role, s.shape, (own,)) for s in self.qk_norm_by.shapes(size)]
         return found
+
+    def sliced(self, kept: Kept, width: int) -> Self:
+        heads, kv_heads, head_dim = self.dimensions(width)
+        queries, keys = kept.get("heads", range(heads)), kept.get("kv_heads", range(kv_heads))
+        groups = [sum(head * kv_heads // heads == key for head in queries) for key in keys]
+        if len(set(groups)) > 1 or sum(groups) < len(queries):
+            what = f"heads {list(queries)} of {heads} leave the {len(keys)} key-value heads {groups} each"
+            raise UsageError(what, where="heads", fix="keep as many of each group")
+        return self.model_copy(update={"heads": len(queries), "kv_heads": len(keys), "head_dim": head_dim})
 
     def steps(self, batch: int, length: int, width: int, pattern: Pattern | None = None) -> list[Step]:
         heads, kv_heads, head_dim = self.dimensions(width)

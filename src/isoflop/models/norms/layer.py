@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from ...core.contracts import NormPart
 from ...core.cost import Work
 from ...core.registry import Card, part
-from ...core.roles import Shape
+from ...core.roles import WIDTH, Shape
 from ..cost import pointwise
 from ..layers import read
 
@@ -75,8 +75,8 @@ class LayerNormPart(NormPart):
         return LayerNorm(width, eps, self.bias)
 
     def shapes(self, width: int) -> list[Shape]:
-        bias = [Shape("bias", "bias", (width,))] if self.bias else []
-        return [Shape("weight", "norm", (width,)), *bias]
+        bias = [Shape("bias", "bias", (width,), (WIDTH,))] if self.bias else []
+        return [Shape("weight", "norm", (width,), (WIDTH,)), *bias]
 
     def work(self, tokens: int, width: int) -> Work:
         return pointwise(tokens * width, operations=7 + self.bias)

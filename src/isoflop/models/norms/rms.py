@@ -5,7 +5,7 @@ from __future__ import annotations
 from ...core.contracts import NormPart
 from ...core.cost import Work
 from ...core.registry import Card, part
-from ...core.roles import Shape
+from ...core.roles import WIDTH, Shape
 from ..cost import pointwise
 from ..layers import RmsNorm
 
@@ -31,7 +31,7 @@ class RmsPart(NormPart):
         return RmsNorm(width, eps)
 
     def shapes(self, width: int) -> list[Shape]:
-        return [Shape("weight", "norm", (width,))]
+        return [Shape("weight", "norm", (width,), (WIDTH,))]
 
     def work(self, tokens: int, width: int) -> Work:
         return pointwise(tokens * width, operations=5)

@@ -7,7 +7,7 @@ from torch import Tensor
 from ...core.contracts import NormPart
 from ...core.cost import Work
 from ...core.registry import Card, part
-from ...core.roles import Shape
+from ...core.roles import WIDTH, Shape
 from ..cost import pointwise
 from ..layers import RmsNorm
 
@@ -52,7 +52,7 @@ class RmsOffsetPart(NormPart):
         return RmsOffsetNorm(width, eps)
 
     def shapes(self, width: int) -> list[Shape]:
-        return [Shape("weight", "norm", (width,))]
+        return [Shape("weight", "norm", (width,), (WIDTH,))]
 
     def work(self, tokens: int, width: int) -> Work:
         return pointwise(tokens * width, operations=5)
