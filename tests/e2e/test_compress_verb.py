@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from isoflop.cli.main import invoke
 from isoflop.compress.parametrizations.integer import quantised
+from isoflop.core import files
 from isoflop.core.recipe import Recipe
+from isoflop.store.checkpoint import replacing
+from isoflop.store.run import Run
+from isoflop.train.loop import Loop
 from isoflop.train.restore import published
 from isoflop.train.run import train
 
@@ -71,10 +77,117 @@ def test_what_cannot_be_leaves_nothing_behind(run: Path, tmp_path: Path, capsys:
         (["--with", '{name="round", targets=["nowhere"]}'], "matches no matrix"),
         (["--with", ROUND, "--with", '{name="sparsify", sparsity=0.5}'], "put round last"),
         (["--with", "rond"], "round"),
-        ([], "--with and --out"),
+        ([], "--with and one of"),
     ):
         assert invoke(["compress", str(run), *args, "--out", str(out)]) == 2, args
         assert message in capsys.readouterr().err, args
         assert list(tmp_path.iterdir()) == []
     assert invoke(["compress", str(run), "--inspect", "mxfp9"]) == 2
     assert "mxfp8_e4m3" in capsys.readouterr().err
+
+
+def compressed(run: Path, name: str, *transforms: str) -> int:
+    using = [word for transform in transforms for word in ("--with", transform)]
+    return invoke(["compress", str(run), *using, "--name", name, "--root", str(run.parent)])
+
+
+def test_a_run_becomes_another_run(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Evaluated, continued, exported and trained on as any other, with the bill of what it was made from."""
+    root = ["--root", str(run.parent)]
+    assert compressed(run, "b", '{name="slice", hidden_widths=24}', ROUND) == 0
+    line = capsys.readouterr().out
+    b = Run.read(run.parent / "b")
+    assert line.startswith(
+        f"b: {Run.read(run).figure('value'):.4f} -> {b.figure('value'):.4f} bits per byte, 4.52 bits"
+    )
+    assert compressed(run, "b", '{name="slice", hidden_widths=24}', ROUND) == 0
+    assert capsys.readouterr().out == line, "it is there already, and was not made again"
+    assert b.finished
+    assert b.result["tokens"] == 0
+    assert b.ancestors[Run.read(run).hash].ledger["train"] == Run.read(run).ledger["train"]
+    assert invoke(["eval", "b", *root]) == 0
+    assert f"{b.figure('value'):.4f}" in capsys.readouterr().out
+    assert invoke(["generate", "b", "--prompt", "Text", "--tokens", "4", *root]) == 0
+    assert invoke(["export", "b", str(tmp_path / "out"), *root]) == 0
+    source = f"source={b.recipe.source.model_dump_json()}".replace('":', '"=')
+    settings = ["train={length=32, batch=4, evaluations=1}", "budget={steps=2}"]
+    (tmp_path / "on.toml").write_text("\n".join([source, *settings]))
+    assert invoke(["train", str(tmp_path / "on.toml"), "start=b", "--name", "c", *root]) == 0
+    c = Run.read(run.parent / "c")
+    assert set(c.ancestors) == {b.hash, Run.read(run).hash}
+    assert c.recipe.model == b.recipe.model
+    assert not c.recipe.transforms
+
+
+def test_a_compressed_run_is_neither_compressed_again_nor_trained(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert compressed(run, "once", ROUND) == 0
+    once, root = run.parent / "once", ["--root", str(run.parent)]
+    for refused, message in (
+        (lambda: compressed(once, "twice", ROUND), "compressed before"),
+        (lambda: compressed(run, "once", '{name="round", format="int3"}'), "is another run"),
+        (lambda: compressed(run, "cache", ROUND), "the store uses"),
+        (lambda: invoke(["train", str(once / "recipe.toml"), "--name", "twice", *root]), "isoflop compress"),
+    ):
+        assert refused() == 2, message
+        assert message in capsys.readouterr().err
+    assert not (run.parent / "twice").exists()
+    assert Recipe.from_json(Run.read(once).resolved).hash == Run.read(once).hash
+    assert Recipe.from_json(Run.read(run).resolved).hash == Run.read(run).hash
+
+
+@pytest.mark.parametrize("moment", ["write_ancestors", "save", "rename"])
+def test_killed_at_any_moment_it_is_done_again(
+    moment: str, run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As a kill leaves the disk: nothing is cleaned up. The name is free, and the same command makes the run."""
+
+    class Killed(BaseException):
+        pass
+
+    def killed(*args: object, **kwargs: object) -> None:
+        raise Killed
+
+    name = f"killed-{moment}"
+    owner = {"write_ancestors": Run, "rename": Path}.get(moment, Loop)
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, moment, killed)
+        patch.setattr(files.shutil, "rmtree", lambda *args, **kwargs: None)
+        with pytest.raises(Killed):
+            compressed(run, name, ROUND)
+    assert len(list(run.parent.glob(f".*{name}"))) == 1
+    assert not (run.parent / name).exists()
+    capsys.readouterr()
+    assert compressed(run, name, ROUND) == 0
+    assert not list(run.parent.glob(f".*{name}"))
+    assert Run.read(run.parent / name).checkpoint() is not None
+
+
+def test_a_full_disk_leaves_nothing(
+    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = sorted(run.parent.iterdir())
+
+    def full(*args: object, **kwargs: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("isoflop.train.state.save_file", full)
+    assert compressed(run, "full", ROUND) == 3
+    assert "space" in capsys.readouterr().err
+    assert sorted(run.parent.iterdir()) == before
+
+
+def test_weights_that_are_not_numbers_are_refused(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    broken = tmp_path / "broken"
+    shutil.copytree(run, broken)
+    (weights,) = broken.glob("checkpoints/*/model.safetensors")
+    with replacing(weights.parent, {weights.name}):
+        tensors = load_file(weights)
+        tensors["blocks.0.mixer.q.weight"][0, 0] = float("nan")
+        save_file(tensors, weights)
+    assert compressed(broken, "c", ROUND) == 4
+    assert "blocks.0.mixer.q.weight" in capsys.readouterr().err
+    assert not (tmp_path / "c").exists()

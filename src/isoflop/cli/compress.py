@@ -26,6 +26,7 @@ def compress(
         Path | None,
         typer.Option("--out", help="The new directory; must not exist.", parser=user_path, metavar="DIRECTORY"),
     ] = None,
+    name: Annotated[str | None, typer.Option("--name", help="Make a run of that name instead of a directory.")] = None,
     inspect: Annotated[
         str | None, typer.Option("--inspect", help="Only show what an MX format would do, e.g. mxfp8_e4m3.")
     ] = None,
@@ -35,6 +36,7 @@ def compress(
     """Round, or thin out, a trained model's weights: `isoflop show transform` lists how. Runs are measured again."""
     from ..core.contracts import TransformPart
     from ..core.slots import part_from
+    from ..pipelines.compressed_runs import compress_to_run
     from ..pipelines.compressing import compress_directory, compress_run, inspected
     from ..store.published import is_published
 
@@ -49,15 +51,24 @@ def compress(
         for name, d in found:
             typer.echo(f"{d.collapsed:9.1%}  {d.saturated:9.1%}  {d.bias:+7.4f}  {d.error:7.4f}  {name}")
         return
-    if not using or out is None:
-        fix = """e.g. --with '{name="round", format="int4"}' --out small"""
-        raise UsageError("wants --with and --out, or --inspect", where="compress", fix=fix)
+    if not using or (out is None) == (name is None):
+        fix = """e.g. --with '{name="round", format="int4"}' --name small"""
+        raise UsageError("wants --with and one of --name and --out, or --inspect", where="compress", fix=fix)
     parts = [part for text in using if isinstance(part := part_from("transform", text), TransformPart)]
-    if isinstance(source, Path):
-        made = compress_directory(source, parts, out)
+    if out is not None:
+        made = (
+            compress_directory(source, parts, out)
+            if isinstance(source, Path)
+            else compress_run(source, parts, out, warn)
+        )
+    elif isinstance(source, Path):
+        what = "is a directory, which has no text that a run could be measured on"
+        raise UsageError(what, where=str(source), fix="write another directory: --out")
     else:
-        made = compress_run(source, parts, out, warn)
+        assert name is not None
+        made = compress_to_run(source, parts, root, name, warn)
+    place = name or str(out)
     if json:
-        emit({"out": str(out), **{key: value for key, value in asdict(made).items() if key != "scale"}})
+        emit({"name" if name else "out": place, **{k: v for k, v in asdict(made).items() if k != "scale"}})
     else:
-        typer.echo(made.line(str(out)))
+        typer.echo(made.line(place))

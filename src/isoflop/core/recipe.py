@@ -36,6 +36,7 @@ from .slots import (
     ScheduleSlot,
     SourceSlot,
     TokenizerSlot,
+    TransformSlot,
     schema_document,
 )
 from .toml import TomlDocument, problems_of
@@ -173,6 +174,8 @@ class Recipe(TomlDocument):
     parametrization: ParametrizationsSlot | None = None
     """What stands in for the products of the matrices within the blocks, e.g. integer weights or LoRA; or a list of
     such parts in order, e.g. ["nm", "integer"]."""
+    transforms: Annotated[tuple[TransformSlot, ...], Later()] = ()
+    """What was done in order to the weights of its start, with no step after it: `isoflop compress` makes such runs."""
     freeze: Annotated[tuple[str, ...], Later()] = ()
     """Parameters that are not trained: roles (embedding, head, norm, hidden, bias, a part's own) or name patterns."""
     metrics: tuple[MetricSlot, ...] = ("bits_per_byte",)  # type: ignore[assignment]

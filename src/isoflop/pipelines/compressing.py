@@ -1,4 +1,4 @@
-"""From a trained model to a compressed one: its weights transformed, measured before and after, written whole."""
+"""From a trained model to a compressed one: transformed, measured before and after, written whole or not at all."""
 
 from __future__ import annotations
 
@@ -6,17 +6,21 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from ..compress.mx import Damage, damage
-from ..compress.transform import transformed
-from ..core.contracts import PlainModel, TransformPart, merged
+from ..compress.transform import Transformed, transformed
+from ..core.context import Context
+from ..core.contracts import Pattern, PlainModel, Source, TransformPart, merged
+from ..core.cost import Cost
 from ..core.errors import UsageError
+from ..core.rng import Rng
 from ..core.scale import Scale
 from ..models.hf.directory import Published
-from ..store.records import scale_of
 from ..store.run import Run
-from ..train.restore import restore, trained
+from ..train.restore import Trained, restore, trained
+from ..train.session import Session
 from .publishing import COMPRESSION, WeightChange, publish_directory, publish_run
 
 
@@ -27,35 +31,106 @@ class Compressed:
     Args:
         bits: a changed weight.
         bytes: of the whole model as it could be packed, what was not changed in bf16.
-        matrices: how many were changed.
+        parameters: that are left.
         before: the run's value; None of a directory, which has no held-out text.
         after: its value with the compressed weights.
         scale: what the values are measured on.
 
     Example:
-        >>> Compressed(bits=4.5, bytes=100_000, matrices=14).line("b")
-        'b: 14 matrices, 4.5 bits a weight, 0.1 MB'
+        >>> Compressed(bits=4.5, bytes=100_000, parameters=170_000).line("b")
+        'b: 170,000 weights, 4.5 bits a weight, 0.1 MB'
     """
 
     bits: float
     bytes: int
-    matrices: int
+    parameters: int
     before: float | None = None
     after: float | None = None
     scale: Scale | None = None
 
     def line(self, name: str) -> str:
         """The whole in one line."""
-        quality = f"{self.matrices} matrices"
+        quality = f"{self.parameters:,} weights"
         if self.before is not None and self.after is not None and self.scale is not None:
             quality = f"{self.before:.4f} -> {self.after:.4f} {self.scale.unit}"
         return f"{name}: {quality}, {self.bits:.3g} bits a weight, {self.bytes / 1e6:.2g} MB"
+
+    @classmethod
+    def of(cls, made: Transformed) -> Compressed:
+        """Its size, nothing measured yet."""
+        return cls(made.bits, made.bytes, sum(tensor.numel() for tensor in made.model.tensors.values()))
+
+
+class RunText:
+    """A run's training text, on which transforms watch its model: see ``core.contracts.Calibration``.
+
+    Args:
+        source: of the run.
+        ctx: to build models with.
+        pattern: who sees whom.
+
+    Attributes:
+        spent: what watching cost.
+    """
+
+    def __init__(self, source: Source, ctx: Context, pattern: Pattern | None) -> None:
+        self.source, self.ctx, self.pattern = source, ctx, pattern
+        self.spent = Cost()
+
+    def tokens(self, windows: int, seed: int) -> Tensor:
+        stream, found, rows = self.source.batches(self.ctx.having(rng=Rng(seed)("calibration"))), list[Tensor](), 0
+        while rows < windows:
+            batch = getattr(next(stream), "inputs", None)
+            if batch is None:
+                raise UsageError("the run's source gives no tokens to watch a model on", where="--with")
+            found.append(batch)
+            rows += len(batch)
+        return torch.cat(found)[:windows]
+
+    def live(self, model: PlainModel) -> torch.nn.Module:
+        live = model.part.build(self.ctx).to(self.ctx.device)
+        live.load_state_dict(dict(model.tensors))
+        return live.eval()
+
+    def charge(self, cost: Cost) -> None:
+        self.spent += cost
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A run whose model has been transformed: its session, its model in use, what was made of it, and on what text."""
+
+    session: Session
+    found: Trained
+    made: Transformed
+    text: RunText
+
+    @classmethod
+    def of(cls, run: Run, parts: Sequence[TransformPart], warn: Callable[[str], None] | None) -> Prepared:
+        """UsageError if the run was compressed before."""
+        if run.recipe.transforms:
+            raise _compressed_before(str(run.path))
+        session, found = restore(run, device="cpu"), trained(run, device="cpu", warn=warn)
+        text = RunText(session.parts.source, found.ctx, found.recipe.objective.patterns[0])
+        model = PlainModel(found.recipe.model, found.ctx.vocab_size, merged(found.model))
+        return cls(session, found, transformed(model, parts, text), text)
+
+    def before(self) -> float:
+        """The run's value on its held-out text."""
+        return self.session.measure()[self.found.recipe.metrics[0].name].value
+
+    def after(self) -> float:
+        """The same of what was made."""
+        plain = self.text.live(self.made.model)
+        ctx = self.found.ctx.having(models={"policy": plain})
+        measured = replace(self.found, model=plain, ctx=ctx).measure(self.session.parts.source.heldout())
+        return measured[self.found.recipe.metrics[0].name].value
 
 
 def compress_run(
     run: Run, parts: Sequence[TransformPart], out: Path, warn: Callable[[str], None] | None = None
 ) -> Compressed:
-    """Write a run's model with transformed weights as a published directory, measured on the run's held-out text.
+    """Write a run's transformed model as a published directory, measured on the run's held-out text.
 
     Args:
         run: the run; parametrizations are baked in first.
@@ -64,40 +139,33 @@ def compress_run(
         warn: called with each warning.
 
     Raises:
-        UsageError: nothing matches, or ``out`` exists. NumericsError: a weight is not finite.
+        UsageError: nothing matches, the run was compressed before, or ``out`` exists.
+        NumericsError: a weight is not finite.
     """
     _refuse_existing(out)
-    heldout = restore(run, device="cpu").parts.source.heldout()
-    found = trained(run, device="cpu", warn=warn)
-    made = transformed(PlainModel(found.recipe.model, found.ctx.vocab_size, merged(found.model)), parts)
-    plain = made.model.part.build(found.ctx).eval()
-    name = found.recipe.metrics[0].name
-    before = found.measure(heldout)[name].value
-    plain.load_state_dict(dict(made.model.tensors))
-    after = replace(found, model=plain, ctx=found.ctx.having(models={"policy": plain})).measure(heldout)[name].value
-    publish_run(run, out, warn=warn, change=WeightChange(lambda model: made.model, _record(parts)))
-    scale = scale_of(run.result) if run.result else found.recipe.metrics[0].scale
-    return Compressed(made.bits, made.bytes, len(made.model.bits), before, after, scale)
+    found = Prepared.of(run, parts, warn)
+    measured = replace(Compressed.of(found.made), before=found.before(), after=found.after(), scale=found.session.scale)
+    publish_run(run, out, warn=warn, change=WeightChange(lambda model: found.made.model, record_of(parts)))
+    return measured
 
 
 def compress_directory(directory: Path, parts: Sequence[TransformPart], out: Path) -> Compressed:
-    """Write a published model with transformed weights; arguments are ``compress_run``'s.
+    """Write a published model transformed; arguments are ``compress_run``'s.
 
     Raises:
         UsageError: it was compressed before, nothing matches, or ``out`` exists.
     """
     _refuse_existing(out)
     if (directory / COMPRESSION).exists():
-        what = "was compressed before, and its rounded weights would be rounded again"
-        raise UsageError(what, where=str(directory), fix="compress the model that it was made from")
+        raise _compressed_before(str(directory))
     kept = []
 
     def change(model: PlainModel) -> PlainModel:
         kept.append(transformed(model, parts))
         return kept[0].model
 
-    publish_directory(directory, out, change=WeightChange(change, _record(parts)))
-    return Compressed(kept[0].bits, kept[0].bytes, len(kept[0].model.bits))
+    publish_directory(directory, out, change=WeightChange(change, record_of(parts)))
+    return Compressed.of(kept[0])
 
 
 def inspected(source: Run | Path, format: str, block: int = 32) -> list[tuple[str, Damage]]:
@@ -110,10 +178,16 @@ def inspected(source: Run | Path, format: str, block: int = 32) -> list[tuple[st
     return sorted(found, key=lambda pair: (-pair[1].collapsed, -pair[1].saturated, -pair[1].error))
 
 
+def record_of(parts: Sequence[TransformPart]) -> list[object]:
+    """Transforms as JSON values."""
+    return [part.model_dump(mode="json") for part in parts]
+
+
+def _compressed_before(where: str) -> UsageError:
+    what = "was compressed before, and its rounded weights would be rounded again"
+    return UsageError(what, where=where, fix="give all transforms at once to the model that it was made from")
+
+
 def _refuse_existing(out: Path) -> None:
     if out.exists():
         raise UsageError("exists already", where=str(out), fix="choose another directory")
-
-
-def _record(parts: Sequence[TransformPart]) -> list[object]:
-    return [part.model_dump(mode="json") for part in parts]

@@ -16,7 +16,6 @@ Readers (``Run.read``, the index, reports) need no torch and import no part.
 from __future__ import annotations
 
 import contextlib
-import errno
 import functools
 import json
 import os
@@ -24,7 +23,6 @@ import re
 import socket
 import time
 from collections.abc import Callable, Container, Iterator, Mapping
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
 
@@ -35,7 +33,6 @@ from ..core.files import (
     disk_errors,
     mend_jsonl,
     open_output,
-    publish_directory,
     take_lock,
     write_atomic,
     write_json,
@@ -44,6 +41,7 @@ from ..core.reading import contained, each_jsonl, read_bytes, read_json, read_js
 from ..core.recipe import Recipe, StoredRecipe, hash_of
 from .checkpoint import FOLDER, Warn, commit, newest, steps
 from .environment import determinism, differences, environment, told
+from .fresh import create, fill, now
 from .names import component, printable
 from .records import Ancestors, Change, Event, Ledger, MetricRecord, Result, State, Status
 
@@ -100,7 +98,7 @@ class Run:
         found = None if name else cls.find(root, recipe)
         path = found.path if found else root / (component(name) if name else f"{recipe.name}-{recipe.id}")
         if not os.path.lexists(path):
-            _create(path, recipe, recipe.to_toml() if text is None else text)
+            create(path, recipe, recipe.to_toml() if text is None else text)
         run = cls.read(path)
         if run.hash != recipe.hash:
             changes = run.recipe.differences(recipe)
@@ -111,6 +109,14 @@ class Run:
                     f"where its schedule allows that, else start={path} goes on from its weights; what differs:"
                 )
             raise RecipeError([headline, *changes], source=str(path))
+        run.recipe = recipe
+        return run
+
+    @classmethod
+    def within(cls, directory: Path, recipe: Recipe) -> Run:
+        """A new run of ``recipe`` in an empty directory, which whoever made that publishes when the run is whole."""
+        fill(directory, recipe, recipe.to_toml())
+        run = cls.read(directory)
         run.recipe = recipe
         return run
 
@@ -258,7 +264,7 @@ class Run:
         new = Status(
             state=state,
             created=old.created,
-            updated=_now(),
+            updated=now(),
             pid=os.getpid(),
             host=socket.gethostname(),
             step=old.step if step is None else step,
@@ -284,7 +290,7 @@ class Run:
 
     def event(self, kind: str, **values: Any) -> None:
         """Append an event with the time."""
-        append_jsonl(self.path / "events.jsonl", {"time": _now(), "kind": kind, **values})
+        append_jsonl(self.path / "events.jsonl", {"time": now(), "kind": kind, **values})
 
     def truncate_metrics(self, step: int, *, again: str | None = None) -> None:
         """Drop the metrics after ``step`` steps, atomically; called when a run resumes from that step.
@@ -397,21 +403,6 @@ def _candidates(root: Path, short: str) -> Iterator[Path]:
     yield from (p for p in paths if not _LABELLED.search(p.name) and os.path.isfile(p / "resolved.json"))
 
 
-def _create(path: Path, recipe: Recipe, text: str) -> None:
-    now = _now()
-    status = Status(created=now, updated=now, pid=os.getpid(), host=socket.gethostname())
-    facts = environment(determinism(recipe.train), device=recipe.train.device)
-    files = {"resolved.json": recipe.to_json(), "environment.json": facts, "status.json": status.model_dump()}
-    try:
-        with publish_directory(path) as partial:
-            (partial / "recipe.toml").write_text(text, encoding="utf-8")
-            for name, tree in files.items():
-                (partial / name).write_text(json.dumps(tree, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    except OSError as error:
-        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):  # another process was first: its directory is as good
-            raise
-
-
 def _held(lock: Path) -> bool | None:
     """Whether a process holds the lock; None where that cannot be told.
 
@@ -438,7 +429,3 @@ def process_lives(pid: int) -> bool:
     except PermissionError:
         return True
     return True
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds")

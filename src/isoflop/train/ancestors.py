@@ -121,7 +121,7 @@ def begin(
     Raises:
         UsageError: they were trained on another vocabulary. DataError: a published model is another by now.
     """
-    if recipe.start is None:
+    if recipe.start is None or recipe.transforms:  # what transforms made of it is given by whoever applies them
         return
     if recipe.start.published:
         directory = _refuse_other_directory("start", recipe.start, recipe, source, root)

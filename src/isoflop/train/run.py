@@ -75,6 +75,8 @@ def train(
     if recipe.budget.axis != "text_bytes":
         cost_and_steps(recipe, root)  # an impossible budget leaves nothing behind
     refuse_oversize(recipe, step_cost(recipe))
+    if recipe.transforms:
+        _refuse_unmade(recipe, user_path(root), name)
     if name is not None:
         make_room(user_path(root) / component(name), recipe.hash)
     run = Run.open(root, recipe, text=text, name=name)
@@ -103,6 +105,14 @@ def train(
         run.write_result({"status": "done", **loop.outcome(), **so_far.texts, "weights_sha256": weights_digest(run)})
         run.set_status("done", step=loop.step)
     return run
+
+
+def _refuse_unmade(recipe: Recipe, root: Path, name: str | None) -> None:
+    """UsageError if a recipe that compression makes is not made yet: no training does."""
+    made = Run.find(root, recipe)
+    if made is None or not made.finished or not made.steps or name not in (None, made.path.name):
+        what = "are what `isoflop compress` does to a start, and no step follows them"
+        raise UsageError(what, where="transforms", fix="compress that run, and train on with start= and its new name")
 
 
 class _SoFar:
