@@ -20,7 +20,7 @@ from ..store.references import ancestors_of, describe
 from ..store.run import Run
 from ..train.build import assemble, text_digests
 from ..train.run import weights_digest
-from .compressing import Compressed, Prepared, record_of
+from .compressing import Compressed, TransformedRun, record_of
 
 COMPRESSED = "compressed"
 """What a result says of the compression that made its run."""
@@ -49,7 +49,7 @@ def compress_to_run(
     start = _start(run)
     if path.exists():
         return _there(path, start, parts)
-    prepared = Prepared.of(run, parts, warn)
+    prepared = TransformedRun.of(run, parts, warn)
     recipe = _recipe(prepared, start, parts, name)
     _sweep(path)
     with publish_directory(path) as partial:
@@ -73,7 +73,7 @@ def _there(path: Path, start: Start, parts: Sequence[TransformPart]) -> Compress
     raise UsageError("exists already, and is another run", where=str(path), fix="choose another --name")
 
 
-def _recipe(prepared: Prepared, start: Start, parts: Sequence[TransformPart], name: str) -> Recipe:
+def _recipe(prepared: TransformedRun, start: Start, parts: Sequence[TransformPart], name: str) -> Recipe:
     """The recipe of the run: that of the one that it starts from, but for what only training needs."""
     old = prepared.found.recipe
     idle = {"optimizer": get("optimizer", "adamw")(), "schedule": get("schedule", "constant")()}
@@ -85,7 +85,7 @@ def _recipe(prepared: Prepared, start: Start, parts: Sequence[TransformPart], na
     return left.having(models={key: model for key, model in left.models.items() if key in used})
 
 
-def _write(own: Run, prepared: Prepared) -> Compressed:
+def _write(own: Run, prepared: TransformedRun) -> Compressed:
     """Fill the directory of a run: weights, value, bill."""
     own.write_ancestors(ancestors_of(own.recipe.references, own.path.parent))
     own.set_status("running")

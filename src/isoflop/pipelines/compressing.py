@@ -97,7 +97,7 @@ class RunText:
 
 
 @dataclass(frozen=True)
-class Prepared:
+class TransformedRun:
     """A run whose model has been transformed: its session, its model in use, what was made of it, and on what text."""
 
     session: Session
@@ -106,7 +106,7 @@ class Prepared:
     text: RunText
 
     @classmethod
-    def of(cls, run: Run, parts: Sequence[TransformPart], warn: Callable[[str], None] | None) -> Prepared:
+    def of(cls, run: Run, parts: Sequence[TransformPart], warn: Callable[[str], None] | None) -> TransformedRun:
         """UsageError if the run was compressed before."""
         if run.recipe.transforms:
             raise _compressed_before(str(run.path))
@@ -143,7 +143,7 @@ def compress_run(
         NumericsError: a weight is not finite.
     """
     _refuse_existing(out)
-    found = Prepared.of(run, parts, warn)
+    found = TransformedRun.of(run, parts, warn)
     measured = replace(Compressed.of(found.made), before=found.before(), after=found.after(), scale=found.session.scale)
     publish_run(run, out, warn=warn, change=WeightChange(lambda model: found.made.model, record_of(parts)))
     return measured
