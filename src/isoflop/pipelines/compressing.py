@@ -12,7 +12,7 @@ from torch import Tensor
 from ..compress.mx import Damage, damage
 from ..compress.transform import Transformed, transformed
 from ..core.context import Context
-from ..core.contracts import Pattern, PlainModel, Source, TransformPart, merged
+from ..core.contracts import Pattern, PlainModel, Source, TransformPart, Treatment, merged
 from ..core.cost import Cost
 from ..core.errors import UsageError
 from ..core.rng import Rng
@@ -74,7 +74,7 @@ class RunText:
     """
 
     def __init__(self, source: Source, ctx: Context, pattern: Pattern | None) -> None:
-        self.source, self.ctx, self.pattern = source, ctx, pattern
+        self.source, self.ctx, self.pattern = source, ctx.having(precision="fp32"), pattern
         self.spent = Cost()
 
     def tokens(self, windows: int, seed: int) -> Tensor:
@@ -89,7 +89,7 @@ class RunText:
 
     def live(self, model: PlainModel) -> torch.nn.Module:
         live = model.part.build(self.ctx).to(self.ctx.device)
-        live.load_state_dict(dict(model.tensors))
+        live.load_state_dict({name: model.tensors[name] for name in live.state_dict()})  # not what an objective owns
         return live.eval()
 
     def charge(self, cost: Cost) -> None:
@@ -121,7 +121,9 @@ class TransformedRun:
 
     def after(self) -> float:
         """The same of what was made."""
-        plain = self.text.live(self.made.model)
+        objective = self.found.recipe.objective
+        plain = self.made.model.part.treated(Treatment(owned=objective.owned)).build(self.found.ctx).eval()
+        plain.load_state_dict(dict(self.made.model.tensors))
         ctx = self.found.ctx.having(models={"policy": plain})
         measured = replace(self.found, model=plain, ctx=ctx).measure(self.session.parts.source.heldout())
         return measured[self.found.recipe.metrics[0].name].value

@@ -7,30 +7,10 @@ from typing import Any
 import pytest
 import torch
 
+from compress_toys import KINDS, logits, plain
 from isoflop.core.contracts import LAYER, PlainModel
 from isoflop.core.errors import UsageError
-from transformer_toys import VOCAB, context, part
-
-IDS = torch.arange(24).view(2, 12) % VOCAB
-KINDS: dict[str, dict[str, Any]] = {
-    "plain": {},
-    "tied": {"tied": True, "positions": 16, "norm": "layer"},
-    "grouped": {"mixer": {"heads": 4, "kv_heads": 2, "qk_norm": True, "bias": True, "out_bias": True}},
-    "whole": {"mixer": {"heads": 4, "qk_norm": True, "qk_norm_whole": True}, "arrangement": "sandwich"},
-    "several": {"layers": 4, "feed_forward": ["swiglu", {"name": "gelu", "hidden": 24, "bias": True}]},
-}
-
-
-def plain(kind: str) -> PlainModel:
-    made = part(**KINDS[kind])
-    return PlainModel(made, VOCAB, made.build(context()).state_dict())
-
-
-def logits(model: PlainModel) -> torch.Tensor:
-    live = model.part.build(context())
-    live.load_state_dict(dict(model.tensors))
-    with torch.no_grad():
-        return live.eval()(IDS)
+from transformer_toys import VOCAB
 
 
 @pytest.mark.parametrize("kind", KINDS)

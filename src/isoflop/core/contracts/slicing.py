@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol, Self, runtime_checkable
 
 from ..errors import UsageError, nearest
-from ..roles import Axis, Shape
+from ..roles import WIDTH, Axis, Shape
 from .model import Kept, ModelPart
 
 if TYPE_CHECKING:
@@ -100,7 +100,8 @@ class PlainModel:
         made.pop("", None)
         left = replace(self, part=self.part.sliced(kept), tensors=made, bits={})
         wanted = {shape.name: shape.shape for shape in left.shapes()}
-        off = [name for name in {**wanted, **made} if name not in made or tuple(made[name].shape) != wanted.get(name)]
+        foreign = [name for name in made.keys() - wanted.keys() if WIDTH.name in kept]  # an objective's own, as wide
+        off = [name for name in wanted if name not in made or tuple(made[name].shape) != wanted[name]] + foreign
         if off:
             what = f"{off[0]!r} would not fit what is left: its axes are not named, or cannot be cut"
             raise UsageError(what, where=", ".join(kept), fix="cut other axes")

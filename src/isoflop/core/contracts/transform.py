@@ -39,12 +39,15 @@ class TransformPart(Part):
 
     Class attributes:
         stores: whether it says in how many bits weights are stored; it is the last one then.
-        watches: whether it looks at the model on text.
     """
 
     slot: ClassVar[str] = "transform"
     stores: ClassVar[bool] = False
-    watches: ClassVar[bool] = False
+
+    @property
+    def watches(self) -> bool:
+        """Whether it looks at the model on text; by default not."""
+        return False
 
     @abstractmethod
     def transform(self, model: PlainModel, text: Calibration | None) -> PlainModel:
