@@ -79,5 +79,6 @@ class LowRankPart(ParametrizationPart):
 
     def work(self, tokens: int, rows: int, columns: int, *, trained: bool, live: bool, own: frozenset[str]) -> Work:
         base = formulas.linear(tokens, columns, rows, input_gradient=live, weight_gradient=trained)
-        down = formulas.linear(tokens, columns, self.rank, input_gradient=live)
-        return base + down + formulas.linear(tokens, self.rank, rows)
+        down = formulas.linear(tokens, columns, self.rank, input_gradient=live, weight_gradient="A" in own)
+        within = live or "A" in own
+        return base + down + formulas.linear(tokens, self.rank, rows, input_gradient=within, weight_gradient="B" in own)

@@ -62,6 +62,32 @@ class decoding(torch.no_grad):
         super().__exit__(*raised)
 
 
+class inputs_alone:
+    """Products made inside give no gradient to their weights: for who wants that of a few vectors, again and again.
+
+    torch leaves out by itself what nobody asks for, but not within a handwritten gradient.
+
+    Example:
+        >>> weight = torch.ones(2, 3, requires_grad=True)
+        >>> with inputs_alone():
+        ...     gated_linear(torch.ones(1, 3), weight).requires_grad
+        False
+    """
+
+    _here = threading.local()
+
+    @classmethod
+    def of(cls, weight: Tensor) -> Tensor:
+        """The weight, apart from what it came from if this thread is within one."""
+        return weight.detach() if getattr(cls._here, "depth", 0) else weight
+
+    def __enter__(self) -> None:
+        self._here.depth = getattr(self._here, "depth", 0) + 1
+
+    def __exit__(self, *raised: object) -> None:
+        self._here.depth -= 1
+
+
 def first_order(backward: Callable[..., Any]) -> Callable[..., Any]:
     """Refuse a graph of the gradient itself (``create_graph=True``), which a handwritten backward does not record."""
 
@@ -119,7 +145,7 @@ def linear(
             fix="use an optimizer that needs a gradient alone, or round weights only",
         )
     apply = torch.compiler.disable(_RoundedLinear.apply)  # its roundings work on pieces that fit the cache
-    found = apply(x, weight, operands, dtype or x.dtype)
+    found = apply(x, inputs_alone.of(weight), operands, dtype or x.dtype)
     return found if bias is None else found + bias
 
 
@@ -236,7 +262,7 @@ def gated_linear(x: Tensor, weight: Tensor) -> Tensor:
         >>> gated_linear(torch.ones(3, 2), torch.ones(8, 2)).shape
         torch.Size([3, 4])
     """
-    return reference_gated_linear(x, weight) if plain() else _GatedLinear.apply(x, weight)
+    return reference_gated_linear(x, weight) if plain() else _GatedLinear.apply(x, inputs_alone.of(weight))
 
 
 def reference_gated_linear(x: Tensor, weight: Tensor) -> Tensor:

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
-from ..core.contracts import Gains, LayerPart, NormPart, Pattern, Products, Rounds, Treatment
-from ..core.cost import ZERO, Work
+from ..core.contracts import DrivingMixerPart, Gains, LayerPart, NormPart, Pattern, Products, Rounds, Step, Treatment
+from ..core.cost import ZERO, Cost, Work
 from ..core.roles import Shape
 from ..ledger import formulas
 
@@ -63,9 +63,12 @@ class Walk:
         """A norm, whose parameters' names begin with ``prefix``."""
         self.scaled([f"{prefix}{shape.name}" for shape in part.shapes(width)], part.work(tokens, width))
 
-    def scaled(self, names: Sequence[str], work: Work) -> None:
-        """Parameters that are applied number by number."""
-        self.live = self.live or any(self.treatment.trains(self._shapes[name]) for name in names)
+    def scaled(self, names: Sequence[str], work: Work, own: Cost | None = None) -> None:
+        """Parameters that are applied number by number; ``own`` as in ``Gains``."""
+        trained = any(self.trains(self._shapes[name]) for name in names)
+        if own is not None:
+            work = Work(forward=work.forward, backward=work.backward * self.live + own * trained)
+        self.live = self.live or trained
         self.mixed(work)
 
     def mixed(self, work: Work) -> None:
@@ -79,20 +82,26 @@ class Walk:
         before, start = self.live, self.work.forward
         for name in names:
             shape = self._shapes[name]
-            rows, columns = shape.shape
-            trained, part = self.treatment.trains(shape), self.treatment.of(shape)
-            if part is not None:
-                own = self.treatment.own(shape)
-                self.work += part.work(tokens, rows, columns, trained=trained, live=before, own=own)
-                self.live = self.live or trained or bool(own)
-            else:
-                self.work += formulas.linear(tokens, columns, rows, input_gradient=before, weight_gradient=trained)
-                self.live = self.live or trained
+            self.work += self.product(shape, tokens, before)
             bias = self._shapes.get(f"{name.removesuffix('weight')}bias")
-            self.live = self.live or (bias is not None and self.treatment.trains(bias))
-            self._plain = self._plain and part is None
+            trained = self.trains(shape) or (bias is not None and self.trains(bias))
+            self.live = self.live or trained
+            self._plain = self._plain and self.treatment.of(shape) is None
         if self.live:
             self._needed = start if len(names) == 1 else self.work.forward
+
+    def trains(self, shape: Shape) -> bool:
+        """Whether a parameter, or what a parametrization adds to it, is trained."""
+        return self.treatment.trains(shape) or bool(self.treatment.own(shape))
+
+    def product(self, shape: Shape, tokens: int, before: bool) -> Work:
+        """One weight applied to vectors, which need a gradient if ``before``."""
+        rows, columns = shape.shape
+        part = self.treatment.of(shape)
+        if part is None:
+            return formulas.linear(tokens, columns, rows, input_gradient=before, weight_gradient=self.trains(shape))
+        trained, own = self.treatment.trains(shape), self.treatment.own(shape)
+        return part.work(tokens, rows, columns, trained=trained, live=before, own=own)
 
     def rounds(self, rounds: Rounds, take: Callable[[str], None]) -> None:
         """A block's rounds (``ArrangementPart``); ``take`` walks through the module of a name."""
@@ -107,13 +116,103 @@ class Walk:
 
     def layer(self, part: LayerPart, prefix: str, batch: int, length: int, width: int, pattern: Pattern | None) -> None:
         """A mixer or a feed-forward, whose parameters' names begin with ``prefix``."""
-        for step in part.steps(batch, length, width, pattern):
+        if isinstance(part, DrivingMixerPart):
+            self.driven(part, prefix, batch, length, width)
+        else:
+            self.steps(part.steps(batch, length, width, pattern), prefix, batch * length)
+
+    def steps(self, steps: Sequence[Step], prefix: str, tokens: int) -> None:
+        """What a layer computes, in order."""
+        for step in steps:
             if isinstance(step, Products):
-                self.multiplied([f"{prefix}{name}" for name in step.names], batch * length)
+                self.multiplied([f"{prefix}{name}" for name in step.names], tokens)
             elif isinstance(step, Gains):
-                self.scaled([f"{prefix}{name}" for name in step.names], step.work)
+                self.scaled([f"{prefix}{name}" for name in step.names], step.work, step.own)
             else:
                 self.mixed(step)
+
+    def driven(
+        self,
+        part: DrivingMixerPart,
+        prefix: str,
+        batch: int,
+        length: int,
+        width: int,
+        rounds: Rounds = ((("mixer",),),),
+        take: Callable[[Walk, str], None] | None = None,
+    ) -> None:
+        """A block that its mixer drives; ``take`` walks through its other modules, by default there are none.
+
+        What closes and keeps runs position by position, and where a gradient is wanted once more for all positions,
+        whose inputs are then given: nothing goes back to what was gathered. A sweep does that, position by position,
+        for which it computes both again. What lies between the mixer's own products is then differentiated twice.
+        """
+        sizes, tokens, came = (batch, length, width), batch * length, self.live
+        path = next(path for path in rounds[0] if "mixer" in path)
+        place = path.index("mixer")
+
+        done: list[bool] = []  # whether all positions' pass has the vectors' gradient of its own products
+        swept: list[Cost] = []
+
+        def own(walk: Walk, steps: list[Step]) -> None:
+            before, live = walk.work.backward, walk.live
+            walk.steps(steps, prefix, tokens)
+            if walk is self:
+                done.append(live)
+            else:
+                swept.append(walk.work.backward - before)
+
+        def go(walk: Walk, names: Sequence[str]) -> None:
+            for name in names:
+                if name == "mixer":
+                    walk.live = walk is not self  # the sweep's are, those that are given are not
+                    own(walk, part.closing(*sizes))
+                elif take is not None:
+                    take(walk, name)
+
+        def rest(walk: Walk) -> bool:
+            """What closes and keeps: whether anything there needs a gradient."""
+            behind = tuple(path[place:] if each is path else each for each in rounds[0])
+            walk.rounds((behind, *rounds[1:]), lambda name: go(walk, (name,)))
+            closed, walk.live = walk.live, walk is not self
+            go(walk, path[:place])
+            own(walk, part.keeping(*sizes))
+            return closed or walk.live
+
+        go(self, path[:place])
+        self.steps(part.opening(*sizes), prefix, tokens)
+        opened, self.live = self.live, came
+        self.live = rest(self) or opened
+        between = part.between(*sizes)
+        self.work += between if self.live else Work(forward=between.forward)
+        if self.live:
+            sweep = Sweep(self.treatment, list(self._shapes.values()))
+            rest(sweep)
+            needed = sum((cost for cost, again in zip(swept, done, strict=True) if not again), ZERO)
+            passes = 2 + self.treatment.checkpointing
+            again = passes * sweep.work.forward + sweep.work.backward - needed
+            self.work += Work(backward=needed, recompute=replace(again, flops=0))
+        self._plain = False
+
+
+class Sweep(Walk):
+    """The bill of products that are there already, where nothing but vectors' gradients is wanted.
+
+    Example:
+        >>> Sweep(Treatment(None, ()), []).live
+        False
+    """
+
+    def trains(self, shape: Shape) -> bool:
+        return False
+
+    def product(self, shape: Shape, tokens: int, before: bool) -> Work:
+        part = self.treatment.of(shape)
+        if part is None:
+            return super().product(shape, tokens, before)
+        rows, columns = shape.shape
+        each, made = (part.work(n, rows, columns, trained=False, live=before, own=frozenset()) for n in (tokens, 0))
+        return each - made
 
 
 def layer_work(part: LayerPart, batch: int, length: int, width: int, pattern: Pattern | None = None) -> Work:

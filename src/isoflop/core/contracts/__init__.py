@@ -10,8 +10,10 @@ from .choosing import FilterPart, Scorer, ScorerPart, Verdicts
 from .data import Batch, Batches, Draws, HeldOut, KeepsText, Source, SourcePart, TokenBatch
 from .filling import Filling
 from .model import (
+    Around,
     ArrangementPart,
     Cacheable,
+    DrivingMixerPart,
     FeedForwardPart,
     Gains,
     Kept,
@@ -88,6 +90,7 @@ __all__ = [
     "TOKENIZER",
     "AddsGradient",
     "Adopts",
+    "Around",
     "ArrangementPart",
     "Averaging",
     "AveragingPart",
@@ -103,6 +106,7 @@ __all__ = [
     "DecoderPart",
     "Documents",
     "Draws",
+    "DrivingMixerPart",
     "EffectiveWeight",
     "Ended",
     "FeedForwardPart",

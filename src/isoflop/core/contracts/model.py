@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, Self, runtim
 from pydantic import PrivateAttr
 
 from ..context import Context
-from ..cost import Work
+from ..cost import Cost, Work
 from ..errors import UsageError
 from ..registry import Part
 from ..roles import Shape
@@ -142,6 +142,9 @@ class Products:
 class Gains:
     """Parameters that a layer applies number by number, as gains: their names within the layer, and the exact work.
 
+    Where products make the parameters' gradient, as a convolution's, ``own`` is its cost, and the backward of ``work``
+    the vectors' alone.
+
     Example:
         >>> Gains(("weight",), Work()).names
         ('weight',)
@@ -149,6 +152,7 @@ class Gains:
 
     names: tuple[str, ...]
     work: Work
+    own: Cost | None = None
 
 
 Step = Products | Gains | Work
@@ -233,6 +237,58 @@ class MixerPart(LayerPart):
     def takes(self, pattern: Pattern | None) -> bool:
         """Whether it can obey the pattern (None: causal); by default only the causal one."""
         return pattern is None
+
+    def instead(self) -> str:
+        """What to do where it cannot."""
+        return "use another mixer"
+
+
+@runtime_checkable
+class Around(Protocol):
+    """What a block does around its mixer, each position by itself, as a mixer sees it that drives the block."""
+
+    dtype: torch.dtype
+    """Of the block's products."""
+
+    def reads(self, x: Tensor) -> Tensor:
+        """What the mixer reads of vectors (batch, n, width) of the residual stream, in the products' dtype."""
+
+    def closes(self, x: Tensor, mixed: Tensor) -> Tensor:
+        """The block's output, where ``x`` comes in and the mixer gives ``mixed``, both (batch, n, width)."""
+
+    @property
+    def trained(self) -> bool:
+        """Whether a parameter of the block is trained."""
+
+
+class DrivingMixerPart(MixerPart):
+    """A mixer that drives its block: what it gives at one position depends on the block's output at earlier ones.
+
+    Its module has ``drive(x, around, products, seen, cache)`` as well, which gives the block's output: ``x`` is what
+    comes in, ``around`` an ``Around``. ``forward`` is the same with nothing around it: its own output is what later
+    positions see. So that its gradient needs no more than one of each part of the block, the block's outputs are found
+    first, without a gradient; what follows from them is then computed once more, for all positions at once.
+    """
+
+    @abstractmethod
+    def opening(self, batch: int, length: int, width: int) -> list[Step]:
+        """What it computes of what it reads, all positions at once."""
+
+    @abstractmethod
+    def between(self, batch: int, length: int, width: int) -> Work:
+        """What positions give one another, and its gradient."""
+
+    @abstractmethod
+    def closing(self, batch: int, length: int, width: int) -> list[Step]:
+        """What it computes of what it gathered, before the rest of the block."""
+
+    @abstractmethod
+    def keeping(self, batch: int, length: int, width: int) -> list[Step]:
+        """What it computes of what it reads of the block's output."""
+
+    def steps(self, batch: int, length: int, width: int, pattern: Pattern | None = None) -> list[Step]:
+        sizes = batch, length, width
+        return [*self.opening(*sizes), self.between(*sizes), *self.closing(*sizes), *self.keeping(*sizes)]
 
 
 Rounds = tuple[tuple[tuple[str, ...], ...], ...]

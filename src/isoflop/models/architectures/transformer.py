@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self, TypeVar
 
 from pydantic import Field, PositiveFloat, PositiveInt
 
 from ...core.context import Context
-from ...core.contracts import LAYER, Cacheable, FeedForwardPart, Kept, LayerPart, MixerPart, ModelPart, Pattern
+from ...core.contracts import (
+    LAYER,
+    Cacheable,
+    DrivingMixerPart,
+    FeedForwardPart,
+    Kept,
+    LayerPart,
+    MixerPart,
+    ModelPart,
+    Pattern,
+)
 from ...core.cost import Work
 from ...core.device import Device, physical_memory
 from ...core.documents import Later
@@ -140,17 +151,20 @@ class TransformerPart(ModelPart):
             walk.looked_up("positions.weight")
             walk.mixed(pointwise(tokens * self.d_model, operations=1))
         for layer, (mixer, feed_forward) in enumerate(self.blocks()):
-            inners = {"mixer": mixer, "feed_forward": feed_forward}
+            inners, rounds = {"mixer": mixer, "feed_forward": feed_forward}, self.arrangement.rounds
 
-            def take(name: str, layer: int = layer, inners: Mapping[str, LayerPart] = inners) -> None:
+            def take(on: Walk, name: str, layer: int = layer, inners: Mapping[str, LayerPart] = inners) -> None:
                 prefix = f"blocks.{layer}.{name}."
                 if name in inners:
-                    walk.layer(inners[name], prefix, batch, length, self.d_model, pattern)
+                    on.layer(inners[name], prefix, batch, length, self.d_model, pattern)
                 else:
-                    walk.normed(self.norm, prefix, tokens, self.d_model)
+                    on.normed(self.norm, prefix, tokens, self.d_model)
 
             with walk.block():
-                walk.rounds(self.arrangement.rounds, take)
+                if isinstance(mixer, DrivingMixerPart):
+                    walk.driven(mixer, f"blocks.{layer}.mixer.", batch, length, self.d_model, rounds, take)
+                else:
+                    walk.rounds(rounds, partial(take, walk))
         walk.normed(self.norm, "norm.", tokens, self.d_model)
         walk.multiplied(["embedding.weight" if self.tied else "unembedding.weight"], tokens)
         walk.mixed(pointwise(tokens * vocab_size, operations=4 + 3 * (self.cap is not None)))
@@ -217,8 +231,13 @@ class TransformerPart(ModelPart):
                 if not mixer.takes(pattern):
                     found.append(
                         f"{path}: {mixer.name} cannot obey the pattern {pattern.name if pattern else 'causal'} "
-                        f"of objective {recipe.objective.name}; use another mixer"
+                        f"of objective {recipe.objective.name}; {mixer.instead()}"
                     )
+            if isinstance(mixer, DrivingMixerPart) and not any("mixer" in p for p in self.arrangement.rounds[0]):
+                found.append(
+                    f"{path}: {mixer.name} drives its block, whose mixer {self.arrangement.name} places behind its "
+                    "first round; use another arrangement or mixer"
+                )
         if self.tied and ("norm.weight", (self.d_model,)) not in {(s.name, s.shape) for s in self._norm_shapes("norm")}:
             found.append(
                 f"model.norm: {self.norm.name} has no gain, which a tied head needs at its start; use rms or tied=false"

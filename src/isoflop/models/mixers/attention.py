@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Self
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import torch
-from pydantic import PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from ...core.context import Context
@@ -31,10 +31,12 @@ from ...core.registry import Card, part
 from ...core.roles import WIDTH, Axis, Shape
 from ...core.slots import NormSlot, PatternSlot, PositionSlot
 from ...ledger import formulas
+from .. import short_convolution
 from ..attend import Angles, attend, block_pairs, capped_attend, dense_mask, turn_
 from ..cache import KeyValues, Padding
 from ..cost import pointwise
 from ..layers import Matrix, Product, exact, joined, matrix_shapes
+from ..short_convolution import ConvolvedKeyValues, ConvolvedSlotKeyValues, ShortConvolution
 from ..slots import SlotKeyValues
 
 
@@ -56,6 +58,7 @@ class Attention(nn.Module):
         scores: factor on them, by default 1 / sqrt(head_dim), and what bounds them softly, if anything does.
         length: positions to prepare for; more are prepared when they come.
         pattern: what a position sees at most.
+        taps: of a depthwise convolution over queries, keys and values; None: there is none.
 
     Example, with ``ctx`` a context:
         >>> layer = AttentionPart(heads=4).build(32, ctx)
@@ -82,6 +85,7 @@ class Attention(nn.Module):
         scores: tuple[float | None, float | None] = (None, None),
         length: int = 128,
         pattern: Pattern | None = None,
+        taps: int | None = None,
     ) -> None:
         super().__init__()
         self.pattern, self.position = pattern, position
@@ -92,6 +96,7 @@ class Attention(nn.Module):
         self.k = Matrix(kv_heads * head_dim, width, bias=bias)
         self.v = Matrix(kv_heads * head_dim, width, bias=bias)
         self.out = Matrix(width, heads * head_dim, residual=True, bias=out_bias)
+        self.convolution = None if taps is None else ShortConvolution((heads + 2 * kv_heads) * head_dim, taps)
         self.q_norm, self.k_norm = norms
         self.turns = position.rates(head_dim, theta) is not None
         for name in ("cos", "sin"):
@@ -112,15 +117,25 @@ class Attention(nn.Module):
         """(batch, length, width) -> same. With a cache, ``x`` continues what the cache holds and is added to it."""
         to_qkv, to_out = products
         batch, length, _ = x.shape
-        qkv = self._normed(to_qkv(x).view(batch, length, -1, self.head_dim))
+        padding = seen if isinstance(seen, Padding) else None
+        seen = None if isinstance(seen, Padding) else self._restricted(seen)
+        qkv = self._convolved(to_qkv(x), seen, cache, padding)
+        qkv = self._normed(qkv.view(batch, length, -1, self.head_dim))
         if cache is None:
-            assert not isinstance(seen, Padding)
-            seen = self._restricted(seen)
             angles = self._angles(places_of(seen, length), length, x.dtype)
             mixed = attend(qkv, angles, self.heads, seen, scale=self.scale, cap=self.cap)
         else:
-            mixed = self._continue(qkv.to(cache.dtype), cache, seen if isinstance(seen, Padding) else None)
+            mixed = self._continue(qkv.to(cache.dtype), cache, padding)
         return to_out(mixed.to(x.dtype).flatten(2))
+
+    def _convolved(self, qkv: Tensor, seen: Seen, cache: Any, padding: Padding | None) -> Tensor:
+        """Queries, keys and values behind their convolution."""
+        if self.convolution is None:
+            return qkv
+        if cache is None:
+            return self.convolution(qkv, seen)  # type: ignore[no-any-return]
+        mixed: Tensor = cache.convolved(qkv.to(cache.dtype), self.convolution, self.pattern, padding)
+        return mixed.to(qkv.dtype)
 
     def _normed(self, qkv: Tensor) -> Tensor:
         """Queries and keys behind their norms."""
@@ -135,11 +150,16 @@ class Attention(nn.Module):
 
     def make_cache(self, batch: int, capacity: int, dtype: torch.dtype) -> KeyValues:
         """Room for keys and values of ``capacity`` tokens at first; it grows as they come."""
-        return KeyValues(batch, self.kv_heads, capacity, self.head_dim, dtype, self.q.weight.device)
+        sizes = batch, self.kv_heads, capacity, self.head_dim, dtype, self.q.weight.device
+        return KeyValues(*sizes) if self.convolution is None else ConvolvedKeyValues(*sizes, *self._channels())
 
     def make_slots(self, dtype: torch.dtype) -> SlotKeyValues:
         """The same for sequences that come and go; none yet."""
-        return SlotKeyValues(self.kv_heads, self.head_dim, dtype, self.q.weight.device)
+        sizes = self.kv_heads, self.head_dim, dtype, self.q.weight.device
+        return SlotKeyValues(*sizes) if self.convolution is None else ConvolvedSlotKeyValues(*sizes, *self._channels())
+
+    def _channels(self) -> tuple[int]:
+        return ((self.heads + 2 * self.kv_heads) * self.head_dim,)
 
     def _continue(self, qkv: Tensor, cache: KeyValues | SlotKeyValues, padding: Padding | None) -> Tensor:
         """The newest queries over all keys, each seeing those up to itself. ``qkv`` is overwritten."""
@@ -230,11 +250,14 @@ class AttentionPart(MixerPart):
     """Bounds the scores softly, as cap tanh(score / cap)."""
     pattern: PatternSlot | None = None
     """What a position sees at most, e.g. ``window``; by default all that the objective lets it see."""
+    convolution: Annotated[Annotated[int, Field(ge=2)] | None, Later()] = None
+    """Taps of a depthwise convolution over queries, keys and values, its own position and those before it, as Primer's
+    3; by default there is none."""
     card = Card(
         summary="Softmax attention over all earlier positions",
         paper="Vaswani et al. 2017, arXiv 1706.03762; RoPE: Su et al. 2021, arXiv 2104.09864; "
         "grouped key-value heads: Ainslie et al. 2023, arXiv 2305.13245; qk_norm: Henry et al. 2020, arXiv 2010.04245; "
-        "cap: Gemma 2, arXiv 2408.00118",
+        "cap: Gemma 2, arXiv 2408.00118; convolution: Primer, So et al. 2021, arXiv 2109.08668",
         equation="softmax(R q (R k)' / sqrt(head_dim), causal) v",
         differs="no biases by default; rotary halves (a, b) as in Llama; qk_norm has one gain for all heads",
         cost="4 projections, and 4 head_dim FLOPs for each head and pair of positions; on a CPU blocks of "
@@ -258,6 +281,7 @@ class AttentionPart(MixerPart):
             scores=(self.scale, self.cap),
             length=ctx.length,
             pattern=self.pattern,
+            taps=self.convolution,
         )
 
     def dimensions(self, width: int) -> tuple[int, int, int]:
@@ -272,7 +296,11 @@ class AttentionPart(MixerPart):
         return (heads * head_dim, kv_heads * head_dim) if self.qk_norm_whole else (head_dim, head_dim)
 
     def takes(self, pattern: Pattern | None) -> bool:
-        return True
+        """Any; but a convolution takes neighbours for neighbours in the text, which two copies of a text are not."""
+        return self.convolution is None or pattern is None or pattern.places(2) is None
+
+    def instead(self) -> str:
+        return "leave out its convolution"
 
     def problems(self, width: int) -> list[str]:
         heads, kv_heads, head_dim = self.dimensions(width)
@@ -296,6 +324,8 @@ class AttentionPart(MixerPart):
             *matrix_shapes("v", kv_heads * head_dim, width, self.bias, (keys, WIDTH)),
             *matrix_shapes("out", width, heads * head_dim, self.out_bias, (WIDTH, queries)),
         ]
+        if self.convolution is not None:
+            found += short_convolution.shapes("convolution", (heads + 2 * kv_heads) * head_dim, self.convolution)
         for name, axis, size in zip(("q_norm", "k_norm"), (queries, keys), self._normed(width), strict=False):
             own = axis if self.qk_norm_whole else Axis("head_dim")
             found += [Shape(f"{name}.{s.name}", s.role, s.shape, (own,)) for s in self.qk_norm_by.shapes(size)]
@@ -318,7 +348,15 @@ class AttentionPart(MixerPart):
         gains = tuple(shape.name for shape in self.shapes(width) if shape.name.startswith(("q_norm.", "k_norm.")))
         return [
             Products(("q.weight", "k.weight", "v.weight")),
+            *self._convolving(batch, length, width),
             Gains(gains, pointwise(rotated, operations=3 + 4 * self.qk_norm)),
             formulas.attention(batch, heads, head_dim, length, pairs=pairs, executed_pairs=executed),
             Products(("out.weight",)),
         ]
+
+    def _convolving(self, batch: int, length: int, width: int) -> list[Step]:
+        if self.convolution is None:
+            return []
+        heads, kv_heads, head_dim = self.dimensions(width)
+        work, own = short_convolution.work(batch, length, (heads + 2 * kv_heads) * head_dim, self.convolution)
+        return [Gains(("convolution.weight",), work, own)]

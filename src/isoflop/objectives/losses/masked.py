@@ -249,6 +249,12 @@ class MaskedPart(ObjectivePart):
         pattern: Any = get("pattern", "full" if self.block is None else "blocks")
         return pattern() if self.block is None else pattern(size=self.block)  # type: ignore[no-any-return]
 
+    @property
+    def patterns(self) -> tuple[Pattern | None, ...]:
+        """That in writing and, where text comes in blocks, that of hidden blocks beside clean ones."""
+        beside: Any = get("pattern", "block_diffusion")
+        return (self.pattern,) if self.block is None else (self.pattern, beside(size=self.block))
+
     def filling(self, vocab_size: int) -> Filling:
         mask = vocab_size - 1
         return Filling(mask=mask, ids=mask, pattern=self.pattern, shifted=self.shifted, block=self.block)
