@@ -58,7 +58,9 @@ class Attention(nn.Module):
         scores: factor on them, by default 1 / sqrt(head_dim), and what bounds them softly, if anything does.
         length: positions to prepare for; more are prepared when they come.
         pattern: what a position sees at most.
-        taps: of a depthwise convolution over queries, keys and values; None: there is none.
+
+    Attributes:
+        convolution: over queries, keys and values; None: there is none.
 
     Example, with ``ctx`` a context:
         >>> layer = AttentionPart(heads=4).build(32, ctx)
@@ -85,7 +87,6 @@ class Attention(nn.Module):
         scores: tuple[float | None, float | None] = (None, None),
         length: int = 128,
         pattern: Pattern | None = None,
-        taps: int | None = None,
     ) -> None:
         super().__init__()
         self.pattern, self.position = pattern, position
@@ -96,7 +97,7 @@ class Attention(nn.Module):
         self.k = Matrix(kv_heads * head_dim, width, bias=bias)
         self.v = Matrix(kv_heads * head_dim, width, bias=bias)
         self.out = Matrix(width, heads * head_dim, residual=True, bias=out_bias)
-        self.convolution = None if taps is None else ShortConvolution((heads + 2 * kv_heads) * head_dim, taps)
+        self.convolution: ShortConvolution | None = None
         self.q_norm, self.k_norm = norms
         self.turns = position.rates(head_dim, theta) is not None
         for name in ("cos", "sin"):
@@ -268,7 +269,7 @@ class AttentionPart(MixerPart):
     def build(self, width: int, ctx: Context) -> Attention:
         heads, kv_heads, head_dim = self.dimensions(width)
         norms = [self.qk_norm_by.build(size, self.norm_eps) for size in self._normed(width)]
-        return Attention(
+        made = Attention(
             width,
             heads,
             kv_heads,
@@ -281,8 +282,10 @@ class AttentionPart(MixerPart):
             scores=(self.scale, self.cap),
             length=ctx.length,
             pattern=self.pattern,
-            taps=self.convolution,
         )
+        if self.convolution is not None:
+            made.convolution = ShortConvolution((heads + 2 * kv_heads) * head_dim, self.convolution)
+        return made
 
     def dimensions(self, width: int) -> tuple[int, int, int]:
         """Query heads, key-value heads, width of a head."""
