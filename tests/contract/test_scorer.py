@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 
+import fasttext_toy
 from isoflop.core.contracts import ScorerPart
 from isoflop.core.cost import Cost
 from isoflop.core.errors import IsoflopError, UsageError
@@ -22,6 +24,13 @@ SMALL: dict[str, dict[str, Any]] = {
     "quality": {"buckets": 512, "epochs": 2},
     "clusters": {"clusters": 3, "buckets": 64},
 }
+
+
+@pytest.fixture(autouse=True)
+def a_model_of_fasttext(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fasttext_toy.install(monkeypatch)
+    model = fasttext_toy.write_model(tmp_path / "toy.bin", {"red": "hq", "blue": "cc"})
+    monkeypatch.setitem(SMALL, "fasttext", {"path": str(model)})
 
 
 class Reader:
@@ -65,7 +74,7 @@ def test_a_document_is_scored_by_itself_and_twice_alike(name: str) -> None:
 
 @pytest.mark.parametrize("name", [name for name in names("scorer") if get("scorer", name).uses])
 def test_models_must_be_there_and_cut_text_alike(name: str) -> None:
-    part = get("scorer", name)()
+    part = get("scorer", name)(**SMALL.get(name, {}))
     with pytest.raises(UsageError, match=f"--model {part.uses[0]}=RUN"):
         part.build({"pool": POOL}, {})  # type: ignore[attr-defined]
     if len(part.uses) > 1:

@@ -13,15 +13,13 @@ import typer
 from ..core.errors import UsageError, nearest
 from ..core.reading import user_path
 from .app import app
-from .common import DEFAULT_ROOT, Json, Root, emit
+from .common import Json, emit
 from .gathered import gathered
-from .laws import pairs
-from .training import warn
 
 if TYPE_CHECKING:
+    from ..core.contracts import TokenizerPart
     from ..data.engine.inputs import Unit
     from ..data.engine.jobs import JobSettings
-    from ..data.engine.scoring import Selection
 
 data_app = typer.Typer(help="Clean, deduplicate, score, choose and tokenise documents in files.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
@@ -100,6 +98,10 @@ def clean(
         list[str] | None,
         typer.Option("--filter", help="Instead: a filter's name or table, in order (may come again)."),
     ] = None,
+    first: Annotated[
+        list[str] | None,
+        typer.Option("--first", help="Filters before these: url, language ... (may come again)."),
+    ] = None,
     reading: Reading,
     format: Format = "jsonl.gz",
     json: Json = False,
@@ -109,6 +111,7 @@ def clean(
     from ..data.engine.cleaning import clean as run
 
     chosen = [filter_of(text) for text in filters] if filters else chain_of(chain)
+    chosen = [*map(filter_of, first or []), *chosen]
     with started(inputs, out, reading, format, json) as (units, settings):
         found = run(units, chosen, settings)
     shown(found, out, json)
@@ -166,115 +169,14 @@ def dedup(
     shown(found, out, json)
 
 
-@data_app.command()
-@gathered
-def score(
-    inputs: Inputs,
-    out: Out,
-    *,
-    scorer: Annotated[str, typer.Option("--scorer", help="A scorer's name or table (`isoflop show scorer`).")],
-    text: Annotated[
-        list[str] | None,
-        typer.Option("--text", help="Documents it fits to: NAME=FILE, e.g. target=good.jsonl (may come again)."),
-    ] = None,
-    model: Annotated[
-        list[str] | None,
-        typer.Option("--model", help="Models it asks: NAME=RUN, or a Hugging Face directory (may come again)."),
-    ] = None,
-    sample: Annotated[int, typer.Option("--sample", min=2, help="Documents of the pool it sees first.")] = 100_000,
-    reading: Reading,
-    root: Root = DEFAULT_ROOT,
-    json: Json = False,
-) -> None:
-    """Say of every document what it is worth; the scores stay beside the input for any number of selections."""
-    from ..core.contracts import ScorerPart
+def tokenizer_of(text: str) -> TokenizerPart:
+    """The tokenizer that a command line names, by its name or as a table."""
+    from ..core.contracts import TokenizerPart
     from ..core.slots import part_from
-    from ..data.engine.inputs import units_of
-    from ..data.engine.scoring import flops_of
-    from ..data.engine.scoring import score as run
 
-    part = part_from("scorer", scorer)
-    assert isinstance(part, ScorerPart)
-    texts: dict[str, list[Unit]] = {}
-    for name, file in named(text, "--text", "target=good.jsonl"):
-        texts[name] = units_of([*(given for unit in texts.get(name, []) for given in unit.files), file])
-    models: dict[str, Any] = {}
-    for name, place in named(model, "--model", "prior=RUN"):
-        from ..pipelines.scorer_models import reading_model
-
-        models[name] = reading_model(place, root)
-    with started(inputs, out, reading, "jsonl.gz", json) as (units, settings):
-        found = run(units, part, settings, texts, models, sample)
-    shown(found, out, json)
-    if inside := found["counts"].get("also_fitted_to"):
-        said = f"{inside:,} documents of the pool are among those that the scorer was fitted to"
-        warn(f"{said}: they come first; `isoflop data decontaminate` drops them")
-    if not json:
-        typer.echo("model FLOPs: " + ", ".join(f"{name} {flops:.4g}" for name, flops in flops_of(found).items()))
-
-
-def named(given: Sequence[str] | None, option: str, example: str) -> list[tuple[str, str]]:
-    """``NAME=VALUE`` of an option that may come again."""
-    found = [each.partition("=") for each in given or []]
-    for name, sign, value in found:
-        if not (name and sign and value):
-            raise UsageError(f"{name + sign + value!r} is not of the form {example}", where=option)
-    return [(name, value) for name, _, value in found]
-
-
-SELECTION = "ratio=8, bytes=1e9, documents=1000, repeats=4, rule=batched, batch=1024, gumbel=1, key=domain, most=0.2"
-
-
-@data_app.command()
-@gathered
-def select(
-    inputs: Inputs,
-    out: Out,
-    *,
-    scores: Annotated[Path, typer.Option("--scores", help="Folder of `score`.", parser=user_path, metavar="DIRECTORY")],
-    keep: Annotated[
-        list[str],
-        typer.Option("--keep", help=f"How much and by which rule, of {SELECTION}.", metavar="KEY=VALUE,..."),
-    ],
-    reading: Reading,
-    format: Format = "jsonl.gz",
-    json: Json = False,
-) -> None:
-    """Keep the documents of the highest scores; the bill of their selection goes with them."""
-    from ..data.engine.scoring import flops_of
-    from ..data.engine.scoring import select as run
-
-    selection = selection_of(pairs(keep, "--keep", "ratio=8,rule=batched"))
-    with started(inputs, out, reading, format, json) as (units, settings):
-        found = run(units, scores, selection, settings)
-    shown(found, out, json)
-    if not json:
-        flops = flops_of(found["bill"])["all"]
-        typer.echo(f"selected at {flops:.4g} model FLOPs; training it for {selection.repeats} epochs comes to that")
-
-
-def selection_of(given: Mapping[str, str]) -> Selection:
-    """``ratio=8,rule=batched`` as a selection; UsageError for what it does not know."""
-    import dataclasses
-
-    from ..data.engine.scoring import Selection
-
-    kinds = {each.name: str(each.type) for each in dataclasses.fields(Selection)}
-    values: dict[str, Any] = {}
-    for name, text in given.items():
-        if name not in kinds:
-            raise UsageError(f"no setting is named {name!r}", where="--keep", fix=nearest(name, kinds))
-        try:
-            if kinds[name].startswith("bool"):
-                values[name] = {"true": True, "false": False}[text.lower()]
-            elif kinds[name].startswith(("int", "float")):
-                number = float(text)
-                values[name] = int(number) if kinds[name].startswith("int") else number
-            else:
-                values[name] = text
-        except (KeyError, ValueError, OverflowError):
-            raise UsageError(f"{name} is {text!r}", where="--keep", fix=f"e.g. {SELECTION}") from None
-    return Selection(**values)
+    part = part_from("tokenizer", text)
+    assert isinstance(part, TokenizerPart)
+    return part
 
 
 @data_app.command()
@@ -361,18 +263,18 @@ def build(
     tokenizer: Annotated[str, typer.Option("--tokenizer", help="A tokenizer's name or table.")] = "bytes",
     heldout: Annotated[float, typer.Option("--heldout", help="Share of documents held out, by a hash.")] = 0.05,
     domain: Annotated[str, typer.Option("--domain", help="What held-out text is evaluated under.")] = "text",
+    group: Annotated[
+        str | None, typer.Option("--group", help="A key whose records stay together, e.g. pair of `rephrase`.")
+    ] = None,
     reading: Reading,
     json: Json = False,
 ) -> None:
     """Tokenise documents into shards, which the source `built` trains on."""
-    from ..core.contracts import TokenizerPart
-    from ..core.slots import part_from
     from ..data.engine.building import build as run
 
-    part = part_from("tokenizer", tokenizer)
-    assert isinstance(part, TokenizerPart)
+    part = tokenizer_of(tokenizer)
     if not 0 < heldout < 1:
         raise UsageError(f"is {heldout}, no share", where="--heldout", fix="e.g. 0.05")
     with started(inputs, out, reading, "jsonl", json) as (units, settings):
-        found = run(units, part, settings, share=heldout, domain=domain)
+        found = run(units, part, settings, share=heldout, domain=domain, group=group)
     shown(found, out, json)

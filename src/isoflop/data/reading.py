@@ -92,9 +92,11 @@ def read_text(path: Path, *, empty: bool = False) -> str:
 
 
 def read_records(
-    path: Path, key: str, domain_key: str | None = None, *, empty: bool = False
-) -> Iterator[tuple[int, str, str | None]]:
-    """Line number, text and domain of every record of a JSON Lines file, plain or gzipped; blank lines are skipped.
+    path: Path, key: str, domain_key: str | None = None, group_key: str | None = None, *, empty: bool = False
+) -> Iterator[tuple[int, str, str | None, str | None]]:
+    """Line number, text, domain and group of every record of a JSON Lines file, plain or gzipped, blank lines aside.
+
+    A record need not have a group.
 
     Raises:
         DataError: as ``read_objects``, or a record has no string under ``key`` (and ``domain_key``, if given).
@@ -102,7 +104,9 @@ def read_records(
     for number, record in read_objects(path, empty=empty):
         where = f"{path}:{number}"
         text = _string(record, key, where)
-        yield number, text, None if domain_key is None else _string(record, domain_key, where)
+        domain = None if domain_key is None else _string(record, domain_key, where)
+        group = None if group_key is None or record.get(group_key) is None else str(record[group_key])
+        yield number, text, domain, group
 
 
 def read_pairs(

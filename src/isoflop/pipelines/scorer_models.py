@@ -1,10 +1,10 @@
-"""Trained models that scorers ask for -log p of documents, with the bill of reading and of their making."""
+"""Trained models that scorers ask for -log p or vectors of documents, with the bill of reading and of their making."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +16,7 @@ from ..core.cost import ZERO, Cost
 from ..core.digests import digest
 from ..core.errors import UsageError
 from ..core.reading import user_path
+from ..data.engine.vectors import unit_length
 from ..data.tokenizing import begun, encode_many
 from ..ledger.ledger import CHARGED
 from ..store.published import is_published
@@ -26,6 +27,9 @@ from .judging import flops_of
 
 ROWS = 16
 """Windows that are read at once."""
+IGNORED = -100
+"""A target that does not count."""
+T = TypeVar("T")
 _PROBES = ("", "The quick brown fox, 3.14 and 1,000!", "\u00fcber \u4e2d\u6587 \U0001f600", "  def f(x):\n\treturn x\n")
 
 
@@ -56,6 +60,32 @@ class ReadingModel:
     @torch.no_grad()
     def losses(self, texts: Sequence[str]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
         """-log p of each text and its end in nats, and the tokens that it is over."""
+        windows, counts = self._windows(texts)
+        nats = np.zeros(len(texts))
+        for batch in _batches(windows):
+            np.add.at(nats, [number for number, _ in batch], self._read([ids for _, ids in batch]))
+        return nats, counts
+
+    @torch.no_grad()
+    def vectors(self, texts: Sequence[str]) -> npt.NDArray[np.float64]:
+        """float64 (texts, width): the mean over a text's tokens of the states before the head, of unit length.
+
+        That of an empty text is zero.
+        """
+        windows, counts = self._windows(texts)
+        model: Any = self.found.model
+        head = int(model.head.numel())
+        sums = np.zeros((len(texts), model.head.shape[1]))
+        for batch in _batches(windows):
+            inputs, targets = self._filled([ids for _, ids in batch])
+            states = model.hidden(torch.from_numpy(inputs).to(self.found.ctx.device)).double().cpu().numpy()
+            unread = 2 * inputs.size * head  # the product that is not taken
+            self.cost = self.cost + model.flops(*inputs.shape).forward - Cost(flops=unread, executed=unread)
+            np.add.at(sums, [number for number, _ in batch], (states * (targets != IGNORED)[:, :, None]).sum(1))
+        return unit_length(sums / np.maximum(counts, 1)[:, None])
+
+    def _windows(self, texts: Sequence[str]) -> tuple[list[tuple[int, npt.NDArray[np.int64]]], npt.NDArray[np.int64]]:
+        """Pieces of each text with its number, those of a length together; and targets of each text."""
         windows: list[tuple[int, npt.NDArray[np.int64]]] = []
         counts = np.zeros(len(texts), np.int64)
         for number, ids in enumerate(encode_many(self.tokenizer, list(texts))):
@@ -65,25 +95,31 @@ class ReadingModel:
             counts[number] = len(whole) - 1
             windows += [(number, whole[at : at + self.length + 1]) for at in range(0, len(whole) - 1, self.length)]
         windows.sort(key=lambda window: (len(window[1]), window[0]))
-        nats = np.zeros(len(texts))
-        for at in range(0, len(windows), ROWS):
-            batch = windows[at : at + ROWS]
-            np.add.at(nats, [number for number, _ in batch], self._read([ids for _, ids in batch]))
-        return nats, counts
+        return windows, counts
 
-    def _read(self, windows: Sequence[npt.NDArray[np.int64]]) -> npt.NDArray[np.float64]:
+    def _filled(self, windows: Sequence[npt.NDArray[np.int64]]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Inputs and targets (windows, length); behind a window's end ends of texts, and targets that do not count."""
         length = max(len(ids) for ids in windows) - 1
         inputs = np.full((len(windows), length), self.tokenizer.eot, np.int64)
-        targets = np.full((len(windows), length), -100, np.int64)
+        targets = np.full((len(windows), length), IGNORED, np.int64)
         for row, ids in enumerate(windows):
             inputs[row, : len(ids) - 1], targets[row, : len(ids) - 1] = ids[:-1], ids[1:]
+        return inputs, targets
+
+    def _read(self, windows: Sequence[npt.NDArray[np.int64]]) -> npt.NDArray[np.float64]:
+        inputs, targets = self._filled(windows)
         model: Any = self.found.model
         logits = model(torch.from_numpy(inputs).to(self.found.ctx.device)).float()
         aim = torch.from_numpy(targets).to(logits.device)
-        losses = functional.cross_entropy(logits.flatten(0, 1), aim.flatten(), reduction="none", ignore_index=-100)
+        losses = functional.cross_entropy(logits.flatten(0, 1), aim.flatten(), reduction="none", ignore_index=IGNORED)
         cost: Cost = model.flops(*inputs.shape).forward
         self.cost = self.cost + cost
         return losses.view(aim.shape).double().sum(1).cpu().numpy()
+
+
+def _batches(windows: Sequence[T]) -> Iterator[Sequence[T]]:
+    for at in range(0, len(windows), ROWS):
+        yield windows[at : at + ROWS]
 
 
 def reading_model(name: str, root: Path, device: str | None = None) -> ReadingModel:

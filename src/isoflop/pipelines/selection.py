@@ -7,18 +7,20 @@ that is done is done again.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..core.contracts import ScorerPart
+from ..core.contracts import ScorerPart, TokenizerPart
 from ..core.digests import digest
 from ..core.reading import read_json
 from ..core.recipe import Recipe
+from ..data.engine.choosing import Selection
+from ..data.engine.counting import identity_of
 from ..data.engine.inputs import stamps, units_of
 from ..data.engine.jobs import DOCUMENTS, SUMMARY, JobSettings
-from ..data.engine.scoring import Selection, score, select
 from ..data.engine.scoring import flops_of as bill_of
+from ..data.engine.scoring import score, select
 from ..ledger.ledger import CHARGED
 from ..store.run import Run
 from ..train.run import train
@@ -56,6 +58,7 @@ def chosen(
     *,
     texts: Mapping[str, Sequence[str]] | None = None,
     models: Mapping[str, Run] | None = None,
+    tokenizer: TokenizerPart | None = None,
 ) -> tuple[Path, dict[str, int]]:
     """Score a pool and select of it; the folder of what is kept, and the bill.
 
@@ -66,6 +69,7 @@ def chosen(
         home: folder below which scores and selections lie.
         texts: files that the scorer fits to, by name.
         models: runs that it asks, by name.
+        tokenizer: that a budget in tokens is counted with.
     """
     units = units_of(pool)
     fitted = {name: units_of(files) for name, files in (texts or {}).items()}
@@ -75,9 +79,10 @@ def chosen(
     scores = home / f"scores-{part.name}-{key[:12]}"
     if not (scores / SUMMARY).exists():
         score(units, part, JobSettings(scores), fitted, asked)
-    documents = home / f"selected-{part.name}-{digest([key, asdict(selection)])[:12]}"
+    made = [key, selection.facts, *([] if tokenizer is None else [identity_of(tokenizer)])]
+    documents = home / f"selected-{part.name}-{digest(made)[:12]}"
     if not (documents / SUMMARY).exists():
-        select(units, scores, selection, JobSettings(documents))
+        select(units, scores, selection, JobSettings(documents), tokenizer)
     return documents / DOCUMENTS, bill_of(read_json(documents / SUMMARY, dict[str, Any])["bill"])
 
 

@@ -250,7 +250,7 @@ def test_joined_files_and_long_numbers_are_read(tmp_path: Path) -> None:
     one, two = (b"\xef\xbb\xbf" + json.dumps({"text": text}).encode() + b"\n" for text in ("one", "two"))
     number = b'{"text": "three", "n": ' + b"9" * 10_000 + b"}\n"
     for name, data in (("a", one + two + number), ("b", gzip.compress(one) + gzip.compress(two + number))):
-        assert [text for _, text, _ in read_records(write(tmp_path / name, data), "text")] == ["one", "two", "three"]
+        assert [text for _, text, *_ in read_records(write(tmp_path / name, data), "text")] == ["one", "two", "three"]
 
 
 def test_a_missing_domain_is_named(tmp_path: Path) -> None:
@@ -281,7 +281,7 @@ def test_one_line_of_10_megabytes_takes_bounded_memory(tmp_path: Path) -> None:
     path = write(tmp_path / "a.jsonl", b'{"text": "' + b"abcde fgh " * (size // 10) + b'"}\n{"text": "b"}')
     tracemalloc.start()
     try:
-        lengths = [len(text) for _, text, _ in read_records(path, "text")]
+        lengths = [len(text) for _, text, *_ in read_records(path, "text")]
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()

@@ -11,8 +11,13 @@ from typing import Any
 import pytest
 
 from isoflop.core.errors import DataError
+from isoflop.data.engine import inputs, packed
 from isoflop.data.engine.inputs import BrokenRow, DocumentRow, Keys, Unit, blocks, rows_of, units_of
+from isoflop.data.engine.jobs import JobSettings
 from isoflop.data.engine.packed import FORMATS, line_writer
+from isoflop.data.engine.scoring import score
+from isoflop.data.engine.statistics import statistics
+from isoflop.data.scorers.length import LengthPart
 
 RECORDS = [{"id": f"d{i}", "text": f"Text number {i}: \u00fc\n" * (i % 7), "n": i} for i in range(100)]
 
@@ -150,3 +155,48 @@ def test_other_keys_and_blocks(tmp_path: Path) -> None:
     rows = list(rows_of(units_of([str(path)])[0], Keys("body", "url")))
     assert [len(block) for block in blocks(rows, 30)] == [3, 3, 3]  # type: ignore[arg-type]
     assert rows[3].id == "u3"  # type: ignore[union-attr]
+
+
+def test_only_wanted_columns_are_read(tmp_path: Path) -> None:
+    """Of files with columns; whatever else lies in them, rows and their names are the same."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    records = [{**record, "large": "x" * 1000, "host": "h"} for record in RECORDS]
+    pq.write_table(pa.Table.from_pylist(records), tmp_path / "a.parquet", row_group_size=9)
+    with pa.OSFile(str(tmp_path / "b.arrow"), "wb") as sink:
+        table = pa.Table.from_pylist(records)
+        with pa.ipc.new_stream(sink, table.schema) as writer:
+            writer.write_table(table)
+    for name in ("a.parquet", "b.arrow"):
+        units = units_of([str(tmp_path / name)], unit=2000)
+        whole, some = ([row for unit in units for row in rows_of(unit, keys)] for keys in (Keys(), Keys().only("host")))
+        assert [(row.where, row.id, row.text) for row in whole] == [(row.where, row.id, row.text) for row in some]
+        assert set(some[0].record) == {"id", "text", "host"}
+        assert set(whole[0].record) == set(records[0])
+        (broken, *_) = [row for unit in units for row in rows_of(unit, Keys(text="body").only())]
+        assert "it has: host, id, large, n, text" in broken.what
+
+
+def test_verbs_that_write_no_documents_read_no_more_than_they_need(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    records = [{**record, "large": "x" * 100, "domain": "d"} for record in RECORDS]
+    pq.write_table(pa.Table.from_pylist(records), tmp_path / "a.parquet")
+    seen: set[tuple[str, ...] | None] = set()
+    real = packed.unpacked
+
+    def noted(path: Path, kind: str, start: int, stop: int, columns: Any = None) -> Any:
+        seen.add(columns)
+        return real(path, kind, start, stop, columns)
+
+    monkeypatch.setattr(inputs, "unpacked", noted)
+    units = units_of([str(tmp_path / "a.parquet")])
+    statistics(units, JobSettings(tmp_path / "stats"))
+    assert seen == {("text", "id", "domain")}
+    seen.clear()
+    score(units, LengthPart(), JobSettings(tmp_path / "scores"), {}, {})
+    assert seen == {("text", "id")}

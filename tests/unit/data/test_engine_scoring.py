@@ -18,6 +18,7 @@ from isoflop.data.engine.inputs import Keys, Unit, units_of
 from isoflop.data.engine.jobs import JobSettings
 from isoflop.data.engine.scoring import Selection, flops_of, sample_of, score, select
 from isoflop.data.scorers.length import Length, LengthPart
+from isoflop.data.tokenizers.bytes import BytesPart
 
 DRAW = np.random.default_rng(3)
 VALUES, SIZES = DRAW.normal(size=500), DRAW.integers(1, 50, 500)
@@ -169,3 +170,39 @@ def test_clusters_find_planted_directions() -> None:
     assert sorted(np.bincount(found.labels(vectors)).tolist()) == [25] * 4
     assert (found.distances(vectors, found.labels(vectors)) < 0.2).all()
     assert (found.spread() > 0.7).all()
+
+
+def test_a_budget_of_tokens_is_filled_by_tokens(units: list[Unit], tmp_path: Path) -> None:
+    """Each document with its end; repeats divide it, and the diversity rule counts in it too."""
+    score(units, get("scorer", "random")(), JobSettings(tmp_path / "s"), {}, {})  # type: ignore[arg-type]
+
+    def chosen(name: str, workers: int = 1, **keep: Any) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+        settings = JobSettings(tmp_path / name, workers, format="jsonl")
+        found = select(units, tmp_path / "s", Selection(**keep), settings, BytesPart())
+        parts = sorted((tmp_path / name / "documents").iterdir())
+        lines = [line for path in parts for line in path.read_text().splitlines()]
+        return found, [json.loads(line) for line in lines]
+
+    found, kept = chosen("once", tokens=300)
+    tokens = sum(len(row["text"]) + 1 for row in kept)
+    assert tokens == found["counts"]["kept_tokens"]
+    assert 298 <= tokens <= 300
+    assert found["pool_tokens"] == found["pool_bytes"] + 90
+    found, _ = chosen("thrice", tokens=300, repeats=3)
+    assert 98 <= found["counts"]["kept_tokens"] <= 100
+    _, kept = chosen("apart", tokens=300, key="domain", most=0.25)
+    shares = [sum(len(row["text"]) + 1 for row in kept if row["domain"] == name) for name in "ab"]
+    assert max(shares) <= 75 < max(shares) + 21
+    with pytest.raises(UsageError, match="--tokenizer"):
+        select(units, tmp_path / "s", Selection(tokens=300), JobSettings(tmp_path / "none"))
+    with pytest.raises(DataError, match=r"holds [0-9,]+ tokens"):
+        chosen("all", tokens=10**6)
+    for wrong in ({"tokens": 3, "bytes": 3}, {"tokens": 0}, {"documents": -1}):
+        with pytest.raises(UsageError):
+            Selection(**wrong)
+
+
+def test_what_a_choice_is_does_not_change_where_no_tokens_are_asked_for() -> None:
+    """Folders and runs are named after it."""
+    assert "tokens" not in Selection(ratio=8).facts
+    assert Selection(tokens=8).facts["tokens"] == 8

@@ -21,7 +21,9 @@ from isoflop.data.engine.inputs import Unit, units_of
 from isoflop.data.engine.jobs import JobSettings
 from isoflop.data.engine.mixing import mix
 from isoflop.data.engine.pages import Pages
+from isoflop.data.engine.scoring import Selection, score, select
 from isoflop.data.engine.statistics import histogram, statistics
+from isoflop.data.scorers.length import LengthPart
 from isoflop.data.tokenizers.bytes import BytesPart
 from isoflop.train.run import train
 
@@ -51,12 +53,20 @@ def tree(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
+def by_tokens(units: list[Unit], settings: JobSettings) -> dict[str, Any]:
+    """A selection by tokens of scores beside its folder."""
+    scores = settings.out.with_name("scores")
+    score(units, LengthPart(), JobSettings(scores), {}, {})
+    return select(units, scores, Selection(tokens=1500), settings, BytesPart())
+
+
 TESTS = {"query": SAID[7].upper(), "choices": ["no", SAID[41][:60]], "gold": 0}
 RUNS: dict[str, Callable[[list[Unit], JobSettings], dict[str, Any]]] = {
     "bloom": lambda units, settings: bloom(units, SMALL, settings),
     "mix": lambda units, settings: mix({"x": units[:2], "y": units[2:]}, {"x": 2.0, "y": 1.0}, 2000, settings),
     "stats": statistics,
     "build": lambda units, settings: build(units, BytesPart(), settings, share=0.2),
+    "select": by_tokens,
 }
 
 

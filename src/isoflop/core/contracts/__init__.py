@@ -6,7 +6,7 @@ name before anything is allocated.
 """
 
 from ..tokenizer import TOKENIZER, LoadsTokenizer, Storable, Tokenizer, TokenizerPart
-from .choosing import FilterPart, Scorer, ScorerPart, Verdicts
+from .choosing import FilterPart, Groups, Scorer, ScorerPart, Verdicts
 from .data import Batch, Batches, Draws, HeldOut, KeepsText, Source, SourcePart, TokenBatch
 from .filling import Filling
 from .model import (
@@ -113,6 +113,7 @@ __all__ = [
     "Filling",
     "FilterPart",
     "Gains",
+    "Groups",
     "Guess",
     "HasLowRank",
     "HeldOut",

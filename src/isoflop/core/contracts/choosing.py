@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 from ..cost import Cost
 from ..registry import Part
@@ -22,6 +22,7 @@ class Verdicts:
     Args:
         reasons: one a document: why it is dropped, in a word; "" if it stays.
         edited: documents whose text the filter mends: number -> new text.
+        notes: one a document, or none: what else was found, to be kept beside it.
 
     Example:
         >>> Verdicts(["", "short"]).reasons.index("short")
@@ -30,6 +31,7 @@ class Verdicts:
 
     reasons: Sequence[str]
     edited: Mapping[int, str] = field(default_factory=dict)
+    notes: Sequence[Mapping[str, Any]] = ()
 
 
 class FilterPart(Part):
@@ -37,12 +39,16 @@ class FilterPart(Part):
 
     slot: ClassVar[str] = "filter"
 
+    def reads(self) -> tuple[str, ...]:
+        """Files that it reads, such as lists: what they hold is part of what a job is."""
+        return ()
+
     @abstractmethod
     def judge(self, pages: Any) -> Verdicts:
         """What becomes of each document.
 
         Args:
-            pages: a batch of texts (``isoflop.data.engine.pages.Pages``).
+            pages: a batch of texts with their records (``isoflop.data.engine.pages.Pages``).
         """
 
 
@@ -55,6 +61,14 @@ class Scorer(Protocol):
     @property
     def cost(self) -> Cost:
         """What scoring has cost so far, what it was made of included."""
+
+
+@runtime_checkable
+class Groups(Protocol):
+    """A scorer that also says which group a document belongs to, so that a selection can take some of each."""
+
+    def grouped(self, documents: Sequence[tuple[str, str]]) -> tuple[npt.NDArray[np.float64], Sequence[int]]:
+        """The scores, and the number of each document's group."""
 
 
 class ScorerPart(Part):

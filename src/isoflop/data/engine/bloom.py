@@ -164,7 +164,7 @@ def bloom(units: Sequence[Unit], how: BloomSettings, settings: JobSettings) -> d
         work = BloomDedup(how)
         for unit in units:
             if settings.desk.done(unit.number).exists():  # fill the filter as it was
-                for row in settings.desk.rows(unit, Counts()):
+                for row in settings.desk.texts(unit, Counts()):
                     work.kept(row.text)
         counts = work_through(units, work, replace(settings, workers=1))
         return conclude(settings, counts, verb="dedup", method="bloom", bloom=facts)

@@ -22,7 +22,7 @@ from ..split import point
 from ..tokenizing import MayAlter, beginning, encode_many
 from .inputs import Unit, blocks
 from .jobs import Counts, Desk, JobSettings, conclude, opened_job, work_through
-from .scoring import sample_of
+from .scoring import sampled
 
 CORPUS, BUILT, TOKENS = "corpus", "built.json", "tokens"
 """The folder that training reads, what says which tokenizer made it, and the units' tokens."""
@@ -36,6 +36,7 @@ class Tokenising:
     Args:
         tokenizer: live.
         share: of documents that is held out, by a hash of each.
+        group: a key of records: those that share its value lie on the same side.
 
     Example:
         >>> from isoflop.data.tokenizers.bytes import Bytes
@@ -45,6 +46,7 @@ class Tokenising:
 
     tokenizer: Tokenizer
     share: float
+    group: str | None = None
 
     def __call__(self, unit: Unit, desk: Desk) -> Counts:
         counts, kind = Counts(), token_type(self.tokenizer.vocab_size)
@@ -53,12 +55,13 @@ class Tokenising:
             for side in SIDES:
                 partial = stack.enter_context(publish_file(desk.path(TOKENS, unit.number, side)))
                 files[side] = stack.enter_context(partial.open("wb"))
-            for block in blocks(desk.rows(unit, counts)):
+            for block in blocks(desk.texts(unit, counts, *([self.group] if self.group else []))):
                 rows = [row for row in block if row.text.strip()]
                 counts["empty"] += len(block) - len(rows)
                 encoded = encode_many(self.tokenizer, [row.text for row in rows])
                 for row, ids in zip(rows, encoded, strict=True):
-                    side = "heldout" if point(group_of(row.text)) < self.share else "train"
+                    of = row.text if self.group is None else str(row.record.get(self.group, row.text))
+                    side = "heldout" if point(group_of(of)) < self.share else "train"
                     files[side].write(np.append(ids, self.tokenizer.eot).astype(kind).tobytes())
                     counts[f"{side}.documents"] += 1
                     counts[f"{side}.text_bytes"] += len(row.text.encode())
@@ -67,7 +70,13 @@ class Tokenising:
 
 
 def build(
-    units: Sequence[Unit], part: TokenizerPart, settings: JobSettings, *, share: float = 0.05, domain: str = "text"
+    units: Sequence[Unit],
+    part: TokenizerPart,
+    settings: JobSettings,
+    *,
+    share: float = 0.05,
+    domain: str = "text",
+    group: str | None = None,
 ) -> dict[str, Any]:
     """Tokenise documents into ``settings.out``; the source ``built`` trains on it.
 
@@ -79,6 +88,7 @@ def build(
         settings: where and how.
         share: of documents that is held out.
         domain: what the held-out text is evaluated under.
+        group: a key of records: those that share its value, such as a text and its rephrasing, lie on the same side.
 
     Raises:
         UsageError: the tokenizer puts something before each text, or does not give its text back.
@@ -94,12 +104,13 @@ def build(
     """
     identity = {"part": part.header() | part.model_dump(mode="json")}
     what = {"verb": "build", "tokenizer": identity, "share": share, "domain": domain}
+    what |= {} if group is None else {"group": group}
     with opened_job(settings, units, what):
-        tokenizer = part.build(iter(sample_of(units, settings.keys)))
+        tokenizer = part.build(sampled(units, settings.keys))
         if beginning(tokenizer) or isinstance(tokenizer, MayAlter):
             fix = "take bytes, bpe, or a file of byte-level pairs"
             raise UsageError("puts something before each text, or alters it", where=f"tokenizer {part.name}", fix=fix)
-        counts = work_through(units, Tokenising(tokenizer, share), settings)
+        counts = work_through(units, Tokenising(tokenizer, share, group), settings)
         for side, lack in zip(SIDES, ("to train on", "held out"), strict=True):
             if not counts[f"{side}.documents"]:
                 raise DataError(f"leaves nothing {lack}", where="the input", fix="give more documents or another share")

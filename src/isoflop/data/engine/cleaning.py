@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from ...core.contracts import FilterPart
+from ...core.digests import digest_file
 from ...core.errors import UsageError, nearest
+from ...core.reading import user_path
 from ...core.slots import part_from
 from .inputs import DocumentRow, Unit, blocks
 from .jobs import ATTRIBUTES, DOCUMENTS, Counts, Desk, JobSettings, conclude, json_line, opened_job, work_through
@@ -63,28 +65,32 @@ class Clean:
         counts = Counts()
         with desk.writer(DOCUMENTS, unit.number) as keep, desk.writer(ATTRIBUTES, unit.number, "jsonl.gz") as note:
             for block in blocks(desk.rows(unit, counts)):
-                for row, reasons, edited in self.judged(block):
+                for row, reasons, edited, notes in self.judged(block):
                     counts["kept"] += not reasons
                     counts["edited"] += edited and not reasons
                     counts.update(f"dropped.{name}.{reason}" for name, reason in reasons.items())
-                    note(json_line({"id": row.id, "keep": not reasons, "reasons": reasons, "edited": edited}))
+                    found = {"id": row.id, "keep": not reasons, "reasons": reasons, "edited": edited}
+                    note(json_line(found | ({"notes": notes} if notes else {})))
                     if not reasons:
                         counts["kept_characters"] += len(row.text)
                         keep(row.line(desk.keys.text, desk.keys.id))
         return counts
 
-    def judged(self, rows: Sequence[DocumentRow]) -> Iterator[tuple[DocumentRow, dict[str, str], bool]]:
-        """Every row with the reasons why it is dropped, by filter, and whether its text was mended.
+    def judged(
+        self, rows: Sequence[DocumentRow]
+    ) -> Iterator[tuple[DocumentRow, dict[str, str], bool, dict[str, Mapping[str, Any]]]]:
+        """Every row with the reasons why it is dropped, whether its text was mended, and notes, each by filter.
 
         Filters that follow each other without an edit all see the same documents, so that each says what it thinks of
         one that another drops.
         """
         reasons: list[dict[str, str]] = [{} for _ in rows]
+        notes: list[dict[str, Mapping[str, Any]]] = [{} for _ in rows]
         edited = [False] * len(rows)
         alive = [number for number, row in enumerate(rows) if row.text.strip()]
         for number in set(range(len(rows))) - set(alive):
             reasons[number]["empty"] = "empty"
-        pages = Pages([rows[number].text for number in alive])
+        pages = self._pages(rows, alive)
         for each in self.filters:
             if not alive:
                 break
@@ -92,14 +98,21 @@ class Clean:
             for place, reason in enumerate(found.reasons):
                 if reason:
                     reasons[alive[place]][each.name] = reason
+            for place, noted in enumerate(found.notes):
+                notes[alive[place]][each.name] = noted
             if not found.edited:
                 continue
             for place, text in found.edited.items():
                 if not reasons[alive[place]]:
                     rows[alive[place]].text, edited[alive[place]] = text, True
             alive = [number for number in alive if not reasons[number]]
-            pages = Pages([rows[number].text for number in alive])
-        yield from zip(rows, reasons, edited, strict=True)
+            pages = self._pages(rows, alive)
+        yield from zip(rows, reasons, edited, notes, strict=True)
+
+    @staticmethod
+    def _pages(rows: Sequence[DocumentRow], alive: Sequence[int]) -> Pages:
+        chosen = [rows[number] for number in alive]
+        return Pages([row.text for row in chosen], [row.record for row in chosen])
 
 
 def clean(units: Sequence[Unit], filters: Sequence[FilterPart], settings: JobSettings) -> dict[str, Any]:
@@ -122,6 +135,7 @@ def clean(units: Sequence[Unit], filters: Sequence[FilterPart], settings: JobSet
         1
     """
     names = [{"name": each.name, **each.model_dump(mode="json")} for each in filters]
-    with opened_job(settings, units, {"verb": "clean", "filters": names}):
+    read = {path: digest_file(user_path(path)) for each in filters for path in each.reads()}
+    with opened_job(settings, units, {"verb": "clean", "filters": names} | ({"reads": read} if read else {})):
         counts = work_through(units, Clean(tuple(filters)), settings)
         return conclude(settings, counts, verb="clean", filters=names)

@@ -63,7 +63,7 @@ class Keying:
 
     def __call__(self, unit: Unit, desk: Desk) -> Counts:
         counts, keys, signatures = Counts(), [], []
-        for block in blocks(desk.rows(unit, counts)):
+        for block in blocks(desk.texts(unit, counts)):
             made = self.arrays([row.text for row in block])
             keys.append(made[0])
             signatures.append(made[1])

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from glob import has_magic
 from pathlib import Path
 from typing import Any, Literal
@@ -112,6 +112,7 @@ class Keys:
     Args:
         text: the document.
         id: its identity; a record without one is named after its place.
+        others: further keys that are wanted: of files with columns only these are read. None: all.
 
     Example:
         >>> Keys(text="content").id
@@ -120,6 +121,16 @@ class Keys:
 
     text: str = "text"
     id: str = "id"
+    others: tuple[str, ...] | None = None
+
+    def only(self, *others: str) -> Keys:
+        """The same for who wants no more of a record than these."""
+        return replace(self, others=others)
+
+    @property
+    def columns(self) -> tuple[str, ...] | None:
+        """What is read of files with columns; None: everything."""
+        return None if self.others is None else (self.text, self.id, *self.others)
 
 
 def units_of(patterns: Sequence[str], unit: int = UNIT) -> list[Unit]:
@@ -244,7 +255,7 @@ def rows_of(unit: Unit, keys: Keys = Keys()) -> Iterator[DocumentRow | BrokenRow
                 yield _parsed(line, f"{path}:{number}", f"{path.name}:{number}", keys)
     else:
         path = Path(unit.files[0])
-        for number, record in unpacked(path, unit.kind, unit.start, unit.stop):
+        for number, record in unpacked(path, unit.kind, unit.start, unit.stop, keys.columns):
             yield _row(record, f"{path}: row {number}", f"{path.name}:{number}", keys, b"")
 
 

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ...core.errors import DataError, UsageError
-from ...core.files import alone_in, clear_leftovers, publish_file, write_json
+from ...core.files import alone_in, clear_leftovers, jsonable, publish_file, write_json
 from ...core.processes import end_with_parent
 from ...core.reading import read_json, read_jsonl
 from .inputs import BrokenRow, DocumentRow, Keys, Unit, cut_of, inside_none, rows_of, stamps
@@ -67,6 +67,11 @@ class JobSettings:
     progress: Progress | None = None
 
     @property
+    def alone(self) -> JobSettings:
+        """The same in one process, for what holds a model."""
+        return replace(self, workers=1)
+
+    @property
     def desk(self) -> Desk:
         """Where each unit is worked on."""
         return Desk(self.out, self.keys, self.format, self.broken)
@@ -105,6 +110,10 @@ class Desk:
         """Yield what writes a line to the file of a unit in a folder."""
         with line_writer(self.path(folder, number, kind), kind or self.format) as write:
             yield write
+
+    def texts(self, unit: Unit, counts: Counts, *others: str) -> Iterator[DocumentRow]:
+        """``rows`` of which nothing is read but id, text and other keys, where files have columns."""
+        return replace(self, keys=self.keys.only(*others)).rows(unit, counts)
 
     def rows(self, unit: Unit, counts: Counts) -> Iterator[DocumentRow]:
         """The documents of a unit; lines that hold none are counted, and written to the folder ``broken``.
@@ -156,7 +165,7 @@ def opened_job(settings: JobSettings, units: Sequence[Unit], what: Mapping[str, 
     """
     inside_none(settings.out, units)
     keys = {"text": settings.keys.text, "id": settings.keys.id}
-    job = {**what, "format": settings.format, "keys": keys, "files": stamps(units), "units": cut_of(units)}
+    job = {**jsonable(what), "format": settings.format, "keys": keys, "files": stamps(units), "units": cut_of(units)}
     with alone_in(settings.out):
         place = settings.out / JOB
         if place.exists():

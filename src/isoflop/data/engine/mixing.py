@@ -33,7 +33,7 @@ class Measuring:
 
     def __call__(self, unit: Unit, desk: Desk) -> Counts:
         counts, found = Counts(), list[tuple[float, int]]()
-        for row in desk.rows(unit, counts):
+        for row in desk.texts(unit, counts):
             place = int.from_bytes(document_hash(f"{self.seed}:{row.text}")[:8], "big") / 2.0**64
             found.append((place, len(row.text.encode())))
         write_array(desk.path("measured", unit.number, "npy"), np.array(found, np.float64).reshape(-1, 2))

@@ -7,7 +7,7 @@ import gzip
 import io
 import json
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -119,24 +119,48 @@ def row_groups(path: Path) -> list[int]:
         return [known.row_group(number).total_byte_size for number in range(known.num_row_groups)]
 
 
-def unpacked(path: Path, kind: str, start: int, stop: int) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Row number from 1 and record of a Parquet file's row groups, or of an Arrow file."""
+def unpacked(
+    path: Path, kind: str, start: int, stop: int, columns: Sequence[str] | None = None
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Row number from 1 and record of a Parquet file's row groups, or of an Arrow file.
+
+    Args:
+        path: the file.
+        kind: "parquet" or "arrow".
+        start: first row group.
+        stop: the one after the last; -1: all.
+        columns: those that are read, if the first of them is there; None: all.
+    """
     with table_errors(path) as pa:
         number = 0
         if kind == "parquet":
             file = parquet_module(path).ParquetFile(path)
             number = sum(file.metadata.row_group(group).num_rows for group in range(start))
             groups = list(range(start, file.metadata.num_row_groups if stop < 0 else stop))
-            batches = file.iter_batches(batch_size=1024, row_groups=groups)
+            known = _projected(columns, file.schema_arrow.names)
+            batches = file.iter_batches(batch_size=1024, row_groups=groups, columns=known)
         else:
-            batches = _arrow(pa, path)
+            batches = _arrow(pa, path, columns)
         for batch in batches:
             for record in batch.to_pylist():
                 number += 1
                 yield number, record
 
 
-def _arrow(pa: Any, path: Path) -> Iterator[Any]:
+def _projected(columns: Sequence[str] | None, known: Sequence[str]) -> list[str] | None:
+    """The columns to read; None for all, also where the wanted text is missing, so that an error can list them."""
+    if columns is None or columns[0] not in known:
+        return None
+    return [name for name in dict.fromkeys(columns) if name in known]
+
+
+def _arrow(pa: Any, path: Path, columns: Sequence[str] | None) -> Iterator[Any]:
+    for batch in _record_batches(pa, path):
+        wanted = _projected(columns, batch.schema.names)
+        yield batch if wanted is None else batch.select(wanted)
+
+
+def _record_batches(pa: Any, path: Path) -> Iterator[Any]:
     with pa.memory_map(str(path)) as source:
         try:
             reader = pa.ipc.open_stream(source)

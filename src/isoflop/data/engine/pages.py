@@ -10,7 +10,7 @@ import functools
 import hashlib
 import sys
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -70,6 +70,7 @@ class Pages:
 
     Args:
         texts: without lone surrogates.
+        records: what else is known of each; by default nothing.
 
     Example:
         >>> pages = Pages(["It's 3.14 ...", "one"])
@@ -77,8 +78,9 @@ class Pages:
         ([4, 1], [4, 1])
     """
 
-    def __init__(self, texts: Sequence[str]) -> None:
+    def __init__(self, texts: Sequence[str], records: Sequence[Mapping[str, Any]] = ()) -> None:
         self.texts = texts
+        self.records = records or [{}] * len(texts)
         self.lengths = np.fromiter(map(len, texts), np.int64, len(texts))
         self.starts = np.cumsum(self.lengths + 1) - self.lengths - 1
 

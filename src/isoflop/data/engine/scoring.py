@@ -6,19 +6,21 @@ import gzip
 import heapq
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ...core.contracts import Scorer, ScorerPart
+from ...core.contracts import Groups, Scorer, ScorerPart, TokenizerPart
 from ...core.digests import digest, document_hash
 from ...core.errors import DataError, NumericsError, UsageError
 from ...core.reading import read_json
-from ...core.rng import Rng
+from ...core.tokenizer import ReadsFiles
+from .choosing import Selection
+from .counting import identity_of, token_counts
 from .inputs import DocumentRow, Keys, Unit, blocks, cut_of, rows_of, stamps
 from .jobs import (
     DOCUMENTS,
@@ -44,7 +46,7 @@ def sample_of(units: Sequence[Unit], keys: Keys, most: int = SAMPLE) -> list[str
     """Texts of so many documents, drawn by a hash of each: the same ones in whatever order the files are."""
     held: list[tuple[int, str]] = []
     for unit in units:
-        for row in rows_of(unit, keys):
+        for row in rows_of(unit, keys.only()):
             if isinstance(row, DocumentRow) and row.text.strip():
                 place = -int.from_bytes(document_hash(row.text)[:8], "big")
                 if len(held) < most:
@@ -52,6 +54,11 @@ def sample_of(units: Sequence[Unit], keys: Keys, most: int = SAMPLE) -> list[str
                 elif place > held[0][0]:
                     heapq.heapreplace(held, (place, row.text))
     return [text for _, text in sorted(held, reverse=True)]
+
+
+def sampled(units: Sequence[Unit], keys: Keys, most: int = SAMPLE) -> Iterator[str]:
+    """The texts of ``sample_of``, which is drawn when the first one is asked for: most tokenizers ask for none."""
+    yield from sample_of(units, keys, most)
 
 
 @dataclass(frozen=True)
@@ -74,16 +81,26 @@ class Scoring:
     def __call__(self, unit: Unit, desk: Desk) -> Counts:
         counts, before = Counts(), asdict(self.scorer.cost)
         with desk.writer(SCORES, unit.number, "jsonl.gz") as note:
-            for block in blocks(desk.rows(unit, counts)):
-                found = self.scorer.score([(row.id, row.text) for row in block])
+            for block in blocks(desk.texts(unit, counts)):
+                found, groups = _scored(self.scorer, [(row.id, row.text) for row in block])
                 if not np.isfinite(found).all():
                     where = block[int(np.flatnonzero(~np.isfinite(found))[0])].where
                     raise NumericsError("its score is not finite", where=where, fix="drop it, or mend the scorer")
                 counts["also_fitted_to"] += sum(document_hash(row.text) in self.known for row in block)
-                for row, score in zip(block, found.tolist(), strict=True):
-                    note(json_line({"id": row.id, "score": score, "bytes": len(row.text.encode())}))
+                for row, score, group in zip(block, found.tolist(), groups, strict=True):
+                    note(json_line({"id": row.id, "score": score, "bytes": len(row.text.encode())} | group))
         counts.update({f"cost.{key}": value - before[key] for key, value in asdict(self.scorer.cost).items()})
         return counts
+
+
+def _scored(
+    scorer: Scorer, documents: Sequence[tuple[str, str]]
+) -> tuple[npt.NDArray[np.float64], list[dict[str, int]]]:
+    """Scores, and what a line says of each document's group: nothing where the scorer knows none."""
+    if not isinstance(scorer, Groups):
+        return scorer.score(documents), [{} for _ in documents]
+    found, groups = scorer.grouped(documents)
+    return found, [{"group": group} for group in groups]
 
 
 def score(
@@ -121,19 +138,21 @@ def score(
     if missing := [name for name in part.fits if name not in texts]:
         fix = " ".join(f"--text {name}=FILE" for name in missing)
         raise UsageError(f"{part.name} needs documents as {' and as '.join(missing)}", where="scorer", fix=fix)
-    what = {
+    what: dict[str, Any] = {
         "verb": "score",
         "scorer": {"name": part.name, **part.model_dump(mode="json")},
         "texts": {name: stamps(given) for name, given in sorted(texts.items())},
         "models": {name: model.identity for name, model in sorted(models.items())},
         "sample": sample,
     }
+    if isinstance(part, ReadsFiles):
+        what["inputs"] = part.inputs()
     with opened_job(settings, units, what):
         given: dict[str, Any] = {name: _Texts(each, settings.keys) for name, each in texts.items()}
         given["pool"] = _Sample(units, settings.keys, sample)
         live = part.build(given, models)
         built = asdict(live.cost)
-        alone = replace(settings, workers=1) if models else settings
+        alone = settings.alone if models else settings
         known = frozenset(document_hash(text) for name in texts for text in given[name])
         counts = work_through(units, Scoring(live, known), alone)
         spent = {key: counts.pop(f"cost.{key}", 0) for key in built}
@@ -150,7 +169,7 @@ class _Texts:
 
     def __iter__(self) -> Iterator[str]:
         for unit in self.units:
-            for row in rows_of(unit, self.keys):
+            for row in rows_of(unit, self.keys.only()):
                 if not isinstance(row, DocumentRow):
                     raise DataError(f"{row.what}: {row.quote}", where=row.where, fix="repair or drop that line")
                 yield row.text
@@ -169,114 +188,6 @@ class _Sample(_Texts):
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.drawn)
-
-
-Rule = Literal["global", "batched"]
-Places = npt.NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class Selection:
-    """How many documents are kept, and which.
-
-    Exactly one of ``bytes``, ``documents`` and ``ratio`` says how many.
-
-    Args:
-        bytes: of text that training is to see, repeats included.
-        documents: that many different ones.
-        ratio: the pool's bytes over the kept ones': tau.
-        repeats: epochs over what is kept: of a budget in bytes so many times fewer different ones are taken.
-        rule: the best of all; or of each batch of ``batch`` documents, drawn in an order by hash, its share.
-        batch: documents of a batch.
-        gumbel: times Gumbel noise, by document, added to scores: at 1 and log weights, a draw in proportion to them.
-        lowest: take the lowest scores.
-        key: a key of records, of whose values none fills more than ``most``.
-        most: share of what is kept.
-        seed: of order and noise.
-
-    Example:
-        >>> Selection(ratio=4.0).budget(np.array([100, 300]))
-        100.0
-    """
-
-    bytes: int | None = None
-    documents: int | None = None
-    ratio: float | None = None
-    repeats: int = 1
-    rule: Rule = "global"
-    batch: int = 1024
-    gumbel: float = 0.0
-    lowest: bool = False
-    key: str | None = None
-    most: float = 1.0
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if sum(each is not None for each in (self.bytes, self.documents, self.ratio)) != 1:
-            raise UsageError("give one of bytes, documents and ratio", where="select")
-        if self.ratio is not None and not self.ratio >= 1:
-            raise UsageError(f"ratio is {self.ratio:g}: the pool over what is kept, 1 or more", where="select")
-        if min(self.repeats, self.batch) < 1 or not 0 < self.most <= 1 or not 0 <= self.gumbel < float("inf"):
-            raise UsageError("repeats, batch, most or gumbel is out of range", where="select")
-        if self.rule not in ("global", "batched"):
-            raise UsageError(f"no rule is named {self.rule!r}", where="select", fix="take global or batched")
-
-    def budget(self, sizes: npt.NDArray[np.int64]) -> float:
-        """What is kept, in bytes; in documents where these are counted."""
-        if self.bytes is not None:
-            return self.bytes / self.repeats
-        return float(self.documents) if self.documents is not None else float(sizes.sum()) / float(self.ratio or 1)
-
-    def choose(
-        self, scores: npt.NDArray[np.float64], sizes: npt.NDArray[np.int64], groups: Sequence[str] | None = None
-    ) -> npt.NDArray[np.bool_]:
-        """bool (n,): which documents are kept; of equal scores the earlier one.
-
-        Args:
-            scores: (n,).
-            sizes: (n,) bytes.
-            groups: (n,) values of ``key``.
-
-        Raises:
-            DataError: the pool is smaller than the budget.
-        """
-        weights = np.ones(len(sizes)) if self.documents is not None else sizes.astype(np.float64)
-        budget = self.budget(sizes)
-        if budget > weights.sum() * (1 + 1e-12):
-            unit = "documents" if self.documents is not None else "bytes"
-            what = f"holds {weights.sum():,.0f} {unit}, and {budget:,.0f} are to be kept"
-            raise DataError(what, where="the pool", fix="lower the budget, or repeat: repeats=4")
-        rng = Rng(self.seed)("select")
-        value = -scores if self.lowest else scores
-        if self.gumbel:
-            value = value + self.gumbel * rng("gumbel").at().gumbel(size=len(value))
-        order = np.argsort(-value, kind="stable")
-        if self.rule == "batched":
-            drawn = rng("order").at().permutation(len(value))
-            batch = np.empty(len(value), np.int64)
-            batch[drawn] = np.arange(len(value)) // self.batch
-            order = self._shared(order, batch[order], weights, budget)
-        kept, held, cap = np.zeros(len(value), np.bool_), 0.0, dict[str, float]()
-        for place in order.tolist():
-            weight = weights[place]
-            if held + weight > budget * (1 + 1e-12):
-                continue
-            if groups is not None:
-                filled = cap.get(groups[place], 0.0) + weight
-                if filled > self.most * budget:
-                    continue
-                cap[groups[place]] = filled
-            kept[place], held = True, held + weight
-        return kept
-
-    def _shared(self, order: Places, batch: Places, weights: npt.NDArray[np.float64], budget: float) -> Places:
-        """Documents in the order in which each batch gives its best share; those beyond come after, if room is left."""
-        share, rank = budget / weights.sum(), np.zeros(len(order))
-        for number in range(int(batch.max(initial=-1)) + 1):
-            mine = np.flatnonzero(batch == number)
-            filled = np.cumsum(weights[order[mine]])
-            rank[mine] = filled / max(filled[-1], 1e-300)
-        return np.concatenate([order[rank <= share], order[rank > share]])
 
 
 @dataclass(frozen=True)
@@ -314,52 +225,104 @@ def scores_in(folder: Path, units: Sequence[Unit]) -> tuple[list[int], npt.NDArr
     Raises:
         UsageError: the folder holds no finished scores, or those of other files.
     """
+    _check_scores(folder, units)
+    counts, found, sizes = list[int](), list[float](), list[int]()
+    for unit in units:
+        before = len(found)
+        for line in _score_lines(folder, [unit]):
+            found.append(line["score"])
+            sizes.append(line["bytes"])
+        counts.append(len(found) - before)
+    return counts, np.array(found, np.float64), np.array(sizes, np.int64)
+
+
+def _check_scores(folder: Path, units: Sequence[Unit]) -> None:
     if not (folder / SUMMARY).exists() or not (folder / SCORES).is_dir():
         raise UsageError("holds no finished scores", where=str(folder), fix="run `isoflop data score` first")
     known = read_json(folder / JOB, dict[str, Any])
     if known["files"] != stamps(units) or known["units"] != cut_of(units):
         raise UsageError("holds scores of other files, or of these before they changed", where=str(folder))
-    counts, found, sizes = list[int](), list[float](), list[int]()
+
+
+def _score_lines(folder: Path, units: Sequence[Unit]) -> Iterator[dict[str, Any]]:
     for unit in units:
         with gzip.open(part_file(folder / SCORES, unit.number, "jsonl.gz")) as file:
-            lines = [json.loads(line) for line in file]
-        counts.append(len(lines))
-        found += [line["score"] for line in lines]
-        sizes += [line["bytes"] for line in lines]
-    return counts, np.array(found, np.float64), np.array(sizes, np.int64)
+            yield from map(json.loads, file)
 
 
-def select(units: Sequence[Unit], scores: Path, choice: Selection, settings: JobSettings) -> dict[str, Any]:
-    """Write the documents that a choice keeps by stored scores; in memory lie 20 bytes a document.
+def select(
+    units: Sequence[Unit],
+    scores: Path,
+    choice: Selection,
+    settings: JobSettings,
+    tokenizer: TokenizerPart | None = None,
+    groups: Path | None = None,
+) -> dict[str, Any]:
+    """Write the documents that a choice keeps by stored scores; in memory lie some 30 bytes a document.
 
     Args:
         units: of the input, as they were scored.
         scores: folder of ``score``.
         choice: how many, and which.
         settings: where and how.
+        tokenizer: that a budget in tokens is counted with; one that learns learns from a sample of the pool.
+        groups: folder of scores whose groups are those of the diversity rule, where ``choice.key`` names none; by
+            default that of ``scores``.
+
+    Raises:
+        UsageError: a budget in tokens has no tokenizer, a diversity rule no groups; or the scores are not those of this
+            input.
+        DataError: the pool is smaller than the budget.
     """
+    if choice.tokens is not None and tokenizer is None:
+        fix = "name that of the model: --tokenizer bytes"
+        raise UsageError("counts tokens, and whose is not said", where="select", fix=fix)
     counts, values, sizes = scores_in(scores, units)
+    if groups is not None:
+        _check_scores(groups, units)
     starts = tuple(np.cumsum([0, *counts[:-1]]).tolist())
-    facts = asdict(choice)
+    facts = choice.facts
     job = {"verb": "select", "choice": facts, "scores": digest(read_json(scores / JOB, dict[str, Any]))}
+    job |= {} if tokenizer is None else {"tokenizer": identity_of(tokenizer)}
+    job |= {} if groups is None else {"groups": digest(read_json(groups / JOB, dict[str, Any]))}
     with opened_job(settings, units, job):
+        tokens = None
+        if tokenizer is not None:
+            live = tokenizer.build(sampled(units, settings.keys))
+            tokens = token_counts(units, live, settings)
         place = settings.out / CHOSEN
         if not place.exists():
-            groups = _groups(units, settings.keys, choice.key) if choice.key is not None else None
-            write_array(place, choice.choose(values, sizes, groups))
+            of = _groups(units, settings.keys, choice, groups or scores)
+            write_array(place, choice.choose(values, sizes if choice.tokens is None or tokens is None else tokens, of))
         kept = np.load(place, mmap_mode="r")
         counted = work_through(units, Taking(str(place), starts), settings)
         least, highest = (float(f(values[kept])) if kept.any() else None for f in (np.min, np.max))
         told = read_json(scores / SUMMARY, dict[str, Any])
         bill = {key: told[key] for key in ("scorer", "fitting", "scoring", "models")}
-        pool = {"pool_bytes": int(sizes.sum()), "epochs": choice.repeats, "scores": [least, highest]}
+        pool: dict[str, Any] = {"pool_bytes": int(sizes.sum()), "epochs": choice.repeats, "scores": [least, highest]}
+        if tokens is not None:
+            counted["kept_tokens"] = int(tokens[kept].sum())
+            pool |= {"pool_tokens": int(tokens.sum()), "tokenizer": job["tokenizer"]}
         return conclude(settings, counted, verb="select", choice=facts, **pool, bill=bill)
 
 
-def _groups(units: Sequence[Unit], keys: Keys, key: str) -> list[str]:
+def _groups(units: Sequence[Unit], keys: Keys, choice: Selection, scores: Path) -> list[str] | None:
+    """The group of every document by the diversity rule; None where there is no rule."""
+    if choice.most == 1:
+        return None
     found = list[str]()
-    for unit in units:
-        found += [str(row.record.get(key, "")) for row in rows_of(unit, keys) if isinstance(row, DocumentRow)]
+    if choice.key is not None:
+        for unit in units:
+            rows = (row for row in rows_of(unit, keys.only(choice.key)) if isinstance(row, DocumentRow))
+            found += [str(row.record.get(choice.key, "")) for row in rows]
+        return found
+    for line in _score_lines(scores, units):
+        if "group" not in line:
+            fix = "name a key (key=domain), or scores of clusters: --groups DIRECTORY"
+            raise UsageError(
+                f"most={choice.most:g} limits groups, and these scores know none", where=str(scores), fix=fix
+            )
+        found.append(str(line["group"]))
     return found
 
 

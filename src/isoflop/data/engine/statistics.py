@@ -34,7 +34,7 @@ class Describing:
 
     def __call__(self, unit: Unit, desk: Desk) -> Counts:
         counts, hashes = Counts(), list[bytes]()
-        for block in blocks(desk.rows(unit, counts)):
+        for block in blocks(desk.texts(unit, counts, self.key)):
             pages = Pages([row.text for row in block])
             for row, words in zip(block, pages.words.counts.tolist(), strict=True):
                 counts["words"] += words

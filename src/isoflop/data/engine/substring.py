@@ -99,7 +99,7 @@ class Fingerprinting:
 
     def __call__(self, unit: Unit, desk: Desk) -> Counts:
         counts, found = Counts(), [np.empty(0, _FIELDS)]
-        for number, row in enumerate(desk.rows(unit, counts)):
+        for number, row in enumerate(desk.texts(unit, counts)):
             hashes = rolled(np.frombuffer(row.text.encode(), np.uint8))
             at = winnowed(hashes, self.window)
             mine = np.empty(len(at), _FIELDS)
@@ -270,7 +270,7 @@ def _write_sources(units: Sequence[Unit], desk: Desk, starts: Places, wanted: Pl
     known = set(wanted.tolist())
     with publish_file(out / f"{SOURCES}.bin") as partial, partial.open("wb") as file:
         for unit, start in zip(units, starts.tolist(), strict=True):
-            for number, row in enumerate(desk.rows(unit, Counts()), start):
+            for number, row in enumerate(desk.texts(unit, Counts()), start):
                 if number in known:
                     data = row.text.encode()
                     file.write(data)

@@ -16,7 +16,8 @@ from ...core.errors import DataError
 from ...core.registry import Card, part
 from ...core.rng import Rng
 from ..engine.allocation import Clusters, shares, waterfill, whole
-from ..engine.features import bucket_counts, vectors
+from ..engine.features import bucket_counts
+from ..engine.vectors import CentredVectors, Embeds, HashedVectors
 
 Array = npt.NDArray[np.float64]
 
@@ -26,8 +27,7 @@ class ConceptClusters:
 
     Args:
         clusters: of the pool.
-        table: random rows by which texts become vectors.
-        weights: of features.
+        encoder: by which texts become vectors.
         allocation: (k,) documents to keep of each cluster.
         ranked: sorted keys of each cluster's documents in the pool, the first to keep lowest.
         order: hard, easy or random.
@@ -43,28 +43,31 @@ class ConceptClusters:
     def __init__(
         self,
         clusters: Clusters,
-        table: Array,
-        weights: Array,
+        encoder: Embeds,
         allocation: Array,
         ranked: Sequence[Array],
         order: str,
         cost: Cost,
     ) -> None:
-        self.clusters, self.table, self.weights, self.allocation = clusters, table, weights, allocation
+        self.clusters, self.encoder, self.allocation = clusters, encoder, allocation
         self.ranked, self.order, self._cost = ranked, order, cost
 
     @property
     def cost(self) -> Cost:
-        return self._cost
+        return self._cost + self.encoder.cost
 
     def score(self, documents: Sequence[tuple[Any, str]]) -> Array:
+        return self.grouped(documents)[0]
+
+    def grouped(self, documents: Sequence[tuple[Any, str]]) -> tuple[Array, list[int]]:
+        """Scores, and the number of each document's cluster."""
         texts = [text for _, text in documents]
-        found = vectors(texts, self.table, self.weights)
+        found = self.encoder.vectors(texts)
         labels = self.clusters.labels(found)
         keys = keys_of(texts, self.clusters.distances(found, labels), self.order)
         rank = [int(np.searchsorted(self.ranked[j], key)) for j, key in zip(labels, keys, strict=True)]
         self._cost += Cost(flops=2 * found.shape[1] * len(self.allocation) * len(found))
-        return np.asarray(self.allocation[labels] / (1 + np.array(rank, np.float64)))
+        return np.asarray(self.allocation[labels] / (1 + np.array(rank, np.float64))), labels.tolist()
 
 
 def keys_of(texts: Sequence[str], distances: Array, order: str) -> Array:
@@ -78,7 +81,9 @@ def keys_of(texts: Sequence[str], distances: Array, order: str) -> Array:
 class ClustersPart(ScorerPart):
     """Keeps more of complex clusters, those that are wide and far from others, and in each the documents at its rim.
 
-    Deduplicate first: near copies make a cluster dense. Select with ``--documents``, or a share of ``keep``.
+    Deduplicate first: near copies make a cluster dense. Select with ``--documents``, or a share of ``keep``. With a
+    model as ``encoder`` (``--model encoder=RUN``, or ``--vectors FILES``) vectors are its pooled states less their
+    mean. A selection takes some of each cluster with ``--keep most=0.1``.
 
     Example:
         >>> ClustersPart(clusters=10).tau
@@ -105,7 +110,8 @@ class ClustersPart(ScorerPart):
         paper="Abbas et al. 2024, arXiv 2401.04578",
         equation="p = softmax(d_inter d_intra / tau); x = clip(p N + mu, 1, M); score = x_j / rank",
         defaults="500 clusters of DINOv2 embeddings, tau 0.1",
-        differs="vectors are random projections of hashed words and pairs; the quadratic program is solved exactly",
+        differs="vectors are random projections of hashed words and pairs, or a language model's pooled states; "
+        "the quadratic program is solved exactly",
         cost="2 d k FLOPs a document and round of k-means",
     )
 
@@ -114,10 +120,8 @@ class ClustersPart(ScorerPart):
         if len(pool) < 2:
             raise DataError("holds fewer than two documents", where="pool", fix="name more")
         rng = Rng(self.seed)("concepts")
-        table = rng("vectors").at().normal(size=(self.buckets, self.dim)) / self.dim**0.5
-        counts = bucket_counts(pool, self.buckets)
-        weights = np.log((counts.sum() + 1) / (counts + 1))
-        found = vectors(pool, table, weights)
+        encoder = self._encoder(pool, rng, models.get("encoder"))
+        found = encoder.vectors(pool)
         clusters = Clusters.fit(found, self.clusters, rng)
         labels = clusters.labels(found)
         distances, k = clusters.distances(found, labels), len(clusters.centroids)
@@ -129,6 +133,13 @@ class ClustersPart(ScorerPart):
         low = np.minimum(1.0, size) if np.minimum(1.0, size).sum() <= total else np.zeros(k)
         keys = keys_of(pool, distances, self.order)
         ranked = [np.sort(keys[labels == j]) for j in range(k)]
-        cost = Cost(flops=2 * self.dim * k * len(pool) * 31)
+        cost = Cost(flops=2 * found.shape[1] * k * len(pool) * 31)
         allocation = whole(waterfill(wanted, total, low, size), size)
-        return ConceptClusters(clusters, table, weights, allocation, ranked, self.order, cost)
+        return ConceptClusters(clusters, encoder, allocation, ranked, self.order, cost)
+
+    def _encoder(self, pool: Sequence[str], rng: Rng, given: Any | None) -> Embeds:
+        if given is not None:
+            return CentredVectors(given, given.vectors(pool).mean(0))
+        table = rng("vectors").at().normal(size=(self.buckets, self.dim)) / self.dim**0.5
+        counts = bucket_counts(pool, self.buckets)
+        return HashedVectors(table, np.log((counts.sum() + 1) / (counts + 1)))

@@ -52,6 +52,8 @@ class JsonlPart(TextSourcePart):
     """The key that holds what follows the prompt."""
     messages_key: Annotated[Key | None, Later()] = None
     """The key that holds a conversation's messages, e.g. "messages"; then there is neither text nor prompt."""
+    group_key: Annotated[Key | None, Later()] = None
+    """A key whose records lie on the same side of the split if they share its value, e.g. "pair" of `data rephrase`."""
     version: ClassVar[int] = 2
     card = Card(
         summary="JSON Lines files, plain or gzipped, one document a record.",
@@ -65,6 +67,8 @@ class JsonlPart(TextSourcePart):
             raise ValueError("messages_key and prompt_key are both given; a record has a conversation or a prompt")
         if self.prompt_key == self.completion_key:
             raise ValueError(f"prompt_key and completion_key are both {self.prompt_key!r}; name two keys")
+        if self.group_key is not None and not self.predicts_all:
+            raise ValueError("group_key is for records of text; prompts and conversations are grouped by themselves")
         return self
 
     @property
@@ -90,9 +94,9 @@ class JsonlPart(TextSourcePart):
             yield from self._chats(self.messages_key)
             return
         for path, empty in files_of(self.paths).items():
-            for line, text, domain in read_records(path, self.key, self.domain_key, empty=empty):
+            for line, text, domain, group in read_records(path, self.key, self.domain_key, self.group_key, empty=empty):
                 if text.strip():
-                    yield Document(text, domain or self.domain, f"{path}:{line}", group_of(text))
+                    yield Document(text, domain or self.domain, f"{path}:{line}", group_of(group or text))
 
     def _pairs(self, prompt_key: str) -> Iterator[Document]:
         keys = (prompt_key, self.completion_key, self.domain_key)
