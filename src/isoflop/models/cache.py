@@ -250,6 +250,11 @@ class Cache:
     head: Callable[[Tensor], Tensor]
     padding: Padding | None = None
 
+    def __post_init__(self) -> None:
+        for layer in self.layers:
+            if hasattr(layer, "join"):
+                layer.join(self.layers)
+
     @property
     def length(self) -> int:
         """Tokens seen, padding included."""

@@ -1,4 +1,4 @@
-"""Causal convolutions of whole sequences: long ones by Fourier transforms, short ones tap by tap.
+"""Causal convolutions of whole sequences, by Fourier transforms.
 
 Channels are apart from each other: every channel has a filter of its own. The time axis is the last one.
 """
@@ -89,21 +89,3 @@ class _CausalConvolution(Function):
         shared = (errors * spectrum.conj()).sum(0)
         grad_taps = torch.fft.irfft(shared, n)[:, : min(length, ctx.taps)]
         return grad_x, F.pad(grad_taps, (0, ctx.taps - grad_taps.shape[-1]))
-
-
-def short_convolution(x: Tensor, taps: Tensor) -> Tensor:
-    """The same for a few taps, one after another: (batch, channels, length) -> same, elementwise.
-
-    Args:
-        x: (batch, channels, length).
-        taps: (channels, n), from the tap of a position on itself.
-
-    Example:
-        >>> short_convolution(torch.tensor([[[1.0, 2.0, 3.0]]]), torch.tensor([[1.0, 0.5]])).flatten().tolist()
-        [1.0, 2.5, 4.0]
-    """
-    first, *others = taps.unbind(1)
-    out = x * first[:, None]
-    for lag, tap in enumerate(others[: x.shape[-1] - 1], 1):
-        out = out + F.pad(x, (lag, -lag)) * tap[:, None]
-    return out

@@ -11,7 +11,18 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
-from ..core.contracts import DrivingMixerPart, Gains, LayerPart, NormPart, Pattern, Products, Rounds, Step, Treatment
+from ..core.contracts import (
+    Beside,
+    DrivingMixerPart,
+    Gains,
+    LayerPart,
+    NormPart,
+    Pattern,
+    Products,
+    Rounds,
+    Step,
+    Treatment,
+)
 from ..core.cost import ZERO, Cost, Work
 from ..core.roles import Shape
 from ..ledger import formulas
@@ -128,6 +139,10 @@ class Walk:
                 self.multiplied([f"{prefix}{name}" for name in step.names], tokens)
             elif isinstance(step, Gains):
                 self.scaled([f"{prefix}{name}" for name in step.names], step.work, step.own)
+            elif isinstance(step, Beside):
+                before, self.live = self.live, False
+                self.steps(step.steps, prefix, step.vectors)
+                self.live = self.live or before
             else:
                 self.mixed(step)
 

@@ -12,6 +12,7 @@ from .filling import Filling
 from .model import (
     Around,
     ArrangementPart,
+    Beside,
     Cacheable,
     DrivingMixerPart,
     FeedForwardPart,
@@ -97,6 +98,7 @@ __all__ = [
     "Batch",
     "Batches",
     "BeginsFromWeight",
+    "Beside",
     "Cacheable",
     "Calibration",
     "Causal",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, Self, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, Self, TypeAlias, runtime_checkable
 
 from pydantic import PrivateAttr
 
@@ -155,8 +155,24 @@ class Gains:
     own: Cost | None = None
 
 
-Step = Products | Gains | Work
-"""What a layer computes at one point: products with weights, something with gains, or something without parameters."""
+@dataclass(frozen=True)
+class Beside:
+    """What a layer computes from constants, beside its vectors: a filter from positions, for example.
+
+    Example:
+        >>> Beside(16, (Products(("filter.weight",)),)).vectors
+        16
+    """
+
+    vectors: int
+    """How many constant vectors enter; products of its steps are with so many."""
+    steps: tuple[Step, ...]
+    """What is computed of them, in order; what follows in the layer reads it together with the layer's vectors."""
+
+
+Step: TypeAlias = Products | Gains | Work | Beside
+"""What a layer computes at one point: products with weights, something with gains, something without parameters, or
+several of these beside its vectors."""
 
 
 class LayerPart(Part):
@@ -229,10 +245,20 @@ class MixerPart(LayerPart):
 
     Its module has ``forward(x, products, seen, cache)``; a Cacheable one ``make_cache(batch, capacity, dtype)``, whose
     result has ``length``, ``truncate(length)`` and ``select(rows)``, rows an index tensor. With a cache ``seen`` is
-    None or a ``models.cache.Padding``, which says where each row begins.
+    None or a ``models.cache.Padding``, which says where each row begins. A result may have ``join(layers)``, which is
+    told what all mixers of the model keep: layers that step in turn can share work.
+
+    Class attributes:
+        isolates: whether it can keep the documents of one row apart (``Documents``).
     """
 
     slot: ClassVar[str] = "mixer"
+    isolates: ClassVar[bool] = True
+
+    @property
+    def longest(self) -> int | None:
+        """Positions that it can take at most; None: any number."""
+        return None
 
     def takes(self, pattern: Pattern | None) -> bool:
         """Whether it can obey the pattern (None: causal); by default only the causal one."""

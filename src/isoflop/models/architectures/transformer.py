@@ -238,6 +238,16 @@ class TransformerPart(ModelPart):
                     f"{path}: {mixer.name} drives its block, whose mixer {self.arrangement.name} places behind its "
                     "first round; use another arrangement or mixer"
                 )
+            if recipe.train.isolate_documents and not mixer.isolates:
+                found.append(
+                    f"{path}: {mixer.name} cannot keep the documents of one row apart, as train.isolate_documents "
+                    "asks; let it be false, or use another mixer"
+                )
+            if mixer.longest is not None and recipe.train.length > mixer.longest:
+                found.append(
+                    f"{path}.length: {mixer.longest} positions are fewer than train.length = {recipe.train.length}; "
+                    "use more, or shorter texts"
+                )
         if self.tied and ("norm.weight", (self.d_model,)) not in {(s.name, s.shape) for s in self._norm_shapes("norm")}:
             found.append(
                 f"model.norm: {self.norm.name} has no gain, which a tied head needs at its start; use rms or tied=false"
