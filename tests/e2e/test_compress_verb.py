@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -191,3 +192,10 @@ def test_weights_that_are_not_numbers_are_refused(
     assert compressed(broken, "c", ROUND) == 4
     assert "blocks.0.mixer.q.weight" in capsys.readouterr().err
     assert not (tmp_path / "c").exists()
+
+
+def test_the_page_on_compression_shows_code_that_runs() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "compression.md").read_text()
+    blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    assert len(blocks) == 2
+    exec("\n".join(blocks), {})

@@ -107,7 +107,7 @@ def reader(tmp_path: Path, corpus: Path, cache: Path, monkeypatch: pytest.Monkey
 
 
 SAID = {
-    "compress": ("4.5 bits a weight", "collapsed", "a llama"),
+    "compress": ("4.5 bits a weight", "3.5 bits", "collapsed", "a llama", "recovered: ", "taught: "),
     "train": ("goes on from", "texts/002.txt", "report.html", "removed"),
     "generate": ("The first", "sample 3 of 3", "log-probability", '"ended"', "6 of them new", "0 of them new", "1 1 "),
     "compare": ("report.html", "freed", "muon", "squared-relu"),
