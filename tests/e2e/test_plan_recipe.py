@@ -74,6 +74,12 @@ def test_a_batch_law_gives_batch_and_rate(capsys: pytest.CaptureFixture[str]) ->
     said = capsys.readouterr().out
     assert "learning rate" in said
     assert "optimizer.lr" not in said
+    asked = ["plan", "runs.csv", "--law", "chinchilla", "--compute", "1e20", *given]
+    assert invoke(asked) == 0, "a plan says them without a recipe, too"
+    said = capsys.readouterr().out
+    assert "batch and learning rate of N = " in said
+    assert "(rate.csv)" in said
+    assert "(batch.csv)" in said
 
 
 @pytest.mark.parametrize(

@@ -81,7 +81,7 @@ class PlanOutputs:
         list[Path] | None,
         typer.Option(
             "--batch-law",
-            help="With --recipe: a fit or a table of critical_batch or step_law (may come again).",
+            help="Batch and rate of that run, too: a fit or a table of critical_batch or step_law (may come again).",
             parser=user_path,
             metavar="FIT|TABLE",
         ),
@@ -129,8 +129,8 @@ def ask(
         raise UsageError(
             "a stored fit has its law and rows", where=str(source), fix="give a table, or drop the options"
         )
-    if made.recipe is None and (overrides or made.batch_law):
-        raise UsageError("overrides and batch laws are a recipe's", where="plan", fix="name it: --recipe FILE")
+    if made.recipe is None and overrides:
+        raise UsageError("overrides are a recipe's", where="plan", fix="name it: --recipe FILE")
     if made.recipe is not None and made.recipe.exists():
         raise UsageError("exists already", where=str(made.recipe), fix="name another file")
     if made.mfu is not None and made.gpus is None:
@@ -140,6 +140,8 @@ def ask(
     with patience("planning"):
         fit = fit_from(rows, law, None, _renames(columns))
         plan = plan_from(fit, life=_life(question.requests), **asked)
+        if made.batch_law:
+            plan = _with_batch(plan, made.batch_law, question)
     if made.gpus is not None:
         from ..laws.plan.machines import on_machines
 
@@ -173,15 +175,23 @@ def _drawn(fit: Fit, plan: Plan, question: PlanQuestion) -> StoredPlan:
         return sketch(fit, plan, *run_of(plan, question.params, question.tokens))
 
 
+def _with_batch(plan: Plan, files: list[Path], question: PlanQuestion) -> Plan:
+    """The plan with the batch and rate of its run."""
+    from ..laws.plan.batch import together
+    from .planned import bases_from, run_of
+
+    return together(plan, bases_from(files), *run_of(plan, question.params, question.tokens))
+
+
 def _write_recipe(plan: Plan, question: PlanQuestion, made: PlanOutputs, overrides: list[str]) -> dict[str, Any]:
     """Write the planned run's recipe, if one is wanted; what to say of it."""
     if made.recipe is None:
         return {}
     from ..core.files import write_atomic
-    from .planned import batch_from, recipe_of, run_of
+    from .planned import advice, recipe_of, run_of
 
     size, tokens = run_of(plan, question.params, question.tokens)
-    batch = batch_from(made.batch_law or [], size, tokens)
+    batch = advice(plan.answers[-1]) if made.batch_law else None
     planned = recipe_of(size, tokens, overrides, batch, plan.answers[0].question)
     write_atomic(made.recipe, planned.to_toml())
     facts = {"file": str(made.recipe), "id": planned.recipe.id, "parameters": planned.parameters}
@@ -296,6 +306,10 @@ def transfer(
     source: Source,
     runs: Annotated[Path, typer.Argument(help="k runs on the new data: N, D, loss.", parser=user_path, metavar="RUNS")],
     compute: Annotated[float, _number("--compute", "FLOPs on the new data.")],
+    choose: Annotated[
+        int | None,
+        typer.Option("--choose", min=1, help="Say which K of the runs without a loss to make next.", metavar="K"),
+    ] = None,
     columns: Columns = "",
     json: Json = False,
 ) -> None:
@@ -303,9 +317,14 @@ def transfer(
     from ..core.table import Table
     from ..laws.plan.best import best
     from ..laws.plan.transfer import transferred
+    from ..laws.plan.transfer_runs import transfer_runs
 
-    basis = _basis(source, "kaplan", columns)
-    _say(best(transferred(basis.fit, Table.read_csv(runs), basis.level), compute), json)
+    basis, table = _basis(source, "kaplan", columns), Table.read_csv(runs)
+    if choose is not None:
+        run = best(basis, compute)
+        _say(transfer_runs(basis.fit, table, choose, run["N"].value, run["D"].value), json)
+        return
+    _say(best(transferred(basis.fit, table, basis.level), compute), json)
 
 
 Target = Annotated[
@@ -318,7 +337,7 @@ Pool = Annotated[
 LawName = Annotated[str, typer.Option("--law", help="The law that is to predict the target.")]
 CostColumn = Annotated[str | None, typer.Option("--cost", help="Column of costs; else cost, or the law's compute.")]
 Step = Annotated[float, _number("--step", "Share of the budget between fits; 1: all at once.")]
-CriterionName = Annotated[str, typer.Option("--criterion", help="target, information or balanced.")]
+CriterionName = Annotated[str, typer.Option("--criterion", help="target, information, balanced; drawn: by chance.")]
 
 
 @plans.command(name="next")

@@ -11,7 +11,7 @@ from ..core.errors import DataError, UsageError
 
 if TYPE_CHECKING:
     from ..core.recipe import Recipe
-    from ..laws.plan.answer import Plan
+    from ..laws.plan.answer import Answer, Plan
     from ..laws.plan.draws import Basis
 
 VOCABULARY, LENGTH = 32768, 1024
@@ -160,37 +160,37 @@ def _notes(
     return (*notes, *(f"Left to you: {line}." for line in left))
 
 
-def batch_from(files: Sequence[Path], size: float, tokens: float) -> BatchAdvice:
-    """What stored fits or tables of ``critical_batch`` and ``step_law`` say of a run.
+def advice(answer: Answer) -> BatchAdvice:
+    """What an answer of batch and rate says to a recipe.
+
+    Args:
+        answer: of ``isoflop.laws.plan.batch.together``.
+    """
+    keys = {"critical batch": "sequences", "batch": "tokens", "learning rate": "rate"}
+    own = [figure for figure in answer.figures if figure.name in keys]
+    said = [f"{f.name} {f.value:.3g} {f.unit} [{f.low:.3g}, {f.high:.3g}]: {f.note}" for f in own]
+    return BatchAdvice(**{keys[f.name]: f.value for f in own}, said=tuple(" ".join(line.split()) for line in said))
+
+
+def bases_from(files: Sequence[Path]) -> dict[str, Basis]:
+    """Fits of ``critical_batch`` and ``step_law``, read or made, by the file's name and what they tell.
 
     A table with B or B_crit is asked for the critical batch, one with lr for the rate, one with batch for the batch.
 
     Args:
         files: of each a stored fit, or a CSV table.
-        size: N.
-        tokens: D.
 
     Raises:
         DataError: a table of neither law.
-        UsageError: a stored fit of another law, or a run too far outside the rows.
     """
-    from ..laws.formula import law_name
-    from ..laws.plan.batch import critical, tuned
     from ..store.names import printable
 
-    found: dict[str, Any] = {}
-    said = []
+    found: dict[str, Basis] = {}
     for file in files:
         for basis in _bases(file):
-            if law_name(basis.fit.law) == "critical_batch":
-                figure = critical(basis, size)["critical batch"]
-                found["sequences"] = figure.value
-            else:
-                figure = tuned(basis, size, tokens).figures[0]
-                found["tokens" if figure.name == "batch" else "rate"] = figure.value
-            span = f"[{figure.low:.3g}, {figure.high:.3g}]"
-            said.append(f"{figure.name} {figure.value:.3g} {figure.unit} {span}: {printable(file.name)}")
-    return BatchAdvice(**found, said=tuple(" ".join(line.split()) for line in said))
+            name = printable(file.name)
+            found[name if name not in found else f"{name}: {getattr(basis.fit.law, 'of', len(found))}"] = basis
+    return found
 
 
 def _bases(file: Path) -> list[Basis]:

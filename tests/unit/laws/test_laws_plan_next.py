@@ -13,7 +13,7 @@ from isoflop.core.errors import DataError, UsageError
 from isoflop.core.table import Table
 from isoflop.laws import Chinchilla, simulate
 from isoflop.laws.plan.candidates import next_from, rehearse_from
-from isoflop.laws.plan.design import knowledge, pilot
+from isoflop.laws.plan.design import chances, drawing_order, knowledge, pilot
 from isoflop.laws.plan.next_runs import fitted, next_runs, pool_of
 from isoflop.laws.plan.rehearsal import explained, rehearse
 from laws_planted import CHINCHILLA, grid
@@ -152,9 +152,54 @@ def test_pools_that_cannot_be_used_are_refused() -> None:
     assert not next_runs(pool, 1.0).lessons
 
 
+def test_draws_by_chance_have_the_chances_that_weigh_them() -> None:
+    cost = np.repeat([1.0, 4.0, 25.0, 100.0], 30)
+    for count in (10, 60, 110, 120):
+        share = chances(cost, count)
+        assert share.sum() == pytest.approx(count)
+        assert share.max() <= 1
+        assert (np.diff(share) <= 0).all()
+    drawn = np.mean([np.isin(np.arange(120), drawing_order(cost, seed)[:40]) for seed in range(300)], axis=0)
+    assert drawn.reshape(4, 30).mean(1) == pytest.approx(chances(cost, 40)[::30], abs=0.02)
+
+
+def test_a_larger_budget_draws_all_that_a_smaller_one_drew() -> None:
+    table = candidates()
+    cost = table["N"] * table["D"] / (table["N"] * table["D"]).sum()
+
+    def drawn(budget: float, made: list[int], step: float = 1.0) -> list[int]:
+        choice = next_from(hidden(table, made), goal(), "chinchilla", budget=budget, step=step, criterion="drawn")
+        assert ("(drawn)" in str(choice)) == bool(choice.lessons)
+        return [lesson.row for lesson in choice.lessons]
+
+    small, large = drawn(0.05, []), drawn(0.2, [])
+    assert large[: len(small)] == small
+    assert cost[small].sum() <= 0.05
+    assert drawn(0.2, small) == large[len(small) :], "asked again, it goes on"
+    made: list[int] = []
+    while more := drawn(0.2, made, step=0.1):
+        made += more
+    assert made == large
+
+
+def test_weights_undo_what_cheap_draws_favour() -> None:
+    """A quantile over models whose cheap ones are worse: drawn for a third of the cost it is that of all of them."""
+    rng = np.random.default_rng(3)
+    cost = np.exp(rng.normal(0, 1.5, 1200))
+    score = np.clip(0.2 + 0.1 * np.log(cost) / 1.5 + 0.05 * rng.standard_normal(1200), 0, 1)
+    pool = Table({"C": 10 ** rng.uniform(21, 24, 1200), "score": score, "price": cost})
+    asked = {"law": "frontier", "cost": "price", "budget": 0.3, "step": 1.0}
+    aims = Table({"C": np.geomspace(3e21, 3e23, 5), "score": np.full(5, 0.4)})
+    drawn = rehearse_from(pool, aims, criterion="drawn", **asked)
+    assert drawn.spent <= 0.3
+    assert drawn.apart < 0.03
+    assert rehearse_from(pool, aims, criterion="information", **asked).apart > drawn.apart
+
+
 def test_explained_variance_has_no_lower_bound() -> None:
     assert explained(np.asarray([1.0, 2.0]), np.asarray([1.0, 2.0])) == 1.0
     assert explained(np.asarray([9.0, -9.0]), np.asarray([1.0, 2.0])) < -10
+    assert np.isnan(explained(np.asarray([1.0, 2.0]), np.asarray([3.0, 3.0])))
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="needs the shared tables (ISOFLOP_SHARED)")

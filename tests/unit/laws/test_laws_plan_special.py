@@ -16,7 +16,8 @@ from isoflop.laws import Kaplan, LossToLoss, Qqt, simulate
 from isoflop.laws.forms.average_n import mean_parameters
 from isoflop.laws.forms.loss_to_loss import translate
 from isoflop.laws.forms.qqt import pool_error
-from isoflop.laws.plan.batch import critical, tuned
+from isoflop.laws.plan.answer import region
+from isoflop.laws.plan.batch import critical, together, tuned
 from isoflop.laws.plan.best import best, loss_at
 from isoflop.laws.plan.draws import Basis, basis_of
 from isoflop.laws.plan.pools import pools
@@ -24,6 +25,7 @@ from isoflop.laws.plan.qat import qat_start
 from isoflop.laws.plan.score import later, score
 from isoflop.laws.plan.sparse import sparse
 from isoflop.laws.plan.transfer import transferred
+from isoflop.laws.plan.transfer_runs import transfer_runs
 from isoflop.laws.plan.verb import basis_from, pools_from
 from laws_planted import PLANTED, SWEEP, law
 
@@ -202,6 +204,82 @@ def test_a_law_is_carried_to_new_data_by_a_few_runs() -> None:
     assert best(transferred(exact, exact_runs), 1e21)["N"].value == pytest.approx(float(size), rel=1e-3)
     with pytest.raises(DataError, match="3 runs"):
         transferred(source, runs.where(np.arange(3)))
+
+
+def test_the_chosen_runs_say_more_for_their_cost_than_any_others() -> None:
+    """Spread of the large run's loss over planted tables: six chosen runs beside six drawn among those as dear."""
+    source, _ = two_data_sets(0.003)
+    n, ratio = (x.ravel() for x in np.meshgrid(np.geomspace(3e7, 2e9, 8), [8.0, 20.0, 50.0]))
+    x, large = {"N": n, "D": ratio * n}, {"N": np.asarray([4e9]), "D": np.asarray([1e11])}
+    choice = transfer_runs(source, {**x, "loss": np.full(24, np.nan)}, 6, 4e9, 1e11)
+    rows = [lesson.row for lesson in choice.lessons]
+    assert len(set(rows)) == 6
+    assert all(lesson.after <= lesson.before for lesson in choice.lessons)
+    cost = n * x["D"] / (n * x["D"]).sum()
+    assert choice.budget == pytest.approx(cost[rows].sum())
+    clean, aim = (simulate(Kaplan(), KAPLAN, at, 0.0)["loss"] for at in (x, large))
+    truth = 0.6 * (float(aim[0]) - 1.2) ** 1.1 + 0.8
+
+    def error(made: Any, seed: int) -> float:
+        noise = np.exp(0.003 * np.random.default_rng(seed).standard_normal(24))
+        loss = (0.6 * (clean - 1.2) ** 1.1 + 0.8) * noise
+        fit = transferred(source, Table({**x, "loss": loss}).where(np.isin(np.arange(24), made))).fit
+        return float(abs(fit.predict(large)[0] / truth - 1))
+
+    rng, others = np.random.default_rng(0), []
+    while len(others) < 12:
+        drawn = rng.permutation(24)[:6]
+        if cost[drawn].sum() <= 1.1 * cost[rows].sum():
+            others.append(drawn)
+    ours = np.mean([error(rows, seed) for seed in range(12)])
+    theirs = np.mean([error(drawn, seed) for seed, drawn in enumerate(others)])
+    assert ours < 0.8 * theirs, (ours, theirs)
+
+
+def test_runs_that_are_made_count_and_candidates_do_not_carry() -> None:
+    source, runs = two_data_sets(0.002)
+    half = np.where(np.arange(9) < 5, runs["loss"], np.nan)
+    table = runs.with_columns(loss=half)
+    choice = transfer_runs(source, table, 2, 4e9, 1e11)
+    assert {lesson.row for lesson in choice.lessons} <= {5, 6, 7, 8}
+    assert choice.spent > 0
+    assert transferred(source, table).theta.tolist() == transferred(source, runs.where(np.arange(9) < 5)).theta.tolist()
+    with pytest.raises(UsageError, match="4 candidates are not made yet, 5 are wanted"):
+        transfer_runs(source, table, 5, 4e9, 1e11)
+
+
+def planned_chinchilla() -> Any:
+    return law("chinchilla").fit(simulate(law("chinchilla"), PLANTED["chinchilla"].params, SWEEP, 0.01, seed=2))
+
+
+def test_batch_and_rate_stand_in_the_plan_of_their_run() -> None:
+    plan = planned_chinchilla()
+    asked = plan.plan(compute=1e20)
+    size, tokens = asked["N"].value, asked["D"].value
+    bases = {"rates.csv": planted_basis("step_law"), "batches.csv": planted_basis("critical_batch")}
+    answer = together(asked, bases, size, tokens).answers[-1]
+    alone = tuned(planted_basis("step_law"), size, tokens).figures[0]
+    rate = answer["learning rate"]
+    assert rate.value == pytest.approx(alone.value)
+    assert rate.note == "rates.csv"
+    wide = np.log(rate.high / rate.low)
+    assert wide > np.log(alone.high / alone.low), "what N and D may be widens it"
+    n, d = (asked[name] for name in ("N", "D"))
+    exponents = [planted_basis("step_law").fit.params[name] for name in ("n", "d")]
+    ends = [exponents[0] * np.log(n.high / n.low), exponents[1] * np.log(d.high / d.low)]
+    assert wide < np.log(alone.high / alone.low) + abs(ends[0]) + abs(ends[1])
+    assert answer["critical batch"].value == pytest.approx(critical(bases["batches.csv"], size).figures[0].value)
+    given = plan.plan(params=size, tokens=tokens)
+    assert together(given, bases, size, tokens).answers[-1]["learning rate"].high == pytest.approx(alone.high)
+
+
+def test_a_region_can_be_drawn_from() -> None:
+    logs = np.random.default_rng(1).multivariate_normal([1.0, 2.0], [[0.04, 0.018], [0.018, 0.01]], 4000)
+    found = region(("N", "D"), list(np.concatenate([[[1.0, 2.0]], logs]).T), 0.9)
+    assert found is not None
+    drawn = found.draws(4000)
+    assert drawn[0].tolist() == found.centre.tolist()
+    assert np.cov(drawn.T) == pytest.approx(np.cov(logs.T), rel=0.1, abs=1e-3)
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="needs the shared tables (ISOFLOP_SHARED)")

@@ -12,6 +12,7 @@ A module imports from those before it in this list, never the other way:
 - ``batch``, ``qat``, ``sparse``, ``score``, ``pools``, ``transfer``: questions asked of the laws that know the answer.
 - ``design``, ``next_runs``, ``rehearsal``, ``candidates``: what runs would teach; which to make next; the same from
   files, and played on known results (``candidates`` stands above ``verb``).
+- ``transfer_runs``: which runs on new data carry a law over to them.
 - ``machines``, ``sketch``: hours and energy of a plan; what its page draws.
 - ``other_laws``, ``verb``: the same under other laws; what the command line does.
 """

@@ -7,8 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from scipy.stats import chi2
 
 from ...core.files import jsonable
+from ...core.rng import Rng
 from ..formula import Array
 
 _FLAT = 1e-9  # a spread of logarithms below this is rounding: the region has no width along that direction
@@ -84,6 +86,12 @@ class Region:
         """Whether a point, by name, lies inside; a tied direction allows for 1 %."""
         away = self.axes @ (np.log([point[name] for name in self.names]) - self.centre)
         return bool(np.sum((away / np.maximum(self.reach, 0.01)) ** 2) <= 1.0)
+
+    def draws(self, count: int) -> Array:
+        """Logarithms (1 + count, f) of a normal distribution with this region, the centre first."""
+        radius = np.sqrt(chi2.ppf(self.level, max(1, np.count_nonzero(self.reach))))
+        away = Rng(0)("region").at().standard_normal((count, len(self.names))) * self.reach / radius
+        return np.concatenate([self.centre[None], self.centre + away @ self.axes])
 
     @property
     def ends(self) -> tuple[dict[str, float], dict[str, float]]:

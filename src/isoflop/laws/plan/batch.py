@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
+
 import numpy as np
 
 from ...core.errors import UsageError
 from ..fit import Solved
 from ..formula import Array, law_name
-from .answer import Answer, digits, figure
+from .answer import Answer, Figure, Plan, digits, figure
 from .draws import Basis
 from .limits import FURTHEST, check_positive
 
@@ -77,6 +80,65 @@ def tuned(basis: Basis, size: float, tokens: float) -> Answer:
     said = "schedule, optimizer and the other of rate and batch are the table's; constants' error only"
     question = f"best {of[0]} of N = {digits(size)} on D = {digits(tokens)} tokens"
     return Answer(question, (found,), said, end, basis.level, None, (*warnings, *basis.vague))
+
+
+def together(plan: Plan, bases: Mapping[str, Basis], size: float, tokens: float) -> Plan:
+    """A plan with the batch and the learning rate of its run behind it, in one answer.
+
+    Their intervals hold what the constants of their own laws may be and, where the plan chose N and D, what those may
+    be: a larger model and a lower rate go together.
+
+    Args:
+        plan: the plan.
+        bases: fits of ``critical_batch`` or ``step_law`` with their draws, by where they come from.
+        size: N of the planned run.
+        tokens: D of it.
+
+    Raises:
+        UsageError: another law; a run too far outside the rows.
+
+    Example, with ``basis(law)`` the draws of a fit, ``fitted(law)`` a fit:
+        >>> made = together(fitted("chinchilla").plan(compute=1e20), {"rates.csv": basis("step_law")}, 1e9, 1.7e10)
+        >>> made.answers[-1].figures[0].name
+        'learning rate'
+    """
+    chosen = [a.region for a in plan.answers if a.region is not None and {"N", "D"} <= set(a.region.names)]
+    level = plan.answers[0].level
+    figures, said, ends, warned = list[Figure](), list[str](), list[str](), list[str]()
+    for file, basis in bases.items():
+        alone = critical(basis, size) if law_name(basis.fit.law) == "critical_batch" else tuned(basis, size, tokens)
+        first = alone.figures[0]
+        if chosen:
+            logs = chosen[-1].draws(len(basis.theta) - 1)
+            at = {name: logs[:, chosen[-1].names.index(name)] for name in ("N", "D")}
+            first = figure(first.name, _each(basis, at), level, first.unit)
+        figures.append(replace(first, note=file))
+        if first.name == "batch":
+            figures.append(Figure("steps", tokens / first.value, tokens / first.high, tokens / first.low, note=file))
+        ends.append(alone.beyond)
+        said.append(alone.assumption)
+        warned += alone.warnings
+    question = f"batch and learning rate of N = {digits(size)} on D = {digits(tokens)} tokens"
+    answer = Answer(
+        question,
+        tuple(figures),
+        "; ".join(dict.fromkeys(said)),
+        "; ".join(dict.fromkeys(ends)),
+        level,
+        None,
+        tuple(dict.fromkeys(warned)),
+    )
+    return replace(plan, answers=(*plan.answers, answer))
+
+
+def _each(basis: Basis, at: Mapping[str, Array]) -> Array:
+    """Draws (k,) of the logarithm of what a law expects, each at its own place of (k,) logarithms."""
+    fit, found = basis.fit, list[Array]()
+    for block in np.array_split(np.arange(len(basis.theta)), max(1, len(basis.theta) // 64)):
+        columns = {name: np.exp(at[name][block]) for name in fit.law.columns}
+        link = np.diagonal(fit.law.value(basis.theta[block], columns, fit.problem.link))
+        found.append(np.log(np.maximum(fit.law.unlinked(link, fit.problem.link), 1e-300)))
+    return np.concatenate(found)
 
 
 def predicted(basis: Basis, at: dict[str, float]) -> Array:

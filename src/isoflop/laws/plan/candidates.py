@@ -37,7 +37,7 @@ def next_from(
         columns: the law's column name -> the tables'.
         budget: share of the pool's cost, spent runs counted.
         step: share of the budget to be spent before asking again.
-        criterion: target, information or balanced.
+        criterion: target, information, balanced or drawn.
 
     Raises:
         DataError, UsageError: see ``pool_of`` and ``next_runs``.

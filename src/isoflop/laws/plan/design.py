@@ -13,10 +13,11 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 
+from ...core.rng import Rng
 from ..fit import Solved
 from ..formula import Array, Columns, Formula
 
-Criterion: TypeAlias = Literal["target", "information", "balanced"]
+Criterion: TypeAlias = Literal["target", "information", "balanced", "drawn"]
 
 DISCREPANCY = 1e-3
 """Standard deviation of the law's own error per e-fold of compute from the target, relative to the typical target."""
@@ -96,9 +97,20 @@ def knowledge(fit: Solved, pool: Columns, target: Columns, made: Array, gap: Arr
     slopes, aims = (
         fit.law.jacobian(fit.theta[None], x, fit.problem.link, fit.problem.free)[1][0].T for x in (pool, target)
     )
+    return known_of(slopes, aims, noise_variance(fit) + (DISCREPANCY * typical(fit) * gap) ** 2, made)
+
+
+def known_of(slopes: Array, aims: Array, variance: Array, made: Array) -> Knowledge:
+    """What is known, from slopes and variances in any scale of the constants.
+
+    Args:
+        slopes: (n, p) of the pool's runs.
+        aims: (m, p) of the target's rows.
+        variance: (n,) of a run's result about the law.
+        made: row numbers of the runs that are made.
+    """
     size = np.sqrt((slopes**2).mean(0)) + 1e-300
     slopes, aims = slopes / size, aims / size
-    variance = noise_variance(fit) + (DISCREPANCY * typical(fit) * gap) ** 2
     # In the scale of noise 1, an average run's information is the identity's size: a thousandth of it is hardly any.
     information = _RIDGE * np.eye(slopes.shape[1]) + (slopes[made] / variance[made, None]).T @ slopes[made]
     return Knowledge(slopes, aims, variance, information)
@@ -137,7 +149,7 @@ def pick(known: Knowledge, cost: Array, allowed: Array, criterion: Criterion, co
         cost: (n,) of the runs.
         allowed: (n,) booleans.
         criterion: target: the variance at the target; information: the determinant; balanced: that, plus a reward
-            for a bin of compute of which few runs are made.
+            for a bin of compute of which few runs are made. (``drawn`` picks none: see ``drawing_order``.)
         counts: (n,) runs already made in each run's bin.
     """
     if not allowed.any():
@@ -147,6 +159,47 @@ def pick(known: Knowledge, cost: Array, allowed: Array, criterion: Criterion, co
         gain = gain + np.log((counts + 2.0) / (counts + 1.0))
     score = np.where(allowed, gain / cost**THRIFT, -np.inf)
     return int(np.argmax(score))
+
+
+def drawing_order(cost: Array, seed: int = 0) -> Array:
+    """Row numbers (n,) in the order in which runs are drawn by chance, dear ones more rarely.
+
+    For laws that describe a population, as a quantile over models does: cheap runs are no fair sample of it. Chances in
+    proportion to cost^-1/2 give a weighted mean the least variance for its cost (Neyman 1934). A run's number u between
+    0 and 1 is its own for ever, and u sqrt(cost) is what it is drawn by (sequential Poisson sampling, Ohlsson 1998), so
+    that a larger budget draws all that a smaller one drew.
+
+    Args:
+        cost: (n,) of the runs.
+        seed: of the draw.
+
+    Example:
+        >>> order = drawing_order(np.asarray([1.0, 1.0, 100.0, 100.0]))
+        >>> sorted(order.tolist())
+        [0, 1, 2, 3]
+    """
+    return np.argsort(Rng(seed)("drawn").at().random(len(cost)) * np.sqrt(cost))
+
+
+def chances(cost: Array, count: int) -> Array:
+    """Chance (n,) of each run to be among the first ``count`` that are drawn: proportional to cost^-1/2, at most 1.
+
+    A row's weight in a fit is one over it.
+
+    Args:
+        cost: (n,) of the runs.
+        count: how many are drawn.
+
+    Example:
+        >>> chances(np.asarray([1.0, 4.0, 4.0]), 2).tolist()
+        [1.0, 0.5, 0.5]
+    """
+    size = 1.0 / np.sqrt(cost)
+    ordered = np.sort(size)[::-1]
+    rest = ordered[::-1].cumsum()[::-1]  # what is shared once the first ones are certain
+    scales = [(count - k) / rest[k] for k in range(min(count, len(cost)))]
+    scale = next((scale for scale, first in zip(scales, ordered, strict=False) if scale * first <= 1.0), np.inf)
+    return np.asarray(np.minimum(1.0, scale * size))
 
 
 def bins(cost: Array) -> Array:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ from ..fit import Solved, fit_law
 from ..formula import Array, Formula
 from ..tables import columns_of, read_columns
 from .answer import digits
-from .design import Criterion, Knowledge, bins, gaps, knowledge, pick, pilot, trust
+from .design import Criterion, Knowledge, bins, chances, drawing_order, gaps, knowledge, pick, pilot, trust
 
 STEP = 0.05
 """Share of the budget that is spent before the law is fitted again."""
@@ -95,6 +95,7 @@ class Choice:
         budget: share that may be.
         fit: the law as the results know it; None before there are enough.
         x: the pool's columns.
+        drawn: the runs were drawn by chance.
 
     Example, with ``sweep`` a table of N, D and loss:
         >>> from isoflop.laws import Chinchilla
@@ -109,6 +110,7 @@ class Choice:
     budget: float
     fit: Solved | None
     x: Mapping[str, Array]
+    drawn: bool = False
 
     def __str__(self) -> str:
         left = f"{100 * self.spent:.3g} % of the pool's cost spent, {100 * self.budget:.3g} % allowed"
@@ -119,17 +121,25 @@ class Choice:
         lines = [left, head]
         for lesson in self.lessons:
             values = "".join(f"{digits(float(self.x[name][lesson.row])):>12}" for name in names)
-            known = (
-                "   (pilot)" if self.fit is None else f"   {lesson.before:.3g} -> {lesson.after:.3g}, {lesson.teaches}"
-            )
+            why = "drawn" if self.drawn else "pilot"
+            said = f"{lesson.before:.3g} -> {lesson.after:.3g}, {lesson.teaches}"
+            known = f"   ({why})" if self.fit is None else f"   {said}"
             lines.append(f"{lesson.row + 1:>6}{100 * lesson.cost:>9.3g}{values}{known}")
         more = "fill in their results and ask again"
+        if self.drawn:
+            more += "; dear ones were drawn more rarely: give each a weight of the root of its cost"
         return "\n".join([*lines, more if self.fit is None else f"{more}; half widths at the target, constants' error"])
 
     def to_json(self) -> dict[str, Any]:
         """JSON values; rows are counted from 1."""
         lessons = [{**vars(lesson), "row": lesson.row + 1} for lesson in self.lessons]
-        return {"spent": self.spent, "budget": self.budget, "pilot": self.fit is None, "runs": lessons}
+        return {
+            "spent": self.spent,
+            "budget": self.budget,
+            "pilot": self.fit is None,
+            "drawn": self.drawn,
+            "runs": lessons,
+        }
 
 
 def pool_of(law: Formula, pool: Table, target: Table, cost: str | None = None, *, measured: bool = False) -> Pool:
@@ -208,6 +218,9 @@ def next_runs(
             where="--budget",
             fix="raise the budget",
         )
+    if criterion == "drawn":
+        drawn = tuple(Lesson(row, float(pool.cost[row]), np.inf, np.inf) for row in _drawn(pool, left, step * budget))
+        return Choice(drawn, spent, budget, None, pool.x, drawn=True)
     fit = fitted(pool, begun) if len(unmade) else begun
     if fit is None:
         count = 2 * len(pool.law.parameters) + _SPARE - len(made)
@@ -219,13 +232,32 @@ def next_runs(
     return Choice(lessons, spent, budget, fit, pool.x)
 
 
-def fitted(pool: Pool, before: Solved | None = None) -> Solved | None:
-    """The law fitted to the runs so far, near ones counting more; None where they do not suffice."""
+def _drawn(pool: Pool, left: float, stop: float) -> list[int]:
+    """The next runs by chance until ``stop`` is spent; none is passed over for its cost, or cheap ones would gain."""
+    rows, used, made = list[int](), 0.0, set(pool.made.tolist())
+    for row in drawing_order(pool.cost).tolist():
+        if row in made:
+            continue
+        if used >= stop * (1 - 1e-9) or used + pool.cost[row] > left + 1e-12:
+            break
+        rows.append(row)
+        used += float(pool.cost[row])
+    return rows
+
+
+def fitted(pool: Pool, before: Solved | None = None, criterion: Criterion = "target") -> Solved | None:
+    """The law fitted to the runs so far; None where they do not suffice.
+
+    Runs near the target count more; runs that were drawn count by one over their chance.
+    """
     made = pool.made
     if len(made) < len(pool.law.parameters) + 1:
         return None
     rows = {name: column[made] for name, column in pool.x.items()}
-    weights = trust(before, pool.gap[made], len(made))
+    if criterion == "drawn":
+        weights = 1.0 / chances(pool.cost, len(made))[made]
+    else:
+        weights = trust(before, pool.gap[made], len(made))
     try:
         fit = fit_law(pool.law, {**rows, pool.law.target: pool.y[made]}, None, weights=weights)
     except IsoflopError:  # columns that do not vary yet
@@ -247,17 +279,25 @@ def _greedy(pool: Pool, fit: Solved, left: float, stop: float, criterion: Criter
         run = pick(known, pool.cost, allowed, criterion, counts[member])
         if run is None:
             break
-        lessons.append(_lesson(pool, fit, known, run, half))
+        lessons.append(lesson_of(float(pool.cost[run]), [fit.law.names[j] for j in fit.problem.free], known, run, half))
         free[run], used = False, used + float(pool.cost[run])
         counts[member[run]] += 1
     return lessons
 
 
-def _lesson(pool: Pool, fit: Solved, known: Knowledge, run: int, half: float) -> Lesson:
+def lesson_of(cost: float, names: Sequence[str], known: Knowledge, run: int, half: float) -> Lesson:
+    """A run as a lesson, which ``known`` then has learnt.
+
+    Args:
+        cost: of the run, as a share of the pool's.
+        names: of the constants, (p,).
+        known: what is known before.
+        run: its number in the pool.
+        half: half widths of an interval in standard deviations.
+    """
     before, constants = known.spread(), known.constants()
     known.learn(run)
     share = known.constants() / constants
     most = int(np.argmin(share))
-    name = fit.law.names[fit.problem.free[most]]
-    teaches = f"{name}'s variance to {100 * float(share[most]):.0f} %"
-    return Lesson(run, float(pool.cost[run]), half * before, half * known.spread(), teaches)
+    teaches = f"{names[most]}'s variance to {100 * float(share[most]):.0f} %"
+    return Lesson(run, cost, half * before, half * known.spread(), teaches)

@@ -25,9 +25,10 @@ class Rehearsal:
         r_squared: of the target's results; NaN where they are not known.
         error: mean |predicted / observed - 1|.
         whole: r_squared of the law fitted to the whole pool.
+        apart: mean |predicted - predicted by the whole pool's fit| at the target, in the law's unit.
 
     Example:
-        >>> Rehearsal("chinchilla", 0.1, 0.09, 12, r_squared=0.99, error=0.01, whole=0.995).runs
+        >>> Rehearsal("chinchilla", 0.1, 0.09, 12, r_squared=0.99, error=0.01, whole=0.995, apart=0.003).runs
         12
     """
 
@@ -38,11 +39,13 @@ class Rehearsal:
     r_squared: float
     error: float
     whole: float
+    apart: float
 
     def __str__(self) -> str:
         return (
             f"{self.law}: {self.runs} runs for {100 * self.spent:.3g} % of the pool's cost: R^2 {self.r_squared:.3f}, "
-            f"mean error {100 * self.error:.3g} % at the target; the whole pool: R^2 {self.whole:.3f}"
+            f"mean error {100 * self.error:.3g} % at the target; the whole pool: R^2 {self.whole:.3f}; its fit and "
+            f"theirs lie {self.apart:.2g} apart"
         )
 
 
@@ -80,7 +83,7 @@ def rehearse(
         y = seen.y.copy()
         y[rows] = pool.y[rows]
         seen = replace(seen, y=y)
-    fit = fitted(seen, fit)
+    fit = fitted(seen, fit, criterion)
     if fit is None:
         raise DataError(
             f"{len(seen.made)} runs for {100 * budget:g} % of the cost do not determine {law_name(pool.law)}",
@@ -88,7 +91,7 @@ def rehearse(
             fix="raise the budget, or take a law of fewer constants",
         )
     whole = fit_law(pool.law, {**pool.x, pool.law.target: pool.y}, None)
-    predicted = fit.predict(pool.target)
+    predicted, best = fit.predict(pool.target), whole.predict(pool.target)
     return Rehearsal(
         law_name(pool.law),
         budget,
@@ -96,10 +99,12 @@ def rehearse(
         len(seen.made),
         explained(predicted, results),
         float(np.mean(np.abs(predicted / results - 1.0))),
-        explained(whole.predict(pool.target), results),
+        explained(best, results),
+        float(np.mean(np.abs(predicted - best))),
     )
 
 
 def explained(predicted: Array, observed: Array) -> float:
-    """Share (up to 1, without lower bound) of the variance of observations (m,) that predictions explain."""
-    return float(1.0 - np.sum((predicted - observed) ** 2) / np.sum((observed - observed.mean()) ** 2))
+    """Share (up to 1, without lower bound) of the variance of observations (m,) that predictions explain; NaN if 0."""
+    variance = float(np.sum((observed - observed.mean()) ** 2))
+    return float(1.0 - np.sum((predicted - observed) ** 2) / variance) if variance else float("nan")

@@ -1,4 +1,4 @@
-"""A law carried to new data from k runs there (loss-to-loss), and which k runs to make."""
+"""A law carried to new data from k runs there (loss-to-loss)."""
 
 from __future__ import annotations
 
@@ -14,6 +14,10 @@ from ..forms.loss_to_loss import LossToLoss
 from ..formula import Array, law_name
 from ..tables import as_table
 from .draws import Basis, basis_of, draw
+
+_FURTHEST = 700.0  # a logarithm whose number is still one
+LEAST = 4
+"""Fewest runs on the new data: one more than the constants."""
 
 
 def transferred(source: Solved, runs: Mapping[str, Any], level: float = 0.9) -> Basis:
@@ -41,7 +45,9 @@ def transferred(source: Solved, runs: Mapping[str, Any], level: float = 0.9) -> 
     if law_name(source.law) != "kaplan":
         raise UsageError(f"{law_name(source.law)} cannot be carried over", where="plan", fix="fit kaplan to the source")
     table = as_table(runs)
-    if table.rows < 4:
+    if "loss" in table:
+        table = table.where(np.isfinite(table.numbers("loss")))  # candidates that are not made yet
+    if table.rows < LEAST:
         raise DataError(
             f"{table.rows} runs for three constants (K, kappa, E1)",
             where="plan",
@@ -65,9 +71,15 @@ def _moved(names: tuple[str, ...], source: Array, between: Solved, theta: Array)
     natural = np.concatenate([natural[:1], natural[1:][::-1]])
     at = {name: natural[:, j] for j, name in enumerate(between.law.names)}
     was = {name: source[:, j] for j, name in enumerate(names)}
+
+    def carried(coefficient: str, exponent: str) -> Array:
+        """A K^(1 / (kappa alpha)); of few runs some draws are beyond all bounds, to which they are clipped later."""
+        logs = np.log(was[coefficient]) + np.log(at["K"]) / (at["kappa"] * was[exponent])
+        return np.exp(np.clip(logs, -_FURTHEST, _FURTHEST))
+
     now = {
-        "A": was["A"] * at["K"] ** (1.0 / (at["kappa"] * was["alpha"])),
-        "B": was["B"] * at["K"] ** (1.0 / (at["kappa"] * was["beta"])),
+        "A": carried("A", "alpha"),
+        "B": carried("B", "beta"),
         "E": at["E1"],
         "alpha": at["kappa"] * was["alpha"],
         "beta": at["kappa"] * was["beta"],
