@@ -43,6 +43,8 @@ _COUNTED: dict[str, Callable[[Mapping[str, Any]], str]] = {
     ),
     "string_too_long": lambda of: f"should have at most {of['max_length']} characters",
 }
+SEEDS = 3
+"""Fewest seeds of which an interval is given."""
 TELLING = frozenset({"missing", *_COUNTED})
 """Errors whose words say all: the value would add nothing."""
 
@@ -61,6 +63,17 @@ def words(error: Mapping[str, Any]) -> str:
     message = str(error["msg"]).removeprefix("Value error, ")
     message = message.removeprefix("Input ")
     return message if kind == "value_error" else f"{message[:1].lower()}{message[1:]}"
+
+
+def few_seeds(given: int) -> str:
+    """Why no interval is given of so few seeds.
+
+    Example:
+        >>> few_seeds(2)[:42]
+        'an interval needs at least 3 seeds, not 2:'
+    """
+    why = "Student's 95 % interval of two is 18 of their standard deviations wide, of three 5"
+    return f"an interval needs at least {SEEDS} seeds, not {given}: {why}"
 
 
 def form_of(value: Any) -> str:

@@ -10,6 +10,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import stdtr, stdtrit
 
+from .complaints import SEEDS, few_seeds
+
 LEVEL = 0.95
 
 
@@ -23,8 +25,8 @@ def half_width(values: npt.ArrayLike, level: float = LEVEL, error: npt.ArrayLike
     """
     listed = np.asarray(values, dtype=np.float64)
     n = listed.shape[-1]
-    if n < 3:
-        raise ValueError(f"an interval needs at least 3 seeds, got {n}")
+    if n < SEEDS:
+        raise ValueError(few_seeds(n))
     return stdtrit(n - 1, 0.5 + level / 2) * np.hypot(listed.std(axis=-1, ddof=1) / math.sqrt(n), error)
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -20,14 +19,15 @@ from ..store.environment import process
 from ..store.progress import AskedRun, ProgressBoard
 from ..store.records import joined
 from ..store.results import STUDY, RunRow, StudyResult, spent
+from . import branches
 from .corpus import corpus_facts, epochs, passes
 from .factors import interactions, told
 from .provenance import Environments, environments_of, remarks
-from .study import Study
+from .study import Study, planned_runs
 from .tracking import Trackers
 from .tuning import Trial, Tuned, quality, tune
 from .verdict import findings, headline, judge
-from .workers import Assignment, Executor, LocalWorkers, Role
+from .workers import Assignment, Executor, LocalWorkers
 
 Say = Callable[[str], None]
 
@@ -139,26 +139,6 @@ def _again(study: Study, trials: Sequence[Trial]) -> str:
     return "at the top rung" if top else "one value more, since an optimum lay at an edge"
 
 
-def planned_runs(study: Study) -> Iterator[tuple[Role, str, int, int]]:
-    """Phase, arm, rung and number of a study's runs, but for those that an optimum at an edge may add."""
-    tuning = study.tuning
-    for arm in study.everyone:
-        yield "tuning", arm, 0, trials_of(study, arm) * len(tuning.seeds)
-    top = tuning.top_points or len(study.grid(study.baseline))
-    yield "tuning", study.baseline, study.top, top * len(tuning.seeds)
-    for arm in study.everyone:
-        for rung in study.rungs_of(arm):
-            yield "evaluation", arm, rung, len(study.seeds)
-
-
-def trials_of(study: Study, arm: str) -> int:
-    """Trials of an arm at the lowest rung, those of knobs among them."""
-    knobs = [len(values) for values in study.tuning.knobs.values()]
-    if study.tuning.search == "joint":
-        return math.prod([len(study.grid(arm)), *knobs])
-    return len(study.grid(arm)) + sum(knobs)
-
-
 def planned_flops(study: Study) -> int:
     """FLOPs that the planned runs take."""
     first = study.seeds[0]
@@ -172,7 +152,7 @@ def trial_runs(study: Study, trial: Trial) -> list[Assignment]:
     """The runs of one tuning trial, one for each tuning seed."""
     hyper = {study.tuning.hyper: trial.value, **dict(trial.knobs)}
     recipes = [study.run_recipe(trial.arm, trial.rung, seed, trial.value, trial.knobs) for seed in study.tuning.seeds]
-    return [Assignment(recipe, trial.arm, trial.rung, "tuning", hyper) for recipe in recipes]
+    return [Assignment(recipe, trial.arm, trial.rung, "tuning", hyper, study.branch(recipe)) for recipe in recipes]
 
 
 def evaluation_runs(study: Study, tuned: Tuned) -> list[Assignment]:
@@ -184,7 +164,7 @@ def evaluation_runs(study: Study, tuned: Tuned) -> list[Assignment]:
             for seed in study.seeds:
                 recipe = study.run_recipe(arm, rung, seed, value, tuned.chosen(arm))
                 hyper = {study.tuning.hyper: value, **dict(tuned.chosen(arm))}
-                jobs.append(Assignment(recipe, arm, rung, "evaluation", hyper))
+                jobs.append(Assignment(recipe, arm, rung, "evaluation", hyper, study.branch(recipe)))
     return jobs
 
 
@@ -223,6 +203,7 @@ def conclude(
         notes=[
             *notes,
             *verdict.notes,
+            *branches.remarks(study, tuned, rows),
             *told(pairs),
             *findings(study, rows, verdict.rows),
             *remarks(rows, environments, now),

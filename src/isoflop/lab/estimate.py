@@ -24,6 +24,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from ..core.complaints import SEEDS, few_seeds
 from ..core.errors import DataError
 from ..core.significance import LEVEL, half_width, p_value
 from . import ladder
@@ -122,8 +123,8 @@ def estimate(multipliers: Sequence[float], level: float = LEVEL, error: float = 
     """
     logs = np.log(_numbers(multipliers, "multiplier", 1, positive=True))
     shared = float(_numbers(error, "error", 0))
-    if len(logs) < 3:
-        raise DataError(f"an interval needs at least 3 seeds, got {len(logs)}", where="estimate")
+    if len(logs) < SEEDS:
+        raise DataError(few_seeds(len(logs)), where="estimate")
     if shared < 0 or not 0 < level < 1:
         raise DataError(f"error {shared:g} must be 0 or more and level {level:g} between 0 and 1", where="estimate")
     if np.ptp(logs) <= 1e-14 * max(1.0, np.abs(logs).max()):

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ..core.complaints import SEEDS, few_seeds
 from ..core.errors import DataError, UsageError, nearest
 from ..core.scale import Scale
 from ..core.table import Table
@@ -26,7 +27,10 @@ _ALIKE: dict[Axis, tuple[tuple[str, str], ...]] = {
 }
 """By axis, the columns in which all runs must agree, and why."""
 
-_WANTED = "it needs three seeds, each with a value there and three rungs of the baseline's"
+_WANTED = (
+    "it needs three seeds (an interval of two is 18 of their standard deviations wide), each with a value there and "
+    "three rungs of the baseline's"
+)
 
 
 @dataclass(frozen=True)
@@ -229,7 +233,7 @@ def _thin(runs: list[RunRow], baseline: str) -> str:
     """Why no arm can be judged at all: fewer than three seeds that the baseline has, too; else ""."""
     seeds = {run.seed for run in runs if run.arm == baseline}
     most = max((_shared(runs, run, seeds) for run in runs if run.arm != baseline), default=0)
-    return "" if most >= 3 else f"an interval needs 3 seeds that {baseline} has, too; the most of any arm is {most}"
+    return "" if most >= SEEDS else f"{few_seeds(most)}; they must be seeds that {baseline} has, too"
 
 
 def _shared(runs: list[RunRow], one: RunRow, seeds: set[int]) -> int:

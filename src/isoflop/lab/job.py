@@ -1,9 +1,10 @@
 """The worker process of a study: reads jobs as JSON lines on stdin, trains them one after another, answers each.
 
-``workers.py`` starts it with one thread, a session and a module path of its own. A job is ``{"recipe": ..., "root":
-..., "workers": ..., "track": [...], "group": ...}``; its answer is one line of JSON, a ``JobResult``. Answers go to the
-file descriptor that the last argument names and never to stdout, where anything may write: site hooks, plugins,
-libraries. When stdin ends (the parent has gone) or on SIGTERM the present run saves its state and stops.
+``workers.py`` starts it with one thread, a session and a module path of its own. A job is ``{"recipe": ..., "branch":
+..., "root": ..., "workers": ..., "track": [...], "group": ...}``; its answer is one line of JSON, a ``JobResult``.
+Answers go to the file descriptor that the last argument names and never to stdout, where anything may write: site
+hooks, plugins, libraries. When stdin ends (the parent has gone) or on SIGTERM the present run saves its state and
+stops.
 """
 
 from __future__ import annotations
@@ -49,7 +50,8 @@ def train_job(job: dict[str, Any]) -> None:
     run.event("started", workers=job["workers"])
     wall, cpu = time.perf_counter(), time.process_time()
     try:
-        train(recipe, root, threads=1, follower=follower)
+        branch = job.get("branch")
+        train(recipe, root, threads=1, follower=follower, lengthens=branch is not None, branch=branch or 0)
     finally:
         spent = {"seconds": time.perf_counter() - wall, "cpu_seconds": time.process_time() - cpu}
         run.event("ended", **spent, memory_bytes=peak_memory())

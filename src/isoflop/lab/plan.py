@@ -12,12 +12,14 @@ from typing import Any
 from ..core.files import jsonable
 from ..core.reading import user_path
 from ..ledger.budgets import step_cost, steps_within
+from ..store.notebook import text
 from ..store.run import Run
-from .compare import evaluation_runs, planned_runs, trial_runs
+from .branches import most_shared
+from .compare import evaluation_runs, trial_runs
 from .corpus import corpus_facts, passes, text_tokens
 from .power import POWER, Noise, Sight, least, noise_of, sights
 from .preflight import UNTIMED, Speed, devices_here, preflight, speeds_here, spent_on
-from .study import Study
+from .study import Study, planned_runs
 from .tuning import Trial, quality, tune
 from .workers import Assignment, Executor, finished
 
@@ -95,6 +97,8 @@ class StudyPlan:
     """Tokens that the longest baseline run trains on."""
     text_tokens: int = 0
     """Tokens of the training text; 0: not known."""
+    shared_flops: int = 0
+    """Most of the FLOPs that rungs which branch make once instead of several times."""
 
     @property
     def runs(self) -> int:
@@ -121,6 +125,10 @@ class StudyPlan:
     def epochs(self) -> float | None:
         """How often the longest baseline run passes over the training text; None where its size is not known."""
         return self.tokens / self.text_tokens if self.text_tokens else None
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the plan as on a terminal."""
+        return text(self.text())
 
     def to_json(self) -> dict[str, Any]:
         """JSON values; times that are not known are None."""
@@ -164,6 +172,11 @@ class StudyPlan:
             yield (
                 f"{total}, about {self.minutes:.1f} minutes with {self.workers} workers ({self.cpu_seconds:.0f} "
                 f"CPU-seconds); {edge} ({self.spare_cpu_seconds:.0f} CPU-seconds)"
+            )
+        if self.shared_flops:
+            yield (
+                f"up to {self.shared_flops:.3e} of the FLOPs ({self.shared_flops / self.flops:.0%}) are steps that "
+                "longer runs take over from shorter ones, where their tuned values agree: they are made once"
             )
         if self.finished:
             yield f"{self.finished} of them are finished already and not repeated: the minutes are those of the others"
@@ -279,6 +292,7 @@ def priced(study: Study, speeds: Mapping[str, Speed], workers: int, root: Path |
         memory_bytes=max(speed.memory_bytes for speed in speeds.values()),
         disk_bytes=sum((b.runs - b.finished) * speeds[b.arm].disk_bytes for b in batches),
         tokens=longest.steps * step_cost(study.base(study.baseline)).tokens,
+        shared_flops=most_shared(study),
     )
 
 

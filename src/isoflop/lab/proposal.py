@@ -10,9 +10,8 @@ from typing import Any
 
 from ..core.errors import UsageError
 from ..ledger.budgets import step_cost, steps_within
-from .compare import trials_of
 from .power import POWER, Chance, Noise, noise_of
-from .study import Study
+from .study import Study, trials_of
 
 SEEDS = range(3, 17)
 """Numbers of evaluation seeds that are tried."""

@@ -19,13 +19,21 @@ DECIDE_SECONDS = ("isoflop", "commit", "dirty", "torch", "cpu", "device", "threa
 
 
 def made_by(run: Run) -> dict[str, Any]:
-    """A run's environment; what differed where it went on elsewhere is a list, in the order in which it was met."""
+    """A run's environment; what differed where it went on elsewhere is a list, in the order in which it was met.
+
+    What its first steps were made in comes first, if it took them over from a run that was made elsewhere.
+    """
     made = dict(run.environment)
     for event in run.events("environment"):
         for change in changes_of(event):
             key, after = change["key"], change["after"]
             met = made[key] if isinstance(made.get(key), list) else [made.get(key)]
             made[key] = met if str(after) in map(str, met) else [*met, after]  # texts in runs of the first release
+    for event in run.events("lengthened"):
+        for change in changes_of(event):
+            key, before = change["key"], change["before"]
+            met = made[key] if isinstance(made.get(key), list) else [made.get(key)]
+            made[key] = met if str(before) in map(str, met) else [before, *met]
     return made
 
 

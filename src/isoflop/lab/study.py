@@ -6,25 +6,28 @@ import functools
 import math
 import os
 from collections.abc import Iterator
-from itertools import pairwise
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, NonNegativeInt, PositiveFloat, PrivateAttr, model_validator
+from pydantic import Field, PrivateAttr, model_validator
 
-from ..core.documents import Describes, Later, Section, leaves
-from ..core.errors import RecipeError, nearest
+from ..core.documents import Describes, Later, leaves
+from ..core.errors import DataError, RecipeError, nearest
 from ..core.placing import placed
-from ..core.recipe import Budget, Name, Recipe
+from ..core.recipe import Name, Recipe
+from ..core.references import root
 from ..core.registry import Part
 from ..core.scale import Scale
 from ..core.toml import TomlDocument, locate, read
-from ..store.names import reserved
+from ..ledger.budgets import leaves_at, step_cost, steps_within
+from ..store.names import printable, reserved
+from ..store.notebook import html
+from ..store.results import STUDY, StudyResult, study_home
 from .factors import Factors, with_arms
+from .study_keys import Arm, Expect, Ladder, Seeds, Tune
 
-Seed = Annotated[int, Field(ge=0, lt=2**63)]
-Grid = Annotated[tuple[PositiveFloat, ...], Field(min_length=3)]
-Knob = Annotated[tuple[float, ...], Field(min_length=2)]
+Role = Literal["tuning", "evaluation"]
 Knobs = tuple[tuple[str, float], ...]
 """Chosen values of a study's knobs, by key path."""
 OWN = ("name", "seed", "budget")
@@ -42,101 +45,6 @@ def measured_by(recipe: Recipe) -> dict[str, Any]:
         "train.length": recipe.train.length,
         **{key: value for key, value in source.items() if key == "source.name" or key.startswith("source.heldout_")},
     }
-
-
-class Ladder(Section):
-    """The baseline's budgets, each twice the one before, each a full run of its own.
-
-    Example:
-        >>> ladder = Ladder(axis="steps", rungs=(100.0, 200.0, 400.0))
-        >>> ladder.budget(1)
-        Budget(flops=None, steps=200, tokens=None, text_bytes=None, seconds=None)
-    """
-
-    example = '{ axis = "steps", rungs = [200, 400, 800] }'
-
-    axis: Literal["flops", "steps", "tokens"]
-    """What a budget is counted in."""
-    rungs: Annotated[tuple[PositiveFloat, ...], Field(min_length=3)]
-    """The budgets, each twice the one before; at least three."""
-
-    @model_validator(mode="after")
-    def _doubles(self) -> Ladder:
-        for low, high in pairwise(self.rungs):
-            if not 1.98 <= high / low <= 2.02:
-                example = ", ".join(f"{self.rungs[0] * 2**k:g}" for k in range(len(self.rungs)))
-                raise ValueError(
-                    f"rungs must double, but {high:g} / {low:g} = {high / low:.3g}; e.g. rungs = [{example}]"
-                )
-        if self.axis != "flops" and any(rung % 1 for rung in self.rungs):
-            raise ValueError(f"rungs in {self.axis} must be whole numbers")
-        return self
-
-    def budget(self, rung: int) -> Budget:
-        """The recipe's budget at a rung."""
-        limit = self.rungs[rung]
-        return Budget.model_validate({self.axis: limit if self.axis == "flops" else int(limit)})
-
-
-class Arm(Section):
-    """A method that is compared with the baseline: what it changes, and the rungs that it runs at.
-
-    Example:
-        >>> Arm(overrides=("optimizer=muon",)).rungs
-        (0,)
-    """
-
-    example = '{ overrides = ["optimizer=muon"] }'
-
-    overrides: Annotated[tuple[str, ...], Field(min_length=1)]
-    """Changes to the baseline's recipe, each ``key.path=value``."""
-    rungs: Annotated[tuple[NonNegativeInt, ...], Field(min_length=1)] = (0,)
-    """Indices into the ladder. Low ones leave room above: where the baseline would need more than its top rung,
-    only a bound is known. Rung 0 alone leaves none below: a multiplier near 1 is then mostly a bound, too."""
-
-
-class Tune(Section):
-    """How every arm's hyper-parameter is chosen: equal trials at the lowest rung; the baseline again at the top one.
-
-    Example:
-        >>> Tune(seeds=(101,)).points, Tune(seeds=(101,)).hyper
-        (4, 'optimizer.lr')
-    """
-
-    example = "{ seeds = [101] }"
-
-    hyper: str = "optimizer.lr"
-    """Key path of the hyper-parameter."""
-    points: Annotated[int, Field(ge=3)] = 4
-    """Trials of each arm, taken from its part's search space around the value that the recipe gives."""
-    grids: dict[str, Grid] = Field(default_factory=dict)
-    """Arm -> its trials, ascending, where the search space's are not wanted."""
-    seeds: Annotated[tuple[Seed, ...], Field(min_length=1)]
-    """Never among the study's seeds."""
-    knobs: Annotated[dict[str, Knob], Field(max_length=2), Later()] = {}
-    """Key paths of up to two more numbers, each with the values that every arm tries."""
-    search: Annotated[Literal["coordinate", "joint"], Later()] = "coordinate"
-    """How knobs are searched: one after another at the best ``hyper`` so far, or every one with every."""
-    extensions: NonNegativeInt = 2
-    """How often every arm gets one more trial because some optimum lies at the edge of its grid."""
-    top_points: Annotated[int, Field(ge=2)] | None = None
-    """Trials of the baseline at its top rung, around the lowest rung's optimum; by default the whole grid."""
-
-
-class Expect(Section):
-    """What the author expects, so that a plan can say what the study could see.
-
-    Example:
-        >>> Expect(seed_sd=0.01).per_doubling
-        0.15
-    """
-
-    example = "{ seed_sd = 0.02 }"
-
-    seed_sd: PositiveFloat = 0.02
-    """Standard deviation of a run's quality over seeds, in the unit of the first metric."""
-    per_doubling: PositiveFloat = 0.15
-    """What doubling the budget gains the baseline, in the unit of the first metric."""
 
 
 class Study(TomlDocument):
@@ -163,8 +71,8 @@ class Study(TomlDocument):
     factors: Annotated[Factors | None, Later()] = None
     """Two changes, made each alone and together: three arms, and whether the two do more together than apart."""
     arms: Annotated[dict[Name, Arm], Field(min_length=1)]
-    seeds: Annotated[tuple[Seed, ...], Field(min_length=3)]
-    """Seeds of the evaluation runs."""
+    seeds: Seeds
+    """Seeds of the evaluation runs, at least three: an interval of two is 18 of their standard deviations wide."""
     tuning: Tune
     expect: Expect = Expect()
     caveats: tuple[str, ...] = ()
@@ -247,6 +155,10 @@ class Study(TomlDocument):
         """The recipe of one run: the arm's ``base`` with that seed and that rung's budget; RecipeError if not legal."""
         return self.base(arm, value, knobs).having(seed=seed, budget=self.ladder.budget(rung))
 
+    def branch(self, recipe: Recipe) -> int | None:
+        """Steps after which a run of twice the budget may leave this one; None where the rungs share nothing."""
+        return leaves_at(recipe) or None if self.ladder.branches else None
+
     def allows(self, arm: str, value: float, knobs: Knobs = ()) -> bool:
         """Whether the arm's recipe takes ``value`` for the tuned hyper-parameter, and those values of knobs."""
         try:
@@ -275,6 +187,28 @@ class Study(TomlDocument):
         """Key paths at which two studies differ."""
         ours, theirs = (dict(leaves(study.model_dump(mode="json"))) for study in (self, other))
         return [path for path in {**ours, **theirs} if ours.get(path) != theirs.get(path)]
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the verdict, if the study has run below the directory of runs, else its plan."""
+        definition = self.to_toml()
+        with suppress(DataError):
+            result = StudyResult.read(study_home(root(), self.name, definition) / STUDY)
+            if result.definition == definition:
+                return result._repr_html_()
+        rows, total = [], 0
+        for role, arm, rung, runs in planned_runs(self):
+            recipe = self.run_recipe(arm, rung, self.seeds[0])
+            cost = step_cost(recipe)
+            steps = steps_within(recipe.budget, cost)
+            flops = cost.run(steps).flops
+            rows.append((role, arm, str(rung), str(runs), f"{steps:,}", f"{flops:.3e}"))
+            total += runs * flops
+        told = (
+            f"not run below {root()} yet: {sum(int(row[3]) for row in rows)} runs, {total:.3e} FLOPs",
+            "isoflop.lab.plan.plan(study) says how long they take here and which effects they could show",
+        )
+        columns = ("phase", "arm", "rung", "runs", "steps", "FLOPs each")
+        return html(printable(self.title or self.name), told, columns, rows)
 
     # ------------------------------------------------------------ checks
 
@@ -343,6 +277,17 @@ class Study(TomlDocument):
             yield f"tuning.grids: every arm must get the same number of trials ({counts})"
         if len(sizes) == len(self.everyone):
             yield from self._alike()
+            yield from self._branches()
+
+    def _branches(self) -> Iterator[str]:
+        """Rungs that are to branch, where no longer run could go on from a shorter one."""
+        several = [arm for arm in self.everyone if len(self.rungs_of(arm)) > 1]
+        if self.ladder.branches and all(self.branch(self.base(arm)) is None for arm in several):
+            told = ", ".join(f"{self.base(arm).schedule.name} of {arm}" for arm in several)
+            yield (
+                f"ladder.branches: every rate goes by the length of the run from its first step on ({told}): take "
+                "constant, inverse_sqrt, or wsd with a warm-up in steps"
+            )
 
     def _knobs(self, arm: str) -> Iterator[str]:
         """Knobs that an arm does not have, or values that it does not take."""
@@ -385,6 +330,26 @@ class Study(TomlDocument):
         if len(part.search[key]) < self.tuning.points:
             return f"its search space for {key} has {len(part.search[key])} values, {self.tuning.points} are wanted"
         return ""
+
+
+def planned_runs(study: Study) -> Iterator[tuple[Role, str, int, int]]:
+    """Phase, arm, rung and number of a study's runs, but for those that an optimum at an edge may add."""
+    tuning = study.tuning
+    for arm in study.everyone:
+        yield "tuning", arm, 0, trials_of(study, arm) * len(tuning.seeds)
+    top = tuning.top_points or len(study.grid(study.baseline))
+    yield "tuning", study.baseline, study.top, top * len(tuning.seeds)
+    for arm in study.everyone:
+        for rung in study.rungs_of(arm):
+            yield "evaluation", arm, rung, len(study.seeds)
+
+
+def trials_of(study: Study, arm: str) -> int:
+    """Trials of an arm at the lowest rung, those of knobs among them."""
+    knobs = [len(values) for values in study.tuning.knobs.values()]
+    if study.tuning.search == "joint":
+        return math.prod([len(study.grid(arm)), *knobs])
+    return len(study.grid(arm)) + sum(knobs)
 
 
 def json_schema() -> dict[str, Any]:

@@ -30,8 +30,9 @@ from ..store.environment import process
 from ..store.measured import MeasuredResult
 from ..store.results import RunRow
 from . import ladder
-from .study import OWN, Seed
-from .workers import Assignment, Executor, LocalWorkers, Role
+from .study import OWN, Role
+from .study_keys import Seed, Seeds
+from .workers import Assignment, Executor, LocalWorkers
 
 RESULT = "targets.json"
 """The file of such a study's directory that holds its result."""
@@ -68,8 +69,8 @@ class TargetStudy(TomlDocument):
     """Tokens that every run may take; a batch that does not reach the target with them is known only by a bound."""
     evaluations: Annotated[int, Field(ge=4)] = 16
     """Evaluations of each run, at equal distances: between two, the quality is interpolated in log steps."""
-    seeds: Annotated[tuple[Seed, ...], Field(min_length=3)]
-    """Seeds of the evaluation runs."""
+    seeds: Seeds
+    """Seeds of the evaluation runs, at least three: an interval of two is 18 of their standard deviations wide."""
     tuning_seeds: Annotated[tuple[Seed, ...], Field(min_length=1)]
     """On which the rates are searched; never among ``seeds``."""
     rates: Rates

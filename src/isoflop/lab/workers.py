@@ -15,29 +15,29 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import IO, Any, Literal, Protocol
+from typing import IO, Any, Protocol
 
 from pydantic import ValidationError
 
 from ..core.errors import DataError, IsoflopError, Stopped, UsageError
 from ..core.reading import complaint
-from ..core.recipe import Recipe
+from ..core.recipe import Recipe, hash_of
 from ..core.registry import SLOTS, shipped
 from ..ledger.budgets import step_cost, steps_within
 from ..store.names import printable
-from ..store.results import Point, RunRow
+from ..store.results import Point, RunRow, Trunk
 from ..store.run import Run
 from ..train.signals import stop_signals
 from .corpus import Texts
 from .job import JobResult
 from .provenance import key_of, made_by
+from .study import Role
 
 WORKER = "from isoflop.lab.job import serve; serve()"
 UNKNOWN = "import json; from isoflop.core.registry import names; " + (
     "json.dump([p for p in json.load(sys.stdin) if p[1] not in names(p[0])], open(int(sys.argv[-1]), 'w'))"
 )
 """What a fresh interpreter runs to say which of the parts [slot, name] it does not know."""
-Role = Literal["tuning", "evaluation"]
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
 
 
@@ -56,6 +56,8 @@ class Assignment:
     rung: int
     role: Role
     hyper: Mapping[str, float] = field(default_factory=dict)
+    branch: int | None = None
+    """Steps after which a longer run may go on from it, as it may from a shorter one; None: it is made by itself."""
 
     @property
     def seed(self) -> int:
@@ -66,6 +68,11 @@ class Assignment:
         """Model FLOPs that training it takes."""
         cost = step_cost(self.recipe)
         return cost.run(steps_within(self.recipe.budget, cost)).flops
+
+    @functools.cached_property
+    def path(self) -> str:
+        """What runs have in common that may share their first steps: all of the recipe but the budget."""
+        return hash_of({**self.recipe.to_json(), "budget": ""})
 
     @property
     def label(self) -> str:
@@ -172,13 +179,23 @@ class LocalWorkers:
         while len(self._workers) < min(self.count, len(pending) + sum(w.job is not None for w in self._workers)):
             self._workers.append(self._start())
         for worker in self._workers:
-            if worker.job is None and pending:
-                worker.job = pending.pop(0)
-                job = {"recipe": worker.job.recipe.to_json(), **self._told}
+            if worker.job is None and (chosen := self._next(pending)) is not None:
+                pending.remove(chosen)
+                worker.job = chosen
+                job = {"recipe": chosen.recipe.to_json(), "branch": chosen.branch, **self._told}
                 assert worker.process.stdin is not None
                 with contextlib.suppress(BrokenPipeError):  # it died: its answer will be missing
                     worker.process.stdin.write(json.dumps(job).encode() + b"\n")
                     worker.process.stdin.flush()
+
+    def _next(self, pending: Sequence[Assignment]) -> Assignment | None:
+        """The first run that need not wait for a shorter one whose steps it could share."""
+        busy = [worker.job for worker in self._workers if worker.job is not None]
+
+        def waits(job: Assignment) -> bool:
+            return any(job.path == other.path and other.flops < job.flops for other in (*busy, *pending))
+
+        return next((job for job in pending if job.branch is None or not waits(job)), None)
 
     def _start(self) -> _Worker:
         """A process in a session of its own, so that Ctrl-C reaches us alone; what it prints goes to stderr."""
@@ -292,7 +309,7 @@ def finished(root: Path, recipe: Recipe) -> Run | None:
 
 def row_of(run: Run, job: Assignment, *, reused: bool) -> RunRow:
     """A finished run's directory as a row of its study. It was exclusive if no start of it had company."""
-    starts, ends = run.events("started"), run.events("ended")
+    ends = run.events("ended")
     diverged = run.status.state == "diverged"
     return RunRow(
         run=run.path.name,
@@ -305,16 +322,25 @@ def row_of(run: Run, job: Assignment, *, reused: bool) -> RunRow:
         status="diverged" if diverged else "done",
         curve=[] if diverged else points(run.metrics("evaluation"), str(run.path / "metrics.jsonl")),
         ledger=run.ledger,
+        trunk=Trunk.of(run.events("lengthened")),
         ancestors=run.ancestors,
         reused=reused,
         fingerprint=run.result.get("fingerprint", ""),
         heldout=run.result.get("heldout", ""),
-        exclusive={start.get("workers") for start in starts} == {1},
+        exclusive=_exclusive(run),
         cpu_seconds=sum(end.get("cpu_seconds", 0.0) for end in ends) if ends else None,
         wall_seconds=sum(end.get("seconds", 0.0) for end in ends) if ends else None,
         memory_bytes=max((int(end["memory_bytes"]) for end in ends if "memory_bytes" in end), default=None),
         environment=key_of(made_by(run)),
     )
+
+
+def _exclusive(run: Run) -> bool:
+    """Whether no start of it had company, nor one of the run that it went on from, if that can be told."""
+    if {start.get("workers") for start in run.events("started")} != {1}:
+        return False
+    shorter = [run.path.parent / event.get("run", "") for event in run.events("lengthened")]
+    return all((place / "resolved.json").is_file() and _exclusive(Run.read(place)) for place in shorter)
 
 
 def points(records: Iterable[Mapping[str, Any]], where: str) -> list[Point]:

@@ -14,6 +14,8 @@ from ..core.recipe import Budget, Recipe
 
 LONGEST = 1 << 50
 """More steps than any run takes: a budget that allows as many bounds nothing."""
+WORTH_SHARING = 0.1
+"""Share of a run's steps above which a longer run takes them over: a rate that falls all along shares the first one."""
 IDLE_STEPS = 1000
 """Steps without a single byte of text in a row after which a stream is taken to have none."""
 
@@ -151,6 +153,21 @@ def steps_within(budget: Budget, cost: StepCost, text_bytes: Iterable[int] | Non
     if spent(1) > limit:
         raise _too_small(budget.axis, spent(1), limit)
     return bisect_right(range(1, LONGEST), limit, key=spent)
+
+
+def leaves_at(recipe: Recipe) -> int:
+    """Steps after which a run of twice as many may leave one of this recipe; 0: hardly any, or not known beforehand.
+
+    Until then the schedule gives both the same rates (``SchedulePart.shared``).
+
+    Args:
+        recipe: of the shorter run.
+    """
+    if recipe.budget.axis in ("seconds", "text_bytes"):
+        return 0
+    steps = steps_within(recipe.budget, step_cost(recipe))
+    shared = recipe.schedule.shared(steps, 2 * steps)
+    return shared if shared > max(1, WORTH_SHARING * steps) else 0
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from ..core.files import append_jsonl, mend_jsonl
 from ..core.reading import read_json, read_jsonl
 from ..core.recipe import Recipe
 from ..core.roles import parameter_groups
+from ..ledger.budgets import leaves_at
 from ..ledger.ledger import Ledger
 from ..merge.execute import merge
 from ..merge.lora_trained import write_weights
@@ -28,6 +29,7 @@ from ..merge.recipe import MergeRecipe, load
 from ..merge.search import BEST, BILL, Scored, Space, search
 from ..store.pipelines import Choice, Values
 from ..store.records import Ancestor, Ancestors, joined
+from ..store.results import Trunk
 from ..store.run import Run
 from ..store.tensors import Checkpoint
 from ..train.build import text_context
@@ -51,6 +53,7 @@ class Made:
         ledger: what the stage itself spent.
         ancestors: what the models that it builds on had cost.
         is_text: it is no model but a text.
+        trunk: the part of its path that it took over from a shorter run.
     """
 
     identity: str
@@ -59,6 +62,7 @@ class Made:
     ledger: Mapping[str, Mapping[str, float]]
     ancestors: Ancestors
     is_text: bool = False
+    trunk: Trunk | None = None
 
     def weights(self) -> dict[str, Tensor]:
         """What is evaluated: averaged weights, parametrizations baked in."""
@@ -117,11 +121,13 @@ class Maker:
             return self._merged(stage, seed, choices, parents)
         recipe = self.pipeline.recipe_of(stage, seed, choices, lambda name: parents[name].reference())
         found = Run.find(self.root, recipe)
-        run = train(recipe, self.root)
+        branches = self.pipeline.branches
+        run = train(recipe, self.root, lengthens=branches, branch=leaves_at(recipe) if branches else 0)
         if found is None or not found.finished:
             self.say(f"{run.path.name}: {run.figure('value'):.4f} after {run.figure('step'):.0f} steps")
         texts = [parent.bill() for parent in parents.values() if parent.is_text]
-        return Made(run.hash, run.path, run, run.ledger, joined([run.ancestors, *texts]))
+        trunk = Trunk.of(run.events("lengthened"))
+        return Made(run.hash, run.path, run, run.ledger, joined([run.ancestors, *texts]), trunk=trunk)
 
     def measure(self, made: Made, seed: int, choices: Mapping[str, Choice]) -> Values:
         """What a model reaches on every text."""

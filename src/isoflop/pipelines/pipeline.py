@@ -11,7 +11,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from ..core import toml
-from ..core.documents import Describes, Section
+from ..core.complaints import SEEDS, few_seeds
+from ..core.documents import Describes, Later, Section
 from ..core.errors import RecipeError, nearest
 from ..core.recipe import Name, Recipe
 from ..core.slots import DecoderSlot
@@ -136,6 +137,9 @@ class Pipeline(TomlDocument):
     """In order: each may build on those before it."""
     bars: tuple[Bar, ...] = ()
     """What is to be shown."""
+    branches: Annotated[bool, Later()] = False
+    """Whether a run goes on from a shorter one of the same recipe, wherever its schedule lets it end with the same
+    bytes; the bill counts the steps that they share once."""
     caveats: tuple[str, ...] = ()
     """What the reader of the result should bear in mind; printed with it."""
 
@@ -314,8 +318,8 @@ class Pipeline(TomlDocument):
         for number, bar in enumerate(self.bars):
             yield from self._unknown(f"bars.{number}.terms", bar.terms, self.models, "stage")
             yield from self._unknown(f"bars.{number}.texts", bar.texts, self.texts, "text")
-            if len(self.seeds) < 3:
-                yield f"bars.{number}: an interval needs at least 3 seeds, not {len(self.seeds)}"
+            if len(self.seeds) < SEEDS:
+                yield f"bars.{number}: {few_seeds(len(self.seeds))}"
 
     @staticmethod
     def _unknown(where: str, given: Any, legal: Any, what: str) -> Iterator[str]:

@@ -16,6 +16,7 @@ from ..core.reading import read_json, user_path
 from ..ledger.ledger import CHARGED
 from ..store.environment import process
 from ..store.pipelines import PIPELINE, Choice, Chosen, PipelineResult, StageRow
+from ..store.results import own_part
 from .judging import flops_of, judge
 from .making import Maker, Say
 from .pipeline import Pipeline
@@ -130,6 +131,7 @@ def _row(maker: Maker, stage: str, seed: int, role: Literal["tuning", "evaluatio
         values=maker.measure(made, seed, choices),
         ledger={phase: dict(amounts) for phase, amounts in made.ledger.items()},
         ancestors=made.ancestors,
+        trunk=made.trunk,
         flops=flops_of([made.ledger], CHARGED),
         flops_with_ancestors=flops_of((each.ledger for each in bill.values()), CHARGED),
     )
@@ -176,8 +178,10 @@ def _bill(rows: list[StageRow], maker: Maker) -> dict[str, dict[str, float]]:
         for axis, amount in amounts.items():
             into[axis] = into.get(axis, 0) + amount
 
+    made = {row.identity for row in rows}
     for row in sorted(rows, key=lambda row: row.role):  # what evaluation made is not tuning's
-        parts = {row.identity: row.ledger, **{key: each.ledger for key, each in row.ancestors.items()}}
+        own = own_part(row.ledger, row.trunk, made)
+        parts = {row.identity: own, **{key: each.ledger for key, each in row.ancestors.items()}}
         for identity, ledger in parts.items():
             if identity and identity not in seen:
                 seen.add(identity)

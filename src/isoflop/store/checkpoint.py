@@ -53,8 +53,9 @@ def commit(
     keep: int,
     warn: Warn = _silent,
     due: Container[int] | None = None,
+    pinned: Container[int] = (),
 ) -> Path:
-    """Publish the checkpoint of ``step``, then delete all but the newest ``keep`` whole ones.
+    """Publish the checkpoint of ``step``, then delete all but the newest ``keep`` whole ones and the pinned ones.
 
     Args:
         directory: the run's checkpoints; leftovers of killed writers in it are removed first.
@@ -64,6 +65,7 @@ def commit(
         warn: called with each warning: a checkpoint that could not be deleted.
         due: steps whose checkpoints are kept for their own sake (None: all). Any other one only makes this step safe,
             and is deleted as soon as there is a newer one.
+        pinned: steps whose checkpoints are never deleted.
 
     Raises:
         StorageError: the disk refused; earlier checkpoints are untouched and nothing half-written is left.
@@ -89,7 +91,7 @@ def commit(
                 _seal(partial, step, files)
         except StorageError as error:
             raise _with_sizes(error, directory) from error
-    _prune(directory, step, keep, warn, due)
+    _prune(directory, step, keep, warn, due, pinned)
     return path
 
 
@@ -205,12 +207,14 @@ def _read_manifest(path: Path) -> _Manifest:
     return manifest
 
 
-def _prune(directory: Path, step: int, keep: int, warn: Warn, due: Container[int] | None) -> None:
+def _prune(
+    directory: Path, step: int, keep: int, warn: Warn, due: Container[int] | None, pinned: Container[int]
+) -> None:
     """Keep the newest whole ones up to ``step``; later ones were damaged when the run fell back behind them."""
     whole = [s for s in steps(directory) if s <= step and not damage(directory / str(s), digests=False)]
     kept = [s for s in whole if s == step or due is None or s in due][:keep]
     for old in steps(directory):
-        if old not in kept:
+        if old not in kept and not (old in whole and old in pinned):
             try:
                 _discard(directory / str(old))
             except OSError as error:

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from ..core.documents import Frozen
 from .records import Ancestors
+from .results import Trunk
 
 PIPELINE = "pipeline.json"
 """The file of a pipeline's directory that holds its result."""
@@ -42,6 +43,8 @@ class StageRow(Frozen):
     """What the stage itself spent."""
     ancestors: Ancestors
     """What was spent on the models that it builds on, each once."""
+    trunk: Trunk | None = None
+    """The part of the run's path that it took over from a shorter one; the ledger holds that, too."""
     flops: float
     """Of the stage itself, without evaluation."""
     flops_with_ancestors: float

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -47,6 +47,47 @@ class Point(Frozen):
     """``value`` is one: what it stands for is at least as good."""
 
 
+class Trunk(Frozen):
+    """The first steps of a run that another had made: one of the same recipe with a smaller budget.
+
+    Example:
+        >>> Trunk(recipe_hash="ab", step=200, ledger={"train": {"flops": 10**9}}).step
+        200
+    """
+
+    recipe_hash: str
+    """Of the run that had made them."""
+    step: int
+    """How many they are."""
+    ledger: dict[str, dict[str, float]] = {}
+    """What they had cost."""
+
+    @classmethod
+    def of(cls, events: Iterable[Mapping[str, Any]]) -> Trunk | None:
+        """What a run took over, by its events of kind "lengthened"; None: nothing, or an older release did not say."""
+        taken = [event for event in events if "ledger" in event]
+        if not taken:
+            return None
+        return cls(recipe_hash=taken[-1]["recipe"], step=taken[-1]["step"], ledger=taken[-1]["ledger"])
+
+
+def own_part(
+    ledger: Mapping[str, Mapping[str, float]], trunk: Trunk | None, made: Container[str]
+) -> dict[str, dict[str, float]]:
+    """What a run spent itself: all, but for a trunk that one of ``made`` (recipes' hashes) has paid.
+
+    Example:
+        >>> trunk = Trunk(recipe_hash="ab", step=4, ledger={"train": {"steps": 4}})
+        >>> own_part({"train": {"steps": 10}}, trunk, {"ab"}), own_part({"train": {"steps": 10}}, trunk, set())
+        ({'train': {'steps': 6}}, {'train': {'steps': 10}})
+    """
+    taken = trunk.ledger if trunk is not None and trunk.recipe_hash in made else {}
+    return {
+        phase: {axis: amount - taken.get(phase, {}).get(axis, 0) for axis, amount in amounts.items()}
+        for phase, amounts in ledger.items()
+    }
+
+
 class RunRow(Frozen):
     """One run of a study. ``curve``'s last point is the run's end; a diverged or failed run has an empty curve.
 
@@ -66,6 +107,9 @@ class RunRow(Frozen):
     status: Literal["done", "diverged", "failed"]
     curve: list[Point] = []
     ledger: dict[str, dict[str, float]] = {}
+    """What the whole path cost, by phase and axis."""
+    trunk: Trunk | None = None
+    """The part of the path that it took over, if it did; the ledger holds that, too."""
     ancestors: Ancestors = {}
     """What was spent on the models that it begins with or uses, by the hash of the recipe that made each."""
     reused: bool = False
@@ -321,13 +365,15 @@ def study_home(root: Path, name: str, definition: str) -> Path:
 def spent(runs: Iterable[RunRow]) -> Iterator[tuple[RunRow, str, Mapping[str, float]]]:
     """(run, phase, amounts by axis) of every run, each once; all that a tuning run trained is phase ``tuning``.
 
-    A run that several arms share is the first one's.
+    A run that several arms share is the first one's. First steps that a run took over from another one of these are
+    that one's.
     """
-    seen: set[str] = set()
+    runs, seen = list(runs), set[str]()
+    made = {run.recipe_hash for run in runs}
     for run in runs:
         if run.run not in seen:
             seen.add(run.run)
-            for phase, amounts in run.ledger.items():
+            for phase, amounts in own_part(run.ledger, run.trunk, made).items():
                 yield run, phase if "evaluation" in (run.role, phase) else "tuning", amounts
 
 

@@ -324,12 +324,18 @@ class Run:
             lines = "".join(json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n" for record in kept)
             write_atomic(self.path / "metrics.jsonl", lines)
 
-    def save(self, step: int, write: Callable[[Path], None], due: Container[int] | None = None) -> Path:
+    def save(
+        self,
+        step: int,
+        write: Callable[[Path], None],
+        due: Container[int] | None = None,
+        pinned: Container[int] = (),
+    ) -> Path:
         """Commit a checkpoint that ``write`` fills (see ``checkpoint.commit``), metrics up to it made durable first."""
         for name in ("metrics.jsonl", "events.jsonl"):
             with contextlib.suppress(FileNotFoundError), (self.path / name).open("rb") as file:
                 os.fsync(file.fileno())
-        return commit(self._checkpoints, step, write, self.recipe.train.keep, self._warn, due)
+        return commit(self._checkpoints, step, write, self.recipe.train.keep, self._warn, due, pinned)
 
     def checkpoint(self, warn: Warn | None = None) -> tuple[int, Path] | None:
         """Step and path of the newest good checkpoint (see ``checkpoint.newest``); None: begin at step 0.

@@ -30,14 +30,16 @@ def lengthen(loop: Loop) -> None:
     run, refused = loop.run, None
     if run.begun:
         return
+    pieces: list[tuple[int, Run]] = []
     for other in _others(loop.recipe, run):
         same = [step for step in other.steps if _same_so_far(loop, other, step)]
-        found = next((step for step in same if _whole(other, step)), None)
-        if found is not None:
-            _take_over(run, other, found)
-            return
+        pieces += [(step, other) for step in same]
         if other.steps and not same:
             refused = other
+    for step, other in sorted(pieces, key=lambda piece: -piece[0]):
+        if _whole(other, step):
+            _take_over(run, other, step)
+            return
     if refused is not None and run.warn is not None:
         run.warn(
             f"{run.path}: begins at step 0, though {refused.path} is the same recipe with another budget: its schedule "
@@ -97,7 +99,15 @@ def _take_over(run: Run, other: Run, step: int) -> None:
 
     changes = differences(other.environment, run.environment)
     run.save(step, write)
-    run.event("lengthened", message=f"from {other.path.name} at step {step}", changes=changes)
+    run.event(
+        "lengthened",
+        message=f"from {other.path.name} at step {step}",
+        changes=changes,
+        run=other.path.name,
+        recipe=other.hash,
+        step=step,
+        ledger=load_tree(source, "state")["parts"]["ledger"],
+    )
     if run.warn is not None:
         elsewhere = f"; that was made elsewhere ({', '.join(map(told, changes))})" if changes else ""
         run.warn(

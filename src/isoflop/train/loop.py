@@ -61,7 +61,7 @@ class Loop(Session):
                 self.owed = ended or self._due(settings.evaluations, seconds)
                 if self.step % every == 0 or self.owed:
                     self._record_step(outcome, seconds)
-                if self.owed or self._due(settings.checkpoints, seconds):
+                if self.owed or self.step == self.branch or self._due(settings.checkpoints, seconds):
                     self.save()
                 if self.owed:
                     self.evaluate()

@@ -43,6 +43,7 @@ def train(
     threads: int | None = None,
     audit: bool = False,
     lengthens: bool = False,
+    branch: int = 0,
     progress: Callable[[Progress], None] | None = None,
     follower: Follower | None = None,
     warn: Callable[[str], None] | None = None,
@@ -61,6 +62,7 @@ def train(
         audit: count the first steps' operations as they execute and refuse to go on if the ledger is off by one FLOP.
         lengthens: begin with what another run under ``root`` has of this one, if it is the same recipe with another
             budget and no step so far would have been otherwise (a constant rate; one that decays, before its decay).
+        branch: a step whose checkpoint is kept, so that a run with a larger budget may go on from there; 0: none.
         progress: called after each step.
         follower: hears what the run records, e.g. a tracker; it changes nothing of the run.
         warn: called with each warning, e.g. a damaged checkpoint that was skipped, or a changed environment.
@@ -100,7 +102,7 @@ def train(
             so_far.prepared(loop)
             if lengthens:
                 lengthen(loop)
-            loop.progress = progress
+            loop.progress, loop.branch = progress, branch
             _execute(loop, begin)
         run.write_result({"status": "done", **loop.outcome(), **so_far.texts, "weights_sha256": weights_digest(run)})
         run.set_status("done", step=loop.step)

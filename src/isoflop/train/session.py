@@ -56,6 +56,7 @@ class Session:
         first_losses: of the run's first steps that predict anything, nats a unit.
         last_losses: of the last ones behind them, nats a unit.
         measured: the step of the last evaluation in this process.
+        branch: a step whose checkpoint stays, since a longer run may go on from there; 0: none.
         slowest: seconds of the longest step so far; a budget in seconds ends where one as long would exceed it.
     """
 
@@ -70,6 +71,7 @@ class Session:
     owed: bool = False
     first_losses: list[float] = field(default_factory=list)
     last_losses: list[float] = field(default_factory=list)
+    branch: int = 0
     slowest: float = 0.0
     measured: int | None = None
     _begun: Begun | None = None
@@ -103,7 +105,7 @@ class Session:
                 tokenizer.save(directory / TOKENIZER)
 
         due = Marks(self.ctx.horizon, self.recipe.train.checkpoints) if self.ctx.horizon else None
-        self.run.save(self.step, write, due)
+        self.run.save(self.step, write, due, {self.branch})
 
     def load(self, step: int, directory: Path, *, training: bool = True) -> None:
         """Take up the state of a checkpoint.

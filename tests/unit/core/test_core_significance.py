@@ -30,7 +30,7 @@ def test_the_half_width_is_student_s_over_the_last_axis():
     assert half_width([[1.0, 2.0, 3.0], [2.0, 4.0, 6.0]]) == pytest.approx([one, 2 * one])
     assert half_width([1.0, 2.0, 3.0], 0.9) == pytest.approx(2.919985580353725 / math.sqrt(3))
     assert isinstance(half_width(np.zeros((5, 4))), np.ndarray)
-    with pytest.raises(ValueError, match="at least 3 seeds, got 2"):
+    with pytest.raises(ValueError, match="at least 3 seeds, not 2: Student"):
         half_width([1.0, 2.0])
 
 

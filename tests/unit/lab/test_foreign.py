@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from isoflop.cli.main import invoke
+from isoflop.core.complaints import few_seeds
 from isoflop.core.table import Table
 from isoflop.errors import DataError, UsageError
 from isoflop.lab.foreign import foreign_multipliers
@@ -109,7 +110,7 @@ def test_tokens_of_different_models_are_not_compared() -> None:
 
 def test_two_seeds_are_too_few() -> None:
     found = foreign_multipliers(table().where(table()["seed"] < 3), "adamw")
-    assert found.refusals == {"flops": "an interval needs 3 seeds that adamw has, too; the most of any arm is 2"}
+    assert found.refusals == {"flops": few_seeds(2) + "; they must be seeds that adamw has, too"}
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,8 @@ import math
 import pytest
 
 from isoflop.core.errors import RecipeError
-from isoflop.lab.compare import compare, planned_runs
-from isoflop.lab.study import Study
+from isoflop.lab.compare import compare
+from isoflop.lab.study import Study, planned_runs
 from study_toys import Planted
 
 KNOBS = 'tuning.knobs={"optimizer.weight_decay"=[0.05, 0.1, 0.2], "optimizer.eps"=[1e-9, 1e-8]}'

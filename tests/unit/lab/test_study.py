@@ -60,7 +60,7 @@ def test_flop_and_token_ladders_become_budgets(tiny):
     ("change", "said"),
     [
         ("tuning.seeds=[2, 101]", "tuning.seeds: 2 is also an evaluation seed"),
-        ("seeds=[1, 2]", "seeds: should have at least 3 entries"),
+        ("seeds=[1, 2]", "seeds: an interval needs at least 3 seeds, not 2: Student's 95 % interval of two is 18"),
         ("seeds=[1, 2, 2]", "seeds: one is given twice"),
         ("ladder.rungs=[4, 8]", "ladder.rungs: should have at least 3 entries"),
         ("ladder.rungs=[4, 8, 12]", "rungs must double, but 12 / 8 = 1.5; e.g. rungs = [4, 8, 16]"),

@@ -272,3 +272,31 @@ merge = { method = "linear", models = [{ path = "plain", checkpoints = 2 }] }
     one, two, made = (Checkpoint(path) for path in (plain / "checkpoints/3", plain / "checkpoints/4", last))
     for name in made.tensors:
         torch.testing.assert_close(made.read(name), (one.read(name) + two.read(name)) / 2)
+
+
+def test_longer_runs_go_on_from_shorter_ones_and_the_bill_counts_their_steps_once(tmp_path: Path) -> None:
+    text = """
+    name = "lengths"
+    seeds = [1]
+    branches = true
+    [recipe]
+    source = "text"
+    schedule = { name = "wsd", warmup = 2, decay = 0.5 }
+    model = { name = "transformer", d_model = 16, layers = 1, mixer = { name = "attention", heads = 2 } }
+    train = { batch = 2, length = 16, evaluations = 1 }
+    [texts.text]
+    name = "hmm"
+    text_bytes = 20000
+    heldout_bytes = 2000
+    [stages.short]
+    recipe = { budget = { steps = 4 } }
+    [stages.long]
+    recipe = { budget = { steps = 8 } }
+    """
+    pipeline = Pipeline.from_toml(text)
+    result = run(pipeline, tmp_path / "a")
+    apart = run(pipeline.with_("branches=false"), tmp_path / "b")
+    assert [row.trunk and row.trunk.step for row in result.rows] == [None, 3]
+    assert [row.values for row in result.rows] == [row.values for row in apart.rows]
+    assert [row.flops for row in result.rows] == [row.flops for row in apart.rows]
+    assert (result.bill["train"]["steps"], apart.bill["train"]["steps"]) == (4 + 8 - 3, 4 + 8)

@@ -85,3 +85,26 @@ def test_the_same_recipe_under_another_name_is_made_again(tiny: Tiny, tmp_path: 
     heard: list[str] = []
     again = train(recipe, tmp_path, name="second", lengthens=True, warn=heard.append)
     assert again.events("resumed") == heard == []
+
+
+def test_a_branch_is_kept_for_a_longer_run_to_go_on_from(tiny: Tiny, tmp_path: Path) -> None:
+    decays = 'schedule={name="wsd", warmup=2, decay=8}'
+    short = Recipe.load(tiny(decays, SHORT, "train.keep=1", "train.checkpoints=6"))
+    (branch,) = {short.schedule.shared(12, longer) for longer in (13, 24, 1000)}
+    assert branch == 5, "the first step that decays makes the same as one that does not"
+    run = train(short, tmp_path / "runs", branch=branch)
+    assert run.steps == [12, branch]
+    longer = Recipe.load(tiny(decays, LONG, "train.keep=1"))
+    run = train(longer, tmp_path / "runs", lengthens=True)
+    assert [event["step"] for event in run.events("lengthened")] == [branch]
+    assert run.result["weights_sha256"] == train(longer, tmp_path / "other").result["weights_sha256"]
+
+
+def test_of_several_beginnings_the_longest_is_taken(tiny: Tiny, tmp_path: Path) -> None:
+    for name, steps in (("a", 4), ("b", 8), ("c", 6)):
+        train(Recipe.load(tiny("schedule=constant", f"budget.steps={steps}")), tmp_path / "runs", name=name)
+    run = train(Recipe.load(tiny("schedule=constant", SHORT)), tmp_path / "runs", lengthens=True)
+    (event,) = run.events("lengthened")
+    assert (event["run"], event["step"]) == ("b", 8)
+    assert event["ledger"] == {phase: bill for phase, bill in event["ledger"].items() if phase in run.ledger}
+    assert event["ledger"]["train"]["steps"] == 8

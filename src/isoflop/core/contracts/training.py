@@ -184,6 +184,16 @@ class SchedulePart(Part):
     def factor(self, t: int, horizon: int) -> float:
         """What the learning rate is multiplied by at step ``t`` in [0, horizon)."""
 
+    def shared(self, horizon: int, longer: int) -> int:
+        """The first steps that runs of two lengths have in common: until there one may go on as the other.
+
+        Args:
+            horizon: steps of the shorter run.
+            longer: steps of the longer one.
+        """
+        alike = (t for t in range(horizon) if self.factor(t, horizon) != self.factor(t, longer))
+        return next(alike, horizon)
+
     def build(self, ctx: Context) -> SchedulePart:
         return self
 

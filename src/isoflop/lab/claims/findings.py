@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ...core.complaints import SEEDS, few_seeds
 from ...core.errors import DataError, nearest
 from ...core.significance import LEVEL, half_width
 from ...store.measured import MeasuredResult
@@ -94,8 +95,8 @@ def mean_of(values: Any, level: float = LEVEL) -> Finding:
     """The mean of seeds' values with Student's interval; of fewer than three seeds there is no interval."""
     seeds = tuple(np.asarray(values, dtype=np.float64).tolist())
     mean = float(np.mean(seeds))
-    if len(seeds) < 3:
-        return Finding(mean, -math.inf, math.inf, seeds, note=f"{len(seeds)} seeds: an interval needs at least 3")
+    if len(seeds) < SEEDS:
+        return Finding(mean, -math.inf, math.inf, seeds, note=few_seeds(len(seeds)))
     half = float(half_width(seeds, level))
     return Finding(mean, mean - half, mean + half, seeds)
 
