@@ -7,10 +7,13 @@ from collections.abc import Callable, Container, Hashable, Iterable, Mapping, Se
 from dataclasses import dataclass, field
 from functools import cache
 
-from ..core.contracts import Passes
+from ..core.contracts import PLACE, VARIANT, Passes
 from ..core.cost import ZERO, Cost, Work, add_spent
 from ..core.errors import BudgetError
 from ..core.recipe import Budget, Recipe
+from ..core.rng import Rng
+from ..core.roles import Shape
+from ..core.turns import Turns
 
 LONGEST = 1 << 50
 """More steps than any run takes: a budget that allows as many bounds nothing."""
@@ -18,6 +21,8 @@ WORTH_SHARING = 0.1
 """Share of a run's steps above which a longer run takes them over: a rate that falls all along shares the first one."""
 IDLE_STEPS = 1000
 """Steps without a single byte of text in a row after which a stream is taken to have none."""
+WHOLE = Turns(Rng(0), 1)
+"""The turns of a model that every step trains as a whole."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +36,8 @@ class StepCost:
         work: of the objective on one micro-batch.
         charges: what else the loss of one micro-batch costs, by ledger phase.
         once: what the first loss of the run costs beside, by ledger phase.
-        stages: (first step, work from there on) of a run of so many steps; None: all steps cost ``work``.
+        stages: (first step, work from there on, of each variant) of a run of so many steps; None: always ``work``.
+        turns: which variant each step is of.
         accumulate: micro-batches of one step.
         tokens: predicted by one step of full batches.
         updates: what the optimizer and the averaging do in the first n steps.
@@ -51,13 +57,14 @@ class StepCost:
     updates: Callable[[int], Cost] = field(compare=False)
     passes: Callable[[int], Passes] = field(compare=False)
     once: Mapping[str, Cost] = field(default_factory=dict)
-    stages: Callable[[int], Sequence[tuple[int, Work]]] | None = field(default=None, compare=False)
+    stages: Callable[[int], Sequence[tuple[int, Sequence[Work]]]] | None = field(default=None, compare=False)
+    turns: Turns = WHOLE
 
     def work_at(self, t: int, horizon: int) -> Work:
         """Of the objective on one micro-batch in step ``t`` (from 0) of a run of ``horizon`` steps."""
         if self.stages is None:
             return self.work
-        return [work for start, work in self.stages(horizon) if start <= t][-1]
+        return [works for start, works in self.stages(horizon) if start <= t][-1][self.turns.at(t)]
 
     def update(self, t: int) -> Cost:
         """What the optimizer and the averaging do in step ``t`` (from 0)."""
@@ -65,14 +72,17 @@ class StepCost:
 
     def phases(self, steps: int) -> dict[str, Cost]:
         """What the first ``steps`` steps of a run cost, by ledger phase; where they differ, a run of so many steps."""
-        staged = ((0, self.work),) if self.stages is None else self.stages(steps)
+        staged = ((0, (self.work,)),) if self.stages is None else self.stages(steps)
         ends = [min(start, steps) for start, _ in staged[1:]] + [steps]
         spent: dict[str, Cost] = {"train": ZERO, "recompute": ZERO, "optimizer": self.updates(steps)}
-        for (start, work), end in zip(staged, ends, strict=True):
-            own, passes = (end - min(start, end)) * self.accumulate, self.passes(end) - self.passes(min(start, end))
-            forward, backward = own + passes.forward, own + passes.backward
-            spent["train"] += work.forward * forward + work.backward * backward
-            spent["recompute"] += work.recompute * backward
+        for (start, works), end in zip(staged, ends, strict=True):
+            passes = self.passes(end) - self.passes(min(start, end))  # with several variants there are none
+            before, after = self.turns.counts(min(start, end)), self.turns.counts(end)
+            for work, first, last in zip(works, before, after, strict=True):
+                own = (last - first) * self.accumulate
+                forward, backward = own + passes.forward, own + passes.backward
+                spent["train"] += work.forward * forward + work.backward * backward
+                spent["recompute"] += work.recompute * backward
         losses = steps * self.accumulate + self.passes(steps).losses
         spent |= {phase: cost * losses for phase, cost in self.charges.items()}
         if steps:
@@ -94,7 +104,8 @@ def step_cost(recipe: Recipe) -> StepCost:
     shapes = recipe.policy.trained_shapes(recipe.vocab_size)
     treatment = recipe.policy.treatment
     first = recipe.model.treated(treatment.priced(treatment.stages(LONGEST)[0][1]))
-    updates = recipe.optimizer.cost_of(shapes)
+    turns = Turns(recipe.rng(VARIANT), recipe.model.variants)
+    updates = _updates(recipe, shapes, turns)
     passes, before = recipe.optimizer.passes_of(train.accumulate), recipe.taken
     average = recipe.averaging.cost(shapes) if recipe.averaging is not None else Cost()
     return StepCost(
@@ -106,21 +117,42 @@ def step_cost(recipe: Recipe) -> StepCost:
         passes=lambda steps: passes(before + steps) - passes(before),
         once=recipe.objective.once(recipe),
         stages=_stages(recipe),
+        turns=turns,
     )
 
 
-def _stages(recipe: Recipe) -> Callable[[int], Sequence[tuple[int, Work]]] | None:
-    """The work of each stage of a run, where a parametrization makes steps that cost less than others."""
-    treatment, train = recipe.policy.treatment, recipe.train
-    if len(treatment.stages(LONGEST)) == 1:
+def _stages(recipe: Recipe) -> Callable[[int], Sequence[tuple[int, Sequence[Work]]]] | None:
+    """The work of each stage of a run, by variant, where some steps cost less than others."""
+    treatment, train, variants = recipe.policy.treatment, recipe.train, recipe.model.variants
+    if variants == 1 and len(treatment.stages(LONGEST)) == 1:
         return None
 
     @cache
-    def work(stage: Hashable) -> Work:
+    def works(stage: Hashable) -> Sequence[Work]:
         model = recipe.model.treated(treatment.priced(stage))
-        return recipe.objective.work(model, train.batch, train.length, recipe.vocab_size)
+        each = [model] if variants == 1 else [model.varied(variant) for variant in range(variants)]
+        return [recipe.objective.work(one, train.batch, train.length, recipe.vocab_size) for one in each]
 
-    return lambda horizon: [(start, work(stage)) for start, stage in treatment.stages(horizon)]
+    return lambda horizon: [(start, works(stage)) for start, stage in treatment.stages(horizon)]
+
+
+def _updates(recipe: Recipe, shapes: Sequence[Shape], turns: Turns) -> Callable[[int], Cost]:
+    """What the optimizer does in the first n steps: each parameter is updated in the steps that have a use for it."""
+    if turns.variants == 1 or recipe.objective.runs_every_variant:
+        return recipe.optimizer.cost_of(shapes)
+    idle = [recipe.model.varied(variant).idle() for variant in range(turns.variants)]
+    alike: dict[tuple[bool, ...], list[Shape]] = {}
+    for shape in shapes:
+        own = shape.name.split(f".{PLACE}.")[0]  # what a parametrization adds goes with its weight
+        alike.setdefault(tuple(f"{own}.weight" in names or own in names for names in idle), []).append(shape)
+    costs = [(unused, recipe.optimizer.cost_of(some)) for unused, some in alike.items()]
+
+    def spent(steps: int) -> Cost:
+        counts = turns.counts(steps)
+        used = [sum(n for n, without in zip(counts, unused, strict=True) if not without) for unused, _ in costs]
+        return sum((cost(n) for (_, cost), n in zip(costs, used, strict=True)), Cost())
+
+    return spent
 
 
 def steps_within(budget: Budget, cost: StepCost, text_bytes: Iterable[int] | None = None) -> int:

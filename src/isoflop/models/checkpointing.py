@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from .layers import Matrix
+from .variants import held, varying
 
 
 def checkpointed(block: nn.Module, x: Tensor, *rest: Any) -> Tensor:
@@ -24,5 +26,14 @@ def checkpointed(block: nn.Module, x: Tensor, *rest: Any) -> Tensor:
         rest: its other arguments, kept as they are.
     """
     plain = not any(module.parametrization is not None for module in block.modules() if isinstance(module, Matrix))
-    done: Tensor = checkpoint(block, x, *rest, use_reentrant=False, preserve_rng_state=False, early_stop=plain)
+    now = [(module, module.variant) for module in varying(block)]  # by the backward pass it may be another
+    done: Tensor = checkpoint(
+        block,
+        x,
+        *rest,
+        use_reentrant=False,
+        preserve_rng_state=False,
+        early_stop=plain,
+        context_fn=lambda: (nullcontext(), held(now)),
+    )
     return done

@@ -88,10 +88,12 @@ class Walk:
         if self.live:
             self._needed = self.work.forward
 
-    def multiplied(self, names: Sequence[str], tokens: int) -> None:
-        """Weights that are applied to the same vectors side by side."""
-        before, start = self.live, self.work.forward
-        for name in names:
+    def multiplied(self, names: Sequence[str], tokens: int | Sequence[int]) -> None:
+        """Weights that are applied to the same vectors side by side, one after the other."""
+        before = self.live
+        each = [tokens] * len(names) if isinstance(tokens, int) else tokens
+        for name, tokens in zip(names, each, strict=True):
+            last = self.work.forward
             shape = self._shapes[name]
             self.work += self.product(shape, tokens, before)
             bias = self._shapes.get(f"{name.removesuffix('weight')}bias")
@@ -99,7 +101,7 @@ class Walk:
             self.live = self.live or trained
             self._plain = self._plain and self.treatment.of(shape) is None
         if self.live:
-            self._needed = start if len(names) == 1 else self.work.forward
+            self._needed = last
 
     def trains(self, shape: Shape) -> bool:
         """Whether a parameter, or what a parametrization adds to it, is trained."""
@@ -136,7 +138,7 @@ class Walk:
         """What a layer computes, in order."""
         for step in steps:
             if isinstance(step, Products):
-                self.multiplied([f"{prefix}{name}" for name in step.names], tokens)
+                self.multiplied([f"{prefix}{name}" for name in step.names], step.vectors or tokens)
             elif isinstance(step, Gains):
                 self.scaled([f"{prefix}{name}" for name in step.names], step.work, step.own)
             elif isinstance(step, Beside):

@@ -112,7 +112,7 @@ class TransformedRun:
             raise _compressed_before(str(run.path))
         session, found = restore(run, device="cpu"), trained(run, device="cpu", warn=warn)
         text = RunText(session.parts.source, found.ctx, found.recipe.objective.patterns[0])
-        model = PlainModel(found.recipe.model, found.ctx.vocab_size, merged(found.model))
+        model = PlainModel(found.recipe.model, found.ctx.vocab_size, merged(found.model)).joined()
         return cls(session, found, transformed(model, parts, text), text)
 
     def before(self) -> float:

@@ -97,7 +97,7 @@ def publish_run(
         if change is not None:
             change.keep(directory)
 
-    model = _changed_model(PlainModel(recipe.model, found.ctx.vocab_size, merged(found.model)), change)
+    model = _changed_model(PlainModel(recipe.model, found.ctx.vocab_size, merged(found.model)).joined(), change)
     assert isinstance(model.part, TransformerPart)
     return export(
         model.part,

@@ -10,6 +10,7 @@ from .choosing import FilterPart, Groups, Scorer, ScorerPart, Verdicts
 from .data import Batch, Batches, Draws, HeldOut, KeepsText, Source, SourcePart, TokenBatch
 from .filling import Filling
 from .model import (
+    VARIANT,
     Around,
     ArrangementPart,
     Beside,
@@ -28,6 +29,7 @@ from .model import (
     Products,
     Rounds,
     Step,
+    Varies,
 )
 from .objective import (
     Guess,
@@ -89,6 +91,7 @@ __all__ = [
     "OWNED",
     "PLACE",
     "TOKENIZER",
+    "VARIANT",
     "AddsGradient",
     "Adopts",
     "Around",
@@ -181,6 +184,7 @@ __all__ = [
     "TokenizerPart",
     "TransformPart",
     "Treatment",
+    "Varies",
     "Verdicts",
     "added",
     "as_matrix",

@@ -79,6 +79,33 @@ class Preparable(Protocol):
         """
 
 
+@runtime_checkable
+class Varies(Protocol):
+    """A module of a model that computes in one of several variants, small ones first, the last one whole.
+
+    In training the step says which (it is ``Timed``, too), by the model's ``Turns`` from the stream ``VARIANT``;
+    otherwise it is whole, unless it was told to ``take`` another.
+
+    Attributes:
+        variants: how many there are.
+        taken: the one that it was told to take; None: none.
+    """
+
+    variants: int
+    taken: int | None
+
+    @property
+    def variant(self) -> int:
+        """The present one."""
+
+    def take(self, variant: int | None) -> None:
+        """Compute in this variant from now on; None: as the step says."""
+
+
+VARIANT = "variant"
+"""The stream of a run's random numbers by which the variants of its steps are drawn."""
+
+
 class ModelPart(Part):
     """An architecture: parameters, work and memory are known before anything is built."""
 
@@ -115,6 +142,26 @@ class ModelPart(Part):
     def shapes(self, vocab_size: int) -> list[Shape]:
         """Names, roles and shapes of the architecture's own parameters, without building the model."""
 
+    @property
+    def variants(self) -> int:
+        """In how many variants a step may train it; see ``Varies``. By default one, the whole."""
+        return 1
+
+    def varied(self, variant: int) -> Self:
+        """This architecture as it is priced in one of its variants."""
+        return self
+
+    def idle(self) -> frozenset[str]:
+        """Names of its own parameters that its variant has no use for: they get no gradient. By default none."""
+        return frozenset()
+
+    def joined(self, tensors: Mapping[str, Tensor]) -> tuple[Self, Mapping[str, Tensor]]:
+        """The same model in as few pieces as use needs, where training needs more: its part and its tensors.
+
+        By default it is what it was.
+        """
+        return self, tensors
+
     def all_shapes(self, vocab_size: int) -> list[Shape]:
         """Those of the built model: the architecture's own, and what parametrizations add."""
         return self.treatment.shapes(self.shapes(vocab_size))
@@ -130,12 +177,17 @@ class Products:
 
     The bias of ``q.weight``, if there is one, is ``q.bias``; it needs no naming.
 
+    Args:
+        names: of the weights.
+        vectors: how many each of them is applied to; by default all, as many as there are positions.
+
     Example:
         >>> Products(("gate.weight", "up.weight")).names
         ('gate.weight', 'up.weight')
     """
 
     names: tuple[str, ...]
+    vectors: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -215,6 +267,19 @@ class LayerPart(Part):
             UsageError: it cannot be cut so.
         """
         raise UsageError(f"{self.slot} {self.name} cannot be cut", where="model", fix="leave it whole")
+
+    @property
+    def variants(self) -> int:
+        """In how many variants a step may train it; its module ``Varies`` then. By default one, the whole."""
+        return 1
+
+    def varied(self, variant: int) -> Self:
+        """This part as it is priced in one of its variants."""
+        return self
+
+    def idle(self, width: int) -> frozenset[str]:
+        """Names, as in ``shapes``, of parameters that its variant has no use for; by default none."""
+        return frozenset()
 
 
 class NormPart(Part):
@@ -376,3 +441,12 @@ class FeedForwardPart(LayerPart):
     """Sub-slot of a model: what is computed at each position. Its module has ``forward(x, products)``."""
 
     slot: ClassVar[str] = "feed_forward"
+
+    def joined(self, tensors: Mapping[str, Tensor], width: int) -> tuple[FeedForwardPart, Mapping[str, Tensor]]:
+        """The same layer in as few pieces as use needs; see ``ModelPart.joined``. By default it is what it was.
+
+        Args:
+            tensors: the layer's, by name within it.
+            width: of the model's vectors.
+        """
+        return self, tensors

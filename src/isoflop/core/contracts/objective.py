@@ -143,6 +143,11 @@ class ObjectivePart(Part):
         return (self.pattern,)
 
     @property
+    def runs_every_variant(self) -> bool:
+        """Whether a step's loss runs the policy in each of its variants, and so gives every parameter a gradient."""
+        return False
+
+    @property
     def extra_ids(self) -> int:
         """Token ids that it adds behind the text's, e.g. a mask; by default none."""
         return 0

@@ -76,6 +76,11 @@ class PlainModel:
         layers = {name.split(".")[1] for name in self.tensors if stack and name.startswith(f"{stack}.")}
         return {**found, LAYER: len(layers)} if layers else found
 
+    def joined(self) -> PlainModel:
+        """The same model, and what was trained in pieces is one (``ModelPart.joined``)."""
+        part, tensors = self.part.joined(self.tensors)
+        return replace(self, part=part, tensors=tensors)
+
     def having(self, tensors: Mapping[str, Tensor], bits: Mapping[str, float]) -> PlainModel:
         """The same model with some weights changed, and what those take in bits."""
         return replace(self, tensors={**self.tensors, **tensors}, bits={**self.bits, **bits})

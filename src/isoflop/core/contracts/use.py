@@ -62,6 +62,7 @@ class Completion:
         ended: why it ends.
         cost: of the model's passes for it, where the decoder tells.
         calls: how many those were.
+        figures: what else the decoder has to tell of it, by name.
     """
 
     prompt: int
@@ -71,6 +72,7 @@ class Completion:
     ended: Ended
     cost: Cost = field(default_factory=Cost)
     calls: int = 0
+    figures: Mapping[str, float] = field(default_factory=dict)
 
 
 class Listener(Protocol):
@@ -114,6 +116,11 @@ class DecoderPart(Part):
 
     @abstractmethod
     def build(self, ctx: Context | None = None) -> Decoder: ...
+
+    @property
+    def others(self) -> Mapping[str, str]:
+        """Other models that it wants in ``ctx.models``: by name the run or directory of each. By default none."""
+        return {}
 
     def misfit(self, filling: Filling | None) -> str:
         """Why it cannot write with a model of such conventions, as a sentence's end; "" if it can.

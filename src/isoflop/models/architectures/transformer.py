@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self, TypeVar
 
@@ -18,6 +18,7 @@ from ...core.contracts import (
     LayerPart,
     MixerPart,
     ModelPart,
+    Passes,
     Pattern,
 )
 from ...core.cost import Work
@@ -30,6 +31,8 @@ from ..cost import pointwise
 from ..pricing import Walk
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from ...core.recipe import Recipe
     from ..transformer import Transformer
 
@@ -106,6 +109,51 @@ class TransformerPart(ModelPart):
         """Mixer and feed-forward of each block."""
         mixers, feed_forwards = tiles(self.mixer), tiles(self.feed_forward)
         return [(mixers[i % len(mixers)], feed_forwards[i % len(feed_forwards)]) for i in range(self.layers)]
+
+    @property
+    def variants(self) -> int:
+        """Those of its layers; all that have several have as many."""
+        return max(part.variants for part in self._layers())
+
+    def varied(self, variant: int) -> Self:
+        mixers, feed_forwards = zip(*self.blocks(), strict=True)
+        inners = {"mixer": mixers, "feed_forward": feed_forwards}
+        return self._with({key: [part.varied(variant) for part in parts] for key, parts in inners.items()})
+
+    def idle(self) -> frozenset[str]:
+        return frozenset(
+            f"{self.stack}.{i}.{key}.{name}"
+            for i, inners in enumerate(self.blocks())
+            for key, part in zip(("mixer", "feed_forward"), inners, strict=True)
+            for name in part.idle(self.d_model)
+        )
+
+    def joined(self, tensors: Mapping[str, Tensor]) -> tuple[Self, Mapping[str, Tensor]]:
+        found, parts = dict(tensors), list[FeedForwardPart]()
+        for i, (_, feed_forward) in enumerate(self.blocks()):
+            prefix = f"{self.stack}.{i}.feed_forward."
+            own = {name.removeprefix(prefix): found.pop(name) for name in tensors if name.startswith(prefix)}
+            part, whole = feed_forward.joined(own, self.d_model)
+            parts.append(part)
+            found |= {f"{prefix}{name}": tensor for name, tensor in whole.items()}
+        return self._with({"feed_forward": parts}), found
+
+    def _with(self, inners: Mapping[str, Sequence[LayerPart]]) -> Self:
+        """The same with other parts in the blocks."""
+        return self.model_copy(update={key: self._alike(list(parts)) for key, parts in inners.items()})
+
+    def _layers(self) -> list[LayerPart]:
+        """Mixers and feed-forwards, each kind once."""
+        return [*tiles(self.mixer), *tiles(self.feed_forward)]
+
+    def _problems_of_variants(self, recipe: Recipe) -> list[str]:
+        counts = sorted({part.variants for part in self._layers()} - {1})
+        if len(counts) > 1:
+            return [f"model.feed_forward: layers have {counts} widths, one of which a step draws for all; use as many"]
+        if counts and recipe.optimizer.passes_of(1)(1 << 20) != Passes():
+            what = f"{recipe.optimizer.name} makes passes of its own, whose price a width drawn each step would change"
+            return [f"optimizer: {what}; use adamw, muon or soap"]
+        return []
 
     def build(self, ctx: Context) -> Transformer:
         from ..layers import initialise, oppose
@@ -248,6 +296,7 @@ class TransformerPart(ModelPart):
                     f"{path}.length: {mixer.longest} positions are fewer than train.length = {recipe.train.length}; "
                     "use more, or shorter texts"
                 )
+        found += self._problems_of_variants(recipe)
         if self.tied and ("norm.weight", (self.d_model,)) not in {(s.name, s.shape) for s in self._norm_shapes("norm")}:
             found.append(
                 f"model.norm: {self.norm.name} has no gain, which a tied head needs at its start; use rms or tied=false"

@@ -128,6 +128,10 @@ class WeightedPart(ObjectivePart):
         return tuple(pattern for term in self.terms for pattern in term.objective.patterns)
 
     @property
+    def runs_every_variant(self) -> bool:
+        return any(term.objective.runs_every_variant for term in self.terms)
+
+    @property
     def extra_ids(self) -> int:
         return max(term.objective.extra_ids for term in self.terms)
 
