@@ -6,7 +6,7 @@ import re
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
@@ -22,6 +22,8 @@ from .prompts import STANDARD, SampleFile, prompts_of, text_of_stdin
 from .training import Device, Threads, usable, use_threads, warn
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from ..core.contracts import Completion, DecoderPart, Tokenizer
     from ..train.restore import Trained
 
@@ -246,6 +248,7 @@ def _record(each: Completion, prompt: str, text: str) -> dict[str, Any]:
     ended = "stop" if each.ended == "told" else each.ended
     found |= {"tokens": len(each.ids), "ended": ended}
     found |= {"calls": each.calls, "flops": each.cost.flops} if each.calls else {}
+    found |= {"figures": dict(each.figures)} if each.figures else {}
     return found | ({"logprobs": each.logprobs} if each.logprobs else {})
 
 
@@ -295,6 +298,7 @@ def generate(
         raise UsageError("; ".join(unmet), where=run, fix="choose another --decoder (isoflop show decoder)")
     if why := chosen.misfit(filling):
         raise UsageError(f"the decoder {chosen.name} {why}", where=run)
+    found = _with_others(found, chosen, root, device)
     if infill and filling is None:
         what = "writes from left to right, and cannot fill in gaps"
         raise UsageError(what, where=run, fix="train one with objective=masked")
@@ -308,6 +312,24 @@ def generate(
         _show(task, text_of_stdin() if prompt == STANDARD else prompt or "", json)
     else:
         _write(task, many, prompts[1], task.job(run))
+
+
+def _with_others(found: Trained, decoder: DecoderPart, root: Path, device: str | None) -> Trained:
+    """The model with those that its decoder wants beside it; UsageError if one's ids stand for other text."""
+    from ..core.tokenizer import disagreement
+
+    models: dict[str, Any] = {}
+    for name, run in decoder.others.items():
+        other = usable(run, root, device)
+        assert found.tokenizer is not None
+        assert other.tokenizer is not None
+        if differs := disagreement(found.tokenizer, other.tokenizer):
+            what = f"its vocabulary is another than the model's ({differs})"
+            raise UsageError(what, where=f"decoder.{name}: {run}", fix="name a run with the model's tokenizer")
+        if other.ctx.filling is not None:
+            raise UsageError("fills in what is hidden, and cannot write on", where=f"decoder.{name}: {run}")
+        models[name] = other.model
+    return replace(found, ctx=found.ctx.having(models={**found.ctx.models, **models})) if models else found
 
 
 def _chosen(given: list[str]) -> tuple[str, list[str]]:
@@ -325,15 +347,18 @@ def _show(task: _Task, prompt: str, json: bool) -> None:
         typer.echo("" if task.infill else prompt, nl=False)
         sys.stdout.flush()
         for found in task.run([prompt], aloud=True):
-            _say_logprobs(found)
+            _say_figures(found)
     else:
         for found in task.run([prompt]):
             text = found["text"] if task.infill else prompt + found["text"]
             typer.echo(f"sample {found['sample'] + 1} of {task.samples}:\n{text}\n")
-            _say_logprobs(found)
+            _say_figures(found)
 
 
-def _say_logprobs(found: dict[str, Any]) -> None:
+def _say_figures(found: dict[str, Any]) -> None:
+    if "figures" in found:
+        told = (f"{value:.3g} {name.replace('_', ' ')}" for name, value in found["figures"].items())
+        typer.echo(", ".join(told).replace("flops", "FLOPs"), err=True)
     if "logprobs" in found:
         mean = sum(found["logprobs"]) / len(found["logprobs"])
         typer.echo(f"log-probability {sum(found['logprobs']):.3f}, {mean:.3f} a token", err=True)

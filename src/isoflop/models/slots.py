@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -33,6 +34,43 @@ class Piece(NamedTuple):
     """The ids that follow what it holds; at least one."""
     wanted: int
     """Of so many of them, the last ones, the logits are wanted."""
+
+
+@dataclass(frozen=True)
+class _Longer:
+    """Pieces of several tokens, of which each has as many.
+
+    Args:
+        rows: their rows.
+        tokens: places of their tokens among all of the step, int64 (rows, tokens).
+        totals: tokens that each row holds then.
+    """
+
+    rows: slice | Tensor
+    tokens: Tensor
+    totals: tuple[int, ...]
+
+    @classmethod
+    def of(
+        cls, pieces: Sequence[Piece], firsts: Sequence[int], starts: Sequence[int], new: int, device: torch.device
+    ) -> _Longer:
+        """Those of ``new`` tokens; ``firsts`` and ``starts`` say where each piece's tokens and its text begin."""
+        mine = [i for i, piece in enumerate(pieces) if len(piece.tokens) == new]
+        rows = [pieces[i].row for i in mine]
+        tokens = torch.tensor([range(firsts[i], firsts[i] + new) for i in mine], device=device)
+        beside = rows == list(range(rows[0], rows[0] + len(rows)))  # then nothing is copied
+        chosen = slice(rows[0], rows[0] + len(rows)) if beside else torch.tensor(rows, device=device)
+        return cls(chosen, tokens, tuple(starts[i] + new for i in mine))
+
+    @property
+    def new(self) -> int:
+        """Tokens of each piece."""
+        return self.tokens.shape[1]
+
+    @property
+    def total(self) -> int:
+        """Keys that the longest row has."""
+        return max(self.totals)
 
 
 class StepPlan:
@@ -67,9 +105,8 @@ class StepPlan:
         self.alone = len(short) == len(pieces) and self.single_rows == list(range(self.width))
         self.single_tokens = torch.tensor([firsts[i] for i in short], device=device)
         self.single_index = torch.tensor(self.single_rows, device=device)
-        self.longer = [
-            (pieces[i].row, slice(firsts[i], firsts[i + 1]), starts[i] + n) for i, n in enumerate(counts) if n > 1
-        ]
+        longer = sorted({n for n in counts if n > 1})
+        self.longer = [_Longer.of(pieces, firsts, starts, n, device) for n in longer]
         self.device = device
         self._known: dict[Any, tuple[int, Tensor | None]] = {}
 
@@ -100,13 +137,21 @@ class StepPlan:
         first, rows = reach(seen)
         return first, None if rows is None else torch.from_numpy(rows).to(self.device)[:, None, None]
 
-    def piece(self, pattern: Pattern | None, new: int, total: int) -> tuple[int, Tensor | None]:
-        """The same for the last ``new`` of ``total`` tokens of one sequence: bool (new, keys)."""
-        key = pattern, new, total
+    def piece(self, pattern: Pattern | None, alike: _Longer) -> tuple[int, Tensor | None]:
+        """The same for pieces of equal length: bool (rows, 1, tokens, keys)."""
+        key = pattern, alike.new
         if key not in self._known:
-            first, rows = reach(pattern_rows(pattern, new, total))
-            self._known[key] = first, None if rows is None else torch.from_numpy(rows).to(self.device)
+            self._known[key] = self._piece(pattern, alike)
         return self._known[key]
+
+    def _piece(self, pattern: Pattern | None, alike: _Longer) -> tuple[int, Tensor | None]:
+        seen = np.zeros((len(alike.totals), alike.new, alike.total), bool)
+        for mine, total in zip(seen, alike.totals, strict=True):
+            mine[:, :total] = pattern_rows(pattern, alike.new, total)
+        first, rows = reach(seen.reshape(-1, alike.total))
+        if rows is None:
+            return first, None
+        return first, torch.from_numpy(rows).view(len(seen), 1, alike.new, -1).to(self.device)
 
 
 class SlotKeyValues(HeldKeyValues):
@@ -168,10 +213,11 @@ class SlotKeyValues(HeldKeyValues):
             some[plan.single_index] = q[0].transpose(0, 1)[plan.single_tokens][:, :, None]
             found = self._singles(some, pattern, kernel)[plan.single_index]
             out[0, :, plan.single_tokens] = found[:, :, 0].transpose(0, 1)
-        for row, tokens, total in plan.longer:
-            first, mask = plan.piece(pattern, tokens.stop - tokens.start, total)
-            k, v = self._held[row : row + 1, :, first:total].chunk(2, 1)
-            out[:, :, tokens] = kernel(q[:, :, tokens], k, v, mask)
+        for alike in plan.longer:
+            first, mask = plan.piece(pattern, alike)
+            k, v = self._held[alike.rows, :, first : alike.total].chunk(2, 1)
+            found = kernel(q[0, :, alike.tokens].transpose(0, 1), k, v, mask)
+            out[0, :, alike.tokens] = found.transpose(0, 1)
         return out
 
     def _singles(self, q: Tensor, pattern: Pattern | None, kernel: Attends) -> Tensor:
@@ -244,6 +290,10 @@ class Slots:
         """The row of one more sequence, for which room was reserved."""
         self.lengths.append(0)
         return len(self.lengths) - 1
+
+    def truncate(self, row: int, length: int) -> None:
+        """A sequence forgets all but its first ``length`` tokens."""
+        self.lengths[row] = min(self.lengths[row], length)
 
     def leave(self, row: int) -> None:
         """A sequence goes; the last one takes its row."""

@@ -111,7 +111,7 @@ class Sample(Batched):
         """
         rows = min(self.batch, self.samples * len(prompts)) if isinstance(prompts, Sequence) else self.batch
         model = self._prepared(model, rows)
-        given = (_begun(prompt, number) for number, prompt in enumerate(prompts, first))
+        given = (begun(prompt, number) for number, prompt in enumerate(prompts, first))
         for together in self.batches(given, first, rng, _Row):
             self._decode(model, together, budget, listen)
             yield from (Completion(r.prompt, r.sample, r.ids, r.logprobs, r.ended or "budget") for r in together)
@@ -191,12 +191,21 @@ class Sample(Batched):
         Raises:
             NumericsError: the likeliest token's logit is NaN or infinite.
         """
-        largest, likeliest = logits.max(-1)
-        if not largest.isfinite().all():
-            fix = "the run's weights are not finite or have grown too large: train it again at a lower rate"
-            raise NumericsError("the model's logits are not finite", where="generate", fix=fix)
+        largest, likeliest = _largest(logits)
         if self.temperature == 0:
             return likeliest
+        cumulative = self._cut(logits, largest).cumsum(-1)
+        target = uniform.to(cumulative.dtype)[:, None] * cumulative[:, -1:]
+        return torch.searchsorted(cumulative, target, right=True).squeeze(1).clamp_(max=logits.shape[-1] - 1)
+
+    def law(self, logits: Tensor) -> Tensor:
+        """The probabilities (batch, vocab), float64, by which ``choose`` draws; NumericsError as there."""
+        largest, likeliest = _largest(logits)
+        if self.temperature == 0:
+            return torch.nn.functional.one_hot(likeliest, logits.shape[-1]).double()
+        return self._cut(logits, largest)
+
+    def _cut(self, logits: Tensor, largest: Tensor) -> Tensor:
         scores = (logits.double() - largest.double()[:, None]) / self.temperature  # of the likeliest 0: none overflows
         if self.top_k is not None:
             scores = filters.top_k(scores, self.top_k)
@@ -206,12 +215,19 @@ class Sample(Batched):
             scores = filters.min_p(scores, self.min_p)
         if self.typical < 1:
             scores = filters.typical(scores, self.typical)
-        cumulative = torch.softmax(scores, -1).cumsum(-1)
-        target = uniform.to(cumulative.dtype)[:, None] * cumulative[:, -1:]
-        return torch.searchsorted(cumulative, target, right=True).squeeze(1).clamp_(max=logits.shape[-1] - 1)
+        return torch.softmax(scores, -1)
 
 
-def _begun(prompt: Sequence[int], number: int) -> Sequence[int]:
+def _largest(logits: Tensor) -> tuple[Tensor, Tensor]:
+    """Each row's largest logit and its id; NumericsError where it is NaN or infinite."""
+    largest, likeliest = logits.max(-1)
+    if not largest.isfinite().all():
+        fix = "the run's weights are not finite or have grown too large: train it again at a lower rate"
+        raise NumericsError("the model's logits are not finite", where="generate", fix=fix)
+    return largest, likeliest
+
+
+def begun(prompt: Sequence[int], number: int) -> Sequence[int]:
     if not len(prompt):
         fix = "begin it with the end-of-text id"
         raise UsageError("a prompt is empty", where=f"generate: prompt {number}", fix=fix)
