@@ -15,7 +15,7 @@ DEV := $(VENV)/dev-$(KEY).stamp
 ECOSYSTEM ?= .venv-ecosystem
 OTHERS := $(ECOSYSTEM)/others-$(KEY).stamp
 
-.PHONY: help demo test test-slow test-ecosystem lint format docs bench clean
+.PHONY: help demo test test-pages test-slow test-ecosystem lint format docs bench clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -23,11 +23,14 @@ help:  ## list the targets
 demo: $(BASE)  ## the main job on real text: three methods against tuned AdamW at equal compute, with a report
 	$(RUN)/isoflop demo
 
-test: $(DEV)  ## lint, types, and every test but the slow ones
+test: $(DEV)  ## lint, types, and every test but the slow ones and the pages
 	$(RUN)/ruff check .
 	$(RUN)/ruff format --check .
 	$(RUN)/mypy
-	OMP_NUM_THREADS=1 $(RUN)/pytest -n 2 --dist worksteal
+	OMP_NUM_THREADS=1 $(RUN)/pytest -n 2 --dist worksteal --ignore tests/pages
+
+test-pages: $(DEV)  ## every command, file and example of README, guides, CONTRIBUTING and examples/, as it stands there
+	OMP_NUM_THREADS=1 $(RUN)/pytest -n 2 --dist worksteal tests/pages
 
 test-slow: $(DEV)  ## the tests that take minutes (kill tests, coverage studies)
 	OMP_NUM_THREADS=1 $(RUN)/pytest -m slow

@@ -116,9 +116,8 @@ LONGEST = {
     "test_another_device.py",
     "test_compare_for_real.py",
     "test_damaged_stores.py",
-    "test_fine_tune_page.py",
     "test_guides.py",
-    "test_pipelines_page.py",
+    "test_planning_page.py",
     "test_readme.py",
 }
 """Files with tests of half a minute and more: begun last, one of them alone would keep the others waiting."""
