@@ -13,7 +13,7 @@ from isoflop.core.errors import DataError, UsageError
 from isoflop.core.table import Table
 from isoflop.laws import Chinchilla, simulate
 from isoflop.laws.plan.candidates import next_from, rehearse_from
-from isoflop.laws.plan.design import chances, drawing_order, knowledge, pilot
+from isoflop.laws.plan.design import knowledge, pilot
 from isoflop.laws.plan.next_runs import fitted, next_runs, pool_of
 from isoflop.laws.plan.rehearsal import explained, rehearse
 from laws_planted import CHINCHILLA, grid
@@ -152,17 +152,6 @@ def test_pools_that_cannot_be_used_are_refused() -> None:
     assert not next_runs(pool, 1.0).lessons
 
 
-def test_draws_by_chance_have_the_chances_that_weigh_them() -> None:
-    cost = np.repeat([1.0, 4.0, 25.0, 100.0], 30)
-    for count in (10, 60, 110, 120):
-        share = chances(cost, count)
-        assert share.sum() == pytest.approx(count)
-        assert share.max() <= 1
-        assert (np.diff(share) <= 0).all()
-    drawn = np.mean([np.isin(np.arange(120), drawing_order(cost, seed)[:40]) for seed in range(300)], axis=0)
-    assert drawn.reshape(4, 30).mean(1) == pytest.approx(chances(cost, 40)[::30], abs=0.02)
-
-
 def test_a_larger_budget_draws_all_that_a_smaller_one_drew() -> None:
     table = candidates()
     cost = table["N"] * table["D"] / (table["N"] * table["D"]).sum()
@@ -182,8 +171,8 @@ def test_a_larger_budget_draws_all_that_a_smaller_one_drew() -> None:
     assert made == large
 
 
-def test_weights_undo_what_cheap_draws_favour() -> None:
-    """A quantile over models whose cheap ones are worse: drawn for a third of the cost it is that of all of them."""
+def test_draws_by_chance_are_a_fair_sample_where_cheap_ones_are_not() -> None:
+    """A quantile over models of which the cheap ones are worse."""
     rng = np.random.default_rng(3)
     cost = np.exp(rng.normal(0, 1.5, 1200))
     score = np.clip(0.2 + 0.1 * np.log(cost) / 1.5 + 0.05 * rng.standard_normal(1200), 0, 1)
@@ -191,9 +180,9 @@ def test_weights_undo_what_cheap_draws_favour() -> None:
     asked = {"law": "frontier", "cost": "price", "budget": 0.3, "step": 1.0}
     aims = Table({"C": np.geomspace(3e21, 3e23, 5), "score": np.full(5, 0.4)})
     drawn = rehearse_from(pool, aims, criterion="drawn", **asked)
-    assert drawn.spent <= 0.3
+    assert 0.2 < drawn.spent <= 0.3
     assert drawn.apart < 0.03
-    assert rehearse_from(pool, aims, criterion="information", **asked).apart > drawn.apart
+    assert rehearse_from(pool, aims, criterion="information", **asked).apart > 2 * drawn.apart
 
 
 def test_explained_variance_has_no_lower_bound() -> None:

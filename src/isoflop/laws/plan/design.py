@@ -161,45 +161,21 @@ def pick(known: Knowledge, cost: Array, allowed: Array, criterion: Criterion, co
     return int(np.argmax(score))
 
 
-def drawing_order(cost: Array, seed: int = 0) -> Array:
-    """Row numbers (n,) in the order in which runs are drawn by chance, dear ones more rarely.
+def drawing_order(runs: int, seed: int = 0) -> Array:
+    """Row numbers (n,) in the order in which runs are drawn by chance, each as likely as any other.
 
-    For laws that describe a population, as a quantile over models does: cheap runs are no fair sample of it. Chances in
-    proportion to cost^-1/2 give a weighted mean the least variance for its cost (Neyman 1934). A run's number u between
-    0 and 1 is its own for ever, and u sqrt(cost) is what it is drawn by (sequential Poisson sampling, Ohlsson 1998), so
-    that a larger budget draws all that a smaller one drew.
+    For laws that describe a population, as a quantile over models does: cheap runs are no fair sample of it. The order
+    is the same for ever, so that a larger budget draws all that a smaller one drew.
 
     Args:
-        cost: (n,) of the runs.
+        runs: n.
         seed: of the draw.
 
     Example:
-        >>> order = drawing_order(np.asarray([1.0, 1.0, 100.0, 100.0]))
-        >>> sorted(order.tolist())
+        >>> sorted(drawing_order(4).tolist())
         [0, 1, 2, 3]
     """
-    return np.argsort(Rng(seed)("drawn").at().random(len(cost)) * np.sqrt(cost))
-
-
-def chances(cost: Array, count: int) -> Array:
-    """Chance (n,) of each run to be among the first ``count`` that are drawn: proportional to cost^-1/2, at most 1.
-
-    A row's weight in a fit is one over it.
-
-    Args:
-        cost: (n,) of the runs.
-        count: how many are drawn.
-
-    Example:
-        >>> chances(np.asarray([1.0, 4.0, 4.0]), 2).tolist()
-        [1.0, 0.5, 0.5]
-    """
-    size = 1.0 / np.sqrt(cost)
-    ordered = np.sort(size)[::-1]
-    rest = ordered[::-1].cumsum()[::-1]  # what is shared once the first ones are certain
-    scales = [(count - k) / rest[k] for k in range(min(count, len(cost)))]
-    scale = next((scale for scale, first in zip(scales, ordered, strict=False) if scale * first <= 1.0), np.inf)
-    return np.asarray(np.minimum(1.0, scale * size))
+    return np.argsort(Rng(seed)("drawn").at().random(runs))
 
 
 def bins(cost: Array) -> Array:

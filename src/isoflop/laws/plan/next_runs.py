@@ -15,7 +15,7 @@ from ..fit import Solved, fit_law
 from ..formula import Array, Formula
 from ..tables import columns_of, read_columns
 from .answer import digits
-from .design import Criterion, Knowledge, bins, chances, drawing_order, gaps, knowledge, pick, pilot, trust
+from .design import Criterion, Knowledge, bins, drawing_order, gaps, knowledge, pick, pilot, trust
 
 STEP = 0.05
 """Share of the budget that is spent before the law is fitted again."""
@@ -126,8 +126,6 @@ class Choice:
             known = f"   ({why})" if self.fit is None else f"   {said}"
             lines.append(f"{lesson.row + 1:>6}{100 * lesson.cost:>9.3g}{values}{known}")
         more = "fill in their results and ask again"
-        if self.drawn:
-            more += "; dear ones were drawn more rarely: give each a weight of the root of its cost"
         return "\n".join([*lines, more if self.fit is None else f"{more}; half widths at the target, constants' error"])
 
     def to_json(self) -> dict[str, Any]:
@@ -235,7 +233,7 @@ def next_runs(
 def _drawn(pool: Pool, left: float, stop: float) -> list[int]:
     """The next runs by chance until ``stop`` is spent; none is passed over for its cost, or cheap ones would gain."""
     rows, used, made = list[int](), 0.0, set(pool.made.tolist())
-    for row in drawing_order(pool.cost).tolist():
+    for row in drawing_order(len(pool.cost)).tolist():
         if row in made:
             continue
         if used >= stop * (1 - 1e-9) or used + pool.cost[row] > left + 1e-12:
@@ -248,16 +246,13 @@ def _drawn(pool: Pool, left: float, stop: float) -> list[int]:
 def fitted(pool: Pool, before: Solved | None = None, criterion: Criterion = "target") -> Solved | None:
     """The law fitted to the runs so far; None where they do not suffice.
 
-    Runs near the target count more; runs that were drawn count by one over their chance.
+    Runs near the target count more, but for those that were drawn by chance: they count alike.
     """
     made = pool.made
     if len(made) < len(pool.law.parameters) + 1:
         return None
     rows = {name: column[made] for name, column in pool.x.items()}
-    if criterion == "drawn":
-        weights = 1.0 / chances(pool.cost, len(made))[made]
-    else:
-        weights = trust(before, pool.gap[made], len(made))
+    weights = trust(None if criterion == "drawn" else before, pool.gap[made], len(made))
     try:
         fit = fit_law(pool.law, {**rows, pool.law.target: pool.y[made]}, None, weights=weights)
     except IsoflopError:  # columns that do not vary yet
