@@ -181,7 +181,8 @@ def test_pieces_hold_every_word_once(words: list[str], most: int) -> None:
 
 
 def test_what_is_taken_over_is_the_share_of_runs() -> None:
-    assert copied_share(Pages(["a b c d e f g", "a b", ""]), Pages(["x a b c d e f", "a b", "y"])) == [2 / 3, 0.0, 0.0]
+    texts, sources = ["a b c d e f g", "a b", "", "a b c d e f g h"], ["x a b c d e f", "a b", "y", "a b c d e"]
+    assert copied_share(Pages(texts), Pages(sources)) == [2 / 3, 0.0, 0.0, 1 / 4]
 
 
 def test_templates_say_it_in_each_style() -> None:

@@ -77,6 +77,9 @@ def test_vectors_that_do_not_fit_are_errors(lines: list[Any], what: str, units: 
 def test_clusters_of_vectors_make_a_selection_diverse(units: list[Unit], tmp_path: Path) -> None:
     """What all share is taken off first, the clusters are the planted ones, and none fills more than its share."""
     part = ClustersPart(clusters=3, keep=0.5)
+    pool = [json.loads(line)["text"] for unit in units for line in Path(unit.files[0]).read_text().splitlines()]
+    found_vectors = part.build({"pool": pool}, {"encoder": Letters()}).encoder.vectors(pool)
+    assert np.abs(found_vectors.mean(0)).max() < 0.2 < 0.8 < np.abs(Letters().vectors(pool).mean(0)).max()
     found = score(units, part, JobSettings(tmp_path / "c"), {}, {"encoder": Letters()})
     assert found["scoring"]["flops"] > 0
     score(units, LengthPart(), JobSettings(tmp_path / "l"), {}, {})
