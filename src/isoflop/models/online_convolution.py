@@ -115,14 +115,15 @@ class OnlineConvolution:
         self._begun = self._stop = 0  # of the present block: its inputs are pushed to outputs before ``_stop``
         self._tiled = 0  # up to here tiles have been given
         first = self.kernel.taps(1)
-        self._y = self._z = first.new_zeros(batch, self.kernel.channels, 0)  # z: what tiles have given
+        self._batch = batch
+        self._y = self._z = first.new_zeros(batch * self.kernel.channels, 0)  # z: what tiles have given
         self._rows = first.new_zeros(self.kernel.block, batch, self.kernel.channels).unbind()  # the block's inputs
         self.reserve(capacity or self.kernel.longest or 1)
 
     @property
     def capacity(self) -> int:
         """Positions that there is room for."""
-        return int(self._z.shape[2])
+        return int(self._z.shape[1])
 
     def reserve(self, capacity: int) -> None:
         """Make room for so many positions, at least; no more than the filter reaches."""
@@ -131,9 +132,9 @@ class OnlineConvolution:
         if capacity <= self.capacity:
             return
         self._keep()
-        y, self._z = self._y[..., : self.length], self._z.new_zeros(*self._z.shape[:2], capacity)
+        y, self._z = self._y[:, : self.length], self._z.new_zeros(len(self._z), capacity)
         self._y = torch.zeros_like(self._z)
-        self._y[..., : self.length] = y
+        self._y[:, : self.length] = y
         self._again(self.length)
 
     def step(self, y: Tensor) -> Tensor:
@@ -171,8 +172,18 @@ class OnlineConvolution:
     def select(self, rows: Tensor) -> None:
         """Keep these sequences, in this order; one may be taken several times."""
         taken = rows.to(self._y.device)
-        self._y, self._z, self._work = self._y[taken], self._z[taken], self._work[:, taken]
+        self._y, self._z = (self._by_sequence(each)[taken].flatten(0, 1) for each in (self._y, self._z))
+        self._batch, self._work = len(taken), self._work[:, taken]
         self._rows, self._outs = torch.stack(self._rows)[:, taken].unbind(), self._work.unbind()
+
+    def _by_sequence(self, numbers: Tensor) -> Tensor:
+        """(batch x channels, n) -> (batch, channels, n)."""
+        return numbers.view(self._batch, self.kernel.channels, -1)
+
+    def _by_position(self, numbers: Tensor) -> Tensor:
+        """A copy (n, batch, channels) of (batch x channels, n)."""
+        copied = torch.clone(numbers.contiguous().t(), memory_format=torch.contiguous_format)  # torch's quickest way
+        return copied.view(-1, self._batch, self.kernel.channels)
 
     @staticmethod
     def together(convolutions: Sequence[OnlineConvolution]) -> None:
@@ -185,7 +196,8 @@ class OnlineConvolution:
             each._peers = [other for other in convolutions if other._alike(each)]
 
     def _alike(self, other: OnlineConvolution) -> bool:
-        return (self.kernel.block, *self._z.shape[:2]) == (other.kernel.block, *other._z.shape[:2])
+        mine, theirs = ((each.kernel.block, each.kernel.channels, each._batch) for each in (self, other))
+        return mine == theirs
 
     def _check(self, end: int) -> None:
         longest = self.kernel.longest
@@ -208,7 +220,7 @@ class OnlineConvolution:
         """Begin the block at ``start``, which has been given all tiles, with its first ``inputs``."""
         self.length = self._begun = start
         self._stop = min(start + self.kernel.block, self.capacity)
-        self._work = self._z[..., start : self._stop].permute(2, 0, 1).clone(memory_format=torch.contiguous_format)
+        self._work = self._by_position(self._z[:, start : self._stop])
         self._outs = self._work.unbind()
         for y in inputs:
             self.step(y)
@@ -216,17 +228,17 @@ class OnlineConvolution:
     def _keep(self) -> None:
         """Note the present block's inputs among all others."""
         if self._begun < self.length:
-            rows = torch.stack(self._rows[: self.length - self._begun], -1)
-            self._y[..., self._begun : self.length] = rows
+            rows = torch.stack(self._rows[: self.length - self._begun])
+            self._y[:, self._begun : self.length] = rows.flatten(1).t()
 
     def _again(self, length: int) -> None:
         """All that the first ``length`` inputs give to positions behind them."""
         start = length - length % self.kernel.block
-        self._z[..., start:] = 0
+        self._z[:, start:] = 0
         for tile in open_tiles(start):
             _give([self], tile)
         self._tiled = start
-        self._block(start, self._y[..., start:length].unbind(2))
+        self._block(start, self._by_position(self._y[:, start:length]))
 
     def _tile(self, place: int) -> None:
         """The tile that is due at ``place``, of all convolutions that are there too."""
@@ -243,12 +255,12 @@ class OnlineConvolution:
             self._tile(start)
         self._keep()
         here = slice(start, start + size)
-        self._y[..., here] = y.permute(1, 2, 0)
+        self._y[:, here] = y.flatten(1).t()
         self.length = self._begun = self._stop = start + size
-        spectrum = torch.fft.rfft(self._y[..., here], 2 * size)
+        spectrum = self._by_sequence(torch.fft.rfft(self._y[:, here], 2 * size))
         spectrum *= torch.fft.rfft(self.kernel.taps(size).t(), 2 * size)
-        within: Tensor = torch.fft.irfft(spectrum, 2 * size)[..., :size]
-        return (within + self._z[..., here]).permute(2, 0, 1)
+        within = torch.fft.irfft(spectrum, 2 * size)[..., :size]
+        return self._by_position(within.flatten(0, 1) + self._z[:, here])
 
 
 def _stride(place: int, left: int, block: int) -> int:
@@ -264,13 +276,14 @@ def _give(convolutions: Sequence[OnlineConvolution], tile: Tile) -> None:
     A circular transform of 2 U numbers is exact: only outputs that are not asked for wrap around.
     """
     size = tile.size
-    spectrum = torch.fft.rfft(torch.stack([each._y[..., tile.sources] for each in convolutions]), 2 * size)
+    spectrum = torch.fft.rfft(torch.stack([each._y[:, tile.sources] for each in convolutions]), 2 * size)
     for each, own in zip(convolutions, spectrum, strict=True):
-        own *= each.kernel.spectrum(size)
+        sequences = each._by_sequence(own)
+        sequences *= each.kernel.spectrum(size)
     given = torch.fft.irfft(spectrum, 2 * size)[..., size:]
     for each, own in zip(convolutions, given, strict=True):
-        z = each._z[..., tile.targets]
-        z += own[..., : z.shape[-1]]
+        z = each._z[:, tile.targets]
+        z += own[:, : z.shape[1]]
 
 
 def step_cost(place: int, channels: int, block: int, batch: int = 1, capacity: int | None = None) -> Cost:
