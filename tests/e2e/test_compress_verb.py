@@ -17,6 +17,7 @@ from isoflop.compress.parametrizations.integer import quantised
 from isoflop.core import files
 from isoflop.core.recipe import Recipe
 from isoflop.store.checkpoint import replacing
+from isoflop.store.index import runs
 from isoflop.store.run import Run
 from isoflop.train.loop import Loop
 from isoflop.train.restore import published
@@ -105,6 +106,8 @@ def test_a_run_becomes_another_run(run: Path, tmp_path: Path, capsys: pytest.Cap
     assert capsys.readouterr().out == line, "it is there already, and was not made again"
     assert b.finished
     assert b.result["tokens"] == 0
+    (row,) = (each for each in runs(run.parent).records() if each["name"] == "b")
+    assert (row["optimizer"], row["lr"]) == ("slice, round", None), "no optimizer has taken a step of it"
     assert b.ancestors[Run.read(run).hash].ledger["train"] == Run.read(run).ledger["train"]
     assert invoke(["eval", "b", *root]) == 0
     assert f"{b.figure('value'):.4f}" in capsys.readouterr().out

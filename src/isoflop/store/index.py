@@ -86,7 +86,7 @@ _PARTS = {
     "studies": {"multipliers": MULTIPLIERS, "members": MEMBERS},
 }
 """Tables of several lines for each run, each study; their first column is its ``path``."""
-_VERSION = 5  # of the tables; another one on disk is thrown away
+_VERSION = 6  # of the tables; another one on disk is thrown away
 _FILES = ("resolved.json", "status.json", "result.json")  # what a row is made of
 PartLines = Mapping[str, Iterable[Mapping[str, Any]]]
 """Table of several lines -> those of one run, or of one study."""
@@ -326,14 +326,17 @@ def _run_row(run: Run, row: dict[str, Any]) -> dict[str, Any]:
     """The row with all that the run knows; a broken one is unreadable."""
     try:
         row |= {"id": run.id, "name": run.label, "hash": run.hash}
+        changed = bool(run.resolved.get("transforms"))  # by compression, with no step and so by no optimizer
         row |= {slot: printable(run.resolved[slot]["name"]) for slot in ("optimizer", "model")}
+        if changed:
+            row["optimizer"] = printable(", ".join(each["name"] for each in run.resolved["transforms"]))
         row |= {"budget": printable(", ".join(f"{axis}={limit}" for axis, limit in run.resolved["budget"].items()))}
         status, result = run.status, run.result
         figures = {column: _number(result.get(column)) for column in ("flops", "tokens", "seconds", "value")}
         return {
             **row,
             **figures,
-            "lr": _number(run.resolved["optimizer"].get("lr")),
+            "lr": None if changed else _number(run.resolved["optimizer"].get("lr")),
             "seed": _whole(run.resolved.get("seed")),
             **(_scale(result) if "value" in result else {}),
             "steps": status.step,

@@ -37,8 +37,8 @@ class SlicePart(TransformPart):
         axes = [axis for axis in units if axis.endswith(HIDDEN)]
         widths = (self.hidden_widths,) * len(axes) if isinstance(self.hidden_widths, int) else self.hidden_widths
         if len(widths) != len(axes):
-            what = f"{len(widths)} widths are given for {len(axes)} feed-forwards of {units.get(LAYER, 0)} layers"
-            raise UsageError(what, where="slice.hidden_widths", fix="give one, or one a layer")
+            what = f"has {len(widths)} in its list, for {len(axes)} feed-forwards of {units.get(LAYER, 0)} layers"
+            raise UsageError(what, where="slice.hidden_widths", fix="give a number for all, or a list of one a layer")
         for axis, width in zip(axes, widths, strict=True):
             if width > units[axis]:
                 what = f"{axis} has {units[axis]} units, not {width}"
