@@ -35,7 +35,8 @@ from ..store.tensors import Checkpoint
 from ..train.build import text_context
 from ..train.restore import trained
 from ..train.run import train
-from .pipeline import Pipeline, SampledText
+from .compressed_runs import compress_to_run
+from .pipeline import CompressedModel, Pipeline, SampledText
 from .sampling import TEXT, cost_of, write_samples
 
 MEASURED, MERGED, SEARCHED, WRITTEN = "measured.jsonl", "merged", "searched", "written"
@@ -117,6 +118,8 @@ class Maker:
         parents = {name: self.made(name, seed, choices) for name in self.pipeline.parents(stage)}
         if (sample := self.pipeline.stages[stage].sample) is not None:
             return self._written(stage, sample, seed, parents[sample.model])
+        if (compress := self.pipeline.stages[stage].compress) is not None:
+            return self._compressed(stage, compress, parents[compress.model])
         if not self.pipeline.made_by_training(stage):
             return self._merged(stage, seed, choices, parents)
         recipe = self.pipeline.recipe_of(stage, seed, choices, lambda name: parents[name].reference())
@@ -131,7 +134,8 @@ class Maker:
 
     def measure(self, made: Made, seed: int, choices: Mapping[str, Choice]) -> Values:
         """What a model reaches on every text."""
-        start = str(self.made(self.pipeline.first, seed, choices).place)
+        first = self.made(self.pipeline.first, seed, choices)
+        start = str(made.place if made.run is not None and _other_shape(made.run, first.run) else first.place)
         weights = cache(made.weights)  # read once, and only if a text is left to measure
         values: Values = {}
         for text in self.pipeline.texts:
@@ -154,6 +158,18 @@ class Maker:
         out, ledger = self.home / WRITTEN / f"{stage}-{identity[:12]}", Ledger()
         ledger.add("rollout", cost_of(out) if out.exists() else write_samples(model.run, sample, seed, out))
         return Made(identity, out, None, ledger.to_json(), model.bill(), is_text=True)
+
+    def _compressed(self, stage: str, compress: CompressedModel, model: Made) -> Made:
+        """A stage's compressed model, a run that is named after the run that it was made from and how."""
+        assert model.run is not None
+        record = [part.model_dump(mode="json") for part in compress.transforms]
+        name = f"{self.pipeline.name}-{stage}"[:48] + f"-{digest([__version__, record, model.identity])[:10]}"
+        there = (self.root / name).exists()
+        made = compress_to_run(model.run, compress.transforms, self.root, name)
+        if not there:
+            self.say(made.line(name))
+        run = Run.read(self.root / name)
+        return Made(run.hash, run.path, run, run.ledger, run.ancestors)
 
     def _merged(self, stage: str, seed: int, choices: Mapping[str, Choice], parents: Mapping[str, Made]) -> Made:
         """A stage's merge, in a directory that is named after what it merges and how."""
@@ -193,6 +209,11 @@ class Maker:
         if not out.exists():
             write_weights(made.weights(), out)
         return out
+
+
+def _other_shape(run: Run, first: Run | None) -> bool:
+    """Whether a run's model is of another shape than the first stage's."""
+    return first is not None and run.recipe.model != first.recipe.model
 
 
 def weights_in(directory: Path) -> dict[str, Tensor]:

@@ -12,10 +12,11 @@ from pydantic import Field, model_validator
 
 from ..core import toml
 from ..core.complaints import SEEDS, few_seeds
+from ..core.contracts import ModelPart, PlainModel
 from ..core.documents import Describes, Later, Section
-from ..core.errors import RecipeError, nearest
+from ..core.errors import RecipeError, UsageError, nearest
 from ..core.recipe import Name, Recipe
-from ..core.slots import DecoderSlot
+from ..core.slots import DecoderSlot, TransformSlot, resolve
 from ..core.toml import TomlDocument
 from ..merge.recipe import MergeRecipe, checked
 from ..store.pipelines import Choice
@@ -70,8 +71,24 @@ class SampledText(Section):
     """How it is written."""
 
 
+class CompressedModel(Section):
+    """The model of an earlier stage with transforms applied; see ``isoflop compress``.
+
+    Example:
+        >>> CompressedModel(model="base", transforms=("round",)).transforms[0].format
+        'int4'
+    """
+
+    example = '{ model = "base", transforms = [{ name = "prune", hidden = 0.5 }] }'
+
+    model: Name
+    """An earlier stage that trains."""
+    transforms: Annotated[tuple[TransformSlot, ...], Field(min_length=1)]
+    """In order."""
+
+
 class Stage(Section):
-    """One model that is made, by training (``recipe``) or by merging (``merge``); or a text that is written."""
+    """One model that is made: by training (``recipe``), merging, or compression; or a text that is written."""
 
     example = '{ recipe = { start = "base", source = "code" } }'
 
@@ -82,6 +99,8 @@ class Stage(Section):
     ``source`` one of the texts."""
     merge: Annotated[dict[str, Any], Describes(MergeRecipe)] | None = None
     """A merge whose ``base`` and ``models`` name earlier stages; their averaged weights, parametrizations baked in."""
+    compress: CompressedModel | None = None
+    """A model to be compressed; later stages may start from it."""
     sample: SampledText | None = None
     """Text to be written; later stages may name this one as their ``source``."""
     search: StageSearch | None = None
@@ -169,11 +188,13 @@ class Pipeline(TomlDocument):
         """Names of what is measured; the first decides."""
         return [metric.name for metric in self.probe(next(iter(self.texts)), None).metrics]
 
-    def kind_of(self, stage: str) -> Literal["training", "merge", "text"]:
+    def kind_of(self, stage: str) -> Literal["training", "merge", "compression", "text"]:
         """What a stage makes, and how."""
         own = self.stages[stage]
         if own.like is not None:
             return self.kind_of(own.like)
+        if own.compress is not None:
+            return "compression"
         return "text" if own.sample is not None else "training" if own.recipe is not None else "merge"
 
     def made_by_training(self, stage: str) -> bool:
@@ -258,14 +279,14 @@ class Pipeline(TomlDocument):
         return checked(toml.validated(MergeRecipe, tree, source=source), source)
 
     def probe(self, text: str, start: str | None) -> Recipe:
-        """The recipe that a text is measured by: that of the first stage on this text, with the tokenizer of ``start``.
+        """The recipe that a text is measured by: that of the first stage on this text, with what ``start`` brings.
 
         Args:
             text: its name in the pipeline.
-            start: the directory of the first stage's run; None: it is not made yet.
+            start: the directory of a run, whose tokenizer and model are taken; None: it is not made yet.
         """
         tree = self.tree(self.first, {})
-        tree = {key: value for key, value in tree.items() if key not in LEFT_OUT}
+        tree = {key: value for key, value in tree.items() if key not in LEFT_OUT and (key != "model" or not start)}
         tree |= {"source": self.texts[text], "name": f"{self.name}-{text}"[:64]}
         return Recipe.from_json(tree | ({"start": start} if start else {}), source=f"{self.name}: texts.{text}")
 
@@ -278,6 +299,8 @@ class Pipeline(TomlDocument):
         """The earlier stages that a stage takes models or texts of, itself."""
         if (sample := self.stages[stage].sample) is not None:
             return [sample.model] if sample.model in self.stages else []
+        if (compress := self.stages[stage].compress) is not None:
+            return [compress.model] if compress.model in self.stages else []
         tree = self.tree(stage, {})
         if self.made_by_training(stage):
             others = tree.get("models")
@@ -295,14 +318,20 @@ class Pipeline(TomlDocument):
             if stage.like is not None and stage.like not in earlier:
                 yield f"stages.{name}.like: no earlier stage is named {stage.like!r}; {nearest(stage.like, earlier)}"
                 return
-            given = [key for key in ("recipe", "merge", "sample") if getattr(stage, key) is not None]
+            given = [key for key in ("recipe", "merge", "compress", "sample") if getattr(stage, key) is not None]
             if len(given) > 1 or (not given and stage.like is None):
-                yield f"stages.{name}: give one of recipe (it trains), merge, and sample (it writes a text)"
+                yield f"stages.{name}: give one of recipe (it trains), merge, compress, and sample (it writes a text)"
                 return
             if stage.search is not None and (self.kind_of(name) != "merge" or stage.grid):
                 yield f"stages.{name}.search: is of a merge without a grid"
-            if stage.sample is not None and (stage.like is not None or stage.grid):
-                yield f"stages.{name}.sample: has neither like nor grid"
+            for key in ("compress", "sample"):
+                if (of := getattr(stage, key)) is None:
+                    continue
+                if stage.like is not None or stage.grid:
+                    yield f"stages.{name}.{key}: has neither like nor grid"
+                if of.model not in names:
+                    yield f"stages.{name}.{key}.model: no stage is named {of.model!r}; {nearest(of.model, names)}"
+                    return
             for key in set(stage.recipe or {}) & set(OWN):
                 yield f"stages.{name}.recipe.{key}: is set by the pipeline; leave it out"
             yield from self._unknown(f"stages.{name}.judged_by", stage.judged_by, self.texts, "text")
@@ -353,7 +382,12 @@ class Pipeline(TomlDocument):
             raise RecipeError(
                 [f"builds on {', '.join(sorted(later))}, but a stage builds on those above it"], source=self.name
             )
-        wanted = {"training": ("training", "text"), "merge": ("training", "merge"), "text": ("training",)}
+        wanted = {
+            "training": ("training", "compression", "text"),
+            "merge": ("training", "merge"),
+            "compression": ("training",),
+            "text": ("training",),
+        }
         for parent in self.parents(stage):
             if self.kind_of(parent) not in wanted[self.kind_of(stage)]:
                 what = f"builds on {parent}, which is a {self.kind_of(parent)}: name a stage that trains"
@@ -362,9 +396,10 @@ class Pipeline(TomlDocument):
     def _try(self, stage: str, choice: Choice) -> None:
         """Make a stage's recipe or merge with stand-ins for the models of earlier stages."""
         own = self.stages[stage]
-        if own.sample is not None:
-            if own.sample.model not in self.stages:
-                raise RecipeError([f"sample.model: no stage is named {own.sample.model!r}"], source=self.name)
+        if own.compress is not None:
+            self.foreseen(stage)
+        elif own.sample is not None:
+            return
         elif self.made_by_training(stage):
             self.recipe_of(stage, self.seeds[0], {stage: choice}, self.foreseen)
         else:
@@ -377,7 +412,21 @@ class Pipeline(TomlDocument):
         """What stands in a recipe for an earlier stage that is not made yet."""
         if self.kind_of(stage) == "text":
             return {"path": f"{stage}.jsonl"}
+        if (compress := self.stages[stage].compress) is not None:
+            return self._compressed(self.foreseen(compress.model), compress)
         own = self.recipe_of(stage, self.seeds[0], {}, self.foreseen)
         facts = own.to_json()
         kept: dict[str, Any] = {key: facts[key] for key in ("model", "tokenizer", "parametrization") if key in facts}
         return {"run": stage, "recipe": UNKNOWN, "digest": UNKNOWN, "vocab_size": own.vocab_size, **kept}
+
+    def _compressed(self, facts: dict[str, Any], compress: CompressedModel) -> dict[str, Any]:
+        """What stands for a compressed model, given what stands for the one that it is made from."""
+        part = resolve("model", facts["model"])
+        assert isinstance(part, ModelPart)
+        model = PlainModel(part, facts["vocab_size"], {})
+        try:
+            for each in compress.transforms:
+                model = each.shaped(model)
+        except UsageError as error:
+            raise RecipeError([f"compress.transforms: {error}"], source=self.name) from None
+        return {**facts, "model": model.part.model_dump(mode="json"), "parametrization": None}

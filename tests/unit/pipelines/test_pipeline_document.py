@@ -54,7 +54,7 @@ def test_what_is_foreseen_needs_nothing_that_is_made() -> None:
         ('stages.plain.recipe.start="sfa"', "stages.plain: builds on sfa, but a stage builds on those above it"),
         ('stages.sfa.recipe.start="wise_ft"', "builds on wise_ft"),
         ("stages.sfa.recipe.seed=3", "stages.sfa.recipe.seed: is set by the pipeline"),
-        ("stages.plain.merge={}", "stages.plain: give one of recipe (it trains), merge, and sample"),
+        ("stages.plain.merge={}", "stages.plain: give one of recipe (it trains), merge, compress, and sample"),
         ("stages.plain.search={trials=3}", "stages.plain.search: is of a merge without a grid"),
         ('stages.extra={sample={model="bass", documents=3}}', "sample.model: no stage is named 'bass'"),
         ('stages.sfa.judged_by=["odd"]', "stages.sfa.judged_by: no text is named 'odd'"),

@@ -63,20 +63,36 @@ class PrunePart(TransformPart):
         return self.importance == "activation"
 
     def transform(self, model: PlainModel, text: Calibration | None) -> PlainModel:
-        units = model.units()
-        wanted = {axis: n for axis in units if (n := self._left(axis, units)) < units[axis]}
-        if not wanted:
-            raise UsageError("nothing is pruned", where="prune", fix="give hidden, heads, width or depth below 1")
+        wanted, units = self._wanted(model), model.units()
         if self.importance == "random":
             root = Rng(self.seed)("prune")
             scores = {axis: torch.from_numpy(root(axis).at().random(units[axis])) for axis in wanted}
         else:
             assert text is not None
             scores = Scores(model, text, set(wanted)).of(text.tokens(self.windows, self.seed))
-        kept = {axis: _best(scores[axis], n, units.get(_keys(axis), 0)) for axis, n in wanted.items()}
-        for axis in [axis for axis in kept if units.get(_keys(axis)) == units[axis]]:
-            kept[_keys(axis)] = kept[axis]
-        return model.cut(kept)
+        return self._cut(model, {axis: _best(scores[axis], n, units.get(_keys(axis), 0)) for axis, n in wanted.items()})
+
+    def shaped(self, model: PlainModel) -> PlainModel:
+        """With the first units of each axis: which ones stay says nothing of the shape, but for layers of two kinds."""
+        units = model.units()
+        first = {axis: torch.arange(units[axis], 0, -1) for axis in units}
+        kept = {axis: _best(first[axis], n, units.get(_keys(axis), 0)) for axis, n in self._wanted(model).items()}
+        return self._cut(model, kept)
+
+    def _wanted(self, model: PlainModel) -> dict[str, int]:
+        """How many units stay of each axis that is cut."""
+        units = model.units()
+        wanted = {axis: n for axis in units if (n := self._left(axis, units)) < units[axis]}
+        if not wanted:
+            raise UsageError("nothing is pruned", where="prune", fix="give hidden, heads, width or depth below 1")
+        return wanted
+
+    @staticmethod
+    def _cut(model: PlainModel, kept: dict[str, list[int]]) -> PlainModel:
+        """What is left; heads that are alone in their group take it with them."""
+        units = model.units()
+        alone = {_keys(axis): places for axis, places in kept.items() if units.get(_keys(axis)) == units[axis]}
+        return model.cut({**kept, **alone})
 
     def _left(self, axis: str, units: dict[str, int]) -> int:
         keys = units.get(_keys(axis), 0)

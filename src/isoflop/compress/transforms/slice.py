@@ -33,6 +33,9 @@ class SlicePart(TransformPart):
     )
 
     def transform(self, model: PlainModel, text: Calibration | None) -> PlainModel:
+        return self.shaped(model)
+
+    def shaped(self, model: PlainModel) -> PlainModel:
         units = model.units()
         axes = [axis for axis in units if axis.endswith(HIDDEN)]
         widths = (self.hidden_widths,) * len(axes) if isinstance(self.hidden_widths, int) else self.hidden_widths

@@ -46,7 +46,7 @@ class PlainModel:
     Args:
         part: the architecture.
         vocab_size: token ids that it knows.
-        tensors: all weights by name.
+        tensors: all weights by name; none where its shape alone is asked for.
         bits: what those that were changed take in all, by name.
 
     Example:
@@ -73,7 +73,7 @@ class PlainModel:
             for axis, size in zip(shape.axes, shape.shape, strict=False)
         }
         stack = self.part.stack if isinstance(self.part, Sliceable) else ""
-        layers = {name.split(".")[1] for name in self.tensors if stack and name.startswith(f"{stack}.")}
+        layers = {s.name.split(".")[1] for s in self.shapes() if stack and s.name.startswith(f"{stack}.")}
         return {**found, LAYER: len(layers)} if layers else found
 
     def joined(self) -> PlainModel:
@@ -106,7 +106,9 @@ class PlainModel:
         left = replace(self, part=self.part.sliced(kept), tensors=made, bits={})
         wanted = {shape.name: shape.shape for shape in left.shapes()}
         foreign = [name for name in made.keys() - wanted.keys() if WIDTH.name in kept]  # an objective's own, as wide
-        off = [name for name in wanted if name not in made or tuple(made[name].shape) != wanted[name]] + foreign
+        lost = wanted.keys() - made.keys() if self.tensors else ()
+        off = [name for name in made.keys() & wanted.keys() if tuple(made[name].shape) != wanted[name]]
+        off += [*foreign, *lost]
         if off:
             what = f"{off[0]!r} would not fit what is left: its axes are not named, or cannot be cut"
             raise UsageError(what, where=", ".join(kept), fix="cut other axes")

@@ -49,6 +49,10 @@ class TransformPart(Part):
         """Whether it looks at the model on text; by default not."""
         return False
 
+    def shaped(self, model: PlainModel) -> PlainModel:
+        """The architecture of what it makes, before any weight is known: by default the same."""
+        return model
+
     @abstractmethod
     def transform(self, model: PlainModel, text: Calibration | None) -> PlainModel:
         """The model as it becomes; the one that is given stays as it is.
