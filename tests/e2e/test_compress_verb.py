@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import math
 import re
 import shutil
 from pathlib import Path
@@ -107,7 +108,8 @@ def test_a_run_becomes_another_run(run: Path, tmp_path: Path, capsys: pytest.Cap
     assert b.finished
     assert b.result["tokens"] == 0
     (row,) = (each for each in runs(run.parent).records() if each["name"] == "b")
-    assert (row["optimizer"], row["lr"]) == ("slice, round", None), "no optimizer has taken a step of it"
+    assert row["optimizer"] == "slice, round"
+    assert math.isnan(row["lr"]), "no optimizer has taken a step of it"
     assert b.ancestors[Run.read(run).hash].ledger["train"] == Run.read(run).ledger["train"]
     assert invoke(["eval", "b", *root]) == 0
     assert f"{b.figure('value'):.4f}" in capsys.readouterr().out

@@ -75,7 +75,8 @@ def _moved(names: tuple[str, ...], source: Array, between: Solved, theta: Array)
     def carried(coefficient: str, exponent: str) -> Array:
         """A K^(1 / (kappa alpha)); of few runs some draws are beyond all bounds, to which they are clipped later."""
         logs = np.log(was[coefficient]) + np.log(at["K"]) / (at["kappa"] * was[exponent])
-        return np.exp(np.clip(logs, -_FURTHEST, _FURTHEST))
+        found: Array = np.exp(np.clip(logs, -_FURTHEST, _FURTHEST))
+        return found
 
     now = {
         "A": carried("A", "alpha"),
