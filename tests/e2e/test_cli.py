@@ -183,6 +183,12 @@ def test_a_dry_run_names_a_file_that_is_missing(
     assert invoke(["train", "small", 'source={name="text", paths=["nowhere/*.txt"]}', "--dry-run"]) == 3
     assert "nowhere/*.txt: matches no file" in capsys.readouterr().err
     assert not (tmp_path / "runs").exists()
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "texts" / "a.txt").write_text("a text " * 100)
+    folder = 'source={name="files", paths=["texts"]}'
+    assert invoke(["train", "small", folder, "--dry-run"]) == 0, "a source of folders takes one, in a dry run as well"
+    assert invoke(["train", "small", folder.replace("texts", "nowhere"), "--dry-run"]) == 3
+    assert "nowhere: " in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("axis", ["flops", "tokens", "text_bytes", "seconds"])

@@ -102,12 +102,13 @@ def train(
 
 def _dry_run(recipe: Recipe, root: Path, json: bool) -> None:
     from ..core.roles import numel
-    from ..data.reading import files_of
+    from ..data.text_source import TextSourcePart
     from ..train.build import WALKED, cost_and_steps
     from ..train.forecast import forecast, refuse_oversize
 
-    if paths := getattr(recipe.source, "paths", ()):  # sources of files have them: a missing one is said at once
-        files_of(paths)
+    for _, part in recipe.parts():  # a source within another one, too
+        if isinstance(part, TextSourcePart):
+            part.look()
     cost, steps = cost_and_steps(recipe, root, exact=False)
     refuse_oversize(recipe, cost)
     ahead = forecast(recipe, root, cost, steps)

@@ -37,6 +37,9 @@ class TextSourcePart(SourcePart):
     def documents(self) -> Iterator[Document]:
         """Every document, in an order that does not depend on the machine."""
 
+    def look(self) -> None:
+        """DataError if something that it names is not there; what that holds is not read."""
+
     @abstractmethod
     def inputs(self) -> str:
         """A digest of all that ``documents`` reads besides the part's own fields; costs no more than reading it."""

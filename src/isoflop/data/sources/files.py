@@ -54,6 +54,9 @@ class FilesPart(TextSourcePart):
                 if row.text.strip():
                     yield Document(row.text, domain, row.where, group_of(row.text))
 
+    def look(self) -> None:
+        units_of(self.paths)
+
     def inputs(self) -> str:
         from pathlib import Path
 

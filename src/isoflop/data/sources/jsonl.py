@@ -113,5 +113,8 @@ class JsonlPart(TextSourcePart):
                 group = group_of(as_json(chat["messages"][:first] or chat["messages"]))
                 yield Document(as_json(chat), domain or self.domain, f"{path}:{line}", group, chat=True)
 
+    def look(self) -> None:
+        files_of(self.paths)
+
     def inputs(self) -> str:
         return digest_of(files_of(self.paths))

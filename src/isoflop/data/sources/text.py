@@ -53,6 +53,9 @@ class TextPart(TextSourcePart):
             for line, chunk in chunks(text, self.chunk_bytes):
                 yield Document(chunk, self.domain, f"{path}:{line}", group_of(chunk))
 
+    def look(self) -> None:
+        files_of(self.paths)
+
     def inputs(self) -> str:
         return digest_of(files_of(self.paths))
 
