@@ -38,6 +38,9 @@ class SlicePart(TransformPart):
     def shaped(self, model: PlainModel) -> PlainModel:
         units = model.units()
         axes = [axis for axis in units if axis.endswith(HIDDEN)]
+        if not axes:
+            what = "no feed-forward of the model has units in an order along which it could be cut"
+            raise UsageError(what, where="slice.hidden_widths", fix="slice a model of nested or plain feed-forwards")
         widths = (self.hidden_widths,) * len(axes) if isinstance(self.hidden_widths, int) else self.hidden_widths
         if len(widths) != len(axes):
             what = f"has {len(widths)} in its list, for {len(axes)} feed-forwards of {units.get(LAYER, 0)} layers"
