@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import torch
 from pydantic import Field, model_validator
 
 from ..core import toml
@@ -423,7 +424,8 @@ class Pipeline(TomlDocument):
         """What stands for a compressed model, given what stands for the one that it is made from."""
         part = resolve("model", facts["model"])
         assert isinstance(part, ModelPart)
-        model = PlainModel(part, facts["vocab_size"], {})
+        nothing = {s.name: torch.empty(s.shape, device="meta") for s in part.shapes(facts["vocab_size"])}
+        model = PlainModel(part, facts["vocab_size"], nothing).joined()
         try:
             for each in compress.transforms:
                 model = each.shaped(model)

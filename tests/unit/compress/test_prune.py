@@ -145,3 +145,11 @@ def test_what_would_be_no_model_is_refused(fields: dict[str, float], message: st
         transformed(plain("grouped"), [transform("prune", **fields)], Text())
     with pytest.raises(UsageError, match="has none"):
         transformed(plain(), [transform("prune", hidden=0.5)])
+
+
+def test_shares_of_what_a_model_has_not_are_refused() -> None:
+    experts = plain(feed_forward="experts")
+    for name, fields in (("prune", {"hidden": 0.5}), ("slice", {"hidden_widths": 8})):
+        with pytest.raises(UsageError, match="be cut"):
+            transformed(experts, [transform(name, **fields)], Text())
+    assert transformed(experts, [transform("prune", depth=0.5, windows=2)], Text()).model.units()[LAYER] == 1

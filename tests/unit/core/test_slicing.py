@@ -10,7 +10,8 @@ import torch
 from compress_toys import KINDS, logits, plain
 from isoflop.core.contracts import LAYER, PlainModel
 from isoflop.core.errors import UsageError
-from transformer_toys import VOCAB
+from isoflop.core.registry import get, names
+from transformer_toys import VOCAB, context, part
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -80,3 +81,22 @@ def test_what_repeats_still_repeats() -> None:
 def test_what_cannot_be_cut_is_refused(kept: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         plain("grouped").cut(kept)
+
+
+@pytest.mark.parametrize(("slot", "name"), [(slot, name) for slot in ("mixer", "feed_forward") for name in names(slot)])
+def test_every_layer_is_cut_to_a_model_that_computes_or_refuses(slot: str, name: str) -> None:
+    """Along the width, and along each axis of its own: never a model whose weights do not fit."""
+    sizes = {"heads": 4} if "heads" in get(slot, name).model_fields else {}
+    made = part(**{"mixer": {"heads": 4}, slot: {"name": name, **sizes}})
+    live = made.build(context())
+    model = PlainModel(made, VOCAB, live.state_dict()).joined()
+    own = [axis for axis in model.units() if axis.startswith(f"blocks.1.{slot}.") and not axis.endswith("kv_heads")]
+    refusals = []
+    for axis in ["width", LAYER, *own]:
+        try:
+            cut = model.cut({axis: range(model.units()[axis] // 2)})
+        except UsageError as refused:
+            refusals.append(str(refused))
+            continue
+        assert logits(cut).shape == (2, 12, VOCAB)
+    assert all("be cut" in refusal or "as many of each group" in refusal for refusal in refusals)

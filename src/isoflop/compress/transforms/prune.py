@@ -82,6 +82,9 @@ class PrunePart(TransformPart):
     def _wanted(self, model: PlainModel) -> dict[str, int]:
         """How many units stay of each axis that is cut."""
         units = model.units()
+        for key, ending in (("hidden", HIDDEN), ("heads", HEADS)):
+            if getattr(self, key) < 1 and not any(axis.endswith(ending) for axis in units):
+                raise UsageError(f"the model has no {key} that could be cut", where="prune", fix="leave it out")
         wanted = {axis: n for axis in units if (n := self._left(axis, units)) < units[axis]}
         if not wanted:
             raise UsageError("nothing is pruned", where="prune", fix="give hidden, heads, width or depth below 1")
@@ -161,7 +164,7 @@ class Scores:
         each = {axis.name: axis.each for shape in self.model.shapes() for axis in shape.axes}
 
         def units(name: str, x: Tensor) -> None:
-            of = readers[name]
+            of, x = readers[name], x if x.ndim == 3 else x.flatten(0, -2)[None]  # else its windows are not known
             self._add(of, name, x.double().view(*x.shape[:-1], -1, each[of]).norm(dim=-1))
 
         def channels(name: str, x: Tensor, made: Tensor) -> None:
