@@ -293,7 +293,7 @@ class Recipe(TomlDocument):
         if part is not None:
             part = part.given({name: other.parametrization for name, other in self.models.items()})
         return self.model.treated(
-            Treatment(part, self.freeze, self.train.activation_checkpointing, self.objective.owned)
+            Treatment(part, self.freeze, self.train.activation_checkpointing, self.objective.owned_beside(self.models))
         )
 
     @property

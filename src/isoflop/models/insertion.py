@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..core.contracts import OWNED, Filling, ModelPart, owned
+from ..core.contracts import OWNED, Filling, ModelPart
 from ..core.cost import Cost, Work
 from ..core.rng import Rng
 from ..core.roles import Shape
@@ -22,6 +22,7 @@ from ..ledger import formulas
 from .attend import softly_capped
 from .cost import pointwise
 from .layers import Matrix, exact, initialise, matrix_shapes
+from .pricing import vectors_live
 
 
 class GapHead(nn.Module):
@@ -78,8 +79,7 @@ class OwnsGapHead:
     def work(self, model: ModelPart, vectors: int, vocab_size: int) -> Work:
         """Exact work of the head's forward and backward on ``vectors`` vectors of a model."""
         own, treatment = model.shapes(vocab_size), replace(model.treatment, owned=self)
-        below = [shape for shape in treatment.shapes(own) if shape.role != "head" and not owned(shape.name)]
-        live = any(map(treatment.trains, below))  # the vectors depend on something that is trained
+        live = vectors_live(model, vocab_size)
         trains = {
             shape.name.removeprefix(f"{OWNED}."): treatment.trains(shape) for shape in treatment.owned_shapes(own)
         }

@@ -16,12 +16,14 @@ from ..core.contracts import (
     DrivingMixerPart,
     Gains,
     LayerPart,
+    ModelPart,
     NormPart,
     Pattern,
     Products,
     Rounds,
     Step,
     Treatment,
+    owned,
 )
 from ..core.cost import ZERO, Cost, Work
 from ..core.roles import Shape
@@ -230,6 +232,13 @@ class Sweep(Walk):
         rows, columns = shape.shape
         each, made = (part.work(n, rows, columns, trained=False, live=before, own=frozenset()) for n in (tokens, 0))
         return each - made
+
+
+def vectors_live(model: ModelPart, vocab_size: int) -> bool:
+    """Whether a model's vectors before the head depend on something that is trained."""
+    treatment = model.treatment
+    below = [shape for shape in treatment.shapes(model.shapes(vocab_size)) if shape.role != "head"]
+    return any(treatment.trains(shape) for shape in below if not owned(shape.name))
 
 
 def layer_work(part: LayerPart, batch: int, length: int, width: int, pattern: Pattern | None = None) -> Work:

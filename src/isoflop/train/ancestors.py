@@ -101,7 +101,8 @@ def other_models(recipe: Recipe, source: Source, ctx: Context, root: Path) -> di
         found = locate(f"models.{name}", reference, root)
         _refuse_other_text(f"models.{name}: {reference.run}", found, source)
         model = reference.model.build(own).to(ctx.device)
-        model.load_state_dict(_plain_weights(found, own))
+        theirs = _plain_weights(found, own)
+        model.load_state_dict({name: tensor for name, tensor in theirs.items() if not owned(name)})
         models[name] = model.eval().requires_grad_(False)
     return models
 

@@ -38,6 +38,7 @@ def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     temperature=st.sampled_from([0.5, 1.0, 3.0]),
     share=st.sampled_from([0.25, 1.0]),
     caps=st.tuples(st.sampled_from([None, 2.0]), st.sampled_from([None, 5.0])),
+    reverse=st.sampled_from([0.0, 0.3, 1.0]),
 )
 @settings(max_examples=60, deadline=None)
 def test_value_and_gradients_equal_torch(
@@ -47,11 +48,12 @@ def test_value_and_gradients_equal_torch(
     temperature: float,
     share: float,
     caps: tuple[float | None, float | None],
+    reverse: float,
 ) -> None:
     hidden, weight, *teacher, targets = problem(tokens, vocab)
     mask = torch.arange(tokens) % 3 != 1 if masked else None
     given_ = (hidden, weight, (teacher[0], teacher[1]), targets, mask)
-    knobs: dict[str, Any] = {"temperature": temperature, "share": share, "caps": caps}
+    knobs: dict[str, Any] = {"temperature": temperature, "share": share, "caps": caps, "reverse": reverse}
     ours, hard, soft = linear_distillation(*given_, **knobs)
     theirs = reference_linear_distillation(*given_, **knobs)
     torch.testing.assert_close(ours, theirs)
@@ -63,13 +65,36 @@ def test_value_and_gradients_equal_torch(
         torch.testing.assert_close(linear_distillation(*given_, **knobs)[0], ours.detach())
 
 
+@pytest.mark.usefixtures("small_chunks")
+@pytest.mark.parametrize("reverse", [0.0, 0.5])
+def test_several_teachers_are_the_mean_of_their_distributions(reverse: float) -> None:
+    hidden, weight, vectors, head, targets = problem()
+    narrow = (vectors[:, :4] * 3, head[:, :4] * 2)
+    given_: Any = (hidden, weight, [(vectors, head), narrow], targets)
+    knobs: Any = {"temperature": 2.0, "share": 0.7, "reverse": reverse, "caps": (None, 4.0, None)}
+    ours, _, soft = linear_distillation(*given_, **knobs)
+    theirs = reference_linear_distillation(*given_, **knobs)
+    torch.testing.assert_close(ours, theirs)
+    for fast, slow in zip(*(torch.autograd.grad(loss, (hidden, weight)) for loss in (ours, theirs)), strict=True):
+        torch.testing.assert_close(fast, slow)
+    alone = [
+        linear_distillation(hidden, weight, t, targets, **{**knobs, "caps": (None, c)})[2]  # type: ignore[arg-type]
+        for t, c in ((given_[2][0], 4.0), (narrow, None))
+    ]
+    assert soft < sum(alone) / 2, "by Jensen's inequality"
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("temperature", [1.0, 2.0])
-def test_a_student_that_is_its_teacher_has_no_gradient_at_all(dtype: torch.dtype, temperature: float) -> None:
+@pytest.mark.parametrize("reverse", [0.0, 1.0])
+def test_a_student_that_is_its_teacher_has_no_gradient_at_all(
+    dtype: torch.dtype, temperature: float, reverse: float
+) -> None:
     """Not merely a small one, which an adaptive optimizer would make a whole step of."""
     hidden, weight, *_, targets = problem(40, 31, torch.float32)
     vectors = hidden.detach().to(dtype).requires_grad_()
-    mixed, _, soft = linear_distillation(vectors, weight, (vectors, weight), targets, temperature=temperature)
+    knobs = {"temperature": temperature, "reverse": reverse}
+    mixed, _, soft = linear_distillation(vectors, weight, (vectors, weight), targets, **knobs)
     assert abs(float(soft)) < 1e-5
     for gradient in torch.autograd.grad(mixed, (vectors, weight)):
         assert not gradient.any()

@@ -157,6 +157,10 @@ class ObjectivePart(Part):
         """What it adds to the policy, parameters of its own; by default nothing."""
         return None
 
+    def owned_beside(self, models: Mapping[str, Any]) -> Owned | None:
+        """``owned``, of one that must know the recipe's other models for that (by name, each with its ``model``)."""
+        return self.owned
+
     def filling(self, vocab_size: int) -> Filling | None:
         """How its models fill in what is hidden; None: they do not, but write from left to right.
 

@@ -139,6 +139,10 @@ class WeightedPart(ObjectivePart):
     def owned(self) -> Owned | None:
         return next((term.objective.owned for term in self.terms if term.objective.owned is not None), None)
 
+    def owned_beside(self, models: Mapping[str, Any]) -> Owned | None:
+        each = (term.objective.owned_beside(models) for term in self.terms)
+        return next((own for own in each if own is not None), None)
+
     def filling(self, vocab_size: int) -> Filling | None:
         return self.terms[0].objective.filling(vocab_size)
 
@@ -167,6 +171,9 @@ class WeightedPart(ObjectivePart):
         return _summed(term.objective.once(recipe) for term in self.terms)
 
     def check(self, recipe: Any) -> list[str]:
+        owning = [term.objective.name for term in self.terms if term.objective.owned_beside(recipe.models) is not None]
+        if len(owning) > 1:
+            return [f"objective.terms: {' and '.join(owning)} add parameters to the model each; use one of them"]
         adding = [term.objective.name for term in self.terms if term.objective.extra_ids]
         if len(adding) < 2:
             return []
