@@ -53,6 +53,11 @@ class WeightForm(nn.Module):
     def effective(self, weight: Tensor) -> Tensor:
         return self.trained(weight) if self.training else self.finalize(weight)
 
+    @torch.no_grad()
+    def told(self, weight: Tensor) -> dict[str, float]:
+        """Of the weight in use: the share that is not zero."""
+        return {"density": float((self.finalize(weight) != 0).double().mean())}
+
     def product(self, weight: Tensor, dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
         cast = self.effective(weight).to(dtype)
         return lambda x: F.linear(x, cast)

@@ -331,6 +331,8 @@ def row_of(run: Run, job: Assignment, *, reused: bool) -> RunRow:
         cpu_seconds=sum(end.get("cpu_seconds", 0.0) for end in ends) if ends else None,
         wall_seconds=sum(end.get("seconds", 0.0) for end in ends) if ends else None,
         memory_bytes=max((int(end["memory_bytes"]) for end in ends if "memory_bytes" in end), default=None),
+        bits_per_weight=run.result.get("bits_per_weight"),
+        inference_flops=run.result.get("inference_flops"),
         environment=key_of(made_by(run)),
     )
 

@@ -54,6 +54,10 @@ CAPTIONS = {
     "distances": "How far each model has moved, relative to the base's own size.",
     "interference": "Sign conflicts: of the elements that several models change. Cancelled: of the task vectors' "
     "summed magnitude, what is gone when they are added.",
+    "bits_per_weight": "Each point is one run of one seed.",
+    "inference_flops": "Each point is one run of one seed.",
+    "density": "Of the weights as they are used, at the last evaluation. Rounding makes zeros too.",
+    "blocks": "A block is collapsed if all its numbers become alike, saturated if its largest one is cut.",
     "loss": "Every recorded step faintly; boldly the mean of the steps within 10 % of its compute.",
 }
 

@@ -19,6 +19,7 @@ from ..store.plans import StoredPlan
 from ..store.results import STUDY, StudyResult
 from . import charts, fit_charts, inspections, plans, render
 from .fits import FitRecord
+from .footprints import in_use, whole_bill_sheet
 from .html import (
     AGAIN,
     Specs,
@@ -57,7 +58,7 @@ def write_report(directory: Path) -> Path:
     directory = user_path(directory)
     if os.path.lexists(directory / STUDY):
         result = StudyResult.read(directory / STUDY)
-        specs = render.specifications(charts.figures(result))
+        specs = render.specifications(charts.figures(result) | in_use(result))
         html = study_page(result, specs)
     elif os.path.lexists(directory / "resolved.json"):
         record = RunRecord.read(directory)
@@ -96,8 +97,11 @@ def run_page(record: RunRecord, specs: Specs, *, refresh: bool = False) -> str:
     sections = [
         section("Held-out quality", drawn.get("quality", ""), table_of(record.evaluation_sheet())),
         section("Training loss", drawn.get("loss", "")),
+        section("Density by layer", drawn.get("density", "")),
+        section("Damaged blocks", drawn.get("blocks", "")),
         section("Ledger", table_of(bill_sheet(record.ledger))),
         section(*titled(ancestor_sheet(record.ancestors))),
+        section(*titled(whole_bill_sheet(record.ledger, record.ancestors))),
         section("Result", pairs_of(flatten(record.result))),
         section("Recipe", folded("as given", record.recipe), folded("with every default and override", resolved)),
         section("Environment", pairs_of(flatten(record.environment))),

@@ -13,6 +13,7 @@ from ..core.table import Table
 from ..store.records import Ancestors, scale_of
 from ..store.run import Run
 from .charts import Figures
+from .footprints import Told, weights_told
 from .sheets import Sheet
 from .style import (
     INK,
@@ -55,6 +56,8 @@ class RunRecord:
     result: dict[str, Any]
     steps: Table
     evaluations: Table
+    told: Told
+    """What parametrizations said of their weights at each evaluation."""
 
     @classmethod
     def read(cls, directory: Path) -> RunRecord:
@@ -77,6 +80,7 @@ class RunRecord:
             result=stored.result,
             steps=Table.from_records(stored.metrics("step")),
             evaluations=Table.from_records(_flat(record) for record in evaluated),
+            told=[(record["step"], record["weights"]) for record in evaluated if record.get("weights")],
         )
 
     def evaluation_sheet(self) -> Sheet:
@@ -107,7 +111,7 @@ class RunRecord:
             found["quality"] = evaluations(self.evaluations, self.scale, bound=self.bound)
         if self.steps.rows:
             found["loss"] = losses(self.steps)
-        return found
+        return found | weights_told(self.told)
 
 
 def _flat(record: dict[str, Any]) -> dict[str, Any]:

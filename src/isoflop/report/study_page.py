@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ..store.results import StudyResult, abridged
+from .footprints import AXES_IN_USE, in_use_sheet, whole_bill_sheet
 from .html import (
     Specs,
     bullets,
@@ -53,17 +54,19 @@ def study_page(result: StudyResult, specs: Specs) -> str:
     tuning = [html for name, html in drawn.items() if name.startswith("tuning")]
     first, others = multiplier_sheet(result, asked(result)), asked(result, others=True)
     more = replace(multiplier_sheet(result, others), title=OTHERS)
-    runs = run_sheet(result)
+    runs, used = run_sheet(result), in_use_sheet(result)
     sections = [
         section(*titled(equal_sheet(result))),
         section("Quality against compute", drawn.get("quality", "")),
         section(first.title, drawn.get("multipliers", ""), table_of(first)),
         section("Multiplier against budget", drawn.get("by_rung", "")),
         section("Learning curves", drawn.get("learning", "")),
+        section(used.title, *(drawn.get(axis, "") for axis in AXES_IN_USE), table_of(used)) if used.rows else "",
         section("Notes", bullets(notes)),
         section("Tuning", *tuning, table_of(tuning_sheet(result))),
         section("Bill", drawn.get("bill", ""), table_of(bill_sheet(result.bill), "The whole study, by phase")),
         section(*titled(ancestor_sheet(result.ancestors))),
+        section(*titled(whole_bill_sheet(result.bill, result.ancestors))),
         section(*titled(noise_sheet(result))),
         section(OTHERS, drawn.get("others", ""), folded_table(more, f"{len(more.rows)} multipliers")),
         section("Corpus", pairs_of(flatten(result.corpus))),

@@ -126,6 +126,10 @@ class RunRow(Frozen):
     """Wall-clock time of the same."""
     memory_bytes: int | None = None
     """Most main memory that the process which made it had held by then, where it is known."""
+    bits_per_weight: float | None = None
+    """Of the model in use, the mean over its matrices, where it is known."""
+    inference_flops: float | None = None
+    """Of a token, what masks skip left out, where it is known."""
     environment: str = ""
     """What made it: a key of the study's ``environments``; "" where it is not known."""
 

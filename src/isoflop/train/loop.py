@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from ..core.contracts import Batch, Listens, Outcome, Stateful
+from ..core.contracts import Batch, Listens, Outcome, Stateful, weights_told
 from ..core.cost import Cost
 from ..core.errors import BudgetError, NumericsError, Stopped
 from ..ledger.budgets import Marks, StepCost
@@ -158,7 +158,9 @@ class Loop(Session):
         kept = {part.name: part.record(results[part.name]) for part in self.recipe.metrics}
         first = next(iter(kept.values()))
         self.value, self.bound, self.owed, self.measured = first["value"], first["bound"], False, self.step
-        self.run.record("evaluation", step=self.step, **self.spent(), **first, metrics=kept)
+        told = weights_told(self.parts.model)
+        weights = {"weights": told} if told else {}
+        self.run.record("evaluation", step=self.step, **self.spent(), **first, metrics=kept, **weights)
         self.run.write_ledger(self.ledger.to_json())
 
     def outcome(self) -> dict[str, Any]:

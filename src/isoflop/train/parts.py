@@ -26,7 +26,6 @@ from ..core.contracts import (
     SwapsWeights,
     TakesCurvature,
     Timed,
-    as_matrix,
 )
 
 
@@ -89,7 +88,13 @@ def penalties(model: torch.nn.Module) -> list[Penalty]:
     """Trained weights of a model whose parametrizations add to their gradient."""
     owners = [module for module in model.modules() if isinstance(getattr(module, PLACE, None), AddsGradient)]
     weights = [(module.get_parameter("weight"), getattr(module, PLACE)) for module in owners]
-    return [(weight, partial(as_matrix, own.own_gradient)) for weight, own in weights if weight.requires_grad]
+    return [(weight, partial(_own_gradient, own)) for weight, own in weights if weight.requires_grad]
+
+
+def _own_gradient(own: AddsGradient, weight: torch.Tensor) -> torch.Tensor | None:
+    """What is added to the gradient of a weight, which may be a gain (columns,); None: nothing yet."""
+    found = own.own_gradient(weight if weight.ndim == 2 else weight[None])
+    return None if found is None else found.view(weight.shape)
 
 
 def give_curvature(model: torch.nn.Module, optimizer: Optimizer) -> None:

@@ -24,6 +24,7 @@ from ..store.removal import make_room
 from ..store.run import Run
 from .build import assemble, cost_and_steps, text_context, text_digests
 from .devices import device_name, refuse_missing, undisturbed_rate
+from .footprint import footprint
 from .forecast import refuse_oversize
 from .lengthen import lengthen
 from .loop import Loop
@@ -104,7 +105,8 @@ def train(
                 lengthen(loop)
             loop.progress, loop.branch = progress, branch
             _execute(loop, begin)
-        run.write_result({"status": "done", **loop.outcome(), **so_far.texts, "weights_sha256": weights_digest(run)})
+        kept = {**so_far.texts, **footprint(recipe, loop.ctx.horizon), "weights_sha256": weights_digest(run)}
+        run.write_result({"status": "done", **loop.outcome(), **kept})
         run.set_status("done", step=loop.step)
     return run
 

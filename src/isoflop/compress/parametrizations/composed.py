@@ -60,6 +60,15 @@ class Composed(WeightForm):
                 form.take_curvature(curvature)
 
     @torch.no_grad()
+    def told(self, weight: Tensor) -> dict[str, float]:
+        """What each form says of the weight that it takes up; of the share that is not zero, the last one's word."""
+        found: dict[str, float] = {}
+        for form in self.forms.values():
+            found |= form.told(weight)
+            weight = form.finalize(weight)
+        return found
+
+    @torch.no_grad()
     def own_gradient(self, weight: Tensor) -> Tensor | None:
         """Each form's own at the weight that it takes up, straight through those before it."""
         found: Tensor | None = None
@@ -90,6 +99,11 @@ class ComposedPart(ParametrizationPart):
         equation="W' = f_k(... f_1(W))",
         cost="theirs",
     )
+
+    @property
+    def bits_in_use(self) -> float | None:
+        found = [inner.bits_in_use for inner in self.parts if inner.bits_in_use is not None]
+        return found[-1] if found else None
 
     @property
     def everywhere(self) -> bool:

@@ -40,6 +40,10 @@ class FloatingPart(WeightPart):
     )
     operations = 10
 
+    @property
+    def bits_in_use(self) -> float:
+        return floats(self.format).bits
+
     def check(self, recipe: Any) -> list[str]:
         return needs_horizon(recipe, {"begin": self.begin})
 

@@ -51,6 +51,10 @@ class IntegerPart(WeightPart):
         cost="elementwise work on each weight, once a micro-batch; products in the usual precision",
     )
 
+    @property
+    def bits_in_use(self) -> float:
+        return self.bits
+
     def check(self, recipe: Any) -> list[str]:
         return needs_horizon(recipe, {"begin": self.begin})
 

@@ -103,6 +103,10 @@ class LotionPart(WeightPart):
         """What weights are rounded to."""
         return Grid(integers(self.bits) if self.format is None else floats(self.format), self.block)
 
+    @property
+    def bits_in_use(self) -> float:
+        return self.grid.element.bits
+
     def check(self, recipe: Any) -> list[str]:
         return [] if 2 <= self.bits <= 8 else ["parametrization.bits: should be 2 to 8"]
 

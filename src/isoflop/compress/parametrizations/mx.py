@@ -14,8 +14,8 @@ from ...core.cost import Cost, Work
 from ...core.registry import Card, part
 from ...core.rng import Rng
 from ...core.roles import Shape
-from ..elements import Format, Rounding
-from ..mx import Scale, quantise
+from ..elements import Format, Rounding, element_of
+from ..mx import Scale, damage, quantise
 from ..weights import WeightForm, WeightPart, straight_through
 
 
@@ -78,6 +78,14 @@ class MxWeight(WeightForm):
     def finalize(self, weight: Tensor) -> Tensor:
         return self.policy.of("forward", "w", weight.detach(), -1, weight.dtype)
 
+    def told(self, weight: Tensor) -> dict[str, float]:
+        """Besides, the shares of blocks that become all alike, and whose largest number is cut."""
+        policy, found = self.policy, super().told(weight)
+        if policy.w is None:
+            return found
+        lost = damage(weight, policy.w, block=policy.block, scale=policy.scale, rounding=policy.rounding)
+        return {**found, "collapsed": lost.collapsed, "saturated": lost.saturated}
+
 
 @part
 class MxPart(WeightPart):
@@ -116,6 +124,10 @@ class MxPart(WeightPart):
     )
     operations: ClassVar[int] = 12
     last: ClassVar[bool] = True
+
+    @property
+    def bits_in_use(self) -> float | None:
+        return None if self.weights is None else element_of(self.weights).bits
 
     @property
     def policy(self) -> MxOperands:

@@ -58,6 +58,7 @@ from .parametrization import (
     Parametrization,
     ParametrizationPart,
     TakesCurvature,
+    Tells,
     Timed,
     Treatment,
     added,
@@ -66,6 +67,7 @@ from .parametrization import (
     matrix_of,
     merged,
     owned,
+    weights_told,
 )
 from .pattern import Causal, Documents, Pattern, Seen, places_of, within
 from .slicing import LAYER, PlainModel, Sliceable
@@ -178,6 +180,7 @@ __all__ = [
     "SwapsWeights",
     "TakesCurvature",
     "TaskPart",
+    "Tells",
     "Timed",
     "TokenBatch",
     "Tokenizer",
@@ -193,5 +196,6 @@ __all__ = [
     "merged",
     "owned",
     "places_of",
+    "weights_told",
     "within",
 ]

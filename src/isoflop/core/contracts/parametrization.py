@@ -104,6 +104,14 @@ class AddsGradient(Protocol):
 
 
 @runtime_checkable
+class Tells(Protocol):
+    """A parametrization that says something of its weight as it is in use, to be recorded with each evaluation."""
+
+    def told(self, weight: Tensor) -> Mapping[str, float]:
+        """By name, of the trained weight (rows, columns): "density" the share that is not zero, and what else."""
+
+
+@runtime_checkable
 class TakesCurvature(Protocol):
     """A parametrization whose rule needs the loss's curvature along each weight."""
 
@@ -193,6 +201,17 @@ def merged(model: torch.nn.Module) -> dict[str, Tensor]:
     return weights
 
 
+def weights_told(model: torch.nn.Module) -> dict[str, dict[str, float]]:
+    """What a model's parametrizations say of their weights, by module; empty where none does."""
+    found = {}
+    for name, module in model.named_modules():
+        own = getattr(module, PLACE, None)
+        if isinstance(own, Tells):
+            weight = module.get_parameter("weight").detach()
+            found[name] = dict(own.told(weight if weight.ndim == 2 else weight[None]))
+    return found
+
+
 def as_matrix(function: Callable[[Tensor], Tensor], weight: Tensor) -> Tensor:
     """``function`` of a weight (rows, columns); a gain (columns,) goes through it as one row."""
     return function(weight) if weight.ndim == 2 else function(weight[None])[0]
@@ -224,6 +243,11 @@ class ParametrizationPart(Part):
     def placed(self) -> tuple[str, ...]:
         """Roles of the parameters that it may stand in for."""
         return ("hidden",)
+
+    @property
+    def bits_in_use(self) -> float | None:
+        """Bits of a weight in use, its share of scales left out; None: it is not rounded."""
+        return None
 
     @property
     def everywhere(self) -> bool:
