@@ -105,6 +105,7 @@ def _dry_run(recipe: Recipe, root: Path, json: bool) -> None:
     from ..data.text_source import TextSourcePart
     from ..train.build import WALKED, cost_and_steps
     from ..train.forecast import forecast, refuse_oversize
+    from .rounding import rounding_advice
 
     for _, part in recipe.parts():  # a source within another one, too
         if isinstance(part, TextSourcePart):
@@ -128,6 +129,9 @@ def _dry_run(recipe: Recipe, root: Path, json: bool) -> None:
         "seconds": ahead.seconds,
         "epochs": steps * cost.tokens / ahead.text_tokens if ahead.text_tokens else None,
     }
+    advice = rounding_advice(recipe, root, parameters, steps * cost.tokens, steps)
+    if advice is not None:
+        facts["rounding"] = dataclasses.asdict(advice)
     if json:
         emit(facts)
         return
@@ -139,6 +143,8 @@ def _dry_run(recipe: Recipe, root: Path, json: bool) -> None:
         f"{facts['flops']:.4e} model FLOPs ({facts['hardware_flops']:.4e} executed), "
         f"{facts['optimizer_share']:.1%} of them the optimizer's"
     )
+    if advice is not None:
+        typer.echo(advice.line())
     needs = f"about {ahead.memory / 1e9:.2g} GB of memory at its peak"
     if ahead.source:
         needs = f"about {duration(ahead.seconds)} of training ({ahead.source}), {needs}"
