@@ -32,6 +32,8 @@ class Grid:
     Attributes:
         element: what multiples there are.
         block: weights of a row that share a scale; None: the whole row.
+        half: scales are numbers of fp16, as files of packed weights hold them; the largest weight may then be cut by
+            2^-12 of itself.
 
     Example:
         >>> Grid(integers(4)).rounded(torch.tensor([[7.0, 3.2]])).tolist()
@@ -40,6 +42,7 @@ class Grid:
 
     element: Element
     block: int | None = None
+    half: bool = False
 
     def split(self, weight: Tensor) -> Tensor:
         """(rows, blocks, block) of a weight (rows, columns); the last block is filled up with zeros."""
@@ -47,8 +50,13 @@ class Grid:
         return F.pad(weight, [0, -weight.shape[1] % block]).view(len(weight), -1, block)
 
     def scales(self, blocks: Tensor) -> Tensor:
-        """The scale of each block, (rows, blocks, 1); differentiable."""
-        return blocks.abs().amax(2, keepdim=True) / self.element.largest
+        """The scale of each block, (rows, blocks, 1); differentiable, but where it is rounded to fp16."""
+        found = blocks.abs().amax(2, keepdim=True) / self.element.largest
+        if not self.half:
+            return found
+        bounds = torch.finfo(torch.float16)
+        near = found.clamp(max=bounds.max).half().float()
+        return torch.where((near == 0) & (found > 0), bounds.smallest_normal * bounds.eps, near)
 
     def rounded(self, weight: Tensor) -> Tensor:
         """Each weight at its nearest point of the grid, halves to even; a block of zeros stays zero."""
@@ -57,6 +65,7 @@ class Grid:
             scale = self.scales(blocks)
             made = torch.where(scale > 0, blocks / scale, 0.0)
             made = made.round_() if not self.element.exponent else round_(made, self.element)
+            made = made.clamp_(-self.element.largest, self.element.largest) if self.half else made
             return made.mul_(scale).flatten(1)[:, : weight.shape[1]].contiguous()
 
     def neighbours(self, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import PositiveInt
 from torch import Tensor
@@ -26,10 +26,11 @@ class RoundPart(WeightTransformPart):
         [[7.0, 3.0]]
     """
 
+    version: ClassVar[int] = 2
     stores = True
 
     format: Kind = "int4"
-    """int2 to int8 and fp...: scales of 16 bits; mx...: scales that are powers of two, 8 bits."""
+    """int2 to int8 and fp...: scales in fp16; mx...: scales that are powers of two, 8 bits."""
     block: PositiveInt = 32
     """Weights of a row that share a scale."""
     scale: Scale = "floor"
@@ -45,7 +46,7 @@ class RoundPart(WeightTransformPart):
     def grid(self) -> Grid:
         """Points and scales, but of MX formats."""
         element = integers(int(self.format[3:])) if self.format.startswith("int") else floats(self.format)  # type: ignore[arg-type]
-        return Grid(element, self.block)
+        return Grid(element, self.block, half=True)
 
     def apply(self, name: str, weight: Tensor) -> Tensor:
         if self.format in FORMATS:
