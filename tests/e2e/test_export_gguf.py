@@ -38,7 +38,7 @@ def test_a_run_becomes_a_gguf_file(tmp_path: Path, capfd: pytest.CaptureFixture[
     capfd.readouterr()
     assert invoke(["export", str(run.path), str(out)]) == 2
     assert "exists already" in capfd.readouterr().err
-    assert invoke(["export", str(run.path), str(tmp_path / "other.gguf"), "--dtype", "q4_0"]) == 2
+    assert invoke(["export", str(run.path), str(tmp_path / "other.gguf"), "--dtype", "q8"]) == 2
     assert "did you mean q8_0?" in capfd.readouterr().err
     assert invoke(["export", str(run.path), str(tmp_path / "adapter"), "--adapter"]) == 2
     assert "did not begin with a published model" in capfd.readouterr().err

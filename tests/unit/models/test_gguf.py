@@ -12,7 +12,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from tokenizers import pre_tokenizers
 
 import tokenizer_toys
@@ -72,7 +72,7 @@ MODELS: dict[str, dict[str, Any]] = {
 ERROR = {"f32": 0.0, "f16": 2.0**-11, "bf16": 2.0**-8}
 
 
-@pytest.mark.parametrize("kind", ["f32", "f16", "bf16", "q8_0"])
+@pytest.mark.parametrize("kind", ["f32", "f16", "bf16", "q8_0", "q4_0"])
 @pytest.mark.parametrize("name", MODELS)
 def test_every_tensor_comes_back_within_its_types_rounding(name: str, kind: str, tmp_path: Path) -> None:
     source = published(tmp_path / "model", **MODELS[name])
@@ -97,8 +97,31 @@ def test_every_tensor_comes_back_within_its_types_rounding(name: str, kind: str,
             blocks = np.abs(wanted.reshape(-1, 32)).max(-1)
             errors = np.abs(got - wanted).reshape(-1, 32).max(-1)
             assert np.all(errors <= blocks / 127 * (0.5 + 127 * 2.0**-11) + 1e-9)  # half a step, and the scale's fp16
+        elif kind == "q4_0" and wanted.shape[-1] % 32 == 0 and theirs.startswith("blk."):
+            blocks = np.abs(wanted.reshape(-1, 32)).max(-1)
+            errors = np.abs(got - wanted).reshape(-1, 32).max(-1)
+            assert np.all(errors <= blocks / 8 * (1 + 8 * 2.0**-11) + 1e-9)  # a step: codes reach from -8 to 7
         else:
-            assert np.all(np.abs(got - wanted) <= ERROR["f16" if kind == "q8_0" else kind] * np.abs(wanted) + 1e-7)
+            assert np.all(np.abs(got - wanted) <= ERROR.get(kind, ERROR["f16"]) * np.abs(wanted) + 1e-7)
+
+
+@pytest.mark.parametrize(("kind", "most"), [("q4_0", 7), ("q8_0", 127)])
+def test_what_was_rounded_before_keeps_its_numbers(kind: str, most: int, tmp_path: Path) -> None:
+    source = published(tmp_path / "model", **MODELS["llama"])
+    file = source / "model.safetensors"
+    stored = load_file(file)
+    for name, tensor in stored.items():
+        if ".layers." in name and tensor.ndim == 2 and tensor.shape[1] % 32 == 0:
+            blocks = tensor.view(-1, 32)
+            scales = (blocks.abs().amax(1, keepdim=True) / most).half().float()
+            codes = (blocks / scales).round().clamp(-most, most)
+            codes[0] = codes[0].clamp(1 - most, most - 2)  # a block may leave the largest integers out
+            stored[name] = (codes * scales).view(tensor.shape)
+    save_file(stored, file)
+    write_gguf(source, tmp_path / "model.gguf", kind)
+    _, tensors = read(tmp_path / "model.gguf")
+    assert np.array_equal(tensors["blk.1.ffn_up.weight"], stored["model.layers.1.mlp.up_proj.weight"].numpy())
+    assert np.array_equal(tensors["blk.0.ffn_up.weight"], stored["model.layers.0.mlp.up_proj.weight"].numpy())
 
 
 @given(st.integers(1, 4), st.integers(1, 5), st.booleans())

@@ -16,12 +16,12 @@ from ...core.files import publish_file
 from ...core.reading import user_path
 from ...store.safetensors_dir import TensorInfo
 from ..hf.directory import Published
+from .blocks import BITS, BLOCK, as_they_lie
 from .families import GgufFamily, family_of, heads_of, keys, refuse_unlike, rope_factors
 from .vocabulary import GgufVocabulary, read_vocabulary
 
-TYPES = ("f32", "f16", "bf16", "q8_0")
-"""Types of matrices; vectors are always fp32. q8_0: blocks of 32 integers of 8 bits with a scale in fp16."""
-_BLOCK = 32  # numbers of a row that share a scale in q8_0
+TYPES = ("f32", "f16", "bf16", "q8_0", "q4_0")
+"""Types of matrices; vectors are always fp32. q8_0, q4_0: blocks of 32 integers of 8 or 4 bits with a scale in fp16."""
 
 
 def write_gguf(directory: str | Path, out: str | Path, kind: str = "f16") -> list[str]:
@@ -30,7 +30,9 @@ def write_gguf(directory: str | Path, out: str | Path, kind: str = "f16") -> lis
     Args:
         directory: configuration, safetensors and ``tokenizer.json``.
         out: the file, which must not exist.
-        kind: type of the matrices, one of ``TYPES``. Of q8_0, a matrix whose rows are no multiple of 32 long is f16.
+        kind: type of the matrices, one of ``TYPES``. Of q8_0 and q4_0, a matrix whose rows are no multiple of 32 long
+            is f16, and of q4_0 so are embeddings and head. A matrix that was rounded to such integers before keeps its
+            numbers, but for scales that are none of fp16.
 
     Returns:
         What llama.cpp will do otherwise than the model, in sentences; mostly nothing.
@@ -42,10 +44,10 @@ def write_gguf(directory: str | Path, out: str | Path, kind: str = "f16") -> lis
         StorageError: the disk refused.
 
     Example:
-        >>> write_gguf("no-model-here", "model.gguf", "q4_0")
+        >>> write_gguf("no-model-here", "model.gguf", "q8")
         Traceback (most recent call last):
             ...
-        isoflop.core.errors.UsageError: export: no GGUF type 'q4_0'; did you mean q8_0? (legal: bf16, f16, f32, q8_0)
+        isoflop.core.errors.UsageError: export: no GGUF type 'q8'; did you mean q8_0? (legal: bf16, f16, ...)
     """
     if kind not in TYPES:
         raise UsageError(f"no GGUF type {kind!r}", where="export", fix=nearest(kind, TYPES))
@@ -62,8 +64,8 @@ def write_gguf(directory: str | Path, out: str | Path, kind: str = "f16") -> lis
     vocabulary = read_vocabulary(published.path, published.vocab_size, notes.append)
     with publish_file(out) as partial, closing(package.GGUFWriter(partial, family.name)) as writer:
         writer.add_name(published.path.name.encode(errors="replace").decode())
-        writer.add_file_type({"f32": 0, "f16": 1, "q8_0": 7, "bf16": 32}[kind])
-        if kind == "q8_0":
+        writer.add_file_type({"f32": 0, "f16": 1, "q4_0": 2, "q8_0": 7, "bf16": 32}[kind])
+        if kind in BITS:
             writer.add_quantization_version(package.GGML_QUANT_VERSION)
         for key, value in found:
             _add(writer, f"{family.name}.{key}", value)
@@ -71,7 +73,7 @@ def write_gguf(directory: str | Path, out: str | Path, kind: str = "f16") -> lis
         factors = rope_factors(published.part)
         if factors is not None:
             writer.add_tensor_info("rope_freqs.weight", factors.shape, np.dtype(np.float32), factors.numel() * 4)
-        types = {name: _type(package, kind, info.shape) for name, info in tensors}
+        types = {name: _type(package, kind, name, info.shape) for name, info in tensors}
         for name, info in tensors:
             shape = tuple(family.tensor(info.name, torch.empty(info.shape, device="meta"), heads, kv_heads).shape)
             size = _bytes(package, shape, types[name])
@@ -139,12 +141,12 @@ def _tensors(package: Any, family: GgufFamily, published: Published) -> Iterator
         yield "output.weight", published.checkpoint.tensors[published.checkpoint.embedding]
 
 
-def _type(package: Any, kind: str, shape: tuple[int, ...]) -> Any:
-    """The format's type of a tensor."""
+def _type(package: Any, kind: str, name: str, shape: tuple[int, ...]) -> Any:
+    """The format's type of a tensor, by llama.cpp's name."""
     types = package.GGMLQuantizationType
     if len(shape) < 2:
         return types.F32
-    if kind == "q8_0" and shape[-1] % _BLOCK:
+    if kind in BITS and (shape[-1] % BLOCK or (kind == "q4_0" and not name.startswith("blk."))):
         return types.F16
     return types[kind.upper()]
 
@@ -158,10 +160,11 @@ def _bytes(package: Any, shape: tuple[int, ...], kind: Any) -> int:
 def _encoded(package: Any, values: npt.NDArray[np.float32], kind: Any, info: TensorInfo) -> npt.NDArray[Any]:
     """A tensor's numbers in the format's type; NumericsError where they do not fit."""
     if kind == package.GGMLQuantizationType.F32:
-        encoded = values
+        encoded: npt.NDArray[Any] = values
     else:
         with np.errstate(over="ignore"):
-            encoded = package.quants.quantize(values, kind)
+            kept = as_they_lie(values, kind.name.lower())
+            encoded = package.quants.quantize(values, kind) if kept is None else kept
     fits = np.isfinite(values).all() and (encoded.dtype != np.float16 or np.isfinite(encoded).all())
     if not fits:
         what = f"tensor {info.name!r} holds values that are not finite in {kind.name.lower()}"
