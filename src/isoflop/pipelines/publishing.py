@@ -130,6 +130,8 @@ def publish_directory(
                 shutil.copyfile(directory / name, target / name)
         if change is not None:
             change.keep(target)
+        elif (directory / COMPRESSION).is_file():
+            shutil.copyfile(directory / COMPRESSION, target / COMPRESSION)
 
     ids = [config.tree.get(key) for key in ("bos_token_id", "eos_token_id")]
     made = _changed_model(PlainModel(source.part, source.vocab_size, dict(model.named_parameters())), change)

@@ -35,8 +35,10 @@ def family_of(config: Config) -> Family:
         DataError: it is not known here, or its weights are quantised; names the nearest.
     """
     name = config.tree.get("model_type")
-    if config.tree.get("quantization_config"):
-        raise config.problem("quantization_config", "is there: quantised weights are not read", "take the plain model")
+    if said := config.tree.get("quantization_config"):
+        ours = isinstance(said, dict) and said.get("quant_method") == "isoflop"
+        fix = "make the plain model of it: isoflop export DIRECTORY OUT" if ours else "take the plain model"
+        raise config.problem("quantization_config", "is there: quantised weights are not read", fix)
     if isinstance(name, str) and name in READ:
         return READ[name]
     if name is None:

@@ -1,0 +1,229 @@
+"""A model's directory with its rounded or sparse matrices stored in as few bits as they need, and back."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..compress.packing import (
+    Packing,
+    described,
+    fitting,
+    integer_grid,
+    is_packed,
+    packed_integers,
+    read_packed,
+)
+from ..core.digests import digest
+from ..core.errors import UsageError
+from ..core.files import disk_errors, write_json
+from ..models.hf.config import Config
+from ..models.hf.export import DTYPES
+from ..models.hf.families import Form
+from ..store.published import CONFIG
+from ..store.tensor_writer import lay_out, open_output
+from ..store.tensors import CARRIED, EMBEDDINGS, HEADS, NAMES, Checkpoint, as_bytes
+from .publishing import CARD, COMPRESSION
+
+FORMATS = ("packed", "compressed-tensors")
+"""In which matrices are stored small: our own, which is exact; and what vLLM loads, which knows integers alone."""
+_NOT_LINEAR = ("gpt2",)  # families whose matrices are no torch.nn.Linear, which compressed-tensors asks for
+
+
+@dataclass
+class Stored:
+    """What becomes of a directory's tensors.
+
+    Args:
+        tensors: those that are written instead, by name.
+        packed: packing and shape of each packed matrix, by its name.
+        plain: names of the matrices that stay as they are.
+
+    Example:
+        >>> Stored(packed={"w": (Packing("int4", 32), (64, 64))}).bits
+        4.5
+    """
+
+    tensors: dict[str, Tensor] = field(default_factory=dict)
+    packed: dict[str, tuple[Packing, tuple[int, ...]]] = field(default_factory=dict)
+    plain: list[str] = field(default_factory=list)
+
+    @property
+    def bits(self) -> float:
+        """Of a packed weight, its share of scales and places included."""
+        weights = sum(shape[0] * shape[1] for _, shape in self.packed.values())
+        return sum(packing.bits(shape) for packing, shape in self.packed.values()) / max(1, weights)
+
+
+def publish_packed(
+    write: Callable[[Path], Form], out: Path, format: str, dtype: str = "float32"
+) -> tuple[Form, Stored]:
+    """Write a model with its matrices stored small: a plain directory is kept only meanwhile, beside it.
+
+    Args:
+        write: ``publish_run`` or ``publish_directory`` of a model in fp32, given a directory that does not exist.
+        out: the directory; must not exist.
+        format: one of ``FORMATS``.
+        dtype: of what is not packed, and in compressed-tensors of the scales.
+
+    Raises:
+        UsageError: no matrix of the model is rounded or sparse, or the format cannot hold how.
+    """
+    if out.exists():
+        raise UsageError("exists already", where=str(out), fix="choose another directory")
+    with disk_errors(out):
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as meanwhile:
+            directory = Path(meanwhile) / out.name
+            form = write(directory)
+            return form, pack_directory(directory, out, format, dtype)
+
+
+def pack_directory(source: Path, out: Path, format: str, dtype: str = "float32") -> Stored:
+    """Write a directory in Hugging Face's layout anew, its matrices stored small. Arguments as ``publish_packed``'s."""
+    checkpoint, config = Checkpoint(source), dict(Config.read(source).tree)
+    stored = _packed(checkpoint) if format == "packed" else _integers(checkpoint, config)
+    if not stored.packed:
+        what = "has no matrix that is rounded or sparse, so that nothing of it could be stored in fewer bits"
+        fix = """round it first: isoflop compress MODEL --with '{name="round", format="int4"}' --out DIRECTORY"""
+        raise UsageError(what, where=str(source), fix=fix)
+    said = described(stored.packed) if format == "packed" else _quantization_config(stored)
+    config |= {"quantization_config": said, "torch_dtype": dtype}
+    plain = {name: checkpoint.flat(name, DTYPES[dtype]) for name in checkpoint.tensors if name not in stored.packed}
+    scales = {name for name in stored.tensors if name.endswith(".weight_scale")}
+    for name in scales:
+        stored.tensors[name] = stored.tensors[name].to(DTYPES[dtype])
+    named = [(name, NAMES[flat.dtype], tuple(flat.shape)) for name, flat in plain.items()]
+    named += [(name, NAMES[tensor.dtype], tuple(tensor.shape)) for name, tensor in stored.tensors.items()]
+    _write(source, out, named, lambda name: plain[name].whole() if name in plain else stored.tensors[name], config)
+    return stored
+
+
+def unpack_directory(source: Path, out: Path) -> None:
+    """Write a packed directory as plain safetensors in fp32.
+
+    Args:
+        source: as ``pack_directory`` wrote it with the format "packed".
+        out: the directory; must not exist.
+    """
+    config = {key: value for key, value in Config.read(source).tree.items() if key != "quantization_config"}
+    tensors = {name: tensor.float() for name, tensor in read_packed(source)}
+    named = [(name, NAMES[tensor.dtype], tuple(tensor.shape)) for name, tensor in tensors.items()]
+    _write(source, out, named, tensors.__getitem__, {**config, "torch_dtype": "float32"})
+
+
+@contextmanager
+def unpacked(directory: Path) -> Iterator[Path]:
+    """The directory itself, or, where its matrices are packed, a plain one that is kept meanwhile."""
+    if not is_packed(directory):
+        yield directory
+        return
+    with tempfile.TemporaryDirectory() as meanwhile:
+        plain = Path(meanwhile) / directory.name
+        unpack_directory(directory, plain)
+        yield plain
+
+
+def _write(
+    source: Path,
+    out: Path,
+    named: list[tuple[str, str, tuple[int, ...]]],
+    tensor: Callable[[str], Tensor],
+    config: Mapping[str, Any],
+) -> None:
+    """A directory of tensors with what lies beside those of another one: there as a whole, or not at all."""
+    whole = digest({"source": sorted(Checkpoint(source).digests().items()), "config": dict(config), "tensors": named})
+    with open_output(out, lay_out(named), whole) as output:
+        for name, _, _ in named:
+            if name not in output.done:
+                output.write(name, 0, as_bytes(tensor(name).contiguous()))
+                output.finished(name)
+        output.close()
+        write_json(output.path / CONFIG, config)
+        for beside in (*CARRIED, CARD, COMPRESSION):
+            if (source / beside).is_file():
+                shutil.copyfile(source / beside, output.path / beside)
+
+
+def _matrices(checkpoint: Checkpoint) -> Iterator[tuple[str, Tensor]]:
+    for name, info in checkpoint.tensors.items():
+        if len(info.shape) == 2 and info.numel:
+            yield name, checkpoint.read(name, torch.float32)
+
+
+def _packed(checkpoint: Checkpoint) -> Stored:
+    stored = Stored()
+    for name, weight in _matrices(checkpoint):
+        packing = fitting(weight)
+        if packing is None:
+            stored.plain.append(name)
+            continue
+        stored.packed[name] = packing, tuple(weight.shape)
+        stored.tensors |= {f"{name}.{part}": tensor for part, tensor in packing.encode(weight).items()}
+    return stored
+
+
+def _integers(checkpoint: Checkpoint, config: Mapping[str, Any]) -> Stored:
+    """Integers of symmetric grids, all in one form where that can be, as kernels for several matrices at once want it.
+
+    Embeddings stay as they are.
+    """
+    if config.get("model_type") in _NOT_LINEAR:
+        what = f"is a {config['model_type']}, whose matrices are not of the kind that compressed-tensors knows"
+        raise UsageError(what, where=str(checkpoint.path), fix="use --as packed, or another family")
+    stored, found = Stored(), dict[str, tuple[int, int | None]]()
+    for name, weight in _matrices(checkpoint):
+        grid = None if name.endswith(EMBEDDINGS) else integer_grid(weight)
+        if grid is None:
+            stored.plain.append(name)
+        else:
+            found[name] = grid
+    bits = max((bits for bits, _ in found.values()), default=0)
+    block = min((block for _, block in found.values() if block is not None), default=None)
+    for name, (_, own) in found.items():
+        weight = checkpoint.read(name, torch.float32)
+        whole = block is None or weight.shape[1] % block == 0
+        if not whole and own is not None:
+            stored.plain.append(name)  # its last group would be short, which the format does not know
+            continue
+        form = Packing(f"int{bits}", block if whole else None)
+        stored.packed[name] = form, tuple(weight.shape)
+        made = packed_integers(weight, bits, form.block)
+        module = name.removesuffix(".weight")
+        stored.tensors |= {f"{module}.{part}": tensor for part, tensor in made.items()}
+    return stored
+
+
+def _quantization_config(stored: Stored) -> dict[str, Any]:
+    """What compressed-tensors' reader asks for: one group of modules a grid."""
+    grids: dict[Packing, list[str]] = {}
+    for name, (packing, _) in stored.packed.items():
+        grids.setdefault(packing, []).append(name.removesuffix(".weight"))
+    plain = [name.removesuffix(".weight") for name in stored.plain if not name.endswith(EMBEDDINGS)]
+    heads = [name.removesuffix(".weight") for name in HEADS if name not in stored.packed]
+    groups = {}
+    for number, (packing, modules) in enumerate(grids.items()):
+        weights = {
+            "num_bits": int(packing.element[3:]),
+            "type": "int",
+            "symmetric": True,
+            "strategy": "channel" if packing.block is None else "group",
+            "group_size": packing.block,
+            "dynamic": False,
+        }
+        groups[f"group_{number}"] = {"targets": ["Linear"] if len(grids) == 1 else modules, "weights": weights}
+    return {
+        "quant_method": "compressed-tensors",
+        "format": "pack-quantized",
+        "quantization_status": "compressed",
+        "config_groups": groups,
+        "ignore": sorted({*plain, *heads}),
+    }
