@@ -107,8 +107,12 @@ def weights_told(told: Told) -> Figures:
 
 
 def densities(told: Mapping[str, Mapping[str, float]]) -> Chart:
-    """The share of weights that are not zero at the last evaluation, by layer and kind of matrix."""
-    shares = {_place(name): facts["density"] for name, facts in told.items() if "density" in facts}
+    """The share of weights that are not zero at the last evaluation, by layer: the mean over its matrices of a kind."""
+    each: dict[tuple[str, str], list[float]] = defaultdict(list)
+    for name, facts in told.items():
+        if "density" in facts:
+            each[_place(name)].append(facts["density"])
+    shares = {place: mean(found) for place, found in each.items()}
     points = [{"layer": layer, "matrix": kind, "density": share} for (layer, kind), share in shares.items()]
     kinds = list(dict.fromkeys(kind for _, kind in shares))
     layers = sorted({layer for layer, _ in shares}, key=lambda layer: (not layer.isdigit(), layer.zfill(4)))
@@ -144,7 +148,7 @@ def blocks(told: Told) -> Chart:
     kinds = list(dict.fromkeys(point["blocks"] for point in points))
     named = legend(kinds)
     base = alt.Chart(rows(points)).encode(
-        x=alt.X("step:Q", axis=alt.Axis(title="step", format="~s")),
+        x=alt.X("step:Q", axis=alt.Axis(title="step", format="~s", tickCount=6)),
         y=alt.Y("share:Q", scale=alt.Scale(zero=True), axis=alt.Axis(title="share of blocks", format=".2~%")),
         color=alt.Color("blocks:N", scale=colour_scale(kinds), legend=named),
     )
@@ -157,10 +161,11 @@ def blocks(told: Told) -> Chart:
 
 
 def _place(module: str) -> tuple[str, str]:
-    """Layer and kind of a matrix, e.g. "3" and "mixer.q"; what lies outside the blocks is a layer of its own name."""
+    """Layer and kind of a matrix, e.g. "3" and "mixer"; what lies outside the blocks is a layer of its own name."""
     first, _, rest = module.partition(".")
-    number, _, kind = rest.partition(".")
-    return (number, clean(kind)) if first == "blocks" and number.isdigit() else (clean(module), clean(module))
+    number, _, inner = rest.partition(".")
+    kind = "gains" if _whose(module) == "gains" else clean(inner.partition(".")[0])
+    return (number, kind) if first == "blocks" and number.isdigit() else (clean(module), kind or "others")
 
 
 def _whose(module: str) -> str:
