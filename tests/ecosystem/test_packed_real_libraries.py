@@ -27,7 +27,9 @@ END = "<|endoftext|>"
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("packed") / "plain"
-    part: Any = get("model", "transformer")(d_model=64, layers=2, embedding_scale=1.0)
+    part: Any = get("model", "transformer")(
+        d_model=64, layers=2, embedding_scale=1.0, feed_forward={"name": "swiglu", "hidden": 192}
+    )
     draw = torch.Generator().manual_seed(0)
     weights = {s.name: (0.2 * torch.randn(s.shape, generator=draw)).half().float() for s in part.shapes(300)}
     made = tokenizer_toys.byte_pairs(["it's a test of many words and of other words"] * 9, 280, [END])
@@ -55,7 +57,8 @@ def test_transformers_loads_what_vllm_would(format: str, block: int, dtype: str,
     out = tmp_path / "packed"
     assert invoke(["export", str(small), str(out), "--as", "compressed-tensors", "--dtype", dtype]) == 0
     theirs = transformers.AutoModelForCausalLM.from_pretrained(out, dtype=torch.float32).eval()
-    torch.testing.assert_close(logits(theirs), logits(Published(small).model()), atol=1e-4, rtol=0)
+    within = 1e-4 if dtype == "float32" else 1e-3  # their weights are products in that type
+    torch.testing.assert_close(logits(theirs), logits(Published(small).model()), atol=within, rtol=0)
 
 
 def test_compressed_tensors_packs_the_same_words(plain: Path, tmp_path: Path) -> None:
@@ -88,6 +91,6 @@ def test_transformers_reads_the_rounded_numbers_of_a_gguf_file(
 def test_a_directory_says_to_transformers_that_it_is_packed_our_way(plain: Path, tmp_path: Path) -> None:
     small = compressed(plain, tmp_path / "small", "round")
     assert invoke(["export", str(small), str(tmp_path / "packed"), "--as", "packed"]) == 0
-    assert json.loads((tmp_path / "packed/config.json").read_text())["quantization_config"]["quant_method"] == "isoflop"
-    with pytest.raises(Exception, match=r"isoflop|nknown|upported"):  # and does not take codes for weights
+    assert json.loads((tmp_path / "packed/config.json").read_text())["quantization_config"]["model_type"] == "llama"
+    with pytest.raises(ValueError, match="isoflop_packed"):  # and no weights are drawn at random
         transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "packed")

@@ -122,7 +122,11 @@ class TransformedRun:
     def after(self) -> float:
         """The same of what was made."""
         objective = self.found.recipe.objective
-        plain = self.made.model.part.treated(Treatment(owned=objective.owned)).build(self.found.ctx).eval()
+        plain = (
+            self.made.model.part.treated(Treatment(owned=objective.owned_beside(self.found.recipe.models)))
+            .build(self.found.ctx)
+            .eval()
+        )
         plain.load_state_dict(dict(self.made.model.tensors))
         ctx = self.found.ctx.having(models={"policy": plain})
         measured = replace(self.found, model=plain, ctx=ctx).measure(self.session.parts.source.heldout())

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ..compress.packing import (
+    METHOD,
     Packing,
     described,
     fitting,
@@ -95,8 +96,11 @@ def pack_directory(source: Path, out: Path, format: str, dtype: str = "float32")
         what = "has no matrix that is rounded or sparse, so that nothing of it could be stored in fewer bits"
         fix = """round it first: isoflop compress MODEL --with '{name="round", format="int4"}' --out DIRECTORY"""
         raise UsageError(what, where=str(source), fix=fix)
-    said = described(stored.packed) if format == "packed" else _quantization_config(stored)
-    config |= {"quantization_config": said, "torch_dtype": dtype}
+    if format == "packed":  # of no type that others know: transformers would draw what it does not find at random
+        own = {**described(stored.packed), "model_type": config["model_type"]}
+        config |= {"quantization_config": own, "model_type": f"{METHOD}_packed", "torch_dtype": dtype}
+    else:
+        config |= {"quantization_config": _quantization_config(stored), "torch_dtype": dtype}
     plain = {name: checkpoint.flat(name, DTYPES[dtype]) for name in checkpoint.tensors if name not in stored.packed}
     scales = {name for name in stored.tensors if name.endswith(".weight_scale")}
     for name in scales:
@@ -114,8 +118,9 @@ def unpack_directory(source: Path, out: Path) -> None:
         source: as ``pack_directory`` wrote it with the format "packed".
         out: the directory; must not exist.
     """
-    config = {key: value for key, value in Config.read(source).tree.items() if key != "quantization_config"}
     tensors = {name: tensor.float() for name, tensor in read_packed(source)}
+    config = dict(Config.read(source).tree)
+    config["model_type"] = config.pop("quantization_config")["model_type"]
     named = [(name, NAMES[tensor.dtype], tuple(tensor.shape)) for name, tensor in tensors.items()]
     _write(source, out, named, tensors.__getitem__, {**config, "torch_dtype": "float32"})
 
