@@ -54,7 +54,7 @@ _AT_ONCE = 1 << 22  # numbers
 
 
 @dataclass(frozen=True)
-class Packing:
+class WeightPacking:
     """How a matrix is stored.
 
     Attributes:
@@ -66,7 +66,7 @@ class Packing:
         transposed: blocks and groups lie down columns.
 
     Example:
-        >>> Packing("mxfp4_e2m1", block=32, n=2, m=4).bits((64, 64))  # (4 + 2) / 2 bits, and a byte for 32
+        >>> WeightPacking("mxfp4_e2m1", block=32, n=2, m=4).bits((64, 64))  # (4 + 2) / 2 bits, and a byte for 32
         13312
     """
 
@@ -146,7 +146,7 @@ class Packing:
         return kept * _element(self.element).bits + places + scales * (8 if self.element in FORMATS else 16)
 
 
-def fitting(weight: Tensor) -> Packing | None:
+def fitting(weight: Tensor) -> WeightPacking | None:
     """The narrowest packing that holds a matrix to the bit; None: no grid and no pattern does.
 
     Columns are looked along only where no grid lies along rows.
@@ -157,10 +157,10 @@ def fitting(weight: Tensor) -> Packing | None:
     best = min(
         _fitting(weight.detach().float().contiguous()), key=lambda packing: packing.bits(weight.shape), default=None
     )
-    return None if best is None or best == Packing("float32") else best
+    return None if best is None or best == WeightPacking("float32") else best
 
 
-def _fitting(weight: Tensor) -> Iterator[Packing]:
+def _fitting(weight: Tensor) -> Iterator[WeightPacking]:
     """Of each direction every grid that may be the narrowest, alone and with every pattern."""
     if not weight.numel():
         return
@@ -168,7 +168,7 @@ def _fitting(weight: Tensor) -> Iterator[Packing]:
         turned = weight.t().contiguous() if transposed else weight
         patterns = [(None, None), *_patterns(turned)]
         plain = [name for name, kind in PLAIN.items() if torch.equal(turned.to(kind).float(), turned)]
-        yield from (Packing(name, None, n, m, transposed) for name in plain for n, m in patterns)
+        yield from (WeightPacking(name, None, n, m, transposed) for name in plain for n, m in patterns)
         found = False
         for packing in _grids(turned, patterns):
             found = True
@@ -180,17 +180,17 @@ def _fitting(weight: Tensor) -> Iterator[Packing]:
 Patterns = Sequence[tuple[int | None, int | None]]
 
 
-def _grids(weight: Tensor, patterns: Patterns) -> Iterator[Packing]:
+def _grids(weight: Tensor, patterns: Patterns) -> Iterator[WeightPacking]:
     """The grids that hold a matrix, of the fewest bits first, as long as more bits could do with fewer scales."""
     least = math.inf
     for _, names in groupby(sorted(_possible(weight), key=_bits), _bits):
         each = list(names)
-        if min(Packing(name, None, n, m).bits(weight.shape) for name in each for n, m in patterns) >= least:
+        if min(WeightPacking(name, None, n, m).bits(weight.shape) for name in each for n, m in patterns) >= least:
             return
         for name in each:
             block = _block(weight, name)
             if block != ():
-                made = [Packing(name, block, n, m) for n, m in patterns]  # type: ignore[arg-type]
+                made = [WeightPacking(name, block, n, m) for n, m in patterns]  # type: ignore[arg-type]
                 least = min([least, *(packing.bits(weight.shape) for packing in made)])
                 yield from made
 
@@ -237,7 +237,7 @@ def scales_of(weight: Tensor, element: str, block: int | None = None) -> Tensor 
 
     Args:
         weight: (rows, columns), fp32.
-        element: as ``Packing.element``, none of ``PLAIN``.
+        element: as ``WeightPacking.element``, none of ``PLAIN``.
         block: weights of a row that share a scale; None: the row.
 
     Returns:
@@ -335,7 +335,7 @@ def is_packed(directory: Path) -> bool:
     return isinstance(said, dict) and said.get("quant_method") == METHOD
 
 
-def described(packings: Mapping[str, tuple[Packing, Sequence[int]]]) -> dict[str, Any]:
+def described(packings: Mapping[str, tuple[WeightPacking, Sequence[int]]]) -> dict[str, Any]:
     """``quantization_config`` of a directory, from each packed matrix's packing and shape by its name."""
     tensors = {name: {**asdict(packing), "shape": list(shape)} for name, (packing, shape) in packings.items()}
     return {"quant_method": METHOD, "version": 1, "tensors": tensors}
@@ -359,7 +359,7 @@ def read_packed(directory: str | Path) -> Iterator[tuple[str, Tensor]]:
     packed = said.get("tensors", {})
     for name, facts in packed.items():
         fields = {key: value for key, value in facts.items() if key != "shape"}
-        packing = Packing(**fields)
+        packing = WeightPacking(**fields)
         parts = {part: f"{name}.{part}" for part in ("codes", "values", "scales", "places")}
         held = {part: checkpoint.read(full) for part, full in parts.items() if full in checkpoint.tensors}
         yield name, packing.decode(held, facts["shape"])

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..compress.packing import (
     METHOD,
-    Packing,
+    WeightPacking,
     described,
     fitting,
     integer_grid,
@@ -40,7 +40,7 @@ _NOT_LINEAR = ("gpt2",)  # families whose matrices are no torch.nn.Linear, which
 
 
 @dataclass
-class Stored:
+class PackedTensors:
     """What becomes of a directory's tensors.
 
     Args:
@@ -49,12 +49,12 @@ class Stored:
         plain: names of the matrices that stay as they are.
 
     Example:
-        >>> Stored(packed={"w": (Packing("int4", 32), (64, 64))}).bits
+        >>> PackedTensors(packed={"w": (WeightPacking("int4", 32), (64, 64))}).bits
         4.5
     """
 
     tensors: dict[str, Tensor] = field(default_factory=dict)
-    packed: dict[str, tuple[Packing, tuple[int, ...]]] = field(default_factory=dict)
+    packed: dict[str, tuple[WeightPacking, tuple[int, ...]]] = field(default_factory=dict)
     plain: list[str] = field(default_factory=list)
 
     @property
@@ -66,7 +66,7 @@ class Stored:
 
 def publish_packed(
     write: Callable[[Path], Form], out: Path, format: str, dtype: str = "float32"
-) -> tuple[Form, Stored]:
+) -> tuple[Form, PackedTensors]:
     """Write a model with its matrices stored small: a plain directory is kept only meanwhile, beside it.
 
     Args:
@@ -88,7 +88,7 @@ def publish_packed(
             return form, pack_directory(directory, out, format, dtype)
 
 
-def pack_directory(source: Path, out: Path, format: str, dtype: str = "float32") -> Stored:
+def pack_directory(source: Path, out: Path, format: str, dtype: str = "float32") -> PackedTensors:
     """Write a directory in Hugging Face's layout anew, its matrices stored small. Arguments as ``publish_packed``'s."""
     checkpoint, config = Checkpoint(source), dict(Config.read(source).tree)
     stored = _packed(checkpoint) if format == "packed" else _integers(checkpoint, config)
@@ -164,8 +164,8 @@ def _matrices(checkpoint: Checkpoint) -> Iterator[tuple[str, Tensor]]:
             yield name, checkpoint.read(name, torch.float32)
 
 
-def _packed(checkpoint: Checkpoint) -> Stored:
-    stored = Stored()
+def _packed(checkpoint: Checkpoint) -> PackedTensors:
+    stored = PackedTensors()
     for name, weight in _matrices(checkpoint):
         packing = fitting(weight)
         if packing is None:
@@ -176,7 +176,7 @@ def _packed(checkpoint: Checkpoint) -> Stored:
     return stored
 
 
-def _integers(checkpoint: Checkpoint, config: Mapping[str, Any]) -> Stored:
+def _integers(checkpoint: Checkpoint, config: Mapping[str, Any]) -> PackedTensors:
     """Integers of symmetric grids, all in one form where that can be, as kernels for several matrices at once want it.
 
     Embeddings stay as they are.
@@ -184,7 +184,7 @@ def _integers(checkpoint: Checkpoint, config: Mapping[str, Any]) -> Stored:
     if config.get("model_type") in _NOT_LINEAR:
         what = f"is a {config['model_type']}, whose matrices are not of the kind that compressed-tensors knows"
         raise UsageError(what, where=str(checkpoint.path), fix="use --as packed, or another family")
-    stored, found = Stored(), dict[str, tuple[int, int | None]]()
+    stored, found = PackedTensors(), dict[str, tuple[int, int | None]]()
     for name, weight in _matrices(checkpoint):
         grid = None if name.endswith(EMBEDDINGS) else integer_grid(weight)
         if grid is None:
@@ -199,7 +199,7 @@ def _integers(checkpoint: Checkpoint, config: Mapping[str, Any]) -> Stored:
         if not whole and own is not None:
             stored.plain.append(name)  # its last group would be short, which the format does not know
             continue
-        form = Packing(f"int{bits}", block if whole else None)
+        form = WeightPacking(f"int{bits}", block if whole else None)
         stored.packed[name] = form, tuple(weight.shape)
         made = packed_integers(weight, bits, form.block)
         module = name.removesuffix(".weight")
@@ -207,9 +207,9 @@ def _integers(checkpoint: Checkpoint, config: Mapping[str, Any]) -> Stored:
     return stored
 
 
-def _quantization_config(stored: Stored) -> dict[str, Any]:
+def _quantization_config(stored: PackedTensors) -> dict[str, Any]:
     """What compressed-tensors' reader asks for: one group of modules a grid."""
-    grids: dict[Packing, list[str]] = {}
+    grids: dict[WeightPacking, list[str]] = {}
     for name, (packing, _) in stored.packed.items():
         grids.setdefault(packing, []).append(name.removesuffix(".weight"))
     plain = [name.removesuffix(".weight") for name in stored.plain if not name.endswith(EMBEDDINGS)]

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from isoflop.compress.elements import FORMATS
 from isoflop.compress.grids import Grid, floats, integers
 from isoflop.compress.mx import quantise
-from isoflop.compress.packing import Packing, fitting, packed_integers, scales_of
+from isoflop.compress.packing import WeightPacking, fitting, packed_integers, scales_of
 from isoflop.compress.sparsity import group_mask
 from isoflop.core.errors import UsageError
 
@@ -62,7 +62,7 @@ def test_what_lies_on_a_grid_comes_back_to_the_bit_in_no_more_bits(
     tensors = packing.encode(weight)
     assert torch.equal(packing.decode(tensors, weight.shape), weight)
     n, m = pattern or (None, None)
-    asked = Packing(format, block, n, m, transposed)
+    asked = WeightPacking(format, block, n, m, transposed)
     if not transposed:  # columns are looked along only where no grid lies along rows
         assert packing.bits(weight.shape) <= asked.bits(weight.shape)
     assert torch.equal(asked.decode(asked.encode(weight), weight.shape), weight), "as it was asked for, too"
@@ -75,10 +75,10 @@ def test_plain_weights_stay_and_sparse_ones_keep_their_numbers() -> None:
     weight = drawn(8, 64)
     assert fitting(weight) is None
     assert fitting(torch.zeros(0, 8)) is None
-    assert fitting((weight * 2.0**-30).bfloat16().float()) == Packing("bfloat16")
+    assert fitting((weight * 2.0**-30).bfloat16().float()) == WeightPacking("bfloat16")
     sparse = weight * group_mask(weight, 2, 4)
     packing = fitting(sparse)
-    assert packing == Packing("float32", None, 2, 4)
+    assert packing == WeightPacking("float32", None, 2, 4)
     assert torch.equal(packing.decode(packing.encode(sparse), sparse.shape), sparse)
     assert packing.bits(sparse.shape) == 8 * 64 * (32 + 2) // 2
     zeros = fitting(torch.zeros(4, 32))
@@ -91,7 +91,7 @@ def test_a_matrix_of_which_one_block_lies_off_the_grid_is_plain() -> None:
     weight[5, 40] *= 1 + 2e-6
     assert fitting(weight) is None
     with pytest.raises(UsageError, match="does not lie on a grid of int4"):
-        Packing("int4", 32).encode(weight)
+        WeightPacking("int4", 32).encode(weight)
     with pytest.raises(UsageError, match="does not lie on a grid of int4"):
         packed_integers(weight, 4, 32)
 
@@ -101,7 +101,7 @@ def test_scales_need_not_be_those_of_the_largest_number() -> None:
     codes = torch.tensor([[3.0, -2.0, 1.0, 0.0] * 8])
     scales = scales_of(codes * 0.37, "int4", 32)
     assert scales is not None
-    packing = Packing("int4", 32)
+    packing = WeightPacking("int4", 32)
     assert torch.equal(packing.decode(packing.encode(codes * 0.37), (1, 32)), codes * 0.37)
 
 
