@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 from pydantic import NonNegativeInt, PositiveInt
@@ -155,17 +155,18 @@ class CalibratedPart(WeightTransformPart):
 class RoundingPart(CalibratedPart):
     """Base of the parts that round to integers with a scale by block, as ``round`` does without looking."""
 
+    version: ClassVar[int] = 2
     stores = True
 
     format: Literal["int2", "int3", "int4", "int5", "int6", "int7", "int8"] = "int4"
-    """Bits of a weight; a block's scale has 16."""
+    """Bits of a weight; a block's scale is a number of fp16."""
     block: PositiveInt = 32
     """Weights of a row that share a scale; 128 in the authors' code."""
 
     @property
     def grid(self) -> Grid:
         """Points and scales."""
-        return Grid(integers(int(self.format[3:])), self.block)
+        return Grid(integers(int(self.format[3:])), self.block, half=True)
 
     def bits(self, weight: Tensor) -> float:
         blocks = Blocks.of(weight, -1, min(self.block, weight.shape[1]))

@@ -55,7 +55,7 @@ class Grid:
         if not self.half:
             return found
         bounds = torch.finfo(torch.float16)
-        near = found.clamp(max=bounds.max).half().float()
+        near = found.clamp(max=bounds.max).half().to(found.dtype)
         return torch.where((near == 0) & (found > 0), bounds.smallest_normal * bounds.eps, near)
 
     def rounded(self, weight: Tensor) -> Tensor:

@@ -97,7 +97,7 @@ def test_layers_are_rounded_for_what_the_rounded_ones_before_them_give() -> None
     handle.remove()
     rows = torch.cat(seen).flatten(0, -2).double()
     name = "blocks.1.mixer.q.weight"
-    wanted = gptq(model.tensors[name], rows.t() @ rows, Grid(integers(3), 8))
+    wanted = gptq(model.tensors[name], rows.t() @ rows, Grid(integers(3), 8, half=True))
     torch.testing.assert_close(made.tensors[name], wanted, rtol=1e-4, atol=1e-4)
 
 

@@ -45,7 +45,7 @@ def gptq(weight: Tensor, gram: Tensor, grid: Grid, damping: float = 0.01) -> Ten
     block = min(grid.block or width, width)
     for start in range(0, width, block):
         stop = min(start + block, width)
-        scale = left[:, start:stop].abs().amax(1) / grid.element.largest
+        scale = grid.scales(left[:, None, start:stop])[:, 0, 0]
         for first in range(start, stop, LAZY):
             last = min(first + LAZY, stop)
             errors = torch.zeros_like(left[:, first:last])
