@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
-from .kernels import first_order, inputs_alone
+from .kernels import decoding, first_order, inputs_alone
 from .tiles import tile_at, tiling
 
 # torch's annotations of Function are untyped; the class below is private and reached through a typed function.
@@ -110,7 +110,7 @@ def recur(
         gradient: one is wanted, which nothing may be kept for.
     """
     q, k, v = steps.opens(x)
-    with torch.no_grad():
+    with decoding():
         z, gathered = _settle(x, q, k, v, steps, kept, shown)
     if not gradient:
         return z
