@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import itertools
 import math
+import os
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -204,14 +209,53 @@ def test_inner_part_keeps_the_shape_and_knows_its_work(slot: str, name: str) -> 
     assert module(x.bfloat16(), module.products(torch.bfloat16)).dtype == torch.bfloat16
 
 
-@pytest.mark.parametrize("feed_forward", FEED_FORWARDS)
-@pytest.mark.parametrize("mixer", MIXERS)
-def test_every_mixer_goes_with_every_feed_forward(mixer: str, feed_forward: str) -> None:
-    part = model_part("transformer", mixer=mixer, feed_forward=feed_forward)
-    model = part.build(context())
+def layers() -> list[Any]:
+    """Every mixer with every feed-forward, each with one norm in turn; and, slowly, with every norm."""
+    pairs, norms = list(itertools.product(MIXERS, FEED_FORWARDS)), names("norm")
+    turns = {(*pair, norms[i % len(norms)]) for i, pair in enumerate(pairs)}
+    return [
+        pytest.param(*each, marks=[] if each in turns else pytest.mark.slow)
+        for each in itertools.product(MIXERS, FEED_FORWARDS, norms)
+    ]
+
+
+@pytest.mark.parametrize(("mixer", "feed_forward", "norm"), layers())
+def test_every_mixer_goes_with_every_feed_forward_and_norm(mixer: str, feed_forward: str, norm: str) -> None:
+    part = model_part("transformer", mixer=mixer, feed_forward=feed_forward, norm=norm)
+    model, x = part.build(context()), tokens(length=9)
     with Audit() as audit:
-        model(tokens()).square().mean().backward()
-    assert audit.total() == part.work(BATCH, LENGTH, VOCAB).total.executed
+        model(x).square().mean().backward()
+    assert audit.total() == part.work(BATCH, 9, VOCAB).total.executed
+    if isinstance(model, Cacheable):
+        cache = model.make_cache(BATCH, 2)
+        with torch.no_grad():
+            steps = torch.cat([model.step(piece, cache) for piece in x.split([4, 1, 4], 1)], 1)
+            torch.testing.assert_close(steps, model(x), rtol=0, atol=1e-5)
+
+
+READER = """
+import sys, torch
+from isoflop.core.registry import get
+from safetensors.torch import load_file
+from transformer_toys import VOCAB, context
+for mixer in sys.argv[2:]:
+    model = get("model", "transformer")(d_model=32, mixer=mixer).build(context())
+    model.load_state_dict(load_file(f"{sys.argv[1]}/{mixer}.safetensors"))
+    x = torch.arange(22).reshape(2, 11)
+    print(mixer, model(x).detach().numpy().tobytes().hex())
+"""
+
+
+def test_a_fresh_process_has_the_same_logits_to_the_bit(tmp_path: Path) -> None:
+    found = []
+    for mixer in MIXERS:
+        model = model_part("transformer", mixer=mixer).build(context(rng=Rng(7)))
+        save_file(model.state_dict(), tmp_path / f"{mixer}.safetensors")
+        found.append(f"{mixer} {model(torch.arange(22).reshape(2, 11)).detach().numpy().tobytes().hex()}")
+    paths = os.pathsep.join([str(Path(toy.__file__).parent), *sys.path])
+    command = [sys.executable, "-c", READER, str(tmp_path), *MIXERS]
+    done = subprocess.run(command, env={**os.environ, "PYTHONPATH": paths}, capture_output=True, text=True, check=True)
+    assert done.stdout.split("\n")[:-1] == found
 
 
 # ---------------------------------------------------------------- refusals
