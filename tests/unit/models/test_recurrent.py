@@ -203,7 +203,10 @@ def executed(chosen: TransformerPart, length: int, **changes: Any) -> tuple[int,
         *(({"arrangement": "parallel"}, Treatment(freeze=each), 5) for each in FROZEN),
         *(({}, Treatment(freeze=each, checkpointing=True), 5) for each in FROZEN),
         ({"mixer": ["recurrent", "attention"]}, Treatment(), 5),
-        *(({}, Treatment(get("parametrization", name)()), 5) for name in ("lora", "dora", "mx", "nm")),  # type: ignore[arg-type]
+        *(
+            pytest.param({}, Treatment(get("parametrization", name)()), 5, marks=pytest.mark.slow)  # type: ignore[arg-type]
+            for name in ("lora", "dora", "mx", "nm")
+        ),
         ({"norm": "none"}, Treatment(get("parametrization", "lora")(), checkpointing=True), 5),  # type: ignore[arg-type]
     ],
 )
