@@ -27,9 +27,12 @@ def test_everything_on_the_page_works(
             for words in map(shlex.split, text.strip().splitlines()):
                 if words[0] == "isoflop":
                     assert invoke(words[1:]) == 0, (words, capsys.readouterr().err)
-                    said[" ".join(words[1:3])] = capsys.readouterr().out
+                    said.setdefault(" ".join(words[1:3]), capsys.readouterr().out)
     assert "220 documents" in said["data stats"]
     assert "kept" in said["data dedup"]
+    page = Path("told/report.html").read_text(encoding="utf-8")
+    for dropped in ("url: hard word", "repeats an earlier document", "gopher repetition"):
+        assert f"Examples of \u201c{dropped}" in page
     assert json.loads(Path("unique/summary.json").read_text())["counts"]["dropped"] > 20
     (broken,) = Path("stats/broken").iterdir()
     assert json.loads(broken.read_text())["quote"].startswith('{"text": "torn')

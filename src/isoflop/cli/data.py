@@ -236,22 +236,37 @@ def stats(
     out: Out,
     *,
     count: Annotated[str, typer.Option("--count", help="A key of records whose values are counted.")] = "domain",
+    languages: Annotated[bool, typer.Option("--languages", help="Count languages, too.")] = False,
+    steps: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--step",
+            help="Folder of clean, dedup or decontaminate, whose drops the page shows (may come again).",
+            parser=user_path,
+            metavar="DIR",
+        ),
+    ] = None,
     reading: Reading,
     json: Json = False,
 ) -> None:
-    """Count documents, words, lengths, scripts, equal texts and equal ids."""
+    """Count documents, words, lengths, scripts, equal texts and equal ids; write a page about them."""
     from ..data.engine.statistics import histogram, statistics
+    from ..report.corpora import write_corpus_page
+    from ..store.corpora import CORPUS_FACTS, CorpusFacts
 
     with started(inputs, out, reading, "jsonl", json) as (units, settings):
-        found = statistics(units, settings, count)
+        found = statistics(units, settings, count, languages=languages, steps=steps or ())
+    page = out / "report.html"
+    write_corpus_page(CorpusFacts.read(out / CORPUS_FACTS), page)
     if json:
-        emit({**found, "out": str(out)})
+        emit({**found, "out": str(out), "report": str(page)})
         return
     plain = {name: value for name, value in found["counts"].items() if not name.startswith("length.")}
     shown({"counts": plain}, out, json)
     typer.echo("documents by characters, from:")
     for line in histogram(found["counts"]):
         typer.echo(line)
+    typer.echo(str(page))
 
 
 @data_app.command()

@@ -58,6 +58,7 @@ CAPTIONS = {
     "inference_flops": "Each point is one run of one seed.",
     "density": "Of the weights as they are used, at the last evaluation. Rounding makes zeros too.",
     "blocks": "A block is collapsed if all its numbers become alike, saturated if its largest one is cut.",
+    "lengths": "Each bar holds the documents of between a power of two of characters and the next.",
     "loss": "Every recorded step faintly; boldly the mean of the steps within 10 % of its compute.",
 }
 

@@ -217,7 +217,7 @@ def _readable(path: Path) -> bool:
         kind_of(path)
     except DataError:
         return False
-    return path.name not in ("dataset_info.json", "state.json", "job.json", "summary.json")
+    return path.name not in ("dataset_info.json", "state.json", "job.json", "summary.json", "corpus.json")
 
 
 def _cuts(path: Path, kind: Kind, size: int, unit: int) -> Iterator[tuple[int, int, int]]:

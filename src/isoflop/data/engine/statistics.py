@@ -6,16 +6,22 @@ import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ...core.digests import document_hash
+from ...store.corpora import CorpusFacts
+from .dropped import step_of
 from .inputs import Unit, blocks
 from .jobs import Counts, Desk, JobSettings, conclude, opened_job, work_through, write_array
+from .languages import identifier
 from .pages import Pages
 
 HASHES = "hashes"
+BEGINNING = 2000
+"""Characters by which a document's language is told."""
 
 
 @dataclass(frozen=True)
@@ -24,6 +30,7 @@ class Describing:
 
     Args:
         key: a key of records whose values are counted.
+        languages: count languages, too, by their beginnings.
 
     Example:
         >>> Describing("domain").key
@@ -31,11 +38,14 @@ class Describing:
     """
 
     key: str
+    languages: bool = False
 
     def __call__(self, unit: Unit, desk: Desk) -> Counts:
         counts, hashes = Counts(), list[bytes]()
         for block in blocks(desk.texts(unit, counts, self.key)):
             pages = Pages([row.text for row in block])
+            if self.languages:
+                counts.update(f"language.{name}" for name in _languages([row.text for row in block]))
             for row, words in zip(block, pages.words.counts.tolist(), strict=True):
                 counts["words"] += words
                 counts["bytes"] += len(row.text.encode())
@@ -47,6 +57,12 @@ class Describing:
                 hashes.append(document_hash(row.text)[:8] + document_hash(row.id)[:8])
         write_array(desk.path(HASHES, unit.number, "npy"), np.frombuffer(b"".join(hashes), "<u8").reshape(-1, 2))
         return counts
+
+
+def _languages(texts: Sequence[str]) -> list[str]:
+    """The language of each text by its beginning; "unsure" where none is likelier than all others together."""
+    found = identifier(None).identify([text[:BEGINNING] for text in texts])
+    return [name if p >= 0.5 else "unsure" for name, p in found]
 
 
 @cache
@@ -65,27 +81,40 @@ def script_of(text: str) -> str:
     return max(found, key=lambda name: (found[name], name)) if found else "none"
 
 
-def statistics(units: Sequence[Unit], settings: JobSettings, key: str = "domain") -> dict[str, Any]:
+def statistics(
+    units: Sequence[Unit],
+    settings: JobSettings,
+    key: str = "domain",
+    *,
+    languages: bool = False,
+    steps: Sequence[Path] = (),
+) -> dict[str, Any]:
     """Count documents, words, bytes, lengths, scripts, values of a key, equal texts and equal ids.
+
+    What a page about them shows is kept beside the summary (``corpus.json``; ``isoflop.report.corpora``).
 
     Args:
         units: of the input.
         settings: where and how.
         key: a key of records whose values are counted.
+        languages: count languages, too (py3langid).
+        steps: folders of earlier jobs, whose drops the page is to show.
 
     Example:
-        >>> from pathlib import Path
         >>> from isoflop.data.engine.inputs import units_of
         >>> _ = Path("a.jsonl").write_text('{"text": "one two"}\\n{"text": "one two"}')
         >>> found = statistics(units_of(["a.jsonl"]), JobSettings(Path("out")))
         >>> found["counts"]["words"], found["counts"]["equal_texts"]
         (4, 1)
     """
-    with opened_job(settings, units, {"verb": "stats", "key": key}):
-        counts = work_through(units, Describing(key), settings)
+    told = [step_of(folder) for folder in steps]
+    with opened_job(settings, units, {"verb": "stats", "key": key} | ({"languages": True} if languages else {})):
+        counts = work_through(units, Describing(key, languages), settings)
         hashes = np.concatenate([np.load(settings.desk.path(HASHES, unit.number, "npy")) for unit in units])
         for column, name in enumerate(("equal_texts", "equal_ids")):
             counts[name] = len(hashes) - len(np.unique(hashes[:, column]))
+        shown = key if any(name.startswith(f"{key}.") for name in counts) else ""
+        CorpusFacts(counts=dict(sorted(counts.items())), key=shown, steps=tuple(told)).write(settings.out)
         return conclude(settings, counts, verb="stats")
 
 
