@@ -10,12 +10,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from isoflop.core.contracts import TokenBatch, Treatment
+from isoflop.core.contracts import VARIANT, TokenBatch, Treatment
 from isoflop.core.errors import RecipeError
 from isoflop.core.recipe import Recipe
 from isoflop.core.registry import get, names
 from isoflop.core.rng import Rng
 from isoflop.core.roles import parameter_groups
+from isoflop.core.turns import Turns
 from isoflop.ledger.audit import Audit
 from isoflop.ledger.budgets import step_cost
 from isoflop.models.architectures.transformer import TransformerPart
@@ -75,6 +76,21 @@ def test_each_width_is_the_plain_model_of_that_width(unit: str) -> None:
     assert len(alone.state_dict()) < len(model.state_dict())
 
 
+def test_a_step_draws_a_width_in_training_alone() -> None:
+    made = nested()
+    model = made.build(context(rng=Rng(4)))
+    turns = Turns(Rng(4)(VARIANT), len(WIDTHS))
+    whole = model.eval()(tokens())
+    for step in range(6):
+        for block in model.blocks:
+            block.feed_forward.at(step, 6)
+        assert torch.equal(model.eval()(tokens()), whole)
+        found = model.train()(tokens())
+        with in_variant(model, turns.at(step)):
+            assert torch.equal(found, model(tokens()))
+        assert torch.equal(found, whole) == (turns.at(step) == len(WIDTHS) - 1)
+
+
 def test_the_whole_starts_as_a_plain_model_does() -> None:
     """Entries of every matrix have the standard deviation of the plain model's."""
     made = part(d_model=128, feed_forward={"name": "nested", "widths": (64, 128, 512)})
@@ -113,7 +129,8 @@ def test_activations_are_computed_again_in_the_width_that_they_had() -> None:
         for variant in range(len(WIDTHS)):
             with in_variant(model, variant):
                 total = total + model(tokens()).square().mean()
-        total.backward()
+        with in_variant(model, 0):
+            total.backward()
     for (name, one), other in zip(models[0].named_parameters(), models[1].parameters(), strict=True):
         assert one.grad is not None
         assert other.grad is not None

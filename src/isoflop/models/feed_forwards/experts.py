@@ -90,9 +90,7 @@ class ExpertLayer(nn.Module):
         rows, counts = order // self.chosen, load.tolist()
         pieces = torch.split(vectors[rows], counts)
         # In training one without vectors is run, too, so that every weight has a gradient in every step.
-        used = [
-            each for each, count in zip(zip(pieces, experts, strict=True), counts, strict=True) if count or learning
-        ]
+        used = [each for each in zip(pieces, experts, strict=True) if learning or len(each[0])]
         hidden = [gated(piece) for piece, (gated, _) in used]
         out = torch.cat([down(piece) for piece, (_, (_, down)) in zip(hidden, used, strict=True)])
         out = out * weights.flatten()[order, None].to(out.dtype)
