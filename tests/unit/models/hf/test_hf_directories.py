@@ -331,6 +331,10 @@ def test_a_variant_goes_out_as_its_family_and_computes_the_same(variant: str, tm
         ({"feed_forward": "gelu"}, r"nearest is llama, but for model\.feed_forward = gelu \(it has swiglu\)"),
         ({"cap": 5.0}, r"nearest is llama, but for model\.cap = 5\.0 \(it has none\)"),
         ({"mixer": {"heads": 4, "pattern": "full"}}, "no family of published models has the pattern full"),
+        ({"mixer": {"name": "recurrent"}}, "no family of published models has the mixer recurrent"),
+        ({"mixer": {"name": "hstu"}}, "no family of published models has the mixer hstu"),
+        ({"mixer": {"heads": 4, "convolution": 3}}, r"but for model\.mixer\.convolution = 3 \(it has none\)"),
+        ({"norm": "none"}, r"but for model\.norm = none \(it has rms\)"),
     ],
 )
 def test_a_variant_of_no_family_is_refused_with_the_nearest(
