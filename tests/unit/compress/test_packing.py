@@ -98,11 +98,22 @@ def test_a_matrix_of_which_one_block_lies_off_the_grid_is_plain() -> None:
 
 def test_scales_need_not_be_those_of_the_largest_number() -> None:
     """As where a method moves weights along a grid that was chosen before."""
-    codes = torch.tensor([[3.0, -2.0, 1.0, 0.0] * 8])
-    scales = scales_of(codes * 0.37, "int4", 32)
+    codes = torch.tensor([[3.0, -2.0, 1.0, 0.0] * 8, [7.0, -5.0, 3.0, 0.0] * 8]).repeat(50, 1)
+    weight = codes * torch.rand(100, 1, generator=torch.Generator().manual_seed(0))  # one in eight is off by a bit
+    scales = scales_of(weight, "int4", 32)
     assert scales is not None
+    assert scales.dtype == torch.float32
     packing = WeightPacking("int4", 32)
-    assert torch.equal(packing.decode(packing.encode(codes * 0.37), (1, 32)), codes * 0.37)
+    assert torch.equal(packing.decode(packing.encode(weight), weight.shape), weight)
+
+
+def test_a_block_may_have_a_larger_scale_than_its_largest_number_tells() -> None:
+    """1.875 is a number of E4M3, but 480 is none."""
+    weight = torch.tensor([[1.875, 0.25, -1.0, 0.125] * 8])
+    made = quantise(weight, "mxfp8_e4m3", scale="rceil")
+    assert torch.equal(made, weight)
+    packing = WeightPacking("mxfp8_e4m3", 32)
+    assert torch.equal(packing.decode(packing.encode(weight), weight.shape), weight)
 
 
 @pytest.mark.parametrize("bits", range(2, 9))
