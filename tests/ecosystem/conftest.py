@@ -9,7 +9,7 @@ import warnings
 
 import pytest
 
-LIBRARIES = ("transformers", "peft", "lm_eval", "tensorboard", "wandb", "trackio", "openai")
+LIBRARIES = ("transformers", "peft", "lm_eval", "tensorboard", "wandb", "trackio", "openai", "compressed_tensors")
 
 
 def pytest_configure(config: pytest.Config) -> None:
