@@ -16,7 +16,7 @@ from isoflop.core.recipe import Recipe
 from isoflop.core.rng import Rng
 from isoflop.ledger.audit import Audit
 from isoflop.ledger.budgets import step_cost
-from isoflop.models.feed_forwards.experts import ExpertLayer, ExpertsPart
+from isoflop.models.feed_forwards.experts import ExpertLayer, ExpertsPart, loads
 from isoflop.models.feed_forwards.swiglu import SwiGlu
 from isoflop.models.layers import initialise
 from isoflop.train.run import train
@@ -105,6 +105,21 @@ def test_biases_even_out_the_load() -> None:
     assert shares[0] > 1.8
     assert shares[-1] < 1.3
     assert ExpertLayer(32, 16, 4, 1, rate=0.0).bias.abs().max() == 0
+
+
+def test_loads_are_the_shares_of_the_choices() -> None:
+    model = part(feed_forward={"name": "experts", "experts": 4, "hidden": 8}).build(context())
+    tokens = torch.randint(0, VOCAB, (2, 21), generator=torch.Generator().manual_seed(0))
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    found = loads(model, tokens)
+    assert list(found) == ["blocks.0.feed_forward", "blocks.1.feed_forward"]
+    model(tokens)  # which counts, in training
+    for block, share in zip(model.blocks, found.values(), strict=True):
+        torch.testing.assert_close(share, block.feed_forward.load / (2 * 2 * 21), check_dtype=False)
+        block.feed_forward.load.zero_()
+        block.feed_forward.bias[3] = -9.0
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items() if "bias" not in name)
+    assert all(float(share[3]) == 0 for share in loads(model, tokens).values())
 
 
 def test_a_load_is_settled_once_and_only_in_training() -> None:
