@@ -184,6 +184,17 @@ def test_a_full_disk_leaves_nothing(
     assert sorted(run.parent.iterdir()) == before
 
 
+def test_where_a_run_was_trained_does_not_matter(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A device that is not here is no reason: all of compression runs on the CPU, and so does what it measures."""
+    elsewhere = tmp_path / "elsewhere"
+    shutil.copytree(run, elsewhere)
+    resolved = json.loads((elsewhere / "resolved.json").read_text())
+    resolved["train"]["device"] = "xpu"
+    (elsewhere / "resolved.json").write_text(json.dumps(resolved))
+    assert compressed(elsewhere, "small", ROUND) == 0, capsys.readouterr().err
+    assert Run.read(tmp_path / "small").recipe.train.device == "cpu"
+
+
 def test_weights_that_are_not_numbers_are_refused(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

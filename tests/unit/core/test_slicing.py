@@ -52,6 +52,7 @@ def test_a_narrow_model_is_one_whose_other_channels_are_always_zero(kind: str) -
     wide, cut = PlainModel(model.part, VOCAB, tensors), model.cut({"width": range(0, 32, 2)})
     assert cut.units()["width"] == 16
     assert cut.part.d_model == 16  # type: ignore[attr-defined]
+    assert cut.part.embedding_scale == (32**0.5 if kind == "tied" else None)  # type: ignore[attr-defined]
     if kind != "tied":  # LayerNorm's mean is another one
         gains = {name for name, tensor in cut.tensors.items() if name.endswith("norm.weight") and len(tensor) == 16}
         scaled = {name: tensor * 2**0.5 if name in gains else tensor for name, tensor in cut.tensors.items()}

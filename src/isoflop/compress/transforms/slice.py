@@ -42,9 +42,6 @@ class SlicePart(TransformPart):
             what = "no feed-forward of the model has units in an order along which it could be cut"
             raise UsageError(what, where="slice.hidden_widths", fix="slice a model of nested or plain feed-forwards")
         widths = (self.hidden_widths,) * len(axes) if isinstance(self.hidden_widths, int) else self.hidden_widths
-        if not axes:
-            what = "no feed-forward of the model can be cut: their units have no axis"
-            raise UsageError(what, where="slice", fix="leave it whole")
         if len(widths) != len(axes):
             what = f"has {len(widths)} in its list, for {len(axes)} feed-forwards of {units.get(LAYER, 0)} layers"
             raise UsageError(what, where="slice.hidden_widths", fix="give a number for all, or a list of one a layer")
