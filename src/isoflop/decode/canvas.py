@@ -124,6 +124,25 @@ class Canvas:
         """The tokens of each row."""
         return [row[:size] for row, size in zip(self.tokens.tolist(), self.sizes, strict=True)]
 
+    def only(self, asked: Tensor) -> tuple[Canvas, Tensor]:
+        """The asked tokens of each row, side by side, as a canvas, and where they stand: int64 (batch, most).
+
+        Rows with fewer of them are filled up with places that are neither hidden nor given.
+
+        Args:
+            asked: bool (batch, length).
+        """
+        where = (~asked).byte().argsort(dim=-1, stable=True)[:, : max(1, int(asked.sum(-1).max()))]
+        inside, sizes = asked.gather(1, where), asked.sum(-1).tolist()
+        hidden, given = (x.gather(1, where) & inside for x in (self.hidden, self.given))
+        tokens, blocks = (x.gather(1, where) for x in (self.tokens, self.blocks))
+        return Canvas(tokens, hidden, given, blocks, sizes, self.block, self.steps, self.wanted, self.mask), where
+
+    def put_back(self, asked: Tensor, part: Canvas) -> None:
+        """Take what became of the asked tokens on a canvas of ``only``."""
+        inside = torch.arange(part.tokens.shape[1], device=asked.device) < asked.sum(-1, keepdim=True)
+        self.tokens[asked], self.hidden[asked] = part.tokens[inside], part.hidden[inside]
+
     def select(self, rows: Sequence[int]) -> Canvas:
         """Some of the rows, no longer than the longest of them."""
         sizes = [self.sizes[row] for row in rows]

@@ -9,7 +9,7 @@ the law that the model's conditionals define, in whatever order they are written
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -17,13 +17,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..core.contracts import Completion, Ended, Filling, Listener, Model
+from ..core.contracts import Completion, Ended, Filling, Listener
 from ..core.cost import Cost
 from ..core.errors import NumericsError, UsageError
 from ..core.registry import get
 from ..core.rng import Rng
+from ..models.sheet import Sheet, sheets_of
 from .batching import Batched
 from .canvas import Canvas
+from .reading import Reader
 
 Template = Sequence["int | None"]
 """Ids of a text, None where a token is to be filled in."""
@@ -160,10 +162,10 @@ class Unmask(Batched):
         *,
         infilling: bool,
     ) -> Iterator[Completion]:
-        filling = self.filling_of(model)
+        filling, sheets = self.filling_of(model), sheets_of(model)
         given = (_checked(template, number, filling, infilling) for number, template in enumerate(templates, first))
         for rows in self.batches(given, first, rng, SampleInHand):
-            filled = self._decode(model, filling, rows, listen, None if infilling else self.how.stop)
+            filled = self._decode(model, sheets, filling, rows, listen, None if infilling else self.how.stop)
             for row, ids in zip(rows, filled, strict=True):
                 yield Completion(row.prompt, row.sample, ids, [], row.ended or "budget", row.cost, row.calls)
 
@@ -176,10 +178,20 @@ class Unmask(Batched):
 
     @torch.no_grad()
     def _decode(
-        self, model: Any, filling: Filling, rows: list[SampleInHand], listen: Listener | None, stop: int | None
+        self,
+        model: Any,
+        sheets: Callable[[int, int], Sheet] | None,
+        filling: Filling,
+        rows: list[SampleInHand],
+        listen: Listener | None,
+        stop: int | None,
     ) -> list[list[int]]:
         """Fill in the rows, which belong to one batch."""
-        every, canvas = rows, Canvas.of([row.template for row in rows], filling, self.how.block, model.head.device)
+        # A decoder that hides tokens again does so anywhere, and would enter a block again and again.
+        layout = replace(filling, block=None) if self.how.rewrites else filling
+        every, canvas = rows, Canvas.of([row.template for row in rows], layout, self.how.block, model.head.device)
+        how = {"ahead": self.how.ahead, "keep": self.how.keep, "rewrites": self.how.rewrites}
+        readers = [Reader(model, filling, canvas, sheets, **how) for _ in range(1 + (self.how.guidance > 0))]
         while True:
             self._tell(canvas, rows, listen, stop)
             going = [i for i, left in enumerate(canvas.left.tolist()) if left and rows[i].ended is None]
@@ -189,37 +201,53 @@ class Unmask(Batched):
                 if not going:
                     break
                 canvas, rows = canvas.select(going), [rows[i] for i in going]
+                for reader in readers:
+                    reader.select(going, canvas.tokens.shape[1])
+            asking = torch.tensor([row.ended is None for row in rows], device=canvas.tokens.device)[:, None]
             chosen = self.how.blind(canvas, [row.generator for row in rows])
-            if chosen is None or bool(chosen.any()):
-                logits = self._logits(model, filling, canvas, rows)
-                shown = self.how.advance(canvas, logits, [row.generator for row in rows], chosen)
-                self._show(canvas, rows, shown)
+            asked = (self.how.asks(canvas) if chosen is None else chosen) & asking
+            if bool(asked.any()):
+                logits = self._logits(readers, canvas, rows, asked)
+                self._show(canvas, rows, self._advance(canvas, logits, rows, asked, blind=chosen is not None))
             canvas.stepped()
         # A row that was ended keeps what it had told, another one keeps all.
         return [[row.text[place] for place in row.holes[: row.told if row.ended else None]] for row in every]
 
-    def _logits(self, model: Any, filling: Filling, canvas: Canvas, rows: list[SampleInHand]) -> Tensor:
-        """Logits (batch, length, ids) of one call, charged to the rows."""
-        documents = canvas.documents(ahead=self.how.ahead)
-        logits = filling.logits(model, canvas.tokens, documents).float()
-        passes = 1
-        if self.how.guidance:
-            without = torch.where(canvas.given, filling.mask, canvas.tokens)
-            blind = filling.logits(model, without, documents).float()
-            logits, passes = _apart(logits, blind, self.how.guidance), 2
+    def _logits(self, readers: list[Reader], canvas: Canvas, rows: list[SampleInHand], asked: Tensor) -> Tensor:
+        """Logits (n, ids) of the asked tokens, row by row, of one call, which is charged to the rows."""
+        of = asked if self.guide is None else _readable(canvas, readers[0].filling) & asked.any(-1, keepdim=True)
+        shown = [canvas.tokens, torch.where(canvas.given, canvas.mask, canvas.tokens)]
+        found = [reader.logits(canvas, tokens, of) for reader, tokens in zip(readers, shown, strict=False)]
+        logits = found[0][0] if len(found) == 1 else _apart(found[0][0], found[1][0], self.how.guidance)
         if self.guide is not None:
-            logits = self.guide(logits, canvas.tokens)
+            whole = logits.new_zeros(*of.shape, logits.shape[-1])
+            whole[of] = logits
+            logits = self.guide(whole, canvas.tokens)[asked]
         limit = self.how.ids
         if limit is not None and limit < logits.shape[-1]:
             logits = logits[..., :limit]
-        if not torch.isfinite(logits.amax(-1)[canvas.hidden]).all():
+        if not torch.isfinite(logits.amax(-1)).all():
             fix = "the run's weights are not finite or have grown too large: train it again at a lower rate"
             raise NumericsError("the model's logits are not finite", where="generate", fix=fix)
-        for row, cost in zip(rows, _costs(model, filling, canvas), strict=True):
-            done = row.ended is not None  # then it is only there for company
-            cost = Cost(0, cost.executed) if done else cost
-            row.cost, row.calls = row.cost + cost * passes, row.calls + passes * (not done)
+        for _, costs in found:
+            for row, cost, mine in zip(rows, costs, asked.any(-1).tolist(), strict=True):
+                row.cost, row.calls = row.cost + (cost if mine else Cost(0, cost.executed)), row.calls + mine
         return logits
+
+    def _advance(
+        self, canvas: Canvas, logits: Tensor, rows: list[SampleInHand], asked: Tensor, *, blind: bool
+    ) -> Tensor:
+        """Show tokens on the canvas, of which only the asked ones are looked at; which: bool (batch, length)."""
+        part, where = canvas.only(asked)
+        inside = asked.gather(1, where)
+        compact = logits.new_zeros(*inside.shape, logits.shape[-1])
+        compact[inside] = logits
+        generators = [row.generator for row in rows]
+        shown = self.how.advance(part, compact, generators, inside if blind else None)
+        canvas.put_back(asked, part)
+        found = torch.zeros_like(asked)
+        found[asked] = shown[inside]
+        return found
 
     def _show(self, canvas: Canvas, rows: list[SampleInHand], shown: Tensor) -> None:
         if self.watch is None:
@@ -263,10 +291,8 @@ def _apart(logits: Tensor, blind: Tensor, weight: float) -> Tensor:
     return torch.where(finite, logits + weight * (logits - blind.where(finite, logits)), logits)
 
 
-def _costs(model: Any, filling: Filling, canvas: Canvas) -> list[Cost]:
-    """What one call costs for each row: its own text's model FLOPs, and what is executed with the batch's padding."""
-    if not isinstance(model, Model):
-        return [Cost()] * len(canvas.sizes)
-    executed = model.flops(1, canvas.tokens.shape[1], filling.pattern).forward.executed
-    own = {size: model.flops(1, size, filling.pattern).forward for size in set(canvas.sizes)}
-    return [Cost(own[n].flops, executed, own[n].elementwise, own[n].moved) for n in canvas.sizes]
+def _readable(canvas: Canvas, filling: Filling) -> Tensor:
+    """Every token that the model has logits for: bool (batch, length)."""
+    places = torch.arange(canvas.tokens.shape[1], device=canvas.tokens.device)
+    inside = places < torch.tensor(canvas.sizes, device=places.device)[:, None]
+    return inside & (places > 0) if filling.shifted else inside

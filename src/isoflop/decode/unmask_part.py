@@ -14,6 +14,7 @@ from torch import Tensor
 from ..core.context import Context
 from ..core.contracts import DecoderPart, Filling
 from .canvas import Canvas
+from .reading import Keep
 from .unmask import Unmask
 
 Generators = Sequence[np.random.Generator]
@@ -38,6 +39,9 @@ class UnmaskPart(DecoderPart):
     """Fill in blocks of so many tokens from left to right, each whole before the next; by default all is one block."""
     ahead: bool = True
     """Whether a block sees that more hidden tokens follow it."""
+    keep: Keep | None = None
+    """While a block is written, do not compute again what lies "before" it, or what lies "around" it. Approximate, for
+    models whose every position sees every other; what a model of blocks has written is always kept, exactly."""
     temperature: NonNegativeFloat = 0.0
     """Divides the logits of tokens that are drawn; 0 takes the likeliest. Orders are chosen at temperature 1."""
     noise: NonNegativeFloat = 0.0
@@ -58,6 +62,8 @@ class UnmaskPart(DecoderPart):
             raise ValueError(f"{' and '.join(given)} both say how many tokens a call shows; give one of them")
         if self.schedule != "even" and self.steps is None:
             raise ValueError(f"schedule {self.schedule} is over steps; say how many")
+        if self.keep is not None and self.block is None:
+            raise ValueError(f"keep={self.keep} is of what lies outside a block; say how long blocks are")
         shares = [share for share, _ in self.stages]
         if self.stages and (shares[0] != 0 or shares != sorted(set(shares))):
             raise ValueError(f"stages begin at the shares {shares}; they should rise from 0")
@@ -69,7 +75,10 @@ class UnmaskPart(DecoderPart):
     def misfit(self, filling: Filling | None) -> str:
         if filling is None:
             return "fills in what is hidden, and the model writes from left to right; use sample"
-        return "cannot insert tokens, as the model does; use insertion" if filling.times else ""
+        if filling.times:
+            return "cannot insert tokens, as the model does; use insertion"
+        kept = self.keep is not None and filling.block is not None
+        return "keeps what the model's own blocks keep exactly; leave keep out" if kept else ""
 
     @property
     def least(self) -> int:
@@ -80,6 +89,10 @@ class UnmaskPart(DecoderPart):
     def rewrites(self) -> bool:
         """Whether tokens that were shown may be hidden again."""
         return False
+
+    def asks(self, canvas: Canvas) -> Tensor:
+        """The tokens that the model is asked about: bool (batch, length); ``advance`` sees no others."""
+        return canvas.may
 
     @abstractmethod
     def scores(self, log_p: Tensor, may: Tensor, generators: Generators) -> Tensor:
@@ -130,10 +143,10 @@ class UnmaskPart(DecoderPart):
         """Show tokens on the canvas; which ones: bool (batch, length).
 
         Args:
-            canvas: the texts.
-            logits: (batch, length, ids) of every token.
+            canvas: of each text the tokens that were asked about, side by side.
+            logits: (batch, length, ids) of each of them.
             generators: of each row.
-            chosen: what ``blind`` has chosen.
+            chosen: which of them ``blind`` has chosen.
         """
         if chosen is None:
             chosen = self.chosen(canvas, torch.log_softmax(logits, -1), generators)

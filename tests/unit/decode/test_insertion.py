@@ -86,6 +86,19 @@ def test_the_surest_are_shown_within_a_window_of_the_first_hidden_ones() -> None
     assert row.chosen(0.1, margins) == [4], "of the first five hidden ones, the last has the largest margin"
 
 
+def test_how_many_are_shown_follows_the_rate_and_which_ones_the_tokens_chances() -> None:
+    asked: list[float] = []
+
+    class Means:
+        def poisson(self, mean: float) -> int:
+            asked.append(mean)
+            return 2
+
+    row = GrowingText(0, 0, [], Means(), ids=[None, 3, None, None, None])  # type: ignore[arg-type]
+    assert row.chosen(0.25, np.array([0.1, 0.9, 0.8, 0.2, 0.7])) == [2, 4]
+    assert asked == [4 * 0.25]
+
+
 def test_a_sample_depends_on_its_own_numbers_alone() -> None:
     together = decoder(steps=8).generate(Expects(), [[], [], []], 20, Rng(3))
     alone = [next(decoder(steps=8).complete(Expects(), [[]], 20, Rng(3), first=i)).ids for i in range(3)]

@@ -19,7 +19,7 @@ from isoflop.core.rng import Rng
 from isoflop.decode.unmask import Unmask
 from isoflop.decode.unmask_part import UnmaskPart, gumbel_max
 from isoflop.models.patterns.full import FullPattern
-from transformer_toys import context, part
+from transformer_toys import VOCAB, context, part
 
 FILLS = [name for name in names("decoder") if issubclass(get("decoder", name), UnmaskPart)]
 ONE_A_CALL = [name for name in FILLS if name not in ("remask", "threshold", "ancestral")]
@@ -159,6 +159,33 @@ def test_margin_waits_where_two_ids_compete() -> None:
     assert first == {"margin": 1, "top_probability": 0}
 
 
+@pytest.mark.parametrize("name", ["top_probability", "margin", "entropy", "threshold", "remask"])
+def test_what_a_guide_forbids_is_neither_written_nor_counted(name: str) -> None:
+    """Forbidden after the choice, or for the choice and not for how sure it is, an id still bends the order."""
+    law = np.einsum("i,j,k->ijk", [0.98, 0.011, 0.009], [0.05, 0.90, 0.05], [0.3, 0.4, 0.3])
+    order: list[int] = []
+    made = decoder(name, temperature=0.0)
+    made.watch = lambda prompt, sample, place, token: order.append(place)
+    made.guide = lambda logits, tokens: logits.index_fill(-1, torch.tensor([0]), -torch.inf)
+    found = made.generate(Posterior(law), [[]], 3, Rng(0))[0]
+    assert 0 not in found
+    if name not in ("remask", "threshold"):
+        assert order[0] == 1, "without its likeliest id the first place is the least sure of all"
+
+
+@pytest.mark.parametrize("name", FILLS)
+def test_what_is_given_stays_as_it_was(name: str) -> None:
+    """Neither a caller's template nor what was shown at first changes while other tokens are hidden and shown."""
+    given: list[list[int | None]] = [[None, 2, None], [1, None, None]]
+    before = [list(row) for row in given]
+    made = decoder(name, temperature=1.0)
+    seen: list[list[int]] = []
+    made.guide = lambda logits, tokens: seen.extend(tokens.tolist()) or logits  # type: ignore[func-returns-value]
+    list(made.infill(Posterior(joint()), given, Rng(0)))
+    assert given == before
+    assert all(row[1] == 2 or row[0] == 1 for row in seen)
+
+
 def test_noise_is_drawn_in_float64() -> None:
     """In float32 no uniform number but 0 lies below 6e-8, and rare ids come far too seldom (arXiv 2409.02908)."""
     scores = torch.tensor([[0.0, 30.0]], dtype=torch.float64)
@@ -277,7 +304,8 @@ def test_a_sample_does_not_depend_on_what_else_is_in_the_batch(name: str, model:
 def test_a_sample_costs_the_models_passes(model: Any) -> None:
     found = next(decoder("margin", None, per_call=2).complete(model, [[1, 2]], 7, Rng(0)))
     assert found.calls == 4
-    assert found.cost.flops == 4 * model.flops(1, 9, FullPattern()).forward.flops
+    unasked = (2 + 4 + 6 + 8) * 2 * 32 * VOCAB  # of what is shown no logits are computed
+    assert found.cost.flops == 4 * model.flops(1, 9, FullPattern()).forward.flops - unasked
     twice = next(decoder("margin", None, per_call=2, guidance=1.0).complete(model, [[1, 2]], 7, Rng(0)))
     assert (twice.calls, twice.cost.flops) == (8, 2 * found.cost.flops)
 

@@ -66,7 +66,13 @@ class Filling:
         Returns:
             (batch, length, ids), -inf for the mask. Where the model is shifted, the first position's mean nothing.
         """
-        found: Tensor = model(tokens, self.seen(documents))[..., : self.ids]
-        if self.mask < self.ids:
-            found = found.index_fill(-1, tokens.new_tensor([self.mask]), float("-inf"))
+        found = self.allowed(model(tokens, self.seen(documents)))
         return found.roll(1, 1) if self.shifted else found
+
+    def allowed(self, logits: Tensor) -> Tensor:
+        """A model's logits (..., vocab) of the ids that may be written: (..., ids), -inf for the mask."""
+        found = logits[..., : self.ids]
+        if self.mask < self.ids:
+            found = found.clone()
+            found[..., self.mask] = float("-inf")
+        return found

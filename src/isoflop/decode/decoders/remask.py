@@ -54,11 +54,14 @@ class RemaskPart(UnmaskPart):
     def scores(self, log_p: Tensor, may: Tensor, generators: Generators) -> Tensor:
         return log_p.amax(-1)
 
+    def asks(self, canvas: Canvas) -> Tensor:
+        inside = torch.arange(canvas.tokens.shape[1]) < torch.tensor(canvas.sizes)[:, None]
+        return inside.to(canvas.given.device) & ~canvas.given
+
     def advance(self, canvas: Canvas, logits: Tensor, generators: Generators, chosen: Tensor | None) -> Tensor:
         filled = canvas.hidden.clone()
         canvas.write(filled, self.drawn(logits, filled, generators))
-        inside = torch.arange(canvas.tokens.shape[1]) < torch.tensor(canvas.sizes)[:, None]
-        anywhere = inside.to(filled.device) & ~canvas.given
+        anywhere = self.asks(canvas)
         scores = self.scores(torch.log_softmax(logits, -1), anywhere, generators)
         hidden = self.hidden_again(scores, anywhere, canvas.steps)
         canvas.hidden |= hidden

@@ -36,8 +36,12 @@ from ..attend import Angles, attend, block_pairs, capped_attend, dense_mask, tur
 from ..cache import KeyValues, Padding
 from ..cost import pointwise
 from ..layers import Matrix, Product, exact, joined, matrix_shapes
+from ..sheet import SheetKeyValues
 from ..short_convolution import ConvolvedKeyValues, ConvolvedSlotKeyValues, ShortConvolution
 from ..slots import SlotKeyValues
+
+Memory = KeyValues | SlotKeyValues | SheetKeyValues
+"""What becomes of keys and values while text is written."""
 
 
 class Attention(nn.Module):
@@ -113,7 +117,7 @@ class Attention(nn.Module):
         x: Tensor,
         products: tuple[Product, Product],
         seen: Seen | Padding = None,
-        cache: KeyValues | SlotKeyValues | None = None,
+        cache: Memory | None = None,
     ) -> Tensor:
         """(batch, length, width) -> same. With a cache, ``x`` continues what the cache holds and is added to it."""
         to_qkv, to_out = products
@@ -162,7 +166,16 @@ class Attention(nn.Module):
     def _channels(self) -> tuple[int]:
         return ((self.heads + 2 * self.kv_heads) * self.head_dim,)
 
-    def _continue(self, qkv: Tensor, cache: KeyValues | SlotKeyValues, padding: Padding | None) -> Tensor:
+    @property
+    def by_place(self) -> bool:
+        """Whether what a place holds reaches others through keys and values alone, so that ``make_sheet`` serves it."""
+        return self.convolution is None
+
+    def make_sheet(self, rows: int, length: int, dtype: torch.dtype) -> SheetKeyValues:
+        """The same for texts that are written in any order."""
+        return SheetKeyValues(rows, self.kv_heads, length, self.head_dim, dtype, self.q.weight.device)
+
+    def _continue(self, qkv: Tensor, cache: Memory, padding: Padding | None) -> Tensor:
         """The newest queries over all keys, each seeing those up to itself. ``qkv`` is overwritten."""
         if self.turns:
             turn_(qkv[:, :, : self.heads + self.kv_heads], *self._turns(cache, qkv.shape[1]))
@@ -170,7 +183,7 @@ class Attention(nn.Module):
         kernel = None if self.cap is None else partial(capped_attend, scale=self.scale, cap=self.cap)
         return cache.attend(q, both, self.pattern, padding, scale=self.scale, kernel=kernel).transpose(1, 2)
 
-    def _turns(self, cache: KeyValues | SlotKeyValues, length: int) -> tuple[Tensor, Tensor]:
+    def _turns(self, cache: Memory, length: int) -> tuple[Tensor, Tensor]:
         """What ``turn_`` takes for the next positions, from tables that the cache keeps."""
         places, end = cache.places(length)
         if cache.turns is None or end > cache.turns.shape[1]:
