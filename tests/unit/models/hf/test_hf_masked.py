@@ -18,8 +18,9 @@ from isoflop.core.rng import Rng
 from isoflop.data.loader import heldout_of
 from isoflop.decode.decoders.top_probability import TopProbabilityPart
 from isoflop.decode.unmask import Unmask
+from isoflop.models.hf.config import Config
 from isoflop.models.hf.directory import Published
-from isoflop.models.hf.families import FAMILIES, form_of
+from isoflop.models.hf.families import FAMILIES, family_of, form_of, part_of
 from isoflop.train.restore import published
 from published_toys import write
 
@@ -152,6 +153,54 @@ def test_its_likelihood_is_not_measured_as_if_it_were_causal(made: Any) -> None:
     assert loaded.tokenizer is not None
     with pytest.raises(UsageError, match="fills in"):
         loaded.measure({"text": heldout_of("abc", loaded.tokenizer)})
+
+
+PUBLISHED: dict[str, dict[str, Any]] = {
+    # As config.json of GSAI-ML/LLaDA-8B-Base and of Dream-org/Dream-v0-Base-7B.
+    "llada": {
+        "activation_type": "silu", "alibi": False, "alibi_bias_max": 8.0, "architectures": ["LLaDAModelLM"],
+        "attention_dropout": 0.0, "attention_layer_norm": False, "attention_layer_norm_with_affine": True,
+        "auto_map": {"AutoModel": "modeling_llada.LLaDAModelLM"}, "bias_for_layer_norm": False, "block_group_size": 1,
+        "block_type": "llama", "d_model": 4096, "embedding_dropout": 0.0, "embedding_size": 126464,
+        "eos_token_id": 126081, "flash_attention": False, "include_bias": False, "include_qkv_bias": False,
+        "init_cutoff_factor": None, "init_device": "meta", "init_fn": "mitchell", "init_std": 0.02,
+        "input_emb_norm": False, "layer_norm_type": "rms", "layer_norm_with_affine": True, "mask_token_id": 126336,
+        "max_sequence_length": 4096, "mlp_hidden_size": 12288, "mlp_ratio": 4, "model_type": "llada",
+        "multi_query_attention": None, "n_heads": 32, "n_kv_heads": 32, "n_layers": 32, "pad_token_id": 126081,
+        "precision": "amp_bf16", "residual_dropout": 0.0, "rms_norm_eps": 1e-05, "rope": True,
+        "rope_full_precision": True, "rope_theta": 500000.0, "scale_logits": False, "transformers_version": "4.46.3",
+        "use_cache": False, "vocab_size": 126464, "weight_tying": False,
+    },
+    "Dream": {
+        "architectures": ["DreamModel"], "attention_dropout": 0.0,
+        "auto_map": {"AutoModel": "modeling_dream.DreamModel"},
+        "bos_token_id": 151643, "eos_token_id": 151643, "hidden_act": "silu", "hidden_size": 3584,
+        "initializer_range": 0.02, "intermediate_size": 18944, "mask_token_id": 151666,
+        "max_position_embeddings": 131072, "max_window_layers": 28, "model_type": "Dream", "num_attention_heads": 28,
+        "num_hidden_layers": 28, "num_key_value_heads": 4, "pad_token_id": 151643, "rms_norm_eps": 1e-06,
+        "rope_scaling": None, "rope_theta": 1000000.0, "sliding_window": None, "tie_word_embeddings": False,
+        "torch_dtype": "bfloat16", "transformers_version": "4.46.2", "use_cache": True, "use_mrope": False,
+        "use_sliding_window": False, "vocab_size": 152064,
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("kind", "tensors", "numbers"), [("llada", 291, 8_015_581_184), ("Dream", 339, 7_615_616_512)])
+def test_the_published_configurations_are_read(kind: str, tensors: int, numbers: int) -> None:
+    """By what their authors' code reads: the tensors' names, how many there are, and their numbers in all."""
+    config = Config(PUBLISHED[kind], "config.json")
+    model, family = part_of(config, tied=False), family_of(config)
+    _, place, prefix = KINDS[kind]
+    wanted = {f"{name[place]}.weight" for name in TOP.values()}
+    for layer in range(model.layers):
+        wanted |= {f"{prefix}.{layer}.{name[place]}.weight" for name in NAMES.values()}
+        wanted |= {f"{prefix}.{layer}.{NAMES[n][1]}.bias" for n in "qkv" if kind == "Dream"}
+    assert {entry.theirs for entry in family.all_entries(model)} == wanted
+    assert len(wanted) == tensors
+    assert sum(shape.numel for shape in model.shapes(config.whole("vocab_size"))) == numbers
+    filling = family.filling(config)
+    assert filling is not None
+    assert (filling.mask, filling.shifted) == (PUBLISHED[kind]["mask_token_id"], kind == "Dream")
 
 
 @pytest.mark.parametrize(
