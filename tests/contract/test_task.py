@@ -21,6 +21,8 @@ EXAMPLES: dict[str, list[dict[str, Any]]] = {
     "addition": [{"digits": 4}, {"digits": 3, "reverse": True, "hard": 1}],
     "maze": [{"size": 7, "goals": (2, 4)}, {"size": 21, "goals": (3,), "maze": 5}],
     "nae_sat": [{"latents": 6, "observations": 9}],
+    "zebra": [{"houses": 3, "attributes": 2}, {"houses": 4, "attributes": 3, "clues": 11}],
+    "code": [{"modules": ("textwrap", "bisect")}],
     "brackets": [{"pairs": (1, 6)}, {"kinds": 4, "pairs": (2, 3)}],
 }
 ALL = [(name, fields) for name in names("task") for fields in EXAMPLES[name]]

@@ -78,7 +78,7 @@ def puzzles(task: TaskPart, *, examples: int, variants: int, heldout: int, level
         puzzle = task.draw(rng("heldout").at(number))
         found = held[puzzle.level]
         if len(found) < heldout:
-            found.setdefault(_key(puzzle) or number, puzzle)  # where all is hidden, no two puzzles are the same
+            found.setdefault(task.origin(puzzle) or number, puzzle)  # where all is hidden, no two puzzles are the same
     known = {key for found in held.values() for key in found}
     train: list[Puzzle] = []
     for number in range(_TRIES * examples):
@@ -88,16 +88,11 @@ def puzzles(task: TaskPart, *, examples: int, variants: int, heldout: int, level
         puzzle = task.draw(generator)
         if puzzle.level in levels:
             forms = [puzzle, *(task.variant(puzzle, generator) for _ in range(variants - 1))]
-            train += [form for form in forms if _key(form) not in known]
+            train += [form for form in forms if task.origin(form) not in known]
     if len(train) < examples:
         what = f"{examples:,} training puzzles of the levels {', '.join(levels)} do not come up"
         raise DataError(what, where="source.task", fix="ask for fewer, or for other levels")
     return Sides(tuple(train[:examples]), {level: tuple(found.values()) for level, found in held.items() if found})
-
-
-def _key(puzzle: Puzzle) -> Any:
-    """What makes two puzzles the same one: their question; None where all is hidden."""
-    return puzzle.question if any(puzzle.question) else None
 
 
 def kept(cache: Path, key: Any, make: Any) -> Sides:

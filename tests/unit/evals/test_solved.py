@@ -63,6 +63,18 @@ def test_each_level_is_judged_by_the_task(tmp_path: Path) -> None:
     assert found.n == sum(len(level.puzzles) for level in held.values())
 
 
+def test_well_formed_is_the_tasks_weaker_judgement(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = Recipe.from_json({**TREE, "metrics": [{"name": "well_formed", "decoder": "margin"}]})
+    filling = Filling(mask=13, ids=13, pattern=FullPattern())
+    ctx = Context(Rng(0), tmp_path, recipe.tokenizer, 14, batch=4, length=9, filling=filling)
+    source: Any = recipe.source.build(ctx)
+    subject, metric = Subject(Knows(source.task), None, ctx), recipe.metrics[0].build(ctx)  # type: ignore[arg-type]
+    solved = SolveRate(MarginPart(), 6).measure(subject, source.heldout(), Rng(0)).value
+    assert metric.measure(subject, source.heldout(), Rng(0)).value == solved < 1, "by default it asks the same"
+    monkeypatch.setattr(AdditionPart, "formed", lambda self, puzzle, text: len(text) == 9)
+    assert metric.measure(subject, source.heldout(), Rng(0)).value == 1
+
+
 class Writes(torch.nn.Module):
     """Stands for a decoder's model: what it says depends on nothing."""
 

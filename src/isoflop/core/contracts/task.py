@@ -119,6 +119,18 @@ class TaskPart(Part):
     def solve(self, puzzle: Puzzle) -> str | None:
         """A solution, found without looking at the holes' contents; None where only the puzzle's own text is known."""
 
+    def formed(self, puzzle: Puzzle, text: str) -> bool:
+        """Whether a text keeps all that is shown and is well formed, right or not; by default whether it is right."""
+        return self.right(puzzle, text)
+
+    def origin(self, puzzle: Puzzle) -> Any:
+        """What no training puzzle shares with a held-out one; by default its question, None where all is hidden."""
+        return puzzle.question if any(puzzle.question) else None
+
+    def inputs(self) -> str:
+        """A digest of what puzzles are made of besides the part's own fields; by default nothing."""
+        return ""
+
     def variant(self, puzzle: Puzzle, generator: np.random.Generator) -> Puzzle:
         """Another puzzle of the same level, made of one at little cost; by default the same."""
         return puzzle

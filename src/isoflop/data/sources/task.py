@@ -86,9 +86,11 @@ class TaskSourcePart(SourcePart):
 
     def build(self, ctx: Context) -> PuzzleSource:
         fields = self.model_dump(mode="json", exclude={"ends", "slots"})
+        read = self.task.inputs()
+        key = [fields, read] if read else fields
         sides = kept(
             ctx.cache,
-            fields,
+            key,
             lambda: puzzles(
                 self.task,
                 examples=self.examples,
@@ -99,5 +101,5 @@ class TaskSourcePart(SourcePart):
             ),
         )
         return PuzzleSource(
-            self.task, sides, ctx, ends=self.ends_of(), slots=self.slots, identity=[fields, self.ends_of(), self.slots]
+            self.task, sides, ctx, ends=self.ends_of(), slots=self.slots, identity=[key, self.ends_of(), self.slots]
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from pydantic import PositiveInt
 
@@ -41,6 +41,7 @@ class SolveRate:
     Args:
         decoder: how puzzles are filled in.
         puzzles: of each level at most.
+        by: which judgement of the task's counts: "right", or "formed" (well formed, right or not).
 
     Example, with ``model`` a Transformer over bytes and ``ctx`` its context:
         >>> from isoflop.data.puzzles import PuzzleText
@@ -53,8 +54,8 @@ class SolveRate:
         (0.0, 1)
     """
 
-    def __init__(self, decoder: DecoderPart, puzzles: int) -> None:
-        self.decoder, self.puzzles = decoder, puzzles
+    def __init__(self, decoder: DecoderPart, puzzles: int, by: Literal["right", "formed"] = "right") -> None:
+        self.decoder, self.puzzles, self.by = decoder, puzzles, by
 
     def measure(self, subject: Subject, data: Mapping[str, HeldOut], rng: Rng) -> Measurement:
         """Let the policy fill in held-out puzzles, each level apart."""
@@ -64,7 +65,8 @@ class SolveRate:
         assert isinstance(heldout, HeldOutPuzzles), "the recipe has checked that the source poses puzzles"
         asked, hits, cost = heldout.puzzles[: self.puzzles], list[float](), Cost()
         for puzzle, found in zip(asked, self._answers(subject, heldout, len(asked), rng), strict=True):
-            hits.append(float(heldout.task.right(puzzle, filled(puzzle, found.ids, heldout))))
+            judge = getattr(heldout.task, self.by)
+            hits.append(float(judge(puzzle, filled(puzzle, found.ids, heldout))))
             cost += found.cost
         ones = [1.0] * len(hits)
         return Measurement(sum(hits) / len(hits), ratio_error(hits, ones), len(hits), cost=cost)

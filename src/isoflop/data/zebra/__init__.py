@@ -1,0 +1,1 @@
+"""Zebra puzzles: clues, and the search for all grids that they allow."""
