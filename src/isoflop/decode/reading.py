@@ -19,7 +19,7 @@ from torch import Tensor
 from ..core.contracts import Filling, Model
 from ..core.contracts.pattern import Bools
 from ..core.cost import Cost
-from ..models.sheet import Sheet
+from ..models.sheet import WritingSheet
 from .canvas import Canvas
 
 Keep = Literal["before", "around"]
@@ -52,7 +52,7 @@ class Reader:
         model: Any,
         filling: Filling,
         canvas: Canvas,
-        sheets: Callable[[int, int], Sheet] | None = None,
+        sheets: Callable[[int, int], WritingSheet] | None = None,
         *,
         ahead: bool = True,
         keep: Keep | None = None,
@@ -104,10 +104,10 @@ class Reader:
             self._sheet.select(rows)
 
     def _call(
-        self, sheet: Sheet, tokens: Tensor, fresh: Bools, shown: Bools, wanted: Bools
+        self, sheet: WritingSheet, tokens: Tensor, fresh: Bools, shown: Bools, wanted: Bools
     ) -> tuple[Tensor, list[Cost]]:
         """A call for the rows of which something is wanted."""
-        fresh = fresh & wanted.any(1)[:, None]
+        fresh = fresh & wanted.any(1, keepdims=True)
         logits = sheet.call(tokens, fresh, shown, wanted, self.filling.pattern)
         return self.filling.allowed(logits).float(), sheet.costs(self.filling.pattern, wanted)
 
@@ -116,7 +116,7 @@ class Reader:
         beyond = canvas.documents(ahead=self.ahead)
         if beyond is None:
             return np.ones(tuple(canvas.tokens.shape), bool)
-        return (beyond == 0).cpu().numpy()  # type: ignore[no-any-return]
+        return (beyond == 0).cpu().numpy()
 
     def _fresh(self, canvas: Canvas, shown: Bools, asked: Bools) -> Bools:
         """What must be computed, where nothing is approximated: what the asked can see, but for what is kept."""
@@ -124,7 +124,7 @@ class Reader:
             return shown
         before, _ = self._sides(canvas)
         blocks = canvas.blocks.cpu().numpy()
-        fresh = shown & (blocks <= np.where(asked, blocks, -1).max(1, keepdims=True)) & ~self._kept
+        fresh: Bools = shown & (blocks <= np.where(asked, blocks, -1).max(1, keepdims=True)) & ~self._kept
         if self._exact:
             self._kept |= fresh & before
         return fresh

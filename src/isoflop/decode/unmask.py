@@ -22,7 +22,7 @@ from ..core.cost import Cost
 from ..core.errors import NumericsError, UsageError
 from ..core.registry import get
 from ..core.rng import Rng
-from ..models.sheet import Sheet, sheets_of
+from ..models.sheet import WritingSheet, sheets_of
 from .batching import Batched
 from .canvas import Canvas
 from .reading import Reader
@@ -180,7 +180,7 @@ class Unmask(Batched):
     def _decode(
         self,
         model: Any,
-        sheets: Callable[[int, int], Sheet] | None,
+        sheets: Callable[[int, int], WritingSheet] | None,
         filling: Filling,
         rows: list[SampleInHand],
         listen: Listener | None,

@@ -10,7 +10,7 @@ import functools
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -145,7 +145,7 @@ class SheetKeyValues(HeldKeyValues):
         k, v = held[:, :, : plan.total].chunk(2, 1)
         mask = plan.mask(pattern)
         if plan.even:
-            some = q[0].unflatten(1, (-1, plan.width)).transpose(0, 1)
+            some = q[0].view(q.shape[1], -1, plan.width, q.shape[3]).transpose(0, 1)
             return kernel(some, k, v, mask).transpose(0, 1).flatten(1, 2)[None]
         some = q.new_zeros(len(held), q.shape[1], plan.width, q.shape[3])
         some[plan.group, :, plan.slot] = q[0].transpose(0, 1)
@@ -157,7 +157,7 @@ class SheetKeyValues(HeldKeyValues):
 
 
 @dataclass
-class Sheet:
+class WritingSheet:
     """Texts of any lengths, of which a model computes any places anew; the others stay as they were computed.
 
     Args:
@@ -174,7 +174,7 @@ class Sheet:
 
     model: Any
     layers: list[SheetKeyValues]
-    padding: None = None
+    padding: ClassVar[None] = None
 
     @property
     def products(self) -> list[tuple[Any, Any]]:
@@ -238,12 +238,13 @@ class Sheet:
         cost: Cost = model.flops(1, count, pattern).forward
         for tokens, sign in ((count, -1), (logits, 1)):
             cost += (formulas.linear(tokens, width, vocab).forward + Cost(elementwise=4 * tokens * vocab)) * sign
-        for (own, *sizes), layers, met in zip(self._kinds(), self._kinds().values(), pairs, strict=True):
-            seen = within(own, pattern)
-            alone = {"pairs": seen.pairs(count), "executed_pairs": block_pairs(count, seen)}  # type: ignore[union-attr]
-            cost -= formulas.attention(1, *sizes, count, **alone).forward * layers
-            here = formulas.attention(1, *sizes, count, plan.total, pairs=met, executed_pairs=plan.width * plan.total)
-            cost += here.forward * layers
+        executed = plan.width * plan.total
+        for ((own, heads, size), layers), met in zip(self._kinds().items(), pairs, strict=True):
+            seen = within(own, pattern) or pattern
+            among, done = seen.pairs(count), block_pairs(count, seen)
+            alone = formulas.attention(1, heads, size, count, pairs=among, executed_pairs=done)
+            here = formulas.attention(1, heads, size, count, plan.total, pairs=met, executed_pairs=executed)
+            cost += (here.forward - alone.forward) * layers
         return cost
 
     def select(self, rows: Sequence[int]) -> None:
@@ -252,7 +253,7 @@ class Sheet:
             layer.select(torch.tensor(rows))
 
 
-def sheets_of(model: Any) -> Callable[[int, int], Sheet] | None:
+def sheets_of(model: Any) -> Callable[[int, int], WritingSheet] | None:
     """What makes sheets of so many texts and places with a model's weights as they are now, laid out once.
 
     None where the model cannot lay them out, or a mixer of it is not ``by_place``.
@@ -266,4 +267,4 @@ def sheets_of(model: Any) -> Callable[[int, int], Sheet] | None:
     if not by_place or not isinstance(model, Preparable):
         return None
     ready, dtype = model.prepared(_ROWS), model.dtype  # type: ignore[attr-defined]
-    return lambda rows, length: Sheet(ready, [mixer.make_sheet(rows, length, dtype) for mixer in mixers])
+    return lambda rows, length: WritingSheet(ready, [mixer.make_sheet(rows, length, dtype) for mixer in mixers])

@@ -20,7 +20,7 @@ from .checkpointing import checkpointed
 from .decoding import WeightLayout, Weights, laid_out
 from .kernels import decoding, fuse
 from .layers import Matrix, exact
-from .sheet import Sheet
+from .sheet import WritingSheet
 from .slots import Slots
 
 
@@ -194,7 +194,7 @@ class Transformer(nn.Module):
         return self.norm(x, self.dtype)  # type: ignore[no-any-return]
 
     def _embed(
-        self, tokens: Tensor, cache: Cache | Slots | Sheet | None = None, places: Positions | None = None
+        self, tokens: Tensor, cache: Cache | Slots | WritingSheet | None = None, places: Positions | None = None
     ) -> Tensor:
         """Vectors that enter the blocks; ``cache`` holds what the tokens follow, ``places`` says where they stand."""
         x = exact(F.embedding(tokens, self.embedding.read()))
@@ -252,7 +252,7 @@ class CachingTransformer(Transformer):
         return Prepared(self, [layout.of(block.products()) for block in twin.blocks], head)
 
     @decoding()
-    def step(self, tokens: Tensor, cache: Cache | Slots | Sheet, last: int | Tensor | None = None) -> Tensor:
+    def step(self, tokens: Tensor, cache: Cache | Slots | WritingSheet, last: int | Tensor | None = None) -> Tensor:
         """(batch, n) ids that follow those in the cache -> logits (batch, n, vocab); the cache grows by n.
 
         With ``last`` only the logits of so many last tokens are computed, or those of the tokens that it indexes.
@@ -303,6 +303,6 @@ class Prepared:
         layers = [block.mixer.make_slots(self.model.dtype) for block in self.model.blocks]
         return Slots(self, layers, self.products, self.to_logits)
 
-    def step(self, tokens: Tensor, cache: Cache | Slots | Sheet, last: int | Tensor | None = None) -> Tensor:
+    def step(self, tokens: Tensor, cache: Cache | Slots | WritingSheet, last: int | Tensor | None = None) -> Tensor:
         """The model's."""
         return self.model.step(tokens, cache, last)

@@ -12,7 +12,7 @@ from isoflop.core.contracts import Documents
 from isoflop.core.cost import Cost
 from isoflop.models.patterns.blocks import BlocksPattern
 from isoflop.models.patterns.full import FullPattern
-from isoflop.models.sheet import Sheet, SheetPlan, sheets_of
+from isoflop.models.sheet import SheetPlan, WritingSheet, sheets_of
 from transformer_toys import VOCAB, context, part
 
 KINDS: dict[str, dict[str, Any]] = {
@@ -26,7 +26,7 @@ KINDS: dict[str, dict[str, Any]] = {
 SIZES = np.array([9, 4, 12])
 
 
-def sheet_of(model: Any, rows: int, length: int) -> Sheet:
+def sheet_of(model: Any, rows: int, length: int) -> WritingSheet:
     made = sheets_of(model)
     assert made is not None
     return made(rows, length)

@@ -151,7 +151,7 @@ class ZebraPart(TaskPart):
         """The clues of a text; None where one is none."""
         found, names, doors = list[Clue](), self._values, string.digits[1 : self.houses + 1]
         for place in range(0, 3 * self.count, 3):
-            value, relation, other = text[place : place + 3]
+            value, relation, other = tuple(text[place : place + 3])
             known = doors if relation == "@" else names
             if value not in names or relation not in RELATIONS or other not in known:
                 return None

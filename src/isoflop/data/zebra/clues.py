@@ -74,7 +74,7 @@ def true_clues(houses: Houses, size: int) -> list[Clue]:
 
 
 @dataclass(frozen=True)
-class Found:
+class ZebraGrids:
     """What a search found.
 
     Args:
@@ -83,14 +83,14 @@ class Found:
 
     Example:
         >>> search([Clue(0, "@", 1)], size=2, attributes=1, limit=2)
-        Found(grids=((1, 0),), nodes=0)
+        ZebraGrids(grids=((1, 0),), nodes=0)
     """
 
     grids: tuple[Houses, ...]
     nodes: int
 
 
-def search(clues: Sequence[Clue], *, size: int, attributes: int, limit: int) -> Found:
+def search(clues: Sequence[Clue], *, size: int, attributes: int, limit: int) -> ZebraGrids:
     """Grids that satisfy all clues.
 
     Each attribute's permutations are cut down to those that go with some permutation of every other one, until nothing
@@ -119,7 +119,7 @@ def search(clues: Sequence[Clue], *, size: int, attributes: int, limit: int) -> 
         together[a, b] = together[a, b] & seen if (a, b) in together else seen
     grids: list[Houses] = []
     nodes = _explore(domains, together, orders, grids, limit)
-    return Found(tuple(grids), nodes)
+    return ZebraGrids(tuple(grids), nodes)
 
 
 @functools.lru_cache(8)
