@@ -10,7 +10,7 @@ import functools
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -174,7 +174,7 @@ class WritingSheet:
 
     model: Any
     layers: list[SheetKeyValues]
-    padding: ClassVar[None] = None
+    padding = None
 
     @property
     def products(self) -> list[tuple[Any, Any]]:
