@@ -213,5 +213,5 @@ def test_weights_that_are_not_numbers_are_refused(
 def test_the_page_on_compression_shows_code_that_runs() -> None:
     page = (Path(__file__).parents[2] / "docs" / "compression.md").read_text()
     blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
-    assert len(blocks) == 2
+    assert len(blocks) > 1
     exec("\n".join(blocks), {})
