@@ -10,12 +10,15 @@ import pytest
 import torch
 from scipy import stats
 
+from isoflop.core.contracts import Cacheable
 from isoflop.core.errors import UsageError
+from isoflop.core.registry import names
 from isoflop.core.rng import Rng
 from isoflop.decode.decoders.sample import Sample
 from isoflop.decode.decoders.speculative import Speculative, SpeculativePart
 from isoflop.decode.drafts import Draft, NgramDrafts
 from isoflop.decode.sequences import PassFlops, Sequences, StepFlops
+from isoflop.models.architectures.transformer import TransformerPart
 from isoflop.models.narrowing import narrowed
 from isoflop.models.slots import Piece
 from isoflop.models.transformer import Transformer
@@ -56,6 +59,16 @@ def test_greedy_text_is_the_models_own(kind: str, draft: Any) -> None:
     if draft == 1.0:
         assert told.figures["acceptance"] == 1
         assert told.calls == 6
+
+
+@pytest.mark.parametrize("mixer", [name for name in names("mixer") if name != "attention"])
+def test_every_mixer_lets_a_part_of_the_model_draft(mixer: str) -> None:
+    made = TransformerPart(d_model=32, layers=2, mixer=mixer, feed_forward=NESTED)  # type: ignore[arg-type]
+    if Cacheable not in made.abilities:
+        pytest.skip("keeps no cache")
+    model, greedy = made.build(context()).eval(), Sample(temperature=0)
+    expected = greedy.generate(model, PROMPTS[:2], 7, Rng(0))
+    assert Speculative(0.125, law=greedy).generate(model, PROMPTS[:2], 7, Rng(0)) == expected
 
 
 def law_of_three(model: Transformer, law: Sample, prompt: list[int], vocab: int) -> dict[tuple[int, ...], float]:
