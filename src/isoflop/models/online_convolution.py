@@ -65,7 +65,7 @@ class Kernel:
     def taps(self, length: int) -> Tensor:
         """The first ``length`` taps (length, channels), or all there are."""
         if length > len(self._taps) and (self.longest is None or len(self._taps) < self.longest):
-            self._taps = self._make(max(length, 2 * len(self._taps))).detach().contiguous()
+            self._taps = self._make(length).detach().contiguous()
         return self._taps[:length]
 
     @functools.cached_property

@@ -223,6 +223,13 @@ def test_the_convolution_and_its_gradient_cost_what_is_stated(
     assert torch.autograd.gradcheck(causal_convolution, (x, filters))
 
 
+def test_torch_func_is_given_its_plain_form() -> None:
+    x, taps = drawn(2, 3, 10), drawn(3, 10)
+    out, tangent = torch.func.jvp(lambda x: causal_convolution(x, taps), (x,), (x,))
+    torch.testing.assert_close(out, reference_causal_convolution(x, taps))
+    torch.testing.assert_close(tangent, out)
+
+
 def test_what_cannot_be_is_refused() -> None:
     conv = OnlineConvolution(drawn(3, 2).float())
     conv.extend(torch.ones(3, 1, 2))
