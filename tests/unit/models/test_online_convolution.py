@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -225,7 +226,8 @@ def test_the_convolution_and_its_gradient_cost_what_is_stated(
 
 def test_torch_func_is_given_its_plain_form() -> None:
     x, taps = drawn(2, 3, 10), drawn(3, 10)
-    out, tangent = torch.func.jvp(lambda x: causal_convolution(x, taps), (x,), (x,))
+    both: Any = torch.func.jvp(lambda x: causal_convolution(x, taps), (x,), (x,))
+    out, tangent = both
     torch.testing.assert_close(out, reference_causal_convolution(x, taps))
     torch.testing.assert_close(tangent, out)
 
