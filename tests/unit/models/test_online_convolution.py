@@ -162,7 +162,8 @@ def test_tiles_of_layers_are_one_transform(monkeypatch: pytest.MonkeyPatch) -> N
 
     def noted(x: Tensor, n: int) -> Tensor:
         sizes.append(tuple(x.shape))
-        return transform(x, n)
+        found: Tensor = transform(x, n)
+        return found
 
     monkeypatch.setattr(torch.fft, "rfft", noted)
     for place in range(9):
