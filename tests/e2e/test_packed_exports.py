@@ -69,6 +69,7 @@ def test_packed_weights_come_back_to_the_bit(rounded: Path, tmp_path: Path, caps
     sizes = [sum(f.stat().st_size for f in at.glob("*.safetensors")) for at in (out, rounded)]
     assert sizes[0] < 0.6 * sizes[1], "the embedding and the head are as large as they were"
     assert (out / "tokenizer.json").is_file()
+    assert json.loads((out / "config.json").read_text())["model_type"] == "isoflop_packed", "nobody else loads codes"
     assert (out / "compression.json").is_file()
     assert "isoflop export DIRECTORY OUT" in run(capsys, "eval", str(out), "--text", __file__, code=3)
     run(capsys, "export", str(out), str(again))

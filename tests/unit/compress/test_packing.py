@@ -15,6 +15,7 @@ from isoflop.compress.mx import quantise
 from isoflop.compress.packing import WeightPacking, fitting, packed_integers, scales_of
 from isoflop.compress.sparsity import group_mask
 from isoflop.core.errors import UsageError
+from isoflop.core.registry import get
 
 MX = tuple(FORMATS)
 FLOATS = ("fp4_e2m1", "fp6_e2m3", "fp6_e3m2", "fp8_e4m3", "fp8_e5m2")
@@ -105,6 +106,17 @@ def test_scales_need_not_be_those_of_the_largest_number() -> None:
     assert scales.dtype == torch.float32
     packing = WeightPacking("int4", 32)
     assert torch.equal(packing.decode(packing.encode(weight), weight.shape), weight)
+
+
+@pytest.mark.parametrize("size", [1e-9, 1.0, 1e6])
+@pytest.mark.parametrize("format", ["int4", "fp4_e2m1"])
+def test_rounding_has_scales_of_fp16_whatever_the_size(format: Any, size: float) -> None:
+    part: Any = get("transform", "round")(format=format)
+    made = part.apply("w", drawn(4, 64, scale=size))
+    scales = scales_of(made, format, 32)
+    assert scales is not None
+    assert scales.dtype == torch.float16
+    assert torch.isfinite(made).all()
 
 
 def test_a_block_may_have_a_larger_scale_than_its_largest_number_tells() -> None:
