@@ -146,7 +146,7 @@ def traffic(length: int, *, tiled: bool = True) -> int:
 
     Example:
         >>> [traffic(n) // n for n in (256, 1024)], [traffic(n, tiled=False) // n for n in (256, 1024)]
-        ([19, 24], [257, 1025])
+        ([20, 25], [257, 1025])
     """
     if not tiled:
         return sum(2 * t + 2 for t in range(length))
