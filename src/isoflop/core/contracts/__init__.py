@@ -9,28 +9,23 @@ from ..tokenizer import TOKENIZER, LoadsTokenizer, Storable, Tokenizer, Tokenize
 from .choosing import FilterPart, Groups, Scorer, ScorerPart, Verdicts
 from .data import Batch, Batches, Draws, HeldOut, KeepsText, Source, SourcePart, TokenBatch
 from .filling import Filling
-from .model import (
-    VARIANT,
+from .layers import (
     Around,
     ArrangementPart,
     Beside,
-    Cacheable,
     DrivingMixerPart,
     FeedForwardPart,
     Gains,
     Kept,
     LayerPart,
     MixerPart,
-    Model,
-    ModelPart,
     NormPart,
     PositionPart,
-    Preparable,
     Products,
     Rounds,
     Step,
-    Varies,
 )
+from .model import VARIANT, Cacheable, Model, ModelPart, Preparable, Varies
 from .objective import (
     Guess,
     Likelihood,

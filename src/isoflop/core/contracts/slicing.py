@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Protocol, Self, runtime_checkable
 
 from ..errors import UsageError, nearest
 from ..roles import WIDTH, Axis, Shape
-from .model import Kept, ModelPart
+from .layers import Kept
+from .model import ModelPart
 
 if TYPE_CHECKING:
     from torch import Tensor
