@@ -70,7 +70,8 @@ def test_two_patterns_allow_what_both_allow(name: str | None, other: str | None)
 def test_a_mixer_obeys_it_and_is_charged_what_it_executes(mixer: str, name: str, length: int) -> None:
     pattern = pattern_of(name)
     places = pattern.places(length) is not None  # which a mask does not tell
-    part, model = model_of(mixer, **({"position": {"name": "none"}} if places else {}))
+    turns = "position" in get("mixer", mixer).model_fields
+    part, model = model_of(mixer, **({"position": {"name": "none"}} if places and turns else {}))
     if not part.mixer.takes(pattern):
         pytest.skip(f"{mixer} does not take {name}")
     x = tokens(2, length)
@@ -87,8 +88,9 @@ def test_a_mixer_obeys_it_and_is_charged_what_it_executes(mixer: str, name: str,
     plain = model(x, dense_mask(pattern, length, x.device))  # one block of everything, hidden by a mask
     plain.square().mean().backward()
     torch.testing.assert_close(out, plain, rtol=0, atol=1e-5)
-    for gradient, p in zip(gradients, model.parameters(), strict=True):
-        torch.testing.assert_close(gradient, p.grad, rtol=1e-4, atol=1e-6)
+    for gradient, (key, p) in zip(gradients, model.named_parameters(), strict=True):
+        if not (places and key.endswith("mixer.bias")):  # of distances, which begins with zeros
+            torch.testing.assert_close(gradient, p.grad, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", [*PATTERNS, None])
@@ -98,6 +100,8 @@ def test_packed_documents_give_the_logits_of_separate_ones(mixer: str, name: str
     pattern = None if name is None else pattern_of(name)
     if name in OF_ROWS or not part.mixer.takes(pattern):
         pytest.skip("a prefix or a block is the row's, not each document's")
+    if not part.mixer.isolates:
+        pytest.skip(f"{mixer} keeps no documents apart, and says so")
     lengths = [5, 1, 9, 70]
     x = tokens(1, sum(lengths))
     ids = torch.repeat_interleave(torch.arange(len(lengths)), torch.tensor(lengths))[None]
@@ -114,6 +118,8 @@ def test_packed_documents_give_the_logits_of_separate_ones(mixer: str, name: str
 def test_both_copies_of_a_text_stand_at_its_places(mixer: str, positions: int | None) -> None:
     """What the copies hold alike, they make alike: the clean blocks are a text that sees its own blocks alone."""
     part: Any = get("model", "transformer")
+    if not get("mixer", mixer)().takes(pattern_of("block_diffusion")):  # type: ignore[attr-defined]
+        pytest.skip(f"{mixer} does not take block_diffusion")
     model = part(d_model=32, layers=2, mixer={"name": mixer}, positions=positions).build(context())
     x = tokens(2, 16)
     blocks = x.view(2, 4, 1, 4)
@@ -125,6 +131,8 @@ def test_both_copies_of_a_text_stand_at_its_places(mixer: str, positions: int | 
 @pytest.mark.parametrize("mixer", MIXERS)
 @torch.no_grad()
 def test_cached_steps_within_a_window_equal_one_forward(mixer: str) -> None:
+    if "pattern" not in get("mixer", mixer).model_fields:
+        pytest.skip(f"{mixer} has no pattern of its own")
     _, model = model_of(mixer, pattern={"name": "window", "size": 4})
     x = tokens(2, 19)
     cache = model.make_cache(2, 19)

@@ -137,13 +137,13 @@ def attend(
     scale = qkv.shape[-1] ** -0.5 if scale is None else scale
     if qkv.device.type != "cpu" and not functional() and cap is None:
         return fused_attend(qkv, angles, heads, seen, scale)
-    plan, mask = _plan(seen, qkv.shape[1])
+    plan, mask = plan_of(seen, qkv.shape[1])
     if plain() or cap is not None:
         return reference_attend(qkv, angles, heads, plan, mask, scale=scale, cap=cap)
     return _Attend.apply(qkv, *(angles or (None, None)), heads, plan, mask, scale)
 
 
-def _plan(seen: Seen, length: int) -> tuple[list[QueryBlock], Tensor | None]:
+def plan_of(seen: Seen, length: int) -> tuple[list[QueryBlock], Tensor | None]:
     """The blocks to compute, and a mask ((batch,) length, length) of what is hidden within them besides."""
     if isinstance(seen, Tensor):  # anything at all: one block of everything
         return [QueryBlock(0, length, 0, length, np.ones((length, length), bool))], seen

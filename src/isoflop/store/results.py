@@ -79,7 +79,7 @@ def own_part(
     Example:
         >>> trunk = Trunk(recipe_hash="ab", step=4, ledger={"train": {"steps": 4}})
         >>> own_part({"train": {"steps": 10}}, trunk, {"ab"}), own_part({"train": {"steps": 10}}, trunk, set())
-        ({'train': {'steps': 6}}, {'train': {'steps': 10}})
+        ({'train': {'steps': 6.0}}, {'train': {'steps': 10}})
     """
     taken = trunk.ledger if trunk is not None and trunk.recipe_hash in made else {}
     return {

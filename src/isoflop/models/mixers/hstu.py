@@ -17,7 +17,7 @@ from ...core.cost import Cost, Work
 from ...core.registry import Card, part
 from ...core.roles import WIDTH, Axis, Shape
 from ...ledger.formulas import causal_pairs
-from ..attend import QueryBlock, block_pairs, blocks, dense_mask
+from ..attend import QueryBlock, block_pairs, plan_of
 from ..cache import KeyValues, Padding
 from ..cost import pointwise
 from ..layers import Matrix, Product, exact, joined, matrix_shapes
@@ -77,15 +77,14 @@ class Hstu(nn.Module):
         """(batch, heads, length, head_dim), each: a block of queries at a time over the keys that any of them sees."""
         length = q.shape[2]
         places = places_of(seen, length)
-        plan, rest = (blocks(length, seen if isinstance(seen, Pattern) else None), None)
-        if seen is not None and not isinstance(seen, Pattern):
-            rest = dense_mask(seen, length, q.device)
-            plan = [QueryBlock(0, length, 0, length)]
+        plan, mask = plan_of(seen, length)
         at = torch.arange(length, device=q.device) if places is None else torch.from_numpy(places).to(q.device)
         outs = []
         for block in plan:
             queries, keys = slice(block.start, block.end), slice(block.first, block.last)
-            shown = _shown(block, q.device) if rest is None else rest
+            shown = _shown(block, q.device)
+            if mask is not None:
+                shown = shown & mask[..., queries, keys]
             apart = at[queries, None] - at[None, keys]
             outs.append(pointwise_attend(q[:, :, queries], k[:, :, keys], v[:, :, keys], shown, apart, self.bias))
         return torch.cat(outs, 2)
