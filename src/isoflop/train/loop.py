@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from ..core.contracts import Batch, Listens, Outcome, Stateful, weights_told
+from ..core.contracts import Batch, Outcome, weights_told
 from ..core.cost import Cost
 from ..core.errors import BudgetError, NumericsError, Stopped
 from ..ledger.budgets import Marks, StepCost
@@ -18,7 +18,6 @@ from .parts import tell
 from .problem import StepProblem
 from .session import Begun, Session
 from .signals import StopRequest, held_off
-from .state import Held
 from .watch import WINDOW, Progress, refuse_divergence
 
 
@@ -79,18 +78,16 @@ class Loop(Session):
         began = time.perf_counter()
         parts, ctx = self.parts, self.ctx
         tell(parts.timed, self.step, ctx.horizon)
-        objective = Held(parts.objective) if isinstance(parts.objective, Stateful) else None
-        self._begun = Begun(parts.batches.state_dict(), objective)
+        self._begun = Begun.of(parts)
         clip, work = self.recipe.train.clip, self.cost.work_at(self.step, ctx.horizon)
-        hears = parts.batches if isinstance(parts.batches, Listens) else None
-        given = (clip, self.step, self.ahead if hears is None else None, work, parts.penalties)
+        given = (clip, self.step, self.ahead if parts.listener is None else None, work, parts.penalties)
         problem = StepProblem(parts.objective, ctx, self.next_batches(), *given)
         self._begun.problem = problem
         parts.optimizer.set_factor(parts.schedule.factor(self.step, ctx.horizon))
         outcome = parts.optimizer.step(problem)
-        if hears is not None:
+        if parts.listener is not None:
             for heard in problem.heard:
-                hears.learn(*heard)
+                parts.listener.learn(*heard)
         if parts.averaging is not None:
             parts.averaging.update(self.step)
         wait(ctx.device)  # else the optimizer's work would be charged to whatever waits next
@@ -158,9 +155,8 @@ class Loop(Session):
         kept = {part.name: part.record(results[part.name]) for part in self.recipe.metrics}
         first = next(iter(kept.values()))
         self.value, self.bound, self.owed, self.measured = first["value"], first["bound"], False, self.step
-        told = weights_told(self.parts.model)
-        weights = {"weights": told} if told else {}
-        self.run.record("evaluation", step=self.step, **self.spent(), **first, metrics=kept, **weights)
+        more = {"metrics": kept, **({"weights": told} if (told := weights_told(self.parts.model)) else {})}
+        self.run.record("evaluation", step=self.step, **self.spent(), **first, **more)
         self.run.write_ledger(self.ledger.to_json())
 
     def outcome(self) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from ..core.contracts import (
     Averaging,
     Batches,
     Curvature,
+    Listens,
     Metric,
     Objective,
     Optimizer,
@@ -62,6 +63,16 @@ class Parts:
     def penalties(self) -> list[Penalty]:
         """Weights whose parametrizations have a penalty of their own, each with the rule of its gradient."""
         return penalties(self.model)
+
+    @cached_property
+    def listener(self) -> Listens | None:
+        """The stream, if it hears the losses of its batches."""
+        return self.batches if isinstance(self.batches, Listens) else None
+
+    @cached_property
+    def remembering(self) -> Stateful | None:
+        """The objective, if it holds state."""
+        return self.objective if isinstance(self.objective, Stateful) else None
 
     @property
     def stateful(self) -> dict[str, Stateful]:

@@ -33,6 +33,12 @@ class Begun:
     objective: Held | None = None
     problem: StepProblem | None = None
 
+    @classmethod
+    def of(cls, parts: Parts) -> Begun:
+        """A step of these parts, which begins now."""
+        held = None if parts.remembering is None else Held(parts.remembering)
+        return cls(parts.batches.state_dict(), held)
+
     @property
     def changed_nothing(self) -> bool:
         """No weight and no state of an optimizer changes before the first pass is through."""
