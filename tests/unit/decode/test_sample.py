@@ -110,8 +110,18 @@ def test_decoding_ends_with_the_last_sample_and_leaves_those_behind_that_have_en
     out = Sample(stop=7).generate(counted, [[0, 1], [5], [4, 5, 6], [9]], 100, Rng(0))
     assert out == [[2, 3, 4, 5, 6], [6], [], [0, 1, 2, 3, 4, 5, 6]]
     assert counted.caches == [(4, 3 + 99, [1, 2, 0, 2])]
-    assert counted.calls == [(4, 3), (4, 1), *[(2, 1)] * 4, *[(1, 1)] * 2], "one read, then a token a call"
-    assert counted.selected == [[0, 3], [1]]
+    assert counted.calls == [(4, 3), (3, 1), *[(2, 1)] * 4, *[(1, 1)] * 2], "one read, then a token a call"
+    assert counted.selected == [[0, 1, 3], [0, 2], [1]], "the longest has ended first"
+
+
+def test_what_has_ended_goes_no_farther_than_what_goes_on() -> None:
+    """The longest prompt ends first, and the others fill the positions that the model has learned, and no more."""
+    model = part(positions=9).build(context())
+    prompts = [[1] * 9, [2] * 3, [3] * 4, [4] * 2]
+    stopping = list(Sample().complete(model, prompts, 6, Rng(0), listen=lambda prompt, sample, token: prompt == 0))
+    assert [each.ended for each in stopping] == ["told", "budget", "budget", "budget"]
+    alone = [Sample().generate(model, [prompt], 6, Rng(0)) for prompt in prompts[3:]]
+    assert len(stopping[3].ids) == len(alone[0][0]) == 6
 
 
 def test_samples_of_a_prompt_read_it_once() -> None:

@@ -142,7 +142,10 @@ class Sample(Batched):
             going = [i for i, row in enumerate(rows) if row.ended is None]
             if not going:
                 return
-            if 2 * len(going) <= len(rows):  # until then the others walk on for company: to copy a cache takes time
+            # To copy a cache takes time, so the others walk on for company; but not farther than those that go on, since
+            # a model may have learned no more positions.
+            longest = max(len(rows[i].given) for i in going)
+            if 2 * len(going) <= len(rows) or any(len(row.given) > longest for row in rows):
                 rows, seen = [rows[i] for i in going], None if seen is None else seen[going]
                 cache.select(going)
             newest = torch.tensor([row.ids[-1:] or [0] for row in rows]).to(device)
