@@ -110,8 +110,8 @@ def test_decoding_ends_with_the_last_sample_and_leaves_those_behind_that_have_en
     out = Sample(stop=7).generate(counted, [[0, 1], [5], [4, 5, 6], [9]], 100, Rng(0))
     assert out == [[2, 3, 4, 5, 6], [6], [], [0, 1, 2, 3, 4, 5, 6]]
     assert counted.caches == [(4, 3 + 99, [1, 2, 0, 2])]
-    assert counted.calls == [(4, 3), (3, 1), *[(2, 1)] * 4, *[(1, 1)] * 2], "one read, then a token a call"
-    assert counted.selected == [[0, 1, 3], [0, 2], [1]], "the longest has ended first"
+    assert counted.calls == [(4, 3), *[(3, 1)] * 5, *[(1, 1)] * 2], "one read, then a token a call"
+    assert counted.selected == [[0, 1, 3], [2]], "the longest has ended first; the next to end walks on for company"
 
 
 def test_what_has_ended_goes_no_farther_than_what_goes_on() -> None:

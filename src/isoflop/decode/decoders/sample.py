@@ -142,8 +142,8 @@ class Sample(Batched):
             going = [i for i, row in enumerate(rows) if row.ended is None]
             if not going:
                 return
-            # To copy a cache takes time, so the others walk on for company; but not farther than those that go on, since
-            # a model may have learned no more positions.
+            # To copy a cache takes time, so the others walk on for company; but no farther than those that go on,
+            # since a model may have learned no more positions.
             longest = max(len(rows[i].given) for i in going)
             if 2 * len(going) <= len(rows) or any(len(row.given) > longest for row in rows):
                 rows, seen = [rows[i] for i in going], None if seen is None else seen[going]
