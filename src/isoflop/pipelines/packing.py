@@ -25,14 +25,14 @@ from ..compress.packing import (
 )
 from ..core.digests import digest
 from ..core.errors import UsageError
-from ..core.files import disk_errors, write_json
+from ..core.files import write_json
 from ..models.hf.config import Config
 from ..models.hf.export import DTYPES
 from ..models.hf.families import Form
 from ..store.published import CONFIG
 from ..store.tensor_writer import lay_out, open_output
 from ..store.tensors import CARRIED, EMBEDDINGS, HEADS, NAMES, Checkpoint, as_bytes
-from .publishing import CARD, COMPRESSION
+from .publishing import CARD, COMPRESSION, on_the_way
 
 FORMATS = ("packed", "compressed-tensors")
 """In which matrices are stored small: our own, which is exact; and what vLLM loads, which knows integers alone."""
@@ -78,14 +78,9 @@ def publish_packed(
     Raises:
         UsageError: no matrix of the model is rounded or sparse, or the format cannot hold how.
     """
-    if out.exists():
-        raise UsageError("exists already", where=str(out), fix="choose another directory")
-    with disk_errors(out):
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as meanwhile:
-            directory = Path(meanwhile) / out.name
-            form = write(directory)
-            return form, pack_directory(directory, out, format, dtype)
+    with on_the_way(out, out.name, "choose another directory") as directory:
+        form = write(directory)
+        return form, pack_directory(directory, out, format, dtype)
 
 
 def pack_directory(source: Path, out: Path, format: str, dtype: str = "float32") -> PackedTensors:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -168,14 +169,26 @@ def publish_gguf(write: Callable[[Path], Form], out: Path, kind: str = "f16") ->
     Returns:
         The form in which the model was written, and what llama.cpp will do otherwise than it, in sentences.
     """
+    with on_the_way(out, out.stem, "name another file") as directory:
+        form = write(directory)
+        return form, write_gguf(directory, out, kind)
+
+
+@contextmanager
+def on_the_way(out: Path, name: str, fix: str) -> Iterator[Path]:
+    """A directory of some name, beside ``out`` and not there yet, for what is kept only until ``out`` is written.
+
+    Args:
+        out: the file or directory to be made; must not exist.
+        name: of the directory.
+        fix: what to do where ``out`` exists.
+    """
     if out.exists():
-        raise UsageError("exists already", where=str(out), fix="name another file")
+        raise UsageError("exists already", where=str(out), fix=fix)
     with disk_errors(out):
         out.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as meanwhile:
-            directory = Path(meanwhile) / out.stem
-            form = write(directory)
-            return form, write_gguf(directory, out, kind)
+            yield Path(meanwhile) / name
 
 
 def _ids(tokenizer: Tokenizer | None) -> Ids:
