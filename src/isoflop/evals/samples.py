@@ -1,20 +1,33 @@
-"""Texts that a metric has a decoder write: whether it can, and samples from nothing beside held-out ones."""
+"""Metrics of what a decoder writes: whether it can, and samples from nothing beside held-out ones."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
-from ..core.contracts import DecoderPart, HeldOut, HeldOutPuzzles, MetricPart, Subject
+from ..core.contracts import DecoderPart, HeldOut, HeldOutPuzzles, MetricPart, PosesPuzzles, Subject
 from ..core.cost import Cost
 from ..core.errors import UsageError
 from ..core.rng import Rng
+from ..core.slots import DecoderSlot
 from ..decode.unmask import Unmask
 
 
-def decoder_misfits(metric: MetricPart, decoder: DecoderPart, recipe: Any) -> list[str]:
-    """What keeps the decoder of a metric from writing with a recipe's model; see ``Part.check``."""
-    why = decoder.misfit(recipe.objective.filling(recipe.vocab_size))
-    return [f"metrics: {metric.name}'s decoder {decoder.name} {why}"] if why else []
+class DecodingMetricPart(MetricPart):
+    """Base of the metrics of what a decoder writes where a source poses puzzles.
+
+    Example:
+        >>> from isoflop.evals.metrics.solved import SolvedPart
+        >>> issubclass(SolvedPart, DecodingMetricPart)
+        True
+    """
+
+    decoder: DecoderSlot
+    """How it is written, or filled in; `sample` for models that write from left to right."""
+    needs: ClassVar[dict[str, frozenset[type]]] = {"source": frozenset({PosesPuzzles})}
+
+    def check(self, recipe: Any) -> list[str]:
+        why = self.decoder.misfit(recipe.objective.filling(recipe.vocab_size))
+        return [f"metrics: {self.name}'s decoder {self.decoder.name} {why}"] if why else []
 
 
 def written(

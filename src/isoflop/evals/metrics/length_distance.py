@@ -10,11 +10,10 @@ from typing import Any, ClassVar
 from pydantic import PositiveInt
 
 from ...core.context import Context
-from ...core.contracts import DecoderPart, HeldOut, Measurement, MetricPart, PosesPuzzles, Subject
+from ...core.contracts import DecoderPart, HeldOut, Measurement, Subject
 from ...core.registry import Card, part
 from ...core.rng import Rng
-from ...core.slots import DecoderSlot
-from ..samples import decoder_misfits, written
+from ..samples import DecodingMetricPart, written
 
 
 def total_variation(ours: Sequence[int], theirs: Sequence[int]) -> float:
@@ -57,7 +56,7 @@ class LengthDistance:
 
 
 @part
-class LengthDistancePart(MetricPart):
+class LengthDistancePart(DecodingMetricPart):
     """Total variation between the lengths that a decoder writes and those of held-out texts, 0 to 1.
 
     For tasks of which nothing is shown, as ``brackets``. Two finite samples of one law differ, too: by about
@@ -68,8 +67,6 @@ class LengthDistancePart(MetricPart):
         200
     """
 
-    decoder: DecoderSlot
-    """How samples are written."""
     samples: PositiveInt = 200
     """Samples."""
     card = Card(
@@ -80,10 +77,6 @@ class LengthDistancePart(MetricPart):
     )
     unit: ClassVar[str] = "of lengths misplaced"
     counts: ClassVar[str] = "samples"
-    needs: ClassVar[dict[str, frozenset[type]]] = {"source": frozenset({PosesPuzzles})}
-
-    def check(self, recipe: Any) -> list[str]:
-        return decoder_misfits(self, self.decoder, recipe)
 
     def build(self, ctx: Context) -> LengthDistance:
         return LengthDistance(self.decoder, self.samples)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from pydantic import PositiveInt
 
@@ -16,8 +16,6 @@ from ...core.contracts import (
     HeldOut,
     HeldOutPuzzles,
     Measurement,
-    MetricPart,
-    PosesPuzzles,
     Puzzle,
     Subject,
 )
@@ -25,11 +23,10 @@ from ...core.cost import Cost
 from ...core.errors import UsageError
 from ...core.registry import Card, part
 from ...core.rng import Rng
-from ...core.slots import DecoderSlot
 from ...data.puzzles import pieces
 from ...decode.unmask import Unmask
 from ..pooling import over_domains, ratio_error
-from ..samples import decoder_misfits
+from ..samples import DecodingMetricPart
 
 
 class SolveRate:
@@ -114,7 +111,7 @@ def filled(puzzle: Puzzle, ids: list[int], heldout: HeldOutPuzzles) -> str:
 
 
 @part
-class SolvedPart(MetricPart):
+class SolvedPart(DecodingMetricPart):
     """Solve rate on held-out puzzles, each level apart and their mean, weighted by puzzles.
 
     The levels are the task's, so that a hard tail shows by itself. A recipe may measure the same weights by one decoder
@@ -125,8 +122,6 @@ class SolvedPart(MetricPart):
         ('margin', True)
     """
 
-    decoder: DecoderSlot
-    """How puzzles are filled in; `sample` for models that write from left to right."""
     puzzles: PositiveInt = 200
     """Puzzles of each level at most."""
     card = Card(
@@ -137,10 +132,6 @@ class SolvedPart(MetricPart):
     unit: ClassVar[str] = "of puzzles solved"
     higher_is_better: ClassVar[bool] = True
     counts: ClassVar[str] = "puzzles"
-    needs: ClassVar[dict[str, frozenset[type]]] = {"source": frozenset({PosesPuzzles})}
-
-    def check(self, recipe: Any) -> list[str]:
-        return decoder_misfits(self, self.decoder, recipe)
 
     def build(self, ctx: Context) -> SolveRate:
         return SolveRate(self.decoder, self.puzzles)

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from pydantic import PositiveInt
 
 from ...core.context import Context
-from ...core.contracts import DecoderPart, HeldOut, Measurement, MetricPart, PosesPuzzles, Subject
+from ...core.contracts import DecoderPart, HeldOut, Measurement, Subject
 from ...core.registry import Card, part
 from ...core.rng import Rng
-from ...core.slots import DecoderSlot
-from ..samples import decoder_misfits, written
+from ..samples import DecodingMetricPart, written
 
 
 class UniqueValid:
@@ -39,7 +38,7 @@ class UniqueValid:
 
 
 @part
-class UniqueValidPart(MetricPart):
+class UniqueValidPart(DecodingMetricPart):
     """Share of samples that are right and no copies of each other.
 
     For tasks of which nothing is shown, as ``brackets``: a model that writes one right word for ever scores next to 0.
@@ -49,8 +48,6 @@ class UniqueValidPart(MetricPart):
         200
     """
 
-    decoder: DecoderSlot
-    """How samples are written."""
     samples: PositiveInt = 200
     """Samples."""
     card = Card(
@@ -61,10 +58,6 @@ class UniqueValidPart(MetricPart):
     unit: ClassVar[str] = "of samples right and new"
     higher_is_better: ClassVar[bool] = True
     counts: ClassVar[str] = "samples"
-    needs: ClassVar[dict[str, frozenset[type]]] = {"source": frozenset({PosesPuzzles})}
-
-    def check(self, recipe: Any) -> list[str]:
-        return decoder_misfits(self, self.decoder, recipe)
 
     def build(self, ctx: Context) -> UniqueValid:
         return UniqueValid(self.decoder, self.samples)

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from pydantic import PositiveInt
 
 from ...core.context import Context
-from ...core.contracts import MetricPart, PosesPuzzles
 from ...core.registry import Card, part
-from ...core.slots import DecoderSlot
-from ..samples import decoder_misfits
+from ..samples import DecodingMetricPart
 from .solved import SolveRate
 
 
 @part
-class WellFormedPart(MetricPart):
+class WellFormedPart(DecodingMetricPart):
     """Share of held-out puzzles that a decoder fills in so that the text is well formed, each level apart.
 
     The weaker question beside ``solved``, of tasks that tell both: of ``code`` whether the function parses at all.
@@ -25,8 +23,6 @@ class WellFormedPart(MetricPart):
         200
     """
 
-    decoder: DecoderSlot
-    """How puzzles are filled in; `sample` for models that write from left to right."""
     puzzles: PositiveInt = 200
     """Puzzles of each level at most."""
     card = Card(
@@ -37,10 +33,6 @@ class WellFormedPart(MetricPart):
     unit: ClassVar[str] = "of puzzles well formed"
     higher_is_better: ClassVar[bool] = True
     counts: ClassVar[str] = "puzzles"
-    needs: ClassVar[dict[str, frozenset[type]]] = {"source": frozenset({PosesPuzzles})}
-
-    def check(self, recipe: Any) -> list[str]:
-        return decoder_misfits(self, self.decoder, recipe)
 
     def build(self, ctx: Context) -> SolveRate:
         return SolveRate(self.decoder, self.puzzles, by="formed")
