@@ -267,7 +267,9 @@ class CachingTransformer(Transformer):
 
 @dataclass(frozen=True)
 class Prepared:
-    """A model whose weights are laid out for decoding. It does not see what becomes of the model's weights.
+    """A model whose weights are laid out for decoding: prepare it anew after they have changed.
+
+    What is laid out is a copy; embeddings, gains, biases and what lies right as it is remain the model's own.
 
     Args:
         model: what it was made of.
