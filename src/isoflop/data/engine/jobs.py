@@ -13,13 +13,14 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from ...core.cost import Cost
 from ...core.errors import DataError, UsageError
 from ...core.files import alone_in, clear_leftovers, jsonable, publish_file, write_json
 from ...core.processes import end_with_parent
@@ -248,6 +249,16 @@ def _first_broken(out: Path) -> Iterator[BrokenRow]:
     for path in sorted((out / BROKEN).glob("part-*.jsonl")):
         for known in read_jsonl(path, dict[str, str]):
             yield BrokenRow(**known)
+
+
+def add_cost(counts: Counts, cost: Cost) -> None:
+    """Note among a unit's counts what its work has cost."""
+    counts.update({f"cost.{name}": amount for name, amount in asdict(cost).items()})
+
+
+def take_cost(counts: Counts) -> dict[str, int]:
+    """What all units' work has cost, by kind; no longer among the counts."""
+    return {name: counts.pop(f"cost.{name}", 0) for name in asdict(Cost())}
 
 
 def conclude(settings: JobSettings, counts: Counts, **facts: Any) -> dict[str, Any]:

@@ -22,7 +22,19 @@ from ...core.reading import read_jsonl
 from ..hashing import ngrams
 from .contamination import TestGrams, items_of
 from .inputs import DocumentRow, Unit, stamps
-from .jobs import ATTRIBUTES, DOCUMENTS, Counts, Desk, JobSettings, conclude, json_line, opened_job, work_through
+from .jobs import (
+    ATTRIBUTES,
+    DOCUMENTS,
+    Counts,
+    Desk,
+    JobSettings,
+    add_cost,
+    conclude,
+    json_line,
+    opened_job,
+    take_cost,
+    work_through,
+)
 from .pages import Pages, within
 
 STYLES: dict[str, str] = {
@@ -169,7 +181,7 @@ class Rewriting:
                 if number == len(known):
                     known.append(self._asked(rows, f"{unit.number}:{number}"))
                     append_jsonl(journal, known[number])
-                counts.update({f"cost.{name}": value for name, value in known[number]["cost"].items()})
+                add_cost(counts, Cost(**known[number]["cost"]))
                 for row, text, found in self._judged(rows, known[number]["texts"]):
                     self._count(counts, row, text, found)
                     note(json_line({"id": row.id, **found}))
@@ -183,12 +195,12 @@ class Rewriting:
         for place, row in enumerate(rows):
             if style := self.how.style_of(row.text):
                 tasks += [(place, piece, style) for piece in pieces_of(row.text, self.how.words)]
-        before = asdict(self.rephraser.cost)
+        before = self.rephraser.cost
         answers = self.rephraser.rewrite([(piece, style) for _, piece, style in tasks], draw) if tasks else []
         texts: list[list[str]] = [[] for _ in rows]
         for (place, _, _), answer in zip(tasks, answers, strict=True):
             texts[place].append(answer.strip())
-        spent = {name: value - before[name] for name, value in asdict(self.rephraser.cost).items()}
+        spent = asdict(self.rephraser.cost - before)
         return {"texts": ["\n\n".join(filter(None, each)) for each in texts], "cost": spent}
 
     def _judged(
@@ -301,7 +313,7 @@ def rephrase(
         grams = TestGrams.of(list(items_of(tests))) if tests else None
         work = Rewriting(rephraser, how, grams)
         counts = work_through(units, work, settings if rephraser.concurrent else settings.alone)
-        spent = {name: counts.pop(f"cost.{name}", 0) for name in asdict(Cost())}
+        spent = take_cost(counts)
         copied = counts.pop("copied_permille", 0) / 1000 / max(counts["rephrased.kept"], 1)
         facts = {"rephraser": rephraser.identity, "how": asdict(how), "copied": copied}
         bills = {"generator": dict(rephraser.bill)}

@@ -29,10 +29,12 @@ from .jobs import (
     Counts,
     Desk,
     JobSettings,
+    add_cost,
     conclude,
     json_line,
     opened_job,
     part_file,
+    take_cost,
     work_through,
     write_array,
 )
@@ -79,7 +81,7 @@ class Scoring:
     known: frozenset[bytes] = frozenset()
 
     def __call__(self, unit: Unit, desk: Desk) -> Counts:
-        counts, before = Counts(), asdict(self.scorer.cost)
+        counts, before = Counts(), self.scorer.cost
         with desk.writer(SCORES, unit.number, "jsonl.gz") as note:
             for block in blocks(desk.texts(unit, counts)):
                 found, groups = _scored(self.scorer, [(row.id, row.text) for row in block])
@@ -89,7 +91,7 @@ class Scoring:
                 counts["also_fitted_to"] += sum(document_hash(row.text) in self.known for row in block)
                 for row, score, group in zip(block, found.tolist(), groups, strict=True):
                     note(json_line({"id": row.id, "score": score, "bytes": len(row.text.encode())} | group))
-        counts.update({f"cost.{key}": value - before[key] for key, value in asdict(self.scorer.cost).items()})
+        add_cost(counts, self.scorer.cost - before)
         return counts
 
 
@@ -155,7 +157,7 @@ def score(
         alone = settings.alone if models else settings
         known = frozenset(document_hash(text) for name in texts for text in given[name])
         counts = work_through(units, Scoring(live, known), alone)
-        spent = {key: counts.pop(f"cost.{key}", 0) for key in built}
+        spent = take_cost(counts)
         bills = {name: model.bill for name, model in sorted(models.items())}
         facts = {"scorer": what["scorer"], "fitting": built, "scoring": spent, "models": bills}
         return conclude(settings, counts, verb="score", **facts)

@@ -17,7 +17,18 @@ from ...core.errors import DataError
 from ...core.reading import user_path
 from . import features
 from .inputs import DocumentRow, Keys, Unit, blocks, lines_in, rows_of, stamps
-from .jobs import DOCUMENTS, Counts, Desk, JobSettings, conclude, json_line, opened_job, work_through
+from .jobs import (
+    DOCUMENTS,
+    Counts,
+    Desk,
+    JobSettings,
+    add_cost,
+    conclude,
+    json_line,
+    opened_job,
+    take_cost,
+    work_through,
+)
 from .packed import unpacked
 
 Array = npt.NDArray[np.float64]
@@ -236,12 +247,12 @@ class Embedding:
     encoder: Embeds
 
     def __call__(self, unit: Unit, desk: Desk) -> Counts:
-        counts, before = Counts(), asdict(self.encoder.cost)
+        counts, before = Counts(), self.encoder.cost
         with desk.writer(DOCUMENTS, unit.number) as keep:
             for block in blocks(desk.texts(unit, counts)):
                 for row, vector in zip(block, self.encoder.vectors([row.text for row in block]), strict=True):
                     keep(json_line({desk.keys.id: row.id, VECTOR: [float(f"{x:.7g}") for x in vector.tolist()]}))
-        counts.update({f"cost.{name}": value - before[name] for name, value in asdict(self.encoder.cost).items()})
+        add_cost(counts, self.encoder.cost - before)
         return counts
 
 
@@ -255,7 +266,7 @@ def embed(units: Sequence[Unit], encoder: Any, settings: JobSettings) -> dict[st
     """
     with opened_job(settings, units, {"verb": "embed", "encoder": encoder.identity}):
         counts = work_through(units, Embedding(encoder), settings)
-        spent = {name: counts.pop(f"cost.{name}", 0) for name in asdict(Cost())}
+        spent = take_cost(counts)
         bills = {"encoder": encoder.bill}
         return conclude(settings, counts, verb="embed", fitting=asdict(Cost()), scoring=spent, models=bills)
 
