@@ -130,15 +130,15 @@ def _files(modules: tuple[str, ...]) -> list[Path]:
 @functools.lru_cache(8)
 def _functions(modules: tuple[str, ...], most: int) -> tuple[str, ...]:
     """The functions of some modules, each once, in the order of files and lines."""
-    found = dict.fromkeys(text for path in _files(modules) for text in _of_file(path) if len(text) <= most)
+    found = dict.fromkeys(text for path in _files(modules) for text in _of_file(path, most))
     if not found:
         what = f"no function of {', '.join(modules)} has {most} characters at most"
         raise DataError(what, where="source.task.most", fix="allow more, or name other modules")
     return tuple(found)
 
 
-def _of_file(path: Path) -> Iterator[str]:
-    """The functions of a file without docstrings: ASCII, of two lines at least."""
+def _of_file(path: Path, most: int) -> Iterator[str]:
+    """The functions of a file without docstrings: ASCII, of two lines at least, and not too long."""
     try:
         with tokenize.open(path) as file, warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -154,5 +154,6 @@ def _of_file(path: Path) -> Iterator[str]:
                 text = without(text, list(docstrings(ast.parse(text)))).rstrip()
             except (SyntaxError, ValueError):
                 continue
-            if text.isascii() and "\n" in text and "\t" not in text and _meaning(text) is not None:
+            plain = len(text) <= most and text.isascii() and "\n" in text and "\t" not in text
+            if plain and _meaning(text) is not None:
                 yield text
