@@ -87,6 +87,13 @@ def shown(found: Mapping[str, Any], out: Path, json: bool) -> None:
     typer.echo(f"in {out}")
 
 
+def shown_flops(found: Mapping[str, Any]) -> None:
+    """Print what a job's models took."""
+    from ..data.engine.scoring import flops_of
+
+    typer.echo("model FLOPs: " + ", ".join(f"{name} {flops:.4g}" for name, flops in flops_of(found).items()))
+
+
 @data_app.command()
 @gathered
 def clean(

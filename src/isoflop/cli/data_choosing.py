@@ -11,7 +11,7 @@ import typer
 from ..core.errors import UsageError, nearest
 from ..core.reading import user_path
 from .common import DEFAULT_ROOT, Json, Root
-from .data import Format, Inputs, Out, Reading, data_app, shown, started, tokenizer_of
+from .data import Format, Inputs, Out, Reading, data_app, shown, shown_flops, started, tokenizer_of
 from .gathered import gathered
 from .laws import pairs
 from .training import warn
@@ -49,7 +49,6 @@ def score(
     from ..core.contracts import ScorerPart
     from ..core.slots import part_from
     from ..data.engine.inputs import units_of
-    from ..data.engine.scoring import flops_of
     from ..data.engine.scoring import score as run
 
     part = part_from("scorer", scorer)
@@ -74,7 +73,7 @@ def score(
         said = f"{inside:,} documents of the pool are among those that the scorer was fitted to"
         warn(f"{said}: they come first; `isoflop data decontaminate` drops them")
     if not json:
-        typer.echo("model FLOPs: " + ", ".join(f"{name} {flops:.4g}" for name, flops in flops_of(found).items()))
+        shown_flops(found)
 
 
 def named(given: Sequence[str] | None, option: str, example: str) -> list[tuple[str, str]]:
@@ -99,7 +98,6 @@ def embed(
     json: Json = False,
 ) -> None:
     """Write the vector of every document: the mean of a model's states over its tokens, of length 1."""
-    from ..data.engine.scoring import flops_of
     from ..data.engine.vectors import embed as run
     from ..pipelines.scorer_models import reading_model
 
@@ -107,7 +105,7 @@ def embed(
         found = run(units, reading_model(model, root), settings.alone)
     shown(found, out, json)
     if not json:
-        typer.echo("model FLOPs: " + ", ".join(f"{name} {flops:.4g}" for name, flops in flops_of(found).items()))
+        shown_flops(found)
 
 
 SELECTION = (

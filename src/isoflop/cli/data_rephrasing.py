@@ -10,7 +10,7 @@ import typer
 
 from ..core.errors import UsageError
 from .common import DEFAULT_ROOT, Json, Root
-from .data import Format, Inputs, Out, Reading, data_app, shown, started
+from .data import Format, Inputs, Out, Reading, data_app, shown, shown_flops, started
 from .gathered import gathered
 
 
@@ -54,7 +54,6 @@ def rephrase(
     from ..data.engine.inputs import units_of
     from ..data.engine.rephrasing import Rephrasing
     from ..data.engine.rephrasing import rephrase as run
-    from ..data.engine.scoring import flops_of
 
     how = Rephrasing(tuple(drawn.style or ["medium"]), drawn.share, drawn.words, seed=drawn.seed)
     live = _generator(generator, root, temperature)
@@ -63,7 +62,7 @@ def rephrase(
     shown(found, out, json)
     if not json:
         typer.echo(f"{found['copied']:.1%} of a rephrasing's runs of 5 words are its document's own")
-        typer.echo("model FLOPs: " + ", ".join(f"{name} {flops:.4g}" for name, flops in flops_of(found).items()))
+        shown_flops(found)
 
 
 def _generator(name: str, root: Path, temperature: float) -> Any:
