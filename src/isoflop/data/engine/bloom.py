@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -166,5 +166,5 @@ def bloom(units: Sequence[Unit], how: BloomSettings, settings: JobSettings) -> d
             if settings.desk.done(unit.number).exists():  # fill the filter as it was
                 for row in settings.desk.texts(unit, Counts()):
                     work.kept(row.text)
-        counts = work_through(units, work, replace(settings, workers=1))
+        counts = work_through(units, work, settings.alone)
         return conclude(settings, counts, verb="dedup", method="bloom", bloom=facts)

@@ -25,10 +25,6 @@ class _Read(NamedTuple):
     soft: HashedLines
 
 
-def _lower(line: str) -> str:
-    return line.lower()
-
-
 def _domain(line: str) -> str:
     return ascii_host(line.removeprefix("*."))
 
@@ -79,7 +75,7 @@ class UrlPart(FilterPart):
     def judge(self, pages: Pages) -> Verdicts:
         lists = _Read(
             listed(self.domains, _domain), listed(self.urls, plain_url), any_of(self.strict),
-            listed(self.hard, _lower), listed(self.soft, _lower),
+            listed(self.hard, str.lower), listed(self.soft, str.lower),
         )  # fmt: skip
         return Verdicts([self._reason(record.get(self.key), lists) for record in pages.records])
 
