@@ -23,17 +23,15 @@ AXES_IN_USE = {"bits_per_weight": "bits a weight in use", "inference_flops": "FL
 
 def in_use(result: StudyResult) -> Figures:
     """Quality against what a model takes in use, on each axis on which the runs of a study differ."""
-    found: Figures = {}
-    for axis in AXES_IN_USE:
-        if len({value for point in _points(result) if (value := point[axis]) is not None}) > 1:
-            found[axis] = _against(result, axis)
-    return found
+    points = _points(result)
+    return {axis: _against(result, points, axis) for axis in _differing(points)}
 
 
 def in_use_sheet(result: StudyResult) -> Sheet:
     """Arm x rung: what the model takes in use, and its quality, means over seeds; empty where no runs differ in it."""
     groups: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
-    for point in _points(result):
+    every = _points(result)
+    for point in every:
         groups[point["arm"], point["rung"]].append(point)
     lines = [
         (
@@ -45,7 +43,7 @@ def in_use_sheet(result: StudyResult) -> Sheet:
         )
         for (arm, rung), points in groups.items()
     ]
-    shown = lines if in_use(result) else []
+    shown = lines if _differing(every) else []
     columns = ("arm", "rung", "bits a weight", "FLOPs of a token", clean(result.unit))
     note = (
         "Bits: the mean over all matrices, 16 where nothing is rounded. FLOPs: a forward pass, without what masks skip."
@@ -68,9 +66,14 @@ def _points(result: StudyResult) -> list[dict[str, Any]]:
     ]
 
 
-def _against(result: StudyResult, axis: str) -> Chart:
+def _differing(points: list[dict[str, Any]]) -> list[str]:
+    """The axes on which runs differ."""
+    return [axis for axis in AXES_IN_USE if len({point[axis] for point in points}) > 1]
+
+
+def _against(result: StudyResult, points: list[dict[str, Any]], axis: str) -> Chart:
     """Every seed's end; log-log, so that halves of bits are as far apart as halves of FLOPs."""
-    points, arms = _points(result), arms_of(result)
+    arms = arms_of(result)
     x_range = widened([point[axis] for point in points], 0.1)
     extent = Extent.of(point["value"] for point in points)
     named = legend(arms)
