@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,9 +12,8 @@ import numpy.typing as npt
 from ...core.errors import DataError
 from ..hashing import Hashes, ngrams
 from .features import batches
-from .inputs import DocumentRow, Unit, blocks, lines_in, rows_of, stamps
+from .inputs import DocumentRow, Unit, blocks, rows_of, stamps, values_of
 from .jobs import ATTRIBUTES, DOCUMENTS, Counts, Desk, JobSettings, conclude, json_line, opened_job, work_through
-from .packed import unpacked
 from .pages import Pages, within
 
 WORDS, FEWEST = 13, 8
@@ -139,24 +136,11 @@ def items_of(units: Sequence[Unit]) -> Iterator[str]:
         DataError: a line is no JSON: a test must not be missed.
     """
     for unit in units:
-        if unit.kind in ("lines", "packed"):
-            for number, line in lines_in(unit):
-                if line is None or line.strip():
-                    yield from _strings(_record(line or b"", f"{unit.files[0]}:{number}"))
-        elif unit.kind == "text":
+        if unit.kind == "text":
             yield from (row.text for row in rows_of(unit) if isinstance(row, DocumentRow))
-        else:
-            for _, record in unpacked(Path(unit.files[0]), unit.kind, unit.start, unit.stop):
-                yield from _strings(record)
-
-
-def _record(line: bytes, where: str) -> dict[str, Any]:
-    try:
-        record = json.loads(line)
-    except ValueError as error:
-        fix = "repair that line: a test must not be missed"
-        raise DataError(f"is not JSON ({error})", where=where, fix=fix) from None
-    return record if isinstance(record, dict) else {"text": record}
+            continue
+        for _, value in values_of(unit, fix="repair that line: a test must not be missed"):
+            yield from _strings(value if isinstance(value, dict) else {"text": value})
 
 
 def _strings(record: dict[str, Any]) -> Iterator[str]:

@@ -259,6 +259,30 @@ def rows_of(unit: Unit, keys: Keys = Keys()) -> Iterator[DocumentRow | BrokenRow
             yield _row(record, f"{path}: row {number}", f"{path.name}:{number}", keys, b"")
 
 
+def values_of(unit: Unit, fix: str = "") -> Iterator[tuple[str, Any]]:
+    """Where each record of a unit stands, and what it holds, whatever its keys: JSON, of lines even if it is no object.
+
+    Args:
+        unit: of a kind that has records: not of text.
+        fix: what to do about a line that is no JSON.
+
+    Raises:
+        DataError: a line is no JSON.
+    """
+    path = unit.files[0]
+    if unit.kind in ("lines", "packed"):
+        for number, line in lines_in(unit):
+            if line is None or line.strip():
+                try:
+                    value = json.loads(line or b"")
+                except ValueError as error:
+                    raise DataError(f"is not JSON ({error})", where=f"{path}:{number}", fix=fix) from None
+                yield f"{path}:{number}", value
+    else:
+        for number, record in unpacked(Path(path), unit.kind, unit.start, unit.stop):
+            yield f"{path}: row {number}", record
+
+
 def lines_in(unit: Unit) -> Iterator[tuple[int, bytes | None]]:
     """Line number and bytes of the lines that begin within a unit, packed or not; None for one that is too long."""
     return _lines(unit) if unit.kind == "lines" else packed_lines(Path(unit.files[0]))

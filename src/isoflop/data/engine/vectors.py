@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ from ...core.digests import digest, document_hash
 from ...core.errors import DataError
 from ...core.reading import user_path
 from . import features
-from .inputs import DocumentRow, Keys, Unit, blocks, lines_in, rows_of, stamps
+from .inputs import DocumentRow, Keys, Unit, blocks, rows_of, stamps, values_of
 from .jobs import (
     DOCUMENTS,
     Counts,
@@ -29,7 +28,6 @@ from .jobs import (
     take_cost,
     work_through,
 )
-from .packed import unpacked
 
 Array = npt.NDArray[np.float64]
 VECTOR = "vector"
@@ -210,26 +208,12 @@ def records_of(units: Sequence[Unit]) -> Iterator[tuple[str, dict[str, Any]]]:
         DataError: a line is no JSON object; or the files are of a kind that has no records.
     """
     for unit in units:
-        path = unit.files[0]
-        if unit.kind in ("lines", "packed"):
-            for number, line in lines_in(unit):
-                if line is None or line.strip():
-                    yield f"{path}:{number}", _object(line or b"", f"{path}:{number}")
-        elif unit.kind in ("parquet", "arrow"):
-            for number, record in unpacked(Path(path), unit.kind, unit.start, unit.stop):
-                yield f"{path}: row {number}", record
-        else:
-            raise DataError("holds no records", where=path, fix="name JSONL or Parquet")
-
-
-def _object(line: bytes, where: str) -> dict[str, Any]:
-    try:
-        record = json.loads(line)
-    except ValueError as error:
-        raise DataError(f"is not JSON ({error})", where=where) from None
-    if not isinstance(record, dict):
-        raise DataError(f"holds a {type(record).__name__}, not an object", where=where)
-    return record
+        if unit.kind == "text":
+            raise DataError("holds no records", where=unit.files[0], fix="name JSONL or Parquet")
+        for where, record in values_of(unit):
+            if not isinstance(record, dict):
+                raise DataError(f"holds a {type(record).__name__}, not an object", where=where)
+            yield where, record
 
 
 @dataclass(frozen=True)
