@@ -87,16 +87,21 @@ class Canvas:
         """bool (batch, length), the hidden tokens of each row's block."""
         return self.hidden & (self.blocks == self.block.to(self.blocks.device)[:, None])
 
+    @property
+    def inside(self) -> Tensor:
+        """bool (batch, length), what is text: no place behind a row's end."""
+        places = torch.arange(self.tokens.shape[1], device=self.tokens.device)
+        return places < torch.tensor(self.sizes, device=places.device)[:, None]
+
     def documents(self, *, ahead: bool) -> Tensor | None:
         """Numbers of documents (batch, length), where rows see less than the whole: what lies behind their ends.
 
         Args:
             ahead: a row sees the hidden tokens behind its block, too.
         """
-        places = torch.arange(self.tokens.shape[1], device=self.tokens.device)
-        beyond = places >= torch.tensor(self.sizes, device=places.device)[:, None]
+        beyond = ~self.inside
         if not ahead:
-            beyond = beyond | (self.hidden & (self.blocks > self.block.to(places.device)[:, None]))
+            beyond = beyond | (self.hidden & (self.blocks > self.block.to(self.blocks.device)[:, None]))
         return beyond.long() if bool(beyond.any()) else None
 
     def write(self, chosen: Tensor, tokens: Tensor) -> None:

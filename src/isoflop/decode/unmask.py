@@ -293,6 +293,7 @@ def _apart(logits: Tensor, blind: Tensor, weight: float) -> Tensor:
 
 def _readable(canvas: Canvas, filling: Filling) -> Tensor:
     """Every token that the model has logits for: bool (batch, length)."""
-    places = torch.arange(canvas.tokens.shape[1], device=canvas.tokens.device)
-    inside = places < torch.tensor(canvas.sizes, device=places.device)[:, None]
-    return inside & (places > 0) if filling.shifted else inside
+    readable = canvas.inside
+    if filling.shifted:
+        readable[:, 0] = False
+    return readable

@@ -55,8 +55,7 @@ class RemaskPart(UnmaskPart):
         return log_p.amax(-1)
 
     def asks(self, canvas: Canvas) -> Tensor:
-        inside = torch.arange(canvas.tokens.shape[1]) < torch.tensor(canvas.sizes)[:, None]
-        return inside.to(canvas.given.device) & ~canvas.given
+        return canvas.inside & ~canvas.given
 
     def advance(self, canvas: Canvas, logits: Tensor, generators: Generators, chosen: Tensor | None) -> Tensor:
         filled = canvas.hidden.clone()
