@@ -31,12 +31,11 @@ class Reader:
 
     Args:
         model: a ``Model``.
-        filling: its conventions.
+        filling: its conventions; without blocks where tokens that were shown may be hidden again, as nothing is kept.
         canvas: the texts at the beginning.
         sheets: what makes the model's sheets (``models.sheet.sheets_of``); None: every call is a whole pass.
         ahead: whether a block sees that more hidden tokens follow it.
         keep: of a model whose every position sees every other; None: everything is computed in each call.
-        rewrites: tokens that were shown may be hidden again, so that nothing can be kept.
 
     Example, with ``model`` a Transformer over bytes:
         >>> from isoflop.models.patterns.full import FullPattern
@@ -56,10 +55,8 @@ class Reader:
         *,
         ahead: bool = True,
         keep: Keep | None = None,
-        rewrites: bool = False,
     ) -> None:
         self.model, self.filling, self.ahead, self.keep = model, filling, ahead, keep
-        self._exact = filling.block is not None and not rewrites
         rows, length = canvas.tokens.shape
         self._sheet = None if sheets is None else sheets(rows, length)
         self._kept = np.zeros((rows, length), bool)
@@ -82,7 +79,7 @@ class Reader:
         shown = self._shown(canvas)
         asked_of = asked.cpu().numpy()
         wanted = np.roll(asked_of, -1, 1) if self.filling.shifted else asked_of
-        if self._exact or self.keep is None:
+        if self.filling.block is not None or self.keep is None:
             fresh = self._fresh(canvas, shown, asked_of)
             return self._call(self._sheet, tokens, fresh | wanted, shown, wanted)
         block = canvas.block.numpy()
@@ -125,8 +122,7 @@ class Reader:
         before, _ = self._sides(canvas)
         blocks = canvas.blocks.cpu().numpy()
         fresh: Bools = shown & (blocks <= np.where(asked, blocks, -1).max(1, keepdims=True)) & ~self._kept
-        if self._exact:
-            self._kept |= fresh & before
+        self._kept |= fresh & before
         return fresh
 
     def _within(self, canvas: Canvas, shown: Bools) -> Bools:

@@ -188,9 +188,9 @@ class Unmask(Batched):
     ) -> list[list[int]]:
         """Fill in the rows, which belong to one batch."""
         # A decoder that hides tokens again does so anywhere, and would enter a block again and again.
-        layout = replace(filling, block=None) if self.how.rewrites else filling
-        every, canvas = rows, Canvas.of([row.template for row in rows], layout, self.how.block, model.head.device)
-        how = {"ahead": self.how.ahead, "keep": self.how.keep, "rewrites": self.how.rewrites}
+        filling = replace(filling, block=None) if self.how.rewrites else filling
+        every, canvas = rows, Canvas.of([row.template for row in rows], filling, self.how.block, model.head.device)
+        how = {"ahead": self.how.ahead, "keep": self.how.keep}
         readers = [Reader(model, filling, canvas, sheets, **how) for _ in range(1 + (self.how.guidance > 0))]
         while True:
             self._tell(canvas, rows, listen, stop)
