@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -60,25 +61,15 @@ class Sequences:
         needed = max(slots.lengths[piece.row] + len(piece.tokens) for piece in pieces)
         if needed > slots.capacity:
             slots.reserve(self._rows, max(needed, 2 * slots.capacity))
-        products = slots.products
-        slots.products = products if by is None else by.products
-        try:
+        with _lent(slots, by):
             return slots.step(pieces)
-        finally:
-            slots.products = products
 
     def _alone(self, piece: Piece, by: Any) -> Tensor:
         cache = self._apart[piece.row]
-        kept = getattr(cache, "products", None)
-        if by is not None:
-            cache.products = by.products
-        try:
-            tokens = torch.tensor([list(piece.tokens)]).to(self.device)
+        tokens = torch.tensor([list(piece.tokens)]).to(self.device)
+        with _lent(cache, by):
             logits: Tensor = self.model.step(tokens, cache, piece.wanted)[0]
-            return logits
-        finally:
-            if by is not None:
-                cache.products = kept
+        return logits
 
     def truncate(self, row: int, length: int) -> None:
         """A row forgets all but its first ``length`` tokens."""
@@ -86,6 +77,19 @@ class Sequences:
             self._together.truncate(row, length)
         else:
             self._apart[row].truncate(length)
+
+
+@contextmanager
+def _lent(memory: Any, by: Any) -> Iterator[None]:
+    """While entered, another model's blocks compute with the rows of a memory; None: its own do."""
+    if by is None:
+        yield
+        return
+    own, memory.products = memory.products, by.products
+    try:
+        yield
+    finally:
+        memory.products = own
 
 
 class PassFlops:
