@@ -23,6 +23,7 @@ from ..core.contracts import (
     Rounds,
     Step,
     Treatment,
+    around_mixer,
     owned,
 )
 from ..core.cost import ZERO, Cost, Work
@@ -167,8 +168,7 @@ class Walk:
         for which it computes both again. What lies between the mixer's own products is then differentiated twice.
         """
         sizes, tokens, came = (batch, length, width), batch * length, self.live
-        path = next(path for path in rounds[0] if "mixer" in path)
-        place = path.index("mixer")
+        before, behind = around_mixer(rounds)
 
         done: list[bool] = []  # whether all positions' pass has the vectors' gradient of its own products
         swept: list[Cost] = []
@@ -191,14 +191,13 @@ class Walk:
 
         def rest(walk: Walk) -> bool:
             """What closes and keeps: whether anything there needs a gradient."""
-            behind = tuple(path[place:] if each is path else each for each in rounds[0])
-            walk.rounds((behind, *rounds[1:]), lambda name: go(walk, (name,)))
+            walk.rounds(behind, lambda name: go(walk, (name,)))
             closed, walk.live = walk.live, walk is not self
-            go(walk, path[:place])
+            go(walk, before)
             own(walk, part.keeping(*sizes))
             return closed or walk.live
 
-        go(self, path[:place])
+        go(self, before)
         self.steps(part.opening(*sizes), prefix, tokens)
         opened, self.live = self.live, came
         self.live = rest(self) or opened

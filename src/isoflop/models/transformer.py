@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..core.contracts import Rounds, Seen, places_of
+from ..core.contracts import Rounds, Seen, around_mixer, places_of
 from ..core.contracts.pattern import Positions
 from ..core.cost import Work
 from ..core.errors import UsageError
@@ -105,11 +105,7 @@ class AroundMixer:
 
     def __init__(self, block: Block, products: Any) -> None:
         self.block, self.products, self.dtype = block, products, block.dtype
-        path = next(path for path in block.rounds[0] if "mixer" in path)
-        place = path.index("mixer")
-        self.before = path[:place]
-        behind = tuple(path[place:] if each is path else each for each in block.rounds[0])
-        self.rounds = (behind, *block.rounds[1:])
+        self.before, self.rounds = around_mixer(block.rounds)
 
     def reads(self, x: Tensor) -> Tensor:
         return self.block.along(self.before, x, self.products, lambda read: read).to(self.block.dtype)

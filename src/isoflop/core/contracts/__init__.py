@@ -24,6 +24,7 @@ from .layers import (
     Products,
     Rounds,
     Step,
+    around_mixer,
 )
 from .model import VARIANT, Cacheable, Model, ModelPart, Preparable, Varies
 from .objective import (
@@ -185,6 +186,7 @@ __all__ = [
     "Varies",
     "Verdicts",
     "added",
+    "around_mixer",
     "as_matrix",
     "begin_from_weights",
     "matrix_of",

@@ -238,6 +238,19 @@ Rounds = tuple[tuple[tuple[str, ...], ...], ...]
 """See ``ArrangementPart``."""
 
 
+def around_mixer(rounds: Rounds) -> tuple[tuple[str, ...], Rounds]:
+    """What a mixer of the first round reads through, and the rounds from that mixer on.
+
+    Example:
+        >>> around_mixer(((("mixer_norm", "mixer"),), (("feed_forward",),)))
+        (('mixer_norm',), ((('mixer',),), (('feed_forward',),)))
+    """
+    path = next(path for path in rounds[0] if "mixer" in path)
+    place = path.index("mixer")
+    behind = tuple(path[place:] if each is path else each for each in rounds[0])
+    return path[:place], (behind, *rounds[1:])
+
+
 class ArrangementPart(Part):
     """Sub-slot of a model: where a block's norms stand, and what its mixer and feed-forward read.
 
