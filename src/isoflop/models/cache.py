@@ -52,6 +52,13 @@ class Padding:
             self._last = asked, torch.from_numpy(np.stack([rows[pad] for pad in self.pads])[:, None]).to(self.device)
         return self._last[1]
 
+    def blanked(self, x: Tensor, start: int) -> Tensor:
+        """Vectors (batch, n, width) of the tokens from ``start`` on, those of padding as 0."""
+        if start >= max(self.pads):
+            return x
+        places = torch.arange(start, start + x.shape[1], device=x.device)
+        return x.masked_fill((places < self.tensor[:, None])[..., None], 0)
+
     def select(self, rows: Sequence[int]) -> Padding:
         return Padding([self.pads[row] for row in rows], self.device)
 

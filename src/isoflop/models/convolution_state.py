@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from .cache import Padding
@@ -26,6 +25,7 @@ class ConvolutionState:
         length: tokens seen, padding included.
 
     Example:
+        >>> import torch
         >>> short = ShortConvolution(channels=6, taps=2)
         >>> state = ConvolutionState(1, 4, short)
         >>> x = state.short(torch.ones(1, 5, 6), short).detach()
@@ -54,9 +54,7 @@ class ConvolutionState:
             (n, batch, channels).
         """
         start, end = self.length, self.length + x.shape[1]
-        if padding is not None and start < max(padding.pads):
-            places = torch.arange(start, end, device=x.device)
-            x = x.masked_fill((places < padding.tensor[:, None])[..., None], 0)
+        x = x if padding is None else padding.blanked(x, start)
         if self._before + end > len(self._inputs):
             grown = self._inputs.new_zeros(self._before + max(end, 2 * start), *self._inputs.shape[1:])
             grown[: self._before + start] = self._inputs[: self._before + start]

@@ -140,8 +140,7 @@ class ConvolvedKeyValues(KeyValues):
         """The convolution of the next vectors (batch, n, channels), which are kept; ``append`` comes after it."""
         end = self.length + x.shape[1]
         places = torch.arange(self.length, end, device=x.device)[None]
-        if padding is not None:
-            x = x.masked_fill((places < padding.tensor[:, None])[..., None], 0)
+        x = x if padding is None else padding.blanked(x, self.length)
         if end > self._before.shape[1]:
             self._before = F.pad(self._before, (0, 0, 0, max(end, 2 * self.length) - self._before.shape[1]))
         self._before[:, self.length : end] = x
