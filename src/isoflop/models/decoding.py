@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import functools
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, TypeVar
@@ -135,10 +135,8 @@ def laid_out(module: M, layout: WeightLayout) -> M:
 
     Layers that make closures of their matrices' products get them laid out, too.
     """
-    twin = copy.copy(module)
-    twin._parameters, twin._modules = dict(module._parameters), dict(module._modules)
-    for name, child in module._modules.items():
-        twin._modules[name] = None if child is None else laid_out(child, layout)
+    children = module._modules.items()
+    twin = twin_of(module, {name: None if child is None else laid_out(child, layout) for name, child in children})
     own = getattr(module, "parametrization", None)
     if own is not None and not getattr(own, "operands", None):
         weight = as_matrix(own.finalize, module.get_parameter("weight").detach()).detach()
@@ -147,4 +145,19 @@ def laid_out(module: M, layout: WeightLayout) -> M:
         vars(twin)["parametrization"] = None
     if isinstance(module, Matrix):
         twin.product = lambda dtype: layout.of(Matrix.product(twin, dtype))  # type: ignore[assignment,arg-type]
+    return twin
+
+
+def twin_of(module: M, children: Mapping[str, nn.Module | None]) -> M:
+    """A copy of a module with some other children; parameters are shared.
+
+    Example:
+        >>> one = nn.Sequential(nn.Linear(2, 2))
+        >>> twin_of(one, {"0": nn.Identity()}), one[0]
+        (Sequential(
+          (0): Identity()
+        ), Linear(in_features=2, out_features=2, bias=True))
+    """
+    twin = copy.copy(module)
+    twin._parameters, twin._modules = dict(module._parameters), {**module._modules, **children}
     return twin

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Any, TypeVar
 
 from torch import Tensor, nn
@@ -10,6 +9,7 @@ from torch import Tensor, nn
 from ..core.contracts import PLACE, Pattern, as_matrix
 from ..core.cost import Cost, Work
 from ..core.errors import UsageError
+from .decoding import twin_of
 from .feed_forwards.nested import Nested
 from .gated import GatedFeedForward
 from .layers import Matrix
@@ -37,8 +37,8 @@ def narrowed(model: Transformer, share: float) -> Transformer:
         >>> after < before, small.head is model.head
         (True, True)
     """
-    blocks = [_with(block, feed_forward=_narrow(block.feed_forward, share)) for block in model.blocks]
-    twin = _with(model, blocks=nn.ModuleList(blocks))
+    blocks = [twin_of(block, {"feed_forward": _narrow(block.feed_forward, share)}) for block in model.blocks]
+    twin = twin_of(model, {"blocks": nn.ModuleList(blocks)})
     dropped = _weights(model) - _weights(twin)
 
     def work(batch: int, length: int, pattern: Pattern | None = None) -> Work:
@@ -66,7 +66,7 @@ def _narrow(layer: Any, share: float) -> nn.Module:
         name: _cut(child, slice(None) if name == "down" else slice(hidden), slice(hidden if name == "down" else None))
         for name, child in layer.named_children()
     }
-    return _with(layer, **pieces)
+    return twin_of(layer, pieces)
 
 
 def _of_segments(layer: Nested, share: float) -> nn.Module:
@@ -78,7 +78,7 @@ def _of_segments(layer: Nested, share: float) -> nn.Module:
         legal = ", ".join(f"{each:.4g}" for each in shares)
         what = f"{share:g} of its hidden units is none of the model's widths (shares {legal})"
         raise UsageError(what, where="draft", fix=f"use {shares[nearest]:.4g}")
-    twin = _with(layer, segments=nn.ModuleList(list(layer.segments)[: nearest + 1]))
+    twin = twin_of(layer, {"segments": nn.ModuleList(list(layer.segments)[: nearest + 1])})
     twin.variants, twin.taken = nearest + 1, nearest
     return twin
 
@@ -88,16 +88,9 @@ def _cut(matrix: nn.Module, rows: slice, columns: slice) -> Matrix:
     assert isinstance(matrix, Matrix)
     own = getattr(matrix, PLACE)
     weight: Tensor = matrix.weight if own is None else as_matrix(own.finalize, matrix.weight)
-    twin = _with(matrix)
+    twin = twin_of(matrix, {})
     twin._modules.pop(PLACE, None)
     vars(twin)[PLACE] = None
     twin.weight = nn.Parameter(weight.detach()[rows, columns], requires_grad=False)
     twin.bias = None if matrix.bias is None else nn.Parameter(matrix.bias.detach()[rows], requires_grad=False)
-    return twin
-
-
-def _with(module: M, **children: nn.Module) -> M:
-    """A copy of a module with other children; parameters are shared."""
-    twin = copy.copy(module)
-    twin._parameters, twin._modules = dict(module._parameters), {**module._modules, **children}
     return twin
