@@ -105,6 +105,15 @@ def test_a_student_of_an_ensemble_is_billed_for_all_and_may_teach_itself(
         Recipe.load(tiny(), *named[::2])
 
 
+def test_the_joint_loss_of_nested_widths_has_the_map_to_a_wider_teacher(
+    teachers: list[Run], tiny: Tiny, tmp_path: Path
+) -> None:
+    joint = 'objective={name="nested", of={name="distill", hidden=0.1}}'
+    nested = ("model.feed_forward=nested", f"models.teacher={teachers[0].path}", joint)
+    student = train(Recipe.load(tiny("budget.steps=2"), *nested), tmp_path / "runs", audit=True)
+    assert "owned.map.weight" in trained(student).model.state_dict()
+
+
 @pytest.mark.parametrize(
     ("objective", "words"),
     [

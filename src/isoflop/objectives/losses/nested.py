@@ -115,6 +115,9 @@ class NestedLossPart(ObjectivePart):
     def owned(self) -> Owned | None:
         return self.of.owned
 
+    def owned_beside(self, models: Mapping[str, Any]) -> Owned | None:
+        return self.of.owned_beside(models)
+
     def filling(self, vocab_size: int) -> Filling | None:
         return self.of.filling(vocab_size)
 
