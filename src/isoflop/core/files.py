@@ -187,6 +187,12 @@ def clear_leftovers(directory: Path) -> int:
     return len(leftovers)
 
 
+def clear_leftovers_of(path: Path) -> None:
+    """Remove what killed writers left of one directory that ``publish_directory`` was to make."""
+    for leftover in path.parent.glob(f"{PARTIAL}*-{path.name}"):
+        shutil.rmtree(leftover, ignore_errors=True)
+
+
 def take_lock(handle: int, *, shared: bool = False, tries: int | None = 1) -> bool:
     """Lock an open file for this process, until it is closed or the process ends.
 

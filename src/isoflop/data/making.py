@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from ..core.context import Context
 from ..core.contracts import TOKENIZER, Storable, TokenizerPart
 from ..core.digests import digest, digest_file, document_hash
 from ..core.errors import DataError, NotMade
-from ..core.files import PARTIAL, disk_errors, publish_directory, take_lock
+from ..core.files import clear_leftovers_of, disk_errors, publish_directory, take_lock
 from ..core.reading import read_json
 from ..core.tokenizer import GivenTokenizer, ReadsFiles
 from .corpus import Amount, Corpus, CorpusManifest, hash_of, left_out
@@ -186,8 +185,7 @@ def _alone(directory: Path) -> Iterator[None]:
         handle = os.open(directory.parent / f".lock-{directory.name}", os.O_CREAT | os.O_RDWR, 0o644)
     try:
         take_lock(handle, tries=None)
-        for leftover in directory.parent.glob(f"{PARTIAL}*-{directory.name}"):
-            shutil.rmtree(leftover, ignore_errors=True)
+        clear_leftovers_of(directory)
         yield
     finally:
         os.close(handle)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict
@@ -10,7 +9,7 @@ from pathlib import Path
 
 from ..core.contracts import TransformPart
 from ..core.errors import DataError, UsageError
-from ..core.files import PARTIAL, publish_directory
+from ..core.files import clear_leftovers_of, publish_directory
 from ..core.recipe import Recipe
 from ..core.references import Start
 from ..core.registry import get
@@ -51,7 +50,7 @@ def compress_to_run(
         return _there(path, start, parts)
     prepared = TransformedRun.of(run, parts, warn)
     recipe = _recipe(prepared, start, parts, name)
-    _sweep(path)
+    clear_leftovers_of(path)
     with publish_directory(path) as partial:
         return _write(Run.within(partial, recipe), prepared)
 
@@ -104,9 +103,3 @@ def _write(own: Run, prepared: TransformedRun) -> Compressed:
     )
     own.set_status("done", step=0)
     return made
-
-
-def _sweep(path: Path) -> None:
-    """Remove what a killed process left of this very run."""
-    for left in path.parent.glob(f"{PARTIAL}*-{path.name}"):
-        shutil.rmtree(left, ignore_errors=True)

@@ -36,6 +36,7 @@ from ..train.build import text_context
 from ..train.restore import trained
 from ..train.run import train
 from .compressed_runs import compress_to_run
+from .compressing import record_of
 from .pipeline import CompressedModel, Pipeline, SampledText
 from .sampling import TEXT, cost_of, write_samples
 
@@ -162,8 +163,8 @@ class Maker:
     def _compressed(self, stage: str, compress: CompressedModel, model: Made) -> Made:
         """A stage's compressed model, a run that is named after the run that it was made from and how."""
         assert model.run is not None
-        record = [part.model_dump(mode="json") for part in compress.transforms]
-        name = f"{self.pipeline.name}-{stage}"[:48] + f"-{digest([__version__, record, model.identity])[:10]}"
+        key = digest([__version__, record_of(compress.transforms), model.identity])
+        name = f"{self.pipeline.name}-{stage}"[:48] + f"-{key[:10]}"
         there = (self.root / name).exists()
         made = compress_to_run(model.run, compress.transforms, self.root, name)
         if not there:

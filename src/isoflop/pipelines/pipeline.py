@@ -298,10 +298,8 @@ class Pipeline(TomlDocument):
 
     def parents(self, stage: str) -> list[str]:
         """The earlier stages that a stage takes models or texts of, itself."""
-        if (sample := self.stages[stage].sample) is not None:
-            return [sample.model] if sample.model in self.stages else []
-        if (compress := self.stages[stage].compress) is not None:
-            return [compress.model] if compress.model in self.stages else []
+        if (of := self.stages[stage].compress or self.stages[stage].sample) is not None:
+            return [of.model]
         tree = self.tree(stage, {})
         if self.made_by_training(stage):
             others = tree.get("models")

@@ -13,11 +13,10 @@ from ..core.registry import get
 from ..core.rng import Rng
 from ..data.engine.rephrasing import PREAMBLE, STYLES
 from ..data.tokenizing import WritesChats, as_prompt, continuation
-from ..ledger.ledger import CHARGED
 from ..store.published import is_published
 from ..store.references import find_run
 from ..train.restore import Trained, published, trained
-from .judging import flops_of
+from .scorer_models import published_bill, run_bill
 
 
 class ModelRephraser:
@@ -80,11 +79,7 @@ def model_rephraser(name: str, root: Path, *, temperature: float = 0.7, tokens: 
     """
     place = user_path(name)
     if is_published(place):
-        bill: dict[str, Any] = {"flops": 0, "published": True}
-        return ModelRephraser(published(place), str(place.resolve()), bill, temperature, tokens)
+        return ModelRephraser(published(place), *published_bill(place), temperature, tokens)
     run = find_run(name, root)
-    step = run.checkpoint()
-    if step is None:
-        raise UsageError("has no checkpoint yet", where=str(run.path), fix="train it first")
-    bill = {"run": run.hash, "step": step[0], "flops": int(flops_of([run.ledger], CHARGED))}
-    return ModelRephraser(trained(run), f"{run.hash}:{step[0]}", bill, temperature, tokens)
+    identity, bill = run_bill(run)
+    return ModelRephraser(trained(run), identity, bill, temperature, tokens)

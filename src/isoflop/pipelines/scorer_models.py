@@ -130,19 +130,27 @@ def reading_model(name: str, root: Path, device: str | None = None) -> ReadingMo
         root: directory of runs.
         device: where it reads; default: where it was trained.
     """
-    if is_published(user_path(name)):
-        place = user_path(name)
-        return ReadingModel(
-            published(place, device=device), name, str(place.resolve()), {"flops": 0, "published": True}
-        )
-    run = find_run(name, root)
-    return run_model(run, device)
+    place = user_path(name)
+    if is_published(place):
+        return ReadingModel(published(place, device=device), name, *published_bill(place))
+    return run_model(find_run(name, root), device)
 
 
 def run_model(run: Run, device: str | None = None) -> ReadingModel:
     """The model of a run at its newest checkpoint, with what the run itself has spent."""
+    identity, bill = run_bill(run)
+    return ReadingModel(trained(run, device=device), run.path.name, identity, bill)
+
+
+def published_bill(directory: Path) -> tuple[str, dict[str, Any]]:
+    """What stands for the weights of a directory in Hugging Face's layout, and the bill of their making: nobody's."""
+    return str(directory.resolve()), {"flops": 0, "published": True}
+
+
+def run_bill(run: Run) -> tuple[str, dict[str, Any]]:
+    """What stands for the weights of a run's newest checkpoint, and what the run itself has spent on them."""
     found = run.checkpoint()
     if found is None:
         raise UsageError("has no checkpoint yet", where=str(run.path), fix="train it first")
     bill = {"run": run.hash, "step": found[0], "flops": int(flops_of([run.ledger], CHARGED))}
-    return ReadingModel(trained(run, device=device), run.path.name, f"{run.hash}:{found[0]}", bill)
+    return f"{run.hash}:{found[0]}", bill
