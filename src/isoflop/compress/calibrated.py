@@ -15,12 +15,9 @@ from ..core.errors import UsageError
 from ..core.roles import Axis
 from ..ledger import formulas
 from .grids import Grid, integers
-from .mx import Blocks
+from .packing import WeightPacking
 from .transform import WeightTransformPart
 from .watching import LayerStream, overhearing, pass_cost
-
-SCALE_BITS = 16
-"""Of a block's scale, but of MX formats."""
 
 
 class Grams:
@@ -169,8 +166,7 @@ class RoundingPart(CalibratedPart):
         return Grid(integers(int(self.format[3:])), self.block, half=True)
 
     def bits(self, weight: Tensor) -> float:
-        blocks = Blocks.of(weight, -1, min(self.block, weight.shape[1]))
-        return self.grid.element.bits * weight.numel() + SCALE_BITS * len(weight) * blocks.count
+        return WeightPacking(self.format, self.block).bits(weight.shape)
 
 
 def layers_of(model: PlainModel, live: nn.Module) -> dict[str, nn.Module]:

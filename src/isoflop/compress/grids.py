@@ -25,6 +25,12 @@ def floats(format: Float) -> Element:
     return element_of(f"mx{format}")
 
 
+def split(weight: Tensor, block: int | None) -> Tensor:
+    """(rows, blocks, block) of a weight (rows, columns), None: whole rows; the last block is filled up with zeros."""
+    size = min(block or weight.shape[1], weight.shape[1])
+    return F.pad(weight, [0, -weight.shape[1] % size]).view(len(weight), -1, size)
+
+
 @dataclass(frozen=True)
 class Grid:
     """Multiples of a scale; the largest magnitude of a row, or of a block of it, is the largest element.
@@ -45,9 +51,8 @@ class Grid:
     half: bool = False
 
     def split(self, weight: Tensor) -> Tensor:
-        """(rows, blocks, block) of a weight (rows, columns); the last block is filled up with zeros."""
-        block = min(self.block or weight.shape[1], weight.shape[1])
-        return F.pad(weight, [0, -weight.shape[1] % block]).view(len(weight), -1, block)
+        """See ``split``."""
+        return split(weight, self.block)
 
     def scales(self, blocks: Tensor) -> Tensor:
         """The scale of each block, (rows, blocks, 1); differentiable, but where it is rounded to fp16."""

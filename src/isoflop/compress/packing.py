@@ -30,7 +30,7 @@ from ..store.published import CONFIG
 from ..store.safetensors_dir import strict_json
 from ..store.tensors import Checkpoint
 from .elements import FORMATS, Element, element_of, pack, round_, unpack
-from .grids import Float, floats, integers
+from .grids import Float, floats, integers, split
 from .mx import LARGEST_BYTE, powers, scale_bytes
 from .sparsity import group_mask
 
@@ -97,7 +97,7 @@ class WeightPacking:
         scales = scales_of(weight, self.element, self.block)
         if scales is None:
             raise UsageError(f"does not lie on a grid of {self.element}", where="packing", fix="round it first")
-        element, blocks = _element(self.element), _split(weight, self.block)
+        element, blocks = _element(self.element), split(weight, self.block)
         unit = _unit(blocks, _factors(scales), element)
         codes = element.codes(unit, unit.signbit()).flatten(1)[:, : weight.shape[1]]
         return {"codes": pack(codes[kept], element.bits), "scales": scales, **found}
@@ -122,7 +122,7 @@ class WeightPacking:
         )
         if self.element not in PLAIN:
             factors = _factors(tensors["scales"]).unsqueeze(-1)
-            weight = (_split(weight, self.block) * factors).flatten(1)[:, :columns]
+            weight = (split(weight, self.block) * factors).flatten(1)[:, :columns]
         return (weight.t() if self.transposed else weight).contiguous()
 
     def _kept(self, tensors: Mapping[str, Tensor], rows: int, columns: int) -> Tensor | None:
@@ -211,7 +211,7 @@ def _block(weight: Tensor, name: str) -> int | tuple[()] | None:
 
 def _sampled(weight: Tensor, name: str, block: int | None) -> bool:
     """Whether the first few blocks that are not zeros alone have a scale, which of most grids they have not."""
-    blocks = _split(weight, block).flatten(0, 1)[:_LOOKED]
+    blocks = split(weight, block).flatten(0, 1)[:_LOOKED]
     return _scales(blocks[blocks.any(1)][:_SAMPLE], name) is not None
 
 
@@ -243,7 +243,7 @@ def scales_of(weight: Tensor, element: str, block: int | None = None) -> Tensor 
     Returns:
         Of mx formats uint8, the power's code; of the others fp16 where all of them are such numbers, else fp32.
     """
-    blocks = _split(weight.float().contiguous(), block)
+    blocks = split(weight.float().contiguous(), block)
     found = _scales(blocks.flatten(0, 1), element)
     if found is None:
         return None
@@ -311,12 +311,6 @@ def _element(name: str) -> Element:
     if name not in _GRIDS:
         raise DataError(f"names the element {name!r}, which is not known here", where="packing")
     return integers(int(name[3:])) if name.startswith("int") else floats(name)  # type: ignore[arg-type]
-
-
-def _split(weight: Tensor, block: int | None) -> Tensor:
-    """(rows, blocks, block), the last block filled up with zeros."""
-    size = min(block or weight.shape[1], weight.shape[1])
-    return torch.nn.functional.pad(weight, [0, -weight.shape[1] % size]).view(len(weight), -1, size)
 
 
 def _place_bits(m: int) -> int:
@@ -405,7 +399,7 @@ def packed_integers(weight: Tensor, bits: int, block: int | None) -> dict[str, T
     scales = scales_of(weight, name, block)
     if scales is None:
         raise UsageError(f"does not lie on a grid of {name}", where="packing", fix="round it first")
-    blocks = _split(weight, block)
+    blocks = split(weight, block)
     codes = _unit(blocks, scales.float(), _element(name)).flatten(1)[:, : weight.shape[1]] + (1 << (bits - 1))
     padded = torch.nn.functional.pad(codes.to(torch.uint8), [0, -weight.shape[1] % 32])
     words = pack(padded, bits).view(len(weight), -1).view(torch.int32)

@@ -8,9 +8,10 @@ from pydantic import PositiveInt
 from torch import Tensor
 
 from ...core.registry import Card, part
-from ..elements import FORMATS, Format, element_of
+from ..elements import FORMATS, Format
 from ..grids import Float, Grid, floats, integers
-from ..mx import Blocks, Scale, quantise
+from ..mx import Scale, quantise
+from ..packing import WeightPacking
 from ..transform import WeightTransformPart
 
 Kind = Literal["int2", "int3", "int4", "int5", "int6", "int7", "int8", Float, Format]
@@ -54,6 +55,4 @@ class RoundPart(WeightTransformPart):
         return self.grid.rounded(weight)
 
     def bits(self, weight: Tensor) -> float:
-        each, scale = (element_of(self.format).bits, 8) if self.format in FORMATS else (self.grid.element.bits, 16)
-        blocks = Blocks.of(weight, -1, min(self.block, weight.shape[1]))
-        return each * weight.numel() + scale * len(weight) * blocks.count
+        return WeightPacking(self.format, self.block).bits(weight.shape)
