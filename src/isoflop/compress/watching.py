@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from ..core.contracts import PLACE, Pattern, PlainModel
 from ..core.cost import Cost
 from ..core.errors import UsageError
+from ..core.roles import width_of
 from ..ledger import formulas
 
 ROWS = 8
@@ -83,7 +84,7 @@ def passing(modules: Mapping[str, nn.Module], hear: Callable[[str, Tensor, Tenso
 def pass_cost(model: PlainModel, tokens: Tensor, pattern: Pattern | None) -> Cost:
     """What it costs that ``tokens`` (windows, length) pass a model up to its head."""
     windows, length = tokens.shape
-    width = next(shape.shape[-1] for shape in model.shapes() if shape.role == "embedding")
+    width = width_of(model.shapes())
     head = formulas.linear(windows * length, width, model.vocab_size)
     return model.part.work(windows, length, model.vocab_size, pattern).forward - head.forward
 

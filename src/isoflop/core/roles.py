@@ -132,6 +132,11 @@ def numel(shapes: Iterable[Shape]) -> int:
     return sum(shape.numel for shape in shapes)
 
 
+def width_of(shapes: Iterable[Shape]) -> int:
+    """How wide a model's vectors are, as its embedding says."""
+    return next(shape.shape[-1] for shape in shapes if shape.role == "embedding")
+
+
 TRAINING_BYTES = 16
 """Bytes a parameter takes in training: fp32 weight, gradient and two moments."""
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from ..core.contracts import OWNED, ModelPart
 from ..core.cost import Work
 from ..core.rng import Rng
-from ..core.roles import Shape
+from ..core.roles import Shape, width_of
 from ..ledger import formulas
 from .layers import Matrix, initialise, matrix_shapes
 from .pricing import vectors_live
@@ -66,7 +66,7 @@ class OwnsProjection:
     def work(self, model: ModelPart, vectors: int, vocab_size: int) -> Work:
         """Exact work of its forward and backward on ``vectors`` vectors of a model."""
         own, treatment = model.shapes(vocab_size), model.treatment
-        width = next(shape.shape[-1] for shape in own if shape.role == "embedding")
+        width = width_of(own)
         if width == self.wanted:
             return Work()
         trained = treatment.trains(Shape(f"{OWNED}.map.weight", "hidden", (self.wanted, width)))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, ClassVar, Protocol, Self, runtime_checkable
 from ..cost import Work
 from ..registry import Part
 from ..rng import Rng
-from ..roles import ROLES, Shape
+from ..roles import ROLES, Shape, width_of
 
 if TYPE_CHECKING:
     import torch
@@ -372,7 +372,7 @@ class Treatment:
         """The parameters that the objective adds to a model, whose embedding says how wide its vectors are."""
         if self.owned is None:
             return []
-        width = next(shape.shape[-1] for shape in own if shape.role == "embedding")
+        width = width_of(own)
         return [Shape(f"{OWNED}.{s.name}", s.role, s.shape) for s in self.owned.shapes(width)]
 
     def added_to(self, shape: Shape) -> list[Shape]:

@@ -18,6 +18,7 @@ from ...core.contracts import OWNED, Documents, Likelihood, Loss, ModelPart, Obj
 from ...core.cost import Cost, Work, add_spent
 from ...core.documents import Later
 from ...core.registry import Card, part
+from ...core.roles import width_of
 from ...models.cost import pointwise
 from ...models.layers import exact
 from ...models.projection import OwnsProjection
@@ -138,7 +139,7 @@ class DistillPart(ObjectivePart):
         teacher = models.get(self.teachers[0])
         if not self.hidden or teacher is None:
             return None
-        return OwnsProjection(_width(teacher.model))
+        return OwnsProjection(width_of(teacher.model.shapes(1)))
 
     def build(self, ctx: Context) -> Distill:
         teachers = [ctx.models[name] for name in self.teachers]
@@ -171,8 +172,3 @@ class DistillPart(ObjectivePart):
                 what = f"{teacher.run} knows {teacher.vocab_size} ids, this recipe has {recipe.vocab_size}"
                 problems.append(f"models.{name}: {what}; teacher and student need one vocabulary")
         return problems
-
-
-def _width(model: ModelPart) -> int:
-    """Of a model's vectors."""
-    return next(shape.shape[-1] for shape in model.shapes(1) if shape.role == "embedding")
