@@ -141,11 +141,7 @@ def _again(study: Study, trials: Sequence[Trial]) -> str:
 
 def planned_flops(study: Study) -> int:
     """FLOPs that the planned runs take."""
-    first = study.seeds[0]
-    return sum(
-        runs * Assignment(study.run_recipe(arm, rung, first), arm, rung, role).flops
-        for role, arm, rung, runs in planned_runs(study)
-    )
+    return sum(runs * study.takes(arm, rung)[1] for _, arm, rung, runs in planned_runs(study))
 
 
 def trial_runs(study: Study, trial: Trial) -> list[Assignment]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from ..core.files import jsonable
 from ..core.reading import user_path
-from ..ledger.budgets import step_cost, steps_within
+from ..ledger.budgets import step_cost
 from ..store.notebook import text
 from ..store.run import Run
 from .branches import most_shared
@@ -354,11 +354,8 @@ def _by_seeds(
 
 
 def _batch(study: Study, role: str, arm: str, rung: int, runs: int, speed: Speed, made: int) -> PlannedRuns:
-    recipe = study.run_recipe(arm, rung, study.seeds[0])
-    cost = step_cost(recipe)
-    steps = steps_within(recipe.budget, cost)
-    flops = cost.run(steps).flops
-    seconds = speed.seconds(flops, recipe.train.evaluations)
+    steps, flops = study.takes(arm, rung)
+    seconds = speed.seconds(flops, study.base(arm).train.evaluations)
     return PlannedRuns(role, arm, rung, runs, steps, flops, seconds, speed.cpu_share * seconds, made)
 
 

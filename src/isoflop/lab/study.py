@@ -155,6 +155,13 @@ class Study(TomlDocument):
         """The recipe of one run: the arm's ``base`` with that seed and that rung's budget; RecipeError if not legal."""
         return self.base(arm, value, knobs).having(seed=seed, budget=self.ladder.budget(rung))
 
+    def takes(self, arm: str, rung: int) -> tuple[int, int]:
+        """Steps and model FLOPs of an arm's run at a rung."""
+        recipe = self.run_recipe(arm, rung, self.seeds[0])
+        cost = step_cost(recipe)
+        steps = steps_within(recipe.budget, cost)
+        return steps, cost.run(steps).flops
+
     def branch(self, recipe: Recipe) -> int | None:
         """Steps after which a run of twice the budget may leave this one; None where the rungs share nothing."""
         return leaves_at(recipe) or None if self.ladder.branches else None
@@ -197,10 +204,7 @@ class Study(TomlDocument):
                 return result._repr_html_()
         rows, total = [], 0
         for role, arm, rung, runs in planned_runs(self):
-            recipe = self.run_recipe(arm, rung, self.seeds[0])
-            cost = step_cost(recipe)
-            steps = steps_within(recipe.budget, cost)
-            flops = cost.run(steps).flops
+            steps, flops = self.takes(arm, rung)
             rows.append((role, arm, str(rung), str(runs), f"{steps:,}", f"{flops:.3e}"))
             total += runs * flops
         told = (
