@@ -42,8 +42,7 @@ def transferred(source: Solved, runs: Mapping[str, Any], level: float = 0.9) -> 
         >>> transferred(source, {"N": n, "D": d, "loss": loss}).fit.rows
         64
     """
-    if law_name(source.law) != "kaplan":
-        raise UsageError(f"{law_name(source.law)} cannot be carried over", where="plan", fix="fit kaplan to the source")
+    check_carried(source)
     table = as_table(runs)
     if "loss" in table:
         table = table.where(np.isfinite(table.numbers("loss")))  # candidates that are not made yet
@@ -62,6 +61,12 @@ def transferred(source: Solved, runs: Mapping[str, Any], level: float = 0.9) -> 
     moved = _moved(names, source.law.to_natural(ours[:count]), between, theirs[:count])
     theta = source.law.to_fitted(moved)
     return replace(basis_of(source, level), fit=replace(source, theta=theta[0]), theta=theta, judged_by=source)
+
+
+def check_carried(source: Solved) -> None:
+    """UsageError if the source law is another than Kaplan's."""
+    if law_name(source.law) != "kaplan":
+        raise UsageError(f"{law_name(source.law)} cannot be carried over", where="plan", fix="fit kaplan to the source")
 
 
 def _moved(names: tuple[str, ...], source: Array, between: Solved, theta: Array) -> Array:

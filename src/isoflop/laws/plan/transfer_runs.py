@@ -16,11 +16,10 @@ from ...core.errors import UsageError
 from ..extrapolate import quantile
 from ..fit import Solved, fit_law
 from ..forms.loss_to_loss import LossToLoss
-from ..formula import law_name
 from ..tables import as_table
 from .design import DISCREPANCY, known_of, noise_variance, pick
 from .next_runs import Choice, Lesson, lesson_of
-from .transfer import LEAST
+from .transfer import LEAST, check_carried
 
 
 def transfer_runs(source: Solved, runs: Mapping[str, Any], count: int, size: float, tokens: float) -> Choice:
@@ -44,8 +43,7 @@ def transfer_runs(source: Solved, runs: Mapping[str, Any], count: int, size: flo
         >>> len(choice.lessons), choice.lessons[-1].after < choice.lessons[0].before
         (4, True)
     """
-    if law_name(source.law) != "kaplan":
-        raise UsageError(f"{law_name(source.law)} cannot be carried over", where="plan", fix="fit kaplan to the source")
+    check_carried(source)
     table = as_table(runs)
     x = {name: table.numbers(name) for name in ("N", "D")}
     y = table.numbers("loss") if "loss" in table else np.full(table.rows, np.nan)
