@@ -111,6 +111,8 @@ def decontaminate(units: Sequence[Unit], tests: Sequence[Unit], settings: JobSet
         settings: where and how.
 
     Example:
+        >>> import json
+        >>> from pathlib import Path
         >>> from isoflop.data.engine.inputs import units_of
         >>> words = " ".join(f"word{i}" for i in range(20))
         >>> _ = Path("a.jsonl").write_text(json.dumps({"text": f"so {words} it ends"}))
