@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -163,6 +163,7 @@ class WritingSheet:
     Args:
         model: prepared.
         layers: what each mixer keeps.
+        passes: what passes over so many tokens cost but for attention and logits, as far as it is known.
 
     Example, with ``model`` a Transformer of 257 tokens:
         >>> from isoflop.models.patterns.full import FullPattern
@@ -174,6 +175,7 @@ class WritingSheet:
 
     model: Any
     layers: list[SheetKeyValues]
+    passes: dict[tuple[int, Pattern], Cost] = field(default_factory=dict)
     padding = None
 
     @property
@@ -214,7 +216,7 @@ class WritingSheet:
             pattern: who saw whom.
             wanted: bool (rows, length), whose logits were wanted.
         """
-        plan, kinds, known = self.layers[0].plan, self._kinds(), dict[Any, Cost]()
+        plan, kinds, known = self.layers[0].plan, self._kinds, dict[Any, Cost]()
         pairs = {kind: plan.pairs(kind[0]).tolist() for kind in kinds}
         found = []
         for row, (count, logits) in enumerate(zip(plan.counts.tolist(), wanted.sum(1).tolist(), strict=True)):
@@ -224,6 +226,7 @@ class WritingSheet:
             found.append(known[facts])
         return found
 
+    @functools.cached_property
     def _kinds(self) -> Counter[tuple[Pattern | None, int, int]]:
         """Layers by what tells their attention apart: own pattern, heads, numbers of a head."""
         mixers = (block.mixer for block in self.model.model.blocks)
@@ -233,19 +236,28 @@ class WritingSheet:
         """Of so many tokens of one row: a forward pass over as many, with other pairs and fewer logits."""
         if not count:
             return Cost()
-        model = self.model.model
-        vocab, width = model.head.shape
-        cost: Cost = model.flops(1, count, pattern).forward
-        for tokens, sign in ((count, -1), (logits, 1)):
-            cost += (formulas.linear(tokens, width, vocab).forward + Cost(elementwise=4 * tokens * vocab)) * sign
+        if (count, pattern) not in self.passes:
+            self.passes[count, pattern] = self._rest(pattern, count)
+        cost = self.passes[count, pattern] + self._logits(logits)
         executed = plan.width * plan.total
-        for ((own, heads, size), layers), met in zip(self._kinds().items(), pairs, strict=True):
+        for ((_, heads, size), layers), met in zip(self._kinds.items(), pairs, strict=True):
+            here = formulas.attention(1, heads, size, count, plan.total, pairs=met, executed_pairs=executed)
+            cost += here.forward * layers
+        return cost
+
+    def _rest(self, pattern: Pattern, count: int) -> Cost:
+        """A forward pass over so many tokens, without its attention and its logits."""
+        cost: Cost = self.model.model.flops(1, count, pattern).forward - self._logits(count)
+        for (own, heads, size), layers in self._kinds.items():
             seen = within(own, pattern) or pattern
             among, done = seen.pairs(count), block_pairs(count, seen)
-            alone = formulas.attention(1, heads, size, count, pairs=among, executed_pairs=done)
-            here = formulas.attention(1, heads, size, count, plan.total, pairs=met, executed_pairs=executed)
-            cost += (here.forward - alone.forward) * layers
+            cost -= formulas.attention(1, heads, size, count, pairs=among, executed_pairs=done).forward * layers
         return cost
+
+    def _logits(self, count: int) -> Cost:
+        """The logits of so many tokens."""
+        vocab, width = self.model.model.head.shape
+        return formulas.linear(count, width, vocab).forward + Cost(elementwise=4 * count * vocab)
 
     def select(self, rows: Sequence[int]) -> None:
         """Keep these texts, in this order."""
@@ -267,4 +279,9 @@ def sheets_of(model: Any) -> Callable[[int, int], WritingSheet] | None:
     if not by_place or not isinstance(model, Preparable):
         return None
     ready, dtype = model.prepared(_ROWS), model.dtype  # type: ignore[attr-defined]
-    return lambda rows, length: WritingSheet(ready, [mixer.make_sheet(rows, length, dtype) for mixer in mixers])
+    passes: dict[tuple[int, Pattern], Cost] = {}
+
+    def sheet(rows: int, length: int) -> WritingSheet:
+        return WritingSheet(ready, [mixer.make_sheet(rows, length, dtype) for mixer in mixers], passes)
+
+    return sheet
