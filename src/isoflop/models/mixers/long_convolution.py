@@ -143,7 +143,7 @@ class LongConvolutionPart(MixerPart):
         return [
             *(shape for name in "qkv" for shape in matrix_shapes(name, width, width)),
             *shapes("short", 3 * width, self.taps),
-            *(Shape(f"filter.{shape.name}", shape.role, shape.shape) for shape in own),
+            *(shape.within("filter") for shape in own),
             *matrix_shapes("out", width, width),
         ]
 
