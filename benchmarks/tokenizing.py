@@ -2,10 +2,10 @@
 
 ``python benchmarks/tokenizing.py FILES... [--peers PYTHON] [--json OUT]``: PYTHON is an interpreter of an environment
 with transformers and, if it is to be compared, tiktoken. A byte-level BPE is learned here from one part of the
-documents; all encode another part, which none has seen, batch by batch as `isoflop data build` does. What a library
-documents; all encode another part, new to all, batch by batch as ``isoflop data build`` does. What a library
-Turns alternate; the median of each is told, and all must give the same number of tokens. (A script called tokenize.py
-would hide the standard library's module of that name.)
+documents; all encode another part, new to all, batch by batch as ``isoflop data build`` does. What a library remembers
+of words helps its later turns; "isoflop, first pass" is ours with nothing to remember. Turns alternate; the median of
+each is told, and all must give the same number of tokens. (A script called tokenize.py would hide the standard
+library's module of that name.)
 """
 
 from __future__ import annotations
