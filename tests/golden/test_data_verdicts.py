@@ -27,7 +27,9 @@ OWN = {  # name -> (content, verdict)
 
 def judge(path: Path, verdict: str, line: int | None = None) -> None:
     if verdict == "accept":
-        assert all(text in ("one", "two") for _, text, *_ in read_records(path, "text"))
+        found = [text for _, text, *_ in read_records(path, "text")]
+        assert found
+        assert set(found) <= {"one", "two"}
         return
     with pytest.raises(DataError) as caught:
         list(read_records(path, "text"))

@@ -97,7 +97,7 @@ class LocalTask:
 def _record(line: bytes | None, where: str) -> dict[str, Any]:
     try:
         record = json.loads(line or b"")
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(
             f"is not JSON ({error})", where=where, fix="repair that line: an item must not be lost"
         ) from None

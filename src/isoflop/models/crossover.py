@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import json
 import os
 import platform
 import time
@@ -14,7 +13,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ..core.errors import DataError
 from ..core.files import write_json
+from ..core.reading import read_json
 
 SIZES = tuple(1 << k for k in range(4, 12))
 """Blocks among which is chosen."""
@@ -41,10 +42,10 @@ def _block_of(channels: int, dtype: torch.dtype, device: str) -> int:
     key = f"{platform.machine()} torch {torch.__version__} {device} {dtype} {threads} threads, {channels} channels"
     file = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "isoflop" / "convolution_blocks.json"
     known: dict[str, int] = {}
-    with contextlib.suppress(OSError, ValueError):
-        known = json.loads(file.read_text())
-        if known.get(key) in SIZES:
-            return known[key]
+    with contextlib.suppress(DataError):  # nothing was timed here yet, or the file is not ours: it is written anew
+        known = read_json(file, dict[str, int])
+    if known.get(key) in SIZES:
+        return known[key]
     found = quickest_block(timed(channels, dtype, device))
     with contextlib.suppress(OSError):  # a machine without such a directory times again
         file.parent.mkdir(parents=True, exist_ok=True)

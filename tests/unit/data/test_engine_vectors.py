@@ -74,6 +74,12 @@ def test_vectors_that_do_not_fit_are_errors(lines: list[Any], what: str, units: 
         StoredVectors.read(units_of([str(tmp_path / "vectors.ndjson")]), units)
 
 
+def test_a_line_that_is_nested_too_deeply_is_no_json(units: list[Unit], tmp_path: Path) -> None:
+    (tmp_path / "vectors.ndjson").write_text("[" * 100_000)
+    with pytest.raises(DataError, match="is not JSON"):
+        StoredVectors.read(units_of([str(tmp_path / "vectors.ndjson")]), units)
+
+
 def test_clusters_of_vectors_make_a_selection_diverse(units: list[Unit], tmp_path: Path) -> None:
     """What all share is taken off first, the clusters are the planted ones, and none fills more than its share."""
     part = ClustersPart(clusters=3, keep=0.5)

@@ -77,6 +77,7 @@ def test_every_kind_is_read_and_measured(kind: str, tmp_path: Path, scorer: Pair
     "line",
     [
         '{"query": "torn',
+        "[" * 100_000,
         "[1]",
         '{"query": "q", "choices": ["a"], "gold": 1}',
         '{"query": 1, "choices": ["a"], "gold": 0}',

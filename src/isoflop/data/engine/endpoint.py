@@ -107,6 +107,6 @@ class EndpointRephraser:
     def _said(self, answer: bytes) -> str:
         try:
             return str(json.loads(answer)["choices"][0]["message"]["content"] or "")
-        except (ValueError, LookupError, TypeError) as error:
+        except (ValueError, LookupError, TypeError, RecursionError) as error:
             what = f"answers in no form of OpenAI's: {answer[:200].decode('utf-8', 'replace')}"
             raise DataError(what, where=self._to.geturl()) from error

@@ -275,7 +275,7 @@ def values_of(unit: Unit, fix: str = "") -> Iterator[tuple[str, Any]]:
             if line is None or line.strip():
                 try:
                     value = json.loads(line or b"")
-                except ValueError as error:
+                except (ValueError, RecursionError) as error:
                     raise DataError(f"is not JSON ({error})", where=f"{path}:{number}", fix=fix) from None
                 yield f"{path}:{number}", value
     else:
