@@ -4,7 +4,8 @@ Each batch trains at a rate without a horizon, so that one run's evaluations tel
 searched on seeds of its own, with as many values for every batch; what counts is the fewest steps.
 
 Data to the target are E(B) = B S(B). Small batches need the least, E_min; the critical batch is the size at which they
-need ``overhead`` times that (1.2: a fifth is wasted), found between two sizes by interpolation in logarithms.
+need ``overhead`` times that (1.2: a fifth is wasted), found between two sizes by interpolation in logarithms. Sizes
+beyond it need not reach the target: that they take more than they were given is all that is asked of them.
 """
 
 from __future__ import annotations
@@ -66,7 +67,7 @@ class TargetStudy(TomlDocument):
     batches: Annotated[tuple[PositiveInt, ...], Field(min_length=3)]
     """Sequences a step, ascending."""
     tokens: PositiveInt
-    """Tokens that every run may take; a batch that does not reach the target with them is known only by a bound."""
+    """Tokens that every run may take. Twice the least that reach the target are enough: larger batches need not."""
     evaluations: Annotated[int, Field(ge=4)] = 16
     """Evaluations of each run, at equal distances: between two, the quality is interpolated in log steps."""
     seeds: Seeds
@@ -160,28 +161,38 @@ def steps_to(row: RunRow, target: float, cost: Callable[[float], float] = float)
     return float(np.exp(at)), int(side) <= 0
 
 
-def critical_batch(batches: Sequence[float], steps: Sequence[float], overhead: float) -> tuple[float, str]:
-    """The batch at which data to the target are ``overhead`` times the least; with "above" or "below" if off the range.
+def critical_batch(
+    batches: Sequence[float], steps: Sequence[float], overhead: float, reached: Sequence[bool] | None = None
+) -> tuple[float, str]:
+    """The batch at which data to the target are ``overhead`` times the least, or a bound and its side.
 
     Args:
         batches: ascending.
-        steps: to the target, of each.
+        steps: to the target, of each; of those that did not reach it, the steps that they took.
         overhead: above 1.
+        reached: whether each reached the target; default: all. The others' data are known to be more than they took.
+
+    Returns:
+        The batch and "", or a bound and "above" or "below".
 
     Example:
         >>> sizes = [1, 2, 4, 8, 16]
         >>> round(critical_batch(sizes, [100 * (1 + 10 / b) for b in sizes], 1.2)[0], 1)
         3.1
+        >>> critical_batch([1, 2, 4], [100, 50, 25], 1.2)
+        (4.0, 'above')
     """
     b, data = np.log(np.asarray(batches, float)), np.log(np.asarray(batches, float) * np.asarray(steps, float))
-    limit = float(data.min()) + math.log(overhead)
-    over = np.flatnonzero(data > limit)
-    over = over[over > int(np.argmin(data))]
-    if not len(over):
-        return float(batches[-1]), "above"
-    k = int(over[0])
-    share = (limit - data[k - 1]) / (data[k] - data[k - 1])
-    return float(np.exp(b[k - 1] + share * (b[k] - b[k - 1]))), ""
+    known = np.ones(len(b), bool) if reached is None else np.asarray(reached, bool)
+    least = int(np.argmin(np.where(known, data, np.inf)))
+    limit = float(data[least]) + math.log(overhead)
+    for k in range(least + 1, len(b)):
+        if data[k] > limit:
+            share = (limit - data[k - 1]) / (data[k] - data[k - 1])
+            return float(np.exp(b[k - 1] + share * (b[k] - b[k - 1]))), "" if known[k] else "below"
+        if not known[k]:
+            return float(batches[k - 1]), "above"
+    return float(batches[-1]), "above"
 
 
 def run_targets(
@@ -254,21 +265,24 @@ def _carried_out(
 
 
 def _chosen(study: TargetStudy, rows: Done) -> dict[int, float]:
-    """Batch -> the rate that reached the target in the fewest steps, over the tuning seeds."""
-    chosen, cost = {}, study.scale.cost
+    """Batch -> the rate that reached the target in the fewest steps, over the tuning seeds, or came nearest to it."""
+    chosen, short, cost = {}, list[int](), study.scale.cost
     for batch in study.batches:
         needed = {}
         for rate in study.rates:
-            each = [steps_to(rows[batch, seed, rate], study.target, cost) for seed in study.tuning_seeds]
-            if all(reached for _, reached in each):
-                needed[rate] = math.fsum(math.log(steps) for steps, _ in each)
-        if not needed:
-            raise NumericsError(
-                f"no rate of batch {batch} reached {study.target:g} within {study.tokens:,} tokens",
-                where=study.name,
-                fix="give more tokens, a weaker target, or other rates",
-            )
+            each = [rows[batch, seed, rate] for seed in study.tuning_seeds]
+            steps = [steps_to(row, study.target, cost) for row in each]
+            missed = sum(not reached for _, reached in steps)
+            ends = math.fsum(math.inf if row.end is None else cost(row.end.value) for row in each)
+            needed[rate] = (missed, math.fsum(math.log(taken) for taken, _ in steps), ends)
         chosen[batch] = min(needed, key=lambda rate: needed[rate])
+        short += [batch] * (needed[chosen[batch]][0] > 0)
+    if len(short) > len(study.batches) - 2:  # of one batch alone nothing is known about another
+        raise NumericsError(
+            f"no rate of batch {short[0]} reached {study.target:g} within {study.tokens:,} tokens",
+            where=study.name,
+            fix="give more tokens, a weaker target, or other rates",
+        )
     return chosen
 
 
@@ -278,18 +292,26 @@ def _concluded(study: TargetStudy, chosen: Mapping[int, float], rows: Done) -> M
     for batch, rate in chosen.items():
         if rate in (study.rates[0], study.rates[-1]):
             notes.append(f"batch {batch}: the best rate, {rate:g}, lies at the end of those tried")
-    for seed in study.seeds:
-        each = [steps_to(rows[batch, seed, chosen[batch]], study.target, cost) for batch in study.batches]
-        if not all(reached for _, reached in each):
-            notes.append(f"seed {seed} did not reach the target at every batch and is left out")
+    passed = {
+        batch: [steps_to(rows[batch, seed, rate], study.target, cost) for seed in study.seeds]
+        for batch, rate in chosen.items()
+    }
+    for batch, each in passed.items():
+        if missed := [str(seed) for seed, (_, reached) in zip(study.seeds, each, strict=True) if not reached]:
+            notes.append(f"batch {batch} needs more than {study.tokens:,} tokens (seeds {', '.join(missed)})")
+        else:
+            values[f"steps_{batch}"] = [steps for steps, _ in each]
+    for number, seed in enumerate(study.seeds):
+        steps, reached = zip(*(passed[batch][number] for batch in study.batches), strict=True)
+        if not any(reached):
+            notes.append(f"seed {seed} reached the target at no batch and is left out")
             continue
-        for batch, (steps, _) in zip(study.batches, each, strict=True):
-            values.setdefault(f"steps_{batch}", []).append(steps)
-        size, side = critical_batch(study.batches, [steps for steps, _ in each], study.overhead)
+        size, side = critical_batch(study.batches, steps, study.overhead, reached)
+        if side:
+            notes.append(f"seed {seed} is left out: its critical batch lies {side} {size:.3g}, where is not known")
+            continue
         values.setdefault("critical_batch", []).append(size)
         values.setdefault("log2_critical_batch", []).append(math.log2(size))
-        if side:
-            notes.append(f"seed {seed}: the critical batch lies {side} the largest that was tried")
     return MeasuredResult(
         name=study.name,
         created=datetime.now(UTC).isoformat(timespec="seconds"),

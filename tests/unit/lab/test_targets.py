@@ -40,8 +40,7 @@ def planted(assignments):
         batch, horizon = job.recipe.train.batch, job.recipe.budget.steps
         miss = 1 + 0.1 * math.log2(job.hyper["optimizer.lr"] / 0.008) ** 2 + 0.001 * (job.seed % 3)
         curve = []
-        for k in range(1, 33):
-            step = max(1, horizon * k // 32)
+        for step in sorted({max(1, horizon * k // 32) for k in range(1, 33)}):
             value = 2 + 3 * (step / (1 + NOISE / batch) / miss) ** -0.5
             spent = dict.fromkeys(("flops", "hardware_flops", "tokens", "text_bytes"), step)
             curve.append(Point(step=step, **spent, seconds=1.0, value=value, stderr=None))
@@ -67,6 +66,36 @@ def test_the_planted_critical_batch_comes_out(tmp_path):
 def test_a_target_that_no_rate_reaches_is_told(tmp_path):
     with pytest.raises(NumericsError, match="no rate of batch 1 reached 2"):
         run_targets(TargetStudy.from_toml(TOML, "target=2.0"), tmp_path, executor=planted)
+
+
+def test_batches_beyond_the_critical_one_need_not_reach_the_target(tmp_path):
+    """Data of a batch that falls short are more than it was given, and that is all that must be known of it."""
+    full = run_targets(TargetStudy.from_toml(TOML), tmp_path / "full", executor=planted)
+    most = int(max(full.values["steps_8"]) * 8 * 16 * 1.1)  # 16 and 32 fall short, 4 lies beyond the critical batch
+    result = run_targets(TargetStudy.from_toml(TOML, f"tokens={most}"), tmp_path / "short", executor=planted)
+    assert result.values["critical_batch"] == pytest.approx(full.values["critical_batch"], rel=0.05)
+    assert {"steps_8", "steps_16", "steps_32"} & set(result.values) == {"steps_8"}
+    assert [note for note in result.notes if "batch 32 needs more than" in note]
+
+
+def test_a_bound_is_told_as_one_and_is_no_value(tmp_path):
+    few = TargetStudy.from_toml(TOML, "batches=[1, 2, 16]", "tokens=9000")
+    result = run_targets(few, tmp_path, executor=planted)
+    assert "critical_batch" not in result.values
+    assert sum("critical batch lies" in note for note in result.notes) == 3
+
+
+@pytest.mark.parametrize(
+    ("steps", "reached", "found"),
+    [
+        ([100, 55, 40], [True, True, False], (2.35, "below")),
+        ([100, 55, 25], [True, True, False], (2, "above")),
+        ([100, 80, 20], [True, True, False], (1.31, "")),
+    ],
+)
+def test_batches_that_fall_short_bound_the_critical_one(steps, reached, found):
+    size, side = critical_batch([1, 2, 4], steps, 1.2, reached)
+    assert (round(size, 2), side) == found
 
 
 def test_a_run_that_falls_short_gives_its_steps_as_a_bound():
