@@ -254,14 +254,26 @@ def softly_capped(scores: Tensor, cap: float) -> Tensor:
 def _hide(scores: Tensor, block: QueryBlock, mask: Tensor | None) -> Tensor:
     """Put -inf in place on what the block's queries may not see."""
     if block.seen is None:
-        rows = scores.shape[1]
-        future = torch.full((rows, rows), -torch.inf, dtype=scores.dtype, device=scores.device).triu_(1)
-        scores[:, :, block.start :].add_(future)
+        scores[:, :, block.start :].add_(_future(scores.shape[1], scores.dtype, scores.device))
     elif not block.seen.all():
         scores.masked_fill_(torch.from_numpy(~block.seen).to(scores.device), -torch.inf)
     if mask is not None:
         scores.masked_fill_(~mask[:, block.start : block.end, block.first : block.last], -torch.inf)
     return scores
+
+
+def _future(rows: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """-inf (rows, rows) above the diagonal, 0 elsewhere."""
+    if plain():  # what is made within a transform of torch.func must not outlive it
+        return _made_future(rows, dtype, device)
+    return _known_future(rows, dtype, device)
+
+
+def _made_future(rows: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    return torch.full((rows, rows), -torch.inf, dtype=dtype, device=device).triu_(1)
+
+
+_known_future = functools.lru_cache(16)(_made_future)
 
 
 def _flat(x: Tensor) -> Tensor:

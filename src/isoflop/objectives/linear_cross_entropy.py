@@ -172,20 +172,24 @@ def _softmax_in_place(
     """
     exact = _accumulator(logits.dtype)
     losses = logits.new_empty(len(logits), dtype=exact)
-    size = max(1, TILE // logits.shape[1]) if logits.device.type == "cpu" else len(logits)
+    here = logits.device.type == "cpu"
+    size = max(1, TILE // logits.shape[1]) if here else len(logits)
     for start in range(0, len(logits), size):
         tile = slice(start, start + size)
         scores, column = logits[tile].to(exact), targets[tile, None]
-        p = torch.softmax(scores, -1)
+        top, own = scores.amax(-1), scores.gather(1, column).squeeze(1)
+        p = torch.softmax(scores, -1, out=scores if here else None)  # a CPU's kernel is done with a row as it writes it
         # log sum exp = largest score - log of its probability, which is at least 1 / vocab: no overflow, no log 0
         largest = p.amax(-1).log_()
         if best is not None:
             best[tile] = largest
-        normaliser = scores.amax(-1) - largest
-        losses[tile] = normaliser.sub_(scores.gather(1, column).squeeze(1))
+        losses[tile] = top.sub_(largest).sub_(own)
         if gradient:
             p.scatter_add_(1, column, p.new_full((), -1.0).expand(column.shape))
-            logits[tile] = p if mask is None else p * mask[tile, None]
+            if mask is not None:
+                p.mul_(mask[tile, None])
+            if p.data_ptr() != logits[tile].data_ptr():
+                logits[tile] = p
     return losses if mask is None else losses * mask
 
 
