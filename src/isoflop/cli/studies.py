@@ -13,7 +13,19 @@ import typer
 from ..core.errors import UsageError
 from ..core.reading import user_path
 from .app import app
-from .common import DEFAULT_ROOT, Json, Root, Track, emit, find_result, find_run, patience, patience_until, say
+from .common import (
+    DEFAULT_ROOT,
+    Json,
+    Root,
+    Track,
+    emit,
+    find_holding,
+    find_result,
+    find_run,
+    patience,
+    patience_until,
+    say,
+)
 
 if TYPE_CHECKING:
     from ..lab.plan import StudyPlan
@@ -196,7 +208,8 @@ def demo(
 @app.command()
 def report(
     target: Annotated[
-        str | None, typer.Argument(help="A study, a run or a fit: its directory or name.", show_default=False)
+        str | None,
+        typer.Argument(help="A study, run, fit or measured claim: its directory or name.", show_default=False),
     ] = None,
     root: Root = DEFAULT_ROOT,
     all_: Annotated[
@@ -210,6 +223,7 @@ def report(
 ) -> None:
     """Write the report page (one HTML file, charts as SVG, PNG and CSV beside it) and print its path."""
     from ..report.page import write_report
+    from ..store.measured import MEASURED
 
     if all_ == (target is not None):
         raise UsageError("of what?" if target is None else "is one page or another", where="report", fix=_EITHER)
@@ -219,7 +233,8 @@ def report(
         page = write_index(root, _claims(claims))
         emit({"report": str(page)}) if json else typer.echo(str(page))
         return
-    page = write_report(find_result(target, root) or find_run(target, root, "study, run or fit").path)
+    found = find_result(target, root) or find_holding(target, root, MEASURED)
+    page = write_report(found or find_run(target, root, "study, run or fit").path)
     emit({"report": str(page)}) if json else typer.echo(str(page))
 
 

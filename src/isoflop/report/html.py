@@ -59,6 +59,7 @@ CAPTIONS = {
     "density": "Of the weights as they are used, at the last evaluation. Rounding makes zeros too.",
     "blocks": "A block is collapsed if all its numbers become alike, saturated if its largest one is cut.",
     "lengths": "Each bar holds the documents of between a power of two of characters and the next.",
+    "measured": "Each point is one measurement, of one seed or one turn; lines join the medians.",
     "loss": "Every recorded step faintly; boldly the mean of the steps within 10 % of its compute.",
 }
 
@@ -158,7 +159,7 @@ def titled(sheet: Sheet) -> tuple[str, str]:
 
 def figure(name: str, *, caption: bool = True) -> str:
     """The place of a chart with its caption; the page's script draws it and adds what it can be saved as."""
-    text = CAPTIONS.get("tuning" if name.startswith("tuning") else name, "") if caption else ""
+    text = CAPTIONS.get(name, CAPTIONS.get(name.partition("_")[0], "")) if caption else ""
     below = f"<figcaption>{escape(text)}</figcaption>" if text else ""
     return f'<figure><div class="chart" data-chart="{escape(name)}"></div>{below}</figure>'
 

@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from ..core.errors import UsageError
 from ..core.files import write_atomic
-from ..core.reading import user_path
+from ..core.reading import read_json, user_path
 from ..store.fits import FIT
 from ..store.inspections import INSPECTION, Inspection
+from ..store.measured import MEASURED, MeasuredResult
 from ..store.plans import StoredPlan
 from ..store.results import STUDY, StudyResult
-from . import charts, fit_charts, inspections, plans, render
+from . import charts, fit_charts, inspections, measured, plans, render
 from .fits import FitRecord
 from .footprints import in_use, whole_bill_sheet
 from .html import (
@@ -44,6 +46,8 @@ __all__ = ["fit_page", "inspection_page", "plan_page", "run_page", "study_page",
 def write_report(directory: Path) -> Path:
     """Write ``report.html`` and ``charts/*.svg, *.png, *.csv`` beside a study, a run or a fit; the page's path.
 
+    What a script measured and left there as ``measured.json`` is drawn on the page, or is a page of its own.
+
     Raises:
         UsageError: the directory holds none of them.
         DataError: what it holds is broken.
@@ -56,14 +60,16 @@ def write_report(directory: Path) -> Path:
         True
     """
     directory = user_path(directory)
+    beside = read_json(directory / MEASURED, MeasuredResult) if os.path.lexists(directory / MEASURED) else None
+    drawn, more = ({}, []) if beside is None else (measured.figures(beside), measured.sections(beside))
     if os.path.lexists(directory / STUDY):
         result = StudyResult.read(directory / STUDY)
-        specs = render.specifications(charts.figures(result) | in_use(result))
-        html = study_page(result, specs)
+        specs = render.specifications(charts.figures(result) | in_use(result) | drawn)
+        html = study_page(result, specs, more=more)
     elif os.path.lexists(directory / "resolved.json"):
         record = RunRecord.read(directory)
-        specs = render.specifications(record.figures())
-        html = run_page(record, specs)
+        specs = render.specifications(record.figures() | drawn)
+        html = run_page(record, specs, more=more)
     elif os.path.lexists(directory / FIT):
         fit = FitRecord.read(directory)
         specs = render.specifications(fit_charts.figures(fit))
@@ -72,6 +78,9 @@ def write_report(directory: Path) -> Path:
         found = Inspection.read(directory / INSPECTION)
         specs = render.specifications(inspections.figures(found))
         html = inspection_page(found, specs)
+    elif beside is not None:
+        specs = render.specifications(drawn)
+        html = measured.page(beside, specs)
     else:
         where = str(directory)
         raise UsageError("holds neither a study, a run nor a fit", where=where, fix="name a directory under --root")
@@ -85,8 +94,15 @@ def write_report(directory: Path) -> Path:
     return page
 
 
-def run_page(record: RunRecord, specs: Specs, *, refresh: bool = False) -> str:
-    """The page of a single run, with its charts' specifications by name; ``refresh``: a browser reads it again."""
+def run_page(record: RunRecord, specs: Specs, *, more: Sequence[str] = (), refresh: bool = False) -> str:
+    """The page of a single run, with its charts' specifications by name.
+
+    Args:
+        record: the run.
+        specs: of its charts.
+        more: further sections.
+        refresh: a browser reads it again.
+    """
     drawn = {name: figure(name, caption=name != "quality") for name in specs}
     spent = {axis: record.result[axis] for axis in ("flops", "tokens", "seconds") if axis in record.result}
     value = record.result.get("value")
@@ -99,6 +115,7 @@ def run_page(record: RunRecord, specs: Specs, *, refresh: bool = False) -> str:
         section("Training loss", drawn.get("loss", "")),
         section("Density by layer", drawn.get("density", "")),
         section("Damaged blocks", drawn.get("blocks", "")),
+        *more,
         section("Ledger", table_of(bill_sheet(record.ledger))),
         section(*titled(ancestor_sheet(record.ancestors))),
         section(*titled(whole_bill_sheet(record.ledger, record.ancestors))),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from ..store.results import StudyResult, abridged
@@ -40,8 +41,13 @@ from .text import clean, flatten, moment
 OTHERS = "Other axes, and with tuning charged"
 
 
-def study_page(result: StudyResult, specs: Specs) -> str:
+def study_page(result: StudyResult, specs: Specs, *, more: Sequence[str] = ()) -> str:
     """The page of a study, with its charts' specifications by name.
+
+    Args:
+        result: the study.
+        specs: of its charts.
+        more: further sections.
 
     Example, with ``study`` a tiny study, and ``executor`` one that computes qualities instead of training:
         >>> from isoflop.lab.compare import compare
@@ -53,7 +59,7 @@ def study_page(result: StudyResult, specs: Specs) -> str:
     notes = [*refusal_lines(result), *(clean(note) for note in result.notes)]
     tuning = [html for name, html in drawn.items() if name.startswith("tuning")]
     first, others = multiplier_sheet(result, asked(result)), asked(result, others=True)
-    more = replace(multiplier_sheet(result, others), title=OTHERS)
+    rest = replace(multiplier_sheet(result, others), title=OTHERS)
     runs, used = run_sheet(result), in_use_sheet(result)
     sections = [
         section(*titled(equal_sheet(result))),
@@ -62,13 +68,14 @@ def study_page(result: StudyResult, specs: Specs) -> str:
         section("Multiplier against budget", drawn.get("by_rung", "")),
         section("Learning curves", drawn.get("learning", "")),
         section(used.title, *(drawn.get(axis, "") for axis in AXES_IN_USE), table_of(used)) if used.rows else "",
+        *more,
         section("Notes", bullets(notes)),
         section("Tuning", *tuning, table_of(tuning_sheet(result))),
         section("Bill", drawn.get("bill", ""), table_of(bill_sheet(result.bill), "The whole study, by phase")),
         section(*titled(ancestor_sheet(result.ancestors))),
         section(*titled(whole_bill_sheet(result.bill, result.ancestors))),
         section(*titled(noise_sheet(result))),
-        section(OTHERS, drawn.get("others", ""), folded_table(more, f"{len(more.rows)} multipliers")),
+        section(OTHERS, drawn.get("others", ""), folded_table(rest, f"{len(rest.rows)} multipliers")),
         section("Corpus", pairs_of(flatten(result.corpus))),
         section("Make it again", *_again(result)),
         section("Environment", *_environments(result)),

@@ -130,6 +130,9 @@ def _write_texts(shelved: ShelvedClaim, say: Say) -> None:
 def measure(script: Path) -> MeasuredResult:
     """Run a script that measures: it writes {"values": {name: [one a seed]}, "notes": [...]} to the path it is given.
 
+    Beside them it may say what a family of values is drawn against: {"axes": {what: {"across": ..., "up": ...}}}, see
+    ``MeasuredResult.families``.
+
     Args:
         script: a Python file beside a claim.
 
@@ -148,6 +151,7 @@ def measure(script: Path) -> MeasuredResult:
         "name": script.stem,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "values": told.get("values"),
+        "axes": told.get("axes", {}),
         "notes": told.get("notes", []),
         "script": digest_file(script),
         "environment": process(),
