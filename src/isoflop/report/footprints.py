@@ -17,7 +17,7 @@ from .style import Chart, Extent, colour_scale, legend, log_scale, log_ticks, ro
 from .text import AXES, amount, axis_label, clean
 
 Told = list[tuple[int, Mapping[str, Mapping[str, float]]]]
-"""Step of each evaluation, and what parametrizations said of their weights, by module (``contracts.Tells``)."""
+"""Step of each evaluation, and what layers and parametrizations said, by module (``contracts.weights_told``)."""
 AXES_IN_USE = {"bits_per_weight": "bits a weight in use", "inference_flops": "FLOPs of a token in use"}
 
 

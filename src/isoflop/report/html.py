@@ -59,6 +59,8 @@ CAPTIONS = {
     "density": "Of the weights as they are used, at the last evaluation. Rounding makes zeros too.",
     "blocks": "A block is collapsed if all its numbers become alike, saturated if its largest one is cut.",
     "lengths": "Each bar holds the documents of between a power of two of characters and the next.",
+    "load": "Each tick is an expert; the wide bar is an even load. Of the step before the last evaluation.",
+    "busiest": "In multiples of an even load, at every evaluation; 1, the dashed line, is even.",
     "measured": "Each point is one measurement, of one seed or one turn; lines join the medians.",
     "loss": "Every recorded step faintly; boldly the mean of the steps within 10 % of its compute.",
 }

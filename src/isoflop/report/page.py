@@ -19,7 +19,7 @@ from ..store.inspections import INSPECTION, Inspection
 from ..store.measured import MEASURED, MeasuredResult
 from ..store.plans import StoredPlan
 from ..store.results import STUDY, StudyResult
-from . import charts, fit_charts, inspections, measured, plans, render
+from . import charts, fit_charts, inspections, loads, measured, plans, render
 from .fits import FitRecord
 from .footprints import in_use, whole_bill_sheet
 from .html import (
@@ -110,11 +110,13 @@ def run_page(record: RunRecord, specs: Specs, *, more: Sequence[str] = (), refre
     known = isinstance(value, int | float)
     reached = f"{record.text(value)} {record.scale.unit}" if known else f"{record.state}, no value yet"
     facts = {"state": record.state, **{axis_label(axis): amount(axis, v) for axis, v in spent.items()}}
+    load = loads.load_sheet(record.told)
     sections = [
         section("Held-out quality", drawn.get("quality", ""), table_of(record.evaluation_sheet())),
         section("Training loss", drawn.get("loss", "")),
         section("Density by layer", drawn.get("density", "")),
         section("Damaged blocks", drawn.get("blocks", "")),
+        section(load.title, drawn.get("load", ""), drawn.get("busiest", ""), table_of(load)) if load.rows else "",
         *more,
         section("Ledger", table_of(bill_sheet(record.ledger))),
         section(*titled(ancestor_sheet(record.ancestors))),

@@ -12,6 +12,7 @@ from ..core.scale import Scale
 from ..core.table import Table
 from ..store.records import Ancestors, scale_of
 from ..store.run import Run
+from . import loads
 from .charts import Figures
 from .footprints import Told, weights_told
 from .sheets import Sheet
@@ -57,7 +58,7 @@ class RunRecord:
     steps: Table
     evaluations: Table
     told: Told
-    """What parametrizations said of their weights at each evaluation."""
+    """What layers said of their use, and parametrizations of their weights, at each evaluation."""
 
     @classmethod
     def read(cls, directory: Path) -> RunRecord:
@@ -111,7 +112,7 @@ class RunRecord:
             found["quality"] = evaluations(self.evaluations, self.scale, bound=self.bound)
         if self.steps.rows:
             found["loss"] = losses(self.steps)
-        return found | weights_told(self.told)
+        return found | weights_told(self.told) | loads.figures(self.told)
 
 
 def _flat(record: dict[str, Any]) -> dict[str, Any]:

@@ -169,3 +169,20 @@ def test_more_experts_than_there_are_cannot_be_chosen() -> None:
 
 def test_default_experts_are_as_wide_as_a_plain_layer() -> None:
     assert ExpertsPart().inner(48) * 2 == 128
+
+
+def test_each_evaluation_records_the_load_of_the_step_before(tmp_path: Path) -> None:
+    run = train(Recipe.from_json({**TINY, "train": {**TINY["train"], "evaluations": 2}}), tmp_path)
+    told = [record["weights"] for record in run.metrics("evaluation")]
+    assert len(told) >= 2
+    for facts in told:
+        assert list(facts) == ["blocks.0.feed_forward", "blocks.1.feed_forward"]
+        for shares in facts.values():
+            assert list(shares) == [f"expert {number}" for number in range(4)]
+            assert sum(shares.values()) == pytest.approx(1.0)
+            counts = [share * 2 * 16 * 2 for share in shares.values()]
+            assert counts == pytest.approx([round(count) for count in counts]), "shares of one step's choices"
+
+
+def test_before_the_first_step_there_is_no_load() -> None:
+    assert layer().told_of_use() == {}

@@ -112,6 +112,14 @@ class Tells(Protocol):
 
 
 @runtime_checkable
+class TellsOfUse(Protocol):
+    """A layer that says how its parts are in use, to be recorded with each evaluation."""
+
+    def told_of_use(self) -> Mapping[str, float]:
+        """By name, of the newest step of training: "expert 3" the share of choices that fell on the fourth expert."""
+
+
+@runtime_checkable
 class TakesCurvature(Protocol):
     """A parametrization whose rule needs the loss's curvature along each weight."""
 
@@ -202,13 +210,15 @@ def merged(model: torch.nn.Module) -> dict[str, Tensor]:
 
 
 def weights_told(model: torch.nn.Module) -> dict[str, dict[str, float]]:
-    """What a model's parametrizations say of their weights, by module; empty where none does."""
-    found = {}
+    """What a model's layers say of their use, and parametrizations of their weights, by module; empty: none does."""
+    found: dict[str, dict[str, float]] = {}
     for name, module in model.named_modules():
+        if isinstance(module, TellsOfUse) and (used := module.told_of_use()):
+            found[name] = dict(used)
         own = getattr(module, PLACE, None)
         if isinstance(own, Tells):
             weight = module.get_parameter("weight").detach()
-            found[name] = dict(own.told(weight if weight.ndim == 2 else weight[None]))
+            found[name] = {**found.get(name, {}), **own.told(weight if weight.ndim == 2 else weight[None])}
     return found
 
 

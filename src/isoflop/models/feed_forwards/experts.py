@@ -68,6 +68,12 @@ class ExpertLayer(nn.Module):
         self.load.zero_()
         self.step.fill_(step)
 
+    def told_of_use(self) -> dict[str, float]:
+        """Each expert's share of the choices in the newest step of training, by "expert N"; empty before one."""
+        counts = self.load.tolist()
+        total = sum(counts)
+        return {f"expert {number}": count / total for number, count in enumerate(counts)} if total else {}
+
     def products(self, dtype: torch.dtype) -> tuple[Product, tuple[tuple[Product, Product], ...]]:
         """What ``forward`` computes with, operands in ``dtype``: the router's, and those of each expert."""
         return self.router.product(dtype), tuple(expert.products(dtype) for expert in self.experts)  # type: ignore[operator]
@@ -140,7 +146,8 @@ class ExpertsPart(FeedForwardPart):
     """A mixture of experts: many parameters, of which each vector uses a few.
 
     The active work is that of ``chosen`` feed-forwards of width ``hidden`` and of the router. At equal active work more
-    experts learn more from the same text; they take more memory. ``loads`` shows whether all are used.
+    experts learn more from the same text; they take more memory. A run records with each evaluation how evenly they are
+    used, and its page shows it; ``loads`` tells it of any text.
 
     Example:
         >>> part = ExpertsPart(experts=4, hidden=16)
