@@ -173,6 +173,7 @@ def _softmax_in_place(
     exact = _accumulator(logits.dtype)
     losses = logits.new_empty(len(logits), dtype=exact)
     here = logits.device.type == "cpu"
+    in_place = here and logits.dtype == exact
     size = max(1, TILE // logits.shape[1]) if here else len(logits)
     for start in range(0, len(logits), size):
         tile = slice(start, start + size)
@@ -188,7 +189,7 @@ def _softmax_in_place(
             p.scatter_add_(1, column, p.new_full((), -1.0).expand(column.shape))
             if mask is not None:
                 p.mul_(mask[tile, None])
-            if p.data_ptr() != logits[tile].data_ptr():
+            if not in_place:
                 logits[tile] = p
     return losses if mask is None else losses * mask
 
