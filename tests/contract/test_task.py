@@ -23,6 +23,7 @@ EXAMPLES: dict[str, list[dict[str, Any]]] = {
     "nae_sat": [{"latents": 6, "observations": 9}],
     "zebra": [{"houses": 3, "attributes": 2}, {"houses": 4, "attributes": 3, "clues": 11}],
     "code": [{"modules": ("textwrap", "bisect")}],
+    "event_stream": [{"events": 12, "shown": 5}, {"letters": 3, "events": 9, "half_lives": (2.0,)}],
     "brackets": [{"pairs": (1, 6)}, {"kinds": 4, "pairs": (2, 3)}],
 }
 ALL = [(name, fields) for name in names("task") for fields in EXAMPLES[name]]
