@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import json
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -34,6 +34,8 @@ _OPEN, _CLOSE = (
     "\ufdd0",
     "\ufdd1",
 )  # noncharacters of Unicode, which no text holds: they mark what {% generation %} does
+RESERVED = frozenset({"messages", "tools", "documents", "add_generation_prompt", "strftime_now", "raise_exception"})
+"""Names that no option of a template may have."""
 MARKS = (_OPEN, _CLOSE, "\ufdd2")
 """Characters that no conversation may hold; the third is the caller's own."""
 
@@ -71,6 +73,7 @@ class ChatTemplate:
         *,
         add_generation_prompt: bool = False,
         now: datetime | None = None,
+        options: Mapping[str, Any] | None = None,
     ) -> str:
         """The text of a conversation.
 
@@ -79,11 +82,12 @@ class ChatTemplate:
             tools: JSON schemas of functions that the assistant may call.
             add_generation_prompt: end with what an answer of the assistant begins with.
             now: the date that the template sees; None: today's.
+            options: what else the template asks for by name, e.g. ``enable_thinking``.
 
         Raises:
             DataError: the template refuses the conversation, fails, or does what it may not.
         """
-        text = self._rendered(messages, tools, add_generation_prompt, now)
+        text = self._rendered(messages, tools, add_generation_prompt, now, options)
         return text.replace(_OPEN, "").replace(_CLOSE, "")
 
     def answers(
@@ -92,36 +96,44 @@ class ChatTemplate:
         tools: Sequence[Mapping[str, Any]] | None = None,
         *,
         now: datetime | None = None,
+        options: Mapping[str, Any] | None = None,
     ) -> tuple[str, list[tuple[int, int]]]:
         """The text of a conversation, and where in it the assistant's answers lie (start, stop).
 
         They are what the template puts into ``{% generation %}`` blocks. Where it has none, an answer is what its
-        message adds to the messages before it and the prompt for an answer.
+        message adds to the messages before it and the prompt for an answer, as the whole conversation writes it: some
+        templates leave out what an earlier answer had thought.
 
         Raises:
-            DataError: as ``render``, or the text of the messages before an answer is not how the whole begins.
+            DataError: as ``render``, or nothing tells where an answer begins and ends.
         """
         if self.marks_generation:
-            return _unmarked(self._rendered(messages, tools, False, now))
-        whole, spans = self.render(messages, tools, now=now), list[tuple[int, int]]()
+            return _unmarked(self._rendered(messages, tools, False, now, options))
+
+        def write(messages: Sequence[Mapping[str, Any]], *, prompt: bool = False) -> str:
+            return self._rendered(messages, tools, prompt, now, options)
+
+        whole, spans = write(messages), list[tuple[int, int]]()
         for number, message in enumerate(messages):
             if message.get("role") != ASSISTANT:
                 continue
-            before = self.render(messages[:number], tools, add_generation_prompt=True, now=now)
-            after = self.render(messages[: number + 1], tools, now=now)
-            if not whole.startswith(after) or not after.startswith(before):
+            span = _answer(write, messages, number, whole)
+            if span is None:
                 raise DataError(
-                    f"writes message {number + 1} of {len(messages)} differently when others follow it: nothing tells "
-                    "where the assistant's answer begins and ends",
+                    f"writes message {number + 1} of {len(messages)} so that nothing tells where the assistant's "
+                    "answer begins and ends",
                     where=self._where,
                     fix="put {% generation %} ... {% endgeneration %} around answers in the template, or give "
                     "conversations of one answer each",
                 )
-            spans.append((len(before), len(after)))
+            spans.append(span)
         return whole, spans
 
-    def _rendered(self, messages: Any, tools: Any, add_generation_prompt: bool, now: datetime | None) -> str:
-        known = {**self._tokens, "messages": messages, "tools": tools or None, "documents": None}
+    def _rendered(self, messages: Any, tools: Any, add_generation_prompt: bool, now: datetime | None, more: Any) -> str:
+        if taken := sorted({*(more or ())} & RESERVED):
+            fix = f"leave out {', '.join(taken)}"
+            raise DataError("gives the template as an option what it has anyway", where=self._where, fix=fix)
+        known = {**self._tokens, **(more or {}), "messages": messages, "tools": tools or None, "documents": None}
         date = now or datetime.now()
         pieces, size = list[str](), 0
         try:
@@ -154,6 +166,62 @@ def _unmarked(marked: str) -> tuple[str, list[tuple[int, int]]]:
             spans.append((size, size + len(piece)))
         size += len(piece)
     return "".join(pieces), spans
+
+
+def _answer(
+    write: Callable[..., str], messages: Sequence[Mapping[str, Any]], number: int, whole: str
+) -> tuple[int, int] | None:
+    """Where the answer of a message lies in the whole conversation (start, stop); None where nothing tells.
+
+    It begins where the text behind the message before stops being the prompt for an answer, and ends behind its content
+    and what ends it as a last message, if the whole has that.
+    """
+    until, after = messages[:number], messages[: number + 1]
+    before, end = write(until, prompt=True), write(after)
+    if whole.startswith(end) and end.startswith(before):
+        return len(before), len(end)
+    here, here_alone = _around(write, messages, number), _around(write, after, number)
+    if here is None or here_alone is None:
+        return None
+    start, stop = _shared(whole, here[0]), _place(whole, here[1], _ending(here[1], here_alone[1]))
+    if number:
+        previous, asked = _around(write, messages, number - 1), _around(write, until, number - 1, prompt=True)
+        if previous is None or asked is None:
+            return None
+        begin = _place(whole, previous[1], _shared(previous[1], asked[1]))
+        start = -1 if begin is None else min(start, begin)
+    return (start, stop) if stop is not None and 0 <= start <= stop else None
+
+
+def _around(
+    write: Callable[..., str], messages: Sequence[Mapping[str, Any]], number: int, *, prompt: bool = False
+) -> tuple[str, str] | None:
+    """What stands before a message's content and behind it; None where its content stands nowhere, or twice."""
+    marked, in_parts = [*messages], isinstance(messages[number].get("content"), list)
+    marked[number] = {**messages[number], "content": [{"type": "text", "text": _OPEN}] if in_parts else _OPEN}
+    before, *after = write(marked, prompt=prompt).split(_OPEN)
+    return (before, after[0]) if len(after) == 1 else None
+
+
+def _place(whole: str, text: str, length: int) -> int | None:
+    """Where in the whole, which ends as ``text`` does, so many characters of that text are over."""
+    rest = text[length:]
+    return len(whole) - len(rest) if whole.endswith(rest) else None
+
+
+def _ending(text: str, alone: str) -> int:
+    """How much of what stands behind an answer ends it, which would end with ``alone`` as the last message.
+
+    Where that differs, e.g. by an end of the whole text, both may begin alike by chance: no mark is cut in two.
+    """
+    shared = _shared(text, alone)
+    return shared if shared == len(alone) else max(text.rfind(each, 0, shared) for each in ">]\n") + 1
+
+
+def _shared(one: str, other: str) -> int:
+    """Characters that two texts begin with alike."""
+    least = min(len(one), len(other))
+    return next((place for place in range(least) if one[place] != other[place]), least)
 
 
 class _Generation(Extension):

@@ -81,13 +81,16 @@ class ChatEncoder:
         )
         return following(self._text) if first_only else self._text
 
-    def encode(self, messages: Messages, tools: Messages | None = None) -> Encoded:
-        """The tokens of a conversation, written on the day ``WRITTEN``.
+    def encode(
+        self, messages: Messages, tools: Messages | None = None, options: Mapping[str, Any] | None = None
+    ) -> Encoded:
+        """The tokens of a conversation, written on the day ``WRITTEN``; ``options`` are those of ``render``.
 
         Raises:
             DataError: as ``ChatTemplate.answers``, or a message holds one of ``MARKS``.
         """
-        marked, spans = self.template.answers(*self._escaped([messages, tools or None]), now=WRITTEN)
+        messages, tools, options = self._escaped([messages, tools or None, options])
+        marked, spans = self.template.answers(messages, tools, now=WRITTEN, options=options)
         text, literal, spans = _unescaped(marked, spans)
         ids, places = self._ids(text, literal)
         answered = np.zeros(len(ids), np.bool_)
@@ -98,10 +101,18 @@ class ChatEncoder:
         prompt = "".join(text[start:stop] for start, stop in zip(borders[::2], borders[1::2], strict=True))
         return Encoded(ids, answered, prompt, answers)
 
-    def prompt(self, messages: Messages, tools: Messages | None = None, *, now: datetime | None = None) -> list[int]:
-        """The ids after which the assistant's next answer comes; ``now`` is the date that the template sees."""
-        known, tools = self._escaped([messages, tools or None])
-        text, literal, _ = _unescaped(self.template.render(known, tools, add_generation_prompt=True, now=now), [])
+    def prompt(
+        self,
+        messages: Messages,
+        tools: Messages | None = None,
+        *,
+        now: datetime | None = None,
+        options: Mapping[str, Any] | None = None,
+    ) -> list[int]:
+        """The ids after which the assistant's next answer comes; arguments are those of ``ChatTemplate.render``."""
+        messages, tools, options = self._escaped([messages, tools or None, options])
+        text = self.template.render(messages, tools, add_generation_prompt=True, now=now, options=options)
+        text, literal, _ = _unescaped(text, [])
         return [int(i) for i in self._ids(text, literal)[0]]
 
     def _escaped(self, value: Any) -> Any:

@@ -138,12 +138,17 @@ def read_pairs(
         yield number, prompt, completion, None if domain_key is None else _string(record, domain_key, where)
 
 
+OPTIONS = "chat_template_kwargs"
+"""The key of what a record's template asks for by name; transformers' name for it."""
+
+
 def read_chats(
     path: Path, key: str, domain_key: str | None = None, *, others: Iterable[str] = (), empty: bool = False
 ) -> Iterator[tuple[int, dict[str, Any], str | None]]:
     """Line number, conversation and domain of every record of a JSON Lines file.
 
-    A conversation is ``{"messages": [...]}``, with ``"tools": [...]`` if the record has some. A message is an object
+    A conversation is ``{"messages": [...]}``, with ``"tools": [...]`` if the record has some, and ``"options": {...}``
+    if it has ``OPTIONS``. A message is an object
     with a "role" and, unless it calls tools, "content": text, or a list of parts as its template knows them.
 
     Args:
@@ -170,6 +175,11 @@ def read_chats(
             if not isinstance(record["tools"], list) or not all(isinstance(tool, dict) for tool in record["tools"]):
                 raise DataError("key 'tools' holds no list of objects", where=where, fix="give JSON schemas of tools")
             chat["tools"] = record["tools"]
+        if record.get(OPTIONS):
+            if not isinstance(record[OPTIONS], dict):
+                fix = 'give what the template asks for by name, e.g. {"enable_thinking": false}'
+                raise DataError(f"key {OPTIONS!r} holds no object", where=where, fix=fix)
+            chat["options"] = record[OPTIONS]
         yield number, chat, None if domain_key is None else _string(record, domain_key, where)
 
 

@@ -76,7 +76,7 @@ def _chat(tokenizer: Tokenizer, document: Document) -> tuple[Written, bool]:
         raise DataError("the tokenizer has no chat template", where=document.origin, fix=fix)
     chat = json.loads(document.text)
     try:
-        found = tokenizer.chat_encoder().encode(chat["messages"], chat.get("tools"))
+        found = tokenizer.chat_encoder().encode(chat["messages"], chat.get("tools"), chat.get("options"))
     except DataError as error:
         raise DataError(f"cannot be written as a conversation: {error}", where=document.origin) from error
     if not found.answered.any():

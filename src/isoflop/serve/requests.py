@@ -140,6 +140,7 @@ class ChatRequest(GenerationRequest):
     max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
     logprobs: bool = False
     top_logprobs: Annotated[int, Field(ge=0, le=TOP_LOGPROBS)] | None = None
+    chat_template_kwargs: dict[str, Any] = {}
 
     def check(self) -> None:
         super().check()

@@ -137,13 +137,13 @@ class ServedModel:
         conversation = request.conversation()
         self._bounded(sum(len(message["content"].encode("utf-8", "replace")) for message in conversation))
         with self._lock:  # a template counts its steps, one rendering at a time
-            prompt = self._conversation(conversation)
+            prompt = self._conversation(conversation, request.chat_template_kwargs)
         room = self.engine.room.context
         budget = self._budget(prompt, request.budget, room)
         top = (request.top_logprobs or 0) if request.logprobs else None
         return self._asked(request, [prompt], [budget], top, False)
 
-    def _conversation(self, messages: list[dict[str, Any]]) -> Prompt:
+    def _conversation(self, messages: list[dict[str, Any]], options: dict[str, Any]) -> Prompt:
         if not isinstance(self.tokenizer, WritesChats):
             raise self._no_template("its tokenizer has none")
         try:
@@ -151,7 +151,7 @@ class ServedModel:
         except DataError as error:
             raise self._no_template(error.what) from error
         try:
-            ids = encoder.prompt(messages, now=datetime.now())
+            ids = encoder.prompt(messages, now=datetime.now(), options=options)
         except DataError as error:
             raise invalid(f"The chat template: {error.what}", "messages") from error
         if not ids:

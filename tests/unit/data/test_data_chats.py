@@ -166,10 +166,82 @@ def test_a_template_has_only_so_long(monkeypatch: pytest.MonkeyPatch) -> None:
         ChatTemplate(loop, {}, "DIR").render(chat_of("a"))
 
 
-def test_a_template_that_rewrites_the_past_is_refused() -> None:
+THOUGHTFUL = (
+    "{% set ns = namespace(last=-1) %}{% for m in messages %}{% if m.role == 'user' %}{% set ns.last = loop.index0 %}"
+    "{% endif %}{% endfor %}{% for m in messages %}{% set said = m.content or '' %}{% if m.role == 'assistant' %}"
+    "{% set parts = said.split('</think>') %}{{ '[assistant]' }}{% if loop.index0 > ns.last %}"
+    "{{ '<think>' + (parts[0].split('<think>')[-1] if parts | length > 1 else '') + '</think>' }}{% endif %}"
+    "{{ parts[-1] | trim }}{% for call in m.tool_calls or [] %}{{ '{' + call.name + '}' }}{% endfor %}{{ '[end]' }}"
+    "{% else %}{{ '[' + m.role + ']' + said + '[end]' }}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '[assistant]' }}{% if opened %}{{ '<think>' }}{% endif %}{% endif %}"
+)
+"""As Qwen 3's: what was thought is written of what follows the last question alone; ``opened``: as DeepSeek's R1."""
+FORGETFUL = (
+    "{% for m in messages %}{% if m.role == 'user' %}[Q]{{ m.content }}[A]{% else %}"
+    "{{ m.content.split('</think>')[-1] }}{% if loop.last %}[end]{% endif %}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}<think>{% endif %}"
+)
+"""What ends an answer is written of the last one alone, and its prompt begins what no answer holds."""
+ENDED = (
+    "{% for m in messages %}<|{{ m.role }}|>\n{{ m.content }}<|end|>\n{% endfor %}"
+    "{{ '<|assistant|>\n' if add_generation_prompt else '<|eos|>' }}"
+)
+"""As Phi 3's: the text has an end beside that of its last message."""
+TURNS = chat_of("one?", "<think>why</think> 1 ", "two?", "<think>how</think> 2 ", "three?", "3")
+
+
+@pytest.mark.parametrize(
+    ("template", "options", "answers"),
+    [
+        (THOUGHTFUL, {}, ["1[end]", "2[end]", "<think></think>3[end]"]),
+        (THOUGHTFUL, {"opened": True}, ["1[end]", "2[end]", "</think>3[end]"]),
+        (FORGETFUL, {}, [" 1 ", " 2 ", "3[end]"]),
+        (ENDED, {}, ["<think>why</think> 1 <|end|>\n", "<think>how</think> 2 <|end|>\n", "3<|end|>\n<|eos|>"]),
+        (CHATML, {}, ["<think>why</think> 1 <|im_end|>\n", "<think>how</think> 2 <|im_end|>\n", "3<|im_end|>\n"]),
+    ],
+)
+def test_answers_lie_where_the_whole_conversation_writes_them(
+    template: str, options: dict[str, Any], answers: list[str]
+) -> None:
+    """Also of a template that writes an earlier answer otherwise once more follows."""
+    found = ChatTemplate(template, {}, "DIR")
+    text, spans = found.answers(TURNS, options=options)
+    assert text == found.render(TURNS, options=options)
+    assert [text[start:stop] for start, stop in spans] == answers
+    for number in (1, 3):
+        said, spans = found.answers(TURNS[: number + 1], options=options)
+        assert len(spans) == (number + 1) // 2
+        assert said[slice(*spans[-1])].endswith(("[end]", "<|im_end|>\n", "<|eos|>"))
+
+
+def test_answers_that_call_tools_lie_where_they_are_written() -> None:
+    chat = [
+        {"role": "user", "content": "one?"},
+        {"role": "assistant", "content": None, "tool_calls": [{"name": "f"}, {"name": "g"}]},
+        {"role": "tool", "content": "5"},
+        {"role": "assistant", "content": "<think>so</think>6"},
+        {"role": "user", "content": [{"type": "text", "text": "two?"}]},
+        {"role": "assistant", "content": "7"},
+    ]
+    template = THOUGHTFUL.replace(" + said + ", " + (said if said is string else said[0].text) + ")
+    text, spans = ChatTemplate(template, {}, "DIR").answers(chat)
+    assert [text[slice(*span)] for span in spans] == ["{f}{g}[end]", "6[end]", "<think></think>7[end]"]
+
+
+def test_options_reach_the_template_and_no_name_of_its_own(tmp_path: Path) -> None:
+    template = ChatTemplate("{{ enable_thinking }}{{ bos_token }}", {"bos_token": "<s>"}, "DIR")
+    assert template.render(chat_of("a"), options={"enable_thinking": False}) == "False<s>"
+    with pytest.raises(DataError, match="gives the template as an option what it has anyway; leave out messages"):
+        template.render(chat_of("a"), options={"messages": []})
+    shouting = CHATML.replace("message.content }}", "message.content | upper if loud else message.content }}")
+    corpus, _ = corpus_of(tmp_path, [{**each, "chat_template_kwargs": {"loud": True}} for each in records(9)], shouting)
+    assert all(text.startswith("SAT") for _, text in corpus.stream("train").pairs())
+
+
+def test_a_template_that_writes_an_answer_nowhere_is_refused() -> None:
     last_only = "{% for m in messages %}{{ m.role }}: {% if loop.last %}{{ m.content }}{% endif %}\n{% endfor %}"
     template = ChatTemplate(last_only, {}, "DIR")
-    with pytest.raises(DataError, match=r"message 2 of 4 differently when others follow it.*generation"):
+    with pytest.raises(DataError, match=r"message 2 of 4 so that nothing tells where.*generation"):
         template.answers(chat_of("a", "b", "c", "d"))
 
 
@@ -236,6 +308,7 @@ BAD: dict[str, tuple[Any, str]] = {
     "no content": ({"messages": [{"role": "user", "content": None}]}, "message 1 of 'messages' has no content"),
     "no answer": ({"messages": chat_of("a")}, "no message of 'messages' has the role 'assistant'"),
     "no tools": ({"messages": chat_of("a", "b"), "tools": ["f"]}, "'tools' holds no list of objects"),
+    "no options": ({"messages": chat_of("a", "b"), "chat_template_kwargs": "loud"}, "holds no object; give what"),
     "a noncharacter": ({"messages": chat_of("a", f"b{MARKS[2]}")}, "noncharacters"),
 }
 
