@@ -16,7 +16,7 @@ from isoflop.data.tokenizing import as_prompt
 from isoflop.models.architectures.transformer import TransformerPart
 from isoflop.models.hf.directory import Published, load
 from isoflop.models.hf.export import Ids, export
-from isoflop.pipelines.publishing import publish_run
+from isoflop.pipelines.publishing import publish_directory, publish_run
 from isoflop.train.restore import trained
 from isoflop.train.run import train
 from transformer_toys import context
@@ -162,6 +162,39 @@ def test_their_directories_come_in_and_go_out_again(name: str, tmp_path: Path) -
     assert form.family.model_type == found.family.model_type
     assert torch.equal(load(tmp_path / "out")[0](x), ours(x))
     torch.testing.assert_close(opened(tmp_path / "out")(x).logits, other(x).logits, rtol=0, atol=1e-4)
+
+
+WHOLES: dict[str, tuple[str, dict[str, Any]]] = {
+    "Gemma3": ("gemma3_text", {"head_dim": 14, "sliding_window": 6, "num_hidden_layers": 7}),
+    "Mistral3": ("mistral", {"head_dim": 14, "sliding_window": None}),
+    "Llava": ("llama", {"tie_word_embeddings": False}),
+}
+"""Models for images and text: the text model's type, and what differs from ``BASE``."""
+
+
+@pytest.mark.parametrize("name", WHOLES)
+@torch.no_grad()
+def test_the_text_model_of_a_whole_comes_in(name: str, tmp_path: Path) -> None:
+    kind, changes = WHOLES[name]
+    vision = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 1}
+    vision |= {"image_size": 28, "patch_size": 14}
+    vision_kind = {"Gemma3": "siglip_vision_model", "Mistral3": "pixtral", "Llava": "clip_vision_model"}[name]
+    config = getattr(transformers, f"{name}Config")(
+        text_config={**BASE, **changes, "model_type": kind},
+        vision_config={**vision, "model_type": vision_kind},
+        tie_word_embeddings=name == "Gemma3",
+    )
+    torch.manual_seed(0)
+    other = getattr(transformers, f"{name}ForConditionalGeneration")._from_config(config, attn_implementation="eager")
+    with torch.no_grad():
+        for parameter in other.eval().parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    other.save_pretrained(tmp_path / "in", max_shard_size="60KB")
+    x = tokens(2, 60)
+    wanted, (ours, _) = other(input_ids=x).logits, load(tmp_path / "in")
+    torch.testing.assert_close(ours(x), wanted, rtol=0, atol=1e-4)
+    publish_directory(tmp_path / "in", tmp_path / "out")
+    torch.testing.assert_close(opened(tmp_path / "out")(x).logits, wanted, rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", ["llama with biases, tied, llama3", "gemma2", "gpt2 with heads of 9", "pythia"])

@@ -308,7 +308,7 @@ def usable(name: str, root: Path, device: str | None) -> Trained:
     )
     if found.tokenizer is None:
         raise UsageError("was trained on ids that stand for no text", where=name)
-    for remark in getattr(found.tokenizer, "remarks", ()):
+    for remark in (*found.remarks, *getattr(found.tokenizer, "remarks", ())):
         warn(remark)
     return found
 

@@ -157,7 +157,7 @@ def _facts(value: Any, path: str, problems: dict[str, str]) -> dict[str, Any] | 
         return value
     try:
         facts = describe(value["run"], root(), value.get("digest"))
-        return {**value, **{key: fact for key, fact in facts.items() if key != "context"}}
+        return {**value, **{key: fact for key, fact in facts.items() if key not in ("context", "remarks")}}
     except IsoflopError as error:
         problems[path] = str(error)
         return None

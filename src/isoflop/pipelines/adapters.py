@@ -50,6 +50,9 @@ def publish_adapter(run: Run, out: Path, *, warn: Callable[[str], None] | None =
     if out.exists():
         raise UsageError("exists already", where=str(out), fix="name another directory")
     base = Published(user_path(recipe.start.run))
+    if base.whole:
+        what = f"began with the text part of a {base.whole}, whose modules PEFT knows by other names"
+        raise UsageError(what, where=str(run.path), fix="export its whole model: leave --adapter out")
     if base.identity()[1] != recipe.start.digest:
         what = f"holds other weights than those that {run.label} began with, to which its updates belong"
         raise DataError(what, where=str(base.path), fix="restore them from a copy, or export the whole model")

@@ -6,7 +6,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -137,7 +137,7 @@ def publish_directory(
     ids = [config.tree.get(key) for key in ("bos_token_id", "eos_token_id")]
     made = _changed_model(PlainModel(source.part, source.vocab_size, dict(model.named_parameters())), change)
     assert isinstance(made.part, TransformerPart)
-    return export(
+    form = export(
         made.part,
         made.tensors,
         out,
@@ -148,6 +148,7 @@ def publish_directory(
         dtype=dtype,
         beside=beside,
     )
+    return replace(form, remarks=(*form.remarks, *source.remarks))
 
 
 def _changed_model(model: PlainModel, change: WeightChange | None) -> PlainModel:

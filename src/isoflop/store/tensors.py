@@ -41,7 +41,7 @@ NAMES: dict[torch.dtype, str] = {dtype: name for name, dtype in DTYPES.items()}
 PIECE = 1 << 17
 """Elements read and combined at once: 512 KiB in fp32. Half as many cost calls, twice as many fresh pages of memory."""
 
-HEADS = ("lm_head.weight", "embed_out.weight", "model.transformer.ff_out.weight")
+HEADS = ("lm_head.weight", "language_model.lm_head.weight", "embed_out.weight", "model.transformer.ff_out.weight")
 EMBEDDINGS = ("embed_tokens.weight", "wte.weight", "embed_in.weight", "word_embeddings.weight")
 CARRIED = (
     "tokenizer.json",

@@ -73,6 +73,7 @@ class Trained:
         tokenizer: of its text; None where the source gives ids and no text.
         ctx: what the model was built with.
         reach: tokens of the longest text that it was trained on.
+        remarks: what a user should know of it, as sentences.
     """
 
     recipe: Recipe
@@ -81,6 +82,7 @@ class Trained:
     tokenizer: Tokenizer | None
     ctx: Context
     reach: int
+    remarks: tuple[str, ...] = ()
 
     def measure(self, heldout: Mapping[str, HeldOut]) -> dict[str, Measurement]:
         """Every metric of the recipe on held-out data by domain: any text in the tokenizer's ids, not the run's own.
@@ -145,7 +147,8 @@ def published(directory: Path, *, device: str | None = None, precision: str = "f
     tokenizer = recipe.tokenizer.build(iter(()))
     ctx = base_context(recipe, directory.parent, facts["vocab_size"]).having(filling=filling)
     model = fill(directory, recipe.model, ctx).eval().requires_grad_(False)
-    return Trained(recipe, 0, model, tokenizer, ctx.having(models={"policy": model}), facts["context"])
+    ctx = ctx.having(models={"policy": model})
+    return Trained(recipe, 0, model, tokenizer, ctx, facts["context"], tuple(facts["remarks"]))
 
 
 def context_of(run: Run, directory: Path, device: str | None = None) -> tuple[Recipe, Tokenizer | None, Context]:

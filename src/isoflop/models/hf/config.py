@@ -12,6 +12,7 @@ from ...core.complaints import form_of
 from ...core.errors import DataError, nearest
 from ...core.reading import read_json
 from ...store.published import CONFIG as FILE
+from .wholes import text_config
 
 LARGEST = 2**31 - 1
 """What no size is above: more would be no size of a model, and overflow what is computed from it."""
@@ -39,14 +40,14 @@ class Config:
 
     @classmethod
     def read(cls, directory: Path) -> Config:
-        """That of a directory; DataError if it has none, or none that is a table."""
+        """That of a directory, of its text model where it has several; DataError if it has none that is a table."""
         path = directory / FILE
         if not path.is_file():
             raise DataError(f"has no {FILE}", where=str(directory), fix="a Hugging Face directory has one")
         tree = read_json(path)
         if not isinstance(tree, dict):
             raise DataError("is no table", where=str(path))
-        return cls(tree, str(path))
+        return cls(text_config(tree), str(path))
 
     def whole(self, key: str, default: int | None = None, most: int = LARGEST) -> int:
         """A whole number from 1 to ``most``."""

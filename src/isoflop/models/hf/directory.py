@@ -24,6 +24,7 @@ from .config import Config
 from .families import family_of, part_of
 from .family import canonical
 from .layouts import SAME, Entry, TensorLayout
+from .wholes import WHOLE, said, text_tensors
 
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "spiece.model")
 """Files of which a directory holds one if it has a tokenizer."""
@@ -59,16 +60,27 @@ class Published:
 
     def __init__(self, directory: str | Path) -> None:
         self.path = user_path(directory)
-        self.config = Config.read(self.path)
-        self.family = family_of(self.config)
+        self._said = Config.read(self.path)
+        self.family = family_of(self._said)
+        self.config = self.family.completed(self._said)
         self.checkpoint = Checkpoint(self.path)
         self.part: TransformerPart = part_of(self.config, tied=self.checkpoint.tied)
-        self.vocab_size = self.config.whole("vocab_size", 50_257 if self.family.model_type == "gpt2" else None)
+        self.vocab_size = self.config.whole("vocab_size")
 
     @property
     def context(self) -> int:
         """Tokens of the longest text that it is meant for."""
         return self.part.positions or self.config.whole(self.family.context_key, 2048)
+
+    @property
+    def whole(self) -> str:
+        """The kind of model of which it is the text part alone; "" where it is all there is."""
+        return str(self.config.tree.get(WHOLE, ""))
+
+    @property
+    def remarks(self) -> list[str]:
+        """What a user should know of it, as sentences."""
+        return [said(self.whole)] if self.whole else []
 
     @property
     def filling(self) -> Filling | None:
@@ -83,7 +95,7 @@ class Published:
     def identity(self) -> tuple[str, str]:
         """Digests of the configuration, and of all files of the weights."""
         files = {file.name: digest_file(file) for file in self.checkpoint.files()}
-        return digest(dict(self.config.tree)), digest(files)
+        return digest(dict(self._said.tree)), digest(files)
 
     def located(self) -> dict[str, TensorInfo]:
         """Where the tensor of each of the family's names lies.
@@ -93,6 +105,8 @@ class Published:
         """
         entries = self.family.all_entries(self.part)
         there = dict(self.checkpoint.tensors)
+        if self.whole:
+            there = text_tensors(there)
         prefix = self.family.prefix
         if not any(name.startswith(prefix) for name in there):  # the bare model was saved
             there = {name if name == self.family.head() else prefix + name: info for name, info in there.items()}
@@ -237,6 +251,7 @@ def describe(directory: Path, wanted: str | None = None) -> dict[str, Any]:
         "vocab_size": found.vocab_size,
         "format": "huggingface",
         "context": found.context,
+        "remarks": found.remarks,
         "resolved": resolved,
     }
 

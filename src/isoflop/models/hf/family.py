@@ -10,6 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from ...core.contracts import FeedForwardPart, Filling, MixerPart
@@ -65,6 +66,7 @@ class Family(ABC):
         ignored: patterns of tensors without parameters, e.g. stored masks.
         tied: whether the head is the embedding where the configuration does not say.
         context_key: where the configuration says how many tokens a text may have.
+        sizes: those that a configuration may leave out, by its keys.
     """
 
     context_key = "max_position_embeddings"
@@ -73,6 +75,11 @@ class Family(ABC):
     prefix: str
     ignored: tuple[str, ...] = ()
     tied: bool = False
+    sizes: Mapping[str, int] = MappingProxyType({})
+
+    def completed(self, config: Config) -> Config:
+        """A configuration with the sizes that it leaves out."""
+        return Config({**self.sizes, **config.tree}, config.where)
 
     @abstractmethod
     def read(self, config: Config, *, tied: bool) -> Tree:

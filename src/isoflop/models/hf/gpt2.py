@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from ..architectures.transformer import MOST_LAYERS, TransformerPart
@@ -22,6 +24,7 @@ class Gpt2(Family):
     model_type, architecture, prefix = "gpt2", "GPT2LMHeadModel", "transformer."
     ignored = ("*.attn.bias", "*.attn.masked_bias")
     tied = True
+    sizes: Mapping[str, int] = MappingProxyType({"vocab_size": 50_257})
 
     def head(self) -> str:
         return "lm_head.weight"

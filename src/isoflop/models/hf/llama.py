@@ -5,7 +5,8 @@ Each has gated feed-forwards, rotary positions, grouped key-value heads and root
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from ..architectures.transformer import MOST_LAYERS, TransformerPart
@@ -62,6 +63,7 @@ class LlamaLike(Family):
         theta: default base.
         eps: default of the norms.
         skips: some layers have no positions (SmolLM 3).
+        sizes: those that a configuration may leave out, by its keys.
         prefix: what the names of all tensors but the head's begin with.
         ignored: patterns of tensors without parameters.
 
@@ -92,6 +94,7 @@ class LlamaLike(Family):
     theta: float = 10_000.0
     eps: float = 1e-6
     skips: bool = False
+    sizes: Mapping[str, int] = field(default_factory=dict)
     prefix: str = "model."
     ignored: tuple[str, ...] = ("*.rotary_emb.inv_freq",)
 
@@ -286,6 +289,16 @@ def _whole(value: float) -> int | float:
 _DIVIDED = ("llama", "gemma2", "gemma3_text")
 """Families whose configuration transformers refuses where the heads do not divide the width."""
 
+_GEMMA3 = {
+    "vocab_size": 262_208,
+    "hidden_size": 2304,
+    "intermediate_size": 9216,
+    "num_hidden_layers": 26,
+    "num_attention_heads": 8,
+    "max_position_embeddings": 131_072,
+}
+"""What the published files of Gemma 3 leave to transformers where it is the text part of a larger model."""
+
 FAMILIES = (
     LlamaLike("llama", "LlamaForCausalLM", attention_bias=True, mlp_bias=True),
     LlamaLike("mistral", "MistralForCausalLM", windows="all", kv_heads=8),
@@ -346,5 +359,6 @@ FAMILIES = (
         windows="types",
         local_theta=10_000.0,
         theta=1_000_000.0,
+        sizes=_GEMMA3,
     ),
 )
