@@ -105,7 +105,12 @@ def shapes(config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
         if kind == "olmo2":
             found[f"{at}self_attn.q_norm.weight"] = (heads * head_dim,)
             found[f"{at}self_attn.k_norm.weight"] = (kv_heads * head_dim,)
-        if kind == "qwen2":
+        if config.get("mlp_bias"):
+            found |= {f"{at}mlp.{name}_proj.bias": (inner,) for name in ("gate", "up")}
+            found[f"{at}mlp.down_proj.bias"] = (width,)
+        if config.get("attention_bias"):
+            found[f"{at}self_attn.o_proj.bias"] = (width,)
+        if kind == "qwen2" or config.get("attention_bias"):
             found[f"{at}self_attn.q_proj.bias"] = (heads * head_dim,)
             found |= {f"{at}self_attn.{name}_proj.bias": (kv_heads * head_dim,) for name in "kv"}
     return found if config["tie_word_embeddings"] else {**found, "lm_head.weight": (vocab, width)}

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -104,8 +106,15 @@ def test_a_sentencepiece_model_gives_the_ids_of_its_own_library(
         assert ours.encode(text).tolist() == theirs.encode(text), text
 
 
-CHATS: dict[str, list[dict[str, str]]] = {
+CALLS = [{"type": "function", "function": {"name": "f", "arguments": {"z": 1, "a": ["é"]}}}]
+CHATS: dict[str, list[dict[str, Any]]] = {
     "one turn": [{"role": "user", "content": "the cat "}, {"role": "assistant", "content": " sat\n"}],
+    "thoughts and tools": [
+        {"role": "user", "content": "Why?"},
+        {"role": "assistant", "content": "<think>\nhm\n</think>\n\nbecause"},
+        {"role": "user", "content": "So?"},
+        {"role": "assistant", "content": "", "tool_calls": CALLS},
+    ],
     "several turns": [
         {"role": "user", "content": "Why?"},
         {"role": "assistant", "content": "because <think>it</think> is"},
@@ -129,7 +138,57 @@ TEMPLATES = {
         "  {% endfor %}{{ tools | tojson if tools else 'no tools' }}{{ '%05d' % 7 }}{{ [1, 2] | join('-') }}"
         "{{ strftime_now('%Y') }}"
     ),
+    "thoughts": (
+        "{%- set ns = namespace(asked=true, last=messages|length - 1) %}{%- for m in messages[::-1] %}"
+        "{%- set at = (messages|length - 1) - loop.index0 %}{%- if ns.asked and m.role == 'user' and "
+        "m.content is string "
+        "and not m.content.startswith('<got>') %}{%- set ns.asked = false %}{%- set ns.last = at %}{%- endif %}"
+        "{%- endfor %}{%- for m in messages %}{%- set said = m.content if m.content is string else '' %}"
+        "{{- '<|im_start|>' ~ m.role + '\n' }}{%- if m.role == 'assistant' and loop.index0 > ns.last %}"
+        "{{- '<think>\n' + said.split('</think>')[0].rstrip('\n').split('<think>')[-1].lstrip('\n') }}{%- endif %}"
+        "{%- for call in m.tool_calls or [] %}{%- set call = call.function if call.function is defined else call %}"
+        "{{- call.name ~ ': ' ~ (call.arguments if call.arguments is string else call.arguments | tojson) }}"
+        "{%- endfor %}{{- said.split('</think>')[-1] + '<|im_end|>\n' }}{%- endfor %}{%- if add_generation_prompt %}"
+        "{{- '<|im_start|>assistant\n' }}{%- if enable_thinking is defined and enable_thinking is false %}"
+        "{{- '<think>\n\n</think>\n\n' }}{%- endif %}{%- endif %}"
+    ),
+    "parts": (
+        "{{ bos_token }}{%- if messages[0]['role'] == 'system' -%}{%- set first = messages[0]['content'] + '\n\n' -%}"
+        "{%- set rest = messages[1:] -%}{%- else -%}{%- set first = '' -%}{%- set rest = messages -%}{%- endif -%}"
+        "{%- for m in rest -%}{%- if (m['role'] == 'user') != (loop.index0 % 2 == 0) -%}"
+        "{{ raise_exception('roles must alternate') }}{%- endif -%}"
+        "{%- set role = 'model' if m['role'] == 'assistant' else m['role'] -%}"
+        "{{ '<|im_start|>' + role + '\n' + (first if loop.first else '') }}{%- if m['content'] is string -%}"
+        "{{ m['content'] | trim }}{%- elif m['content'] is iterable -%}{%- for item in m['content'] -%}"
+        "{%- if item['type'] == 'text' -%}{{ item['text'] | trim }}{%- endif -%}{%- endfor -%}{%- endif -%}"
+        "{{ '<|im_end|>\n' }}{%- endfor -%}{%- if add_generation_prompt -%}{{ '<|im_start|>model\n' }}{%- endif -%}"
+    ),
+    "dated": (
+        "{{- bos_token }}{%- if not date_string is defined %}{%- if strftime_now is defined %}"
+        "{%- set date_string = strftime_now('%d %b %Y') %}{%- else %}{%- set date_string = '26 Jul 2024' %}{%- endif %}"
+        "{%- endif %}{%- if not tools is defined %}{%- set tools = none %}{%- endif %}{{- date_string }}"
+        "{%- if tools is not none and not tools_aside | default(false) %}{%- for t in tools %}{{- t | "
+        "tojson(indent=4) }}"
+        "{{- '\n\n' }}{%- for key, value in t.function.items() if value is mapping %}{{- key ~ value.keys() | list }}"
+        "{%- endfor %}{%- endfor %}{%- endif %}{%- for m in messages %}{%- if not (m.role == 'ipython' or m.role == "
+        "'tool' or 'tool_calls' in m) %}{{- '<|im_start|>' + m['role'] + '\n\n' + m['content'] | trim + '<|im_end|>' }}"
+        "{%- elif m.tool_calls | length == 1 %}{{- m.tool_calls[0].function.arguments | tojson }}{%- endif %}"
+        "{%- endfor %}{%- if add_generation_prompt %}{{- '<|im_start|>assistant\n\n' }}{%- endif %}"
+    ),
+    "tools before the last": (
+        "{%- set turns = messages | selectattr('role', 'equalto', 'user') | list %}{{- bos_token }}"
+        "{%- macro named(m) -%}{{ m.role[:1] | upper }}{%- endmacro %}{%- for m in messages %}{%- if m.role "
+        "== 'user' %}"
+        "{%- if tools is not none and m == turns[-1] %}{{- '[TOOLS]' + tools | "
+        "map(attribute='function.name') | join(',') "
+        "}}{%- endif %}{{- '[INST]' ~ named(m) ~ m.content + '[/INST]' }}{%- else %}{{- ' ' + m.content | "
+        "replace('\n', "
+        "' ') + eos_token }}{%- if loop.previtem is defined and loop.previtem.role != 'user' %}{% break %}{%- endif %}"
+        "{%- endif %}{%- endfor %}"
+    ),
 }
+OPTIONS: tuple[dict[str, Any], ...] = ({}, {"enable_thinking": False, "tools_aside": True, "date_string": "today"})
+"""What a caller gives templates by name."""
 
 
 @pytest.mark.parametrize("chat", CHATS)
@@ -138,14 +197,14 @@ def test_conversations_are_written_as_transformers_writes_them(template: str, ch
     folder = kind("byte level", tmp_path / "a", chat_template=TEMPLATES[template], bos_token="<|endoftext|>")
     ours = PretrainedPart(path=str(folder)).build(iter(())).chat_encoder()
     theirs = transformers.AutoTokenizer.from_pretrained(folder)
-    for tools in (None, [{"type": "function", "function": {"name": "f", "parameters": {"z": 1, "a": ["é<>"]}}}]):
-        for prompt in (False, True):
-            said = ours.template.render(CHATS[chat], tools, add_generation_prompt=prompt)
-            given = {"tools": tools, "add_generation_prompt": prompt}
-            assert said == theirs.apply_chat_template(CHATS[chat], tokenize=False, **given)
-            if prompt:
-                ids = theirs.apply_chat_template(CHATS[chat], **given)["input_ids"]
-                assert ours.prompt(CHATS[chat], tools) == ids
+    some = [{"type": "function", "function": {"name": "f", "parameters": {"z": 1, "a": ["é<>"]}}}]
+    for tools, prompt, options in itertools.product((None, some), (False, True), OPTIONS):
+        said = ours.template.render(CHATS[chat], tools, add_generation_prompt=prompt, options=options)
+        given = {"tools": tools, "add_generation_prompt": prompt, **options}
+        assert said == theirs.apply_chat_template(CHATS[chat], tokenize=False, **given)
+        if prompt:
+            ids = theirs.apply_chat_template(CHATS[chat], **given)["input_ids"]
+            assert ours.prompt(CHATS[chat], tools, options=options) == ids
 
 
 @pytest.mark.parametrize("chat", CHATS)
