@@ -150,7 +150,7 @@ def test_what_is_not_there_is_named_with_its_neighbours(
     assert invoke(["eval", "frist", *root]) == invoke(["report", "none", *root]) == 2
     run, any_ = capsys.readouterr().err.splitlines()
     assert run.endswith(f"no run is named 'frist'; did you mean first? `isoflop runs --root {tmp_path}` lists all")
-    assert any_.endswith(f"no study, run or fit is named 'none'; `isoflop runs --root {tmp_path}` lists all")
+    assert any_.endswith(f"no study, pipeline, run or fit is named 'none'; `isoflop runs --root {tmp_path}` lists all")
     assert invoke(["generate", "first", *root, "--decoder", '{name="sample", temprature=2}']) == 2
     assert "decoder.temprature: no such key; did you mean temperature?" in capsys.readouterr().err
 

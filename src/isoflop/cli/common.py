@@ -85,11 +85,13 @@ def find_run(name: str, root: Path, what: str = "run") -> Run:
 
 
 def find_result(name: str, root: Path) -> Path | None:
-    """The directory of the study or the fit that ``name`` means: itself, or below ``root``; None if it means none."""
+    """The directory of the study, pipeline or fit that ``name`` means: itself, or below ``root``; None if of none."""
     from ..store.fits import FIT
+    from ..store.measured import TARGETS
+    from ..store.pipelines import PIPELINE
     from ..store.results import STUDY
 
-    return find_holding(name, root, FIT, STUDY)
+    return find_holding(name, root, FIT, STUDY, PIPELINE, TARGETS)
 
 
 def find_holding(name: str, root: Path, *files: str) -> Path | None:

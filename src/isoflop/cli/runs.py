@@ -97,12 +97,13 @@ def index(root: Below = DEFAULT_ROOT) -> None:
 @runs_app.command()
 def show(
     run: Annotated[
-        str, typer.Argument(help="A run's directory, name or hash; or a study's or fit's directory or name.")
+        str,
+        typer.Argument(help="A run: directory, name or hash; or a study, pipeline or fit: directory or name."),
     ],
     root: Below = DEFAULT_ROOT,
     json: Json = False,
 ) -> None:
-    """Show one run: status, evaluations, ledger; with --json also its recipe and environment. Or a study, or a fit.
+    """Show a run (status, evaluations, ledger; with --json also recipe and environment), a study, a pipeline or a fit.
 
     Of a published model's directory: what `isoflop eval --harness` kept of it below the root.
     """
@@ -152,20 +153,26 @@ def _show_tasks(tasks: list[HarnessResult], model: str, json: bool) -> None:
 
 
 def _show_result(place: Path, json: bool) -> None:
-    """Show the fit or the study that a directory holds."""
+    """Show the fit, study, pipeline or study of batch sizes that a directory holds."""
     from ..core.reading import read_json
+    from ..report.pipelines import print_pipeline
     from ..report.terminal import print_study
     from ..store.fits import FIT, FitDocument
+    from ..store.measured import TARGETS, MeasuredResult
+    from ..store.pipelines import PIPELINE, PipelineResult
     from ..store.results import STUDY, StudyResult
 
-    stored: FitDocument | StudyResult
-    stored = read_json(place / FIT, FitDocument) if os.path.lexists(place / FIT) else StudyResult.read(place / STUDY)
+    kinds = {FIT: FitDocument, STUDY: StudyResult, PIPELINE: PipelineResult, TARGETS: MeasuredResult}
+    file = next(file for file in kinds if os.path.lexists(place / file))
+    stored: Any = StudyResult.read(place / file) if file == STUDY else read_json(place / file, kinds[file])
     if json:
         emit(stored.model_dump(mode="json"))
-    elif isinstance(stored, StudyResult):
-        print_study(stored)
-    else:
+    elif file == FIT:
         typer.echo(stored.text)
+    elif file == TARGETS:
+        say("\n".join(stored.lines()))
+    else:
+        (print_study if file == STUDY else print_pipeline)(stored)
 
 
 @runs_app.command()

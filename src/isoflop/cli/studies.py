@@ -125,15 +125,13 @@ def _targets(study: str, overrides: list[str], root: Path, workers: int, json: b
     """Run a study of batch sizes."""
     from ..lab.targets import TargetStudy, run_targets
 
-    told = partial(typer.echo, err=True)
-    result = run_targets(TargetStudy.load(study, *overrides), root, workers=workers, say=told)
+    progress = partial(typer.echo, err=True)
+    result = run_targets(TargetStudy.load(study, *overrides), root, workers=workers, say=progress)
     if json:
         emit(result.model_dump(mode="json"))
         return
-    for name, values in result.values.items():
-        say(f"{name}: {', '.join(f'{value:.4g}' for value in values)}")
-    for note in result.notes:
-        say(f"· {note}")
+    for line in result.lines():
+        say(line)
 
 
 def _planned(study: Study, root: Path, workers: int, json: bool) -> StudyPlan:
@@ -209,7 +207,9 @@ def demo(
 def report(
     target: Annotated[
         str | None,
-        typer.Argument(help="A study, run, fit or measured claim: its directory or name.", show_default=False),
+        typer.Argument(
+            help="A study, pipeline, run, fit or measured claim: its directory or name.", show_default=False
+        ),
     ] = None,
     root: Root = DEFAULT_ROOT,
     all_: Annotated[
@@ -234,11 +234,11 @@ def report(
         emit({"report": str(page)}) if json else typer.echo(str(page))
         return
     found = find_result(target, root) or find_holding(target, root, MEASURED)
-    page = write_report(found or find_run(target, root, "study, run or fit").path)
+    page = write_report(found or find_run(target, root, "study, pipeline, run or fit").path)
     emit({"report": str(page)}) if json else typer.echo(str(page))
 
 
-_EITHER = "name a study, a run or a fit, or say --all for a page over everything"
+_EITHER = "name a study, a pipeline, a run or a fit, or say --all for a page over everything"
 
 
 def _claims(place: Path) -> list[dict[str, str]]:

@@ -183,7 +183,6 @@ class Recipe(TomlDocument):
     train: Train = Train()
 
     kind = "recipe"
-    mistaken = ("ladder", "is a study, not a recipe: `isoflop compare {source}` runs it")
 
     @model_validator(mode="after")
     def _fits_together(self) -> Recipe:

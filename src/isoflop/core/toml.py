@@ -34,18 +34,25 @@ _PLAIN = {bool, int, float, str, type(None), Literal}
 _TIMES = (datetime.date, datetime.time)  # a datetime is a date
 
 
+TOLD_BY: dict[tuple[str, ...], tuple[str, str]] = {
+    ("ladder",): ("study", "compare {}"),
+    ("stages", "texts"): ("pipeline", "pipeline {}"),
+    ("batches", "target"): ("study of batch sizes", "compare {}"),
+    ("studies", "bars"): ("claim", "claims run"),
+    ("budget",): ("recipe", "train {}"),
+}
+"""Keys that only one kind of document has -> the kind, and the verb that runs it, {} being the file."""
+
+
 class TomlDocument(Section):
     """A file that users write, read from TOML with ``key.path=value`` overrides and written back equal.
 
     Class attributes:
         kind: what errors call such a document where it has no file ("recipe").
-        mistaken: a key that only another kind of document has, and what to say where it is found; ``{source}`` in it
-            is the document's file.
         context: pydantic's validation context (``slots.STORED``).
     """
 
     kind: ClassVar[str]
-    mistaken: ClassVar[tuple[str, str]]
     context: ClassVar[dict[str, bool] | None] = None
 
     @classmethod
@@ -66,9 +73,12 @@ class TomlDocument(Section):
         Paths in it are relative to ``folder``, that of the file, where they lead to something there.
         """
         tree = cls.placed(parse(text, source or cls.kind), folder or Path())
-        key, said = cls.mistaken
-        if key in tree:
-            raise RecipeError([said.format(source=source or "FILE")], source=source or cls.kind)
+        for keys, (kind, verb) in TOLD_BY.items():
+            if all(key in tree and key not in cls.model_fields for key in keys):
+                what = f"is a {kind}, not {'an' if cls.kind[0] in 'aeiou' else 'a'} {cls.kind}"
+                raise RecipeError(
+                    [f"{what}: `isoflop {verb.format(source or 'FILE')}` runs it"], source=source or cls.kind
+                )
         return validated(cls, tree, overrides, source=source or cls.kind, text=text)
 
     @classmethod

@@ -16,7 +16,7 @@ from ..core.digests import digest_file
 from ..core.errors import DataError, IsoflopError, UsageError
 from ..core.files import publish_directory, write_atomic, write_json
 from ..core.recipe import Recipe
-from ..ledger.budgets import step_cost, steps_within
+from ..ledger.budgets import whole_run
 from ..store.checkpoint import damage
 from ..store.names import printable
 from ..store.results import RunRow
@@ -203,7 +203,6 @@ def _consistent(run: Run, recipe: Recipe) -> None:
         raise DataError("its ledger and its result disagree on FLOPs", where=str(run.path))
     if recipe.budget.axis in ("text_bytes", "seconds") or not recipe.source.predicts_all:
         return  # what such a recipe takes is known only to whoever has the text
-    cost = step_cost(recipe)
-    steps = steps_within(recipe.budget, cost)
-    if (run.result.get("step"), run.result.get("flops")) != (steps, cost.run(steps).flops):
+    steps, cost = whole_run(recipe)
+    if (run.result.get("step"), run.result.get("flops")) != (steps, cost.flops):
         raise DataError("its steps or FLOPs are not those of its recipe", where=str(run.path))

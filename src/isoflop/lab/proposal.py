@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core.errors import UsageError
-from ..ledger.budgets import step_cost, steps_within
+from ..ledger.budgets import whole_run
 from .power import POWER, Chance, Noise, noise_of
 from .study import Study, trials_of
 
@@ -114,9 +114,7 @@ class _Costs:
         self.study = study
         self.lowest: dict[str, float] = {}
         for arm in study.everyone:
-            recipe = study.base(arm)
-            cost = step_cost(recipe)
-            self.lowest[arm] = float(cost.run(steps_within(recipe.budget, cost)).flops)
+            self.lowest[arm] = float(whole_run(study.base(arm))[1].flops)
 
     def run(self, arm: str, rung: int) -> float:
         """Of one run."""

@@ -20,7 +20,7 @@ from ..core.references import root
 from ..core.registry import Part
 from ..core.scale import Scale
 from ..core.toml import TomlDocument, locate, read
-from ..ledger.budgets import leaves_at, step_cost, steps_within
+from ..ledger.budgets import leaves_at, whole_run
 from ..store.names import printable, reserved
 from ..store.notebook import html
 from ..store.results import STUDY, StudyResult, study_home
@@ -79,7 +79,6 @@ class Study(TomlDocument):
     """What the reader of the result should bear in mind; printed with it."""
 
     kind = "study"
-    mistaken = ("budget", "is a recipe, not a study: `isoflop train {source}` runs it")
 
     _made: dict[tuple[str, float | None, Knobs], Recipe] = PrivateAttr(default_factory=dict)
     """Recipes by arm, tuned value (None: as written) and knobs, at the lowest rung and the first seed."""
@@ -157,10 +156,8 @@ class Study(TomlDocument):
 
     def takes(self, arm: str, rung: int) -> tuple[int, int]:
         """Steps and model FLOPs of an arm's run at a rung."""
-        recipe = self.run_recipe(arm, rung, self.seeds[0])
-        cost = step_cost(recipe)
-        steps = steps_within(recipe.budget, cost)
-        return steps, cost.run(steps).flops
+        steps, cost = whole_run(self.run_recipe(arm, rung, self.seeds[0]))
+        return steps, cost.flops
 
     def branch(self, recipe: Recipe) -> int | None:
         """Steps after which a run of twice the budget may leave this one; None where the rungs share nothing."""

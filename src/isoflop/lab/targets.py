@@ -28,15 +28,13 @@ from ..core.recipe import Name, Recipe, Train
 from ..core.scale import Scale
 from ..core.toml import TomlDocument, locate, read
 from ..store.environment import process
-from ..store.measured import MeasuredResult
+from ..store.measured import TARGETS, MeasuredResult
 from ..store.results import RunRow
 from . import ladder
 from .study import OWN, Role
 from .study_keys import Seed, Seeds
 from .workers import Assignment, Executor, LocalWorkers
 
-RESULT = "targets.json"
-"""The file of such a study's directory that holds its result."""
 Rates = Annotated[tuple[PositiveFloat, ...], Field(min_length=3)]
 
 
@@ -80,7 +78,6 @@ class TargetStudy(TomlDocument):
     """How many times the least data the critical batch needs."""
 
     kind = "study of batch sizes"
-    mistaken = ("ladder", "is a study with a ladder: `isoflop compare {source}` runs it")
 
     _made: dict[tuple[int, int, float], Recipe] = PrivateAttr(default_factory=dict)
 
@@ -229,7 +226,7 @@ def run_targets(
     rows = _carried_out(study, executor, "evaluation", study.seeds, chosen, say)
     result = _concluded(study, chosen, rows)
     write_atomic(root / study.name / "study.toml", study.to_toml())
-    write_json(root / study.name / RESULT, result.model_dump(mode="json"))
+    write_json(root / study.name / TARGETS, result.model_dump(mode="json"))
     return result
 
 

@@ -23,7 +23,7 @@ from ..core.errors import DataError, IsoflopError, Stopped, UsageError
 from ..core.reading import complaint
 from ..core.recipe import Recipe, hash_of
 from ..core.registry import SLOTS, shipped
-from ..ledger.budgets import step_cost, steps_within
+from ..ledger.budgets import whole_run
 from ..store.names import printable
 from ..store.results import Point, RunRow, Trunk
 from ..store.run import Run
@@ -66,8 +66,7 @@ class Assignment:
     @functools.cached_property
     def flops(self) -> int:
         """Model FLOPs that training it takes."""
-        cost = step_cost(self.recipe)
-        return cost.run(steps_within(self.recipe.budget, cost)).flops
+        return whole_run(self.recipe)[1].flops
 
     @functools.cached_property
     def path(self) -> str:

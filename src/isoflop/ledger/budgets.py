@@ -187,6 +187,16 @@ def steps_within(budget: Budget, cost: StepCost, text_bytes: Iterable[int] | Non
     return bisect_right(range(1, LONGEST), limit, key=spent)
 
 
+def whole_run(recipe: Recipe) -> tuple[int, Cost]:
+    """The steps that a recipe's budget allows, and what they cost; BudgetError as ``steps_within``.
+
+    Of a budget in seconds 0 steps: how many fit is seen only as they are taken.
+    """
+    cost = step_cost(recipe)
+    steps = steps_within(recipe.budget, cost)
+    return steps, cost.run(steps)
+
+
 def leaves_at(recipe: Recipe) -> int:
     """Steps after which a run of twice as many may leave one of this recipe; 0: hardly any, or not known beforehand.
 

@@ -164,7 +164,6 @@ class Pipeline(TomlDocument):
     """What the reader of the result should bear in mind; printed with it."""
 
     kind = "pipeline"
-    mistaken = ("ladder", "is a study, not a pipeline: `isoflop compare {source}` runs it")
 
     @classmethod
     def placed(cls, tree: dict[str, Any], folder: Path) -> dict[str, Any]:

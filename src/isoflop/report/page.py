@@ -1,4 +1,4 @@
-"""The report page: one HTML file that shows a study, run or fit anywhere, offline, for as long as browsers read HTML.
+"""The report page: one HTML file that shows what was made anywhere, offline, for as long as browsers read HTML.
 
 Whatever comes from outside is escaped; besides, the page's own policy lets no script run but the two written into it,
 and loads nothing from anywhere.
@@ -16,7 +16,8 @@ from ..core.files import write_atomic
 from ..core.reading import read_json, user_path
 from ..store.fits import FIT
 from ..store.inspections import INSPECTION, Inspection
-from ..store.measured import MEASURED, MeasuredResult
+from ..store.measured import MEASURED, TARGETS, MeasuredResult
+from ..store.pipelines import PIPELINE, PipelineResult
 from ..store.plans import StoredPlan
 from ..store.results import STUDY, StudyResult
 from . import charts, fit_charts, inspections, loads, measured, plans, render
@@ -35,6 +36,7 @@ from .html import (
     table_of,
     titled,
 )
+from .pipelines import pipeline_page
 from .runs import RunRecord
 from .sheets import ancestor_sheet, bill_sheet
 from .study_page import study_page
@@ -44,9 +46,9 @@ __all__ = ["fit_page", "inspection_page", "plan_page", "run_page", "study_page",
 
 
 def write_report(directory: Path) -> Path:
-    """Write ``report.html`` and ``charts/*.svg, *.png, *.csv`` beside a study, a run or a fit; the page's path.
+    """Write ``report.html`` and ``charts/*.svg, *.png, *.csv`` beside what a directory holds; the page's path.
 
-    What a script measured and left there as ``measured.json`` is drawn on the page, or is a page of its own.
+    What a script measured there (``measured.json``, ``targets.json``) is drawn on the page, or is a page of its own.
 
     Raises:
         UsageError: the directory holds none of them.
@@ -60,7 +62,8 @@ def write_report(directory: Path) -> Path:
         True
     """
     directory = user_path(directory)
-    beside = read_json(directory / MEASURED, MeasuredResult) if os.path.lexists(directory / MEASURED) else None
+    found = next((file for file in (MEASURED, TARGETS) if os.path.lexists(directory / file)), None)
+    beside = None if found is None else read_json(directory / found, MeasuredResult)
     drawn, more = ({}, []) if beside is None else (measured.figures(beside), measured.sections(beside))
     if os.path.lexists(directory / STUDY):
         result = StudyResult.read(directory / STUDY)
@@ -75,15 +78,18 @@ def write_report(directory: Path) -> Path:
         specs = render.specifications(fit_charts.figures(fit))
         html = fit_page(fit, specs)
     elif os.path.lexists(directory / INSPECTION):
-        found = Inspection.read(directory / INSPECTION)
-        specs = render.specifications(inspections.figures(found))
-        html = inspection_page(found, specs)
+        inspected = Inspection.read(directory / INSPECTION)
+        specs = render.specifications(inspections.figures(inspected))
+        html = inspection_page(inspected, specs)
+    elif os.path.lexists(directory / PIPELINE):
+        specs = render.specifications(drawn)
+        html = pipeline_page(read_json(directory / PIPELINE, PipelineResult), specs, more)
     elif beside is not None:
         specs = render.specifications(drawn)
         html = measured.page(beside, specs)
     else:
-        where = str(directory)
-        raise UsageError("holds neither a study, a run nor a fit", where=where, fix="name a directory under --root")
+        what = "holds neither a study, a pipeline, a run nor a fit"
+        raise UsageError(what, where=str(directory), fix="name a directory under --root")
     for name, spec in specs.items():
         svg = render.to_svg(spec)
         write_atomic(directory / "charts" / f"{name}.svg", svg)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
+from collections.abc import Iterator
 from typing import Any, Literal
 
 from ..core.documents import Frozen
 
 MEASURED = "measured.json"
 """The file of a directory that holds what was measured there."""
+TARGETS = "targets.json"
+"""The file that holds the result of a study of batch sizes, in the directory of its name."""
 Family = dict[str, dict[float, list[float]]]
 """Way -> number -> value of each seed."""
 _MEMBER = re.compile(r"(.+)_([^_]+)_(\d+(?:\.\d+)?)")
@@ -51,6 +54,12 @@ class MeasuredResult(Frozen):
     environment: dict[str, Any]
     cpu_seconds: float
     """Processor seconds of the script."""
+
+    def lines(self) -> Iterator[str]:
+        """A line for each value, seed by seed, and for each note."""
+        for name, values in self.values.items():
+            yield f"{name}: {', '.join(f'{value:.4g}' for value in values)}"
+        yield from (f"· {note}" for note in self.notes)
 
     def families(self) -> dict[str, Family]:
         """Values that belong together, by what their names begin with.

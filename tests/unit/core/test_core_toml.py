@@ -439,3 +439,17 @@ def test_no_recipe_names_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     for name in ("evil", "../evil", "isoflop.core.files", "os.system('touch marker')", "__init__", "..base", "toy.py"):
         assert "no optimizer is named" in problems(TEXT, f"optimizer.name={name!r}")[0]
     assert not os.path.exists("marker")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("ladder = {}", "is a study, not a recipe: `isoflop compare FILE` runs it"),
+        ("stages = {}\ntexts = {}", "is a pipeline, not a recipe: `isoflop pipeline FILE` runs it"),
+        ("batches = []\ntarget = 2", "is a study of batch sizes, not a recipe: `isoflop compare FILE` runs it"),
+        ("studies = {}\nbars = []", "is a claim, not a recipe: `isoflop claims run` runs it"),
+    ],
+)
+def test_another_kind_of_document_is_told_with_its_verb(text, said):
+    with pytest.raises(RecipeError, match=re.escape(said)):
+        Recipe.from_toml(text)

@@ -276,7 +276,7 @@ def test_a_run_that_has_only_begun_and_one_that_diverged(tmp_path: Path) -> None
 
 
 def test_what_is_neither_study_nor_run_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="neither a study, a run nor a fit"):
+    with pytest.raises(UsageError, match="neither a study, a pipeline, a run nor a fit"):
         write_report(tmp_path)
     (tmp_path / "study.json").write_text("{}")
     with pytest.raises(DataError, match="not a study result"):

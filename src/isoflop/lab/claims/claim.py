@@ -210,7 +210,6 @@ class Claim(TomlDocument):
     """What the reader of the verdict should know."""
 
     kind = "claim"
-    mistaken = ("ladder", "is a study, not a claim: `isoflop compare {source}` runs it")
 
     @model_validator(mode="after")
     def _sound(self) -> Claim:

@@ -95,7 +95,6 @@ class ClaimIndex(TomlDocument):
     """Each once."""
 
     kind = "index"
-    mistaken = ("ladder", "is a study, not an index of claims")
 
     @model_validator(mode="after")
     def _once(self) -> ClaimIndex:
