@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from isoflop.cli.main import invoke
 from isoflop.compress.parametrizations.integer import quantised
 from isoflop.core import files
+from isoflop.core.errors import DataError
 from isoflop.core.recipe import Recipe
 from isoflop.store.checkpoint import replacing
 from isoflop.store.index import runs
@@ -68,7 +69,8 @@ def test_a_run_becomes_a_directory_of_rounded_weights(
     assert invoke(["compress", str(out), "--with", ROUND, "--out", str(tmp_path / "c")]) == 2
     assert "compressed before" in capsys.readouterr().err
     assert not (tmp_path / "c").exists()
-    assert "mlp.up" in call(capsys, str(out), "--inspect", "mxfp4_e2m1").replace("feed_forward", "mlp")
+    table = call(capsys, str(out), "--inspect", "mxfp4_e2m1").splitlines()
+    assert any("mlp.up" in line.replace("feed_forward", "mlp") and " - " in line for line in table), "it has no text"
 
 
 def test_what_cannot_be_leaves_nothing_behind(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -208,6 +210,39 @@ def test_weights_that_are_not_numbers_are_refused(
     assert compressed(broken, "c", ROUND) == 4
     assert "blocks.0.mixer.q.weight" in capsys.readouterr().err
     assert not (tmp_path / "c").exists()
+
+
+def test_inspection_tells_how_far_the_gradient_is_off(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The coarser the elements, the farther; gains that collapse are found; without text there is no gradient."""
+    told = {f: json.loads(call(capsys, str(run), "--inspect", f, "--json")) for f in ("mxint8", "mxfp4_e2m1")}
+    fine, coarse = told["mxint8"], told["mxfp4_e2m1"]
+    assert 0 < 4 * fine["gradient"] < coarse["gradient"] < 2
+    assert all(0 < facts["gradient"] < 2 for each in told.values() for facts in each["weights"].values())
+    worst = [(facts["collapsed"], facts["saturated"], facts["gradient"]) for facts in coarse["weights"].values()]
+    assert worst == sorted(worst, reverse=True)
+    collapsed = tmp_path / "collapsed"
+    shutil.copytree(run, collapsed)
+    (weights,) = collapsed.glob("checkpoints/*/model.safetensors")
+    with replacing(weights.parent, {weights.name}):
+        tensors, draw = load_file(weights), torch.Generator().manual_seed(0)
+        gains = {name for name in tensors if "norm" in name}
+        tensors |= {name: torch.normal(0.92, 0.005, tensors[name].shape, generator=draw) for name in gains}
+        save_file(tensors, weights)
+    found = json.loads(call(capsys, str(collapsed), "--inspect", "mxfp8_e4m3", "--json"))["weights"]
+    assert set(list(found)[: len(gains)]) == gains, "they come first"
+    assert all(found[name]["collapsed"] == 1 and found[name]["bias"] < -0.04 for name in gains)
+    assert "gradient is off by" in call(capsys, str(run), "--inspect", "mxint8")
+
+    def gone(*args: object, **kwargs: object) -> None:
+        raise DataError("the corpus has changed")
+
+    monkeypatch.setattr("isoflop.pipelines.inspecting.restore", gone)
+    assert invoke(["compress", str(run), "--inspect", "mxint8"]) == 0
+    out, err = capsys.readouterr()
+    assert "no gradient could be taken: the corpus has changed" in err
+    assert "gradient is off" not in out
 
 
 def test_the_page_on_compression_shows_code_that_runs() -> None:

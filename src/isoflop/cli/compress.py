@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,6 +13,9 @@ from ..core.reading import user_path
 from .app import app
 from .common import DEFAULT_ROOT, Json, Root, emit, find_run
 from .training import warn
+
+if TYPE_CHECKING:
+    from ..store.run import Run
 
 
 @app.command()
@@ -37,19 +40,13 @@ def compress(
     from ..core.contracts import TransformPart
     from ..core.slots import part_from
     from ..pipelines.compressed_runs import compress_to_run
-    from ..pipelines.compressing import compress_directory, compress_run, inspected
+    from ..pipelines.compressing import compress_directory, compress_run
     from ..store.published import is_published
 
     directory = user_path(model)
     source = directory if is_published(directory) else find_run(model, root)
     if inspect is not None:
-        found = inspected(source, inspect)
-        if json:
-            emit({name: asdict(damage) for name, damage in found})
-            return
-        typer.echo("collapsed  saturated     bias    error  weight")
-        for name, d in found:
-            typer.echo(f"{d.collapsed:9.1%}  {d.saturated:9.1%}  {d.bias:+7.4f}  {d.error:7.4f}  {name}")
+        _show_inspection(source, inspect, json)
         return
     if not using or (out is None) == (name is None):
         fix = """e.g. --with '{name="round", format="int4"}' --name small"""
@@ -72,3 +69,20 @@ def compress(
         emit({"name" if name else "out": place, **{k: v for k, v in asdict(made).items() if k != "scale"}})
     else:
         typer.echo(made.line(place))
+
+
+def _show_inspection(source: Run | Path, format: str, json: bool) -> None:
+    """What a format would do to a model: a line a weight, the worst first, and one of the whole gradient."""
+    from ..pipelines.inspecting import inspected
+
+    found = inspected(source, format, warn=warn)
+    if json:
+        weights = {each.name: {**asdict(each.damage), "gradient": each.gradient} for each in found.weights}
+        emit({"gradient": found.gradient, "weights": weights})
+        return
+    typer.echo("collapsed  saturated     bias    error  gradient  weight")
+    for each in found.weights:
+        d, off = each.damage, "-" if each.gradient is None else f"{each.gradient:.1%}"
+        typer.echo(f"{d.collapsed:9.1%}  {d.saturated:9.1%}  {d.bias:+7.4f}  {d.error:7.4f}  {off:>8}  {each.name}")
+    if found.gradient is not None:
+        typer.echo(f"with all operands of products, and gains, in {format} the gradient is off by {found.gradient:.1%}")

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from ..compress.mx import Damage, damage
 from ..compress.transform import Transformed, transformed
 from ..core.context import Context
 from ..core.contracts import Pattern, PlainModel, Source, TransformPart, Treatment, merged
@@ -17,7 +16,6 @@ from ..core.cost import Cost
 from ..core.errors import UsageError
 from ..core.rng import Rng
 from ..core.scale import Scale
-from ..models.hf.directory import Published
 from ..store.run import Run
 from ..train.restore import Trained, restore, trained
 from ..train.session import Session
@@ -172,16 +170,6 @@ def compress_directory(directory: Path, parts: Sequence[TransformPart], out: Pat
 
     publish_directory(directory, out, change=WeightChange(change, record_of(parts)))
     return Compressed.of(kept[0])
-
-
-def inspected(source: Run | Path, format: str, block: int = 32) -> list[tuple[str, Damage]]:
-    """What a format would do to each weight and gain of a model, the worst first: by collapsed and saturated blocks."""
-    if isinstance(source, Run):
-        weights: Mapping[str, Tensor] = merged(trained(source, device="cpu").model)
-    else:
-        weights = dict(Published(source).model().named_parameters())
-    found = [(name, damage(weight.detach(), format, block=block)) for name, weight in weights.items()]
-    return sorted(found, key=lambda pair: (-pair[1].collapsed, -pair[1].saturated, -pair[1].error))
 
 
 def record_of(parts: Sequence[TransformPart]) -> list[object]:
