@@ -4,8 +4,8 @@
 
 One thread, fp32. ``formats``: 2,048 x 512 numbers quantised and dequantised in blocks of 32 along the last axis;
 torchao and microxcaling do the same in the same process, in turn. ``linear``: 2,048 tokens through 512 x 512 weights,
-both passes, all six operands rounded, beside fp32. Reported are medians, and medians of the pairs' ratios. torchao is
-not among our extras: `pip install torchao==0.18.0` beside this package.
+both passes, all six operands rounded, beside fp32. Reported are medians, and medians of the pairs' ratios. torchao
+comes with the extra ecosystem, or by `pip install torchao==0.18.0` beside this package.
 """
 
 from __future__ import annotations

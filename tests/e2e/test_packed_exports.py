@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file
 
 import tokenizer_toys
@@ -91,6 +92,44 @@ def test_a_directory_for_vllm_says_how_its_integers_lie(
     assert "model.layers.0.mlp.up_proj.weight" not in tensors
     assert tensors["model.layers.0.mlp.up_proj.weight_packed"].dtype == torch.int32
     assert tensors["lm_head.weight"].dtype == torch.float16
+    scales = {tensor.dtype for name, tensor in tensors.items() if name.endswith("weight_scale")}
+    assert scales == {torch.float32}, "readers multiply in their type"
+
+
+@pytest.mark.parametrize(("bits", "kind"), [(4, "IntxUnpackedToInt8Tensor"), (8, "Int8Tensor")])
+def test_a_directory_for_torchao_says_what_each_tensor_is(
+    bits: int, kind: str, rounded: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small, out, name = tmp_path / "small", tmp_path / "out", "model.layers.0.mlp.up_proj.weight"
+    transform = f'{{name="round", format="int{bits}", block=16}}'
+    run(capsys, "compress", str(rounded.parent / "plain"), "--with", transform, "--out", str(small))
+    told = json.loads(run(capsys, "export", str(small), str(out), "--as", "torchao", "--json"))
+    assert told["bits"] == 8 + 32 / 16 + (8 / 16 if bits < 8 else 0), "codes, scales and zero points in whole bytes"
+    with safe_open(out / "model.safetensors", "pt") as file:
+        said, tensors = file.metadata(), {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    plain = load_file(small / "model.safetensors")
+    assert set(json.loads(said["tensor_names"])) == set(plain)
+    assert json.loads(said["lm_head.weight"]) == {"_type": "Tensor"}
+    facts = json.loads(said[name])
+    assert (facts["_type"], facts["_data"]["block_size"]) == (kind, [1, 16])
+    held = {part: tensors.pop(f"model.layers.0.mlp.up_proj._weight_{part}") for part in facts["_tensor_data_names"]}
+    assert not any(key.startswith("model.layers.0.mlp.up_proj") for key in tensors)
+    assert torch.equal(held["qdata"].float() * held["scale"].repeat_interleave(16, 1), plain[name])
+    assert not held.get("zero_point", torch.zeros(1)).any()
+    config = json.loads((out / "config.json").read_text())["quantization_config"]
+    assert config["quant_method"] == "torchao"
+    assert "lm_head" in config["modules_to_not_convert"]
+    assert "quantised weights are not read" in run(capsys, "eval", str(out), "--text", __file__, code=3)
+
+
+def test_torchao_takes_integers_alone(rounded: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    small = tmp_path / "small"
+    transform = '{name="round", format="mxfp8_e4m3"}'
+    run(capsys, "compress", str(rounded.parent / "plain"), "--with", transform, "--out", str(small))
+    for form in ("torchao", "compressed-tensors"):
+        told = run(capsys, "export", str(small), str(tmp_path / "out"), "--as", form, code=2)
+        assert f"is mxfp8_e4m3; {form} holds integers alone" in " ".join(told.split())
+        assert not (tmp_path / "out").exists()
 
 
 def test_what_cannot_be_packed_leaves_nothing_behind(
@@ -100,6 +139,7 @@ def test_what_cannot_be_packed_leaves_nothing_behind(
     refused = (
         (str(plain), "packed", "has no matrix that is rounded or sparse"),
         (str(plain), "compressed-tensors", "has no matrix that is rounded or sparse"),
+        (str(plain), "torchao", "has no matrix that is rounded or sparse"),
         (str(rounded), "packd", "did you mean packed?"),
     )
     for source, form, words in refused:
@@ -134,5 +174,6 @@ def test_a_layout_with_columns_first_is_packed_along_its_columns(
     assert told["packed"] == 8
     run(capsys, "export", str(tmp_path / "p"), str(tmp_path / "again"))
     assert torch.equal(logits(tmp_path / "again"), logits(tmp_path / "small"))
-    args = ("export", str(tmp_path / "small"), str(tmp_path / "v"), "--as", "compressed-tensors")
-    assert "is a gpt2" in run(capsys, *args, code=2)
+    for form in ("compressed-tensors", "torchao"):
+        args = ("export", str(tmp_path / "small"), str(tmp_path / "v"), "--as", form)
+        assert "is a gpt2" in run(capsys, *args, code=2)

@@ -9,7 +9,17 @@ import warnings
 
 import pytest
 
-LIBRARIES = ("transformers", "peft", "lm_eval", "tensorboard", "wandb", "trackio", "openai", "compressed_tensors")
+LIBRARIES = (
+    "transformers",
+    "peft",
+    "lm_eval",
+    "tensorboard",
+    "wandb",
+    "trackio",
+    "openai",
+    "compressed_tensors",
+    "torchao",
+)
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 SIZES = ("float32", "bfloat16", "float16")
 GGUF = ("f16", "f32", "bf16", "q8_0", "q4_0")
-SMALL = ("packed", "compressed-tensors")
+SMALL = ("packed", "compressed-tensors", "torchao")
 
 
 @app.command()
@@ -35,7 +35,7 @@ def export(
     ] = None,
     as_: Annotated[
         str | None,
-        typer.Option("--as", help=f"Store rounded and sparse matrices in few bits: {', '.join(SMALL)} (vLLM)."),
+        typer.Option("--as", help=f"Store rounded and sparse matrices in few bits: {', '.join(SMALL)}."),
     ] = None,
     adapter: Annotated[
         bool, typer.Option("--adapter", help="Only the adapter that the run trained, in PEFT's layout.")

@@ -395,13 +395,21 @@ def packed_integers(weight: Tensor, bits: int, block: int | None) -> dict[str, T
         >>> made["weight_packed"].shape, hex(int(made["weight_packed"][0, 0]) & 0xFFFF)
         (torch.Size([1, 4]), '0xf981')
     """
+    codes, scales = integer_codes(weight, bits, block)
+    padded = torch.nn.functional.pad((codes.int() + (1 << (bits - 1))).to(torch.uint8), [0, -weight.shape[1] % 32])
+    words = pack(padded, bits).view(len(weight), -1).view(torch.int32)
+    words = words[:, : -(-weight.shape[1] * bits // 32)].contiguous()
+    return {"weight_packed": words, "weight_scale": scales, "weight_shape": torch.tensor(weight.shape)}
+
+
+def integer_codes(weight: Tensor, bits: int, block: int | None) -> tuple[Tensor, Tensor]:
+    """The integers of a matrix that lies on their grid, int8 in its shape, and its scales, as ``scales_of`` gives them.
+
+    Arguments are ``packed_integers``'s. UsageError: it does not lie on the grid.
+    """
     name = f"int{bits}"
     scales = scales_of(weight, name, block)
     if scales is None:
         raise UsageError(f"does not lie on a grid of {name}", where="packing", fix="round it first")
-    blocks = split(weight, block)
-    codes = _unit(blocks, scales.float(), _element(name)).flatten(1)[:, : weight.shape[1]] + (1 << (bits - 1))
-    padded = torch.nn.functional.pad(codes.to(torch.uint8), [0, -weight.shape[1] % 32])
-    words = pack(padded, bits).view(len(weight), -1).view(torch.int32)
-    words = words[:, : -(-weight.shape[1] * bits // 32)].contiguous()
-    return {"weight_packed": words, "weight_scale": scales, "weight_shape": torch.tensor(weight.shape)}
+    codes = _unit(split(weight, block), scales.float(), _element(name)).flatten(1)[:, : weight.shape[1]]
+    return codes.to(torch.int8).contiguous(), scales

@@ -23,6 +23,7 @@ from ..compress.packing import (
     packed_integers,
     read_packed,
 )
+from ..compress.torchao import TorchaoGrid, torchao_config, torchao_header, torchao_names, torchao_tensors
 from ..core.digests import digest
 from ..core.errors import UsageError
 from ..core.files import write_json
@@ -34,9 +35,9 @@ from ..store.tensor_writer import lay_out, open_output
 from ..store.tensors import CARRIED, EMBEDDINGS, HEADS, NAMES, Checkpoint, as_bytes
 from .publishing import CARD, COMPRESSION, on_the_way
 
-FORMATS = ("packed", "compressed-tensors")
-"""In which matrices are stored small: our own, which is exact; and what vLLM loads, which knows integers alone."""
-_NOT_LINEAR = ("gpt2",)  # families whose matrices are no torch.nn.Linear, which compressed-tensors asks for
+FORMATS = ("packed", "compressed-tensors", "torchao")
+"""In which matrices are stored small: our own, which is exact; and what vLLM and torchao load, which are integers."""
+_NOT_LINEAR = ("gpt2",)  # families whose matrices are no torch.nn.Linear, which the other two ask for
 
 
 @dataclass
@@ -47,6 +48,7 @@ class PackedTensors:
         tensors: those that are written instead, by name.
         packed: packing and shape of each packed matrix, by its name.
         plain: names of the matrices that stay as they are.
+        said: what the files' headers say besides.
 
     Example:
         >>> PackedTensors(packed={"w": (WeightPacking("int4", 32), (64, 64))}).bits
@@ -56,11 +58,14 @@ class PackedTensors:
     tensors: dict[str, Tensor] = field(default_factory=dict)
     packed: dict[str, tuple[WeightPacking, tuple[int, ...]]] = field(default_factory=dict)
     plain: list[str] = field(default_factory=list)
+    said: dict[str, str] = field(default_factory=dict)
 
     @property
     def bits(self) -> float:
         """Of a packed weight, its share of scales and places included."""
         weights = sum(shape[0] * shape[1] for _, shape in self.packed.values())
+        if self.said:  # torchao's: whole bytes
+            return sum(8 * tensor.nbytes for tensor in self.tensors.values()) / max(1, weights)
         return sum(packing.bits(shape) for packing, shape in self.packed.values()) / max(1, weights)
 
 
@@ -73,7 +78,7 @@ def publish_packed(
         write: ``publish_run`` or ``publish_directory`` of a model in fp32, given a directory that does not exist.
         out: the directory; must not exist.
         format: one of ``FORMATS``.
-        dtype: of what is not packed, and in compressed-tensors of the scales.
+        dtype: of what is not packed, and in torchao's of the weights as they are multiplied.
 
     Raises:
         UsageError: no matrix of the model is rounded or sparse, or the format cannot hold how.
@@ -86,23 +91,22 @@ def publish_packed(
 def pack_directory(source: Path, out: Path, format: str, dtype: str = "float32") -> PackedTensors:
     """Write a directory in Hugging Face's layout anew, its matrices stored small. Arguments as ``publish_packed``'s."""
     checkpoint, config = Checkpoint(source), dict(Config.read(source).tree)
-    stored = _packed(checkpoint) if format == "packed" else _integers(checkpoint, config)
+    stored = _packed(checkpoint) if format == "packed" else _integers(checkpoint, config, format)
     if not stored.packed:
-        what = "has no matrix that is rounded or sparse, so that nothing of it could be stored in fewer bits"
-        fix = """round it first: isoflop compress MODEL --with '{name="round", format="int4"}' --out DIRECTORY"""
-        raise UsageError(what, where=str(source), fix=fix)
+        raise _nothing_small(checkpoint, format)
+    config["torch_dtype"] = dtype
     if format == "packed":  # of no type that others know: transformers would draw what it does not find at random
         own = {**described(stored.packed), "model_type": config["model_type"]}
-        config |= {"quantization_config": own, "model_type": f"{METHOD}_packed", "torch_dtype": dtype}
+        config |= {"quantization_config": own, "model_type": f"{METHOD}_packed"}
     else:
-        config |= {"quantization_config": _quantization_config(stored), "torch_dtype": dtype}
+        words = format == "compressed-tensors"
+        said = _fill_words(stored, checkpoint) if words else _fill_torchao(stored, checkpoint, dtype)
+        config["quantization_config"] = said
     plain = {name: checkpoint.flat(name, DTYPES[dtype]) for name in checkpoint.tensors if name not in stored.packed}
-    scales = {name for name in stored.tensors if name.endswith(".weight_scale")}
-    for name in scales:
-        stored.tensors[name] = stored.tensors[name].to(DTYPES[dtype])
     named = [(name, NAMES[flat.dtype], tuple(flat.shape)) for name, flat in plain.items()]
     named += [(name, NAMES[tensor.dtype], tuple(tensor.shape)) for name, tensor in stored.tensors.items()]
-    _write(source, out, named, lambda name: plain[name].whole() if name in plain else stored.tensors[name], config)
+    tensor = lambda name: plain[name].whole() if name in plain else stored.tensors[name]  # noqa: E731
+    _write(source, out, named, tensor, config, stored.said)
     return stored
 
 
@@ -138,10 +142,11 @@ def _write(
     named: list[tuple[str, str, tuple[int, ...]]],
     tensor: Callable[[str], Tensor],
     config: Mapping[str, Any],
+    said: Mapping[str, str] | None = None,
 ) -> None:
     """A directory of tensors with what lies beside those of another one: there as a whole, or not at all."""
     whole = digest({"source": sorted(Checkpoint(source).digests().items()), "config": dict(config), "tensors": named})
-    with open_output(out, lay_out(named), whole) as output:
+    with open_output(out, lay_out(named, said=said), whole) as output:
         for name, _, _ in named:
             if name not in output.done:
                 output.write(name, 0, as_bytes(tensor(name).contiguous()))
@@ -171,13 +176,13 @@ def _packed(checkpoint: Checkpoint) -> PackedTensors:
     return stored
 
 
-def _integers(checkpoint: Checkpoint, config: Mapping[str, Any]) -> PackedTensors:
+def _integers(checkpoint: Checkpoint, config: Mapping[str, Any], format: str) -> PackedTensors:
     """Integers of symmetric grids, all in one form where that can be, as kernels for several matrices at once want it.
 
-    Embeddings stay as they are.
+    Their tensors are still to be made. Embeddings stay as they are.
     """
     if config.get("model_type") in _NOT_LINEAR:
-        what = f"is a {config['model_type']}, whose matrices are not of the kind that compressed-tensors knows"
+        what = f"is a {config['model_type']}, whose matrices are not of the kind that {format} knows"
         raise UsageError(what, where=str(checkpoint.path), fix="use --as packed, or another family")
     stored, found = PackedTensors(), dict[str, tuple[int, int | None]]()
     for name, weight in _matrices(checkpoint):
@@ -194,21 +199,22 @@ def _integers(checkpoint: Checkpoint, config: Mapping[str, Any]) -> PackedTensor
         if not whole and own is not None:
             stored.plain.append(name)  # its last group would be short, which the format does not know
             continue
-        form = WeightPacking(f"int{bits}", block if whole else None)
-        stored.packed[name] = form, tuple(weight.shape)
-        made = packed_integers(weight, bits, form.block)
-        module = name.removesuffix(".weight")
-        stored.tensors |= {f"{module}.{part}": tensor for part, tensor in made.items()}
+        stored.packed[name] = WeightPacking(f"int{bits}", block if whole else None), tuple(weight.shape)
     return stored
 
 
-def _quantization_config(stored: PackedTensors) -> dict[str, Any]:
-    """What compressed-tensors' reader asks for: one group of modules a grid."""
+def _fill_words(stored: PackedTensors, checkpoint: Checkpoint) -> dict[str, Any]:
+    """Make the tensors of compressed-tensors; returns what its reader asks for: one group of modules a grid.
+
+    Scales stay in fp32 whatever the model's type: readers multiply codes in the scales' type, and cast then.
+    """
     grids: dict[WeightPacking, list[str]] = {}
     for name, (packing, _) in stored.packed.items():
-        grids.setdefault(packing, []).append(name.removesuffix(".weight"))
-    plain = [name.removesuffix(".weight") for name in stored.plain if not name.endswith(EMBEDDINGS)]
-    heads = [name.removesuffix(".weight") for name in HEADS if name not in stored.packed]
+        module = name.removesuffix(".weight")
+        made = packed_integers(checkpoint.read(name, torch.float32), int(packing.element[3:]), packing.block)
+        made["weight_scale"] = made["weight_scale"].float()
+        stored.tensors |= {f"{module}.{part}": tensor for part, tensor in made.items()}
+        grids.setdefault(packing, []).append(module)
     groups = {}
     for number, (packing, modules) in enumerate(grids.items()):
         weights = {
@@ -225,5 +231,36 @@ def _quantization_config(stored: PackedTensors) -> dict[str, Any]:
         "format": "pack-quantized",
         "quantization_status": "compressed",
         "config_groups": groups,
-        "ignore": sorted({*plain, *heads}),
+        "ignore": _plain_modules(stored),
     }
+
+
+def _fill_torchao(stored: PackedTensors, checkpoint: Checkpoint, dtype: str) -> dict[str, Any]:
+    """Make torchao's tensors, and what the files' headers say of all; returns what transformers' reader asks for."""
+    grids, said = dict[str, TorchaoGrid](), dict[str, str]()
+    for name, (packing, _) in stored.packed.items():
+        grid = int(packing.element[3:]), packing.block
+        made, said[name] = torchao_tensors(checkpoint.read(name, torch.float32), grid, dtype)
+        stored.tensors |= {torchao_names(name, part): tensor for part, tensor in made.items()}
+        grids[name.removesuffix(".weight")] = grid
+    stored.said = torchao_header(said, [name for name in checkpoint.tensors if name not in stored.packed])
+    return torchao_config(grids, _plain_modules(stored))
+
+
+def _plain_modules(stored: PackedTensors) -> list[str]:
+    """Linear modules whose matrices stay as they are."""
+    plain = {name.removesuffix(".weight") for name in stored.plain if not name.endswith(EMBEDDINGS)}
+    return sorted(plain | {name.removesuffix(".weight") for name in HEADS if name not in stored.packed})
+
+
+def _nothing_small(checkpoint: Checkpoint, format: str) -> UsageError:
+    """Why nothing of a directory can be stored in a format."""
+    what = "has no matrix that is rounded or sparse, so that nothing of it could be stored in fewer bits"
+    fix = """round it first: isoflop compress MODEL --with '{name="round", format="int4"}' --out DIRECTORY"""
+    for name, weight in _matrices(checkpoint) if format != "packed" else ():
+        packing = fitting(weight)
+        if packing is not None:
+            found = packing.element + (", sparse" if packing.n is not None else "")
+            what = f"{name} is {found}; {format} holds integers alone"
+            return UsageError(what, where=str(checkpoint.path), fix="use --as packed, or round it to integers")
+    return UsageError(what, where=str(checkpoint.path), fix=fix)

@@ -57,7 +57,10 @@ class Layout:
 
 
 def lay_out(
-    tensors: Sequence[tuple[str, str, tuple[int, ...]]], shard_bytes: int = SHARD_BYTES, stem: str = "model"
+    tensors: Sequence[tuple[str, str, tuple[int, ...]]],
+    shard_bytes: int = SHARD_BYTES,
+    stem: str = "model",
+    said: Mapping[str, str] | None = None,
 ) -> Layout:
     """Place tensors in as few shards as their order allows.
 
@@ -65,6 +68,7 @@ def lay_out(
         tensors: (name, the format's name of the type, shape), in the order in which they should lie.
         shard_bytes: largest shard; a tensor that is larger has a shard of its own.
         stem: file name without its ending.
+        said: what each file's header says besides.
 
     Example:
         >>> layout = lay_out([("a", "F32", (100,)), ("b", "F32", (100,))], shard_bytes=400)
@@ -90,14 +94,14 @@ def lay_out(
             end = at + math.prod(shape) * ITEM_BYTES[dtype]
             infos.append(TensorInfo(name, dtype, shape, Path(file), at, end))
             at = end
-        headers[file] = _header(infos)
+        headers[file] = _header(infos, said or {})
         data = len(headers[file])
         placed |= {info.name: replace(info, begin=data + info.begin, end=data + info.end) for info in infos}
     return Layout(placed, headers)
 
 
-def _header(infos: Sequence[TensorInfo]) -> bytes:
-    tree: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+def _header(infos: Sequence[TensorInfo], said: Mapping[str, str]) -> bytes:
+    tree: dict[str, Any] = {"__metadata__": {"format": "pt", **said}}
     for info in infos:
         tree[info.name] = {"dtype": info.dtype, "shape": list(info.shape), "data_offsets": [info.begin, info.end]}
     text = json.dumps(tree, separators=(",", ":")).encode()
