@@ -19,13 +19,14 @@ from torch.nn import functional as F
 
 import toy
 from isoflop.core.contracts import Cacheable, FeedForwardPart, MixerPart, Model, ModelPart
-from isoflop.core.errors import RecipeError
+from isoflop.core.errors import RecipeError, UsageError
 from isoflop.core.recipe import Recipe
 from isoflop.core.registry import get, names
 from isoflop.core.rng import Rng
 from isoflop.core.roles import Shape, parameter_groups, shapes_of
 from isoflop.ledger.audit import Audit
 from isoflop.models.pricing import layer_work
+from isoflop.models.slots import Piece
 from transformer_toys import VOCAB, context
 
 MODELS: dict[str, dict[str, Any]] = {"transformer": {"d_model": 32}}
@@ -231,6 +232,29 @@ def test_every_mixer_goes_with_every_feed_forward_and_norm(mixer: str, feed_forw
         with torch.no_grad():
             steps = torch.cat([model.step(piece, cache) for piece in x.split([4, 1, 4], 1)], 1)
             torch.testing.assert_close(steps, model(x), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("mixer", MIXERS)
+@torch.no_grad()
+def test_sequences_that_go_on_together_are_as_each_alone(mixer: str) -> None:
+    model: Any = model_part("transformer", mixer=mixer).build(context())
+    ready = model.prepared(3)
+    if not hasattr(model.blocks[0].mixer, "make_slots"):
+        with pytest.raises(UsageError, match="give each sequence a cache of its own"):
+            ready.make_slots()
+        return
+    slots, texts = ready.make_slots(), tokens(3, 9)
+    slots.reserve(3, 9)
+    held: list[list[Tensor]] = [[] for _ in texts if slots.join() >= 0]
+    for counts in ((4, 1, 2), (1, 1, 1), (0, 1, 4), (2, 1, 1), (2, 0, 1)):
+        pieces = [(row, n) for row, n in enumerate(counts) if n]
+        at = [len(each) for each in held]
+        found = slots.step([Piece(row, texts[row, at[row] : at[row] + n].tolist(), n) for row, n in pieces])
+        for (row, _), logits in zip(pieces, found, strict=True):
+            held[row].extend(logits)
+    for text, each in zip(texts, held, strict=True):
+        whole = model(text[None, : len(each)])[0]
+        torch.testing.assert_close(torch.stack(each), whole, rtol=0, atol=1e-5)
 
 
 READER = """

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..core.cost import Work
-from ..models.slots import Piece, SlotKeyValues, Slots
+from ..models.slots import Piece, Slots
 
 
 class Sequences:
@@ -35,7 +35,7 @@ class Sequences:
         self._together: Slots | None = None
         if blocks and all(hasattr(block.mixer, "make_slots") for block in blocks):
             slots = model.make_slots()
-            if all(isinstance(layer, SlotKeyValues) for layer in slots.layers):
+            if slots.cuts:
                 self._together = slots
                 slots.reserve(rows, 16)  # more as it is needed
                 for _ in range(rows):

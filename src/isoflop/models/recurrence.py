@@ -13,7 +13,7 @@ values and queries. Those of the weights then follow from products of all positi
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.autograd import Function
 
 from .kernels import decoding, first_order, inputs_alone
+from .slots import SameLength, SlotMemory, larger
 from .tiles import tile_at, tiling
 
 # torch's annotations of Function are untyped; the class below is private and reached through a typed function.
@@ -42,6 +43,22 @@ class Steps(NamedTuple):
     """Of its input and of what attention gathered (batch * heads, n, d): its output (batch, n, width)."""
     keeps: Callable[[Tensor], tuple[Tensor, Tensor]]
     """Of its output: keys and values (batch * heads, n, d) that later positions see."""
+
+
+class Earlier(NamedTuple):
+    """Positions before those that are computed.
+
+    Example:
+        >>> Earlier(torch.ones(2, 3, 8), torch.ones(2, 3, 9), shown=None).keys.shape
+        torch.Size([2, 3, 8])
+    """
+
+    keys: Tensor
+    """(batch * heads, m, d)."""
+    values: Tensor
+    """(batch * heads, m, d + 1), a 1 behind each."""
+    shown: Tensor | None
+    """bool (batch * heads or 1, n or 1, m): which of them each position sees; None: all."""
 
 
 class RecurrentCache:
@@ -84,6 +101,12 @@ class RecurrentCache:
         self.values[:, self.length : end, :-1] = values
         self.length = end
 
+    def earlier(self, shown: Tensor | None) -> Earlier | None:
+        """What new positions find here; ``shown`` as in ``recur``."""
+        if not (past := self.length):
+            return None
+        return Earlier(self.keys[:, :past], self.values[:, :past], None if shown is None else shown[:, :, :past])
+
     def truncate(self, length: int) -> None:
         """Forget all but the first ``length`` positions."""
         self.length = min(self.length, length)
@@ -97,8 +120,72 @@ class RecurrentCache:
         self.batch = len(rows)
 
 
+class RecurrentSlots(SlotMemory):
+    """The same for sequences that come and go, each row filled in order.
+
+    Args:
+        heads: of each.
+        head_dim: numbers of a head.
+        like: a tensor of the dtype and device that are wanted.
+
+    Example:
+        >>> slots = RecurrentSlots(2, 8, like=torch.zeros(()))
+        >>> slots.resize(3, 16, [])
+        >>> slots.keys.shape
+        torch.Size([3, 2, 16, 8])
+    """
+
+    def __init__(self, heads: int, head_dim: int, like: Tensor) -> None:
+        self.keys = like.new_zeros(0, heads, 0, head_dim)
+        self.values = like.new_zeros(0, heads, 0, head_dim + 1)
+
+    @property
+    def device(self) -> torch.device:
+        """Where keys and values lie."""
+        return self.keys.device
+
+    def recur(self, x: Tensor, steps: Steps) -> Tensor:
+        """The block's outputs (1, n, width) at the step's tokens, whose keys and values are kept."""
+        outs, heads = torch.empty_like(x), self.keys.shape[1]
+        for group in self.plan.groups:
+            batch, new = group.tokens.shape
+            kept = RecurrentCache(batch, heads, new, self.keys.shape[3], like=self.keys)
+            outs[0, group.tokens] = recur(x[0, group.tokens], steps, kept, earlier=self._earlier(group))
+            places = self.plan.rows[group.tokens], slice(None), self.plan.places[group.tokens]
+            for held, found in ((self.keys, kept.keys), (self.values, kept.values)):
+                held[places] = found.unflatten(0, (batch, heads)).transpose(1, 2)
+        return outs
+
+    def _earlier(self, group: SameLength) -> Earlier | None:
+        """What the group's rows hold."""
+        most = max(group.starts)
+        if not most:
+            return None
+        keys, values = (held[group.rows, :, :most].flatten(0, 1) for held in (self.keys, self.values))
+        if min(group.starts) == most:
+            return Earlier(keys, values, None)
+        starts = torch.tensor(group.starts, device=keys.device).repeat_interleave(self.keys.shape[1])
+        return Earlier(keys, values, (torch.arange(most, device=keys.device) < starts[:, None])[:, None])
+
+    def move(self, source: int, target: int, length: int) -> None:
+        for held in (self.keys, self.values):
+            if source != target:
+                held[target] = 0
+                held[target, :, :length] = held[source, :, :length]
+            held[source] = 0
+
+    def resize(self, rows: int, capacity: int, lengths: Sequence[int]) -> None:
+        self.keys, self.values = (larger(held, rows, capacity, lengths) for held in (self.keys, self.values))
+
+
 def recur(
-    x: Tensor, steps: Steps, kept: RecurrentCache, shown: Tensor | None = None, *, gradient: bool = False
+    x: Tensor,
+    steps: Steps,
+    kept: RecurrentCache,
+    shown: Tensor | None = None,
+    *,
+    earlier: Earlier | None = None,
+    gradient: bool = False,
 ) -> Tensor:
     """The block's outputs (batch, n, width), position by position, attention by tiles; ``kept`` grows by n.
 
@@ -107,11 +194,16 @@ def recur(
         steps: what the block does at a position.
         kept: of the positions before ``x``.
         shown: bool (batch * heads or 1, n, kept and new): which earlier positions each one sees; None: all.
+        earlier: other positions before ``x``, which lie elsewhere; nothing is kept before it then.
         gradient: one is wanted, which nothing may be kept for.
     """
     q, k, v = steps.opens(x)
     with decoding():
-        z, gathered = _settle(x, q, k, v, steps, kept, shown)
+        own = (q * k).sum(-1, keepdim=True).exp_()
+        gathered = torch.cat((own * v, own), -1)
+        if (earlier := earlier or kept.earlier(shown)) is not None:
+            _give(gathered, q, *earlier)
+        z = _settle(x, q, gathered, steps, kept, shown)
     if not gradient:
         return z
     closed = steps.closes(x, _mean(gathered))
@@ -154,16 +246,14 @@ def traffic(length: int, *, tiled: bool = True) -> int:
     return sum(3 * (tile.targets.stop - tile.place) + 2 * tile.size for tile in tiles)
 
 
-def _settle(
-    x: Tensor, q: Tensor, k: Tensor, v: Tensor, steps: Steps, kept: RecurrentCache, shown: Tensor | None
-) -> tuple[Tensor, Tensor]:
-    """Outputs (batch, n, width), and what each position gathered: (batch * heads, n, d + 1), weights summed last."""
+def _settle(x: Tensor, q: Tensor, gathered: Tensor, steps: Steps, kept: RecurrentCache, shown: Tensor | None) -> Tensor:
+    """Outputs (batch, n, width).
+
+    What each position has ``gathered``, (batch * heads, n, d + 1) with the weights' sum last, grows by what the others
+    of these give it.
+    """
     past, new = kept.length, x.shape[1]
     kept.reserve(past + new)
-    own = (q * k).sum(-1, keepdim=True).exp_()
-    gathered = torch.cat((own * v, own), -1)
-    if past:
-        _give(gathered, q, kept.keys[:, :past], kept.values[:, :past], None if shown is None else shown[:, :, :past])
     outs = torch.empty_like(x)
     for t in range(new):
         out = steps.closes(x[:, t : t + 1], _mean(gathered[:, t : t + 1]))
@@ -175,7 +265,7 @@ def _settle(
             seen = None if shown is None else shown[:, tile.targets, sources]
             keys, values = kept.keys[:, sources], kept.values[:, sources]
             _give(gathered[:, tile.targets], q[:, tile.targets], keys, values, seen)
-    return outs, gathered
+    return outs
 
 
 def _give(gathered: Tensor, q: Tensor, keys: Tensor, values: Tensor, seen: Tensor | None) -> None:

@@ -8,15 +8,17 @@ batch, each longer piece is attended to by itself.
 from __future__ import annotations
 
 import functools
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ..core.contracts import Pattern
+from ..core.errors import UsageError
 from .cache import Attends, HeldKeyValues, Padding, fused, pattern_rows, reach
 
 
@@ -73,6 +75,23 @@ class _Longer:
         return max(self.totals)
 
 
+class SameLength(NamedTuple):
+    """Pieces of equal length.
+
+    Example:
+        >>> plan = StepPlan([Piece(0, [5], 1), Piece(1, [6, 7], 1)], [3, 0], torch.device("cpu"))
+        >>> [(group.tokens.tolist(), group.starts) for group in plan.groups]
+        [([[0]], [3]), ([[1, 2]], [0])]
+    """
+
+    rows: slice | Tensor
+    """Which rows they belong to."""
+    tokens: Tensor
+    """Places of their tokens among all of the step, int64 (rows, tokens)."""
+    starts: Sequence[int]
+    """Tokens that each row holds already."""
+
+
 class StepPlan:
     """Where the tokens of one step go, and whom they see. Layers of a step share it.
 
@@ -109,6 +128,17 @@ class StepPlan:
         self.longer = [_Longer.of(pieces, firsts, starts, n, device) for n in longer]
         self.device = device
         self._known: dict[Any, tuple[int, Tensor | None]] = {}
+
+    @functools.cached_property
+    def groups(self) -> list[SameLength]:
+        """The pieces, those of equal length together."""
+        found = [
+            SameLength(alike.rows, alike.tokens, [total - alike.new for total in alike.totals]) for alike in self.longer
+        ]
+        if not self.single_rows:
+            return found
+        rows = slice(self.width) if self.alone else self.single_index
+        return [SameLength(rows, self.single_tokens[:, None], self._starts), *found]
 
     @property
     def total(self) -> int:
@@ -154,7 +184,34 @@ class StepPlan:
         return first, torch.from_numpy(rows).view(len(seen), 1, alike.new, -1).to(self.device)
 
 
-class SlotKeyValues(HeldKeyValues):
+class SlotMemory(ABC):
+    """What a mixer keeps of sequences that come and go, in rows 0, 1, 2 ...: what no sequence holds is zero.
+
+    Attributes:
+        plan: of the present step.
+
+    Class attributes:
+        cuts: whether a row can forget its last tokens.
+    """
+
+    cuts: ClassVar[bool] = True
+    plan: StepPlan
+
+    @property
+    @abstractmethod
+    def device(self) -> torch.device:
+        """Where it lies."""
+
+    @abstractmethod
+    def move(self, source: int, target: int, length: int) -> None:
+        """Row ``source``, of which ``length`` tokens are filled, takes the place of row ``target``."""
+
+    @abstractmethod
+    def resize(self, rows: int, capacity: int, lengths: Sequence[int]) -> None:
+        """Room for so many rows and tokens; the first rows keep their ``lengths`` tokens."""
+
+
+class SlotKeyValues(HeldKeyValues, SlotMemory):
     """Those of sequences that come and go, each row filled in order.
 
     What no sequence holds is zero: never undefined, and never another sequence's.
@@ -174,8 +231,6 @@ class SlotKeyValues(HeldKeyValues):
         >>> layer.capacity
         16
     """
-
-    plan: StepPlan
 
     def __init__(self, heads: int, head_dim: int, dtype: torch.dtype, device: torch.device) -> None:
         super().__init__(0, heads, 0, head_dim, dtype, device)
@@ -235,10 +290,15 @@ class SlotKeyValues(HeldKeyValues):
 
     def resize(self, rows: int, capacity: int, lengths: Sequence[int]) -> None:
         """Room for so many rows and tokens; the first rows keep their ``lengths`` tokens."""
-        held = self._held.new_zeros(rows, self._held.shape[1], capacity, self._held.shape[3])
-        for row, length in enumerate(lengths):
-            held[row, :, :length] = self._held[row, :, :length]
-        self._held = held
+        self._held = larger(self._held, rows, capacity, lengths)
+
+
+def larger(held: Tensor, rows: int, capacity: int, lengths: Sequence[int]) -> Tensor:
+    """(rows, n, capacity, d): what the first rows hold of their ``lengths`` tokens, and zeros."""
+    room = held.new_zeros(rows, held.shape[1], capacity, held.shape[3])
+    for row, length in enumerate(lengths):
+        room[row, :, :length] = held[row, :, :length]
+    return room
 
 
 class Slots:
@@ -293,7 +353,18 @@ class Slots:
 
     def truncate(self, row: int, length: int) -> None:
         """A sequence forgets all but its first ``length`` tokens."""
+        if length < self.lengths[row] and not self.cuts:
+            raise UsageError(
+                f"row {row} cannot go back to {length} of its {self.lengths[row]} tokens: a mixer keeps no way back",
+                where="model.mixer",
+                fix="let it leave and join again, or give it a cache of its own",
+            )
         self.lengths[row] = min(self.lengths[row], length)
+
+    @property
+    def cuts(self) -> bool:
+        """Whether sequences can forget their last tokens."""
+        return all(layer.cuts for layer in self.layers)
 
     def leave(self, row: int) -> None:
         """A sequence goes; the last one takes its row."""

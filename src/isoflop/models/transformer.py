@@ -297,7 +297,18 @@ class Prepared:
 
     @decoding()
     def make_slots(self) -> Slots:
-        """Sequences that the model continues together, none yet; every mixer must have ``make_slots``, too."""
+        """Sequences that the model continues together, none yet.
+
+        Raises:
+            UsageError: a mixer has no ``make_slots``.
+        """
+        for block in self.model.blocks:
+            if not hasattr(block.mixer, "make_slots"):
+                raise UsageError(
+                    f"{type(block.mixer).__name__} continues sequences that stand at one position, not any",
+                    where="model.mixer",
+                    fix="give each sequence a cache of its own (make_cache), or use the mixer gated_delta",
+                )
         layers = [block.mixer.make_slots(self.model.dtype) for block in self.model.blocks]
         return Slots(self, layers, self.products, self.to_logits)
 

@@ -21,6 +21,7 @@ from ..attend import QueryBlock, block_pairs, plan_of
 from ..cache import KeyValues, Padding
 from ..cost import pointwise
 from ..layers import Matrix, Product, exact, joined, matrix_shapes
+from ..slots import SlotKeyValues
 
 
 class Hstu(nn.Module):
@@ -51,7 +52,11 @@ class Hstu(nn.Module):
         return joined((self.q, self.k, self.v, self.u), dtype), self.out.product(dtype)
 
     def forward(
-        self, x: Tensor, products: tuple[Product, Product], seen: Seen | Padding = None, cache: KeyValues | None = None
+        self,
+        x: Tensor,
+        products: tuple[Product, Product],
+        seen: Seen | Padding = None,
+        cache: KeyValues | SlotKeyValues | None = None,
     ) -> Tensor:
         """(batch, length, width) -> same. With a cache, ``x`` continues what the cache holds and is added to it."""
         to_all, to_out = products
@@ -72,6 +77,10 @@ class Hstu(nn.Module):
     def make_cache(self, batch: int, capacity: int, dtype: torch.dtype) -> KeyValues:
         """Room for keys and values of ``capacity`` tokens at first; it grows as they come."""
         return KeyValues(batch, self.heads, capacity, self.head_dim, dtype, self.q.weight.device)
+
+    def make_slots(self, dtype: torch.dtype) -> SlotKeyValues:
+        """The same for sequences that come and go; none yet."""
+        return SlotKeyValues(self.heads, self.head_dim, dtype, self.q.weight.device)
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor, seen: Any) -> Tensor:
         """(batch, heads, length, head_dim), each: a block of queries at a time over the keys that any of them sees."""
@@ -106,7 +115,7 @@ def pointwise_attend(q: Tensor, k: Tensor, v: Tensor, shown: Tensor, apart: Tens
         k: (batch, heads, m, d).
         v: (batch, heads, m, d).
         shown: bool ((batch,) n, m), whom each query sees.
-        apart: int64 (n, m), how far each key lies behind its query.
+        apart: int64 ((batch,) n, m), how far each key lies behind its query.
         bias: (heads, distances); distances beyond the last share it, and those on either side are alike.
 
     Returns:
@@ -114,17 +123,20 @@ def pointwise_attend(q: Tensor, k: Tensor, v: Tensor, shown: Tensor, apart: Tens
     """
     shown = shown if shown.ndim == 2 else shown[:, None]
     near = bias.to(q.dtype)[:, apart.abs().clamp_(max=bias.shape[1] - 1)]
+    near = near if apart.ndim == 2 else near.transpose(0, 1)
     weights = F.silu(q @ k.transpose(2, 3) + near) * shown
     return (weights @ v) / shown.sum(-1, keepdim=True).clamp_(min=1).to(q.dtype)
 
 
 def _cached(bias: Tensor, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
-    """The newest queries over keys that end where they do."""
-    new, total = q.shape[2], k.shape[2]
-    apart = torch.arange(total - new, total, device=q.device)[:, None] - torch.arange(total, device=q.device)
+    """The newest queries over keys up to them: each stands where the last key does that it sees; None: at the end."""
+    new, keys = q.shape[2], torch.arange(k.shape[2], device=q.device)
     if mask is None:
-        mask = torch.ones(new, total, dtype=torch.bool, device=q.device)
-    return pointwise_attend(q, k, v, mask if mask.ndim == 2 else mask[:, 0], apart, bias)
+        mask, places = torch.ones(new, len(keys), dtype=torch.bool, device=q.device), keys[-new:]
+    else:
+        mask = mask if mask.ndim == 2 else mask[:, 0]
+        places = (mask * keys).amax(-1)
+    return pointwise_attend(q, k, v, mask, places[..., None] - keys, bias)
 
 
 @part

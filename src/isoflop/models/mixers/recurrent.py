@@ -20,7 +20,10 @@ from ..cache import Padding
 from ..cost import pointwise
 from ..kernels import functional
 from ..layers import Matrix, Product, exact, joined, matrix_shapes
-from ..recurrence import RecurrentCache, Steps, recur, sequential, traffic
+from ..recurrence import RecurrentCache, RecurrentSlots, Steps, recur, sequential, traffic
+
+Memory = RecurrentCache | RecurrentSlots
+"""What becomes of keys and values while text is written."""
 
 
 class Alone:
@@ -74,18 +77,18 @@ class Recurrent(nn.Module):
         """What it multiplies by, with operands in ``dtype``: query-key-value, key-value, and output."""
         return joined((self.q, self.k, self.v), dtype), joined((self.k, self.v), dtype), self.out.product(dtype)
 
-    def forward(
-        self, x: Tensor, products: Any, seen: Seen | Padding = None, cache: RecurrentCache | None = None
-    ) -> Tensor:
+    def forward(self, x: Tensor, products: Any, seen: Seen | Padding = None, cache: Memory | None = None) -> Tensor:
         """(batch, length, width) -> same, where nothing is around it. With a cache, ``x`` continues what it holds."""
         return self.drive(x, Alone(self, x.dtype), products, seen, cache)  # type: ignore[no-any-return]
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]
     def drive(
-        self, x: Tensor, around: Around, products: Any, seen: Seen | Padding = None, cache: RecurrentCache | None = None
+        self, x: Tensor, around: Around, products: Any, seen: Seen | Padding = None, cache: Memory | None = None
     ) -> Tensor:
         """The output of the block ``around``, of which ``x`` (batch, length, width) is the input."""
         steps, (batch, length, _) = self._steps(around, products), x.shape
+        if isinstance(cache, RecurrentSlots):
+            return cache.recur(x, steps)
         if cache is None:
             shown = self._shown(seen, length, x.device)
             if functional():
@@ -100,6 +103,10 @@ class Recurrent(nn.Module):
     def make_cache(self, batch: int, capacity: int, dtype: torch.dtype) -> RecurrentCache:
         """Room for keys and values of ``capacity`` tokens at first; it grows as they come."""
         return RecurrentCache(batch, self.heads, capacity, self.head_dim, like=exact(self.q.weight.detach()))
+
+    def make_slots(self, dtype: torch.dtype) -> RecurrentSlots:
+        """The same for sequences that come and go; none yet."""
+        return RecurrentSlots(self.heads, self.head_dim, like=exact(self.q.weight.detach()))
 
     def _steps(self, around: Around, products: Any) -> Steps:
         to_qkv, to_kv, to_out = products
