@@ -1,4 +1,4 @@
-"""Seconds of decoding with a long convolution, online beside lazy and eager, and beside attention.
+"""Seconds of decoding with a long convolution, online beside lazy and eager, a linear recurrence and attention.
 
     python benchmarks/convolution_decode.py mixer model llama [--json benchmarks/results/convolution_decode.json]
 
@@ -8,7 +8,10 @@ One thread, one process, fp32, one sequence, 256 channels, CPU seconds.
   future; of each the quickest of several forms in torch stands, chosen anew at each length. *Online* is
   ``models.online_convolution``, which decodes every step of every length; of the other two, beyond 2,048 positions,
   steps spread evenly are timed: what a step costs grows, or falls, along a straight line.
-- ``model``: four layers with projections, gates, feed-forwards, and the head, the same model with each of the three.
+  Beside them stands a linear recurrence, the *gated delta* rule with 4 heads in as many channels, whose steps cost the
+  same at any position; at most 2,048 of them are timed.
+- ``model``: four layers with projections, gates, feed-forwards, and the head, the same model with each of the three,
+  and with the mixer ``gated_delta``.
 - ``llama``: transformers' ``generate`` of a Llama of as many parameters, beside our decoder with the convolutions.
   Seconds a token behind prompts of four lengths, spread evenly, in the quicker of two caches. Run it where transformers
   is installed.
@@ -37,10 +40,11 @@ from isoflop.core.registry import get
 from isoflop.core.rng import Rng
 from isoflop.decode.decoders.sample import Sample
 from isoflop.models.architectures.transformer import TransformerPart
+from isoflop.models.delta_rule import gated_delta_step
 from isoflop.models.online_convolution import Kernel, OnlineConvolution, step_cost
 from isoflop.store.environment import environment
 
-CHANNELS, LAYERS, HIDDEN, VOCAB = 256, 4, 688, 1024
+CHANNELS, LAYERS, HIDDEN, VOCAB, HEADS = 256, 4, 688, 1024, 4
 LENGTHS = [1 << k for k in range(6, 17)]
 WHOLE, WINDOWS, WINDOW = 2048, 32, 8
 """Positions up to which each step is timed; beyond, so many windows of so many steps."""
@@ -96,6 +100,22 @@ class Eager:
 
 
 OTHERS: dict[str, Any] = {"lazy": Lazy, "eager": Eager}
+RECURRENCE = "gated delta"
+
+
+class Recurrence:
+    """The gated delta rule, of queries, keys and values that are given."""
+
+    def __init__(self) -> None:
+        size = CHANNELS // HEADS
+        draw = torch.randn(3, HEADS, 1, size, generator=torch.Generator().manual_seed(2))
+        self.q, self.k, self.v = torch.nn.functional.normalize(draw, dim=-1).unbind()
+        self.beta, self.decay = torch.full((HEADS, 1), 0.5), torch.full((HEADS, 1), -0.01)
+        self.memory = torch.zeros(HEADS, size, size)
+
+    def step(self) -> Tensor:
+        found, self.memory = gated_delta_step(self.q, self.k, self.v, self.beta, self.decay, self.memory)
+        return found
 
 
 # ---------------------------------------------------------------- timing
@@ -183,8 +203,13 @@ def mixer(length: int, repeats: int) -> dict[str, Any]:
         for name, way in OTHERS.items()
         for form in way.forms
     }
+
+    def recurrence() -> float:
+        side = Recurrence()
+        return seconds(lambda place: side.step(), lambda place: None, [range(min(length, WHOLE))], length)
+
     same(taps, kernel, inputs, min(length, 512))
-    times = turns({**sides, "online": online}, repeats)
+    times = turns({**sides, RECURRENCE: recurrence, "online": online}, repeats)
     costs = [step_cost(place, CHANNELS, kernel.block, capacity=length) for place in range(length)]
     return {
         "length": length,
@@ -238,6 +263,12 @@ def model(length: int, repeats: int, forms: dict[str, str]) -> dict[str, Any]:
     whole = convolutional(length)
     ready, tokens = whole.prepared(1), torch.zeros(1, 1, dtype=torch.int64)
     taps = [products[0][1](length).detach() for products in ready.products]
+    recurrent = built(architecture({"name": "gated_delta", "heads": HEADS}), length).prepared(1)
+
+    def recurrence() -> float:
+        cache = recurrent.make_cache(1, 1)
+        step = lambda place: recurrent.step(tokens, cache, 1).argmax()  # noqa: E731
+        return seconds(step, lambda place: None, [range(min(length, WHOLE))], length)
 
     def run(way: str) -> float:
         cache = ready.make_cache(1, length)
@@ -259,7 +290,8 @@ def model(length: int, repeats: int, forms: dict[str, str]) -> dict[str, Any]:
             if products[0][1].kernel.block <= size < length:
                 products[0][1].kernel.spectrum(size)
     prepared = time.process_time() - start
-    times = turns({way: lambda way=way: run(way) for way in ("lazy", "eager", "online")}, repeats)
+    sides = {way: lambda way=way: run(way) for way in ("lazy", "eager", "online")}
+    times = turns({**sides, RECURRENCE: recurrence}, repeats)
     return {"length": length, "forms": forms, "transforms_of_the_filters_seconds": prepared, **compared(times)}
 
 
@@ -272,7 +304,7 @@ def llama(length: int, repeats: int, new: int = 32) -> dict[str, Any]:
 
     from isoflop.models.hf.export import Ids, export
 
-    part = architecture({"name": "attention", "heads": 4})
+    part = architecture({"name": "attention", "heads": HEADS})
     with tempfile.TemporaryDirectory() as place:
         weights = built(part, length).state_dict()
         export(part, weights, Path(place) / "llama", context=length + new, ids=Ids(), identity="benchmark")

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 
 import published_toys
+from isoflop.core.errors import UsageError
+from isoflop.core.registry import get
 from isoflop.models.slots import Piece
 from isoflop.train.restore import published
 from transformer_toys import VOCAB, context, part
@@ -73,6 +75,51 @@ def test_a_batch_lives_many_lives(seed: int) -> None:
     play(part(mixer=mixer).build(context()), VOCAB, seed, longest=40)
 
 
+MIXERS: dict[str, Any] = {
+    "recurrent": "recurrent",
+    "hstu": {"name": "hstu", "distances": 6},
+    "gated_delta": "gated_delta",
+    "all of them": ["gated_delta", "hstu", "recurrent", "attention"],
+}
+
+
+@pytest.mark.parametrize("mixer", MIXERS)
+@torch.no_grad()
+def test_every_kind_of_memory_lives_the_same_life(mixer: str) -> None:
+    layers = 4 if mixer == "all of them" else 2
+    made: Any = get("model", "transformer")(d_model=16, layers=layers, mixer=MIXERS[mixer]).build(context())
+    for block in made.blocks:
+        if hasattr(block.mixer, "bias"):
+            block.mixer.bias.normal_(generator=torch.Generator().manual_seed(0))
+    play(made, VOCAB, seed=5, longest=30)
+
+
+@pytest.mark.parametrize("mixer", ["recurrent", "hstu", "gated_delta"])
+@torch.no_grad()
+def test_rows_that_no_sequence_holds_are_zero(mixer: str) -> None:
+    slots = get("model", "transformer")(d_model=16, mixer=mixer).build(context()).prepared(2).make_slots()
+    slots.reserve(2, 8)
+    slots.join(), slots.join()
+    slots.step([Piece(0, [1, 2, 3, 4], 1), Piece(1, [5, 6], 1)])
+    for left in (1, 0):
+        slots.leave(0)
+        for layer in slots.layers:
+            for held in (each for each in vars(layer).values() if isinstance(each, torch.Tensor)):
+                assert not held[left:].any()
+                assert not left or held[:left].any()
+
+
+@torch.no_grad()
+def test_a_memory_without_a_way_back_says_so() -> None:
+    slots = get("model", "transformer")(d_model=16, mixer="gated_delta").build(context()).prepared(2).make_slots()
+    slots.reserve(1, 8)
+    slots.join()
+    slots.step([Piece(0, [1, 2, 3], 1)])
+    slots.truncate(0, 3)
+    with pytest.raises(UsageError, match=r"row 0 cannot go back to 2 of its 3 tokens.*leave and join again"):
+        slots.truncate(0, 2)
+
+
 @torch.no_grad()
 def test_nothing_of_a_sequence_is_left_behind() -> None:
     """What it leaves would be undefined for those after it where it was not finite, and another's text in any case."""
@@ -93,8 +140,6 @@ def test_nothing_of_a_sequence_is_left_behind() -> None:
 
 @torch.no_grad()
 def test_learned_positions_end_somewhere() -> None:
-    from isoflop.core.errors import UsageError
-
     slots = part(positions=8).build(context()).prepared(1).make_slots()
     slots.reserve(1, 16)
     slots.join()
