@@ -107,12 +107,12 @@ def test_a_checkpoint_without_a_tokenizer_is_a_clear_error(
 def test_a_machine_too_small_for_training_still_generates(
     tiny: Tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from isoflop.models.architectures import transformer
+    from isoflop.models import memory
 
     recipe = str(tiny())
     assert invoke(["train", recipe, "--root", str(tmp_path), "--name", "a"]) == 0
     capsys.readouterr()
-    monkeypatch.setattr(transformer, "physical_memory", lambda: 1000)
+    monkeypatch.setattr(memory, "physical_memory", lambda: 1000)
     assert invoke(["train", recipe, "seed=4", "--root", str(tmp_path)]) == 2
     assert "this machine has 1000" in capsys.readouterr().err
     assert written(capsys, tmp_path / "a")["tokens"] == 9

@@ -106,6 +106,20 @@ class Walk:
         if self.live:
             self._needed = last
 
+    def made(self, name: str) -> None:
+        """A weight that is made ready once, to be ``applied`` several times: what a parametrization computes for it."""
+        self.work += self._made(name)
+
+    def applied(self, name: str, tokens: int) -> None:
+        """One of several products with a weight that was ``made`` before."""
+        before = self._made(name)
+        self.multiplied([name], tokens)
+        self.work -= before
+
+    def _made(self, name: str) -> Work:
+        shape = self._shapes[name]
+        return Work() if self.treatment.of(shape) is None else self.product(shape, 0, self.live)
+
     def trains(self, shape: Shape) -> bool:
         """Whether a parameter, or what a parametrization adds to it, is trained."""
         return self.treatment.trains(shape) or bool(self.treatment.own(shape))

@@ -22,12 +22,12 @@ from ...core.contracts import (
     Pattern,
 )
 from ...core.cost import Work
-from ...core.device import Device, physical_memory
 from ...core.documents import Later
 from ...core.registry import Card, Part, part
-from ...core.roles import TRAINING_BYTES, VOCABULARY, WIDTH, Axis, Shape, numel
+from ...core.roles import VOCABULARY, WIDTH, Axis, Shape
 from ...core.slots import ArrangementSlot, FeedForwardsSlot, MixersSlot, NormSlot
 from ..cost import pointwise
+from ..memory import beyond_memory
 from ..pricing import Walk
 
 if TYPE_CHECKING:
@@ -37,8 +37,6 @@ if TYPE_CHECKING:
     from ..transformer import Transformer
 
 Inner = TypeVar("Inner", bound=Part)
-LARGEST = 2**44
-"""Bytes of training state (16 TiB) beyond which a recipe for another device is taken for a mistake."""
 MOST_LAYERS = 4096
 
 
@@ -308,16 +306,7 @@ class TransformerPart(ModelPart):
             )
         if found:
             return found
-        parameters = numel(self.shapes(recipe.vocab_size))
-        here = Device.of(recipe.train.device).is_cpu
-        wanted, present = TRAINING_BYTES * parameters, physical_memory() if here else LARGEST
-        if wanted > present:
-            found.append(
-                f"model: its {parameters} parameters take {wanted} bytes in training, but "
-                f"{'this machine has' if here else 'at most'} {present}{'' if here else ' are believed'}; "
-                "use a smaller d_model or fewer layers"
-            )
-        return found
+        return beyond_memory(self.shapes(recipe.vocab_size), recipe, "a smaller d_model or fewer layers")
 
 
 def tiles(parts: Inner | tuple[Inner, ...]) -> tuple[Inner, ...]:

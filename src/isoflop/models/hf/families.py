@@ -13,7 +13,8 @@ from ...core.errors import DataError, UsageError, nearest
 from ...core.reading import complaint
 from ...core.roles import numel
 from ...core.slots import resolve
-from ..architectures.transformer import LARGEST, TransformerPart
+from ..architectures.transformer import TransformerPart
+from ..memory import LARGEST
 from .config import Config
 from .family import GATED, PLAIN, Family, Sizes, Tree, canonical, differences
 from .gpt2 import Gpt2
