@@ -24,6 +24,10 @@ EXAMPLES: dict[str, list[dict[str, Any]]] = {
     "zebra": [{"houses": 3, "attributes": 2}, {"houses": 4, "attributes": 3, "clues": 11}],
     "code": [{"modules": ("textwrap", "bisect")}],
     "event_stream": [{"events": 12, "shown": 5}, {"letters": 3, "events": 9, "half_lives": (2.0,)}],
+    "prefix_parity": [
+        {"lengths": (1, 6), "evaluate": (4, 9)},
+        {"lengths": (2, 5), "evaluate": (3, 8), "layout": "running"},
+    ],
     "brackets": [{"pairs": (1, 6)}, {"kinds": 4, "pairs": (2, 3)}],
 }
 ALL = [(name, fields) for name in names("task") for fields in EXAMPLES[name]]
@@ -51,8 +55,12 @@ def test_puzzles_are_made_of_what_the_task_says(task: TaskPart) -> None:
         assert not task.symbols or set(puzzle.text) <= set(task.symbols)
         assert len(puzzle.text) <= task.longest
         assert puzzle.level in task.levels
+        assert puzzle.level not in task.taught or len(puzzle.text) <= task.longest_taught
+        assert task.length_of(puzzle) > 0
         assert puzzle.filled(puzzle.answers) == puzzle.text
     assert len(set(task.symbols)) == len(task.symbols)
+    assert {*task.taught, *task.asked} == set(task.levels)
+    assert task.longest_taught <= task.longest
     if task.fixed:
         assert len({len(puzzle.text) for puzzle in drawn(task)}) == 1
 

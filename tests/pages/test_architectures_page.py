@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -17,7 +18,10 @@ COMMANDS = [shlex.split(line) for line in re.findall(r"^isoflop .*$", PAGE, re.M
 
 
 @pytest.mark.parametrize("words", [words for words in COMMANDS if words[1] == "train"], ids=lambda words: words[-1])
-def test_a_recipe_of_the_page_loads(words: list[str]) -> None:
+def test_a_recipe_of_the_page_loads(words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, text in re.findall(r"^`([\w.]+)`:\n\n```toml\n(.*?)```", PAGE, re.DOTALL | re.MULTILINE):
+        (tmp_path / name).write_text(text)
+    monkeypatch.chdir(tmp_path)
     recipe = Recipe.load(*words[2:])
     assert recipe.model.shapes(recipe.vocab_size)
 
@@ -28,9 +32,11 @@ def test_a_part_of_the_page_is_one(words: list[str]) -> None:
     assert part_from(slot, words[words.index(option) + 1])
 
 
-def test_the_example_runs() -> None:
-    (example,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
-    names: dict[str, object] = {}
+def test_the_examples_run() -> None:
+    convolution, boosting = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+    names: dict[str, Any] = {}
     with torch.no_grad():
-        exec(example, names)
-    assert names["conv"].length == 500  # type: ignore[attr-defined]
+        exec(convolution, names)
+    assert names["conv"].length == 500
+    exec(boosting, names)
+    assert names["model"].units == 40

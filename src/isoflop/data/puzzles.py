@@ -57,7 +57,7 @@ def puzzles(task: TaskPart, *, examples: int, variants: int, heldout: int, level
         task: whose puzzles.
         examples: for training, variants counted.
         variants: of each puzzle that is drawn for training.
-        heldout: of each level; fewer where a level is very rare.
+        heldout: of each level that the task asks; fewer where one is very rare.
         levels: those that training puzzles may have.
         seed: of the draws.
 
@@ -71,13 +71,13 @@ def puzzles(task: TaskPart, *, examples: int, variants: int, heldout: int, level
         (5, {'short': 2, 'long': 2})
     """
     rng = Rng(seed)("task")
-    held: dict[str, dict[Any, Puzzle]] = {level: {} for level in task.levels}
+    held: dict[str, dict[Any, Puzzle]] = {level: {} for level in task.asked}
     for number in range(_TRIES * heldout * len(held)):
         if all(len(found) == heldout for found in held.values()):
             break
         puzzle = task.draw(rng("heldout").at(number))
-        found = held[puzzle.level]
-        if len(found) < heldout:
+        found = held.get(puzzle.level)
+        if found is not None and len(found) < heldout:
             found.setdefault(task.origin(puzzle) or number, puzzle)  # where all is hidden, no two puzzles are the same
     known = {key for found in held.values() for key in found}
     train: list[Puzzle] = []
@@ -270,10 +270,14 @@ class PuzzleText:
         return len(self.puzzles)
 
     def windows(self, length: int, batch: int) -> Iterator[TokenBatch]:
-        """Batches of up to ``batch`` puzzles in order, a puzzle a row."""
-        rows = Rows.of(self.puzzles, self.tokenizer, length, self.ends, self.slots)
+        """Batches of up to ``batch`` puzzles in order, a puzzle a row; rows are longer where a puzzle takes more."""
+        rows = Rows.of(self.puzzles, self.tokenizer, max(length, self._room()), self.ends, self.slots)
         for start in range(0, len(self.puzzles), batch):
             yield rows.batch(slice(start, start + batch), self.tokenizer.byte_lengths, self.device)
+
+    def _room(self) -> int:
+        """Tokens of the longest puzzle, with the end that is predicted behind it."""
+        return max(map(len, self.templates()), default=0) + (self.ends == "one")
 
     def templates(self) -> Iterator[list[int | None]]:
         """Each puzzle's ids with None where a token is to be filled in."""

@@ -107,6 +107,21 @@ class TaskPart(Part):
     def levels(self) -> tuple[str, ...]:
         """Levels that its puzzles may have, the easiest first."""
 
+    @property
+    def taught(self) -> tuple[str, ...]:
+        """Levels of training puzzles, unless a recipe names others; by default all."""
+        return self.levels
+
+    @property
+    def asked(self) -> tuple[str, ...]:
+        """Levels of held-out puzzles; by default all."""
+        return self.levels
+
+    @property
+    def longest_taught(self) -> int:
+        """Characters of the longest text of a level that is ``taught``; by default of any."""
+        return self.longest
+
     @abstractmethod
     def draw(self, generator: np.random.Generator) -> Puzzle:
         """A puzzle."""
@@ -118,6 +133,10 @@ class TaskPart(Part):
     @abstractmethod
     def solve(self, puzzle: Puzzle) -> str | None:
         """A solution, found without looking at the holes' contents; None where only the puzzle's own text is known."""
+
+    def length_of(self, puzzle: Puzzle) -> int:
+        """How long a puzzle is, in what the task counts; by default characters of its text."""
+        return len(puzzle.text)
 
     def formed(self, puzzle: Puzzle, text: str) -> bool:
         """Whether a text keeps all that is shown and is well formed, right or not; by default whether it is right."""

@@ -35,9 +35,9 @@ class TaskSourcePart(SourcePart):
     variants: PositiveInt = 1
     """Forms of each puzzle drawn for training, where the task can rewrite one at little cost (Sudoku can)."""
     heldout: PositiveInt = 200
-    """Held-out puzzles of each level; no training puzzle asks the same."""
+    """Held-out puzzles of each level that the task asks; no training puzzle asks the same."""
     train_levels: tuple[str, ...] = ()
-    """Levels of the training puzzles; by default all."""
+    """Levels of the training puzzles; by default those that the task teaches, which are mostly all."""
     ends: Literal["auto", "none", "one", "all"] = "auto"
     """Ends of text that are predicted behind a puzzle: "none", "one", or "all" that fit into a row, so that a model
     which fills in learns lengths, too. "auto" is none where answers are of known length, else one."""
@@ -57,8 +57,9 @@ class TaskSourcePart(SourcePart):
 
     @property
     def least(self) -> int:
-        """Tokens of the longest puzzle, as long as a character is a token."""
-        return self.task.longest + (self.ends_of() != "none")
+        """Tokens of the longest training puzzle, as long as a character is a token."""
+        longest = self.task.longest if self.train_levels else self.task.longest_taught
+        return longest + (self.ends_of() != "none")
 
     def ends_of(self) -> Ends:
         """What ``ends`` comes to."""
@@ -96,7 +97,7 @@ class TaskSourcePart(SourcePart):
                 examples=self.examples,
                 variants=self.variants,
                 heldout=self.heldout,
-                levels=self.train_levels or self.task.levels,
+                levels=self.train_levels or self.task.taught,
                 seed=self.seed,
             ),
         )
