@@ -62,6 +62,11 @@ class decoding(torch.no_grad):
         super().__exit__(*raised)
 
 
+def alone() -> bool:
+    """Whether nothing follows this forward pass: no gradient, no step of decoding, nothing that is compiled."""
+    return not (torch.is_grad_enabled() or decoding.on() or plain())
+
+
 class inputs_alone:
     """Products made inside give no gradient to their weights: for who wants that of a few vectors, again and again.
 

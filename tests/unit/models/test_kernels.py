@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -218,3 +219,7 @@ def test_frozen_gates_compute_the_bits_of_trained_ones(shape: tuple[int, int, in
     trained = results()
     module.requires_grad_(False)
     assert all(torch.equal(a, b) for a, b in zip(trained, results(), strict=True))
+    with torch.no_grad():  # nothing is joined, and so no weight copied
+        products = module.products(torch.float32)
+        assert not isinstance(products[0], partial)
+        assert torch.equal(module(x, products), trained[0])

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from ...core.context import Context
 from ...core.registry import Card, part
 from ..gated import GatedFeedForward, GatedPart
-from ..kernels import fuse, gated_linear
+from ..kernels import alone, fuse, gated_linear
 from ..layers import Product, read_alike
 
 
@@ -28,9 +28,11 @@ class SwiGlu(GatedFeedForward):
         return F.silu(x)
 
     def gated(self, dtype: torch.dtype) -> Product:
-        if self.gate.bias is None and (weights := read_alike((self.gate, self.up))) is not None:
-            return partial(gated_linear, weight=fuse(weights, dtype))
-        return super().gated(dtype)
+        if self.gate.bias is not None or (weights := read_alike((self.gate, self.up))) is None:
+            return super().gated(dtype)
+        if weights[0].dtype == dtype and alone():
+            return super().gated(dtype)  # the same numbers, and no copy of the weights
+        return partial(gated_linear, weight=fuse(weights, dtype))
 
 
 @part
