@@ -89,11 +89,7 @@ class Trained:
 
         Raises:
             DataError: another model that the objective needs is gone.
-            UsageError: it is a published model that fills in, whose likelihood no objective of its recipe knows.
         """
-        if self.ctx.filling is not None and self.recipe.objective.filling(self.ctx.vocab_size) is None:
-            what = "is a published model that fills in: what it says of a text's likelihood is not measured here"
-            raise UsageError(what, where=str(self.ctx.cache.parent), fix="isoflop generate writes with it")
         root, source = self.ctx.cache.parent, SimpleNamespace(tokenizer=self.tokenizer)
         others = other_models(self.recipe, cast(Source, source), self.ctx, root)
         ctx = self.ctx.having(models={**self.ctx.models, **others})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -118,11 +119,11 @@ def test_work_and_what_measuring_spends_equal_the_audit(fields: dict[str, Any], 
 
 @torch.no_grad()
 def test_from_left_to_right_with_a_causal_pattern_it_is_the_autoregressive_model(model: Any) -> None:
-    filling = Filling(mask=IDS, ids=IDS + 1, pattern=CausalPattern(), shifted=True)
-    batch = batch_of(TEXT)
+    filling = Filling(mask=IDS, ids=IDS, pattern=CausalPattern(), shifted=True)
+    batch, writes = batch_of(TEXT), SimpleNamespace(hidden=model.hidden, head=model.head[:IDS], flops=model.flops)
     log_p = [Masked(model, filling).log_p(batch, row) for row in range(2)]
     total = sum(in_order(found, range(LENGTH)) for found in log_p)
-    assert total == pytest.approx(float(NextToken(model).nll(batch).total), rel=1e-6)
+    assert total == pytest.approx(float(NextToken(writes).nll(batch).total), rel=1e-6)
 
 
 @pytest.mark.parametrize("kind", ["bernoulli", "stratified", "count"])
@@ -208,6 +209,15 @@ def test_what_does_not_fit_together_is_told(change: dict[str, Any], problem: str
     tree = {"source": "pcfg", "model": "transformer", "budget": {"steps": 1}, "train": {"length": 16, "batch": 2}}
     with pytest.raises(RecipeError, match=problem):
         Recipe.from_json({**tree, "objective": {"name": "masked", **change}})
+
+
+@pytest.mark.parametrize("objective", ['{name="masked", shifted=true}', '{name="flexmdm", times=2}'])
+def test_a_position_that_is_fed_before_the_text_must_have_been_learned(objective: str) -> None:
+    wide = {"model": {"name": "transformer", "positions": 16}, "train": {"length": 16, "batch": 2}}
+    recipe = Recipe.from_json({"source": "pcfg", "objective": "masked", "budget": {"steps": 1}, **wide})
+    with pytest.raises(RecipeError, match="feeds one before it"):
+        recipe.with_(f"objective={objective}")
+    recipe.with_(f"objective={objective}", "model.positions=17")
 
 
 # ---------------------------------------------------------------- recorded from other code

@@ -51,6 +51,16 @@ class Filling:
     inserted: CourseName = "linear"
     unmasked: CourseName = "linear"
 
+    @property
+    def masks_an_id(self) -> bool:
+        """The mask is one of the ids, as in published models; ours stands behind those of the text."""
+        return self.mask < self.ids
+
+    @property
+    def before(self) -> int:
+        """Positions that it is fed before those of a text: what it reads on from, or how late it is."""
+        return int(self.shifted or self.times > 0)
+
     def seen(self, documents: Tensor | None = None) -> Seen:
         """Who sees whom, within documents where their numbers (batch, length) are given: padding is one by itself."""
         return self.pattern if documents is None else Documents(documents, self.pattern)
@@ -72,7 +82,7 @@ class Filling:
     def allowed(self, logits: Tensor) -> Tensor:
         """A model's logits (..., vocab) of the ids that may be written: (..., ids), -inf for the mask."""
         found = logits[..., : self.ids]
-        if self.mask < self.ids:
+        if self.masks_an_id:
             found = found.clone()
             found[..., self.mask] = float("-inf")
         return found

@@ -299,10 +299,13 @@ class TransformerPart(ModelPart):
             found.append(
                 f"model.norm: {self.norm.name} has no gain, which a tied head needs at its start; use rms or tied=false"
             )
-        if self.positions is not None and recipe.train.length > self.positions:
+        filling = recipe.objective.filling(recipe.vocab_size)
+        before = 0 if filling is None else filling.before
+        if self.positions is not None and recipe.train.length + before > self.positions:
+            more = f", and {recipe.objective.name} feeds one before it" if before else ""
             found.append(
-                f"model.positions: {self.positions} are fewer than train.length = {recipe.train.length}; use more, or "
-                "shorter texts"
+                f"model.positions: {self.positions} are fewer than train.length = {recipe.train.length}{more}; use "
+                "more, or shorter texts"
             )
         if found:
             return found

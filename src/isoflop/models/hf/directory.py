@@ -244,6 +244,7 @@ def describe(directory: Path, wanted: str | None = None) -> dict[str, Any]:
         resolved["tokenizer"] = _tokenizer(found)
     if found.filling is not None:
         resolved["filling"] = found.filling
+        resolved["objective"] = {"name": "masked", "shifted": found.filling.shifted}
     return {
         "run": str(found.path),
         "recipe": configuration,

@@ -117,35 +117,49 @@ class Masked:
             inputs, targets = (ids[row].expand(hidden.shape) for ids in (batch.inputs, batch.targets))
             columns = {name: column[row].expand(hidden.shape) for name, column in _seen_by(batch)}
             alone = TokenBatch(inputs, targets, text_bytes=0, columns=columns)
-            vectors, head = self._vectors(alone, hidden), self.policy.head[: self.filling.ids]
-            return -linear_cross_entropy(vectors, head, alone.targets, cap=cap_of(self.policy), reduction="none").cpu()
+            vectors, (head, ids) = self._vectors(alone, hidden), self._among(alone.targets)
+            return -linear_cross_entropy(vectors, head, ids, cap=cap_of(self.policy), reduction="none").cpu()
 
         return found
 
     def _pass(self, rows: int, length: int) -> Cost:
         """What a forward pass over so many windows costs."""
-        return pass_cost(self.policy, rows, *_fed(self.filling, length), length, self.filling.ids)
+        ids = self.filling.ids - self.filling.masks_an_id
+        return pass_cost(self.policy, rows, *_fed(self.filling, length), length, ids)
+
+    def _among(self, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """The head's rows that have a probability, and the targets as numbers of these: the mask's is left out."""
+        head, mask = self.policy.head[: self.filling.ids], self.filling.mask
+        if not self.filling.masks_an_id:
+            return head, targets
+        return torch.cat((head[:mask], head[mask + 1 :])), targets - (targets > mask).long()
 
     def _loss(self, batch: TokenBatch, hidden: Tensor, weight: Tensor, best: Tensor | None = None) -> Tensor:
-        head, cap = self.policy.head[: self.filling.ids], cap_of(self.policy)
-        return linear_cross_entropy(self._vectors(batch, hidden), head, batch.targets, weight, cap=cap, best=best)
+        (head, ids), cap = self._among(batch.targets), cap_of(self.policy)
+        return linear_cross_entropy(self._vectors(batch, hidden), head, ids, weight, cap=cap, best=best)
 
     def _focal(self, batch: TokenBatch, hidden: Tensor, weight: Tensor, best: Tensor | None = None) -> Tensor:
         """sum of weight (1 - p)^focal CE, differentiated as it stands."""
-        vectors, cap = self._vectors(batch, hidden), cap_of(self.policy)
-        logits = F.linear(vectors, self.policy.head[: self.filling.ids].to(vectors.dtype))
+        vectors, (head, ids), cap = self._vectors(batch, hidden), self._among(batch.targets), cap_of(self.policy)
+        logits = F.linear(vectors, head.to(vectors.dtype))
         logits = logits if cap is None else softly_capped(logits, cap)
         if best is not None:
             best.copy_(torch.log_softmax(logits.detach().float(), -1).amax(-1))
-        losses = cross_entropy(logits, batch.targets)
+        losses = cross_entropy(logits, ids)
         return (weight * (1 - torch.exp(-losses)).pow(self.focal) * losses).sum()
 
     def _vectors(self, batch: TokenBatch, hidden: Tensor) -> Tensor:
         """(batch, length, width): what the model makes of each target's position with some of them hidden."""
         x, filling = batch.targets, self.filling
-        if x.device.type == "cpu" and int(x.max()) >= filling.ids:
-            what = f"holds the id {int(x.max())}, but ids from {filling.ids} on stand for what is hidden"
-            raise DataError(what, where="source", fix="use the tokenizer of the recipe; the mask is no token of a text")
+        if x.device.type == "cpu":
+            fix = "use the tokenizer of the recipe; the mask is no token of a text"
+            if int(x.max()) >= filling.ids:
+                what = f"holds the id {int(x.max())}, but ids from {filling.ids} on stand for what is hidden"
+                raise DataError(what, where="source", fix=fix)
+            if filling.masks_an_id and bool((x == filling.mask).any()):
+                raise DataError(
+                    f"holds the id {filling.mask}, which stands for what is hidden", where="source", fix=fix
+                )
         tokens, documents = torch.where(hidden, filling.mask, x), batch.columns.get("documents")
         if filling.block is not None:
             tokens = _in_turn(tokens, x, filling.block)
@@ -262,7 +276,8 @@ class MaskedPart(ObjectivePart):
     def build(self, ctx: Context) -> Masked:
         corruption = Corruption(self.corruption, self.course, self.weight, self.block)
         settings: dict[str, Any] = {"samples": self.samples, "focal": self.focal, "estimate": self.estimate}
-        return Masked(ctx.policy, self.filling(ctx.vocab_size), corruption, **settings)
+        published = ctx.filling is not None and ctx.filling.masks_an_id
+        return Masked(ctx.policy, ctx.filling if published else self.filling(ctx.vocab_size), corruption, **settings)
 
     def work(self, model: ModelPart, batch: int, length: int, vocab_size: int) -> Work:
         ids = vocab_size - 1  # the mask id has no logit

@@ -13,11 +13,12 @@ from torch.nn import functional as F
 
 import tokenizer_toys
 from isoflop.cli.main import invoke
-from isoflop.core.errors import DataError, UsageError
+from isoflop.core.contracts import Draws, TokenBatch
+from isoflop.core.errors import DataError
 from isoflop.core.rng import Rng
-from isoflop.data.loader import heldout_of
 from isoflop.decode.decoders.top_probability import TopProbabilityPart
 from isoflop.decode.unmask import Unmask
+from isoflop.ledger.audit import Audit
 from isoflop.models.hf.config import Config
 from isoflop.models.hf.directory import Published
 from isoflop.models.hf.families import FAMILIES, family_of, form_of, part_of
@@ -148,11 +149,30 @@ def test_it_writes_and_fills_in(made: Any, capsys: pytest.CaptureFixture[str]) -
     assert json.loads(capsys.readouterr().out)["calls"] == 3
 
 
-def test_its_likelihood_is_not_measured_as_if_it_were_causal(made: Any) -> None:
-    loaded = published(made[1])
-    assert loaded.tokenizer is not None
-    with pytest.raises(UsageError, match="fills in"):
-        loaded.measure({"text": heldout_of("abc", loaded.tokenizer)})
+def test_its_bits_per_byte_are_a_bound_by_its_own_conventions(made: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its own mask hides, its logits stand where it has them, and the mask has no probability."""
+    kind, path, weights, mask = made
+    loaded = published(path)
+    objective: Any = loaded.recipe.objective.build(loaded.ctx)
+    whole, hidden = torch.tensor([[7, 5, 9, mask + 2, 30]]), torch.tensor([[True, False, True, True]])
+    batch = TokenBatch(whole[:, :-1], whole[:, 1:], 4, draws=Draws(Rng(0)))
+    ours = objective.log_p(batch, 0)(hidden)[hidden]
+    shown = torch.cat((whole[:, :1], whole[:, 1:].masked_fill(hidden, mask)), 1)
+    logits = restated(weights, shown)[:, :-1] if kind == "Dream" else restated(weights, shown[:, 1:])
+    logits[..., mask] = -torch.inf
+    theirs = torch.log_softmax(logits, -1).gather(-1, whole[:, 1:, None]).squeeze(-1)[hidden]
+    assert torch.allclose(ours.double(), theirs, atol=1e-4)
+    with Audit() as audit:
+        spent = objective.nll(batch).spent["evaluation"]
+    assert audit.total() == spent.executed
+    with pytest.raises(DataError, match=f"holds the id {mask}, which stands for what is hidden"):
+        objective.nll(TokenBatch(whole[:, :-1], torch.full((1, 4), mask), 4, draws=Draws(Rng(0))))
+    (path.parent / "text.txt").write_text("what it says of this text\n" * 4)
+    capsys.readouterr()
+    assert invoke(["eval", str(path), "--text", str(path.parent / "text.txt")]) == 0
+    said = capsys.readouterr().out
+    assert "<=" in said
+    assert "an upper bound, the mean over 8 random masks" in said
 
 
 PUBLISHED: dict[str, dict[str, Any]] = {
