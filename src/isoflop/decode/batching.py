@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ..core.contracts import Completion, Listener
+from ..core.errors import NumericsError
 from ..core.rng import Rng
 
 T = TypeVar("T")
@@ -72,6 +73,19 @@ class Batched(ABC):
             rows = [row(i, s, prompt, rng.at(step=s, sample=i)) for i, prompt in group for s in range(self.samples)]
             for start in range(0, len(rows), self.batch):
                 yield rows[start : start + self.batch]
+
+
+def finite(logits: Tensor) -> Tensor:
+    """Logits (..., ids) as they are; NumericsError unless the largest of each place is a number.
+
+    Example:
+        >>> finite(torch.tensor([[-torch.inf, 1.0]])).tolist()
+        [[-inf, 1.0]]
+    """
+    if not torch.isfinite(logits.amax(-1)).all():
+        fix = "the run's weights are not finite or have grown too large: train it again at a lower rate"
+        raise NumericsError("the model's logits are not finite", where="generate", fix=fix)
+    return logits
 
 
 def side_by_side(model: Any, texts: Sequence[Sequence[int]], room: int, device: Any) -> tuple[Any, Tensor]:

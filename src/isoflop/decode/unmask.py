@@ -19,11 +19,11 @@ from torch import Tensor
 
 from ..core.contracts import Completion, Ended, Filling, Listener
 from ..core.cost import Cost
-from ..core.errors import NumericsError, UsageError
+from ..core.errors import UsageError
 from ..core.registry import get
 from ..core.rng import Rng
 from ..models.sheet import WritingSheet, sheets_of
-from .batching import Batched
+from .batching import Batched, finite
 from .canvas import Canvas
 from .reading import Reader
 
@@ -163,7 +163,7 @@ class Unmask(Batched):
         infilling: bool,
     ) -> Iterator[Completion]:
         filling, sheets = self.filling_of(model), sheets_of(model)
-        given = (_checked(template, number, filling, infilling) for number, template in enumerate(templates, first))
+        given = (checked(template, number, filling, infilling) for number, template in enumerate(templates, first))
         for rows in self.batches(given, first, rng, SampleInHand):
             filled = self._decode(model, sheets, filling, rows, listen, None if infilling else self.how.stop)
             for row, ids in zip(rows, filled, strict=True):
@@ -226,9 +226,7 @@ class Unmask(Batched):
         limit = self.how.ids
         if limit is not None and limit < logits.shape[-1]:
             logits = logits[..., :limit]
-        if not torch.isfinite(logits.amax(-1)).all():
-            fix = "the run's weights are not finite or have grown too large: train it again at a lower rate"
-            raise NumericsError("the model's logits are not finite", where="generate", fix=fix)
+        finite(logits)
         for _, costs in found:
             for row, cost, mine in zip(rows, costs, asked.any(-1).tolist(), strict=True):
                 row.cost, row.calls = row.cost + (cost if mine else Cost(0, cost.executed)), row.calls + mine
@@ -272,13 +270,31 @@ class Unmask(Batched):
                     row.ended = "told"
 
 
-def _checked(template: Template, number: int, filling: Filling, infilling: bool) -> Template:
+def checked(template: Template, number: int, filling: Filling, infilling: bool) -> Template:
+    """A template as it is, if a model of such conventions can write in it.
+
+    Args:
+        template: ids, None where something is hidden.
+        number: of the prompt or template.
+        filling: the model's conventions.
+        infilling: it is no prompt that is gone on from.
+
+    Raises:
+        UsageError: it hides nothing, holds an id that stands for no text, or hides what the model cannot predict.
+
+    Example:
+        >>> from isoflop.models.patterns.full import FullPattern
+        >>> checked([5, None], 0, Filling(mask=9, ids=9, pattern=FullPattern()), infilling=True)
+        [5, None]
+    """
     where = f"generate: {'template' if infilling else 'prompt'} {number}"
     if infilling and None not in template:
         raise UsageError("hides nothing that could be filled in", where=where, fix="leave a gap")
-    if filling.mask in template:
-        fix = "hidden tokens are said by gaps, not by the mask's id"
-        raise UsageError(f"holds the mask's id {filling.mask}, which stands for no text", where=where, fix=fix)
+    no_text = (i for i in template if i is not None and (i == filling.mask or not 0 <= i < filling.ids))
+    if (found := next(no_text, None)) is not None:
+        which = "the mask's id" if found == filling.mask else "the id"
+        fix = "hidden tokens are said by gaps, and text by the ids of the tokenizer"
+        raise UsageError(f"holds {which} {found}, which stands for no text", where=where, fix=fix)
     if filling.shifted and (not template or template[0] is None):
         what = "hides its first token, and this model predicts each token from the position before it"
         raise UsageError(what, where=where, fix="begin it with the end-of-text id")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -53,11 +53,16 @@ class UnmaskPart(DecoderPart):
     batch: PositiveInt = 32
     """Samples that are decoded together at most."""
 
+    unused: ClassVar[frozenset[str]] = frozenset()
+    """Fields that would change nothing; a subclass that goes a way of its own names them."""
+
     @model_validator(mode="after")
     def _one_pace(self) -> UnmaskPart:
-        given = [
-            name for name in ("steps", "stages", "per_call") if name in self.model_fields_set and getattr(self, name)
-        ]
+        fields = type(self).model_fields
+        if idle := sorted(name for name in self.unused if getattr(self, name) != fields[name].default):
+            raise ValueError(f"{self.name} goes a way of its own, of which {' and '.join(idle)} are no part; leave out")
+        # Asked by their values: a stored recipe names every field.
+        given = [name for name in ("steps", "stages", "per_call") if getattr(self, name) != fields[name].default]
         if len(given) > 1:
             raise ValueError(f"{' and '.join(given)} both say how many tokens a call shows; give one of them")
         if self.schedule != "even" and self.steps is None:
@@ -117,10 +122,13 @@ class UnmaskPart(DecoderPart):
     def chosen(self, canvas: Canvas, log_p: Tensor, generators: Generators) -> Tensor:
         """What is shown next: bool (batch, length)."""
         may = canvas.may
-        scores = self.scores(log_p, may, generators)
-        if self.noise:
-            scores = scores + self.noise * _spread(may, generators, lambda g, n: -np.log(-np.log(g.random(n))))
-        return best(scores, may, self.quota(canvas))
+        return best(self.stirred(self.scores(log_p, may, generators), may, generators), may, self.quota(canvas))
+
+    def stirred(self, scores: Tensor, may: Tensor, generators: Generators) -> Tensor:
+        """Scores (batch, length) with ``noise`` on those that may be shown."""
+        if not self.noise:
+            return scores
+        return scores + self.noise * _spread(may, generators, lambda g, n: -np.log(-np.log(g.random(n))))
 
     def quota(self, canvas: Canvas) -> Tensor:
         """Tokens that each row shows in this call: int64 (batch,), at least 1."""
@@ -165,7 +173,18 @@ class UnmaskPart(DecoderPart):
         counts = chosen.sum(-1).tolist()
         numbers = [g.random((n, picked.shape[-1])) for g, n in zip(generators, counts, strict=True) if n]
         uniform = torch.from_numpy(np.concatenate(numbers)) if numbers else torch.empty(0, picked.shape[-1])
-        return gumbel_max(picked.double().cpu() / self.temperature, uniform).to(logits.device)
+        return gumbel_max(cooled(picked, self.temperature), uniform).to(logits.device)
+
+
+def cooled(logits: Tensor, temperature: float) -> Tensor:
+    """Scores to draw by at a temperature above 0: float64 (n, ids) on the CPU, 0 at each row's largest.
+
+    Example:
+        >>> cooled(torch.tensor([[2.0, 3.0]]), 5e-324).tolist()
+        [[-inf, 0.0]]
+    """
+    exact = logits.double().cpu()
+    return (exact - exact.amax(-1, keepdim=True)) / temperature  # of the largest 0: none overflows
 
 
 def gumbel_max(scores: Tensor, uniform: Tensor) -> Tensor:

@@ -27,7 +27,10 @@ class DecodingMetricPart(MetricPart):
 
     def check(self, recipe: Any) -> list[str]:
         why = self.decoder.misfit(recipe.objective.filling(recipe.vocab_size))
-        return [f"metrics: {self.name}'s decoder {self.decoder.name} {why}"] if why else []
+        found = [f"metrics: {self.name}'s decoder {self.decoder.name} {why}"] if why else []
+        if getattr(self.decoder, "samples", 1) > 1:
+            found.append(f"metrics: {self.name} judges one sample of each question; leave out decoder.samples")
+        return found
 
 
 def written(

@@ -16,6 +16,8 @@ from isoflop.core.contracts import Documents, Filling, Seen
 from isoflop.core.errors import NumericsError, UsageError
 from isoflop.core.registry import get, names
 from isoflop.core.rng import Rng
+from isoflop.core.slots import resolve
+from isoflop.decode import unmask_part
 from isoflop.decode.unmask import Unmask
 from isoflop.decode.unmask_part import UnmaskPart, gumbel_max
 from isoflop.models.patterns.full import FullPattern
@@ -194,6 +196,21 @@ def test_noise_is_drawn_in_float64() -> None:
     assert gumbel_max(scores, torch.zeros(1, 2, dtype=torch.float64)).tolist() == [1]
 
 
+@pytest.mark.parametrize("name", FILLS)
+def test_every_decoder_draws_so_whatever_its_models_precision(
+    name: str, model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kinds: set[torch.dtype] = set()
+
+    def watched(scores: Tensor, uniform: Tensor) -> Tensor:
+        kinds.update((scores.dtype, uniform.dtype))
+        return gumbel_max(scores, uniform)
+
+    monkeypatch.setattr(unmask_part, "gumbel_max", watched)
+    decoder(name, None).generate(model, [[1]], 4, Rng(0))
+    assert kinds == {torch.float64}
+
+
 # ---------------------------------------------------------------- recorded samplers of public code
 
 
@@ -369,6 +386,9 @@ def test_clear_errors() -> None:
         list(made.infill(law, [[0, 1, 2]], Rng(0)))
     with pytest.raises(UsageError, match="prompt 1: holds the mask's id 3"):
         made.generate(law, [[0], [3]], 4, Rng(0))
+    for wrong in (VALUES + 1, -1):
+        with pytest.raises(UsageError, match=f"holds the id {wrong}, which stands for no text"):
+            made.generate(law, [[wrong]], 4, Rng(0))
     shifted = decoder("margin", Filling(mask=VALUES, ids=VALUES, pattern=FullPattern(), shifted=True))
     with pytest.raises(UsageError, match="hides its first token"):
         shifted.generate(law, [[]], 2, Rng(0))
@@ -380,12 +400,48 @@ def test_clear_errors() -> None:
 
 
 @pytest.mark.parametrize(
-    "fields",
-    [{"steps": 2, "per_call": 2}, {"schedule": "cosine"}, {"stages": ((0.5, 2),)}, {"stages": ((0.0, 1), (0.0, 2))}],
+    ("name", "fields"),
+    [
+        ("margin", {"steps": 2, "per_call": 2}),
+        ("margin", {"schedule": "cosine"}),
+        ("margin", {"stages": ((0.5, 2),)}),
+        ("margin", {"stages": ((0.0, 1), (0.0, 2))}),
+        *((name, field) for name in ("ancestral", "remask") for field in ({"per_call": 2}, {"stages": ((0.0, 2),)})),
+        ("ancestral", {"schedule": "cosine"}),
+        ("remask", {"block": 4}),
+    ],
 )
-def test_paces_that_contradict_each_other_are_refused(fields: dict[str, Any]) -> None:
+def test_paces_that_contradict_each_other_or_change_nothing_are_refused(name: str, fields: dict[str, Any]) -> None:
     with pytest.raises(ValueError):
-        get("decoder", "margin")(**fields)
+        get("decoder", name)(**fields)
+
+
+@pytest.mark.parametrize("name", FILLS)
+def test_a_decoder_is_the_same_from_all_its_fields(name: str) -> None:
+    """A stored recipe names every field of its metrics' decoders, those at their defaults included."""
+    made: Any = get("decoder", name)(steps=4)
+    assert resolve("decoder", made.model_dump(mode="json")) == made
+
+
+@pytest.mark.parametrize("name", FILLS)
+def test_the_smallest_temperatures_take_the_likeliest(name: str, model: Any) -> None:
+    cold, coldest = (decoder(name, None, temperature=t).generate(model, [[1, 2]], 6, Rng(0)) for t in (0.0, 5e-324))
+    if name in ("random_order", "ancestral"):  # whose random numbers drawn tokens share
+        assert len(coldest[0]) == 6
+    else:
+        assert cold == coldest
+
+
+@pytest.mark.parametrize("name", ["margin", "top_probability", "entropy", "threshold", "remask"])
+def test_noise_stirs_every_order_that_a_model_gives(name: str, model: Any) -> None:
+    def order(**fields: Any) -> list[int]:
+        found: list[int] = []
+        made = decoder(name, None, temperature=0.0, **fields)
+        made.watch = lambda prompt, sample, place, token: found.append(place)
+        made.generate(model, [[1]], 12, Rng(0))
+        return found
+
+    assert order(noise=50.0) != order()
 
 
 def test_a_text_longer_than_the_models_positions_is_refused() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from pydantic import PositiveInt
 from torch import Tensor
 
@@ -26,6 +28,7 @@ class AncestralPart(UnmaskPart):
 
     steps: PositiveInt | None = 64
     """Steps of a block; more of them leave fewer tokens to be drawn at once."""
+    unused: ClassVar[frozenset[str]] = frozenset({"per_call", "stages", "schedule"})
     card = Card(
         summary="Each hidden token shown by chance, in equal steps back in time",
         paper="Sahoo et al. 2024, arXiv 2406.07524, section 3; its cache: steps without a change need no call",

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
-from pydantic import PositiveInt, model_validator
+from pydantic import PositiveInt
 from torch import Tensor
 
 from ...core.registry import Card, part
@@ -30,6 +30,7 @@ class RemaskPart(UnmaskPart):
     """Calls."""
     decay: Literal["linear", "cosine"] = "linear"
     """How the share that is hidden again falls: t / T, or sin(pi t / 2 T), for t = T - 1 ... 0."""
+    unused: ClassVar[frozenset[str]] = frozenset({"per_call", "stages", "schedule", "block", "keep"})
     card = Card(
         summary="Everything drawn at each call, the least sure part hidden again",
         paper="Zheng et al. 2023, arXiv 2302.05737; Ye et al. 2024, arXiv 2410.14157",
@@ -38,14 +39,6 @@ class RemaskPart(UnmaskPart):
         differs="noise is the field `noise`, the same at all steps",
         cost="one pass over the whole text a call",
     )
-
-    @model_validator(mode="after")
-    def _whole(self) -> RemaskPart:
-        if self.block is not None or self.stages or self.schedule != "even":
-            raise ValueError(
-                "remask hides again anywhere in the text, by its decay; leave out block, stages and schedule"
-            )
-        return self
 
     @property
     def rewrites(self) -> bool:
@@ -61,7 +54,7 @@ class RemaskPart(UnmaskPart):
         filled = canvas.hidden.clone()
         canvas.write(filled, self.drawn(logits, filled, generators))
         anywhere = self.asks(canvas)
-        scores = self.scores(torch.log_softmax(logits, -1), anywhere, generators)
+        scores = self.stirred(self.scores(torch.log_softmax(logits, -1), anywhere, generators), anywhere, generators)
         hidden = self.hidden_again(scores, anywhere, canvas.steps)
         canvas.hidden |= hidden
         canvas.tokens[hidden] = canvas.mask

@@ -40,4 +40,5 @@ class ThresholdPart(UnmaskPart):
 
     def chosen(self, canvas: Canvas, log_p: Tensor, generators: Generators) -> Tensor:
         may, scores = canvas.may, self.scores(log_p, canvas.may, generators)
-        return best(scores, may, self.quota(canvas)) | (may & (scores > math.log(self.least_probability)))
+        surest = best(self.stirred(scores, may, generators), may, self.quota(canvas))
+        return surest | (may & (scores > math.log(self.least_probability)))
