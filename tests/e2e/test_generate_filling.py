@@ -27,7 +27,12 @@ Captured = pytest.CaptureFixture[str]
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("filling")
     (folder / "sums.toml").write_text(RECIPE)
-    for name, change in (("fills", []), ("writes", ["objective=next_token", "metrics.0.decoder=sample"])):
+    changes = {
+        "fills": [],
+        "writes": ["objective=next_token", "metrics.0.decoder=sample"],
+        "grows": ['objective={name="flexmdm", times=2}', "metrics.0.decoder={name='insertion', steps=4}"],
+    }
+    for name, change in changes.items():
         command = ["train", str(folder / "sums.toml"), *change, "--root", str(folder), "--name", name, "--json"]
         assert invoke(command) == 0
     return folder
@@ -59,6 +64,22 @@ def test_gaps_are_filled_in_and_what_is_around_them_stays(root: Path, capsys: Ca
     assert fast["calls"] == 1
 
 
+def test_a_model_that_inserts_writes_and_fills_gaps_without_being_told_how(root: Path, capsys: Captured) -> None:
+    """Gaps take as many tokens as it wants, at most as many as are said; of gaps that touch, the first has them all."""
+    found = json.loads(
+        said(root, capsys, "--prompt", "12+34=", "--tokens", "3", "--steps", "8", "--json", run="grows")[0]
+    )
+    assert found["tokens"] <= 3
+    assert found["calls"] == 8
+    prompt = ("--infill", "--prompt", "1<gap:2>3<gap><gap:5>4", "--tokens", "4", "--temperature", "1", "--samples", "4")
+    for each in json.loads(said(root, capsys, *prompt, "--json", run="grows")[0]):
+        first, second, third = each["gaps"]
+        assert (each["text"], third) == (f"1{first}3{second}4", "")
+        assert len(first) <= 2
+        assert len(second) <= 9
+    assert "1" in said(root, capsys, *prompt[:3], run="grows")[0]
+
+
 def test_a_file_of_prompts_with_gaps_is_gone_on_with(root: Path, capsys: Captured, tmp_path: Path) -> None:
     lines = [{"prompt": f"{i}+<gap:2>=" + "<gap:1>" * (i % 3)} for i in range(5)]
     (tmp_path / "in.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
@@ -74,9 +95,14 @@ def test_a_file_of_prompts_with_gaps_is_gone_on_with(root: Path, capsys: Capture
     ("run", "arguments", "message"),
     [
         ("fills", ("--decoder", "sample"), "the decoder sample writes from left to right"),
+        ("grows", ("--decoder", "margin"), "the decoder margin cannot insert tokens"),
+        ("fills", ("--decoder", "insertion"), "the decoder insertion inserts tokens"),
         ("writes", ("--decoder", "margin"), "the decoder margin fills in what is hidden"),
         ("writes", ("--infill", "--prompt", "1<gap>"), "cannot fill in gaps"),
         ("fills", ("--infill", "--prompt", "12"), "has no gap to fill in"),
+        ("fills", ("--infill", "--prompt", "1<gap:0>2<gap>"), "'<gap:0>' is no gap"),
+        ("fills", ("--infill", "--prompt", "1<gap:2>+<gap:x>"), "'<gap:x>' is no gap"),
+        ("fills", ("--infill", "--prompt", "1<gap>", "--stop", "2"), "gaps are filled in whole"),
         ("fills", ("--decoder", "margins"), "no decoder is named"),
         ("fills", ("--prompt", "1", "--tokens", "2", "--per-call", "3"), "smaller than one call"),
     ],

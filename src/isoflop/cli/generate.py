@@ -31,10 +31,14 @@ SAMPLE = "sample"
 """The default decoder of models that write from left to right."""
 FILL = "top_probability"
 """That of models that fill in what is hidden."""
+GROW = "insertion"
+"""That of models that insert tokens, too."""
 INFILL = "infill=true"
 """What ``--infill`` stands for among the changes of a decoder, though it is none of its fields."""
 _GAP = re.compile(r"<gap(?::([1-9][0-9]*))?>")
 """Where a prompt is to be filled in, and with how many tokens."""
+_NO_GAP = re.compile(r"<gap(?![A-Za-z])(?!(?::[1-9][0-9]{0,6})?>)[^<>]{0,20}>?")
+"""What was meant to be one, most likely."""
 _WITHOUT_ZERO = re.compile(r"^([+-]?)\.(?=[0-9])")
 """The beginning of a number that TOML would not take, as .7."""
 EVERY = 2.0
@@ -181,7 +185,7 @@ class _Task:
         decoder: Any = self.decoder.build(self.found.ctx)
         for each in decoder.infill(self.found.model, iter(templates), Rng(self.seed), first=first):
             prompt, left, gaps = prompts[each.prompt], list(each.ids), list[str]()
-            for size in self._sizes(prompt):
+            for size in self._grown(prompt, each.gaps) if each.gaps else self._sizes(prompt):
                 gaps.append(self.tokenizer.decode(left[:size]))
                 left = left[size:]
             waiting = iter(gaps)
@@ -194,12 +198,20 @@ class _Task:
         """Tokens of each gap."""
         return [int(found[1] or self.budget) for found in _GAP.finditer(prompt)]
 
+    def _grown(self, prompt: str, sizes: Sequence[int]) -> Iterator[int]:
+        """Tokens of each gap, where a model chose their numbers: of gaps that touch, the first one has them all."""
+        left = iter(sizes)
+        yield next(left)
+        for piece in _GAP.split(prompt)[2:-1:2]:
+            yield next(left) if self._ids(piece) else 0
+
     def _template(self, prompt: str, number: int) -> list[int | None]:
         """The ids of a prompt, None for each token of a gap."""
-        sizes = self._sizes(prompt)
-        if not sizes:
-            fix = "mark one by <gap:5> (five tokens) or <gap> (as many as --tokens says)"
-            raise UsageError("has no gap to fill in", where=f"prompt {number}", fix=fix)
+        sizes, broken = self._sizes(prompt), _NO_GAP.search(prompt)
+        if not sizes or broken:
+            fix = "mark one by <gap:5> (five tokens, or at most so many) or <gap> (as many as --tokens says)"
+            what = f"{broken[0]!r} is no gap" if broken else "has no gap to fill in"
+            raise UsageError(what, where=f"prompt {number}", fix=fix)
         template: list[int | None] = list(self._beginning())
         for piece, size in zip(_GAP.split(prompt)[::2], [*sizes, 0], strict=True):
             template += [*self._ids(piece), *[None] * size]
@@ -293,12 +305,16 @@ def generate(
     use_threads(threads)
     found = usable(run, root, device)
     filling = found.ctx.filling
-    chosen = cast("DecoderPart", part_from("decoder", named or (SAMPLE if filling is None else FILL), *changes))
+    default = SAMPLE if filling is None else GROW if filling.times else FILL
+    chosen = cast("DecoderPart", part_from("decoder", named or default, *changes))
     if unmet := found.recipe.unmet(chosen):
         raise UsageError("; ".join(unmet), where=run, fix="choose another --decoder (isoflop show decoder)")
     if why := chosen.misfit(filling):
         raise UsageError(f"the decoder {chosen.name} {why}", where=run)
     found = _with_others(found, chosen, root, device)
+    if infill and stop:
+        what = "--stop ends what is written on, and gaps are filled in whole"
+        raise UsageError(what, where="--infill", fix="leave one of them out")
     if infill and filling is None:
         what = "writes from left to right, and cannot fill in gaps"
         raise UsageError(what, where=run, fix="train one with objective=masked")

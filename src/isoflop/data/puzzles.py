@@ -279,14 +279,19 @@ class PuzzleText:
         """Tokens of the longest puzzle, with the end that is predicted behind it."""
         return max(map(len, self.templates()), default=0) + (self.ends == "one")
 
-    def templates(self) -> Iterator[list[int | None]]:
-        """Each puzzle's ids with None where a token is to be filled in."""
+    def templates(self, most: int | None = None) -> Iterator[list[int | None]]:
+        """Each puzzle's ids with None where a token is to be filled in.
+
+        Args:
+            most: so many in each hole of a task that does not tell how long answers are, and one behind the text where
+                an end of it is predicted; None: as many as a hole is given.
+        """
+        room = None if self.task.fixed else most
         for puzzle in self.puzzles:
-            yield [
-                None if hidden else int(i)
-                for piece, hidden in pieces(puzzle, self.tokenizer, self.slots)
-                for i in piece.tolist()
-            ]
+            found = list[int | None]()
+            for piece, hidden in pieces(puzzle, self.tokenizer, self.slots):
+                found += [None] * (len(piece) if room is None else room) if hidden else map(int, piece)
+            yield [*found, None] if room is not None and self.ends != "none" else found
 
 
 class PuzzleSource:

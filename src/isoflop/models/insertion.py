@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..core.contracts import OWNED, Filling, ModelPart
+from ..core.contracts import OWNED, Filling, Model, ModelPart
 from ..core.cost import Cost, Work
 from ..core.rng import Rng
 from ..core.roles import Shape
@@ -115,7 +115,7 @@ def read(model: Any, filling: Filling, tokens: Tensor, lengths: Tensor, times: T
     late = filling.mask + 1 + (times * filling.times).long().clamp_(0, filling.times - 1)
     beyond = torch.arange(tokens.shape[1], device=tokens.device) >= lengths[:, None]
     sequence = torch.cat((late[:, None], tokens.masked_fill(beyond, filling.mask)), 1)
-    documents = torch.cat((torch.zeros_like(beyond[:, :1]), beyond), 1).long()
+    documents = torch.cat((beyond.new_zeros(len(beyond), 1), beyond), 1).long()
     vectors: Tensor = model.hidden(sequence, filling.seen(documents))
     return vectors
 
@@ -125,6 +125,15 @@ def token_logits(model: Any, filling: Filling, vectors: Tensor) -> Tensor:
     logits = F.linear(vectors[:, 1:], model.head[: filling.ids].to(vectors.dtype))
     cap = getattr(model, "cap", None)
     return logits if cap is None else softly_capped(logits, cap)
+
+
+def reading_cost(model: Model, filling: Filling, length: int) -> Cost:
+    """Exact cost of ``read``, ``token_logits`` and ``expected_gaps`` on one sequence of so many tokens."""
+    vocab, width = model.head.shape  # type: ignore[attr-defined]
+    whole = model.flops(1, length + 1, filling.pattern).forward
+    unread = formulas.linear(length + 1, width, vocab).forward + Cost(elementwise=4 * (length + 1) * vocab)
+    logits = formulas.linear(length, width, filling.ids).forward + Cost(elementwise=4 * length * filling.ids)
+    return whole - unread + logits + forward_cost(length + 1, width)
 
 
 def expected_gaps(model: Any, vectors: Tensor, there: Tensor) -> Tensor:

@@ -179,6 +179,11 @@ class Transformer(nn.Module):
         """Weight (vocab, width) that turns ``hidden`` into logits."""
         return (self.embedding if self.unembedding is None else self.unembedding).read()
 
+    @property
+    def longest(self) -> int | None:
+        """Tokens that it has learned positions for; None: it takes any number."""
+        return None if self.positions is None else len(self.positions.read())
+
     def hidden(self, tokens: Tensor, seen: Seen = None) -> Tensor:
         """(batch, length) ids -> (batch, length, width) vectors before the head, in the products' dtype.
 

@@ -14,6 +14,7 @@ from isoflop.core.errors import RecipeError
 from isoflop.core.recipe import Recipe
 from isoflop.core.rng import Rng
 from isoflop.data.tasks.addition import AdditionPart
+from isoflop.data.tasks.maze import MazePart
 from isoflop.decode.decoders.margin import MarginPart
 from isoflop.evals.metrics.solved import SolveRate
 from isoflop.models.patterns.full import FullPattern
@@ -115,5 +116,50 @@ def test_a_decoder_that_does_not_fit_the_objective_is_refused() -> None:
         Recipe.from_json({**TREE, "metrics": [{"name": "solved", "decoder": "sample"}]})
     with pytest.raises(RecipeError, match="decoder margin fills in what is hidden"):
         Recipe.from_json({**TREE, "objective": "next_token"})
+    with pytest.raises(RecipeError, match="judges one sample of each question"):
+        Recipe.from_json({**TREE, "metrics": [{"name": "solved", "decoder": {"name": "margin", "samples": 2}}]})
     with pytest.raises(RecipeError, match="needs source to be PosesPuzzles"):
         Recipe.from_json({**TREE, "source": "stdlib"})
+
+
+class Grows(torch.nn.Module):
+    """Wants 40 tokens in every gap, and keeps what it was shown."""
+
+    def __init__(self, vocab: int) -> None:
+        super().__init__()
+        self.head, self.seen = torch.nn.Parameter(torch.eye(vocab)), list[list[int]]()
+
+    def hidden(self, sequence: Any, seen: Any = None) -> Any:
+        self.seen += sequence.tolist()
+        return torch.zeros(*sequence.shape, len(self.head))
+
+    def owned(self, vectors: Any, there: Any) -> Any:
+        return torch.full(vectors.shape[:2], 40.0)
+
+
+def test_a_model_that_inserts_is_not_told_how_long_a_hole_is(tmp_path: Path) -> None:
+    """It is shown what the puzzle shows, nothing before it, and each hole may take as much as the longest text."""
+    task = {"name": "maze", "size": 5, "goals": [3]}
+    symbols = MazePart(size=5, goals=(3,)).symbols
+    recipe = Recipe.from_json(
+        {
+            **TREE,
+            "source": {"name": "task", "task": task, "examples": 20, "heldout": 3},
+            "tokenizer": {"name": "symbols", "symbols": symbols},
+            "objective": {"name": "flexmdm", "times": 2},
+            "metrics": [{"name": "solved", "decoder": {"name": "insertion", "steps": 6}}],
+            "train": {"batch": 4, "length": 40},
+        }
+    )
+    filling = recipe.objective.filling(recipe.vocab_size)
+    assert filling is not None
+    ctx = Context(Rng(0), tmp_path, recipe.tokenizer, recipe.vocab_size, batch=4, length=40, filling=filling)
+    source: Any = recipe.source.build(ctx)
+    held, model = source.heldout(), Grows(recipe.vocab_size)
+    metric = recipe.metrics[0].build(ctx)
+    assert metric.measure(Subject(model, None, ctx), held, Rng(0)).n == 3  # type: ignore[arg-type]
+    questions = ["".join(puzzle.question) for puzzle in held["3 goals"].puzzles]
+    shown = [source.tokenizer.encode(question).tolist() for question in questions]
+    assert [row[1:] for row in model.seen[:3]] == shown, "behind the time stands what is shown, and nothing else"
+    longest = max(len(puzzle.text) for puzzle in held["3 goals"].puzzles)
+    assert max(len(row) for row in model.seen) > longest + 1, "a hole takes more than its answer"

@@ -174,8 +174,12 @@ class HeldOutPuzzles(Protocol):
     tokenizer: Tokenizer
     slots: int | None
 
-    def templates(self) -> Iterator[list[int | None]]:
-        """Each puzzle's ids with None where a token is to be filled in."""
+    def templates(self, most: int | None = None) -> Iterator[list[int | None]]:
+        """Each puzzle's ids with None where a token is to be filled in.
+
+        Args:
+            most: so many in each hole of a task that does not tell how long answers are; None: as many as it is given.
+        """
 
 
 @runtime_checkable

@@ -63,6 +63,7 @@ class Completion:
         cost: of the model's passes for it, where the decoder tells.
         calls: how many those were.
         figures: what else the decoder has to tell of it, by name.
+        gaps: how many of the ids came in each gap of a template, where that was the decoder's to say.
     """
 
     prompt: int
@@ -73,6 +74,7 @@ class Completion:
     cost: Cost = field(default_factory=Cost)
     calls: int = 0
     figures: Mapping[str, float] = field(default_factory=dict)
+    gaps: Sequence[int] = ()
 
 
 class Listener(Protocol):

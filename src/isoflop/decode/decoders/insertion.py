@@ -17,62 +17,115 @@ from ...core.courses import course
 from ...core.errors import UsageError
 from ...core.registry import Card, part
 from ...core.rng import Rng
-from ...models.insertion import expected_gaps, read, token_logits
-from ..batching import Batched
-from ..unmask_part import gumbel_max
+from ...models.insertion import expected_gaps, read, reading_cost, token_logits
+from ..batching import Batched, finite
+from ..unmask import Guide, Template, checked
+from ..unmask_part import cooled, gumbel_max
 
 
 @dataclass
 class GrowingText:
-    """One sample as it grows.
+    """One sample as it grows: pieces that are given, and gaps between and behind them in which tokens come.
 
     Args:
         prompt: number of the prompt.
         sample: number among the prompt's samples.
-        given: ids of the prompt, into which nothing is inserted.
+        template: ids that are given, None for each token that may come: so many are the room of a gap.
         generator: its random numbers.
-        ids: what follows the prompt, None where hidden.
+        ids: what came, gap after gap, None where hidden.
+        sizes: tokens that came in each gap; at first none.
         cost: of the model's calls for it.
+        calls: how many those were.
 
     Example:
-        >>> GrowingText(0, 0, [5], np.random.default_rng(0), ids=[7, None]).length
-        3
+        >>> row = GrowingText(0, 0, [5, None, None, 6, None], np.random.default_rng(0))
+        >>> row.insert([2, 0], most=9)
+        >>> row.text, row.rooms, row.slots, row.length
+        ([5, None, None, 6], [2, 1], [1, 2, 3, 4], 4)
     """
 
     prompt: int
     sample: int
-    given: Sequence[int]
+    template: Template
     generator: np.random.Generator
     ids: list[int | None] = field(default_factory=list)
+    sizes: list[int] = field(default_factory=list)
     cost: Cost = field(default_factory=Cost)
+    calls: int = 0
+
+    def __post_init__(self) -> None:
+        self.given, self.rooms = [[]], list[int]()
+        hidden = False
+        for token in self.template:
+            if token is not None:
+                self.given[-1].append(token)
+            elif hidden:
+                self.rooms[-1] += 1
+            else:
+                self.rooms.append(1)
+                self.given.append([])
+            hidden = token is None
+        self.sizes = self.sizes or [0] * len(self.rooms)
+
+    given: list[list[int]] = field(init=False)
+    """What stands before the first gap, between gaps, and behind the last one."""
+    rooms: list[int] = field(init=False)
+    """Most tokens of each gap."""
 
     @property
     def length(self) -> int:
-        """Tokens, the prompt's included."""
-        return len(self.given) + len(self.ids)
+        """Tokens, the given ones included."""
+        return len(self.ids) + sum(map(len, self.given))
+
+    @property
+    def starts(self) -> list[int]:
+        """Where each gap begins."""
+        before = np.cumsum([len(piece) for piece in self.given[:-1]]) + np.cumsum([0, *self.sizes])[:-1]
+        return before.tolist()  # type: ignore[no-any-return]
+
+    @property
+    def places(self) -> list[int]:
+        """Where each token stands that came."""
+        return [start + i for start, size in zip(self.starts, self.sizes, strict=True) for i in range(size)]
+
+    @property
+    def slots(self) -> list[int]:
+        """Before how many tokens lies each place where one may come, gap after gap."""
+        return [start + i for start, size in zip(self.starts, self.sizes, strict=True) for i in range(size + 1)]
+
+    @property
+    def text(self) -> list[int | None]:
+        """All tokens, None where hidden."""
+        found, left = list[int | None](self.given[0]), iter(self.ids)
+        for size, piece in zip(self.sizes, self.given[1:], strict=True):
+            found += [*(next(left) for _ in range(size)), *piece]
+        return found
 
     def insert(self, counts: Sequence[int], most: int) -> None:
-        """Insert so many hidden tokens into each gap behind the prompt; none at all if there were too many.
+        """Insert so many hidden tokens at each of ``slots``; none into a gap that has no room for all of its own.
 
         Args:
-            counts: for each gap, from the one right behind the prompt on.
-            most: tokens behind the prompt.
+            counts: for each slot.
+            most: tokens of the whole text; if there were more of them, none are inserted at all.
         """
-        if len(self.ids) + sum(counts) > most:
-            return
-        found: list[int | None] = [None] * counts[0]
-        for token, count in zip(self.ids, counts[1:], strict=True):
-            found += [token, *[None] * count]
-        self.ids = found
+        found, left, numbers = list[list[int | None]](), iter(self.ids), iter(counts)
+        for size, room in zip(self.sizes, self.rooms, strict=True):
+            own, more = [next(left) for _ in range(size)], [next(numbers) for _ in range(size + 1)]
+            grown: list[int | None] = [None] * more[0]
+            for token, count in zip(own, more[1:], strict=True):
+                grown += [token, *[None] * count]
+            found.append(own if len(grown) > room else grown)
+        if sum(map(len, found)) - len(self.ids) + self.length <= most:
+            self.ids, self.sizes = [token for gap in found for token in gap], [len(gap) for gap in found]
 
     def chosen(self, rate: float, margins: np.ndarray[Any, Any]) -> list[int]:
-        """Places behind the prompt that are shown now: as many as chance says, the surest within a window.
+        """Which of ``ids`` are shown now: as many as chance says, the surest within a window.
 
         The window reaches over the first hidden tokens, five times as many as are shown and 32 at most.
 
         Args:
             rate: expected share of hidden tokens that are shown.
-            margins: of each token behind the prompt.
+            margins: of each of them.
         """
         hidden = [place for place, token in enumerate(self.ids) if token is None]
         count = min(int(self.generator.poisson(len(hidden) * rate)), len(hidden))
@@ -87,6 +140,9 @@ class Insertion(Batched):
         how: the part.
         filling: the model's conventions.
 
+    Attributes:
+        guide: changes logits before anything is chosen or drawn; None: nothing does.
+
     Example:
         >>> Insertion(InsertionPart(steps=16), None).how.steps
         16
@@ -95,6 +151,7 @@ class Insertion(Batched):
     def __init__(self, how: InsertionPart, filling: Filling | None) -> None:
         super().__init__(how.samples, how.batch)
         self.how, self.filling = how, filling
+        self.guide: Guide | None = None
 
     def complete(
         self,
@@ -117,75 +174,122 @@ class Insertion(Batched):
             listen: is told the tokens when a sample is done, and cuts it by returning True.
 
         Raises:
-            UsageError: the model does not insert.
+            UsageError: the model does not insert, or a prompt holds an id that stands for no text.
         """
-        for rows in self.batches(prompts, first, rng, GrowingText):
-            if budget:
-                self._grow(model, rows, budget)
-            yield from (self._told(row, listen) for row in rows)
+        templates = ([*prompt, *[None] * budget] for prompt in prompts)
+        yield from self._run(model, templates, rng, first, listen, infilling=False)
 
-    def _told(self, row: GrowingText, listen: Listener | None) -> Completion:
+    def infill(
+        self,
+        model: Any,
+        templates: Iterable[Template],
+        rng: Rng,
+        *,
+        first: int = 0,
+        listen: Listener | None = None,
+    ) -> Iterator[Completion]:
+        """What came in each template's gaps, from left to right, and how much of it in each (``Completion.gaps``).
+
+        Args:
+            model: with the head that says how many tokens are missing.
+            templates: ids, and as many None in a gap as tokens may come there.
+            rng: of the draws.
+            first: number of the first template.
+            listen: is told the tokens when a sample is done, and cuts it by returning True.
+
+        Raises:
+            UsageError: the model does not insert, or a template has no gap or an id that stands for no text.
+        """
+        return self._run(model, templates, rng, first, listen, infilling=True)
+
+    def _run(
+        self,
+        model: Any,
+        templates: Iterable[Template],
+        rng: Rng,
+        first: int,
+        listen: Listener | None,
+        *,
+        infilling: bool,
+    ) -> Iterator[Completion]:
+        filling = self.filling
+        if filling is None or not filling.times:
+            raise UsageError("the model does not insert tokens", where="decoder", fix="train it with objective=flexmdm")
+        given = (checked(template, number, filling, infilling) for number, template in enumerate(templates, first))
+        for rows in self.batches(given, first, rng, GrowingText):
+            if any(row.rooms for row in rows):
+                self._grow(model, filling, rows)
+            yield from (self._told(row, listen, infilling) for row in rows)
+
+    def _told(self, row: GrowingText, listen: Listener | None, infilling: bool) -> Completion:
         ids: list[int] = []
         ended: Ended = "budget"
         for token in row.ids:
             assert token is not None, "the last step shows everything"
-            if token == self.how.stop:
+            if token == self.how.stop and not infilling:
                 ended = "stop"
                 break
             ids.append(token)
             if listen is not None and listen(row.prompt, row.sample, token):
                 ended = "told"
                 break
-        return Completion(row.prompt, row.sample, ids, [], ended, row.cost, self.how.steps)
+        ends = np.minimum(np.cumsum(row.sizes), len(ids))
+        gaps = np.diff(ends, prepend=0).tolist() if infilling else []
+        return Completion(row.prompt, row.sample, ids, [], ended, row.cost, row.calls, gaps=gaps)
 
     @torch.no_grad()
-    def _grow(self, model: Any, rows: list[GrowingText], budget: int) -> None:
-        filling = self.filling
-        if filling is None or not filling.times:
-            raise UsageError("the model does not insert tokens", where="decoder", fix="train it with objective=flexmdm")
+    def _grow(self, model: Any, filling: Filling, rows: list[GrowingText]) -> None:
         there, shown = course(filling.inserted), course(filling.unmasked)
+        # One place of those that a model has learned is the time's.
+        longest = getattr(model, "longest", None)
+        most = max(row.length + sum(row.rooms) for row in rows) if longest is None else longest - 1
         for step in range(self.how.steps):
             t, last = step / self.how.steps, step == self.how.steps - 1
-            vectors = self._read(model, filling, rows, t)
-            logits = token_logits(model, filling, vectors).double().cpu()
-            if self.how.ids is not None:
-                logits = logits[..., : self.how.ids]
-            ahead = float(there.at(t))
-            gaps = expected_gaps(model, vectors, vectors.new_full((len(rows),), ahead).float()).cpu().numpy()
+            logits, gaps = self._read(model, filling, rows, t, float(there.at(t)))
             rate = float(there.rate(t)) / self.how.steps
             top = torch.softmax(logits, -1).topk(min(2, logits.shape[-1]), -1).values
             margins = (top[..., 0] - top[..., 1:].sum(-1)).numpy()
             for i, row in enumerate(rows):
-                behind = len(row.given)
+                standing = row.places
                 places = [place for place, token in enumerate(row.ids) if token is None]
                 if not last:
-                    places = row.chosen(float(shown.rate(t)) / self.how.steps, margins[i, behind:])
-                for place, token in zip(places, self._drawn(logits[i], places, behind, row), strict=True):
+                    places = row.chosen(float(shown.rate(t)) / self.how.steps, margins[i, standing])
+                picked = logits[i, [standing[place] for place in places]]
+                for place, token in zip(places, self._drawn(picked, row), strict=True):
                     row.ids[place] = token
                 if not last:
-                    wanted = np.maximum(gaps[i, behind : row.length + 1], 0) * rate
-                    row.insert(row.generator.poisson(wanted).tolist(), budget)
+                    wanted = np.maximum(gaps[i, row.slots], 0) * rate
+                    row.insert(row.generator.poisson(wanted).tolist(), most)
 
-    def _drawn(self, logits: torch.Tensor, places: list[int], behind: int, row: GrowingText) -> list[int]:
-        picked = logits[[behind + place for place in places]]
-        if self.how.temperature == 0 or not places:
-            return picked.argmax(-1).tolist() if places else []
+    def _drawn(self, picked: torch.Tensor, row: GrowingText) -> list[int]:
+        if self.how.temperature == 0 or not len(picked):
+            return picked.argmax(-1).tolist()
         uniform = torch.from_numpy(row.generator.random(tuple(picked.shape)))
-        return gumbel_max(picked / self.how.temperature, uniform).tolist()
+        return gumbel_max(cooled(picked, self.how.temperature), uniform).tolist()
 
-    def _read(self, model: Any, filling: Filling, rows: list[GrowingText], t: float) -> torch.Tensor:
-        """The model's vectors of all rows, charged to them."""
+    def _read(
+        self, model: Any, filling: Filling, rows: list[GrowingText], t: float, ahead: float
+    ) -> tuple[torch.Tensor, np.ndarray[Any, Any]]:
+        """Logits (rows, length, ids) of each token and the expected number of each gap; the call is charged."""
         device, lengths = model.head.device, [row.length for row in rows]
         tokens = torch.full((len(rows), max(lengths)), filling.mask)
         for i, row in enumerate(rows):
-            tokens[i, : row.length] = torch.tensor(
-                [*row.given, *(filling.mask if token is None else token for token in row.ids)], dtype=torch.int64
+            tokens[i, : lengths[i]] = torch.tensor(
+                [filling.mask if token is None else token for token in row.text], dtype=torch.int64
             )
-            if isinstance(model, Model):
-                own = model.flops(1, row.length + 1, filling.pattern).forward
-                row.cost += Cost(own.flops, model.flops(1, max(lengths) + 1, filling.pattern).forward.executed)
-        times = torch.full((len(rows),), t, dtype=torch.float64)
-        return read(model, filling, tokens.to(device), torch.tensor(lengths, device=device), times.to(device))
+        tokens, times = tokens.to(device), torch.full((len(rows),), t, dtype=torch.float64, device=device)
+        vectors = read(model, filling, tokens, torch.tensor(lengths, device=device), times)
+        logits = token_logits(model, filling, vectors)
+        if self.guide is not None:
+            logits = self.guide(logits, tokens)
+        gaps = expected_gaps(model, vectors, vectors.new_full((len(rows),), ahead).float())
+        logits = finite(logits[..., : self.how.ids].double().cpu())
+        known = {n: reading_cost(model, filling, n) for n in {*lengths}} if isinstance(model, Model) else {}
+        for row, length in zip(rows, lengths, strict=True):
+            own = known.get(length, Cost())
+            row.cost += Cost(own.flops, known[max(lengths)].executed if known else 0, own.elementwise, own.moved)
+            row.calls += 1
+        return logits, finite(gaps.cpu()[..., None])[..., 0].numpy()
 
 
 @part

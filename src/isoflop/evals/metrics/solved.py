@@ -24,6 +24,7 @@ from ...core.errors import UsageError
 from ...core.registry import Card, part
 from ...core.rng import Rng
 from ...data.puzzles import pieces
+from ...decode.decoders.insertion import Insertion
 from ...decode.unmask import Unmask
 from ..pooling import over_domains, ratio_error
 from ..samples import DecodingMetricPart
@@ -32,8 +33,8 @@ from ..samples import DecodingMetricPart
 class SolveRate:
     """Share of held-out puzzles whose filled text is right.
 
-    A decoder of hidden tokens fills in the holes; one that writes from left to right goes on from the prompt, so each
-    puzzle must end in its only hole.
+    A decoder of hidden tokens fills in the holes; one that inserts tokens is not told how long a hole is, unless the
+    question tells. One that writes from left to right goes on from the prompt: each puzzle must end in its only hole.
 
     Args:
         decoder: how puzzles are filled in.
@@ -63,18 +64,19 @@ class SolveRate:
         asked, hits, cost = heldout.puzzles[: self.puzzles], list[float](), Cost()
         for puzzle, found in zip(asked, self._answers(subject, heldout, len(asked), rng), strict=True):
             judge = getattr(heldout.task, self.by)
-            hits.append(float(judge(puzzle, filled(puzzle, found.ids, heldout))))
+            hits.append(float(judge(puzzle, filled(puzzle, found, heldout))))
             cost += found.cost
         ones = [1.0] * len(hits)
         return Measurement(sum(hits) / len(hits), ratio_error(hits, ones), len(hits), cost=cost)
 
     def _answers(self, subject: Subject, heldout: HeldOutPuzzles, count: int, rng: Rng) -> Iterator[Completion]:
-        templates = list(itertools.islice(heldout.templates(), count))
         filling, tokenizer = subject.ctx.filling, heldout.tokenizer
+        most = heldout.task.longest if isinstance(filling, Filling) and filling.times else None
+        templates = list(itertools.islice(heldout.templates(most), count))
         stop = None if heldout.task.fixed else tokenizer.eot
         part = self.decoder.model_copy(update={"stop": stop, "ids": tokenizer.vocab_size})
         decoder = part.build(subject.ctx)
-        if isinstance(decoder, Unmask):
+        if isinstance(decoder, Unmask | Insertion):
             behind = [tokenizer.eot] if isinstance(filling, Filling) and filling.shifted else []
             yield from decoder.infill(subject.model, [[*behind, *template] for template in templates], rng)
             return
@@ -92,19 +94,21 @@ class SolveRate:
         yield from decoder.complete(subject.model, prompts, max(rooms), rng, listen=listen)
 
 
-def filled(puzzle: Puzzle, ids: list[int], heldout: HeldOutPuzzles) -> str:
-    """The puzzle's text with ids in its holes, each hole's up to its first end of text.
+def filled(puzzle: Puzzle, found: Completion, heldout: HeldOutPuzzles) -> str:
+    """The puzzle's text with a decoder's ids in its holes, each hole's up to its first end of text.
 
     Args:
         puzzle: the question.
-        ids: what a decoder gave, of all holes in order.
+        found: what the decoder gave, of all holes in order.
         heldout: where the puzzle is from.
     """
-    sizes = [len(piece) for piece, hidden in pieces(puzzle, heldout.tokenizer, heldout.slots) if hidden]
-    if len(sizes) == 1:
-        sizes = [len(ids)]
-    answers, left, eot = list[str](), iter(ids), heldout.tokenizer.eot
-    for size in sizes:
+    sizes = list(found.gaps)
+    if not sizes:
+        sizes = [len(piece) for piece, hidden in pieces(puzzle, heldout.tokenizer, heldout.slots) if hidden]
+        if len(sizes) == 1:
+            sizes = [len(found.ids)]
+    answers, left, eot = list[str](), iter(found.ids), heldout.tokenizer.eot
+    for size in sizes[: len(puzzle.holes)]:
         own = list(itertools.islice(left, size))
         answers.append(heldout.tokenizer.decode(list(itertools.takewhile(lambda i: i != eot, own))))
     return puzzle.filled(answers)
