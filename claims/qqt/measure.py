@@ -15,8 +15,7 @@ import numpy as np
 
 from isoflop.core.recipe import Recipe
 from isoflop.data.loader import heldout_of
-from isoflop.laws import Qqt
-from isoflop.laws.forms.qqt import best_pools
+from isoflop.laws.forms.qqt import best_pools, fit_pools
 from isoflop.store.run import Run
 from isoflop.train.restore import trained
 from isoflop.train.run import train
@@ -57,9 +56,15 @@ def bits(run: Run, text: str) -> float:
     return float(found.measure({"held_out": heldout_of(text, found.tokenizer)})["bits_per_byte"].value)
 
 
+def pool_bytes(part: int) -> int:
+    """Bytes of a part's text."""
+    rows = (TEXTS / f"part-{part}.jsonl").read_text(encoding="utf-8").splitlines()
+    return sum(len(json.loads(row)["text"].encode()) for row in rows)
+
+
 def main(out: str) -> None:
     text = "\n".join(json.loads(line)["text"] for line in (TEXTS / "held_out.jsonl").read_text().splitlines())
-    size = float(np.mean([(TEXTS / f"part-{part}.jsonl").stat().st_size for part in PARTS]))
+    size = float(np.mean([pool_bytes(part) for part in PARTS]))
     values: dict[str, list[float]] = {}
 
     def note(name: str, value: float) -> None:
@@ -72,23 +77,21 @@ def main(out: str) -> None:
                 known[parts, steps] = bits(train(recipe(seed, steps, parts), ROOT), text)
                 note(f"bits_{'_'.join(map(str, parts))}_at_{steps}", known[parts, steps])
         seen, pool = np.array(SINGLE, float) * TOKENS, np.full(len(SINGLE), size)
-        fits = [
-            Qqt().fit({"seen": seen, "pool": pool, "error": np.array([known[(part,), s] for s in SINGLE]) / 8})
-            for part in PARTS
-        ]
+        errors = [np.array([known[(part,), steps] for steps in SINGLE]) / 8 for part in PARTS]
+        fits = fit_pools([{"seen": seen, "pool": pool, "error": error} for error in errors])
         mixtures = [(1,), (1, 2), (1, 2, 3)]
-        regrets, errors = [], []
+        regrets, misses = [], []
         for steps in MIXED:
             count, foretold = best_pools(fits, steps * TOKENS, size)
             reached = [known[parts, steps] for parts in mixtures]
             regrets.append(reached[count - 1] - min(reached))
-            errors += [abs(8 * a - b) for a, b in zip(foretold[1:], reached[1:], strict=True)]
+            misses += [abs(8 * a - b) for a, b in zip(foretold[1:], reached[1:], strict=True)]
             note(f"chosen_at_{steps}", count)
         small, large = MIXED[0], MIXED[-1]
         note("one_less_all_small", known[(1,), small] - known[(1, 2, 3), small])
         note("more_less_one_large", min(known[(1, 2), large], known[(1, 2, 3), large]) - known[(1,), large])
         note("regret", max(regrets))
-        note("error_of_mixtures", np.mean(errors))
+        note("error_of_mixtures", np.mean(misses))
         print(f"seed {seed}: { ({k: round(v[-1], 3) for k, v in values.items()}) }", file=sys.stderr)
     notes = [f"a part has {size:,.0f} bytes; {MIXED[-1]} steps are {MIXED[-1] * TOKENS / size:.1f} epochs of one"]
     Path(out).write_text(json.dumps({"values": values, "notes": notes}))

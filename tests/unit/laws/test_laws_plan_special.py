@@ -15,7 +15,7 @@ from isoflop.core.table import Table
 from isoflop.laws import Kaplan, LossToLoss, Qqt, simulate
 from isoflop.laws.forms.average_n import mean_parameters
 from isoflop.laws.forms.loss_to_loss import translate
-from isoflop.laws.forms.qqt import pool_error
+from isoflop.laws.forms.qqt import best_pools, fit_pools, pool_error
 from isoflop.laws.plan.answer import region
 from isoflop.laws.plan.batch import critical, together, tuned
 from isoflop.laws.plan.best import best, loss_at
@@ -157,6 +157,20 @@ def test_pools_are_read_from_one_table() -> None:
     figure = made["error on the best 1 (best last)"]
     truth = float(pool_error(0.3, [0.30], [2.0], 0.1, np.asarray([5e7]), np.asarray([1.28e7]))[0])
     assert figure.low < truth < figure.high
+
+
+def test_pools_are_fitted_with_what_their_mixtures_share() -> None:
+    """Each with a scale of its own, utilities that go with it say nothing of a mixture, which has one scale."""
+    seen, pool, far = np.geomspace(4e6, 6.4e7, 5), np.full(5, 1.28e7), 3e8
+    noise = 0.004 * np.random.default_rng(2).standard_normal((2, 5))
+    tables = [
+        {"seen": seen, "pool": pool, "error": pool_error(0.3, [b], [tau], 0.1, seen, pool) + added}
+        for b, tau, added in zip((0.3, 0.2), (2.0, 6.0), noise, strict=True)
+    ]
+    together = best_pools(fit_pools(tables), far, 1.28e7)[1][1]
+    apart = best_pools([Qqt().fit(table) for table in tables], far, 1.28e7)[1][1]
+    truth = float(pool_error(0.3, [0.3, 0.2], [2.0, 6.0], 0.1, np.full(1, far), np.full(1, 1.28e7))[0])
+    assert abs(together - truth) < 0.5 * abs(apart - truth)
 
 
 @pytest.mark.parametrize("seen", [1.28e7, 5e7, 1.2e8])

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
 
 from ...core.registry import Card, part
 from ..formula import Array, Columns, Parameter, Params, Values, floor
-from ..law import Law
+from ..law import Fit, Law
 
 UNIT = 1e5
 """Samples are counted in this unit."""
+SHARED = ("a", "d")
+"""Constants that pools which are mixed have in common."""
 # Half-lives are a few epochs: a sample seen this often teaches nothing more.
 _MOST_EPOCHS = 200
 
@@ -23,8 +25,8 @@ class Qqt(Law):
 
     ``d`` is added last, as in the paper; the authors' program adds it before the product, so that it decays too.
 
-    Use it to decide between a small pool of good samples, seen often, and a larger one of mixed quality: fitted to each
-    pool alone, ``best_pools`` finds how many to mix. Samples are counts; the error is a share in [0, 1].
+    Use it to decide between a small pool of good samples, seen often, and a larger one of mixed quality: ``fit_pools``
+    fits it to each pool, and ``best_pools`` finds how many to mix. Samples are counts; the error is a share in [0, 1].
 
     Example:
         >>> constants, seen = {"a": 1.0, "b": 0.3, "tau": 5.0, "d": 0.1}, np.asarray([1e6, 1e7, 1e8])
@@ -93,13 +95,32 @@ def pool_error(a: Any, b: Sequence[Any], tau: Sequence[Any], d: Any, seen: Array
     return np.asarray(np.exp(log_y) + d)
 
 
+def fit_pools(tables: Sequence[Mapping[str, Any]], **given: Any) -> list[Fit]:
+    """Fits of ``Qqt`` to each pool with one scale ``a`` and one floor ``d``, as mixtures have: those of the first pool.
+
+    Fitted freely, each pool has a scale of its own, and a utility that means something beside that scale alone.
+
+    Args:
+        tables: of columns seen, pool and error, one a pool, best quality first.
+        given: fields of ``isoflop.laws.Settings``.
+
+    Example:
+        >>> seen, pool = [2e6, 4e6, 8e6, 1.6e7, 3.2e7], [8e6] * 5
+        >>> fits = fit_pools([{"seen": seen, "pool": pool, "error": error} for error in
+        ...     ([0.50, 0.43, 0.37, 0.33, 0.31], [0.55, 0.48, 0.42, 0.37, 0.34])])
+        >>> fits[0].params["a"] == fits[1].params["a"], fits[0].params["b"] > fits[1].params["b"]
+        (True, True)
+    """
+    first = Qqt().fit(tables[0], **given)
+    shared = {**given.get("fixed", {}), **{name: first.params[name] for name in SHARED}}
+    return [first, *(Qqt().fit(table, **{**given, "fixed": shared}) for table in tables[1:])]
+
+
 def best_pools(fits: Sequence[Any], seen: float, pool: float) -> tuple[int, list[float]]:
     """How many of the pools, best first, to train on for ``seen`` samples, and the error predicted for 1, 2, ... pools.
 
-    ``fits`` are Fits of ``Qqt`` to each pool alone, best quality first; ``a`` and ``d`` are the first's.
-
     Args:
-        fits: of ``Qqt``, one a pool, best quality first.
+        fits: of ``fit_pools``, one a pool, best quality first; ``a`` and ``d`` are the first's.
         seen: samples that will be seen.
         pool: samples of each pool.
 

@@ -10,6 +10,7 @@ from ...core.reading import user_path
 from ...core.table import Table
 from ..arguments import check_level
 from ..fit import Solved
+from ..forms.qqt import SHARED
 from ..formula import law_name
 from ..law import Fit
 from ..stored import refit
@@ -98,6 +99,8 @@ def pools_from(
 ) -> Answer:
     """``pools`` of a table with one pool's rows a value of ``group``, best quality first as they appear.
 
+    All pools are fitted with the scale and the floor of the first one, as their mixtures have one of each.
+
     Args:
         table: columns seen, pool and error, and the one that names the pools.
         group: that column.
@@ -110,8 +113,12 @@ def pools_from(
     """
     rows = as_table(table)
     member = rows.texts(group)
-    made = {name: basis_from(rows.where(member == name), "qqt", columns) for name in dict.fromkeys(member.tolist())}
-    return pools(made, seen, pool)
+    first, *others = dict.fromkeys(member.tolist())
+    fits = {first: fit_from(rows.where(member == first), "qqt", None, columns)}
+    shared = {name: fits[first].params[name] for name in SHARED}
+    for name in others:
+        fits[name] = fit_table(rows.where(member == name), "qqt", columns=columns, fixed=shared).fit
+    return pools({name: basis_from(fit, "qqt") for name, fit in fits.items()}, seen, pool)
 
 
 def fit_from(source: str | Path | Mapping[str, Any] | Fit, law: str, by: str | None, columns: Any) -> Fit:
