@@ -63,10 +63,11 @@ def score(
         models[name] = reading_model(place, root)
     with started(inputs, out, reading, "jsonl.gz", json) as (units, settings):
         if vectors:
-            from ..data.engine.vectors import StoredVectors, stored_units
+            from ..data.engine.vectors import StoredVectors, stored_flops, stored_units
 
             stored = units_of([file for given in vectors for file in stored_units(given)])
-            models["encoder"] = StoredVectors.read(stored, units, settings.keys)
+            flops = sum(map(stored_flops, vectors))
+            models["encoder"] = StoredVectors.read(stored, units, settings.keys, flops=flops)
         found = run(units, part, settings, texts, models, sample)
     shown(found, out, json)
     if inside := found["counts"].get("also_fitted_to"):
@@ -91,18 +92,32 @@ def embed(
     inputs: Inputs,
     out: Out,
     *,
-    model: Annotated[str, typer.Option("--model", help="A run, or a Hugging Face directory.")],
+    model: Annotated[str | None, typer.Option("--model", help="A run, or a Hugging Face directory.")] = None,
+    svd: Annotated[
+        int | None,
+        typer.Option("--svd", min=1, help="Instead: so many leading directions of the input's hashed words and pairs."),
+    ] = None,
+    sample: Annotated[int, typer.Option("--sample", min=2, help="Documents that they are found in.")] = 100_000,
     reading: Reading,
     format: Format = "jsonl.gz",
     root: Root = DEFAULT_ROOT,
     json: Json = False,
 ) -> None:
-    """Write the vector of every document: the mean of a model's states over its tokens, of length 1."""
+    """Write the vector of every document, of length 1: the mean of a model's states, or by its words."""
     from ..data.engine.vectors import embed as run
-    from ..pipelines.scorer_models import reading_model
 
+    if (model is None) == (svd is None):
+        raise UsageError("takes one of --model and --svd", where="isoflop data embed", fix="e.g. --svd 64")
     with started(inputs, out, reading, format, json) as (units, settings):
-        found = run(units, reading_model(model, root), settings.alone)
+        if model is not None:
+            from ..pipelines.scorer_models import reading_model
+
+            found = run(units, reading_model(model, root), settings.alone)
+        else:
+            from ..data.engine.latent import LatentVectors
+            from ..data.engine.scoring import sampled
+
+            found = run(units, LatentVectors.fit(sampled(units, settings.keys, sample), svd or 1), settings)
     shown(found, out, json)
     if not json:
         shown_flops(found)

@@ -1,4 +1,4 @@
-"""Hashed uni- and bigrams of words: counts by document, and vectors of them by random projection."""
+"""Hashed uni- and bigrams of words: counts by document, and vectors of them by the rows of a table."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
+from scipy.sparse import csr_array
 
 from ..hashing import FACTOR, ngrams
 from .pages import Pages, within
@@ -52,15 +53,18 @@ def sums(values: Array, bounds: npt.NDArray[np.int64]) -> Array:
     return np.asarray(whole[bounds[1:]] - whole[bounds[:-1]])
 
 
-def vectors(texts: Sequence[str], table: Array, weights: Array) -> Array:
+def vectors(texts: Sequence[str], table: Array, weights: Array) -> tuple[Array, int]:
     """(texts, d) of unit length: each text's buckets' rows of a table, weighted and summed; zero for one without words.
 
     Args:
         texts: any.
-        table: (buckets, d) random rows.
+        table: (buckets, d) rows.
         weights: (buckets,) e.g. inverse document frequencies.
+
+    Returns:
+        The vectors, and how many rows were summed.
     """
-    found = np.zeros((len(texts), table.shape[1]))
+    found, summed = np.zeros((len(texts), table.shape[1])), 0
     place = 0
     for batch in batches(texts):
         buckets, bounds = hashed(batch, len(table))
@@ -69,5 +73,31 @@ def vectors(texts: Sequence[str], table: Array, weights: Array) -> Array:
             if len(kinds):
                 row = (np.sqrt(counts) * weights[kinds]) @ table[kinds]
                 found[place + number] = row / max(float(np.linalg.norm(row)), 1e-12)
+                summed += len(kinds)
         place += len(batch)
-    return found
+    return found, summed
+
+
+def counted(texts: Iterable[str], buckets: int, most: int) -> csr_array:
+    """How often each bucket occurs in each text, (texts, buckets).
+
+    Args:
+        texts: any.
+        buckets: features.
+        most: entries after which no more texts are read.
+    """
+    columns, values, lengths, entries = list[Array](), list[Array](), list[Array](), 0
+    for batch in batches(texts):
+        found, bounds = hashed(batch, buckets)
+        text = np.repeat(np.arange(len(batch)), np.diff(bounds))
+        kinds, counts = np.unique(text * buckets + found, return_counts=True)
+        columns.append((kinds % buckets).astype(np.int32))
+        values.append(counts.astype(np.float64))
+        lengths.append(np.bincount(kinds // buckets, minlength=len(batch)))
+        entries += len(kinds)
+        if entries >= most:
+            break
+    if not lengths:
+        return csr_array((0, buckets))
+    starts = np.append(0, np.cumsum(np.concatenate(lengths)))
+    return csr_array((np.concatenate(values), np.concatenate(columns), starts), (len(starts) - 1, buckets))

@@ -13,11 +13,13 @@ import numpy.typing as npt
 from ...core.cost import Cost
 from ...core.digests import digest, document_hash
 from ...core.errors import DataError
-from ...core.reading import user_path
+from ...core.reading import read_json, user_path
+from ...ledger.formulas import products
 from . import features
 from .inputs import DocumentRow, Keys, Unit, blocks, rows_of, stamps, values_of
 from .jobs import (
     DOCUMENTS,
+    SUMMARY,
     Counts,
     Desk,
     JobSettings,
@@ -28,6 +30,7 @@ from .jobs import (
     take_cost,
     work_through,
 )
+from .scoring import flops_of
 
 Array = npt.NDArray[np.float64]
 VECTOR = "vector"
@@ -47,10 +50,10 @@ class Embeds(Protocol):
 
 
 class HashedVectors:
-    """Hashed words and pairs by a random projection.
+    """Hashed words and pairs by the rows of a table.
 
     Args:
-        table: (buckets, d) random rows.
+        table: (buckets, d) rows, e.g. random ones, which nearly keep angles.
         weights: (buckets,) of features.
 
     Example:
@@ -64,7 +67,9 @@ class HashedVectors:
 
     def vectors(self, texts: Sequence[str]) -> Array:
         """float64 (texts, d) of unit length; zero for a text without words."""
-        return features.vectors(texts, self.table, self.weights)
+        found, summed = features.vectors(texts, self.table, self.weights)
+        self.cost = self.cost + products(2 * summed * self.table.shape[1])
+        return found
 
 
 class CentredVectors:
@@ -113,6 +118,7 @@ class StoredVectors:
         places: hash of a document's text -> its row.
         identity: digest of what they were read from.
         name: of it, for messages.
+        flops: that making them took.
 
     Example:
         >>> stored = StoredVectors(np.ones((1, 4), np.float32), {document_hash("red"): 0}, "", "vectors.jsonl")
@@ -120,14 +126,16 @@ class StoredVectors:
         [[0.5, 0.5, 0.5, 0.5]]
     """
 
-    def __init__(self, rows: npt.NDArray[np.float32], places: dict[bytes, int], identity: str, name: str) -> None:
+    def __init__(
+        self, rows: npt.NDArray[np.float32], places: dict[bytes, int], identity: str, name: str, flops: int = 0
+    ) -> None:
         self.rows, self.places, self.identity, self.name = rows, places, identity, name
-        self.bill: dict[str, Any] = {"flops": 0, "stored": True}
+        self.bill: dict[str, Any] = {"flops": flops, "stored": True}
         self.cost = Cost()
 
     @classmethod
     def read(
-        cls, stored: Sequence[Unit], pool: Sequence[Unit], keys: Keys = Keys(), key: str = VECTOR
+        cls, stored: Sequence[Unit], pool: Sequence[Unit], keys: Keys = Keys(), key: str = VECTOR, flops: int = 0
     ) -> StoredVectors:
         """Vectors of a pool's documents, joined by their ids.
 
@@ -136,6 +144,7 @@ class StoredVectors:
             pool: the documents.
             keys: of both.
             key: of a vector.
+            flops: that making them took.
 
         Raises:
             DataError: a document has no vector, an id has two that differ, or vectors differ in length.
@@ -159,7 +168,7 @@ class StoredVectors:
                 place = places.setdefault(document_hash(row.text), named[row.id])
                 if place != named[row.id] and not np.allclose(rows[place], rows[named[row.id]], rtol=1e-4, atol=1e-5):
                     raise DataError("equal texts have different vectors", where=row.where, fix="deduplicate first")
-        return cls(rows, places, digest([stamps(stored), key]), stored[0].files[0])
+        return cls(rows, places, digest([stamps(stored), key]), stored[0].files[0], flops)
 
     def vectors(self, texts: Sequence[str]) -> Array:
         """float64 (texts, d) of unit length; zero for a text of white space alone.
@@ -259,3 +268,9 @@ def stored_units(path: str) -> list[str]:
     """The files of vectors that a folder of ``embed`` holds, or the path as it is."""
     inside = Path(user_path(path)) / DOCUMENTS
     return [str(inside)] if inside.is_dir() else [path]
+
+
+def stored_flops(path: str) -> int:
+    """What the vectors of a folder of ``embed`` took, the training of the model that was asked included; else 0."""
+    summary = Path(user_path(path)) / SUMMARY
+    return flops_of(read_json(summary, dict[str, Any]))["all"] if summary.exists() else 0

@@ -12,11 +12,13 @@ from pydantic import Field, PositiveInt
 from ...core.contracts import ScorerPart
 from ...core.cost import Cost
 from ...core.digests import document_hash
+from ...core.documents import Later
 from ...core.errors import DataError
 from ...core.registry import Card, part
 from ...core.rng import Rng
 from ..engine.allocation import Clusters, shares, waterfill, whole
 from ..engine.features import bucket_counts
+from ..engine.latent import LatentVectors
 from ..engine.vectors import CentredVectors, Embeds, HashedVectors
 
 Array = npt.NDArray[np.float64]
@@ -98,6 +100,8 @@ class ClustersPart(ScorerPart):
     """Temperature of the softmax over complexities (the authors' program: 0.5)."""
     order: Literal["hard", "easy", "random"] = "hard"
     """Within a cluster, first: the farthest from its centre, the nearest, or any."""
+    words: Annotated[Literal["random", "svd"], Later()] = "random"
+    """How words and pairs become vectors where no model is asked: random rows, or the pool's leading directions."""
     buckets: PositiveInt = 1 << 14
     """Features that words and pairs are hashed to."""
     dim: PositiveInt = 64
@@ -110,7 +114,8 @@ class ClustersPart(ScorerPart):
         paper="Abbas et al. 2024, arXiv 2401.04578",
         equation="p = softmax(d_inter d_intra / tau); x = clip(p N + mu, 1, M); score = x_j / rank",
         defaults="500 clusters of DINOv2 embeddings, tau 0.1",
-        differs="vectors are random projections of hashed words and pairs, or a language model's pooled states; "
+        differs="vectors are projections of hashed words and pairs, random or by singular value decomposition, or a "
+        "language model's pooled states; "
         "the quadratic program is solved exactly",
         cost="2 d k FLOPs a document and round of k-means",
     )
@@ -140,6 +145,8 @@ class ClustersPart(ScorerPart):
     def _encoder(self, pool: Sequence[str], rng: Rng, given: Any | None) -> Embeds:
         if given is not None:
             return CentredVectors(given, given.vectors(pool).mean(0))
+        if self.words == "svd":
+            return LatentVectors.fit(pool, self.dim, self.buckets, self.seed)
         table = rng("vectors").at().normal(size=(self.buckets, self.dim)) / self.dim**0.5
         counts = bucket_counts(pool, self.buckets)
         return HashedVectors(table, np.log((counts.sum() + 1) / (counts + 1)))
