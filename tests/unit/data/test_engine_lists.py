@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import random
 import string
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 import fasttext_toy
 from isoflop.core.errors import DataError, UsageError
@@ -165,3 +167,31 @@ def test_a_fasttext_model_decides_where_one_is_named(tmp_path: Path, monkeypatch
     (tmp_path / "no.bin").write_text("torn")
     with pytest.raises(DataError, match="no model of fastText"):
         LanguagePart(model=str(tmp_path / "no.bin")).judge(Pages(["a"]))
+
+
+def test_languages_are_learned_from_examples_of_each(tmp_path: Path) -> None:
+    """Languages of the same letters in other syllables; what is asked holds other words than what was learned from."""
+    draw, examples, asked = random.Random(0), {}, list[tuple[str, str]]()
+    for name in ("aa", "bb", "cc", "dd"):
+        syllables = ["".join(draw.choices("abdeiklmnorstu", k=3)) for _ in range(40)]
+        texts = [" ".join("".join(draw.choices(syllables, k=3)) for _ in range(20)) for _ in range(30)]
+        examples[name] = listed(tmp_path / f"{name}.txt", *texts[:20])
+        asked += [(name, text) for text in texts[20:]]
+    part = LanguagePart(languages=("aa",), examples=examples)
+    found = part.judge(Pages([text for _, text in asked])).notes
+    assert [note["language"] for note in found] == [name for name, _ in asked]
+    assert part.reads() == tuple(examples.values())
+    (unsure,) = part.judge(Pages(["? !"])).notes
+    assert unsure["probability"] < 0.65
+
+
+def test_examples_that_teach_nothing_are_errors(tmp_path: Path) -> None:
+    one, none = listed(tmp_path / "one.txt", ENGLISH), listed(tmp_path / "none.txt", "")
+    with pytest.raises(DataError, match="two or more"):
+        LanguagePart(examples={"en": str(one)}).judge(Pages(["a"]))
+    with pytest.raises(DataError, match="language de: holds no text"):
+        LanguagePart(examples={"en": str(one), "de": str(none)}).judge(Pages(["a"]))
+    with pytest.raises(ValidationError, match="examples hold no 'en'"):
+        LanguagePart(examples={"de": str(one), "fr": str(one)})
+    with pytest.raises(ValidationError, match="both given"):
+        LanguagePart(model="a.bin", examples={"en": str(one)})

@@ -61,7 +61,7 @@ class Describing:
 
 def _languages(texts: Sequence[str]) -> list[str]:
     """The language of each text by its beginning; "unsure" where none is likelier than all others together."""
-    found = identifier(None).identify([text[:BEGINNING] for text in texts])
+    found = identifier().identify([text[:BEGINNING] for text in texts])
     return [name if p >= 0.5 else "unsure" for name, p in found]
 
 
