@@ -96,7 +96,7 @@ class LocalTask:
 
 def _record(line: bytes | None, where: str) -> dict[str, Any]:
     try:
-        record = json.loads(line or b"")
+        record = json.loads((line or b"").decode())
     except (ValueError, RecursionError) as error:
         raise DataError(
             f"is not JSON ({error})", where=where, fix="repair that line: an item must not be lost"

@@ -7,6 +7,7 @@ depends on the files alone.
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -26,6 +27,7 @@ UNIT = 1 << 26
 _LINES = (".jsonl", ".ndjson", ".json")
 _PACKED = (".gz", ".zst", ".zstd")
 _QUOTED = 120  # characters of a broken line that are quoted
+_DECODER = json.JSONDecoder(parse_constant=lambda name: None)
 _BOM = b"\xef\xbb\xbf"
 
 
@@ -82,8 +84,31 @@ class DocumentRow:
         """It as a line of JSON, without the line's end; as it was found, unless its text was changed since."""
         if self.raw and self.record.get(key) == self.text:
             return self.raw
-        whole = {id_key: self.id, **self.record, key: self.text}
-        return json.dumps(whole, ensure_ascii=False, default=str).encode()
+        return json_bytes({id_key: self.id, **self.record, key: self.text})
+
+
+def json_bytes(value: Any) -> bytes:
+    """Strict JSON in UTF-8 of any record: numbers that are none become null, lone surrogates are escaped.
+
+    Args:
+        value: of lists, objects and what JSON has; anything else is written as its text.
+
+    Example:
+        >>> json_bytes({"price": float("nan"), "name": "\udc80"})
+        b'{"price": null, "name": "\\udc80"}'
+    """
+    try:
+        return json.dumps(value, ensure_ascii=False, allow_nan=False, default=str).encode()
+    except ValueError:
+        return json.dumps(_finite(value), allow_nan=False, default=str).encode()
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,7 +299,7 @@ def values_of(unit: Unit, fix: str = "") -> Iterator[tuple[str, Any]]:
         for number, line in lines_in(unit):
             if line is None or line.strip():
                 try:
-                    value = json.loads(line or b"")
+                    value = json.loads((line or b"").decode())
                 except (ValueError, RecursionError) as error:
                     raise DataError(f"is not JSON ({error})", where=f"{path}:{number}", fix=fix) from None
                 yield f"{path}:{number}", value
@@ -328,7 +353,7 @@ def _count_lines(file: Any, stop: int) -> int:
 def _parsed(line: bytes, where: str, place: str, keys: Keys) -> DocumentRow | BrokenRow:
     line = line.removeprefix(_BOM).strip()
     try:
-        record = json.loads(line)
+        record = _DECODER.decode(line.decode())
     except UnicodeDecodeError as error:
         return BrokenRow(where, f"holds byte 0x{line[error.start]:02x}, which is no UTF-8", quoted(line))
     except (ValueError, RecursionError) as error:
@@ -351,6 +376,8 @@ def _row(record: dict[str, Any], where: str, place: str, keys: Keys, raw: bytes)
         except UnicodeEncodeError as error:
             return BrokenRow(where, f"holds the lone surrogate U+{ord(text[error.start]):04X}", quoted(raw))
     own = record.get(keys.id)
+    if b"NaN" in raw or b"Infinity" in raw:  # no JSON, though Python's json writes them: not passed on as they are
+        raw = b""
     return DocumentRow(where, place if own is None else str(own), text, record, raw)
 
 

@@ -144,8 +144,11 @@ def part_file(folder: Path, number: int, kind: str) -> Path:
 
 
 def json_line(value: Any) -> bytes:
-    """Compact JSON, keys as given."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
+    """Compact JSON, keys as given; lone surrogates, as names of files and ids may hold, are escaped."""
+    try:
+        return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
+    except UnicodeEncodeError:
+        return json.dumps(value, separators=(",", ":"), allow_nan=False).encode()
 
 
 def too_many(row: BrokenRow, count: int) -> DataError:
