@@ -28,6 +28,13 @@ EXAMPLES: dict[str, list[dict[str, Any]]] = {
         {"lengths": (1, 6), "evaluate": (4, 9)},
         {"lengths": (2, 5), "evaluate": (3, 8), "layout": "running"},
     ],
+    "modular": [{"modulus": 11}, {"modulus": 97, "operation": "*"}],
+    "parity": [{"bits": 9, "relevant": 3}],
+    "copying": [{"length": (2, 5), "letters": 4}, {"length": (3, 3), "order": "sorted"}],
+    "recall": [{"pairs": (2, 5)}],
+    "turing_addition": [{"digits": 3}],
+    "regression": [{"inputs_each": 2, "examples": 3}, {"inputs_each": 3, "examples": 9, "prime": 2}],
+    "word_problems": [{"steps": (1, 2)}, {"steps": (3, 3), "beside": 1.0}],
     "brackets": [{"pairs": (1, 6)}, {"kinds": 4, "pairs": (2, 3)}],
 }
 ALL = [(name, fields) for name in names("task") for fields in EXAMPLES[name]]
