@@ -86,7 +86,8 @@ def counted(texts: Iterable[str], buckets: int, most: int) -> csr_array:
         buckets: features.
         most: entries after which no more texts are read.
     """
-    columns, values, lengths, entries = list[Array](), list[Array](), list[Array](), 0
+    columns, values, lengths = list[npt.NDArray[np.int32]](), list[Array](), list[npt.NDArray[np.int64]]()
+    entries = 0
     for batch in batches(texts):
         found, bounds = hashed(batch, buckets)
         text = np.repeat(np.arange(len(batch)), np.diff(bounds))

