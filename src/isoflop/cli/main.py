@@ -16,7 +16,7 @@ from .streams import secure_streams
 
 # isort: off
 from . import studies, watch, training, generate, serve, doors, pipelines, claims, runs, laws, multiplier  # noqa: F401
-from . import plan, merge, compress, reference, formats, data, data_choosing, data_rephrasing  # noqa: F401  (each adds its verbs, in the order of the help)
+from . import plan, sizes, merge, compress, reference, formats, data, data_choosing, data_rephrasing  # noqa: F401  (each adds its verbs, in the order of the help)
 # isort: on
 
 _ClickException: Any = typer.BadParameter.__mro__[2]  # click's, wherever typer keeps it

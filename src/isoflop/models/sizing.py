@@ -1,7 +1,8 @@
-"""A Transformer of a wanted number of parameters: the shape by a rule, the count exact."""
+"""Transformers of a wanted number of parameters: one shape by a rule, or several, deep to wide; counts are exact."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,6 +14,10 @@ SLENDER, WIDE = 64, 128
 """Width a layer, least and most: GPT-2 has 64, GPT-3 and Llama have 128."""
 HEADS = ((256, 16), (2048, 64), (None, 128))
 """Width below which a head has so many dimensions; widths are whole heads."""
+LIMITS = (16, 256)
+"""Width a layer, least and most, of shapes among which a machine's speed may choose."""
+NEAR = (0.05, 0.1, 0.2)
+"""Relative distance from the wanted count up to which a shape is one of about that count: the first at which one is."""
 OFF = 0.5
 """Relative distance from the wanted count at which no shape is taken for near it."""
 
@@ -62,6 +67,58 @@ def sized(part: TransformerPart, parameters: float, vocab_size: int) -> Transfor
     return best
 
 
+def shapes_near(part: TransformerPart, parameters: float, vocab_size: int, most: int = 6) -> list[TransformerPart]:
+    """Shapes whose count of all parameters is within 5 % of the wanted one (if need be 20 %), from deep to wide.
+
+    Each is the part at a width in whole heads and with the layers that come nearest to the count: 16 to 256 of width a
+    layer. Where there are more, those that are kept lie evenly between the narrowest and the widest.
+
+    Args:
+        part: what the model is like.
+        parameters: wanted, embedding and head counted.
+        vocab_size: rows of the embedding.
+        most: shapes that are wanted at most.
+
+    Raises:
+        UsageError: there is none.
+
+    Example:
+        >>> [(shape.d_model, shape.layers) for shape in shapes_near(TransformerPart(), 3e6, 1024, most=4)]
+        [(160, 9), (192, 6), (224, 4), (256, 3)]
+    """
+    made = list(_at_every_width(part, parameters, vocab_size))
+    off = [abs(numel(shape.shapes(vocab_size)) / parameters - 1) for shape in made]
+    limit = next((limit for limit in NEAR if any(each <= limit for each in off)), 0.0)
+    found = [shape for shape, each in zip(made, off, strict=True) if each <= limit]
+    if not found:
+        raise UsageError(
+            f"no shape has about {parameters:.3g} parameters with {vocab_size:,} ids",
+            where="sizes",
+            fix="use a smaller vocabulary, e.g. tokenizer.vocab_size=1024, or ask for another number",
+        )
+    return _spread_out(found, most)
+
+
+def _at_every_width(part: TransformerPart, parameters: float, vocab_size: int) -> Iterator[TransformerPart]:
+    """At each width that is not too large the layers that come nearest to the count, within ``LIMITS``."""
+    least = max(len(tiles(part.mixer)), len(tiles(part.feed_forward)))
+    for width, head in _widths():
+        one, two = (numel(_shaped(part, width, head, least * count).shapes(vocab_size)) for count in (1, 2))
+        if one > (1 + NEAR[-1]) * parameters:
+            return
+        layers = least * max(1, round(1 + (parameters - one) / (two - one)))
+        if LIMITS[0] <= width / layers <= LIMITS[1]:
+            yield _shaped(part, width, head, layers)
+
+
+def _spread_out(found: list[TransformerPart], most: int) -> list[TransformerPart]:
+    """At most so many of the shapes, whose widths, in ratio, lie as evenly as they can."""
+    low, high = (math.log(part.d_model) for part in (found[0], found[-1]))
+    wanted = [low + (high - low) * i / max(most - 1, 1) for i in range(most)]
+    nearest = {min(range(len(found)), key=lambda i: abs(math.log(found[i].d_model) - place)) for place in wanted}
+    return [found[i] for i in sorted(nearest)]
+
+
 def _widths() -> Iterator[tuple[int, int]]:
     """(width, dimensions of a head) of every shape up to some 1e13 parameters."""
     width = 0
@@ -78,7 +135,8 @@ def _shaped(part: TransformerPart, width: int, head: int, layers: int) -> Transf
     def scaled(inner: Any) -> Any:
         if isinstance(inner, tuple):
             return tuple(scaled(each) for each in inner)
-        sizes = {"heads": width // head, "hidden": hidden}
+        each = max(1, hidden // getattr(inner, "chosen", 1))  # experts that are chosen share the width
+        sizes = {"heads": width // head, "hidden": each}
         return inner.model_copy(update={key: size for key, size in sizes.items() if key in type(inner).model_fields})
 
     inners = {name: scaled(getattr(part, name)) for name in ("mixer", "feed_forward")}
