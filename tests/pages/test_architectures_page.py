@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 import torch
 
+from isoflop.cli.main import invoke
 from isoflop.core.recipe import Recipe
 from isoflop.core.slots import part_from
+from isoflop.models import product_rates
 
 PAGE = (Path(__file__).parents[2] / "docs" / "architectures.md").read_text()
 COMMANDS = [shlex.split(line) for line in re.findall(r"^isoflop .*$", PAGE, re.MULTILINE)]
@@ -26,7 +28,19 @@ def test_a_recipe_of_the_page_loads(words: list[str], tmp_path: Path, monkeypatc
     assert recipe.model.shapes(recipe.vocab_size)
 
 
-@pytest.mark.parametrize("words", [words for words in COMMANDS if words[1] != "train"], ids=lambda words: words[-1])
+@pytest.mark.parametrize("words", [words for words in COMMANDS if words[1] == "sizes"], ids=lambda words: words[-1])
+def test_sizes_of_the_page_are_listed(
+    words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(product_rates, "_seconds", lambda size, **given: 1.0)
+    assert invoke(words[1:]) == 0
+    assert "the quickest: model.d_model=" in capsys.readouterr().out
+
+
+PARTS = [words for words in COMMANDS if words[1] not in ("train", "sizes")]
+
+
+@pytest.mark.parametrize("words", PARTS, ids=lambda words: words[-1])
 def test_a_part_of_the_page_is_one(words: list[str]) -> None:
     slot, option = {"compress": ("transform", "--with"), "generate": ("decoder", "--decoder")}[words[1]]
     assert part_from(slot, words[words.index(option) + 1])
