@@ -21,8 +21,8 @@ from isoflop.train.restore import trained
 from isoflop.train.run import train
 
 SEEDS = (1, 2, 3)
-SINGLE = (50, 100, 200, 400, 800)
-MIXED = (50, 200, 800)
+SINGLE = (40, 80, 160, 320, 640)
+MIXED = (40, 160, 640)
 PARTS = (1, 2, 3)
 TOKENS = 8 * 128
 """Of a step."""

@@ -1,6 +1,6 @@
 """The texts: ``python texts.py DIRECTORY`` writes part-1.jsonl to part-3.jsonl and held_out.jsonl.
 
-Pieces of the Python standard library, without duplicates: parts of 60 kB each, the best one documentation, the middle
+Pieces of the Python standard library, without duplicates: parts of 45 kB each, the best one documentation, the middle
 one half documentation and half code, the last one code; a third of a sixth of all documentation, set apart by a hash of
 each piece, is held out.
 """
@@ -17,7 +17,7 @@ from isoflop.core.digests import document_hash
 from isoflop.data.dedup import distinct
 from isoflop.data.sources.stdlib import StdlibPart
 
-PART = 60_000
+PART = 45_000
 """Characters of a part."""
 
 

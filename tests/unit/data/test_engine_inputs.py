@@ -49,6 +49,24 @@ def test_files_of_a_folder_that_is_called_as_a_pattern_are_found(tmp_path: Path)
     assert [unit.files for unit in units_of([f"{tmp_path}/[old]/*.jsonl"])] == [(str(path),)]
 
 
+def test_a_file_that_is_named_twice_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = written(tmp_path, "jsonl")
+    os.symlink(path, "b.jsonl")
+    units = units_of([str(path), "a.jsonl", "./*.jsonl", str(tmp_path)])
+    assert [unit.files for unit in units] == [(str(path),)]
+
+
+def test_a_table_with_two_columns_of_one_name_is_refused(tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    table = pa.Table.from_arrays([pa.array(["one"]), pa.array(["two"])], names=["text", "text"])
+    pq.write_table(table, tmp_path / "a.parquet")
+    with pytest.raises(DataError, match="two columns 'text'"):
+        all_rows(units_of([str(tmp_path)]))
+
+
 def test_a_saved_dataset_is_read(tmp_path: Path) -> None:
     import pyarrow as pa
 

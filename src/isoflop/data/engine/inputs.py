@@ -163,7 +163,7 @@ def units_of(patterns: Sequence[str], unit: int = UNIT) -> list[Unit]:
 
     Args:
         patterns: paths of files, folders (all below that can be read; a dataset that ``datasets`` saved is one), or
-            glob patterns.
+            glob patterns. A file that several of them name is read once.
         unit: bytes of a file that are a unit, where a file can be cut; text files are put together up to it.
 
     Raises:
@@ -178,7 +178,7 @@ def units_of(patterns: Sequence[str], unit: int = UNIT) -> list[Unit]:
             texts.clear()
             held = 0
 
-    for path in _files(patterns):
+    for path in _once(_files(patterns)):
         size, kind = path.stat().st_size, kind_of(path)
         if kind == "text":
             texts.append(str(path))
@@ -231,6 +231,15 @@ def _files(patterns: Sequence[str]) -> Iterator[Path]:
             yield from matches
         else:
             raise DataError("does not exist", where=pattern, fix="check the path")
+
+
+def _once(paths: Iterable[Path]) -> Iterator[Path]:
+    """Each file once, however often and by whichever paths it is named."""
+    known = set[str]()
+    for path in paths:
+        if (real := os.path.realpath(path)) not in known:
+            known.add(real)
+            yield path
 
 
 def _hidden(path: Path, below: Path) -> bool:

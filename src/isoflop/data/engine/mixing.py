@@ -61,7 +61,7 @@ class Drawing:
     key: str
 
     def __call__(self, unit: Unit, desk: Desk) -> Counts:
-        counts, source = Counts(), self.sources[unit.number]
+        counts, source = Counts(kept=0), self.sources[unit.number]
         measured = np.load(desk.path("measured", unit.number, "npy"), mmap_mode="r")
         with desk.writer(DOCUMENTS, unit.number) as keep:
             for row, (place, size) in zip(desk.rows(unit, counts), measured.tolist(), strict=True):

@@ -137,7 +137,10 @@ def unpacked(
             file = parquet_module(path).ParquetFile(path)
             number = sum(file.metadata.row_group(group).num_rows for group in range(start))
             groups = list(range(start, file.metadata.num_row_groups if stop < 0 else stop))
-            known = _projected(columns, file.schema_arrow.names)
+            names = file.schema_arrow.names
+            if twice := [name for name in names if names.count(name) > 1]:
+                raise DataError(f"has two columns {twice[0]!r}", where=str(path), fix="name each column once")
+            known = _projected(columns, names)
             batches = file.iter_batches(batch_size=1024, row_groups=groups, columns=known)
         else:
             batches = _arrow(pa, path, columns)
@@ -194,7 +197,7 @@ def line_writer(path: Path, kind: str) -> Iterator[Any]:
     """
     with publish_file(path) as partial:
         if kind == "parquet":
-            with _Table(partial) as table:
+            with _Table(partial, path) as table:
                 yield table.write
             return
         with partial.open("wb") as raw, contextlib.ExitStack() as stack:
@@ -212,8 +215,8 @@ class _Table:
     Values that the columns' types do not take are an error of pyarrow's.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._path, self._records, self._held = path, list[dict[str, Any]](), 0
+    def __init__(self, path: Path, name: Path) -> None:
+        self._path, self._name, self._records, self._held = path, name, list[dict[str, Any]](), 0
         self._writer: Any = None
 
     def __enter__(self) -> _Table:
@@ -242,7 +245,7 @@ class _Table:
             table: Any = pa.Table.from_pylist(self._records, schema=schema)
         except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
             what = f"its documents do not make a table ({str(error).splitlines()[0]})"
-            raise DataError(what, where=str(self._path), fix="write --format jsonl.gz") from error
+            raise DataError(what, where=str(self._name), fix="write --format jsonl.gz") from error
         if self._writer is None:
             self._writer = parquet.ParquetWriter(self._path, table.schema, compression="zstd")
         self._writer.write_table(table)

@@ -209,7 +209,7 @@ class Taking:
     starts: tuple[int, ...]
 
     def __call__(self, unit: Unit, desk: Desk) -> Counts:
-        counts, chosen = Counts(), np.load(self.chosen, mmap_mode="r")
+        counts, chosen = Counts(kept=0), np.load(self.chosen, mmap_mode="r")
         place = self.starts[unit.number]
         with desk.writer(DOCUMENTS, unit.number) as keep:
             for row in desk.rows(unit, counts):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -54,7 +54,7 @@ class BytePairs(Pieces):
                 pieces[i] = bytes(alphabet[character] for character in token)
         super().__init__(pieces, eot=0)
         self._tokenizer = tokenizer
-        self._known: dict[str, list[int]] = {}
+        self._known: dict[str, bytes] = {}  # ids of 64 bits, so that those of a text are one join
 
     def encode(self, text: str) -> Ids:
         """Ids (tokens,); text that looks like the end-of-text token is text. A lone surrogate is a DataError."""
@@ -65,13 +65,21 @@ class BytePairs(Pieces):
         for text in texts:
             utf8(text)
         split = [_SPLIT.findall(text) for text in texts]
+        try:
+            return [self._looked_up(pieces) for pieces in split]
+        except KeyError:  # a piece that is new
+            self._learn(split)
+            return [self._looked_up(pieces) for pieces in split]
+
+    def _looked_up(self, pieces: list[str]) -> Ids:
+        return np.frombuffer(b"".join(map(self._known.__getitem__, pieces)), np.int64).copy()
+
+    def _learn(self, split: list[list[str]]) -> None:
         if len(self._known) > _CACHED:
             self._known.clear()
         new = [piece for piece in dict.fromkeys(itertools.chain.from_iterable(split)) if piece not in self._known]
         for piece, encoding in zip(new, self._tokenizer.encode_batch_fast(new, add_special_tokens=False), strict=True):
-            self._known[piece] = encoding.ids
-        look_up: Callable[[str], list[int]] = self._known.__getitem__
-        return [np.fromiter(itertools.chain.from_iterable(map(look_up, pieces)), np.int64) for pieces in split]
+            self._known[piece] = np.array(encoding.ids, np.int64).tobytes()
 
     def save(self, path: Path) -> None:
         """Write a ``tokenizer.json`` that the tokenizers library (and so transformers) reads."""
