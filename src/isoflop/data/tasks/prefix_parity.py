@@ -35,7 +35,8 @@ class PrefixParityPart(TaskPart):
     """
 
     lengths: tuple[Bits, Bits] = (1, 32)
-    """The fewest and the most bits of a training word, each number equally often."""
+    """The fewest and the most bits of a training word. Each doubling comes equally often: as many words of 1 bit as of 2 or
+    3, of 4 to 7, and so on, since short words are what the rule is found by."""
     evaluate: Annotated[tuple[Bits, ...], Field(min_length=1)] = (16, 32, 64, 128, 256)
     """Bits of held-out words, ascending; as many words of each, none of which is trained on."""
     layout: Literal["last", "running"] = "last"
@@ -85,8 +86,7 @@ class PrefixParityPart(TaskPart):
         """A training word in half of all cases, else one that is asked."""
         place = int(generator.integers(2 * len(self.evaluate)))
         asked = place < len(self.evaluate)
-        low, high = self.lengths
-        length = self.evaluate[place] if asked else int(generator.integers(low, high + 1))
+        length = self.evaluate[place] if asked else self._taught(generator.random())
         bits = "".join(map(str, generator.integers(0, 2, length).tolist()))
         level = str(length) if asked else TAUGHT
         if self.layout == "last":
@@ -103,6 +103,11 @@ class PrefixParityPart(TaskPart):
     def length_of(self, puzzle: Puzzle) -> int:
         """Bits of the word."""
         return len("".join(puzzle.question).rstrip("="))
+
+    def _taught(self, share: float) -> int:
+        """Bits of a training word, where ``share`` in [0, 1) of all words is shorter."""
+        low, high = self.lengths
+        return min(high, int(low * ((high + 1) / low) ** share))
 
     def _characters(self, bits: int) -> int:
         return bits + 2 if self.layout == "last" else 2 * bits
