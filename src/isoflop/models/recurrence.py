@@ -254,26 +254,29 @@ def _settle(x: Tensor, q: Tensor, gathered: Tensor, steps: Steps, kept: Recurren
     """
     past, new = kept.length, x.shape[1]
     kept.reserve(past + new)
-    outs = torch.empty_like(x)
-    for t in range(new):
-        out = steps.closes(x[:, t : t + 1], _mean(gathered[:, t : t + 1]))
-        outs[:, t : t + 1] = out
-        kept.put(*steps.keeps(out))
+    outs: list[Tensor] = []
+    each = (part.split(1, 1) for part in (x, gathered[..., :-1], gathered[..., -1:]))  # views: what is given shows
+    for t, (row, total, weight) in enumerate(zip(*each, strict=True)):
+        outs.append(steps.closes(row, total / weight))
+        kept.put(*steps.keeps(outs[-1]))
         if t + 1 < new:
             tile = tile_at(t + 1, new)
             sources = slice(past + tile.sources.start, past + tile.sources.stop)
             seen = None if shown is None else shown[:, tile.targets, sources]
             keys, values = kept.keys[:, sources], kept.values[:, sources]
             _give(gathered[:, tile.targets], q[:, tile.targets], keys, values, seen)
-    return outs
+    return torch.cat(outs, 1)
 
 
 def _give(gathered: Tensor, q: Tensor, keys: Tensor, values: Tensor, seen: Tensor | None) -> None:
-    """Add what the keys' positions give to the queries', in place."""
+    """Add what the keys' positions give to the queries', in place.
+
+    Product and sum apart: into a part of ``gathered`` torch would multiply head by head.
+    """
     weights = torch.bmm(q, keys.transpose(1, 2)).exp_()
     if seen is not None:
         weights.mul_(seen)
-    gathered.baddbmm_(weights, values)
+    gathered.add_(torch.bmm(weights, values))
 
 
 def _mean(gathered: Tensor) -> Tensor:
@@ -327,11 +330,11 @@ class _Settled(Function):
                 weights = torch.bmm(q[:, targets], keys[:, sources].transpose(1, 2)).exp_().div_(total[:, targets])
                 if ctx.shown is not None:
                     weights.mul_(ctx.shown[:, targets, sources])
-                to_values[:, sources].baddbmm_(weights.transpose(1, 2), to_mixed[:, targets])
+                to_values[:, sources] += torch.bmm(weights.transpose(1, 2), to_mixed[:, targets])
                 above = torch.bmm(to_mixed[:, targets], values[:, sources].transpose(1, 2))
                 to_scores = above.sub_(inner[:, targets]).mul_(weights)
-                to_keys[:, sources].baddbmm_(to_scores.transpose(1, 2), q[:, targets])
-                to_q[:, targets].baddbmm_(to_scores, keys[:, sources])
+                to_keys[:, sources] += torch.bmm(to_scores.transpose(1, 2), q[:, targets])
+                to_q[:, targets] += torch.bmm(to_scores, keys[:, sources])
         own = (q * k).sum(-1, keepdim=True).exp_().div_(total)
         to_own = ((to_mixed * v).sum(-1, keepdim=True) - inner).mul_(own)
         return to_z, to_q.addcmul_(to_own, k), to_own * q, own * to_mixed, to_keys, to_values, *[None] * 5

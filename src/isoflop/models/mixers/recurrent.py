@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from pydantic import PositiveFloat, PositiveInt
@@ -186,6 +186,7 @@ class RecurrentPart(DrivingMixerPart):
         "values; in training what stands behind attention three times forward",
     )
     provides = frozenset({Cacheable})
+    version: ClassVar[int] = 2  # 1 summed what a tile gives into what was there, head by head: other roundings
 
     def build(self, width: int, ctx: Context) -> Recurrent:
         return Recurrent(width, *self.dimensions(width), self.norm_eps)
