@@ -221,14 +221,21 @@ def _scaled(x: Tensor, weight: Tensor, scale: Tensor, dtype: torch.dtype) -> Ten
 
 def _quick_rms_norm(x: Tensor, weight: Tensor, eps: float, dtype: torch.dtype) -> Tensor:
     """In few calls, which is what one vector's norm costs: sqrt(|x|^2 + width eps) is a hypotenuse."""
-    width = x.shape[-1]
-    length = torch.linalg.vector_norm(x, dim=-1, keepdim=True).hypot_(_leg(width * eps, x.dtype, x.device))
-    return (x * weight).div_(length.mul_(width**-0.5)).to(dtype)
+    leg, unit = _legs(x.shape[-1], eps, x.dtype, x.device)
+    length = torch.linalg.vector_norm(x, dim=-1, keepdim=True).hypot_(leg)
+    return in_dtype((x * weight).div_(length.mul_(unit)), dtype)
 
 
 @functools.lru_cache(64)
-def _leg(square: float, dtype: torch.dtype, device: torch.device) -> Tensor:
-    return torch.tensor(square**0.5, dtype=dtype).to(device)
+def _legs(width: int, eps: float, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
+    """sqrt(width eps) and 1 / sqrt(width) as tensors: a Python number would be made one at each call."""
+    leg, unit = ((width * eps) ** 0.5, width**-0.5)
+    return torch.tensor(leg, dtype=dtype).to(device), torch.tensor(unit, dtype=dtype).to(device)
+
+
+def in_dtype(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """``x.to(dtype)``, for those who call it for one vector after another."""
+    return x if x.dtype == dtype else x.to(dtype)
 
 
 class _RmsNorm(Function):

@@ -18,7 +18,7 @@ from .attend import softly_capped
 from .cache import Cache, Padding
 from .checkpointing import checkpointed
 from .decoding import WeightLayout, Weights, laid_out
-from .kernels import decoding, fuse
+from .kernels import decoding, fuse, in_dtype
 from .layers import Matrix, exact
 from .sheet import WritingSheet
 from .slots import Slots
@@ -62,7 +62,7 @@ class Block(nn.Module):
             return driven
 
         def mix(read: Tensor) -> Tensor:
-            return self.mixer(read.to(self.dtype), products[0], seen, cache)  # type: ignore[no-any-return]
+            return self.mixer(in_dtype(read, self.dtype), products[0], seen, cache)  # type: ignore[no-any-return]
 
         for paths in self.rounds:
             x = self.round(x, paths, products[1], mix)
@@ -83,7 +83,7 @@ class Block(nn.Module):
             if name == "mixer":
                 x = mix(x)
             elif name == "feed_forward":
-                x = self.feed_forward(x.to(self.dtype), products)
+                x = self.feed_forward(in_dtype(x, self.dtype), products)
             else:
                 x = getattr(self, name)(exact(x), self.dtype)
         return x

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Literal
@@ -167,9 +168,12 @@ class Sample(Batched):
         own = logits[:, : self.ids].float().cpu()
         numbers = torch.tensor([row.generator.random() for row in rows], dtype=torch.float64)
         cut = own if seen is None else filters.penalised(own, seen, self.repetition_penalty)
-        at_once = max(1, _NUMBERS // own.shape[-1])
-        pieces = zip(torch.split(cut, at_once), torch.split(numbers, at_once), strict=True)
-        drawn = torch.cat([self.choose(some, uniform) for some, uniform in pieces])
+        if cut.numel() <= _NUMBERS:
+            drawn = self.choose(cut, numbers)
+        else:
+            at_once = max(1, _NUMBERS // own.shape[-1])
+            pieces = zip(torch.split(cut, at_once), torch.split(numbers, at_once), strict=True)
+            drawn = torch.cat([self.choose(some, uniform) for some, uniform in pieces])
         if self.logprobs:
             chosen = (own.gather(-1, drawn[:, None])[:, 0] - own.logsumexp(-1)).tolist()
         for i, (row, token) in enumerate(zip(rows, drawn.tolist(), strict=True)):
@@ -224,7 +228,7 @@ class Sample(Batched):
 def _largest(logits: Tensor) -> tuple[Tensor, Tensor]:
     """Each row's largest logit and its id; NumericsError where it is NaN or infinite."""
     largest, likeliest = logits.max(-1)
-    if not largest.isfinite().all():
+    if not all(map(math.isfinite, largest.tolist())):
         fix = "the run's weights are not finite or have grown too large: train it again at a lower rate"
         raise NumericsError("the model's logits are not finite", where="generate", fix=fix)
     return largest, likeliest

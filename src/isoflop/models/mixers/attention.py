@@ -35,6 +35,7 @@ from .. import short_convolution
 from ..attend import Angles, attend, block_pairs, capped_attend, dense_mask, turn_
 from ..cache import KeyValues, Padding
 from ..cost import pointwise
+from ..kernels import in_dtype
 from ..layers import Matrix, Product, exact, joined, matrix_shapes
 from ..sheet import SheetKeyValues
 from ..short_convolution import ConvolvedKeyValues, ConvolvedSlotKeyValues, ShortConvolution
@@ -130,8 +131,8 @@ class Attention(nn.Module):
             angles = self._angles(places_of(seen, length), length, x.dtype)
             mixed = attend(qkv, angles, self.heads, seen, scale=self.scale, cap=self.cap)
         else:
-            mixed = self._continue(qkv.to(cache.dtype), cache, padding)
-        return to_out(mixed.to(x.dtype).flatten(2))
+            mixed = self._continue(in_dtype(qkv, cache.dtype), cache, padding)
+        return to_out(in_dtype(mixed, x.dtype).flatten(2))
 
     def _convolved(self, qkv: Tensor, seen: Seen, cache: Any, padding: Padding | None) -> Tensor:
         """Queries, keys and values behind their convolution."""
