@@ -235,16 +235,15 @@ class _Task:
         return [] if whole else as_prompt(self.tokenizer, "")
 
     def _check(self, encoded: Sequence[Sequence[int | None]]) -> None:
-        length, reach = max(map(len, encoded), default=0), self.found.reach
-        if self.found.ctx.filling is not None and not self.infill:
-            length += self.budget
-            if length > reach:
-                what = f"prompt and sample are {length:,} tokens, and the model was trained on {reach:,} at a time"
-                warn(f"{what}: expect worse text")
-        elif length > reach:
-            which = "the prompt" if len(encoded) == 1 else "the longest prompt"
-            what = f"{which} has {length:,} tokens, and the model was trained on {reach:,} at a time"
-            warn(f"{what}: expect worse text")
+        """Warn of texts that are longer than those that the model was trained on."""
+        reach, filling = self.found.reach, self.found.ctx.filling
+        grows = filling is not None and filling.times > 0  # how much comes is the model's to say
+        length = max((sum(i is not None for i in each) if grows else len(each) for each in encoded), default=0)
+        which = "the prompt has" if len(encoded) == 1 else "the longest prompt has"
+        if filling is not None and not grows and not self.infill:
+            length, which = length + self.budget, "prompt and sample are"
+        if length > reach:
+            warn(f"{which} {length:,} tokens, and the model was trained on {reach:,} at a time: expect worse text")
 
     def job(self, run: str) -> str:
         """A digest of all that decides the text that follows a prompt."""

@@ -38,9 +38,9 @@ def on_local_tasks(
 
     tasks = [LocalTask.read(file) for file in files]
     found = load()
-    if found.tokenizer is None or any(pattern is not None for pattern in found.recipe.objective.patterns):
+    if found.tokenizer is None:
         raise UsageError("does not say how likely a text is, left to right", where=name, fix="measure a causal model")
-    scorer = PairScorer(found.model, length=found.reach, device=found.ctx.device)
+    scorer = PairScorer(found.causal(name).model, length=found.reach, device=found.ctx.device)
     rows: list[dict[str, Any]] = []
     for task in tasks:
         items = task.items[:limit] if limit else task.items

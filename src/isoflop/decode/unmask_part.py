@@ -60,7 +60,9 @@ class UnmaskPart(DecoderPart):
     def _one_pace(self) -> UnmaskPart:
         fields = type(self).model_fields
         if idle := sorted(name for name in self.unused if getattr(self, name) != fields[name].default):
-            raise ValueError(f"{self.name} goes a way of its own, of which {' and '.join(idle)} are no part; leave out")
+            raise ValueError(
+                f"{self.name} goes a way of its own, which {' and '.join(idle)} would not change; leave out"
+            )
         # Asked by their values: a stored recipe names every field.
         given = [name for name in ("steps", "stages", "per_call") if getattr(self, name) != fields[name].default]
         if len(given) > 1:

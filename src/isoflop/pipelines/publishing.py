@@ -123,6 +123,9 @@ def publish_directory(
 ) -> Form:
     """Write a published model anew: in another type, or from an older layout. Arguments are ``publish_run``'s."""
     source = Published(directory)
+    if source.filling is not None:
+        what = "fills in what is hidden: models of its family are read, not written, and no causal model is like it"
+        raise UsageError(what, where=str(directory), fix="copy the directory as it is")
     model, config = source.model(), source.config
 
     def beside(target: Path, form: Form) -> None:

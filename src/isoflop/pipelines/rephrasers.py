@@ -37,7 +37,7 @@ class ModelRephraser:
     ) -> None:
         if found.tokenizer is None:
             raise UsageError("was trained on ids that stand for no text", where=identity)
-        self.found, self.tokenizer, self.bill, self.cost = found, found.tokenizer, bill, Cost()
+        self.found, self.tokenizer, self.bill, self.cost = found.causal(identity), found.tokenizer, bill, Cost()
         self.identity = f"model:{identity}:{temperature:g}:{tokens}"
         self._tokens = tokens
         cls: Any = get("decoder", "sample")

@@ -36,6 +36,8 @@ def write_samples(run: Run, sample: SampledText, seed: int, out: Path) -> Cost:
     part = (
         sample.decoder if sample.decoder.stop is not None else sample.decoder.model_copy(update={"stop": tokenizer.eot})
     )
+    if why := part.misfit(found.ctx.filling):
+        raise UsageError(f"the decoder {part.name} {why}", where=str(run.path))
     decoder, rng, texts, cost = part.build(found.ctx), Rng(seed)("samples"), list[str](), ZERO
     start = as_prompt(tokenizer, "")
     while len(texts) < sample.documents:

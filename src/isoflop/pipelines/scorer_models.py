@@ -52,7 +52,7 @@ class ReadingModel:
     def __init__(self, found: Trained, name: str, identity: str, bill: Mapping[str, Any]) -> None:
         if found.tokenizer is None:
             raise UsageError("was trained on ids that stand for no text", where=name)
-        self.found, self.name, self.identity, self.bill = found, name, identity, dict(bill)
+        self.found, self.name, self.identity, self.bill = found.causal(name), name, identity, dict(bill)
         self.tokenizer = found.tokenizer
         self.tokenizer_digest = tokenizer_digest(found.tokenizer)
         self.length, self.cost = max(found.reach, 2), ZERO

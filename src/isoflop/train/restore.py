@@ -84,6 +84,20 @@ class Trained:
     reach: int
     remarks: tuple[str, ...] = ()
 
+    def causal(self, where: str) -> Trained:
+        """Itself, if it was trained to say what comes next, as whoever reads or writes from left to right asks.
+
+        Args:
+            where: how the user named it.
+
+        Raises:
+            UsageError: it was trained to see what follows.
+        """
+        if any(pattern is not None for pattern in self.recipe.objective.patterns):
+            what = "was trained to see what follows, and is asked for what comes next"
+            raise UsageError(what, where=where, fix="name a causal model")
+        return self
+
     def measure(self, heldout: Mapping[str, HeldOut]) -> dict[str, Measurement]:
         """Every metric of the recipe on held-out data by domain: any text in the tokenizer's ids, not the run's own.
 

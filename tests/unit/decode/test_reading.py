@@ -171,7 +171,7 @@ def test_samples_of_blocks_that_are_kept_have_the_models_law() -> None:
 def test_what_cannot_be_kept_is_said() -> None:
     with pytest.raises(ValueError, match="say how long blocks are"):
         get("decoder", "margin")(keep="around")
-    with pytest.raises(ValueError, match="of which block and keep are no part"):
+    with pytest.raises(ValueError, match="which block and keep would not change"):
         get("decoder", "remask")(keep="around", block=4)
     kept: Any = get("decoder", "margin")(keep="around", block=4)
     assert "leave keep out" in kept.misfit(BLOCKS)

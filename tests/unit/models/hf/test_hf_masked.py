@@ -14,7 +14,7 @@ from torch.nn import functional as F
 import tokenizer_toys
 from isoflop.cli.main import invoke
 from isoflop.core.contracts import Draws, TokenBatch
-from isoflop.core.errors import DataError
+from isoflop.core.errors import DataError, UsageError
 from isoflop.core.rng import Rng
 from isoflop.decode.decoders.top_probability import TopProbabilityPart
 from isoflop.decode.unmask import Unmask
@@ -22,6 +22,8 @@ from isoflop.ledger.audit import Audit
 from isoflop.models.hf.config import Config
 from isoflop.models.hf.directory import Published
 from isoflop.models.hf.families import FAMILIES, family_of, form_of, part_of
+from isoflop.pipelines.rephrasers import ModelRephraser
+from isoflop.pipelines.scorer_models import ReadingModel
 from isoflop.train.restore import published
 from published_toys import write
 
@@ -173,6 +175,24 @@ def test_its_bits_per_byte_are_a_bound_by_its_own_conventions(made: Any, capsys:
     said = capsys.readouterr().out
     assert "<=" in said
     assert "an upper bound, the mean over 8 random masks" in said
+
+
+def test_nobody_asks_it_what_comes_next(made: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Read from left to right, a model of any order gives numbers that mean nothing, and no error."""
+    found = published(made[1])
+    with pytest.raises(UsageError, match="trained to see what follows"):
+        ReadingModel(found, "a", "b", {})
+    with pytest.raises(UsageError, match="trained to see what follows"):
+        ModelRephraser(found, "a", {})
+    (tmp_path / "task.jsonl").write_text('{"query": "a", "choices": ["b", "c"], "gold": 0}\n')
+    for command, words in (
+        (("eval", str(made[1]), "--task", str(tmp_path / "task.jsonl")), "trained to see what follows"),
+        (("export", str(made[1]), str(tmp_path / "out")), "no causal model is like it"),
+        (("serve", str(made[1])), "only what writes from left to right is served"),
+    ):
+        assert invoke(list(command)) == 2
+        assert words in capsys.readouterr().err.replace("\n", " ")
+    assert not (tmp_path / "out").exists()
 
 
 PUBLISHED: dict[str, dict[str, Any]] = {
