@@ -35,11 +35,12 @@ def main() -> None:
     parser.add_argument("--root", default="runs/mdm-order-ten-minutes")
     given = parser.parse_args()
     own = {"size": given.size, "device": given.device, "examples": given.examples}
-    changes = [f"source.variants={FORMS}", f"source.heldout={HELD_OUT}", "schedule=constant", "optimizer.lr=0.001"]
+    changes = [f"source.variants={FORMS}", f"source.heldout={HELD_OUT}", "optimizer.lr=0.001"]
+    changes += ["schedule=constant", f"budget={{seconds={given.seconds}}}"]
     table: dict[str, dict[str, list[float]]] = {order: {} for order in ORDERS}
     steps = []
     for seed in SEEDS:
-        recipe = recipe_of({**SCALES["gpu"], **own}, seed, {"seconds": given.seconds}).with_(*changes)
+        recipe = recipe_of({**SCALES["gpu"], **own}, seed, {"steps": 1}).with_(*changes)
         run = train(recipe, Path(given.root))
         steps.append(run.status.step)
         session = restore(run)
