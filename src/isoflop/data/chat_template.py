@@ -138,8 +138,9 @@ class ChatTemplate:
         pieces, size = list[str](), 0
         try:
             self._environment.begin()
+            # As one table: an option may have any name, "self" among them.
             stream = self._template.generate(
-                **known, add_generation_prompt=add_generation_prompt, strftime_now=date.strftime
+                {**known, "add_generation_prompt": add_generation_prompt, "strftime_now": date.strftime}
             )
             for piece in stream:
                 pieces.append(piece)

@@ -117,13 +117,19 @@ class ChatEncoder:
 
     def _escaped(self, value: Any) -> Any:
         """JSON in whose texts a mark parts whatever would be a special token."""
+        try:
+            return self._parted(value)
+        except RecursionError:
+            raise DataError("is nested too deeply", fix="flatten what a message, a tool or an option holds") from None
+
+    def _parted(self, value: Any) -> Any:
         if isinstance(value, str):
             if any(mark in value for mark in MARKS):
                 raise DataError("holds one of Unicode's noncharacters, which stand for no text", fix="remove it")
             return self._pattern.sub(lambda found: found[0][:1] + _ESCAPE + found[0][1:], value)
         if isinstance(value, Mapping):
-            return {key: self._escaped(item) for key, item in value.items()}
-        return [self._escaped(item) for item in value] if isinstance(value, list | tuple) else value
+            return {key: self._parted(item) for key, item in value.items()}
+        return [self._parted(item) for item in value] if isinstance(value, list | tuple) else value
 
     def _ids(self, text: str, literal: frozenset[int]) -> tuple[Ids, Ids]:
         """Ids of a text and where each lies in it (tokens, 2); special tokens that begin at ``literal`` are text."""

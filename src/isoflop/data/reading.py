@@ -175,11 +175,11 @@ def read_chats(
             if not isinstance(record["tools"], list) or not all(isinstance(tool, dict) for tool in record["tools"]):
                 raise DataError("key 'tools' holds no list of objects", where=where, fix="give JSON schemas of tools")
             chat["tools"] = record["tools"]
-        if record.get(OPTIONS):
+        if record.get(OPTIONS) is not None:
             if not isinstance(record[OPTIONS], dict):
                 fix = 'give what the template asks for by name, e.g. {"enable_thinking": false}'
                 raise DataError(f"key {OPTIONS!r} holds no object", where=where, fix=fix)
-            chat["options"] = record[OPTIONS]
+            chat |= {"options": record[OPTIONS]} if record[OPTIONS] else {}
         yield number, chat, None if domain_key is None else _string(record, domain_key, where)
 
 

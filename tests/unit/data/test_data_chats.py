@@ -238,6 +238,18 @@ def test_options_reach_the_template_and_no_name_of_its_own(tmp_path: Path) -> No
     assert all(text.startswith("SAT") for _, text in corpus.stream("train").pairs())
 
 
+def test_an_option_may_have_any_name_and_no_endless_depth(tmp_path: Path) -> None:
+    template = ChatTemplate("{{ self is defined }}{{ context }}", {}, "DIR")
+    assert template.render(chat_of("a"), options={"self": 1, "context": 2, "no name": 3}).endswith("2")
+    encoder, deep = tokenizer_of(tmp_path / "a").chat_encoder(), list[Any]()
+    for _ in range(3000):
+        deep = [deep]
+    with pytest.raises(DataError, match="is nested too deeply; flatten"):
+        encoder.prompt(chat_of("a"), options={"deep": deep})
+    with pytest.raises(DataError, match="is nested too deeply; flatten"):
+        encoder.encode([*chat_of("a", "b"), {"role": "user", "content": "c", "more": deep}])
+
+
 def test_a_template_that_writes_an_answer_nowhere_is_refused() -> None:
     last_only = "{% for m in messages %}{{ m.role }}: {% if loop.last %}{{ m.content }}{% endif %}\n{% endfor %}"
     template = ChatTemplate(last_only, {}, "DIR")
@@ -309,6 +321,7 @@ BAD: dict[str, tuple[Any, str]] = {
     "no answer": ({"messages": chat_of("a")}, "no message of 'messages' has the role 'assistant'"),
     "no tools": ({"messages": chat_of("a", "b"), "tools": ["f"]}, "'tools' holds no list of objects"),
     "no options": ({"messages": chat_of("a", "b"), "chat_template_kwargs": "loud"}, "holds no object; give what"),
+    "options that are a list": ({"messages": chat_of("a", "b"), "chat_template_kwargs": []}, "holds no object"),
     "a noncharacter": ({"messages": chat_of("a", f"b{MARKS[2]}")}, "noncharacters"),
 }
 

@@ -106,7 +106,7 @@ class Published:
         entries = self.family.all_entries(self.part)
         there = dict(self.checkpoint.tensors)
         if self.whole:
-            there = text_tensors(there)
+            there = text_tensors(there, str(self.path))
         prefix = self.family.prefix
         if not any(name.startswith(prefix) for name in there):  # the bare model was saved
             there = {name if name == self.family.head() else prefix + name: info for name, info in there.items()}

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
+from ...core.errors import DataError
+
 WHOLES = ("gemma3", "mistral3", "llava")
 """By ``model_type``. Given text alone, each computes what its text model does."""
 WHOLE = "whole"
@@ -36,18 +38,30 @@ def text_config(tree: Mapping[str, Any]) -> Mapping[str, Any]:
     return {**shared, **own, WHOLE: tree["model_type"]}
 
 
-def text_tensors(tensors: Mapping[str, T]) -> dict[str, T]:
+def text_tensors(tensors: Mapping[str, T], where: str = "") -> dict[str, T]:
     """The text model's tensors by the names that they have where it is alone.
+
+    Args:
+        tensors: those of the whole.
+        where: the directory, for errors.
+
+    Raises:
+        DataError: two tensors have one name there.
 
     Example:
         >>> text_tensors({"model.language_model.norm.weight": 1, "vision_tower.weight": 2, "lm_head.weight": 3})
         {'model.norm.weight': 1, 'lm_head.weight': 3}
     """
-    found = {}
+    found, named = dict[str, T](), dict[str, str]()
     for name, tensor in tensors.items():
         for theirs, alone in (*_PLACES, ("lm_head.", "lm_head.")):
-            if name.startswith(theirs):
-                found[alone + name.removeprefix(theirs)] = tensor
+            if not name.startswith(theirs):
+                continue
+            short = alone + name.removeprefix(theirs)
+            if short in named:
+                what = f"holds {named[short]!r} and {name!r}: which one is the text model's?"
+                raise DataError(what, where=where, fix="fetch the files of the model anew")
+            found[short], named[short] = tensor, name
     return found
 
 

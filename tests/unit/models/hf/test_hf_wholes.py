@@ -123,3 +123,13 @@ def test_a_whole_without_a_text_models_tensors_is_refused(tmp_path: Path) -> Non
     write(there, {"vision_tower.weight": torch.ones(3)})
     with pytest.raises(DataError, match=r"lacks .* tensors that a gemma3_text .*'model\.embed_tokens\.weight'"):
         load(there)
+
+
+def test_a_whole_that_names_a_tensor_twice_is_refused(tmp_path: Path) -> None:
+    there, _ = whole(tmp_path)
+    tensors = load_file(there / "model.safetensors")
+    write(there, {**tensors, "model.language_model.norm.weight": tensors["language_model.model.norm.weight"] + 1})
+    with pytest.raises(
+        DataError, match=r"holds 'language_model\.model\.norm\.weight' and 'model\.language_model\.norm"
+    ):
+        load(there)
