@@ -82,16 +82,20 @@ def test_a_run_is_measured_on_local_tasks(
     source, model = '{name="jsonl", paths="texts.jsonl"}', '{name="transformer", d_model=16, layers=1}'
     settings = ["tokenizer=bytes", "budget.steps=1", "train.batch=2", "train.length=32", "model.mixer.heads=1"]
     assert invoke(["train", "small", f"source={source}", f"model={model}", *settings, "--name", "tiny"]) == 0
-    Path("choice.jsonl").write_text(json.dumps({"query": "a", "choices": ["b", "cc"], "gold": 1}) + "\n" * 2)
+    Path("choice.jsonl").write_text((json.dumps({"query": "a", "choices": ["b", "cc"], "gold": 1}) + "\n") * 2)
     Path("sums.jsonl").write_text(json.dumps({"question": "1 + 1 =", "answer": "2"}))
     capsys.readouterr()
     assert invoke(["eval", "tiny", "--task", "choice.jsonl", "--task", "sums.jsonl"]) == 0
     said = capsys.readouterr().out
-    assert "choice (1): sum " in said
+    assert "choice (2): sum " in said
     assert "character" in said
     assert "ECE" in said
     assert "sums (1): exact 0.0000" in said
     assert invoke(["eval", "tiny", "--task", "choice.jsonl", "--json"]) == 0
     (task,) = json.loads(capsys.readouterr().out)["tasks"]
-    assert task["sum"]["right"] in ([0], [1])
+    assert task["sum"]["right"] in ([0, 0], [1, 1])
+    Path("other.json").write_text(json.dumps({"model": "other", "tasks": [{**task, "sum": {"right": [0, 1]}}]}))
+    assert invoke(["eval", "tiny", "--task", "choice.jsonl", "--against", "other.json"]) == 0
+    assert "sum beside other: " in capsys.readouterr().out
+    assert invoke(["eval", "tiny", "--against", "other.json"]) == 2
     assert invoke(["eval", "tiny", "--task", "choice.jsonl", "--text", "texts.jsonl"]) == 2

@@ -20,9 +20,14 @@ BUDGET = 256
 
 
 def on_local_tasks(
-    load: Callable[[], Trained], name: str, files: Sequence[Path], limit: int | None, json: bool
+    load: Callable[[], Trained],
+    name: str,
+    files: Sequence[Path],
+    limit: int | None,
+    json: bool,
+    against: Path | None = None,
 ) -> None:
-    """Measure a model on tasks and say how it did.
+    """Measure a model on tasks and say how it did, and whether better than another one.
 
     Args:
         load: loads the model, once nothing else is known to be amiss.
@@ -30,13 +35,14 @@ def on_local_tasks(
         files: of the tasks.
         limit: only so many items of each, the first ones.
         json: print JSON.
+        against: what ``--json`` printed of another model on the same items.
     """
-    from dataclasses import replace
+    from dataclasses import asdict, replace
 
-    from ..evals.local_tasks import LocalTask, measure_task
+    from ..evals.local_tasks import LocalTask, OtherScores, measure_task
     from ..evals.scoring import PairScorer
 
-    tasks = [LocalTask.read(file) for file in files]
+    tasks, other = [LocalTask.read(file) for file in files], OtherScores.read(against) if against else OtherScores()
     found = load()
     if found.tokenizer is None:
         raise UsageError("does not say how likely a text is, left to right", where=name, fix="measure a causal model")
@@ -45,24 +51,34 @@ def on_local_tasks(
     for task in tasks:
         items = task.items[:limit] if limit else task.items
         score = measure_task(replace(task, items=items), scorer, found.tokenizer, _writer(found))
-        rows.append({"task": task.name, "kind": task.kind, "items": len(items), **_figures(score)})
+        beside = other.beside(score)
+        figures = _figures(score) | (
+            {"against": {norm: asdict(pair) for norm, pair in beside.items()}} if beside else {}
+        )
+        rows.append({"task": task.name, "kind": task.kind, "items": len(items), **figures})
         if not json:
             said = ", ".join(f"{norm} {score.accuracy(norm):.4f} ± {score.stderr(norm):.4f}" for norm in score.right)
             error = rows[-1].get("calibration_error")
             typer.echo(f"{task.name} ({len(items):,}): {said}" + (f"; ECE {error:.4f}" if error is not None else ""))
+            for norm, pair in beside.items():
+                more = f"{pair.difference:+.4f} ± {pair.stderr:.4f}, p = {pair.p:.2g}"
+                typer.echo(f"  {norm} beside {other.name}: {more}")
     if json:
         emit({"model": name, "step": found.step, "tasks": rows})
 
 
 def _figures(score: TaskScore) -> dict[str, Any]:
-    from ..evals.calibration import calibration_error, top
+    from ..evals.calibration import calibration_error, debiased_error, top
 
     figures: dict[str, Any] = {
         norm: {"accuracy": score.accuracy(norm), "stderr": score.stderr(norm), "right": score.right[norm].astype(int)}
         for norm in score.right
     }
     if score.probabilities is not None and score.probabilities.shape[1] > 1:
-        figures["calibration_error"] = calibration_error(*top(score.probabilities, score.gold))
+        sure = top(score.probabilities, score.gold)
+        figures["calibration_error"] = calibration_error(*sure)
+        figures["calibration_error_mass"] = calibration_error(*sure, kind="mass")
+        figures["calibration_error_debiased"] = debiased_error(*sure)
     return figures
 
 

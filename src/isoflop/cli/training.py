@@ -240,6 +240,15 @@ def evaluate(
     limit: Annotated[
         int | None, typer.Option("--limit", min=1, help="With --harness or --task, only so many items of each task.")
     ] = None,
+    against: Annotated[
+        Path | None,
+        typer.Option(
+            "--against",
+            help="With --task, what --json printed of another model: differences item by item.",
+            parser=user_path,
+            metavar="FILE.json",
+        ),
+    ] = None,
     root: Root = DEFAULT_ROOT,
     threads: Threads = None,
     device: Device = None,
@@ -255,12 +264,14 @@ def evaluate(
     use_threads(threads)
     if limit is not None and not harness and not task:
         raise UsageError("--limit only applies with --harness and --task", where="eval")
+    if against is not None and not task:
+        raise UsageError("--against only applies with --task", where="eval")
     if task:
         from .tasks import on_local_tasks
 
         if text or harness:
             raise UsageError("--task excludes --text and --harness", where="eval", fix="use one of them")
-        on_local_tasks(lambda: usable(run, root, device), run, task, limit, json)
+        on_local_tasks(lambda: usable(run, root, device), run, task, limit, json, against)
         return
     if harness:
         from .harness import on_tasks

@@ -11,7 +11,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,9 +19,11 @@ import numpy as np
 import numpy.typing as npt
 
 from ..core.contracts import Tokenizer
-from ..core.errors import DataError
+from ..core.errors import DataError, nearest
+from ..core.reading import read_json
 from ..data.engine.inputs import lines_in, units_of
 from ..data.tokenizing import as_prompt, encode_many
+from .calibration import Paired, paired
 from .scoring import PairScorer
 
 Kind = Literal["choice", "schema", "completion", "answer"]
@@ -167,6 +169,56 @@ class TaskScore:
         """Of the accuracy, over items."""
         values = self.right[norm]
         return float(values.std(ddof=1) / math.sqrt(len(values))) if len(values) > 1 else math.nan
+
+
+@dataclass(frozen=True)
+class OtherScores:
+    """How another model did on each item, as ``isoflop eval --task --json`` printed it.
+
+    Args:
+        name: of the model; "" where there is none.
+        right: task -> by what the choice is normalised -> 1 or 0 an item.
+
+    Example:
+        >>> other = OtherScores("b", {"sums": {"sum": [0, 0, 1, 1, 0, 0]}})
+        >>> score = TaskScore("sums", {"sum": np.ones(6)}, None, np.zeros(6, int))
+        >>> round(other.beside(score)["sum"].difference, 3), other.beside(score)["sum"].p
+        (0.667, 0.125)
+    """
+
+    name: str = ""
+    right: Mapping[str, Mapping[str, Sequence[float]]] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, file: Path | str) -> OtherScores:
+        """Read such a file; DataError for another one."""
+        known = read_json(Path(file), dict[str, Any])
+        try:
+            rows = {
+                row["task"]: {
+                    norm: [float(each) for each in found["right"]]
+                    for norm, found in row.items()
+                    if isinstance(found, dict) and "right" in found
+                }
+                for row in known["tasks"]
+            }
+            return cls(str(known["model"]), rows)
+        except (KeyError, TypeError, ValueError):
+            fix = "name what `isoflop eval RUN --task FILE --json` printed"
+            raise DataError("holds no items of tasks", where=str(file), fix=fix) from None
+
+    def beside(self, score: TaskScore) -> dict[str, Paired]:
+        """The difference of a model's score to it, item by item; none without another model.
+
+        Raises:
+            DataError: it was not asked that task, or other items of it.
+        """
+        if not self.name:
+            return {}
+        if score.task not in self.right:
+            raise DataError(f"has no task {score.task!r}", where=self.name, fix=nearest(score.task, list(self.right)))
+        known = self.right[score.task]
+        return {norm: paired(mine, np.array(known[norm])) for norm, mine in score.right.items() if norm in known}
 
 
 def measure_task(

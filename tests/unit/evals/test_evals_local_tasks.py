@@ -12,7 +12,8 @@ import torch
 
 from isoflop.core.errors import DataError
 from isoflop.data.tokenizers.bytes import Bytes
-from isoflop.evals.local_tasks import LocalTask, TaskItem, checked, measure_task
+from isoflop.evals.calibration import paired
+from isoflop.evals.local_tasks import LocalTask, OtherScores, TaskItem, TaskScore, checked, measure_task
 from isoflop.evals.scoring import PairScorer
 
 
@@ -98,3 +99,25 @@ def test_answers_are_checked_by_their_last_number_or_their_words() -> None:
     assert checked("Heads, I think", "heads")
     assert not checked("no heads", "heads")
     assert not checked("", "5")
+
+
+def test_a_model_is_held_against_another_item_by_item(tmp_path: Path) -> None:
+    right = np.array([1.0, 1, 0, 1, 1, 0])
+    score = TaskScore("sums", {"sum": right, "byte": right}, None, np.zeros(6, int))
+    place = tmp_path / "other.json"
+    rows = [{"task": "sums", "items": 6, "sum": {"accuracy": 0.5, "right": [0, 1, 0, 0, 1, 1]}}]
+    place.write_text(json.dumps({"model": "b", "tasks": rows}))
+    assert OtherScores.read(place).beside(score) == {"sum": paired(right, np.array([0, 1, 0, 0, 1, 1]))}
+    assert OtherScores().beside(score) == {}
+    with pytest.raises(DataError, match="has no task 'sum'"):
+        OtherScores.read(place).beside(TaskScore("sum", score.right, None, score.gold))
+    with pytest.raises(DataError, match="not of the same items"):
+        OtherScores.read(place).beside(TaskScore("sums", {"sum": right[:5]}, None, score.gold))
+    for wrong in (
+        {"model": "b"},
+        {"tasks": [], "m": 1},
+        {"model": "b", "tasks": [{"task": "a", "sum": {"right": "x"}}]},
+    ):
+        place.write_text(json.dumps(wrong))
+        with pytest.raises(DataError, match="holds no items of tasks"):
+            OtherScores.read(place)
