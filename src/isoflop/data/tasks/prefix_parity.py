@@ -35,8 +35,8 @@ class PrefixParityPart(TaskPart):
     """
 
     lengths: tuple[Bits, Bits] = (1, 32)
-    """The fewest and the most bits of a training word. Each doubling comes equally often: as many words of 1 bit as of 2 or
-    3, of 4 to 7, and so on, since short words are what the rule is found by."""
+    """The fewest and the most bits of a training word. Each doubling comes equally often: as many words of 1 bit as
+    of 2 or 3, of 4 to 7, and so on, since short words are what the rule is found by."""
     evaluate: Annotated[tuple[Bits, ...], Field(min_length=1)] = (16, 32, 64, 128, 256)
     """Bits of held-out words, ascending; as many words of each, none of which is trained on."""
     layout: Literal["last", "running"] = "last"
