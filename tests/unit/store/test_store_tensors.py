@@ -73,6 +73,13 @@ def test_a_tensor_is_read_piece_by_piece_in_the_type_asked_for(tmp_path: Path) -
     assert torch.equal(HeldTensor(tensor).piece(10, 20), tensor.reshape(-1)[10:20])
 
 
+def test_every_shards_header_says_what_is_said_of_all() -> None:
+    headers = lay_out([("a", "F32", (10,)), ("b", "F32", (10,))], 40, said={"tensor_names": "[]"}).headers
+    assert len(headers) == 2
+    for header in headers.values():
+        assert json.loads(header[8:])["__metadata__"] == {"format": "pt", "tensor_names": "[]"}
+
+
 def test_shards_are_no_larger_than_asked_unless_one_tensor_is() -> None:
     layout = lay_out([("a", "F32", (10,)), ("b", "F32", (10,)), ("c", "F32", (100,)), ("d", "F32", (1,))], 80)
     placed = {name: info.file.name for name, info in layout.tensors.items()}
