@@ -6,6 +6,7 @@ import gzip
 import json
 import random
 import string
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,9 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 import fasttext_toy
+from isoflop.cli.main import invoke
 from isoflop.core.errors import DataError, UsageError
+from isoflop.data.engine import languages
 from isoflop.data.engine.cleaning import chain_of, clean, filter_of
 from isoflop.data.engine.inputs import units_of
 from isoflop.data.engine.jobs import JobSettings
@@ -195,3 +198,23 @@ def test_examples_that_teach_nothing_are_errors(tmp_path: Path) -> None:
         LanguagePart(examples={"de": str(one), "fr": str(one)})
     with pytest.raises(ValidationError, match="both given"):
         LanguagePart(model="a.bin", examples={"en": str(one)})
+
+
+def test_who_has_no_library_is_told_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "py3langid.langid", None)
+    languages._py3langid.cache_clear()
+    monkeypatch.chdir(tmp_path)
+    Path("a.jsonl").write_text(json.dumps({"text": ENGLISH}))
+    for verb in (["clean", "--first", "language"], ["stats", "--languages"]):
+        assert invoke(["data", *verb, "a.jsonl", "--out", verb[0], "--workers", "1"]) == 2
+        said = capsys.readouterr().err
+        assert "needs py3langid" in said
+        assert "isoflop[data]" in said
+    Path("en.txt").write_text(ENGLISH)
+    Path("de.txt").write_text(GERMAN)
+    own = '{name="language", examples={en="en.txt", de="de.txt"}}'
+    asked = ["data", "clean", "a.jsonl", "--filter", own, "--out", "own", "--workers", "1"]
+    assert invoke(asked) == 0
+    assert "1 kept" in capsys.readouterr().out

@@ -125,7 +125,8 @@ def _py3langid() -> Any:
     try:
         from py3langid.langid import MODEL_FILE, LanguageIdentifier
     except ImportError:
-        raise UsageError("needs py3langid", where="filter language", fix="pip install 'isoflop[data]'") from None
+        fix = "pip install 'isoflop[data]'; a filter may be given examples of each language instead"
+        raise UsageError("needs py3langid", where="languages", fix=fix) from None
     return LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
 
 
