@@ -11,6 +11,7 @@ import altair as alt
 from ..store.measured import Axes, Family, MeasuredResult
 from .charts import Figures
 from .html import Specs, bullets, download, figure, folded_table, frame, pairs_of, section, table_of
+from .neighbours import Families
 from .sheets import Sheet
 from .style import Chart, Extent, colour_scale, legend, log_scale, log_ticks, rows, shape_scale, widened
 from .text import NOTHING, clean, flatten, moment
@@ -19,9 +20,14 @@ WIDE = 8.0
 """How many times the smallest number the largest one must be for a logarithmic axis."""
 
 
-def figures(result: MeasuredResult) -> Figures:
+def families(result: MeasuredResult) -> Families:
+    """Values that belong together, with their axes."""
+    return {what: (_axes(result, what), family) for what, family in result.families().items()}
+
+
+def figures(found: Families) -> Figures:
     """A chart for each family of values, by file name."""
-    return {_name(what): curves(family, _axes(result, what)) for what, family in result.families().items()}
+    return {_name(what): curves(family, axes) for what, (axes, family) in found.items()}
 
 
 def curves(family: Family, axes: Axes) -> Chart:
@@ -62,7 +68,7 @@ def family_sheet(family: Family, axes: Axes) -> Sheet:
     lines = [(f"{at:,g}", *(_cell(own.get(at)) for own in medians.values())) for at in places]
     names = tuple(clean(way) for way in medians)
     seeds = max(len(values) for own in family.values() for values in own.values())
-    note = f"Medians of {seeds}." if seeds > 1 else ""
+    note = f"Medians of up to {seeds}." if seeds > 1 else ""
     return Sheet(clean(axes.up), (clean(axes.across), *names), lines, frozenset(range(len(names) + 1)), note)
 
 
@@ -81,12 +87,11 @@ def value_sheet(result: MeasuredResult) -> Sheet:
     return Sheet("All values", ("what", "mean", "sd", "measured"), lines, frozenset({1, 2, 3}))
 
 
-def sections(result: MeasuredResult) -> list[str]:
+def sections(found: Families) -> list[str]:
     """A section for each family: chart and table."""
     return [
         section(_heading(axes), figure(_name(what)), table_of(family_sheet(family, axes)))
-        for what, family in result.families().items()
-        for axes in [_axes(result, what)]
+        for what, (axes, family) in found.items()
     ]
 
 
@@ -99,7 +104,7 @@ def page(result: MeasuredResult, specs: Specs) -> str:
         headline=f"{len(result.values):,} measured values",
         facts={"Made": moment(result.created), "Processor": f"{result.cpu_seconds:,.0f} s"},
         sections=[
-            *sections(result),
+            *sections(families(result)),
             section("Notes", bullets(clean(note) for note in result.notes)),
             section(values.title, folded_table(values, f"{len(values.rows)} values")),
             section("Environment", pairs_of(flatten(result.environment))),
@@ -112,7 +117,7 @@ def page(result: MeasuredResult, specs: Specs) -> str:
 
 
 def _axes(result: MeasuredResult, what: str) -> Axes:
-    return result.axes.get(what) or Axes(across="the number in the name", up=what.replace("_", " "))
+    return result.axes.get(what) or Axes(across="the number in the name", up=what.replace("_", " ") or "value")
 
 
 def _name(what: str) -> str:
@@ -120,8 +125,8 @@ def _name(what: str) -> str:
 
 
 def _heading(axes: Axes) -> str:
-    up = clean(axes.up)
-    return up[:1].upper() + up[1:]
+    said = f"{clean(axes.up).partition(',')[0]} by {clean(axes.across)}"
+    return said[:1].upper() + said[1:]
 
 
 def _medians(family: Family) -> Mapping[str, list[tuple[float, float]]]:

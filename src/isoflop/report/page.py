@@ -20,7 +20,7 @@ from ..store.measured import MEASURED, TARGETS, MeasuredResult
 from ..store.pipelines import PIPELINE, PipelineResult
 from ..store.plans import StoredPlan
 from ..store.results import STUDY, StudyResult
-from . import charts, fit_charts, inspections, loads, measured, plans, render
+from . import charts, fit_charts, inspections, loads, measured, neighbours, plans, render
 from .fits import FitRecord
 from .footprints import in_use, whole_bill_sheet
 from .html import (
@@ -64,15 +64,17 @@ def write_report(directory: Path) -> Path:
     directory = user_path(directory)
     found = next((file for file in (MEASURED, TARGETS) if os.path.lexists(directory / file)), None)
     beside = None if found is None else read_json(directory / found, MeasuredResult)
-    drawn, more = ({}, []) if beside is None else (measured.figures(beside), measured.sections(beside))
+    families = {} if beside is None else measured.families(beside)
     if os.path.lexists(directory / STUDY):
         result = StudyResult.read(directory / STUDY)
-        specs = render.specifications(charts.figures(result) | in_use(result) | drawn)
-        html = study_page(result, specs, more=more)
+        families |= neighbours.of_study(result, directory)
+        specs = render.specifications(charts.figures(result) | in_use(result) | measured.figures(families))
+        html = study_page(result, specs, more=measured.sections(families))
     elif os.path.lexists(directory / "resolved.json"):
         record = RunRecord.read(directory)
-        specs = render.specifications(record.figures() | drawn)
-        html = run_page(record, specs, more=more)
+        families |= neighbours.of_run(directory)
+        specs = render.specifications(record.figures() | measured.figures(families))
+        html = run_page(record, specs, more=measured.sections(families))
     elif os.path.lexists(directory / FIT):
         fit = FitRecord.read(directory)
         specs = render.specifications(fit_charts.figures(fit))
@@ -82,10 +84,11 @@ def write_report(directory: Path) -> Path:
         specs = render.specifications(inspections.figures(inspected))
         html = inspection_page(inspected, specs)
     elif os.path.lexists(directory / PIPELINE):
-        specs = render.specifications(drawn)
-        html = pipeline_page(read_json(directory / PIPELINE, PipelineResult), specs, more)
+        specs = render.specifications(measured.figures(families))
+        pipeline = read_json(directory / PIPELINE, PipelineResult)
+        html = pipeline_page(pipeline, specs, measured.sections(families))
     elif beside is not None:
-        specs = render.specifications(drawn)
+        specs = render.specifications(measured.figures(families))
         html = measured.page(beside, specs)
     else:
         what = "holds neither a study, a pipeline, a run nor a fit"

@@ -15,7 +15,7 @@ TARGETS = "targets.json"
 """The file that holds the result of a study of batch sizes, in the directory of its name."""
 Family = dict[str, dict[float, list[float]]]
 """Way -> number -> value of each seed."""
-_MEMBER = re.compile(r"(.+)_([^_]+)_(\d+(?:\.\d+)?)")
+_MEMBER = re.compile(r"(?:(.+)_)?([^_]+)_(\d+(?:\.\d+)?)")
 
 
 class Axes(Frozen):
@@ -64,7 +64,8 @@ class MeasuredResult(Frozen):
     def families(self) -> dict[str, Family]:
         """Values that belong together, by what their names begin with.
 
-        Names of the form WHAT_WAY_NUMBER are a family where several ways were measured, each at several numbers.
+        Names of the form WHAT_WAY_NUMBER are a family where several ways were measured, each at several numbers. WHAT
+        may be missing: all such names are the family "".
 
         Example:
             >>> values = {f"bits_{way}_{size}": [2.0] for way in ("nested", "apart") for size in (22, 44)}
@@ -75,6 +76,6 @@ class MeasuredResult(Frozen):
         found: dict[str, Family] = defaultdict(lambda: defaultdict(dict))
         for name, values in self.values.items():
             if values and (parts := _MEMBER.fullmatch(name)):
-                found[parts[1]][parts[2]][float(parts[3])] = values
+                found[parts[1] or ""][parts[2]][float(parts[3])] = values
         ways = {what: {way: own for way, own in family.items() if len(own) > 1} for what, family in found.items()}
         return {what: family for what, family in ways.items() if len(family) > 1}

@@ -35,12 +35,13 @@ def test_values_belong_together_where_several_ways_were_measured_at_several_numb
     assert made(alone).families() == {}, "one way, one number or none"
     one_short = {"bits_a_1": [1.0], "bits_a_2": [1.0], "bits_b_1": [1.0]}
     assert made(one_short).families() == {}
-    both = made({**one_short, "bits_b_2.5": [3.0, 4.0], "x_bits_c_1": [1.0]}).families()
+    both = made({**one_short, "bits_b_2.5": [3.0, 4.0], "x_bits_c_1": [1.0], "gap_3": [1.0], "gap_4": [1.0]}).families()
+    assert made({f"{way}_{at}": [1.0] for way in "ab" for at in (1, 2)}).families().keys() == {""}
     assert both == {"bits": {"a": {1.0: [1.0], 2.0: [1.0]}, "b": {1.0: [1.0], 2.5: [3.0, 4.0]}}}
 
 
 def test_a_family_is_drawn_with_every_seed_on_logarithmic_axes() -> None:
-    chart = measured.figures(made(decoding(), axes=AXES))["measured_microseconds"].to_dict()
+    chart = measured.figures(measured.families(made(decoding(), axes=AXES)))["measured_microseconds"].to_dict()
     line, dots = chart["layer"]
     data = {layer["mark"]["type"]: chart["datasets"][layer["data"]["name"]] for layer in (line, dots)}
     assert (len(data["line"]), len(data["point"])) == (9, 27)
@@ -52,7 +53,7 @@ def test_a_family_is_drawn_with_every_seed_on_logarithmic_axes() -> None:
 
 def test_near_numbers_and_shares_of_nought_have_linear_axes() -> None:
     values = {f"accuracy_{way}_{at}": [0.0, 1.0] for way in ("cell", "transformer") for at in (64, 96, 128)}
-    line = measured.figures(made(values))["measured_accuracy"].to_dict()["layer"][0]["encoding"]
+    line = measured.figures(measured.families(made(values)))["measured_accuracy"].to_dict()["layer"][0]["encoding"]
     assert "type" not in line["x"]["scale"]
     assert "type" not in line["y"]["scale"]
     assert line["y"]["axis"]["title"] == "accuracy"
