@@ -77,6 +77,15 @@ def test_without_a_direction_there_is_no_weaker_success():
     assert outcome(tie, found(0.051, 0.06)) == "contradicted"
 
 
+def test_a_p_value_tells_for_a_claim_or_not_at_all():
+    test = bar(at_most=0.05, p_value=True)
+    assert outcome(test, found(0.001, 0.04)) == "reproduced in direction"
+    assert outcome(test, found(0.001, 0.9)) == "not significant"
+    with pytest.raises(RecipeError, match="takes at_most"):
+        claim_of({"says": "s", "study": "m", "value": "p", "at_least": 0.05, "p_value": True})
+    assert "p_value" not in bar(at_most=1.0).model_dump(exclude_none=True)  # or frozen bars would seem changed
+
+
 def test_an_exact_bar_is_met_by_every_seed_or_contradicted():
     exact = bar(at_most=1e-9, exact=True)
     assert outcome(exact, found(0.0, 1e-10)) == "holds exactly"

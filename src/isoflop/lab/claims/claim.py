@@ -115,6 +115,8 @@ class ClaimBar(Section):
     """Where the direction turns; default: 1 for a ratio, else the size itself, so that there is no weaker success."""
     exact: bool = False
     """It follows from a formula: every seed must meet it, and no interval is asked for."""
+    p_value: bool | None = None
+    """It is the p-value of a test, at most the size for the claim; a larger one tells nothing, never the contrary."""
     decides: bool = True
     """Whether the claim's verdict depends on it; else it is only told beside."""
 
@@ -147,8 +149,10 @@ class ClaimBar(Section):
             yield "give at_least or at_most: without a size decided before the run there is nothing to meet"
         elif self.null is not None and self.size is not None and self.sense * (self.size - self.null) < 0:
             yield f"direction: {self.null:g} is harder to reach than the size {self.size:g}"
-        if self.value is None and (self.exact or self.less is not None):
-            yield "exact, less: only of a value"
+        if self.value is None and (self.exact or self.p_value or self.less is not None):
+            yield "exact, p_value, less: only of a value"
+        if self.p_value and (self.exact or self.at_most is None):
+            yield "p_value: takes at_most, such as 0.05, and is not exact"
 
 
 class GivenScale(Section):

@@ -77,7 +77,7 @@ def finding(bar: ClaimBar, result: Stored, level: float = LEVEL, other: Stored |
             if len(taken) != len(values):
                 return nothing(f"{len(values)} and {len(taken)} seeds cannot be paired")
             values = [value - less for value, less in zip(values, taken, strict=True)]
-        if bar.exact:  # what follows from a formula must hold in every seed
+        if bar.exact or bar.p_value:  # what follows from a formula must hold in every seed, a test wherever it is made
             return Finding(float(np.mean(values)), min(values), max(values), tuple(values))
         return mean_of(values, level)
     if bar.stated is not None:

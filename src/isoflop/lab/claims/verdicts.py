@@ -56,7 +56,7 @@ class JudgedBar:
         if math.isnan(found.value):
             known = f"> {found.low:.3g}" if found.low > -math.inf else f"< {found.high:.3g}"
             return f"{known if found.known else 'not known'} (asked: {asked}; {found.note})"
-        within = "every seed" if self.bar.exact else "95 %"
+        within = "every seed" if self.bar.exact else "each" if self.bar.p_value else "95 %"
         ends = f", {within} [{found.low:.4g}, {found.high:.4g}]" if found.known else ""
         return f"{found.value:.4g}{ends} (asked: {asked}{'; ' + found.note if found.note else ''})"
 
@@ -124,6 +124,8 @@ def outcome(bar: ClaimBar, found: Finding, corrected: Finding | None = None) -> 
     most = corrected or found
     high = most.high if bar.sense > 0 else -most.low
     size, null = bar.sense * size, bar.sense * null
+    if bar.p_value:
+        return "reproduced in direction" if low >= size else "not significant"
     if bar.exact:
         return "holds exactly" if low >= size else "contradicted"
     if low >= size:
