@@ -61,6 +61,7 @@ class Reader:
         self._sheet = None if sheets is None else sheets(rows, length)
         self._kept = np.zeros((rows, length), bool)
         self._block = np.full(rows, -1)
+        self._passes: dict[int, Cost] = {}
 
     def logits(self, canvas: Canvas, tokens: Tensor, asked: Tensor) -> tuple[Tensor, list[Cost]]:
         """One call.
@@ -75,7 +76,7 @@ class Reader:
         """
         if self._sheet is None:
             found = self.filling.logits(self.model, tokens, canvas.documents(ahead=self.ahead))
-            return found[asked].float(), _whole(self.model, self.filling, canvas)
+            return found[asked].float(), self._whole(canvas)
         shown = self._shown(canvas)
         asked_of = asked.cpu().numpy()
         wanted = np.roll(asked_of, -1, 1) if self.filling.shifted else asked_of
@@ -107,6 +108,16 @@ class Reader:
         fresh = fresh & wanted.any(1, keepdims=True)
         logits = sheet.call(tokens, fresh, shown, wanted, self.filling.pattern)
         return self.filling.allowed(logits).float(), sheet.costs(self.filling.pattern, wanted)
+
+    def _whole(self, canvas: Canvas) -> list[Cost]:
+        """What a whole pass costs each row: its own text's FLOPs, and what is executed with the batch's padding."""
+        if not isinstance(self.model, Model):
+            return [Cost()] * len(canvas.sizes)
+        longest, known = canvas.tokens.shape[1], self._passes
+        for size in {longest, *canvas.sizes} - known.keys():  # once for all calls: pricing takes half as long as one
+            known[size] = self.model.flops(1, size, self.filling.pattern).forward
+        own, executed = [known[size] for size in canvas.sizes], known[longest].executed
+        return [Cost(cost.flops, executed, cost.elementwise, cost.moved) for cost in own]
 
     def _shown(self, canvas: Canvas) -> Bools:
         """What may be seen."""
@@ -143,12 +154,3 @@ def _in_order(pieces: list[tuple[Bools, Tensor]]) -> Tensor:
     places = np.concatenate([np.flatnonzero(own) for own, _ in pieces])
     order = torch.from_numpy(np.argsort(places)).to(pieces[0][1].device)
     return torch.cat([logits for _, logits in pieces])[order]
-
-
-def _whole(model: Any, filling: Filling, canvas: Canvas) -> list[Cost]:
-    """What one call costs for each row: its own text's model FLOPs, and what is executed with the batch's padding."""
-    if not isinstance(model, Model):
-        return [Cost()] * len(canvas.sizes)
-    executed = model.flops(1, canvas.tokens.shape[1], filling.pattern).forward.executed
-    own = {size: model.flops(1, size, filling.pattern).forward for size in set(canvas.sizes)}
-    return [Cost(own[n].flops, executed, own[n].elementwise, own[n].moved) for n in canvas.sizes]

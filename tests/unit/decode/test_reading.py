@@ -44,6 +44,21 @@ class Whole(torch.nn.Module):
         return self.model(tokens, seen)  # type: ignore[no-any-return]
 
 
+class Priced(Whole):
+    """One that says what it costs, and notes how often it is asked."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__(model)
+        self.asked: list[int] = []
+
+    def hidden(self, tokens: Tensor, seen: Seen = None) -> Tensor:
+        return self.model.hidden(tokens, seen)  # type: ignore[no-any-return]
+
+    def flops(self, batch: int, length: int, pattern: Any = None) -> Any:
+        self.asked.append(length)
+        return self.model.flops(batch, length, pattern)
+
+
 class Recorder(Unmask):
     """Notes the logits of each call."""
 
@@ -136,6 +151,14 @@ def test_rows_that_are_done_cost_nothing(model: Any) -> None:
     alone = next(made.infill(model, [[1, None, None]], Rng(0)))
     beside = next(made.infill(model, [[1, None, None], [2, *[None] * 9]], Rng(0)))
     assert (beside.ids, beside.calls, beside.cost.flops) == (alone.ids, alone.calls, alone.cost.flops)
+
+
+def test_a_whole_pass_over_so_many_tokens_is_priced_once(model: Any) -> None:
+    priced = Priced(model)
+    found = list(Unmask(get("decoder", "margin")(), FULL).complete(priced, PROMPTS, 6, Rng(0)))
+    assert len(priced.asked) == len(set(priced.asked))
+    for each, prompt in zip(found, PROMPTS, strict=True):
+        assert each.cost.flops == 6 * model.flops(1, len(prompt) + 6, FullPattern()).forward.flops
 
 
 def test_samples_of_blocks_that_are_kept_have_the_models_law() -> None:
