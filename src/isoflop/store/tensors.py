@@ -41,7 +41,8 @@ NAMES: dict[torch.dtype, str] = {dtype: name for name, dtype in DTYPES.items()}
 PIECE = 1 << 17
 """Elements read and combined at once: 512 KiB in fp32. Half as many cost calls, twice as many fresh pages of memory."""
 
-HEADS = ("lm_head.weight", "language_model.lm_head.weight", "embed_out.weight", "model.transformer.ff_out.weight")
+HEADS = ("lm_head.weight", "embed_out.weight", "model.transformer.ff_out.weight")
+_WITHIN = "language_model.lm_head.weight"  # the head of a text model that is part of another one
 EMBEDDINGS = ("embed_tokens.weight", "wte.weight", "embed_in.weight", "word_embeddings.weight")
 CARRIED = (
     "tokenizer.json",
@@ -98,7 +99,7 @@ class Checkpoint:
         if not isinstance(self.config, dict):
             raise DataError("is no table", where=str(config))
         self.embedding = next((name for name in self.tensors if name.endswith(EMBEDDINGS)), "")
-        self.head = next((name for name in self.tensors if name in HEADS), "")
+        self.head = next((name for name in self.tensors if name in (*HEADS, _WITHIN)), "")
         self.tied = bool(self._text_config().get("tie_word_embeddings", not self.head)) and bool(self.embedding)
         if self.tied and self.head:
             self._forget_copy_of_head()

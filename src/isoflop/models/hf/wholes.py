@@ -13,7 +13,7 @@ from ...core.errors import DataError
 
 WHOLES = ("gemma3", "mistral3", "llava")
 """By ``model_type``. Given text alone, each computes what its text model does."""
-WHOLE = "whole"
+WHOLE = "text part of"
 """Where the table of a text model says of what it is a part."""
 _SHARED = ("architectures", "dtype", "torch_dtype", "quantization_config", "tie_word_embeddings")
 _IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
