@@ -129,7 +129,7 @@ class Recurrent(nn.Module):
         """(batch, n, count * width) -> ``count`` times (batch * heads, n, head_dim), in fp32 at least."""
         batch, n, _ = joint.shape
         apart = exact(joint).view(batch, n, count, self.heads, self.head_dim)
-        return tuple(each.transpose(1, 2).flatten(0, 1) for each in apart.unbind(2))
+        return apart.permute(2, 0, 3, 1, 4).flatten(1, 2).unbind()
 
     def _unit(self, x: Tensor) -> Tensor:
         return F.rms_norm(x, (self.head_dim,), eps=self.eps)
