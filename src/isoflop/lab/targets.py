@@ -25,6 +25,7 @@ from ..core.errors import NumericsError, RecipeError
 from ..core.files import write_atomic, write_json
 from ..core.reading import user_path
 from ..core.recipe import Name, Recipe, Train
+from ..core.roles import numel
 from ..core.scale import Scale
 from ..core.toml import TomlDocument, locate, read
 from ..store.environment import process
@@ -35,6 +36,8 @@ from .study import OWN, Role
 from .study_keys import Seed, Seeds
 from .workers import Assignment, Executor, LocalWorkers
 
+STEPS = "steps.csv"
+"""The file beside the result that holds what laws are fitted to: N, B, seed, steps of each run that reached it."""
 Rates = Annotated[tuple[PositiveFloat, ...], Field(min_length=3)]
 
 
@@ -202,7 +205,8 @@ def run_targets(
 ) -> MeasuredResult:
     """Search every batch's rate, run all seeds, and return steps to the target and the critical batch, seed by seed.
 
-    The result also lies in ``root``/NAME as targets.json. Finished runs are not repeated.
+    The result also lies in ``root``/NAME as targets.json, with the steps as steps.csv: such tables of several sizes in
+    one are what the law ``critical_batch`` is fitted to. Finished runs are not repeated.
 
     Args:
         study: what is asked.
@@ -227,10 +231,21 @@ def run_targets(
     result = _concluded(study, chosen, rows)
     write_atomic(root / study.name / "study.toml", study.to_toml())
     write_json(root / study.name / TARGETS, result.model_dump(mode="json"))
+    write_atomic(root / study.name / STEPS, _table(study, result))
     return result
 
 
 Done = Mapping[tuple[int, int, float], RunRow]
+
+
+def _table(study: TargetStudy, result: MeasuredResult) -> str:
+    """Parameters, sequences a step, seed and steps, a line for each run of a batch that always reached the target."""
+    recipe = study.recipe_of(study.batches[0], study.seeds[0], study.rates[0])
+    size, lines = numel(recipe.model.shapes(recipe.vocab_size)), ["N,B,seed,steps"]
+    for batch in study.batches:
+        reached = zip(study.seeds, result.values.get(f"steps_{batch}", []), strict=False)
+        lines += [f"{size},{batch},{seed},{steps!r}" for seed, steps in reached]
+    return "\n".join([*lines, ""])
 
 
 def _jobs(

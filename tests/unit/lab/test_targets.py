@@ -8,9 +8,11 @@ import pytest
 
 from isoflop.cli.main import invoke
 from isoflop.core.errors import NumericsError, RecipeError
+from isoflop.core.table import Table
 from isoflop.lab.claims.claim import ClaimBar
 from isoflop.lab.claims.findings import finding
 from isoflop.lab.targets import TargetStudy, critical_batch, run_targets, steps_to
+from isoflop.laws import CriticalBatch
 from isoflop.store.measured import TARGETS
 from isoflop.store.results import Point, RunRow
 
@@ -58,6 +60,10 @@ def test_the_planted_critical_batch_comes_out(tmp_path):
     assert result.values["steps_8"] == pytest.approx([25 * 2 * 2] * 3, abs=55)
     assert result.notes[0] == "rates: 1 0.008, 2 0.008, 4 0.008, 8 0.008, 16 0.008, 32 0.008"
     assert (tmp_path / "sizes" / TARGETS).exists()
+    table = Table.read_csv(tmp_path / "sizes" / "steps.csv")
+    assert table.rows == 3 * len(study.batches)
+    (row,) = CriticalBatch(base=1.0).prepare(table).records()  # (B + NOISE) / (1 + NOISE) = 1.2
+    assert row["B_crit"] == pytest.approx(sizes, rel=0.15)
     bar = {"says": "s", "study": "a", "value": "critical_batch", "at_least": 1.0}
     assert finding(ClaimBar.model_validate(bar), result).value == pytest.approx(sizes, rel=0.12)
     less = {**bar, "less": {"study": "b", "value": "critical_batch"}}
