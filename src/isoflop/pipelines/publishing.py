@@ -86,7 +86,8 @@ def publish_run(
         what = f"was trained by {recipe.objective.name} to see what follows, which no causal model of others does"
         raise UsageError(what, where=str(run.path), fix="`isoflop merge export` writes its weights by our names")
     if not isinstance(recipe.model, TransformerPart):
-        raise UsageError(f"no published model is a {recipe.model.name}", where=str(run.path))
+        what = f"no published model is a {recipe.model.name}"
+        raise UsageError(what, where=str(run.path), fix="`isoflop merge export` writes its weights by our names")
     found = trained(run, device="cpu", warn=warn)
     step, place = run.checkpoint() or (0, run.path)
     digests = checkpoint.digests(place)
