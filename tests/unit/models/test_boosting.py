@@ -47,7 +47,7 @@ def kind(request: pytest.FixtureRequest) -> tuple[type[BoostedNetwork], Any, Any
 
 
 @given(rate=st.floats(0.1, 1.0), steps=st.integers(1, 5), seed=st.integers(0, 1000))
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=6, deadline=None)
 def test_linear_units_go_towards_least_squares_by_the_rate(rate: float, steps: int, seed: int) -> None:
     """Each step's unit is the least-squares fit of what is left, so 1 - (1 - rate)^steps of the way is gone."""
     x, y = table(seed=seed)
@@ -101,7 +101,7 @@ def test_residuals_and_curvature_are_the_losses_derivatives(classes: int) -> Non
 def test_probabilities_are_those_of_the_losses() -> None:
     for classes in (2, 3):
         x, y = labels(classes)
-        model = BoostedClassifier(4).fit(x, y)
+        model = BoostedClassifier(2, max_iter=20).fit(x, y)
         p = model.predict_proba(x)
         assert p.shape == (60, classes)
         assert -np.log(p[np.arange(60), y]).mean() == pytest.approx(model.losses_[-1])
@@ -134,7 +134,7 @@ def test_the_first_units_are_what_a_shorter_fit_gives(kind: tuple[type[BoostedNe
 
 def test_it_is_the_network_that_its_weights_say(kind: tuple[type[BoostedNetwork], Any, Any]) -> None:
     cls, x, y = kind
-    model = cls(6, 3, activation="tanh").fit(x, y)
+    model = cls(4, 2, activation="tanh", max_iter=20).fit(x, y)
     wanted = np.tanh(x @ model.coefs_[0] + model.intercepts_[0]) @ model.coefs_[1] + model.intercepts_[1]
     np.testing.assert_allclose(model.decision_function(x), wanted, atol=1e-12)
 
@@ -152,7 +152,7 @@ def test_the_ledger_is_what_is_executed(kind: tuple[type[BoostedNetwork], Any, A
 def test_a_fit_is_a_function_of_its_seed(kind: tuple[type[BoostedNetwork], Any, Any]) -> None:
     cls, x, y = kind
     before = np.random.get_state()[1]  # noqa: NPY002
-    first, again, other = (cls(3, random_state=seed).fit(x, y).decision_function(x) for seed in (1, 1, 2))
+    first, again, other = (cls(2, max_iter=10, random_state=seed).fit(x, y).decision_function(x) for seed in (1, 1, 2))
     np.testing.assert_array_equal(first, again)
     assert np.abs(first - other).max() > 0
     np.testing.assert_array_equal(before, np.random.get_state()[1])  # noqa: NPY002
