@@ -27,6 +27,10 @@ STEPS = (48, 112, 263, 616, 1440)
 SHARES = (0.04, 0.1, 0.2, 0.4, 0.8)
 FUSED = (263, 616)
 RATES, FACTORS = (0.004, 0.008, 0.016, 0.032), (0.25, 0.5, 1.0)
+FUSED_RATES = (0.001, 0.002, *RATES, 0.064)
+"""As many trials as the two phases have together."""
+LATER = 1000
+"""Added to the seed of the second phase, so that its text comes in another order than the first one's."""
 BATCH, LENGTH, WIDTH = 8, 64, 48
 ROUNDED = {"name": "integer", "bits": BITS}
 
@@ -62,7 +66,7 @@ def separate(seed: int, steps: int, share: float, rates: tuple[float, float]) ->
     """Bits per byte of rounded weights after two phases, each with a schedule of its own."""
     rounded = max(1, round(share * steps))
     first = trained(seed, steps - rounded, rates[0])
-    return value(trained(seed, rounded, rates[1], start=str(first.path), parametrization=ROUNDED))
+    return value(trained(seed + LATER, rounded, rates[1], start=str(first.path), parametrization=ROUNDED))
 
 
 def fused(seed: int, steps: int, share: float, rate: float) -> float:
@@ -91,7 +95,7 @@ def searched() -> tuple[tuple[float, float], float]:
     rate = min(plain, key=plain.__getitem__)
     again = {factor: separate(TUNING, middle, 0.2, (rate, factor * rate)) for factor in FACTORS}
     factor = min(again, key=again.__getitem__)
-    whole = {rate: fused(TUNING, middle, 0.2, rate) for rate in (*RATES, 0.5 * RATES[0], 0.5 * RATES[1])}
+    whole = {rate: fused(TUNING, middle, 0.2, rate) for rate in FUSED_RATES}
     print(f"full precision {plain}, rounded {again}, fused {whole}", file=sys.stderr)
     return (rate, factor * rate), min(whole, key=whole.__getitem__)
 
