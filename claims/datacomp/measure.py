@@ -1,7 +1,8 @@
 """DataComp on text: what filters leave of one pool, each trained on by a small and by a larger fixed recipe.
 
 ``python measure.py OUT`` wants ``texts/datacomp`` (texts.py, that of color-filter) and trains below ``runs``. Filters
-that rank keep an eighth of the pool, heuristics keep what passes them, and "both" is the classifier's half of that.
+that rank keep an eighth of the pool, heuristics keep what passes them, and "both" is the classifier's half of that;
+"none" is the whole pool.
 """
 
 from __future__ import annotations
@@ -73,7 +74,7 @@ def filtered(seed: int) -> dict[str, tuple[Path, dict[str, int]]]:
     """The documents that each filter leaves, and what choosing them took."""
     passed = heuristics("gopher")
     return {
-        "none": ranked(POOL, "random", TAU, seed=seed),
+        "none": ranked(POOL, "random", 1, seed=seed),
         "length": ranked(POOL, "length", TAU),
         "gopher": (passed, NONE),
         "c4": (heuristics("c4"), NONE),
