@@ -6,7 +6,8 @@ class N(0, 4 I), the other N(a, I), all of a's components 1 / sqrt(20). 500 rows
 draw rows and initial weights.
 
 Both networks have ``UNITS`` logistic units. At once, all weights minimise the cross-entropy and alpha times their
-squares by L-BFGS, from the same range of initial weights. Each gets six trials on two tuning seeds, whose means choose.
+squares by L-BFGS, from initial weights by the same rule (Glorot's, of all units at once). Each gets six trials on two
+tuning seeds, whose means choose.
 """
 
 from __future__ import annotations

@@ -132,7 +132,7 @@ def main(out: str) -> None:
         print(f"seed {seed}: { ({k: round(v[-1], 4) for k, v in values.items()}) } curve {curve}", file=sys.stderr)
     notes = [
         f"weight decay {decay}, {epochs} epochs, soft loss {weight}; ordinary {ORDINARY}, epochs by part {ordinary}",
-        "text saved is at most 8, the longest part on which the ordinary recipe was tried",
+        "text saved lies between 1 and 8, the shortest and the longest part on which the ordinary recipe was tried",
     ]
     Path(out).write_text(json.dumps({"values": values, "notes": notes}))
 
