@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.nn import functional as F
 
-from ..core.contracts.pattern import Bools, Documents, Pattern, Seen
+from ..core.contracts.pattern import Bools, Causal, Documents, Pattern, Seen
 from ..ledger.formulas import causal_pairs
 from .kernels import first_order, functional, plain
 
@@ -216,6 +216,20 @@ def dense_mask(seen: Seen, length: int, device: torch.device) -> Tensor:
     if seen is None:
         return torch.ones(length, length, dtype=torch.bool, device=device).tril_()
     return torch.from_numpy(seen.dense(length).copy()).to(device)
+
+
+def beyond_past(seen: Any) -> str:
+    """What a layer that sees each position and those before it cannot obey, in words; empty where it can.
+
+    Example:
+        >>> beyond_past(Causal()), beyond_past(torch.ones(2, 2).bool())
+        ('', 'a mask by which a position sees a later one, or does not see itself')
+    """
+    rule = seen.pattern if isinstance(seen, Documents) else seen
+    if isinstance(rule, Tensor):
+        past = not rule.triu(1).any() and bool(rule.diagonal(dim1=-2, dim2=-1).all())
+        return "" if past else "a mask by which a position sees a later one, or does not see itself"
+    return "" if rule is None or isinstance(rule, Causal) else f"the pattern {rule.name}"
 
 
 def reference_attend(

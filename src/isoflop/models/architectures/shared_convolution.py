@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import torch
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
@@ -12,12 +12,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ...core.context import Context
-from ...core.contracts import Documents, ModelPart, Pattern, Seen
+from ...core.contracts import ModelPart, Pattern, Seen
 from ...core.contracts.pattern import Causal
 from ...core.cost import Work
 from ...core.errors import UsageError
 from ...core.registry import Card, part
 from ...core.roles import VOCABULARY, WIDTH, Shape
+from ..attend import beyond_past
 from ..checkpointing import checkpointed
 from ..cost import pointwise
 from ..kernels import fuse
@@ -25,6 +26,7 @@ from ..layers import Matrix, Product, RmsNorm, exact, initialise, matrix_shapes
 from ..memory import beyond_memory
 from ..norms.rms import RmsPart
 from ..pricing import Walk
+from ..short_convolution import seen_taps
 from ..treat import treat
 
 if TYPE_CHECKING:
@@ -56,7 +58,7 @@ class ConvolutionCell(nn.Module):
         self.out = Matrix(2 * width, hidden, bias=True)
 
     def forward(
-        self, state: Tensor, given: Tensor, products: tuple[Product, Product], near: Tensor | None, dtype: torch.dtype
+        self, state: Tensor, given: Tensor, products: tuple[Product, Product], shown: Tensor | None, dtype: torch.dtype
     ) -> Tensor:
         """One round: states (batch, length, width) -> the same, in fp32.
 
@@ -64,14 +66,14 @@ class ConvolutionCell(nn.Module):
             state: of all positions.
             given: (batch, length, hidden), what the tokens give to every round.
             products: with ``window`` and with ``out``.
-            near: bool (batch or 1, length, kernel - 1), which earlier positions each one may read; None: all.
+            shown: bool ((batch,) length, kernel), which of the positions up to it each one may read; None: all.
             dtype: of the products.
         """
         to_hidden, to_out = products
         taps = [state]
         for back in range(1, self.kernel):
             tap = F.pad(state, (0, 0, back, 0))[:, : state.shape[1]]
-            taps.append(tap if near is None else tap * near[..., back - 1 : back])
+            taps.append(tap if shown is None else tap * shown[..., -1 - back, None])
         hidden = F.relu(to_hidden(torch.cat(taps, -1).to(dtype)) + given)
         gate, new = exact(to_out(hidden)).chunk(2, -1)
         return torch.lerp(state, torch.tanh(new), torch.sigmoid(gate))
@@ -127,13 +129,13 @@ class SharedConvolution(nn.Module):
 
         ``seen`` says who sees whom (``core.contracts.pattern``); None is causal. Nothing but the past can be seen.
         """
-        near = _near(seen, self.cell.kernel, tokens.shape[1], tokens.device)
+        shown = _shown(seen, self.cell.kernel, tokens.shape[1], tokens.device)
         state = exact(F.embedding(tokens, self.embedding.read()))
         given = self.cell.token.product(self.dtype)(state.to(self.dtype))
         products = self.cell.window.product(self.dtype), self.cell.out.product(self.dtype)
         kept = self.checkpointing and torch.is_grad_enabled()
         for _ in range(self.rounds(tokens.shape[1])):
-            rest = given, products, near, self.dtype
+            rest = given, products, shown, self.dtype
             state = checkpointed(self.cell, state, *rest) if kept else self.cell(state, *rest)
         return self.norm(state, self.dtype)  # type: ignore[no-any-return]
 
@@ -142,26 +144,15 @@ class SharedConvolution(nn.Module):
         return F.linear(self.hidden(tokens, seen), fuse((self.head,), self.dtype))
 
 
-def _near(seen: Any, kernel: int, length: int, device: torch.device) -> Tensor | None:
-    """Which of the ``kernel`` - 1 positions before it each one may read, bool (batch or 1, length, kernel - 1)."""
-    if seen is None or isinstance(seen, Causal):
-        return None
-    if isinstance(seen, Documents) and (seen.pattern is None or isinstance(seen.pattern, Causal)):
-        mask = seen.same
-    elif isinstance(seen, Tensor) and not seen.triu(1).any() and bool(seen.diagonal(dim1=-2, dim2=-1).all()):
-        mask = seen if seen.ndim == 3 else seen[None]
-    else:
-        what = "a mask by which a position sees a later one, or does not see itself"
-        what = what if isinstance(seen, Tensor) else f"the pattern {getattr(seen, 'pattern', seen).name}"
+def _shown(seen: Seen, kernel: int, length: int, device: torch.device) -> Tensor | None:
+    """Which of the ``kernel`` positions up to it each one may read, as ``seen_taps`` tells it; None: all."""
+    if what := beyond_past(seen):
         raise UsageError(
             f"shared_convolution sees what lies just before a position, and cannot obey {what}",
             where="model",
             fix="use the causal pattern, or the model transformer",
         )
-    near = torch.zeros(len(mask), length, kernel - 1, dtype=torch.bool, device=device)
-    for back in range(1, min(kernel, length)):
-        near[:, back:, back - 1] = mask.diagonal(-back, 1, 2)
-    return near
+    return seen_taps(seen, length, kernel, device)
 
 
 @part

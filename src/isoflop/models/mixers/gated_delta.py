@@ -16,6 +16,7 @@ from ...core.contracts.pattern import Causal
 from ...core.errors import UsageError
 from ...core.registry import Card, part
 from ...core.roles import Role, Shape
+from ..attend import beyond_past
 from ..cache import Padding
 from ..cost import pointwise
 from ..delta_rule import GONE, delta_work, gated_delta, gated_delta_step
@@ -163,18 +164,14 @@ def unit(x: Tensor) -> Tensor:
 
 def _documents(seen: Any) -> Documents | None:
     """Which documents lie side by side in each row; None: one."""
-    if seen is None or isinstance(seen, Causal):
-        return None
-    if isinstance(seen, Documents) and (seen.pattern is None or isinstance(seen.pattern, Causal)):
-        return seen
     if isinstance(seen, Tensor):
         mask = seen if seen.ndim == 3 else seen[None]
         found = Documents(F.pad(~mask.diagonal(-1, 1, 2), (1, 0)).cumsum(1))
         if torch.equal(found.same.tril(), mask):
             return found
         what = "a mask other than that of texts side by side"
-    else:
-        what = f"the pattern {getattr(seen, 'pattern', seen).name}"
+    elif not (what := beyond_past(seen)):
+        return seen if isinstance(seen, Documents) else None
     raise UsageError(
         f"a memory holds all earlier positions of a text and no others; it cannot obey {what}",
         where="model.mixer",

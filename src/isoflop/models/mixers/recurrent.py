@@ -16,6 +16,7 @@ from ...core.cost import Cost, Work
 from ...core.errors import UsageError
 from ...core.registry import Card, part
 from ...core.roles import WIDTH, Axis, Shape
+from ..attend import beyond_past
 from ..cache import Padding
 from ..cost import pointwise
 from ..kernels import functional
@@ -136,21 +137,17 @@ class Recurrent(nn.Module):
 
     def _shown(self, seen: Any, length: int, device: torch.device) -> Tensor | None:
         """Which earlier positions each one sees, bool (batch * heads or 1, length, length); None: all."""
-        if seen is None or isinstance(seen, Causal):
-            return None
-        if isinstance(seen, Documents) and (seen.pattern is None or isinstance(seen.pattern, Causal)):
+        if what := beyond_past(seen):
+            raise UsageError(
+                f"recurrent attention sees what was finished before it, and cannot obey {what}",
+                where="model.mixer",
+                fix="use the causal pattern, or the mixer attention",
+            )
+        if isinstance(seen, Documents):
             return self._by_head(seen.same)
         if isinstance(seen, Tensor):
-            if not seen.triu(1).any() and bool(seen.diagonal(dim1=-2, dim2=-1).all()):
-                return self._by_head(seen.expand(-1, -1, -1) if seen.ndim == 3 else seen[None])
-            what = "a mask by which a position sees a later one, or does not see itself"
-        else:
-            what = f"the pattern {getattr(seen, 'pattern', seen).name}"
-        raise UsageError(
-            f"recurrent attention sees what was finished before it, and cannot obey {what}",
-            where="model.mixer",
-            fix="use the causal pattern, or the mixer attention",
-        )
+            return self._by_head(seen if seen.ndim == 3 else seen[None])
+        return None
 
     def _by_head(self, rows: Tensor) -> Tensor:
         return rows if len(rows) == 1 else rows.repeat_interleave(self.heads, 0)
