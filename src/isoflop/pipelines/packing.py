@@ -194,12 +194,12 @@ def _integers(checkpoint: Checkpoint, config: Mapping[str, Any], format: str) ->
     bits = max((bits for bits, _ in found.values()), default=0)
     block = min((block for _, block in found.values() if block is not None), default=None)
     for name, (_, own) in found.items():
-        weight = checkpoint.read(name, torch.float32)
-        whole = block is None or weight.shape[1] % block == 0
+        shape = tuple(checkpoint.tensors[name].shape)
+        whole = block is None or shape[1] % block == 0
         if not whole and own is not None:
             stored.plain.append(name)  # its last group would be short, which the format does not know
             continue
-        stored.packed[name] = WeightPacking(f"int{bits}", block if whole else None), tuple(weight.shape)
+        stored.packed[name] = WeightPacking(f"int{bits}", block if whole else None), shape
     return stored
 
 
