@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ..core.contracts import Completion, Listener
+from ..core.cost import Cost
 from ..core.errors import NumericsError
 from ..core.rng import Rng
 
@@ -86,6 +88,22 @@ def finite(logits: Tensor) -> Tensor:
         fix = "the run's weights are not finite or have grown too large: train it again at a lower rate"
         raise NumericsError("the model's logits are not finite", where="generate", fix=fix)
     return logits
+
+
+def costs_side_by_side(price: Callable[[int], Cost], sizes: Sequence[int], longest: int) -> list[Cost]:
+    """What one pass over texts costs each of them: its own FLOPs, and what is executed with the batch's padding.
+
+    Args:
+        price: cost of a text of so many tokens by itself.
+        sizes: tokens of each text.
+        longest: tokens of each with its padding.
+
+    Example:
+        >>> costs_side_by_side(lambda n: Cost(flops=n, executed=2 * n), [3], 5)
+        [Cost(flops=3, executed=10, elementwise=0, moved=0)]
+    """
+    executed = price(longest).executed
+    return [replace(price(size), executed=executed) for size in sizes]
 
 
 def side_by_side(model: Any, texts: Sequence[Sequence[int]], room: int, device: Any) -> tuple[Any, Tensor]:

@@ -10,6 +10,7 @@ approximate.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cache, partial
 from typing import Any, Literal
 
 import numpy as np
@@ -20,6 +21,7 @@ from ..core.contracts import Filling, Model
 from ..core.contracts.pattern import Bools
 from ..core.cost import Cost
 from ..models.sheet import WritingSheet
+from .batching import costs_side_by_side
 from .canvas import Canvas
 
 Keep = Literal["before", "around"]
@@ -61,7 +63,7 @@ class Reader:
         self._sheet = None if sheets is None else sheets(rows, length)
         self._kept = np.zeros((rows, length), bool)
         self._block = np.full(rows, -1)
-        self._passes: dict[int, Cost] = {}
+        self._price = cache(partial(_whole, model, filling))  # pricing takes half as long as a call
 
     def logits(self, canvas: Canvas, tokens: Tensor, asked: Tensor) -> tuple[Tensor, list[Cost]]:
         """One call.
@@ -76,7 +78,7 @@ class Reader:
         """
         if self._sheet is None:
             found = self.filling.logits(self.model, tokens, canvas.documents(ahead=self.ahead))
-            return found[asked].float(), self._whole(canvas)
+            return found[asked].float(), costs_side_by_side(self._price, canvas.sizes, tokens.shape[1])
         shown = self._shown(canvas)
         asked_of = asked.cpu().numpy()
         wanted = np.roll(asked_of, -1, 1) if self.filling.shifted else asked_of
@@ -109,16 +111,6 @@ class Reader:
         logits = sheet.call(tokens, fresh, shown, wanted, self.filling.pattern)
         return self.filling.allowed(logits).float(), sheet.costs(self.filling.pattern, wanted)
 
-    def _whole(self, canvas: Canvas) -> list[Cost]:
-        """What a whole pass costs each row: its own text's FLOPs, and what is executed with the batch's padding."""
-        if not isinstance(self.model, Model):
-            return [Cost()] * len(canvas.sizes)
-        longest, known = canvas.tokens.shape[1], self._passes
-        for size in {longest, *canvas.sizes} - known.keys():  # once for all calls: pricing takes half as long as one
-            known[size] = self.model.flops(1, size, self.filling.pattern).forward
-        own, executed = [known[size] for size in canvas.sizes], known[longest].executed
-        return [Cost(cost.flops, executed, cost.elementwise, cost.moved) for cost in own]
-
     def _shown(self, canvas: Canvas) -> Bools:
         """What may be seen."""
         beyond = canvas.documents(ahead=self.ahead)
@@ -145,6 +137,11 @@ class Reader:
         """What lies before each row's block, and the block."""
         blocks, block = canvas.blocks.cpu().numpy(), canvas.block.numpy()[:, None]
         return blocks < block, blocks == block
+
+
+def _whole(model: Any, filling: Filling, size: int) -> Cost:
+    """What a whole pass over one text of so many tokens costs."""
+    return model.flops(1, size, filling.pattern).forward if isinstance(model, Model) else Cost()
 
 
 def _in_order(pieces: list[tuple[Bools, Tensor]]) -> Tensor:

@@ -15,6 +15,7 @@ from isoflop.core.contracts import Filling, Treatment
 from isoflop.core.errors import NumericsError, UsageError
 from isoflop.core.registry import get
 from isoflop.core.rng import Rng
+from isoflop.decode.decoders import insertion
 from isoflop.decode.decoders.insertion import GrowingText, InsertionPart
 from isoflop.ledger.audit import Audit
 from isoflop.models.patterns.full import FullPattern
@@ -194,6 +195,13 @@ def test_calls_cost_what_is_executed(model: Any) -> None:
     assert (found.calls, found.cost.executed) == (3, audit.total())
     nothing = next(own().complete(model, [[1]], 0, Rng(0)))
     assert (nothing.ids, nothing.calls, nothing.cost.flops) == ([], 0, 0)
+
+
+def test_a_text_of_so_many_tokens_is_priced_once(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, price = list[int](), insertion.reading_cost
+    monkeypatch.setattr(insertion, "reading_cost", lambda of, how, size: (asked.append(size), price(of, how, size))[1])
+    found = list(own(samples=2).infill(model, TEMPLATES, Rng(0)))
+    assert len(asked) == len(set(asked)) < sum(each.calls for each in found)
 
 
 def test_what_a_guide_forbids_is_not_written(model: Any) -> None:
