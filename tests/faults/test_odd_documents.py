@@ -13,12 +13,13 @@ import pytest
 
 from isoflop.data.engine.cleaning import clean, filter_of
 from isoflop.data.engine.dedup import Keying, dedup
-from isoflop.data.engine.inputs import DocumentRow, rows_of, units_of
+from isoflop.data.engine.inputs import DocumentRow, rows_of, units_of, values_of
 from isoflop.data.engine.jobs import ATTRIBUTES, DOCUMENTS, JobSettings
 from isoflop.data.engine.minhash import PRESETS
 from isoflop.data.engine.scoring import SCORES, score
 from isoflop.data.engine.statistics import statistics
 from isoflop.data.scorers.length import LengthPart
+from isoflop.evals.local_tasks import LocalTask
 
 
 def strict(line: bytes) -> Any:
@@ -94,6 +95,19 @@ def test_another_encoding_is_said_and_never_passed_on(tmp_path: Path, encoding: 
     rows = [row for unit in units_of([str(path)]) for row in rows_of(unit)]
     assert len(rows) >= lines
     assert not any(isinstance(row, DocumentRow) for row in rows)
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_a_byte_order_mark_before_the_first_line_is_no_part_of_it(tmp_path: Path, packed: bool) -> None:
+    """Of documents, of tests and vectors, which are read record by record, and of tasks."""
+    path = tmp_path / ("a.jsonl.gz" if packed else "a.jsonl")
+    record = {"text": "two", "query": "1 + 1 =", "answer": "2"}
+    line = json.dumps(record).encode()
+    path.write_bytes((gzip.compress if packed else bytes)(b"\xef\xbb\xbf" + line + b"\n" + line))
+    (unit,) = units_of([str(path)])
+    assert [value for _, value in values_of(unit)] == [record] * 2
+    assert [row.raw for row in rows_of(unit) if isinstance(row, DocumentRow)] == [line] * 2
+    assert len(LocalTask.read(path).items) == 2
 
 
 def test_a_file_whose_name_is_not_utf_8_gives_its_documents(tmp_path: Path, out: JobSettings) -> None:

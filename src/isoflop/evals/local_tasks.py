@@ -21,7 +21,7 @@ import numpy.typing as npt
 from ..core.contracts import Tokenizer
 from ..core.errors import DataError, nearest
 from ..core.reading import read_json
-from ..data.engine.inputs import lines_in, units_of
+from ..data.engine.inputs import line_text, lines_in, units_of
 from ..data.tokenizing import as_prompt, encode_many
 from .calibration import Paired, paired
 from .scoring import PairScorer
@@ -98,7 +98,7 @@ class LocalTask:
 
 def _record(line: bytes | None, where: str) -> dict[str, Any]:
     try:
-        record = json.loads((line or b"").decode())
+        record = json.loads(line_text(line or b""))
     except (ValueError, RecursionError) as error:
         raise DataError(
             f"is not JSON ({error})", where=where, fix="repair that line: an item must not be lost"

@@ -308,13 +308,18 @@ def values_of(unit: Unit, fix: str = "") -> Iterator[tuple[str, Any]]:
         for number, line in lines_in(unit):
             if line is None or line.strip():
                 try:
-                    value = json.loads((line or b"").decode())
+                    value = json.loads(line_text(line or b""))
                 except (ValueError, RecursionError) as error:
                     raise DataError(f"is not JSON ({error})", where=f"{path}:{number}", fix=fix) from None
                 yield f"{path}:{number}", value
     else:
         for number, record in unpacked(Path(path), unit.kind, unit.start, unit.stop):
             yield f"{path}: row {number}", record
+
+
+def line_text(line: bytes) -> str:
+    """A line of a file in UTF-8, which may begin with a byte order mark; a UnicodeDecodeError of one that is none."""
+    return line.removeprefix(_BOM).decode()
 
 
 def lines_in(unit: Unit) -> Iterator[tuple[int, bytes | None]]:
