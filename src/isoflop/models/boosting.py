@@ -125,10 +125,10 @@ class BoostedNetwork(ABC):
             DataError: inputs or targets are not finite, do not fit each other, or leave nothing to learn.
         """
         self._check()
-        inputs = _table(x)
+        inputs, rows_of_targets = _table(x), np.shape(y)[:1]
+        if rows_of_targets not in ((), (len(inputs),)):
+            raise DataError(f"{len(inputs)} rows of inputs, but {rows_of_targets[0]} targets", where="fit")
         targets = self._encoded(y)
-        if len(targets) != len(inputs):
-            raise DataError(f"{len(inputs)} rows of inputs, but {len(targets)} targets", where="fit")
         rng, output = Rng(self.random_state), self._start(targets).expand_as(targets).clone()
         bias, kept = output[0].clone(), list[tuple[Tensor, Tensor, Tensor]]()
         starts, losses, self.cost_ = [bias.clone()], [self._loss(targets, output)], Cost()
@@ -305,7 +305,8 @@ class BoostedRegressor(BoostedNetwork):
 
     def score(self, x: npt.ArrayLike, y: npt.ArrayLike) -> float:
         """Share of the targets' variance that predictions explain (R^2), over all targets together."""
-        wanted, found = _numbers(y, "targets"), self.predict(x)
+        found = self.predict(x)
+        wanted = _of_shape(_numbers(y, "targets"), found.shape)
         return float(1 - np.square(wanted - found).sum() / np.square(wanted - wanted.mean(0)).sum())
 
 
@@ -328,14 +329,15 @@ class BoostedClassifier(BoostedNetwork):
     classes_: npt.NDArray[Any]
 
     def _encoded(self, y: Any) -> Tensor:
-        self.classes_, places = np.unique(np.asarray(y), return_inverse=True)
-        if len(self.classes_) < 2:
+        classes, places = np.unique(np.asarray(y), return_inverse=True)
+        if len(classes) < 2:
             raise DataError("all targets are of one class", where="fit", fix="give rows of two at least")
         if np.ndim(y) != 1:
             raise DataError(f"labels have {np.ndim(y)} dimensions", where="fit", fix="give one a row")
-        if len(self.classes_) == 2:
+        self.classes_ = classes
+        if len(classes) == 2:
             return torch.from_numpy(2.0 * places[:, None] - 1)
-        return torch.from_numpy(np.eye(len(self.classes_))[places])
+        return torch.from_numpy(np.eye(len(classes))[places])
 
     def _start(self, y: Tensor) -> Tensor:
         return torch.atanh(y.mean(0)) if y.shape[1] == 1 else y.mean(0).log()
@@ -366,7 +368,8 @@ class BoostedClassifier(BoostedNetwork):
 
     def score(self, x: npt.ArrayLike, y: npt.ArrayLike) -> float:
         """Share of the rows whose class is the likeliest one."""
-        return float((self.predict(x) == np.asarray(y)).mean())
+        found = self.predict(x)
+        return float((found == _of_shape(np.asarray(y), found.shape)).mean())
 
 
 def _numbers(values: Any, what: str) -> Floats:
@@ -376,6 +379,13 @@ def _numbers(values: Any, what: str) -> Floats:
             f"{what} are empty, or not all of them are finite numbers", where="fit", fix="leave such rows out"
         )
     return found
+
+
+def _of_shape(targets: npt.NDArray[Any], shape: tuple[int, ...]) -> npt.NDArray[Any]:
+    """Targets as they are, if they have the predictions' shape: others would be compared crosswise."""
+    if targets.shape != shape:
+        raise DataError(f"targets of the shape {targets.shape} for predictions of the shape {shape}", where="score")
+    return targets
 
 
 def _table(x: Any) -> Tensor:

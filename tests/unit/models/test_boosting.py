@@ -204,9 +204,25 @@ def test_what_was_not_learned_cannot_be_asked() -> None:
         BoostedClassifier(2).fit(X, Y > 0)
     with pytest.raises(UsageError, match="learned nothing yet; call fit"):
         BoostedRegressor(2).predict(X)
+    for flat in (BoostedRegressor(2, max_iter=5).fit(X, Y[:, 0]), BoostedClassifier(2, max_iter=5).fit(X, Y[:, 0] > 0)):
+        with pytest.raises(DataError, match=r"targets of the shape \(60, 1\) for predictions of the shape \(60,\)"):
+            flat.score(X, Y[:, :1] > 0)  # type: ignore[attr-defined]
     model = BoostedRegressor(6, 3, max_iter=5).fit(X, Y)
     with pytest.raises(DataError, match="2 columns, but the network was fitted to 3"):
         model.predict(X[:, :2])
     for units, nearest in [(4, 3), (9, 6), (-1, 0)]:
         with pytest.raises(UsageError, match=f"{units} units are not .* of 3 reached; use {nearest}"):
             model.truncate(units)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [np.arange(50) % 3 + 5, np.full(60, 5), np.arange(120).reshape(60, 2) + 5],
+    ids=["rows", "one class", "columns"],
+)
+def test_a_fit_that_is_refused_leaves_what_was_learned(wrong: Any) -> None:
+    model = BoostedClassifier(2, max_iter=5).fit(X, Y[:, 0] > 0)
+    before = model.predict(X)
+    with pytest.raises(DataError):
+        model.fit(X, wrong)
+    np.testing.assert_array_equal(model.predict(X), before)
