@@ -85,9 +85,14 @@ def finite(logits: Tensor) -> Tensor:
         [[-inf, 1.0]]
     """
     if not torch.isfinite(logits.amax(-1)).all():
-        fix = "the run's weights are not finite or have grown too large: train it again at a lower rate"
-        raise NumericsError("the model's logits are not finite", where="generate", fix=fix)
+        raise not_finite()
     return logits
+
+
+def not_finite() -> NumericsError:
+    """What to raise where a model says what is no number."""
+    fix = "the run's weights are not finite or have grown too large: train it again at a lower rate"
+    return NumericsError("the model's logits are not finite", where="generate", fix=fix)
 
 
 def costs_side_by_side(price: Callable[[int], Cost], sizes: Sequence[int], longest: int) -> list[Cost]:

@@ -19,7 +19,7 @@ from ...core.errors import UsageError
 from ...core.registry import Card, part
 from ...core.rng import Rng
 from ...models.insertion import expected_gaps, read, reading_cost, token_logits
-from ..batching import Batched, costs_side_by_side, finite
+from ..batching import Batched, costs_side_by_side, finite, not_finite
 from ..unmask import Guide, Template, checked
 from ..unmask_part import cooled, gumbel_max
 
@@ -290,7 +290,9 @@ class Insertion(Batched):
             logits = self.guide(logits, tokens)
         gaps = expected_gaps(model, vectors, vectors.new_full((len(rows),), ahead).float())
         logits = finite(logits[..., : self.how.ids].double().cpu())
-        return logits, finite(gaps.cpu()[..., None])[..., 0].numpy()
+        if not gaps.isfinite().all():
+            raise not_finite()
+        return logits, gaps.cpu().numpy()
 
 
 @part

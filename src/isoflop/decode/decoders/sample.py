@@ -14,11 +14,11 @@ from torch import Tensor
 
 from ...core.context import Context
 from ...core.contracts import Cacheable, Completion, DecoderPart, Ended, Listener, Preparable
-from ...core.errors import NumericsError, UsageError
+from ...core.errors import UsageError
 from ...core.registry import Card, part
 from ...core.rng import Rng
 from .. import filters
-from ..batching import Batched, side_by_side
+from ..batching import Batched, not_finite, side_by_side
 
 _ROOM = 1024  # new tokens that the cache has room for at first: it grows with what is generated, not with the budget
 _NUMBERS = 1 << 17  # logits that are worked on at once: more of them leave the processor's caches
@@ -229,8 +229,7 @@ def _largest(logits: Tensor) -> tuple[Tensor, Tensor]:
     """Each row's largest logit and its id; NumericsError where it is NaN or infinite."""
     largest, likeliest = logits.max(-1)
     if not all(map(math.isfinite, largest.tolist())):
-        fix = "the run's weights are not finite or have grown too large: train it again at a lower rate"
-        raise NumericsError("the model's logits are not finite", where="generate", fix=fix)
+        raise not_finite()
     return largest, likeliest
 
 
