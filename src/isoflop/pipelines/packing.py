@@ -105,7 +105,10 @@ def pack_directory(source: Path, out: Path, format: str, dtype: str = "float32")
     plain = {name: checkpoint.flat(name, DTYPES[dtype]) for name in checkpoint.tensors if name not in stored.packed}
     named = [(name, NAMES[flat.dtype], tuple(flat.shape)) for name, flat in plain.items()]
     named += [(name, NAMES[tensor.dtype], tuple(tensor.shape)) for name, tensor in stored.tensors.items()]
-    tensor = lambda name: plain[name].whole() if name in plain else stored.tensors[name]  # noqa: E731
+
+    def tensor(name: str) -> Tensor:
+        return plain[name].whole() if name in plain else stored.tensors[name]
+
     _write(source, out, named, tensor, config, stored.said)
     return stored
 

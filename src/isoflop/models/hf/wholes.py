@@ -15,9 +15,17 @@ WHOLES = ("gemma3", "mistral3", "llava")
 """By ``model_type``. Given text alone, each computes what its text model does."""
 WHOLE = "text part of"
 """Where the table of a text model says of what it is a part."""
-_SHARED = ("architectures", "dtype", "torch_dtype", "quantization_config", "tie_word_embeddings")
-_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
-_PLACES = (("language_model.model.", "model."), ("model.language_model.", "model."), ("language_model.lm_", "lm_"))
+_SHARED = (
+    *("architectures", "dtype", "torch_dtype", "quantization_config", "tie_word_embeddings"),
+    *("bos_token_id", "eos_token_id", "pad_token_id"),
+)
+_PLACES = {
+    "language_model.model.": "model.",
+    "model.language_model.": "model.",
+    "language_model.lm_head.": "lm_head.",
+    "lm_head.": "lm_head.",
+}
+"""Beginnings of the text model's tensors' names: in the whole, and where it is alone."""
 
 T = TypeVar("T")
 
@@ -33,7 +41,7 @@ def text_config(tree: Mapping[str, Any]) -> Mapping[str, Any]:
     inner = tree.get("text_config")
     if tree.get("model_type") not in WHOLES or not isinstance(inner, dict):
         return tree
-    shared = {key: tree[key] for key in (*_SHARED, *_IDS) if tree.get(key) is not None}
+    shared = {key: tree[key] for key in _SHARED if tree.get(key) is not None}
     own = {key: value for key, value in inner.items() if value is not None or key not in shared}
     return {**shared, **own, WHOLE: tree["model_type"]}
 
@@ -54,7 +62,7 @@ def text_tensors(tensors: Mapping[str, T], where: str = "") -> dict[str, T]:
     """
     found, named = dict[str, T](), dict[str, str]()
     for name, tensor in tensors.items():
-        for theirs, alone in (*_PLACES, ("lm_head.", "lm_head.")):
+        for theirs, alone in _PLACES.items():
             if not name.startswith(theirs):
                 continue
             short = alone + name.removeprefix(theirs)
