@@ -277,7 +277,10 @@ class Cache:
         return counted.clamp_(min=0), end - min(self.padding.pads)
 
     def truncate(self, length: int) -> None:
-        """Forget all but the first ``length`` tokens."""
+        """Forget all but the first ``length`` tokens; UsageError, and nothing is forgotten, where a layer cannot."""
+        for layer in self.layers:
+            if hasattr(layer, "reach_back"):
+                layer.reach_back(length)
         for layer in self.layers:
             layer.truncate(length)
 

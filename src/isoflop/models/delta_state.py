@@ -98,6 +98,7 @@ class DeltaState:
         Raises:
             UsageError: they are too far back.
         """
+        self.reach_back(length)
         if length >= self.length:
             return
         if length == 0:
@@ -105,19 +106,22 @@ class DeltaState:
             self._inputs.zero_()
             self.length, self._first, self._marks = 0, 0, [(0, self.memory)]
             return
-        if length < self._first:
-            raise UsageError(
-                f"a memory of fixed size has no way back to the first {length} of {self.length} tokens, but to "
-                f"{self._first} and more of them",
-                where="model.mixer",
-                fix=f"take back {KEPT} tokens at most, or begin a cache anew",
-            )
         self._marks = [mark for mark in self._marks if mark[0] <= length]
         (self.length, self.memory), start = self._marks[-1], self._before
         again = self._inputs[:, start + self.length - self._first : start + length - self._first].clone()
         with torch.no_grad():
             if again.shape[1]:
                 self.extend(again)
+
+    def reach_back(self, length: int) -> None:
+        """UsageError unless it can forget all but the first ``length`` tokens."""
+        if 0 < length < self._first:
+            raise UsageError(
+                f"a memory of fixed size has no way back to the first {length} of {self.length} tokens, but to "
+                f"{self._first} and more of them",
+                where="model.mixer",
+                fix=f"take back {KEPT} tokens at most, or begin a cache anew",
+            )
 
     def select(self, rows: Tensor) -> None:
         """Keep these rows of the batch, in this order; a row may be taken several times."""

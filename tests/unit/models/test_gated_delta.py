@@ -113,6 +113,16 @@ def test_its_state_does_not_grow_and_tells_how_far_back_it_can_go() -> None:
 
 
 @torch.no_grad()
+def test_no_layer_is_cut_where_one_refuses_to_go_back() -> None:
+    mixed = part([{"name": "attention", "heads": 2}, MIXER]).build(context())
+    x, cache = tokens(1, 200), mixed.make_cache(1, 1)
+    mixed.step(x[:, :180], cache)
+    with pytest.raises(UsageError, match="no way back to the first 9 of 180 tokens"):
+        cache.truncate(9)
+    torch.testing.assert_close(mixed.step(x[:, 180:], cache), mixed(x)[:, 180:], rtol=0, atol=1e-5)
+
+
+@torch.no_grad()
 def test_prompts_of_unequal_lengths_stand_side_by_side() -> None:
     texts = [tokens(n, seed=n).tolist() for n in (1, 70, 4)]
     cache, logits = side_by_side(model(), texts, 20, model().head.device)
