@@ -89,7 +89,8 @@ def _by_number(groups: Mapping[str, list[Run]]) -> Families:
             evaluated = _some(run.metrics("evaluation")) if not group else run.metrics("evaluation")[-1:]
             for record in evaluated:
                 for metric, kept in (record.get("metrics") or {}).items():
-                    numbers = _numbers(kept.get("domains") or {})
+                    # runs of old keep a metric's value alone
+                    numbers = _numbers(kept.get("domains") or {}) if isinstance(kept, dict) else {}
                     if len(numbers) < 2:
                         continue
                     scale = scale_of(kept)
