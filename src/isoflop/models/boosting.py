@@ -125,7 +125,7 @@ class BoostedNetwork(ABC):
             DataError: inputs or targets are not finite, do not fit each other, or leave nothing to learn.
         """
         self._check()
-        inputs, rows_of_targets = _table(x), np.shape(y)[:1]
+        inputs, rows_of_targets = _table(x, "fit"), np.shape(y)[:1]
         if rows_of_targets not in ((), (len(inputs),)):
             raise DataError(f"{len(inputs)} rows of inputs, but {rows_of_targets[0]} targets", where="fit")
         targets = self._encoded(y)
@@ -154,7 +154,7 @@ class BoostedNetwork(ABC):
     def decision_function(self, x: npt.ArrayLike) -> Floats:
         """The network's outputs (rows, outputs) for inputs (rows, columns)."""
         self._check_fitted()
-        inputs = _table(x)
+        inputs = _table(x, "predict")
         if inputs.shape[1] != len(self.coefs_[0]):
             what = f"{inputs.shape[1]} columns, but the network was fitted to {len(self.coefs_[0])}"
             raise DataError(what, where="predict")
@@ -284,7 +284,7 @@ class BoostedRegressor(BoostedNetwork):
     """
 
     def _encoded(self, y: Any) -> Tensor:
-        targets = _numbers(y, "targets")
+        targets = _numbers(y, "targets", "fit")
         if targets.ndim not in (1, 2):
             raise DataError(f"targets have {targets.ndim} dimensions", where="fit", fix="use one, or one a column")
         self._flat = targets.ndim == 1
@@ -306,7 +306,7 @@ class BoostedRegressor(BoostedNetwork):
     def score(self, x: npt.ArrayLike, y: npt.ArrayLike) -> float:
         """Share of the targets' variance that predictions explain (R^2), over all targets together."""
         found = self.predict(x)
-        wanted = _of_shape(_numbers(y, "targets"), found.shape)
+        wanted = _of_shape(_numbers(y, "targets", "score"), found.shape)
         return float(1 - np.square(wanted - found).sum() / np.square(wanted - wanted.mean(0)).sum())
 
 
@@ -372,11 +372,11 @@ class BoostedClassifier(BoostedNetwork):
         return float((found == _of_shape(np.asarray(y), found.shape)).mean())
 
 
-def _numbers(values: Any, what: str) -> Floats:
+def _numbers(values: Any, what: str, where: str) -> Floats:
     found = np.asarray(values, np.float64)
     if not found.size or not np.isfinite(found).all():
         raise DataError(
-            f"{what} are empty, or not all of them are finite numbers", where="fit", fix="leave such rows out"
+            f"{what} are empty, or not all of them are finite numbers", where=where, fix="leave such rows out"
         )
     return found
 
@@ -388,9 +388,9 @@ def _of_shape(targets: npt.NDArray[Any], shape: tuple[int, ...]) -> npt.NDArray[
     return targets
 
 
-def _table(x: Any) -> Tensor:
+def _table(x: Any, where: str) -> Tensor:
     """Inputs (rows, columns)."""
-    found = _numbers(x, "inputs")
+    found = _numbers(x, "inputs", where)
     if found.ndim != 2:
-        raise DataError(f"inputs have {found.ndim} dimensions, not rows and columns", where="fit")
+        raise DataError(f"inputs have {found.ndim} dimensions, not rows and columns", where=where)
     return torch.from_numpy(np.ascontiguousarray(found))

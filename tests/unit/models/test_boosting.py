@@ -210,6 +210,10 @@ def test_what_was_not_learned_cannot_be_asked() -> None:
     model = BoostedRegressor(6, 3, max_iter=5).fit(X, Y)
     with pytest.raises(DataError, match="2 columns, but the network was fitted to 3"):
         model.predict(X[:, :2])
+    with pytest.raises(DataError, match="predict: inputs have 1 dimensions"):
+        model.predict(X[0])
+    with pytest.raises(DataError, match="score: targets are empty, or not all"):
+        model.score(X, np.full_like(Y, np.nan))
     for units, nearest in [(4, 3), (9, 6), (-1, 0)]:
         with pytest.raises(UsageError, match=f"{units} units are not .* of 3 reached; use {nearest}"):
             model.truncate(units)
