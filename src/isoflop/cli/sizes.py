@@ -9,7 +9,7 @@ import typer
 from ..core.errors import UsageError
 from .app import app
 from .common import Json, Overrides, emit, say
-from .training import Threads
+from .training import Threads, use_threads
 
 if TYPE_CHECKING:
     from ..core.recipe import Recipe
@@ -44,8 +44,6 @@ def sizes(
 
     For example: isoflop sizes --parameters 3e6 tokenizer.vocab_size=1024 train.batch=8
     """
-    import torch
-
     from ..core.recipe import Recipe
     from ..models.architectures.transformer import TransformerPart
     from ..models.product_rates import efficient, time_shapes
@@ -63,8 +61,7 @@ def sizes(
         for part in _with_experts(asked.model, _numbers(experts))
         for shape in shapes_near(part, parameters, asked.vocab_size, choices)
     ]
-    if threads is not None:
-        torch.set_num_threads(threads)
+    use_threads(threads)
     found = time_shapes(
         parts,
         asked.vocab_size,
