@@ -43,6 +43,8 @@ def on_local_tasks(
     from ..evals.scoring import PairScorer
 
     tasks, other = [LocalTask.read(file) for file in files], OtherScores.read(against) if against else OtherScores()
+    for task in tasks:
+        other.known(task.name)
     found = load()
     if found.tokenizer is None:
         raise UsageError("does not say how likely a text is, left to right", where=name, fix="measure a causal model")

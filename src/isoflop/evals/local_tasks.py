@@ -207,17 +207,23 @@ class OtherScores:
             fix = "name what `isoflop eval RUN --task FILE --json` printed"
             raise DataError("holds no items of tasks", where=str(file), fix=fix) from None
 
+    def known(self, task: str) -> Mapping[str, Sequence[float]]:
+        """What it did on a task's items, by norm; nothing where there is no other model.
+
+        Raises:
+            DataError: it was not asked that task.
+        """
+        if self.name and task not in self.right:
+            raise DataError(f"has no task {task!r}", where=self.name, fix=nearest(task, list(self.right)))
+        return self.right.get(task, {})
+
     def beside(self, score: TaskScore) -> dict[str, Paired]:
         """The difference of a model's score to it, item by item; none without another model.
 
         Raises:
             DataError: it was not asked that task, or other items of it.
         """
-        if not self.name:
-            return {}
-        if score.task not in self.right:
-            raise DataError(f"has no task {score.task!r}", where=self.name, fix=nearest(score.task, list(self.right)))
-        known = self.right[score.task]
+        known = self.known(score.task)
         return {norm: paired(mine, np.array(known[norm])) for norm, mine in score.right.items() if norm in known}
 
 

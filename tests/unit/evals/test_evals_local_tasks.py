@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from isoflop.cli.tasks import on_local_tasks
 from isoflop.core.errors import DataError
 from isoflop.data.tokenizers.bytes import Bytes
 from isoflop.evals.calibration import paired
@@ -121,3 +122,11 @@ def test_a_model_is_held_against_another_item_by_item(tmp_path: Path) -> None:
         place.write_text(json.dumps(wrong))
         with pytest.raises(DataError, match="holds no items of tasks"):
             OtherScores.read(place)
+
+
+def test_a_task_that_the_other_model_was_not_asked_is_refused_before_a_model_is_loaded(tmp_path: Path) -> None:
+    task, other = tmp_path / "sums.jsonl", tmp_path / "other.json"
+    task.write_text(json.dumps({"query": "a", "choices": ["b", "c"], "gold": 1}))
+    other.write_text(json.dumps({"model": "b", "tasks": [{"task": "sum", "sum": {"right": [1]}}]}))
+    with pytest.raises(DataError, match="has no task 'sums'"):
+        on_local_tasks(lambda: pytest.fail("it was loaded"), "a", [task], None, False, other)
