@@ -47,6 +47,14 @@ SEEDS = 3
 """Fewest seeds of which an interval is given."""
 TELLING = frozenset({"missing", *_COUNTED})
 """Errors whose words say all: the value would add nothing."""
+TOLD_BY: dict[tuple[str, ...], tuple[str, str]] = {
+    ("ladder",): ("study", "compare {}"),
+    ("stages", "texts"): ("pipeline", "pipeline {}"),
+    ("batches", "target"): ("study of batch sizes", "compare {}"),
+    ("studies", "bars"): ("claim", "claims run"),
+    ("budget",): ("recipe", "train {}"),
+}
+"""Keys that only one kind of document has -> the kind, and the verb that runs it, {} being the file."""
 
 
 def words(error: Mapping[str, Any]) -> str:

@@ -21,7 +21,7 @@ import tomli_w
 from pydantic import BaseModel, ValidationError
 
 from . import registry
-from .complaints import TELLING, form_of, words
+from .complaints import TELLING, TOLD_BY, form_of, words
 from .documents import INTEGERS, Describes, Section, kinds_of, meant, takes_text
 from .errors import DataError, RecipeError, UsageError, nearest
 from .placing import placed
@@ -32,16 +32,6 @@ M = TypeVar("M", bound=BaseModel)
 _MAX_BYTES = 1 << 20
 _PLAIN = {bool, int, float, str, type(None), Literal}
 _TIMES = (datetime.date, datetime.time)  # a datetime is a date
-
-
-TOLD_BY: dict[tuple[str, ...], tuple[str, str]] = {
-    ("ladder",): ("study", "compare {}"),
-    ("stages", "texts"): ("pipeline", "pipeline {}"),
-    ("batches", "target"): ("study of batch sizes", "compare {}"),
-    ("studies", "bars"): ("claim", "claims run"),
-    ("budget",): ("recipe", "train {}"),
-}
-"""Keys that only one kind of document has -> the kind, and the verb that runs it, {} being the file."""
 
 
 class TomlDocument(Section):

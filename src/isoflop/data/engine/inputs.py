@@ -7,7 +7,6 @@ depends on the files alone.
 from __future__ import annotations
 
 import json
-import math
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -17,6 +16,7 @@ from typing import Any, Literal
 
 from ...core.digests import digest
 from ...core.errors import DataError, UsageError
+from ...core.files import jsonable
 from ...core.reading import LARGEST, opened, user_path
 from ..reading import matches_of
 from .packed import packed_lines, row_groups, unpacked
@@ -100,15 +100,7 @@ def json_bytes(value: Any) -> bytes:
     try:
         return json.dumps(value, ensure_ascii=False, allow_nan=False, default=str).encode()
     except ValueError:
-        return json.dumps(_finite(value), allow_nan=False, default=str).encode()
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _finite(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(inner) for inner in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+        return json.dumps(jsonable(value), allow_nan=False, default=str).encode()
 
 
 @dataclass(frozen=True, slots=True)
