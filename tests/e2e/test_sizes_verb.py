@@ -47,7 +47,7 @@ def test_it_tries_numbers_of_experts(capsys: pytest.CaptureFixture[str]) -> None
 def test_the_table_ends_with_what_to_say_to_train(capsys: pytest.CaptureFixture[str]) -> None:
     assert invoke(["sizes", "--parameters", "3e6", "--choices", "2", "--repeats", "1"]) == 0
     out = capsys.readouterr().out
-    assert "Shapes of about 3e+06 parameters" in out
+    assert "Shapes of about 3,000,000 parameters" in out
     assert "the quickest: model.d_model=" in out
 
 
@@ -57,7 +57,9 @@ def test_the_table_ends_with_what_to_say_to_train(capsys: pytest.CaptureFixture[
         (["--experts", "4"], "the model has no experts; add model.feed_forward=experts"),
         (["--experts", "four", "model.feed_forward=experts"], "'four' are no numbers"),
         (["--experts", "1", "model.feed_forward=experts"], "2 experts cannot be chosen of 1"),
-        (["--parameters", "1000"], "no shape has about 1e+03 parameters"),
+        (["model.d_model=64"], "model.d_model: is what the shapes differ in; leave it out"),
+        (["model.feed_forward.hidden = 64"], "model.feed_forward.hidden: is what the shapes differ in"),
+        (["--parameters", "1000"], "no shape has about 1,000 parameters"),
         (["--parameters", "nan"], "parameters cannot be"),
         (["train.device=mps"], "this machine has no device mps"),
     ],

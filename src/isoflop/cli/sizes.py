@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from ..models.architectures.transformer import TransformerPart
     from ..models.product_rates import TimedShape
 
+VARIED = ("model.d_model", "model.layers", "model.mixer.heads", "model.feed_forward.hidden")
+"""Keys of a recipe that each shape sets itself."""
+
 
 @app.command()
 def sizes(
@@ -50,6 +53,9 @@ def sizes(
     from ..models.sizing import shapes_near
     from ..train.devices import refuse_missing
 
+    for override in overrides or []:
+        if (key := override.partition("=")[0].strip()) in VARIED:
+            raise UsageError("is what the shapes differ in", where=key, fix="leave it out")
     asked = Recipe.load(recipe, *(overrides or []))
     if not isinstance(asked.model, TransformerPart):
         raise UsageError(f"{asked.model.name} has no shapes to choose from", where="model", fix="use a transformer")
@@ -160,7 +166,7 @@ def _print(facts: list[dict[str, Any]], best: list[TimedShape], asked: Recipe, p
         "",
     )
     sheet = Sheet(
-        f"Shapes of about {parameters:.3g} parameters with {asked.vocab_size:,} ids",
+        f"Shapes of about {parameters:,.0f} parameters with {asked.vocab_size:,} ids",
         columns,
         lines,
         frozenset(range(len(columns) - 1)),

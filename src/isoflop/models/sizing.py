@@ -60,7 +60,7 @@ def sized(part: TransformerPart, parameters: float, vocab_size: int) -> Transfor
             best, off = made, distance
     if off > OFF:
         raise UsageError(
-            f"no shape has about {parameters:.3g} parameters with {vocab_size:,} ids",
+            f"no shape has about {parameters:,.0f} parameters with {vocab_size:,} ids",
             where="model",
             fix="use a smaller vocabulary, e.g. tokenizer.vocab_size=1024, or give model.d_model and model.layers",
         )
@@ -92,7 +92,7 @@ def shapes_near(part: TransformerPart, parameters: float, vocab_size: int, most:
     found = [shape for shape, each in zip(made, off, strict=True) if each <= limit]
     if not found:
         raise UsageError(
-            f"no shape has about {parameters:.3g} parameters with {vocab_size:,} ids",
+            f"no shape has about {parameters:,.0f} parameters with {vocab_size:,} ids",
             where="sizes",
             fix="use a smaller vocabulary, e.g. tokenizer.vocab_size=1024, or ask for another number",
         )
