@@ -137,9 +137,9 @@ def test_what_cannot_be_packed_leaves_nothing_behind(
 ) -> None:
     plain, out = rounded.parent / "plain", tmp_path / "out"
     refused = (
-        (str(plain), "packed", "has no matrix that is rounded or sparse"),
-        (str(plain), "compressed-tensors", "has no matrix that is rounded or sparse"),
-        (str(plain), "torchao", "has no matrix that is rounded or sparse"),
+        (str(plain), "packed", "packed: the model has no matrix that is rounded or sparse"),
+        (str(plain), "compressed-tensors", "compressed-tensors: the model has no matrix that is rounded"),
+        (str(plain), "torchao", "torchao: the model has no matrix that is rounded or sparse"),
         (str(rounded), "packd", "did you mean packed?"),
     )
     for source, form, words in refused:

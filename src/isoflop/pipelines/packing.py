@@ -185,8 +185,8 @@ def _integers(checkpoint: Checkpoint, config: Mapping[str, Any], format: str) ->
     Their tensors are still to be made. Embeddings stay as they are.
     """
     if config.get("model_type") in _NOT_LINEAR:
-        what = f"is a {config['model_type']}, whose matrices are not of the kind that {format} knows"
-        raise UsageError(what, where=str(checkpoint.path), fix="use --as packed, or another family")
+        what = f"the model is a {config['model_type']}, whose matrices are not of the kind that {format} knows"
+        raise UsageError(what, where=format, fix="use --as packed, or another family")
     stored, found = PackedTensors(), dict[str, tuple[int, int | None]]()
     for name, weight in _matrices(checkpoint):
         grid = None if name.endswith(EMBEDDINGS) else integer_grid(weight)
@@ -258,12 +258,12 @@ def _plain_modules(stored: PackedTensors) -> list[str]:
 
 def _nothing_small(checkpoint: Checkpoint, format: str) -> UsageError:
     """Why nothing of a directory can be stored in a format."""
-    what = "has no matrix that is rounded or sparse, so that nothing of it could be stored in fewer bits"
+    what = "the model has no matrix that is rounded or sparse, so that nothing of it could be stored in fewer bits"
     fix = """round it first: isoflop compress MODEL --with '{name="round", format="int4"}' --out DIRECTORY"""
     for name, weight in _matrices(checkpoint) if format != "packed" else ():
         packing = fitting(weight)
         if packing is not None:
             found = packing.element + (", sparse" if packing.n is not None else "")
             what = f"{name} is {found}; {format} holds integers alone"
-            return UsageError(what, where=str(checkpoint.path), fix="use --as packed, or round it to integers")
-    return UsageError(what, where=str(checkpoint.path), fix=fix)
+            return UsageError(what, where=format, fix="use --as packed, or round it to integers")
+    return UsageError(what, where=format, fix=fix)
