@@ -56,6 +56,13 @@ def test_a_run_that_was_broken_off_ends_with_the_same_bytes(
     assert (ours[1] / "model.safetensors").read_bytes() == (theirs[1] / "model.safetensors").read_bytes()
 
 
+def test_one_puzzle_is_told_in_the_singular(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    train(Recipe.from_json(RECIPE).with_("source.heldout=1"), run.path.parent, name="one")
+    for name, told in (("one", "over 1 puzzle"), ("cell", "over 8 puzzles")):
+        assert invoke(["eval", name, "--root", str(run.path.parent)]) == 0
+        assert capsys.readouterr().out.rstrip().endswith(told)
+
+
 @pytest.mark.parametrize(
     ("verb", "options", "problem"),
     [

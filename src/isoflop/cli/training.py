@@ -295,7 +295,8 @@ def evaluate(
     for part, found in measured:
         typer.echo(f"{part.name}: {_measured(part, found)} {part.scale.unit}{when}")
         for name, domain in found.domains.items():
-            typer.echo(f"  {printable(name)}: {_measured(part, domain)} over {domain.n:,} {part.counts}")
+            counted = part.counts.removesuffix("s") if domain.n == 1 else part.counts
+            typer.echo(f"  {printable(name)}: {_measured(part, domain)} over {domain.n:,} {counted}")
         if found.how:
             typer.echo(f"  {found.how}; {found.cost.flops:.3g} FLOPs, +- is one standard error over text and samples")
 

@@ -90,8 +90,9 @@ def puzzles(task: TaskPart, *, examples: int, variants: int, heldout: int, level
             forms = [puzzle, *(task.variant(puzzle, generator) for _ in range(variants - 1))]
             train += [form for form in forms if task.origin(form) not in known]
     if len(train) < examples:
-        what = f"{examples:,} training puzzles of the levels {', '.join(levels)} do not come up"
-        raise DataError(what, where="source.task", fix="ask for fewer, or for other levels")
+        what = f"{examples:,} training puzzles do not come up, only {len(train):,} beside the {len(known):,} held out"
+        fix = "lower source.examples or source.heldout, or ask for other levels"
+        raise DataError(f"{what} (levels: {', '.join(levels)})", where="source.task", fix=fix)
     return Sides(tuple(train[:examples]), {level: tuple(found.values()) for level, found in held.items() if found})
 
 

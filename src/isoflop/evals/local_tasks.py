@@ -214,7 +214,8 @@ class OtherScores:
             DataError: it was not asked that task.
         """
         if self.name and task not in self.right:
-            raise DataError(f"has no task {task!r}", where=self.name, fix=nearest(task, list(self.right)))
+            where = f"--against: {self.name}"
+            raise DataError(f"has no task {task!r}", where=where, fix=nearest(task, list(self.right)))
         return self.right.get(task, {})
 
     def beside(self, score: TaskScore) -> dict[str, Paired]:

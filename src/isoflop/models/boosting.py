@@ -174,7 +174,7 @@ class BoostedNetwork(ABC):
         self._check_fitted()
         if not 0 <= units <= self.units or units % self.units_per_step:
             nearest = min(max(round(units / self.units_per_step), 0), self.units // self.units_per_step)
-            what = f"{units} units are not what a number of whole steps of {self.units_per_step} reached"
+            what = f"{units} units are no whole number of steps of {self.units_per_step} among the {self.units} of it"
             raise UsageError(what, where="truncate", fix=f"use {nearest * self.units_per_step}")
         steps, shorter = units // self.units_per_step, copy(self)
         shorter.units = units
@@ -255,7 +255,7 @@ class BoostedNetwork(ABC):
         problems = {
             "units_per_step": self.units_per_step < 1 and "must be 1 at least",
             "units": (self.units < 1 or self.units % max(1, self.units_per_step) != 0)
-            and f"must be a multiple of units_per_step = {self.units_per_step}",
+            and f"must be a multiple of units_per_step = {self.units_per_step}, and 1 at least",
             "learning_rate": not 0 < self.learning_rate <= 1 and "must lie in (0, 1]",
             "subsample": not 0 < self.subsample <= 1 and "must lie in (0, 1]",
             "activation": self.activation not in _FORMS and f"must be one of {', '.join(_FORMS)}",
@@ -373,7 +373,10 @@ class BoostedClassifier(BoostedNetwork):
 
 
 def _numbers(values: Any, what: str, where: str) -> Floats:
-    found = np.asarray(values, np.float64)
+    try:
+        found = np.asarray(values, np.float64)
+    except (TypeError, ValueError):
+        raise DataError(f"{what} are no numbers, or their rows differ in length", where=where) from None
     if not found.size or not np.isfinite(found).all():
         raise DataError(
             f"{what} are empty, or not all of them are finite numbers", where=where, fix="leave such rows out"

@@ -142,7 +142,7 @@ def test_a_model_that_does_not_insert_is_refused() -> None:
     made = InsertionPart().build()
     with pytest.raises(UsageError, match="does not insert"):
         made.generate(Expects(), [[]], 5, Rng(0))
-    assert InsertionPart().misfit(Filling(mask=3, ids=3, pattern=FullPattern()))
+    assert InsertionPart().misfit(Filling(mask=3, ids=3, pattern=FullPattern())).endswith("use margin")
     assert not InsertionPart().misfit(FILLING)
 
 

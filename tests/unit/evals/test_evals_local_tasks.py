@@ -110,7 +110,7 @@ def test_a_model_is_held_against_another_item_by_item(tmp_path: Path) -> None:
     place.write_text(json.dumps({"model": "b", "tasks": rows}))
     assert OtherScores.read(place).beside(score) == {"sum": paired(right, np.array([0, 1, 0, 0, 1, 1]))}
     assert OtherScores().beside(score) == {}
-    with pytest.raises(DataError, match="has no task 'sum'"):
+    with pytest.raises(DataError, match="--against: b: has no task 'sum'"):
         OtherScores.read(place).beside(TaskScore("sum", score.right, None, score.gold))
     with pytest.raises(DataError, match="not of the same items"):
         OtherScores.read(place).beside(TaskScore("sums", {"sum": right[:5]}, None, score.gold))

@@ -167,7 +167,7 @@ X, Y = table()
     ("fields", "problem"),
     [
         ({"units": 5, "units_per_step": 2}, "units: 5 must be a multiple of units_per_step = 2"),
-        ({"units": 0}, "units: 0 must be"),
+        ({"units": 0}, "units: 0 must be a multiple of units_per_step = 1, and 1 at least"),
         ({"units_per_step": 0}, "units_per_step: 0 must be 1"),
         ({"subsample": 0.0}, r"subsample: 0.0 must lie in \(0, 1\]"),
         ({"learning_rate": 1.5}, "learning_rate: 1.5 must lie"),
@@ -189,6 +189,7 @@ def test_arguments_out_of_range_are_refused(fields: dict[str, Any], problem: str
         (np.where(X > 2, np.nan, X), Y, "inputs are empty, or not all of them are finite"),
         (X, np.full_like(Y, np.inf), "targets are empty, or not all"),
         (X[:0], Y[:0], "are empty"),
+        (X, ["a"] * 60, "targets are no numbers"),
         (X, Y[..., None], "targets have 3 dimensions"),
     ],
 )
@@ -215,7 +216,7 @@ def test_what_was_not_learned_cannot_be_asked() -> None:
     with pytest.raises(DataError, match="score: targets are empty, or not all"):
         model.score(X, np.full_like(Y, np.nan))
     for units, nearest in [(4, 3), (9, 6), (-1, 0)]:
-        with pytest.raises(UsageError, match=f"{units} units are not .* of 3 reached; use {nearest}"):
+        with pytest.raises(UsageError, match=f"{units} units are no whole number of steps of 3 .*; use {nearest}"):
             model.truncate(units)
 
 

@@ -304,7 +304,7 @@ class InsertionPart(DecoderPart):
 
     Example:
         >>> InsertionPart(steps=16).misfit(None)
-        'inserts tokens, and the model does not; use sample or margin'
+        'inserts tokens, and the model does not; use sample'
     """
 
     steps: PositiveInt = 64
@@ -324,8 +324,9 @@ class InsertionPart(DecoderPart):
     )
 
     def misfit(self, filling: Filling | None) -> str:
-        inserts = filling is not None and filling.times
-        return "" if inserts else "inserts tokens, and the model does not; use sample or margin"
+        if filling is None:
+            return "inserts tokens, and the model does not; use sample"
+        return "" if filling.times else "inserts tokens, and the model does not; use margin"
 
     def build(self, ctx: Context | None = None) -> Insertion:
         return Insertion(self, None if ctx is None else ctx.filling)
