@@ -89,7 +89,7 @@ def _search(maker: Maker, rows: list[StageRow]) -> list[Chosen]:
         choice = tried[scores.index(best)]
         edge = any(_at_edge(choice[key], values) for key, values in own.grid.items())
         found.append(Chosen(stage=stage, tried=tried, scores=scores, chosen=choice, edge=edge))
-        maker.say(f"{stage}: {choice} of {len(tried)}")
+        maker.say(f"{stage}: {_said(choice)}, of {len(tried)} tried")
     return found
 
 
@@ -137,10 +137,14 @@ def _row(maker: Maker, stage: str, seed: int, role: Literal["tuning", "evaluatio
     )
 
 
+def _said(choice: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key} = {value}" for key, value in choice.items())
+
+
 def _conclude(maker: Maker, rows: list[StageRow], chosen: list[Chosen]) -> PipelineResult:
     pipeline = maker.pipeline
     choices = {found.stage: found.chosen for found in chosen}
-    edges = [f"{each.stage}: {each.chosen} lies at the end of its grid" for each in chosen if each.edge]
+    edges = [f"{each.stage}: {_said(each.chosen)} lies at the end of its grid" for each in chosen if each.edge]
     seed = pipeline.seeds[0]
 
     def reference(stage: str) -> dict[str, str]:
