@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 from pydantic import model_validator
 
 from ..core.documents import Frozen
-from ..core.files import append_jsonl, disk_errors, mend_jsonl
+from ..core.files import append_jsonl, disk_errors, jsonable, mend_jsonl
 from ..core.reading import read_jsonl
 
 HARNESS = "harness.jsonl"
@@ -36,9 +35,7 @@ class HarnessMetric(Frozen):
     @classmethod
     def _finite(cls, tree: Any) -> Any:
         """JSON has no infinity: a perplexity that is one is none."""
-        if not isinstance(tree, dict):
-            return tree
-        return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in tree.items()}
+        return jsonable(tree) if isinstance(tree, dict) else tree
 
 
 class HarnessResult(Frozen):
