@@ -134,8 +134,12 @@ def _show(claim: ShelvedClaim, verdict: ClaimVerdict) -> None:
         found = judged.get(bar.says)
         asked = found.text() if found else f"asked of {bar.study}"
         lines.append(f"- {bar.says}{beside}: {found.outcome + ': ' if found else ''}{asked}")
+    lines.append("")
+    if verdict.cpu_seconds:
+        lines.append(f"{verdict.cpu_seconds / 60:.1f} minutes of a core, {verdict.flops:.3e} model FLOPs")
     if verdict.missing:
-        lines.append(f"to be run: {', '.join(verdict.missing)}")
-    lines += ["", f"{verdict.cpu_seconds / 60:.1f} minutes of a core, {verdict.flops:.3e} model FLOPs", command(claim)]
+        lines.append(f"to run {', '.join(verdict.missing)}: {command(claim)}")
+    else:
+        lines.append(f"to run it again: {command(claim)} --again")
     lines += own.remarks
     say("\n".join(lines))

@@ -83,7 +83,8 @@ def shown(found: Mapping[str, Any], out: Path, json: bool) -> None:
     share = f" ({kept / documents:.1%})" if documents and kept is not None else ""
     typer.echo(f"{documents:,} documents" + ("" if kept is None else f", {kept:,} kept{share}"))
     for name, count in sorted(counts.items(), key=lambda pair: -pair[1]):
-        typer.echo(f"  {name.replace('_', ' ')}: {count:,}")
+        if count:
+            typer.echo(f"  {name.replace('_', ' ')}: {count:,}")
     typer.echo(f"in {out}")
 
 

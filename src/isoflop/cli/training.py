@@ -147,7 +147,7 @@ def _dry_run(recipe: Recipe, root: Path, json: bool) -> None:
         typer.echo(advice.line())
     needs = f"about {ahead.memory / 1e9:.2g} GB of memory at its peak"
     if ahead.source:
-        needs = f"about {duration(ahead.seconds)} of training ({ahead.source}), {needs}"
+        needs = f"about {duration(ahead.seconds)} of training ({ahead.source}), evaluations apart; {needs}"
     typer.echo(needs)
     if ahead.text_tokens:
         typer.echo(f"{facts['epochs']:.2f} passes over the training text of {ahead.text_tokens:,} tokens")

@@ -260,9 +260,9 @@ class Recipe(TomlDocument):
         """What a part of this recipe, or one that uses its model, needs of the recipe's parts and does not find."""
         others = {slot: getattr(self, slot) for slot in part.needs}
         return [
-            f"{part.slot}: {part.name} needs {slot} to be {kind}, which {others[slot].name} is not"
+            f"{part.slot}: {part.name} needs {slot} to be {kind.__name__}, which {others[slot].name} is not{_meant(kind)}"
             for slot, wanted in part.needs.items()
-            for kind in sorted(kind.__name__ for kind in wanted - others[slot].abilities)
+            for kind in sorted(wanted - others[slot].abilities, key=lambda kind: kind.__name__)
         ]
 
     @classmethod
@@ -378,3 +378,9 @@ def _parts_of(node: Frozen, prefix: str) -> Iterator[tuple[str, Part]]:
 
 def _shown(value: Any) -> str:
     return "absent" if value is None else canonical_json(value)
+
+
+def _meant(kind: type) -> str:
+    """What a capability asks, in its docstring's first words."""
+    told = " ".join((kind.__doc__ or "").split("\n\n")[0].split()).rstrip(".").replace("``", "")
+    return f" ({kind.__name__}: {told[0].lower()}{told[1:]})" if told else ""

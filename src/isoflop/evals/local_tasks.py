@@ -192,7 +192,11 @@ class OtherScores:
     @classmethod
     def read(cls, file: Path | str) -> OtherScores:
         """Read such a file; DataError for another one."""
-        known = read_json(Path(file), dict[str, Any])
+        fix = "name what `isoflop eval RUN --task FILE --json` printed"
+        try:
+            known = read_json(Path(file), dict[str, Any])
+        except DataError as error:
+            raise DataError(error.what, where=error.where, fix=error.fix or fix) from None
         try:
             rows = {
                 row["task"]: {
@@ -204,7 +208,6 @@ class OtherScores:
             }
             return cls(str(known["model"]), rows)
         except (KeyError, TypeError, ValueError):
-            fix = "name what `isoflop eval RUN --task FILE --json` printed"
             raise DataError("holds no items of tasks", where=str(file), fix=fix) from None
 
     def known(self, task: str) -> Mapping[str, Sequence[float]]:

@@ -155,7 +155,8 @@ def test_a_part_may_be_given_as_an_object() -> None:
 
 
 def test_a_missing_capability_is_refused_by_name() -> None:
-    with pytest.raises(RecipeError, match="picky needs model to be Cacheable, which toy is not"):
+    meant = r" \(Cacheable: a model that can decode step by step\)"
+    with pytest.raises(RecipeError, match="picky needs model to be Cacheable, which toy is not" + meant):
         recipe("objective=picky")
 
 

@@ -122,6 +122,9 @@ def test_a_model_is_held_against_another_item_by_item(tmp_path: Path) -> None:
         place.write_text(json.dumps(wrong))
         with pytest.raises(DataError, match="holds no items of tasks"):
             OtherScores.read(place)
+    place.write_text('{"task": "sums"}\n{"task": "sums"}\n')
+    with pytest.raises(DataError, match=r"is not JSON .*; name what `isoflop eval RUN --task FILE --json` printed"):
+        OtherScores.read(place)
 
 
 def test_a_task_that_the_other_model_was_not_asked_is_refused_before_a_model_is_loaded(tmp_path: Path) -> None:

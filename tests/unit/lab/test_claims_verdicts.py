@@ -205,6 +205,24 @@ def test_a_claim_is_run_judged_and_marked_when_its_bar_or_its_script_changes(toy
     assert "the bars were written after the run" in capsys.readouterr().out
 
 
+def test_what_is_left_to_run_is_said_where_something_is(toy, tmp_path, capsys):
+    def shown() -> str:
+        assert invoke(["claims", "show", "toy", "--claims", str(toy)]) == 0
+        return capsys.readouterr().out
+
+    place = toy / "toy" / "claim.toml"
+    place.write_text(place.read_text().replace('m = "m.py" }', 'm = "m.py", n = "n.py" }'))
+    shutil.copy(toy / "toy" / "m.py", toy / "toy" / "n.py")
+    assert shelved(toy, "toy").verdict().told == "not run yet"
+    assert "to run m, n: isoflop claims run toy" in shown()
+    assert "minutes of a core" not in shown()
+    write_json(toy / "toy" / "m.json", measure(toy / "toy" / "m.py").model_dump(mode="json"))
+    assert shelved(toy, "toy").verdict().told == "not run yet: n"
+    run_claims([shelved(toy, "toy")], tmp_path / "runs")
+    last = shown().splitlines()[-1]
+    assert last == "to run it again: isoflop claims run toy --again"
+
+
 def test_a_script_that_fails_does_not_stop_the_others(toy, tmp_path):
     shutil.copytree(toy / "toy", toy / "toy2")
     text = (toy / "toy" / "claim.toml").read_text()

@@ -99,9 +99,10 @@ class ClaimVerdict:
 
     @property
     def told(self) -> str:
-        """What was found for the weakest deciding bar, or which studies are to be run."""
+        """What was found for the weakest deciding bar, or which studies have not been run."""
         if not self.bars:
-            return f"to be run: {', '.join(self.missing)}"
+            some = len(self.missing) < len(self.claim.studies)
+            return f"not run yet: {', '.join(self.missing)}" if some else "not run yet"
         deciding = [judged for judged in self.bars if judged.bar.decides]
         worst = max(deciding, key=lambda judged: OUTCOMES.index(judged.outcome))
         return f"{worst.bar.says}: {worst.text()}"
