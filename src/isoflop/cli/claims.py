@@ -136,7 +136,8 @@ def _show(claim: ShelvedClaim, verdict: ClaimVerdict) -> None:
         lines.append(f"- {bar.says}{beside}: {found.outcome + ': ' if found else ''}{asked}")
     lines.append("")
     if verdict.cpu_seconds:
-        lines.append(f"{verdict.cpu_seconds / 60:.1f} minutes of a core, {verdict.flops:.3e} model FLOPs")
+        counted = f", {verdict.flops:.3e} model FLOPs" if verdict.flops else ""
+        lines.append(f"{verdict.cpu_seconds / 60:.1f} minutes of a core{counted}")
     if verdict.missing:
         lines.append(f"to run {', '.join(verdict.missing)}: {command(claim)}")
     else:

@@ -260,7 +260,8 @@ class Recipe(TomlDocument):
         """What a part of this recipe, or one that uses its model, needs of the recipe's parts and does not find."""
         others = {slot: getattr(self, slot) for slot in part.needs}
         return [
-            f"{part.slot}: {part.name} needs {slot} to be {kind.__name__}, which {others[slot].name} is not{_meant(kind)}"
+            f"{part.slot}: {part.name} needs {slot} to be {kind.__name__}, "
+            f"which {others[slot].name} is not{_meant(kind)}"
             for slot, wanted in part.needs.items()
             for kind in sorted(wanted - others[slot].abilities, key=lambda kind: kind.__name__)
         ]

@@ -30,7 +30,7 @@ from ..core.scale import Scale
 from ..core.toml import TomlDocument, locate, read
 from ..store.environment import process
 from ..store.measured import TARGETS, MeasuredResult
-from ..store.results import RunRow
+from ..store.results import RunRow, spent
 from . import ladder
 from .study import OWN, Role
 from .study_keys import Seed, Seeds
@@ -226,9 +226,10 @@ def run_targets(
     if executor is None:
         with LocalWorkers(root, workers) as local:
             return run_targets(study, root, say=say, executor=local)
-    chosen = _chosen(study, _carried_out(study, executor, "tuning", study.tuning_seeds, None, say))
+    tuned = _carried_out(study, executor, "tuning", study.tuning_seeds, None, say)
+    chosen = _chosen(study, tuned)
     rows = _carried_out(study, executor, "evaluation", study.seeds, chosen, say)
-    result = _concluded(study, chosen, rows)
+    result = _concluded(study, chosen, rows, [*tuned.values(), *rows.values()])
     write_atomic(root / study.name / "study.toml", study.to_toml())
     write_json(root / study.name / TARGETS, result.model_dump(mode="json"))
     write_atomic(root / study.name / STEPS, _table(study, result))
@@ -298,7 +299,7 @@ def _chosen(study: TargetStudy, rows: Done) -> dict[int, float]:
     return chosen
 
 
-def _concluded(study: TargetStudy, chosen: Mapping[int, float], rows: Done) -> MeasuredResult:
+def _concluded(study: TargetStudy, chosen: Mapping[int, float], rows: Done, made: Sequence[RunRow]) -> MeasuredResult:
     values, cost = dict[str, list[float]](), study.scale.cost
     notes = [f"rates: {', '.join(f'{batch} {rate:g}' for batch, rate in chosen.items())}"]
     for batch, rate in chosen.items():
@@ -331,5 +332,7 @@ def _concluded(study: TargetStudy, chosen: Mapping[int, float], rows: Done) -> M
         notes=notes,
         script=study.identity,
         environment=process(),
-        cpu_seconds=math.fsum(row.cpu_seconds or 0.0 for row in rows.values()),
+        cpu_seconds=math.fsum(row.cpu_seconds or 0.0 for row in made),
+        flops=math.fsum(amounts.get("flops", 0.0) for _, _, amounts in spent(made)),
+        recipes=[row.recipe_hash for row in made],
     )

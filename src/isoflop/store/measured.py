@@ -53,7 +53,11 @@ class MeasuredResult(Frozen):
     """SHA-256 of the script's text."""
     environment: dict[str, Any]
     cpu_seconds: float
-    """Processor seconds of the script."""
+    """Processor seconds of the script, or of its runs."""
+    flops: float | None = None
+    """Model FLOPs of all phases of its runs; None: they are not counted."""
+    recipes: list[str] = []
+    """Recipe hashes of its runs, where it is a study's."""
 
     def lines(self) -> Iterator[str]:
         """A line for each value, seed by seed, and for each note."""

@@ -49,7 +49,8 @@ def planted(assignments):
             curve.append(Point(step=step, **spent, seconds=1.0, value=value, stderr=None))
         name = job.recipe.hash
         common = {"run": name, "recipe_hash": name, "arm": job.arm, "rung": job.rung, "seed": job.seed}
-        yield RunRow(**common, role=job.role, status="done", curve=curve, cpu_seconds=1.0)
+        ledger = {job.role: {"flops": 10.0**9}}
+        yield RunRow(**common, role=job.role, status="done", curve=curve, cpu_seconds=1.0, ledger=ledger)
 
 
 def test_the_planted_critical_batch_comes_out(tmp_path):
@@ -59,6 +60,9 @@ def test_the_planted_critical_batch_comes_out(tmp_path):
     assert result.values["critical_batch"] == pytest.approx([sizes] * 3, rel=0.12)
     assert result.values["steps_8"] == pytest.approx([25 * 2 * 2] * 3, abs=55)
     assert result.notes[0] == "rates: 1 0.008, 2 0.008, 4 0.008, 8 0.008, 16 0.008, 32 0.008"
+    runs = 6 * (3 + 3)  # batches x (rates on the tuning seed + evaluation seeds): nothing that was spent is left out
+    assert (result.cpu_seconds, result.flops) == (runs, runs * 1e9)
+    assert len(set(result.recipes)) == runs
     assert (tmp_path / "sizes" / TARGETS).exists()
     table = Table.read_csv(tmp_path / "sizes" / "steps.csv")
     assert table.rows == 3 * len(study.batches)

@@ -254,9 +254,9 @@ def cpu_seconds(result: Stored) -> float:
 
 
 def model_flops(result: Stored) -> float:
-    """Model FLOPs of all phases of a result's runs."""
+    """Model FLOPs of all phases of a result's runs, as far as they are counted."""
     if isinstance(result, MeasuredResult):
-        return 0.0
+        return result.flops or 0.0
     if isinstance(result, StudyResult):
         return sum(amounts.get("flops", 0.0) for _, _, amounts in spent(result.runs))
     return sum(amounts.get("flops", 0.0) for amounts in result.bill.values())
