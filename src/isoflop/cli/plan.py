@@ -108,7 +108,7 @@ def ask(
     source: Annotated[
         Path,
         typer.Argument(
-            help="A kept fit (its directory or fit.json), a CSV file, a study's directory or a root.",
+            help="A kept fit (its directory or fit.json), a CSV or Parquet file, a study's directory or a root.",
             parser=_fit_or_table,
             metavar="FIT|TABLE",
         ),
@@ -201,7 +201,7 @@ def _write_recipe(plan: Plan, question: PlanQuestion, made: PlanOutputs, overrid
 Source = Annotated[
     Path,
     typer.Argument(
-        help="A kept fit (its directory or fit.json), or a CSV file.", parser=_fit_or_table, metavar="FIT|TABLE"
+        help="A kept fit (its directory or fit.json), or a CSV or Parquet file.", parser=_fit_or_table, metavar="FIT|TABLE"
     ),
 ]
 Columns = Annotated[str, typer.Option("--columns", help="Law's column=table's, e.g. N=params,D=tokens.")]
@@ -269,13 +269,13 @@ def score(
     json: Json = False,
 ) -> None:
     """The score that a compute attains, and the models above it (of a table with C and score)."""
-    from ..core.table import Table
+    from ..core.table_files import read_table
     from ..laws.plan.answer import Plan
     from ..laws.plan.score import later
     from ..laws.plan.score import score as attained
 
     basis = _basis(source, "frontier", columns)
-    rows = Table.read_csv(source) if names or dates else None  # of a stored fit there is none to be named or dated
+    rows = read_table(source) if names or dates else None  # of a stored fit there is none to be named or dated
     now = attained(basis, compute, rows.texts(names).tolist() if rows is not None and names else [])
     if rows is None or not dates:
         _say(now, json)
@@ -294,11 +294,11 @@ def pools(
     json: Json = False,
 ) -> None:
     """Which quality to keep (of a table with seen, pool and error for each pool alone)."""
-    from ..core.table import Table
+    from ..core.table_files import read_table
     from ..laws.plan.verb import pools_from
 
     renames = pairs(columns, "--columns", "error=loss")
-    _say(pools_from(Table.read_csv(source), group, seen, pool, renames), json)
+    _say(pools_from(read_table(source), group, seen, pool, renames), json)
 
 
 @plans.command()
@@ -314,12 +314,12 @@ def transfer(
     json: Json = False,
 ) -> None:
     """Best N and D on other data, from the Kaplan law of the source and k runs on the new data."""
-    from ..core.table import Table
+    from ..core.table_files import read_table
     from ..laws.plan.best import best
     from ..laws.plan.transfer import transferred
     from ..laws.plan.transfer_runs import transfer_runs
 
-    basis, table = _basis(source, "kaplan", columns), Table.read_csv(runs)
+    basis, table = _basis(source, "kaplan", columns), read_table(runs)
     if choose is not None:
         run = best(basis, compute)
         _say(transfer_runs(basis.fit, table, choose, run["N"].value, run["D"].value), json)

@@ -195,14 +195,14 @@ def bases_from(files: Sequence[Path]) -> dict[str, Basis]:
 
 def _bases(file: Path) -> list[Basis]:
     """A fit, or those that a table allows."""
-    from ..core.table import Table
+    from ..core.table_files import read_table
     from ..laws import CriticalBatch, StepLaw, refit
     from ..laws.law import Law
     from ..laws.plan.draws import basis_of
 
     if file.suffix == ".json":
         return [basis_of(refit(file), 0.9)]
-    table = Table.read_csv(file)
+    table = read_table(file)
     laws: list[Law] = [CriticalBatch()] if {"B", "B_crit"} & set(table) else []
     laws += [StepLaw(of=of) for of in ("lr", "batch") if of in table]
     if not laws:

@@ -29,7 +29,7 @@ def read_table(path: str | Path) -> Table:
     the value's column the tag as its name, where the file's name tells them. Any other table stays as it is.
 
     Raises:
-        DataError: the file cannot be read as a table.
+        DataError: the file cannot be read as a table of two columns at least.
         UsageError: a Parquet file, and pyarrow is not installed.
 
     Example:
@@ -39,6 +39,8 @@ def read_table(path: str | Path) -> Table:
     """
     path = user_path(path)
     table = read_parquet(path) if path.suffix == ".parquet" else Table.read_csv(path)
+    if len(table) == 1:  # its name is not quoted: of a file that is no table it is the first line, whatever that says
+        raise DataError("has a single column", where=str(path), fix="name a table: nothing follows from one column")
     if set(table) == _TENSORBOARD:
         return _of_tensorboard(table, path)
     return _of_chart(table) or table

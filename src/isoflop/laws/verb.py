@@ -13,6 +13,7 @@ from ..core.errors import DataError, IsoflopError, UsageError, nearest
 from ..core.files import jsonable
 from ..core.registry import get, names
 from ..core.table import Table
+from ..core.table_files import read_table
 from ..store.fits import FitDocument, Row, StoredComparison, StoredForecast, StoredScore, StoredVariant
 from ..store.notebook import text as as_text
 from .arguments import check_level
@@ -130,7 +131,7 @@ def fit_table(
     """Fit a CSV file (or table) and say everything about it.
 
     Args:
-        source: path of a CSV file with a header, or a table.
+        source: path of a CSV file with a header, or of a Parquet file; or a table.
         law: a law's name, a Law, or "auto": the best extrapolation among the laws whose columns are there.
         by: column of the cuts of the comparison; default C, else 6 N D.
         columns: the law's column name -> the table's, as in ``--columns N=params,D=tokens``. A column that is missing
@@ -152,7 +153,7 @@ def fit_table(
         >>> round(result.fit.params["E"], 3), result.text.partition(":")[0]
         (2.0, 'power_floor')
     """
-    table = Table.read_csv(source) if isinstance(source, str | Path) else as_table(source)
+    table = read_table(source) if isinstance(source, str | Path) else as_table(source)
     check_level(level)
     named = None if law == "auto" else law_named(law, **dict(fields or {})) if isinstance(law, str) else law
     wanted = ("N", "D", "C", target) if named is None else (*named.columns, named.target)

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from isoflop.cli.main import invoke
 from isoflop.core.table import Table
 from isoflop.core.table_files import named_by, read_table, write_table
 from isoflop.errors import DataError, UsageError
@@ -33,6 +34,29 @@ def test_a_table_comes_back(tmp_path: Path, suffix: str) -> None:
 def test_other_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"tables end in \.csv or \.parquet"):
         write_table(mixed(), tmp_path / "t.xlsx")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        ["fit", "t", "--law", "power", "--where", "arm=a"],
+        ["fit", "t", "--law", "power"],
+        ["plan", "t", "--law", "chinchilla", "--compute", "1e21"],
+        ["plan", "next", "t", "--budget", ".1", "--target", "t"],
+        ["plan", "pools", "t", "--pool", "1e6", "--seen", "1e9", "--group", "g"],
+        ["multiplier", "t", "--baseline", "a"],
+    ],
+)
+def test_a_text_of_one_column_is_refused_unquoted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], line: list[str]
+) -> None:
+    """It is no table but some file that was named by mistake, and its first line may be anybody's secret."""
+    monkeypatch.chdir(tmp_path)
+    Path("t").write_text('token = "hunter2"\n{torn')
+    assert invoke(line) in (2, 3)
+    told = capsys.readouterr().err
+    assert "t: has a single column" in told
+    assert "hunter2" not in told
 
 
 def test_a_file_that_is_no_parquet_is_named(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Any, cast, get_args
 
 from ...core.errors import UsageError, nearest
 from ...core.table import Table
+from ...core.table_files import read_table
 from ..tables import as_table, rename
 from ..verb import law_named
 from .design import Criterion
@@ -91,5 +92,5 @@ def _pool(
 
 def _table(source: Source, columns: Mapping[str, str]) -> Table:
     """A table with the law's names; results may be missing in it, and a renamed column too."""
-    table = Table.read_csv(source) if isinstance(source, str | Path) else as_table(source)
+    table = read_table(source) if isinstance(source, str | Path) else as_table(source)
     return rename(table, {new: old for new, old in columns.items() if old in table})

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ...core.reading import user_path
-from ...core.table import Table
+from ...core.table_files import read_table
 from ..arguments import check_level
 from ..fit import Solved
 from ..forms.qqt import SHARED
@@ -129,7 +129,7 @@ def fit_from(source: str | Path | Mapping[str, Any] | Fit, law: str, by: str | N
         path = user_path(source)
         if path.suffix == ".json":
             return refit(path)
-        source = Table.read_csv(path)
+        source = read_table(path)
     return fit_table(source, law, by=by, columns=columns).fit
 
 
