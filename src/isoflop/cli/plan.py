@@ -201,7 +201,9 @@ def _write_recipe(plan: Plan, question: PlanQuestion, made: PlanOutputs, overrid
 Source = Annotated[
     Path,
     typer.Argument(
-        help="A kept fit (its directory or fit.json), or a CSV or Parquet file.", parser=_fit_or_table, metavar="FIT|TABLE"
+        help="A kept fit (its directory or fit.json), or a CSV or Parquet file.",
+        parser=_fit_or_table,
+        metavar="FIT|TABLE",
     ),
 ]
 Columns = Annotated[str, typer.Option("--columns", help="Law's column=table's, e.g. N=params,D=tokens.")]

@@ -74,6 +74,21 @@ def test_nothing_is_inserted_into_the_prompt_and_no_more_than_fits() -> None:
     assert max(len(ids) for ids in short) <= 4
 
 
+def test_a_sample_ends_by_itself_unless_its_room_was_too_small() -> None:
+    def ends(budget: int) -> set[str]:
+        made = decoder(steps=16, batch=50, samples=50)
+        return {each.ended for each in made.complete(Expects(), [[]], budget, Rng(0))}
+
+    assert ends(60) == {"stop"}
+    assert "budget" in ends(4)
+    assert ends(0) == {"budget"}
+    row = GrowingText(0, 0, [9, *[None] * 5], np.random.default_rng(0), ids=[5, None], sizes=[2])
+    row.insert([1, 0, 2], most=9)
+    assert not row.short
+    row.insert([0, 0, 0, 0, 0, 1], most=9)
+    assert row.short, "there is no room for it"
+
+
 def test_insertions_go_into_their_gaps_or_all_are_dropped() -> None:
     row = GrowingText(0, 0, [9, *[None] * 5], np.random.default_rng(0), ids=[5, None], sizes=[2])
     row.insert([1, 0, 2], most=9)

@@ -47,7 +47,7 @@ class Measurement:
 
 
 Ended = Literal["stop", "told", "budget"]
-"""Why a sample ends: its stop came, its listener said so, or its budget is used up."""
+"""Why a sample ends: its stop came, or an inserting model wanted no more; its listener said so; its budget is spent."""
 
 
 @dataclass(frozen=True)

@@ -37,6 +37,7 @@ class GrowingText:
         sizes: tokens that came in each gap; at first none.
         cost: of the model's calls for it.
         calls: how many those were.
+        short: tokens were left out for want of room.
 
     Example:
         >>> row = GrowingText(0, 0, [5, None, None, 6, None], np.random.default_rng(0))
@@ -53,6 +54,7 @@ class GrowingText:
     sizes: list[int] = field(default_factory=list)
     cost: Cost = field(default_factory=Cost)
     calls: int = 0
+    short: bool = False
 
     def __post_init__(self) -> None:
         self.given, self.rooms = [[]], list[int]()
@@ -115,8 +117,11 @@ class GrowingText:
             grown: list[int | None] = [None] * more[0]
             for token, count in zip(own, more[1:], strict=True):
                 grown += [token, *[None] * count]
+            self.short |= len(grown) > room
             found.append(own if len(grown) > room else grown)
-        if sum(map(len, found)) - len(self.ids) + self.length <= most:
+        if sum(map(len, found)) - len(self.ids) + self.length > most:
+            self.short = True
+        else:
             self.ids, self.sizes = [token for gap in found for token in gap], [len(gap) for gap in found]
 
     def chosen(self, rate: float, margins: np.ndarray[Any, Any]) -> list[int]:
@@ -224,7 +229,7 @@ class Insertion(Batched):
 
     def _told(self, row: GrowingText, listen: Listener | None, infilling: bool) -> Completion:
         ids: list[int] = []
-        ended: Ended = "budget"
+        ended: Ended = "budget" if row.short or not row.rooms else "stop"
         for token in row.ids:
             assert token is not None, "the last step shows everything"
             if token == self.how.stop and not infilling:
