@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import signal
@@ -15,6 +16,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch loads: small tenso
 os.environ.pop("COLUMNS", None)  # which tests that run side by side are given: output has the width of a pipe
 
 import toy
+
+gc.disable()  # while tests are collected, which took twice as long where garbage was looked for among all of them
 
 ROOT = Path(__file__).parent.parent
 
@@ -128,6 +131,12 @@ def pytest_configure() -> None:
     for number, usual in ((signal.SIGHUP, signal.SIG_DFL), (signal.SIGINT, signal.default_int_handler)):
         if signal.getsignal(number) is signal.SIG_IGN:
             signal.signal(number, usual)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtestloop() -> None:
+    gc.freeze()  # what was collected is no garbage before the end
+    gc.enable()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
