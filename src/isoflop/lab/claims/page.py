@@ -105,7 +105,7 @@ def _section(claim: ShelvedClaim, verdict: ClaimVerdict, here: str) -> Iterator[
         yield f"{_flat(remark)} "
     files = [f"[{label}]({here}/{own.name}/{label}.json)" for label in own.studies if label not in verdict.missing]
     made = f"Results: {', '.join(files)}; {verdict.cpu_seconds / 60:.1f} minutes of a core. " if files else ""
-    yield f"{made}`{command(claim)}`"
+    yield f"{made}`{command(claim)}{' --again' if files and not verdict.missing else ''}`"
 
 
 def _flat(text: str) -> str:
