@@ -54,9 +54,9 @@ def write_table(table: Table, path: str | Path) -> None:
         StorageError: the disk refused.
 
     Example:
-        >>> write_table(Table({"loss": [2.5, 3.0]}), "two.csv")
-        >>> read_table("two.csv")["loss"].tolist()
-        [2.5, 3.0]
+        >>> write_table(Table({"step": [10, 20], "loss": [3.0, 2.5]}), "curve.csv")
+        >>> read_table("curve.csv")["loss"].tolist()
+        [3.0, 2.5]
     """
     path = user_path(path)
     if path.suffix == ".parquet":
