@@ -9,7 +9,7 @@ block, tiles are Fourier transforms. How large a block is, a table says that is 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -22,6 +22,9 @@ from .tiles import Tile, open_tiles, tile_at
 
 Taps = Callable[[int], Tensor]
 """From n to the first n taps of a filter (n, channels), or all it has, from the tap of a position on itself."""
+AT_ONCE = 1 << 19
+"""Numbers, padding included, that are transformed at once: more find their memory in no cache, or not yet mapped
+(``benchmarks/results/convolution_tiles.json``)."""
 
 
 class Kernel:
@@ -257,10 +260,11 @@ class OnlineConvolution:
         here = slice(start, start + size)
         self._y[:, here] = y.flatten(1).t()
         self.length = self._begun = self._stop = start + size
-        spectrum = self._by_sequence(torch.fft.rfft(self._y[:, here], 2 * size))
-        spectrum *= torch.fft.rfft(self.kernel.taps(size).t(), 2 * size)
-        within = torch.fft.irfft(spectrum, 2 * size)[..., :size]
-        return self._by_position(within.flatten(0, 1) + self._z[:, here])
+        taps, found = self.kernel.taps(size).t(), self._by_sequence(self._z[:, here].clone())
+        inputs = self._by_sequence(self._y[:, here])
+        for part, within in _convolved(inputs, lambda part: torch.fft.rfft(taps[part], 2 * size), size):
+            found[:, part] += within[..., :size]
+        return self._by_position(found.flatten(0, 1))
 
 
 def _stride(place: int, left: int, block: int) -> int:
@@ -271,19 +275,45 @@ def _stride(place: int, left: int, block: int) -> int:
 
 
 def _give(convolutions: Sequence[OnlineConvolution], tile: Tile) -> None:
-    """Add what a tile's inputs give to its outputs, for each of the convolutions.
+    """Add what a tile's inputs give to its outputs, for each of the convolutions: all at once where they are small.
 
     A circular transform of 2 U numbers is exact: only outputs that are not asked for wrap around.
     """
     size = tile.size
-    spectrum = torch.fft.rfft(torch.stack([each._y[:, tile.sources] for each in convolutions]), 2 * size)
-    for each, own in zip(convolutions, spectrum, strict=True):
-        sequences = each._by_sequence(own)
-        sequences *= each.kernel.spectrum(size)
-    given = torch.fft.irfft(spectrum, 2 * size)[..., size:]
-    for each, own in zip(convolutions, given, strict=True):
-        z = each._z[:, tile.targets]
-        z += own[:, : z.shape[1]]
+    sources = [each._y[:, tile.sources] for each in convolutions]
+    if 2 * size * sum(map(len, sources)) <= AT_ONCE:
+        spectrum = torch.fft.rfft(torch.stack(sources), 2 * size)
+        for each, own in zip(convolutions, spectrum, strict=True):
+            sequences = each._by_sequence(own)
+            sequences *= each.kernel.spectrum(size)
+        for each, given in zip(convolutions, torch.fft.irfft(spectrum, 2 * size), strict=True):
+            z = each._z[:, tile.targets]
+            z += given[:, size : size + z.shape[1]]
+        return
+    for each, y in zip(convolutions, sources, strict=True):
+        z = each._by_sequence(each._z[:, tile.targets])
+        spectrum = each.kernel.spectrum(size)
+        for part, given in _convolved(each._by_sequence(y), spectrum.__getitem__, size):
+            z[:, part] += given[..., size : size + z.shape[2]]
+
+
+def _convolved(y: Tensor, spectrum: Callable[[slice], Tensor], size: int) -> Iterator[tuple[slice, Tensor]]:
+    """Inputs (batch, channels, ``size``) by a filter of twice as many taps, some channels at a time.
+
+    Args:
+        y: the inputs.
+        spectrum: of some channels, the transform (channels, size + 1) of 2 ``size`` taps.
+        size: positions.
+
+    Yields:
+        Which channels, and their circular convolution (batch, channels, 2 size).
+    """
+    few = max(1, AT_ONCE // (2 * size * len(y)))
+    for first in range(0, y.shape[1], few):
+        part = slice(first, first + few)
+        there = torch.fft.rfft(y[:, part], 2 * size)
+        there *= spectrum(part)
+        yield part, torch.fft.irfft(there, 2 * size)
 
 
 def step_cost(place: int, channels: int, block: int, batch: int = 1, capacity: int | None = None) -> Cost:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from isoflop.core.errors import UsageError
 from isoflop.ledger.audit import Audit
+from isoflop.models import online_convolution
 from isoflop.models.convolution import causal_convolution, convolution_work, reference_causal_convolution
 from isoflop.models.online_convolution import Kernel, OnlineConvolution, step_cost
 
@@ -170,6 +171,28 @@ def test_tiles_of_layers_are_one_transform(monkeypatch: pytest.MonkeyPatch) -> N
         for conv in convs:
             conv.step(drawn(1, 2, seed=place))
     assert sizes == [(3, 2, 4), (3, 2, 8)]
+
+
+@pytest.mark.parametrize("limit", [1, 50, 300])
+def test_large_tiles_are_transformed_some_channels_at_a_time(limit: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same numbers, and never more of them at once than the limit, or one channel of all sequences."""
+    monkeypatch.setattr(online_convolution, "AT_ONCE", limit)
+    transform, most = torch.fft.rfft, 0
+
+    def noted(x: Tensor, n: int) -> Tensor:
+        nonlocal most
+        most = max(most, x.shape[:-1].numel() * n) if x.ndim == 3 else most  # of two dimensions are filters' own
+        found: Tensor = transform(x, n)
+        return found
+
+    monkeypatch.setattr(torch.fft, "rfft", noted)
+    taps, y = drawn(2, 90, 5), drawn(90, 2, 5, seed=1)
+    convs = [OnlineConvolution(Kernel(own, block=8), batch=2) for own in taps]
+    OnlineConvolution.together(convs)
+    for conv, own in zip(convs, taps, strict=True):
+        found = torch.cat((conv.extend(y[:41]), stepped(conv, y[41:])))
+        torch.testing.assert_close(found, direct(y, own))
+    assert most <= max(limit, 2 * 128)
 
 
 def test_a_filter_without_an_end_is_asked_for_more_taps() -> None:
