@@ -117,6 +117,29 @@ def test_each_question_has_its_command(
     assert json.loads(capsys.readouterr().out)["figures"]
 
 
+def test_a_law_with_fields_of_its_own_is_fitted_and_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Small batches are critical against small ones, and a sweep of batches says which one is best."""
+    monkeypatch.chdir(tmp_path)
+    rows = [{"N": n, "B": b, "steps": 200 * (1 + 1e-4 * n / b)} for n in (1e5, 2e5, 4e5) for b in (4, 8, 16, 32)]
+    Table.from_records(rows).to_csv("sizes.csv")
+    assert invoke(["fit", "sizes.csv", "--law", '{name = "critical_batch", base = 4}', "--out", "fitted"]) == 0
+    capsys.readouterr()
+    assert invoke(["plan", "batch", "fitted", "--params", "2e5", "--json"]) == 0
+    found = {each["name"]: each["value"] for each in json.loads(capsys.readouterr().out)["figures"]}
+    assert found["critical batch"] == pytest.approx(0.2 * 20 + 1.2 * 4, rel=0.1)  # overhead b / a + (1 + overhead) base
+    grid = [(n, d, b) for n in (1e6, 1e7) for d in (1e8, 1e9, 1e10) for b in (8.0, 16.0, 32.0, 64.0, 128.0)]
+    swept = [{"N": n, "D": d, "batch": b, "loss": 3 + 0.1 * np.log(b / (d / 1e8) ** 0.5 / 16) ** 2} for n, d, b in grid]
+    Table.from_records(swept).to_csv("swept.csv")
+    assert invoke(["fit", "swept.csv", "--law", '{name = "step_law", of = "batch"}', "--out", "batches"]) == 0
+    capsys.readouterr()
+    assert invoke(["plan", "rate", "batches", "--params", "3e6", "--tokens", "1e9"]) == 0
+    assert "batch" in capsys.readouterr().out
+    assert invoke(["fit", "sizes.csv", "--law", '{name = "critical_batch", bas = 4}']) == 2
+    assert "did you mean base?" in capsys.readouterr().err
+
+
 def test_pools_and_transfer_have_theirs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -34,7 +34,7 @@ def fit(
             metavar="TABLE",
         ),
     ],
-    law: Annotated[str, typer.Option("--law", help="A law's name; auto: the best extrapolation.")] = "auto",
+    law: Annotated[str, typer.Option("--law", help="A law's name or table; auto: the best extrapolation.")] = "auto",
     by: Annotated[str | None, typer.Option("--by", help="Column of the cuts when laws are compared, e.g. C.")] = None,
     columns: Annotated[str, typer.Option("--columns", help="Law's column=table's, e.g. N=params,D=tokens.")] = "",
     where: Where = None,

@@ -116,7 +116,9 @@ def ask(
     question: PlanQuestion,
     made: PlanOutputs,
     overrides: Overrides = None,
-    law: Annotated[str, typer.Option("--law", help="Of a table: a law's name; auto: the best extrapolation.")] = "auto",
+    law: Annotated[
+        str, typer.Option("--law", help="Of a table: a law's name or table; auto: the best extrapolation.")
+    ] = "auto",
     columns: Annotated[str, typer.Option("--columns", help="Law's column=table's, e.g. N=params,D=tokens.")] = "",
     where: Where = None,
     json: Json = False,

@@ -12,6 +12,7 @@ import numpy as np
 from ..core.errors import DataError, IsoflopError, UsageError, nearest
 from ..core.files import jsonable
 from ..core.registry import get, names
+from ..core.slots import part_from
 from ..core.table import Table
 from ..core.table_files import read_table
 from ..store.fits import FitDocument, Row, StoredComparison, StoredForecast, StoredScore, StoredVariant
@@ -97,10 +98,18 @@ class FitResult:
 def law_named(name: str, **fields: Any) -> Law:
     """The registered law of that name, with its fields.
 
+    Args:
+        name: of the law, or its table, as ``{name = "critical_batch", base = 4}``.
+        fields: of the law that is named.
+
     Raises:
-        UsageError: no such law; the nearest name is given.
+        UsageError: no such law, and the nearest name is given; or no such field.
+
+    Example:
+        >>> law_named('{name = "critical_batch", base = 4}').base
+        4.0
     """
-    made = get("law", name)(**fields)
+    made = part_from("law", name) if name.lstrip().startswith("{") else get("law", name)(**fields)
     assert isinstance(made, Law), name
     return made
 
@@ -132,7 +141,7 @@ def fit_table(
 
     Args:
         source: path of a CSV file with a header, or of a Parquet file; or a table.
-        law: a law's name, a Law, or "auto": the best extrapolation among the laws whose columns are there.
+        law: a law's name or table, a Law, or "auto": the best extrapolation among the laws whose columns are there.
         by: column of the cuts of the comparison; default C, else 6 N D.
         columns: the law's column name -> the table's, as in ``--columns N=params,D=tokens``. A column that is missing
             and for which one alone of the table's has a usual name (params, train_loss) is guessed, which is said.
