@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 
 from isoflop.cli.main import invoke
+from isoflop.core.errors import UsageError
 from isoflop.core.table import Table
 from isoflop.laws import Chinchilla, simulate
 from isoflop.laws.forms.qqt import pool_error
+from isoflop.laws.verb import fit_table
 from laws_planted import CHINCHILLA, PLANTED, SWEEP, law
 
 
@@ -138,6 +140,8 @@ def test_a_law_with_fields_of_its_own_is_fitted_and_kept(
     assert "batch" in capsys.readouterr().out
     assert invoke(["fit", "sizes.csv", "--law", '{name = "critical_batch", bas = 4}']) == 2
     assert "did you mean base?" in capsys.readouterr().err
+    with pytest.raises(UsageError, match="has its fields already"):
+        fit_table("sizes.csv", '{name = "critical_batch", base = 4}', fields={"base": 8})
 
 
 def test_pools_and_transfer_have_theirs(

@@ -109,7 +109,10 @@ def law_named(name: str, **fields: Any) -> Law:
         >>> law_named('{name = "critical_batch", base = 4}').base
         4.0
     """
-    made = part_from("law", name) if name.lstrip().startswith("{") else get("law", name)(**fields)
+    table = name.lstrip().startswith("{")
+    if table and fields:
+        raise UsageError(f"{name} has its fields already", where="fields", fix="give them in one place")
+    made = part_from("law", name) if table else get("law", name)(**fields)
     assert isinstance(made, Law), name
     return made
 
