@@ -8,7 +8,7 @@ from pathlib import Path
 from ...core.files import write_atomic
 from .claim import CLAIM
 from .shelf import IndexedSystem, ShelvedClaim, chosen, index_of
-from .verdicts import ClaimVerdict
+from .verdicts import OUTCOMES, ClaimVerdict
 
 HEAD = """\
 # Claims
@@ -55,7 +55,8 @@ def spoken(status: str, marks: Sequence[str]) -> str:
 
 def _counts(systems: Iterable[IndexedSystem], verdicts: dict[str, ClaimVerdict]) -> Iterator[str]:
     statuses = [_status(system, verdicts) for system in systems]
-    told = ", ".join(f"{statuses.count(status)} {status}" for status in dict.fromkeys(statuses))
+    in_order = [status for status in dict.fromkeys((*OUTCOMES, *sorted(statuses, reverse=True))) if status in statuses]
+    told = ", ".join(f"{statuses.count(status)} {status}" for status in in_order)
     hours = sum(verdict.cpu_seconds for verdict in verdicts.values()) / 3600
     yield f"{len(statuses)} systems: {told}. All results together took {hours:.1f} hours of one core."
 
