@@ -465,9 +465,12 @@ def test_a_study_is_shown_by_its_name_and_many_runs_are_not_listed(
     assert study.headline.splitlines()[0].split(":")[0] in out(capsys, "runs", "show", "demo", *root)
     assert json.loads(out(capsys, "runs", "show", "demo", *root, "--json"))["name"] == study.name
     for seed in range(9):
-        Run.open(tmp_path, Recipe.load("small", f"seed={seed}"), name=f"duel-{seed}")
+        run = Run.open(tmp_path, Recipe.load("small", f"seed={seed}"), name=f"duel-{seed}")
+        if seed:
+            (run.path / "checkpoints" / "7").mkdir(parents=True)
     assert invoke(["runs", "show", "duel", *root]) == 2
     said = capsys.readouterr().err
     assert "'duel' means 9 runs" in said
+    assert "duel-0 (no checkpoint), duel-1, " in said
     assert "duel-4 and 4 more" in said
     assert "duel-5" not in said
