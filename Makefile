@@ -33,7 +33,7 @@ test-pages: $(DEV)  ## every command, file and example of README, guides, CONTRI
 	OMP_NUM_THREADS=1 $(RUN)/pytest -n 2 --dist worksteal tests/pages
 
 test-slow: $(DEV)  ## the tests that take minutes (kill tests, coverage studies)
-	OMP_NUM_THREADS=1 $(RUN)/pytest -m slow
+	OMP_NUM_THREADS=1 $(RUN)/pytest -n 2 --dist worksteal -m slow
 
 test-ecosystem: $(OTHERS)  ## round trips with transformers, PEFT, lm_eval and trackers, in an environment of its own
 	ISOFLOP_ECOSYSTEM=1 OMP_NUM_THREADS=1 $(ECOSYSTEM)/bin/pytest -n 2 --dist worksteal tests/ecosystem
