@@ -138,9 +138,6 @@ def _show(claim: ShelvedClaim, verdict: ClaimVerdict) -> None:
     if verdict.cpu_seconds:
         counted = f", {verdict.flops:.3e} model FLOPs" if verdict.flops else ""
         lines.append(f"{verdict.cpu_seconds / 60:.1f} minutes of a core{counted}")
-    if verdict.missing:
-        lines.append(f"to run {', '.join(verdict.missing)}: {command(claim)}")
-    else:
-        lines.append(f"to run it again: {command(claim)} --again")
+    lines.append(f"to run {', '.join(verdict.missing) or 'it again'}: {command(verdict)}")
     lines += own.remarks
     say("\n".join(lines))

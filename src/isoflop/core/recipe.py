@@ -37,6 +37,7 @@ from .slots import (
     SourceSlot,
     TokenizerSlot,
     TransformSlot,
+    opening,
     schema_document,
 )
 from .toml import TomlDocument, problems_of
@@ -383,5 +384,5 @@ def _shown(value: Any) -> str:
 
 def _meant(kind: type) -> str:
     """What a capability asks, in its docstring's first words."""
-    told = " ".join((kind.__doc__ or "").split("\n\n")[0].split()).rstrip(".").replace("``", "")
+    told = opening(kind.__doc__).rstrip(".").replace("``", "")
     return f" ({kind.__name__}: {told[0].lower()}{told[1:]})" if told else ""

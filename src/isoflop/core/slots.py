@@ -90,8 +90,12 @@ def _fills(cls: type, slot: str) -> bool:
 
 def purpose(slot: str) -> str:
     """What a slot's parts are for, in one sentence: the first one of their base class."""
-    text = " ".join((inspect.getdoc(base_of(slot)) or "").split("\n\n")[0].split())
-    return re.split(r"(?<=[.])\s", text)[0]
+    return re.split(r"(?<=[.])\s", opening(inspect.getdoc(base_of(slot))))[0]
+
+
+def opening(doc: str | None) -> str:
+    """The first paragraph of a docstring, on one line."""
+    return " ".join((doc or "").split("\n\n")[0].split())
 
 
 def _bases(cls: type[Part]) -> Iterator[type[Part]]:

@@ -84,14 +84,14 @@ def find_run(name: str, root: Path, what: str = "run") -> Run:
     if not hits:
         fix = f"{nearest(name, names, listing=False)} `isoflop runs --root {root}` lists all".lstrip()
         raise UsageError(f"no {what} is named {name!r}", where=str(root), fix=fix)
-    some = ", ".join(map(_shown, hits[:_SHOWN]))
+    some = ", ".join(map(_told, hits[:_SHOWN]))
     more = f" and {len(hits) - _SHOWN} more" if len(hits) > _SHOWN else ""
     raise UsageError(f"{name!r} means {len(hits)} runs", where=str(root), fix=f"name one of them: {some}{more}")
 
 
-def _shown(path: Path) -> str:
+def _told(path: Path) -> str:
     """A run's name; a run that never came to a checkpoint is hardly the one that is meant, so that is said."""
-    return path.name if any(path.glob(f"{checkpoint.FOLDER}/*")) else f"{path.name} (no checkpoint)"
+    return path.name if checkpoint.steps(path / checkpoint.FOLDER) else f"{path.name} (no checkpoint)"
 
 
 def describe(name: str, root: Path, digest: str | None = None) -> dict[str, Any]:

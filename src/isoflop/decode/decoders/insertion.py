@@ -117,8 +117,9 @@ class GrowingText:
             grown: list[int | None] = [None] * more[0]
             for token, count in zip(own, more[1:], strict=True):
                 grown += [token, *[None] * count]
-            self.short |= len(grown) > room
-            found.append(own if len(grown) > room else grown)
+            fits = len(grown) <= room
+            self.short |= not fits
+            found.append(grown if fits else own)
         if sum(map(len, found)) - len(self.ids) + self.length > most:
             self.short = True
         else:

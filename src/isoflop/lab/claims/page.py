@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from ...core.files import write_atomic
 from .claim import CLAIM
 from .shelf import IndexedSystem, ShelvedClaim, chosen, index_of
-from .verdicts import OUTCOMES, ClaimVerdict
+from .verdicts import OUTCOMES, PLANNED, ClaimVerdict
 
 HEAD = """\
 # Claims
@@ -43,9 +44,9 @@ def page(folder: Path) -> str:
     return "\n".join(lines) + "\n"
 
 
-def command(claim: ShelvedClaim) -> str:
-    """What makes a claim's results again."""
-    return f"isoflop claims run {claim.claim.name}"
+def command(verdict: ClaimVerdict) -> str:
+    """What makes the results that are missing, or all of them again where none is."""
+    return f"isoflop claims run {verdict.claim.name}{'' if verdict.missing else ' --again'}"
 
 
 def spoken(status: str, marks: Sequence[str]) -> str:
@@ -54,11 +55,11 @@ def spoken(status: str, marks: Sequence[str]) -> str:
 
 
 def _counts(systems: Iterable[IndexedSystem], verdicts: dict[str, ClaimVerdict]) -> Iterator[str]:
-    statuses = [_status(system, verdicts) for system in systems]
-    in_order = [status for status in dict.fromkeys((*OUTCOMES, *sorted(statuses, reverse=True))) if status in statuses]
-    told = ", ".join(f"{statuses.count(status)} {status}" for status in in_order)
+    counts, best_first = Counter(_status(system, verdicts) for system in systems), [*OUTCOMES, PLANNED]
+    statuses = sorted(counts, key=lambda status: best_first.index(status) if status in best_first else len(best_first))
+    told = ", ".join(f"{counts[status]} {status}" for status in statuses)
     hours = sum(verdict.cpu_seconds for verdict in verdicts.values()) / 3600
-    yield f"{len(statuses)} systems: {told}. All results together took {hours:.1f} hours of one core."
+    yield f"{counts.total()} systems: {told}. All results together took {hours:.1f} hours of one core."
 
 
 def _status(system: IndexedSystem, verdicts: dict[str, ClaimVerdict]) -> str:
@@ -106,7 +107,7 @@ def _section(claim: ShelvedClaim, verdict: ClaimVerdict, here: str) -> Iterator[
         yield f"{_flat(remark)} "
     files = [f"[{label}]({here}/{own.name}/{label}.json)" for label in own.studies if label not in verdict.missing]
     made = f"Results: {', '.join(files)}; {verdict.cpu_seconds / 60:.1f} minutes of a core. " if files else ""
-    yield f"{made}`{command(claim)}{' --again' if files and not verdict.missing else ''}`"
+    yield f"{made}`{command(verdict)}`"
 
 
 def _flat(text: str) -> str:
